@@ -1,0 +1,137 @@
+"""`clipq baseline`: create, update, show, verify."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import UTC, datetime
+
+from tabulate import tabulate
+
+from clipq.errors import BaselineError
+from clipq.evaluation.plan import load_plugins
+from clipq.gate.baseline import Baseline, json_path, load_baseline, save_baseline
+from clipq.settings import Settings
+
+__all__ = ["run"]
+
+
+def run(settings: Settings, options: argparse.Namespace) -> int:
+    """Run one action on the chosen models; return the exit code."""
+    load_plugins(settings)
+    models = [settings.model(name).name for name in options.models] or [
+        model.name for model in settings.models
+    ]
+    if options.action == "show":
+        for model in models:
+            print(_show(_stored(settings, model)))
+        return 0
+    action = {"create": _create, "update": _update, "verify": _verify}[options.action]
+    return max(action(settings, model, options) for model in models)
+
+
+def _create(settings: Settings, model: str, options: argparse.Namespace) -> int:
+    from clipq.gate.approve import approve_first, measure
+
+    path = json_path(settings.baselines, model)
+    if path.exists():
+        raise BaselineError(
+            f"{path} exists", hint=f"clipq baseline update {model} --reason '...' replaces it"
+        )
+    new = approve_first(measure(_evaluator(settings), model), date=_today())
+    save_baseline(settings.baselines, new)
+    print(f"{model}: {len(new.values)} values written to {path}; review and commit it")
+    return 0
+
+
+def _update(settings: Settings, model: str, options: argparse.Namespace) -> int:
+    from clipq.gate.approve import approve_update, changes, flips, measure
+
+    old = _stored(settings, model)
+    new = measure(_evaluator(settings), model)
+    approved = approve_update(old, new, reason=options.reason, date=_today())
+    changed = changes(old, new)
+    if not changed and old.identity == new.identity and old.environment == new.environment:
+        print(f"{model}: nothing changed, nothing written")
+        return 0
+    rows = [
+        (c.key, _text(c.old), _text(c.new), _text(c.loss), _drift(c.first, c.new), c.unit)
+        for c in changed
+    ]
+    print(f"{model}: {len(changed)} of {len(new.values)} values change (loss > 0 = worse)")
+    print(tabulate(rows, ("metric", "old", "new", "loss", "since first approval", "unit")))
+    probe = settings.in_distribution.name
+    count = flips(old, new, probe)
+    samples = len(new.predictions[probe])
+    print(
+        "the probe's samples changed: no paired comparison"
+        if count is None
+        else f"{count} of {samples} in-distribution predictions differ, paired by sample id"
+    )
+    save_baseline(settings.baselines, approved)
+    print(f"written to {json_path(settings.baselines, model)}; review and commit it")
+    return 0
+
+
+def _verify(settings: Settings, model: str, options: argparse.Namespace) -> int:
+    from clipq.gate.approve import problems
+
+    found = problems(_evaluator(settings), _stored(settings, model))
+    for problem in found:
+        print(f"{model}: {problem}")
+    if not found:
+        print(f"{model}: verified, FP32 measured again gives the stored values")
+    return 1 if found else 0
+
+
+def _show(baseline: Baseline) -> str:
+    rows = [
+        (key, _text(value.value), value.unit, _drift(value.first, value.value), value.version)
+        for key, value in sorted(baseline.values.items())
+    ]
+    history = "\n".join(
+        f"  {entry['date']}  {entry['reason']} ({entry['changed']} values)"
+        for entry in baseline.history
+    )
+    environment = ", ".join(f"{name} {value}" for name, value in baseline.environment.items())
+    headers = ("metric", "FP32", "unit", "since first approval", "version")
+    return (
+        f"{baseline.model}  {baseline.source}\n{environment}\n\n{tabulate(rows, headers)}\n\n"
+        f"history:\n{history}\n"
+    )
+
+
+def _stored(settings: Settings, model: str) -> Baseline:
+    stored = load_baseline(settings.baselines, model)
+    if stored is None:
+        raise BaselineError(
+            f"no baseline of {model!r} in {settings.baselines}",
+            hint=f"clipq baseline create {model}",
+        )
+    return stored
+
+
+def _evaluator(settings: Settings):  # type: ignore[no-untyped-def]  # its import is heavy
+    from clipq.evaluation.evaluator import Evaluator
+
+    return Evaluator(settings, progress=_progress)
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        print(f"\r{what}: {done}/{total} images", end=end, file=sys.stderr, flush=True)
+    elif done == total:
+        print(f"{what}: {total} images encoded", file=sys.stderr)
+
+
+def _drift(first: float | None, now: float | None) -> str:
+    return "-" if first is None or now is None else f"{now - first:+.4g}"
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()

@@ -1,0 +1,38 @@
+"""`clipq list`: what the settings and the registries hold."""
+
+from __future__ import annotations
+
+from tabulate import tabulate
+
+from clipq.evaluation.plan import load_plugins, plan, planned_quantizers
+from clipq.metrics import metrics
+from clipq.quant import QuantizerSpec, quantizers
+from clipq.settings import Settings
+
+__all__ = ["listing"]
+
+
+def listing(settings: Settings, kind: str) -> str:
+    """Return the listing of one kind as text."""
+    load_plugins(settings)
+    if kind == "cases":
+        cases = plan(settings)
+        return "\n".join([*(case.id for case in cases), f"{len(cases)} cases"])
+    if kind == "models":
+        return tabulate([(m.name, m.source) for m in settings.models], ("model", "source"))
+    if kind == "probes":
+        rows = [(p.name, p.role, p.source, p.split) for p in settings.probes]
+        return tabulate(rows, ("probe", "role", "source", "split"))
+    if kind == "quantizers":
+        chosen = [
+            (text, QuantizerSpec.parse(text).format_class) for text in planned_quantizers(settings)
+        ]
+        known = ", ".join(quantizers.names())
+        return f"{tabulate(chosen, ('quantizer', 'format class'))}\n\nknown methods: {known}"
+    declared = [metrics.get(name) for name in metrics.names()]
+    described = [
+        (m.name, m.title, m.unit, m.direction, ", ".join(sorted(m.roles)), m.version, m.note)
+        for m in declared
+    ]
+    headers = ("metric", "title", "unit", "better", "probes", "version", "note")
+    return tabulate(described, headers, maxcolwidths=[None, 40, None, None, None, None, 60])

@@ -1,0 +1,147 @@
+"""`clipq`: the command line. Parses, calls, prints; every user's mistake is one message."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from clipq import __version__
+from clipq.errors import ClipqError, SettingsError
+from clipq.settings import Settings, find_settings, load_settings
+
+__all__ = ["main"]
+
+_DESCRIPTION = """\
+Is a quantized CLIP still as reliable as the FP32 model?
+
+clipq judges every model x quantizer x probe x metric of clipq.toml against a stored FP32
+baseline: accuracy, calibration, out-of-distribution detection, feature sanity.
+"""
+_EPILOG = """\
+a first session:
+  clipq list cases                      what the matrix holds
+  clipq baseline create                 measure FP32 and store it for review
+  clipq gate                            run every case, print the report, exit 1 if one blocks
+  clipq gate --clipq-quantizer 'rtn:w4*' -n0     a part of it, in one process
+
+exit codes: 0 passed, 1 a case blocks or was never reported, 2 wrong usage or input,
+            4 wrong pytest usage, 130 interrupted (what was measured is kept)
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(given)
+    if rest and options.command != "gate":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        return int(options.run(options, rest))
+    except ClipqError as error:
+        print(f"clipq: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("clipq: interrupted; what was cached is kept", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="clipq", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=form
+    )
+    parser.add_argument("--version", action="version", version=f"clipq {__version__}")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="default: nearest clipq.toml")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    gate = commands.add_parser(
+        "gate",
+        help="run the matrix and judge it",
+        description="Run the matrix under pytest (-n auto unless -n is given). Every further "
+        "argument goes to pytest: -k, --lf, --clipq-model GLOB, --clipq-policy release ...",
+    )
+    gate.set_defaults(run=_gate)
+
+    baseline = commands.add_parser(
+        "baseline",
+        help="create, update, show or verify FP32 baselines",
+        description="Baselines are reviewed like code: only this command writes them.",
+    )
+    actions = baseline.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, text in (
+        ("create", "measure FP32 and store it, where there is no baseline yet"),
+        ("update", "measure FP32 again, show what changes, store it with a reason"),
+        ("show", "print stored values, cumulative drift and history"),
+        ("verify", "measure FP32 again and compare; write nothing"),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        action.add_argument("models", nargs="*", metavar="MODEL", help="default: all of them")
+        if name == "update":
+            action.add_argument("--reason", required=True, help="why the baseline changes")
+    baseline.set_defaults(run=_baseline)
+
+    listing = commands.add_parser("list", help="what is known: models, quantizers, probes ...")
+    listing.add_argument("kind", choices=("models", "quantizers", "probes", "metrics", "cases"))
+    listing.set_defaults(run=_list)
+
+    report = commands.add_parser("report", help="print a stored run record again")
+    report.add_argument("record", type=Path, metavar="REPORT.json")
+    report.add_argument("--format", choices=("text", "markdown", "junit"), default="text")
+    report.set_defaults(run=_report)
+    return parser
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    path = options.config or find_settings(Path.cwd())
+    if path is None:
+        raise SettingsError(
+            f"no clipq.toml at or above {Path.cwd()}",
+            hint="create one (docs/settings.md shows a complete one), or pass --config FILE",
+        )
+    return load_settings(path)
+
+
+def _gate(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    import pytest
+
+    settings = _settings(options)
+    suite = Path(__file__).parent.parent / "suite" / "test_reliability.py"
+    parallel = any(argument.startswith(("-n", "--numprocesses")) for argument in rest)
+    return pytest.main(
+        [
+            str(suite),
+            f"--rootdir={settings.root}",
+            f"--clipq-config={settings.path}",
+            "-Wignore::pytest.PytestAssertRewriteWarning",  # clipq is imported: this is it
+            *([] if parallel else ["-n", "auto"]),
+            *rest,
+        ]
+    )
+
+
+def _baseline(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from clipq.cli.baseline import run
+
+    return run(_settings(options), options)
+
+
+def _list(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from clipq.cli.listing import listing
+
+    print(listing(_settings(options), options.kind))
+    return 0
+
+
+def _report(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from clipq.records import read_run
+    from clipq.report.junit import junit
+    from clipq.report.markdown import markdown
+    from clipq.report.text import summary
+
+    record = read_run(options.record)
+    renderers = {"text": summary, "markdown": markdown, "junit": junit}
+    print(renderers[options.format](record))
+    return 0 if record.passed else 1

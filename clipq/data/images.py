@@ -1,0 +1,89 @@
+"""Decoded, preprocessed images as one memory-mapped file: made once, read by every process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from clipq.data.probe import Probe
+from clipq.errors import CacheError, ProbeError
+from clipq.files import replace_atomically
+
+__all__ = ["load", "materialise"]
+
+
+def materialise(
+    probe: Probe,
+    to_uint8: Callable[[Image.Image], np.ndarray],
+    path: Path,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Decode and preprocess every image of a probe into `path`, atomically.
+
+    The file is a ``.npy`` of shape (N, H, W, 3), uint8, written as it is decoded: memory does not
+    grow with N.
+
+    Raises:
+        ProbeError: an image does not decode, or preprocesses to another size than the first.
+        CacheError: the folder is read-only or full.
+    """
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as stream:
+            _write(probe, to_uint8, stream, progress)
+
+    replace_atomically(path, write)
+
+
+def load(path: Path) -> np.ndarray:
+    """Return the images (N, H, W, 3) uint8 of a materialised file, memory-mapped, read-only.
+
+    Raises:
+        CacheError: the file is missing, truncated or holds something else.
+    """
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise CacheError(
+            f"{path} is not a complete image file: {error}", hint="remove it and run again"
+        ) from error
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
+        raise CacheError(f"{path} does not hold uint8 images", hint="remove it and run again")
+    return images
+
+
+def _write(
+    probe: Probe,
+    to_uint8: Callable[[Image.Image], np.ndarray],
+    stream: BinaryIO,
+    progress: Callable[[int], None] | None,
+) -> None:
+    # Plain writes, not a memory map: on a full disk a map kills the process instead of raising.
+    first: tuple[int, ...] = ()
+    done = 0
+    for sample, image in zip(probe.ids, probe.images(), strict=False):
+        pixels = to_uint8(image)
+        if pixels.dtype != np.uint8 or pixels.shape != (first or (*pixels.shape[:2], 3)):
+            raise ProbeError(
+                f"probe {probe.name!r}, sample {sample!r}: preprocessed to {pixels.dtype} "
+                f"{pixels.shape}, expected uint8 {first or '(H, W, 3)'}",
+                hint="the model's preprocessing must give every image one size",
+            )
+        if not first:
+            first = pixels.shape
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(probe), *first)}
+            np.lib.format.write_array_header_1_0(stream, header)
+        stream.write(pixels.tobytes())
+        done += 1
+        if progress is not None:
+            progress(done)
+    if done == 0 or done != len(probe):
+        raise ProbeError(
+            f"probe {probe.name!r} gave {done} images for {len(probe)} samples",
+            hint="restore its shards; they changed since the probe was opened",
+        )

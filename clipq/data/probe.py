@@ -1,0 +1,138 @@
+"""What a probe is, how one is opened, and that calibration and evaluation never share a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from clipq.errors import ProbeError, SettingsError, did_you_mean
+from clipq.provenance import digest
+from clipq.registry import Registry
+
+__all__ = [
+    "ROLES",
+    "Probe",
+    "ProbeSource",
+    "check_disjoint",
+    "fingerprint",
+    "open_probe",
+    "probe_sources",
+]
+
+
+ROLES = ("calibration", "in-distribution", "ood")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """A labelled evaluation set.
+
+    `labels` (N,) int64 index `classnames`; they are all -1 where the role is ``ood``.
+    `sample_hashes` are sha256 of the encoded images; `fingerprint` is the digest of ids, sample
+    hashes, labels and groups: what a result was measured on. `captions` is None where the probe
+    has none.
+    """
+
+    name: str
+    role: str
+    classnames: tuple[str, ...]
+    templates: tuple[str, ...]
+    ids: tuple[str, ...]
+    labels: np.ndarray
+    groups: tuple[str, ...]
+    captions: tuple[str, ...] | None
+    sample_hashes: tuple[str, ...]
+    fingerprint: str
+    read_images: Callable[[], Iterator[Image.Image]] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def images(self) -> Iterator[Image.Image]:
+        """Yield the images in the order of `ids`, decoded one at a time.
+
+        Raises:
+            ProbeError: an image does not decode.
+        """
+        return self.read_images()
+
+
+class ProbeSource(Protocol):
+    """Opens probes of one kind of storage; the part after ``kind:`` is `location`."""
+
+    def __call__(
+        self, location: str, *, name: str, role: str, split: str, base_dir: Path, group: str
+    ) -> Probe: ...
+
+
+probe_sources: Registry[ProbeSource] = Registry("probe source", group="clipq.probes")
+"""Kinds of storage; a source text is ``kind:location``."""
+probe_sources.register_lazy("webdataset", "clipq.data.webdataset_source:open_webdataset")
+
+
+def open_probe(
+    *, name: str, role: str, source: str, split: str, base_dir: Path, group: str = ""
+) -> Probe:
+    """Open and verify a probe.
+
+    Args:
+        name: as in case ids.
+        role: ``in-distribution``, ``ood`` or ``calibration``.
+        source: ``kind:location``, for example ``webdataset:fixtures/data/shapes``.
+        split: which split of it.
+        base_dir: folder that relative locations start from.
+        group: attribute that divides samples into groups; "" for none.
+
+    Raises:
+        SettingsError: the role is unknown, or the source is not of the form ``kind:location``.
+        UnknownNameError: no source of that kind is registered.
+        ProbeError: data are missing, damaged, empty or mislabelled.
+    """
+    if role not in ROLES:
+        raise SettingsError(f"probe {name!r}: role {role!r}", hint=did_you_mean(role, ROLES))
+    kind, colon, location = source.partition(":")
+    if not colon or not location:
+        raise SettingsError(
+            f"probe {name!r}: source {source!r} is not of the form kind:location",
+            hint="for example 'webdataset:data/my-probe'; kinds: "
+            f"{', '.join(probe_sources.names())}",
+        )
+    opened = probe_sources.get(kind)
+    return opened(location, name=name, role=role, split=split, base_dir=base_dir, group=group)
+
+
+def fingerprint(
+    ids: tuple[str, ...], hashes: tuple[str, ...], labels: np.ndarray, groups: tuple[str, ...]
+) -> str:
+    """Return the digest of what the samples are, in order.
+
+    Groups are part of it because they are a column of every stored prediction table.
+    """
+    return digest([ids, hashes, labels.tolist(), groups])
+
+
+def check_disjoint(calibration: Probe, *evaluation: Probe) -> None:
+    """Refuse calibrating (or fitting a temperature) on images that are evaluated on.
+
+    Raises:
+        ProbeError: an image, by hash, is in the calibration split and in an evaluation probe.
+    """
+    own = dict(zip(calibration.sample_hashes, calibration.ids, strict=True))
+    for probe in evaluation:
+        shared = [
+            (own[image], other)
+            for image, other in zip(probe.sample_hashes, probe.ids, strict=True)
+            if image in own
+        ]
+        if shared:
+            first, second = shared[0]
+            raise ProbeError(
+                f"calibration probe {calibration.name!r} shares {len(shared)} images with "
+                f"{probe.name!r}, for example {first!r} = {second!r}",
+                hint="calibrate on images that no probe evaluates, or every verdict is flattered",
+            )

@@ -1,0 +1,160 @@
+"""Tar shards: verified against checksums, refused when truncated, read sample by sample.
+
+`webdataset` groups tar members into samples. It is handed streams that are already open: its own
+opener would run a path such as ``pipe:...`` as a shell command, expand braces in folder names and
+draw from the global random generator.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipq.errors import ProbeError
+from clipq.provenance import sha256_file
+
+__all__ = ["Checksums", "Shard", "find_checksums", "open_shard"]
+
+_BLOCK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A tar file whose structure was checked, and the sha256 (hex) of its bytes."""
+
+    path: Path
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.path} (sha256 {self.sha256})"
+
+    def samples(self) -> Iterator[dict[str, Any]]:
+        """Yield samples in order: ``__key__`` and the bytes of each extension.
+
+        Raises:
+            ProbeError: the archive cannot be read, or one sample has two files of one kind.
+        """
+        from webdataset.tariterators import group_by_keys, tar_file_expander
+
+        with self.path.open("rb") as stream:
+            source = [{"url": str(self.path), "stream": stream}]
+            found = iter(group_by_keys(tar_file_expander(source)))
+            while True:
+                try:
+                    sample = next(found)
+                except StopIteration:
+                    return
+                except Exception as error:  # webdataset passes on whatever its reader raised
+                    raise ProbeError(
+                        f"shard {self} is damaged: {error}", hint="restore the shard"
+                    ) from error
+                yield sample
+
+
+@dataclass(frozen=True, slots=True)
+class Checksums:
+    """What a `SHA256SUMS` file promises of the files below a probe's folder."""
+
+    path: Path
+    expected: Mapping[str, str]
+
+    def verify(self, file: Path, actual: str) -> None:
+        """Compare a file's sha256 with the promised one.
+
+        Raises:
+            ProbeError: they differ, or nothing is promised of this file.
+        """
+        wanted = self.expected.get(file.relative_to(self.path.parent).as_posix())
+        if wanted is None:
+            raise ProbeError(
+                f"{file} (sha256 {actual}) is not listed in {self.path}",
+                hint="add its line with sha256sum, or remove the file: unlisted means unreviewed",
+            )
+        if wanted != actual:
+            raise ProbeError(
+                f"{file} was tampered with or truncated: sha256 is {actual}, {self.path} expects "
+                f"{wanted}",
+                hint="restore the file (or, if the change is wanted, its line in SHA256SUMS)",
+            )
+
+
+def find_checksums(root: Path) -> Checksums | None:
+    """Return the checksums in `root` or its parent; None where no such file speaks of `root`.
+
+    Raises:
+        ProbeError: a line is not as `sha256sum` writes it.
+    """
+    for folder in (root, root.parent):
+        path = folder / "SHA256SUMS"
+        if not path.is_file():
+            continue
+        expected = dict(_checksum(path, line) for line in _text_lines(path))
+        below = "" if folder == root else f"{root.name}/"
+        if any(name.startswith(below) for name in expected):
+            return Checksums(path, expected)
+    return None
+
+
+def open_shard(path: Path, checksums: Checksums | None) -> Shard:
+    """Verify a shard's bytes and its structure as a tar archive.
+
+    Raises:
+        ProbeError: it is missing, does not hash to what is promised, or is truncated or damaged.
+    """
+    try:
+        shard = Shard(path, sha256_file(path))
+        if checksums is not None:
+            checksums.verify(path, shard.sha256)
+        _check_structure(shard)
+    except OSError as error:
+        raise ProbeError(
+            f"shard {path} is missing or cannot be read: {error.strerror or error}",
+            hint="restore the shard, or correct nshards.txt",
+        ) from error
+    return shard
+
+
+def _check_structure(shard: Shard) -> None:
+    """Walk the headers: tarfile takes a damaged one in the middle for the end of the archive."""
+    try:
+        with tarfile.open(shard.path, "r:") as archive:
+            members = archive.getmembers()
+    except tarfile.TarError as error:
+        raise _damaged(shard, str(error)) from error
+    for member in members:
+        if not (member.isreg() or member.isdir()) or member.issparse():
+            raise _damaged(shard, f"{member.name!r} is not a plain file")
+    end = max((m.offset_data + -(-m.size // _BLOCK) * _BLOCK for m in members), default=0)
+    with shard.path.open("rb") as stream:
+        stream.seek(end)
+        if stream.read(2 * _BLOCK) != bytes(2 * _BLOCK):
+            raise _damaged(shard, f"no end-of-archive marker after {len(members)} members")
+
+
+def _damaged(shard: Shard, why: str) -> ProbeError:
+    return ProbeError(
+        f"shard {shard} is truncated or damaged: {why}",
+        hint="restore the shard from where it came (a plain, uncompressed tar)",
+    )
+
+
+def _checksum(path: Path, line: str) -> tuple[str, str]:
+    value, _, name = line.partition(" ")
+    file = name[1:] if name[:1] in (" ", "*") else ""
+    if len(value) != 64 or not file:
+        raise ProbeError(
+            f"{path} has the line {line!r}", hint="write it as sha256sum does: <sha256>  <path>"
+        )
+    return file.removeprefix("./"), value.lower()
+
+
+def _text_lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProbeError(
+            f"cannot read {path}: {error}", hint="write it as sha256sum does"
+        ) from error

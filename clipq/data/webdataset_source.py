@@ -1,0 +1,232 @@
+"""WebDataset shards in the layout that CLIP_benchmark reads.
+
+    <root>/classnames.txt                        one class a line
+    <root>/zeroshot_classification_templates.txt one template a line, {c} for the class
+    <root>/<split>/nshards.txt                   number of shards
+    <root>/<split>/<i>.tar                       <key>.webp|png|jpg|jpeg, <key>.cls and, optionally,
+                                                 <key>.json (attributes), <key>.txt (caption)
+
+Where a `SHA256SUMS` file (as `sha256sum` writes it) in <root> or its parent speaks of <root>, every
+file read must be listed there and match.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from clipq.data.probe import Probe, fingerprint
+from clipq.data.shards import Checksums, Shard, find_checksums, open_shard
+from clipq.errors import ProbeError, did_you_mean
+
+__all__ = ["open_webdataset"]
+
+_IMAGES = ("webp", "png", "jpg", "jpeg")
+_CLASSES = "classnames.txt"
+_TEMPLATES = "zeroshot_classification_templates.txt"
+
+
+def open_webdataset(
+    location: str, *, name: str, role: str, split: str, base_dir: Path, group: str
+) -> Probe:
+    """Open a probe from shards; see `clipq.data.open_probe`."""
+    root = base_dir / location
+    if not root.is_dir():
+        raise ProbeError(f"probe {name!r}: no folder {root}", hint="check `source` in clipq.toml")
+    checksums = find_checksums(root)
+    classnames = _lines(root / _CLASSES, checksums)
+    templates = _lines(root / _TEMPLATES, checksums)
+    shards = _shards(root, split, name, checksums)
+    ids: list[str] = []
+    labels: list[int] = []
+    hashes: list[str] = []
+    groups: list[str] = []
+    captions: list[str | None] = []
+    for shard in shards:
+        for sample in shard.samples():
+            where = _where(name, sample, shard)
+            ids.append(sample["__key__"])
+            labels.append(_label(sample, len(classnames), where))
+            hashes.append(hashlib.sha256(_image_bytes(sample, where)).hexdigest())
+            groups.append(_group(sample, group, where) if group else "")
+            captions.append(_text(sample, "txt", where) if "txt" in sample else None)
+    folder = root / split
+    _check_ids(name, folder, ids)
+    if role == "in-distribution":
+        _check_classes(name, folder, classnames, labels)
+    label_array = np.array(labels, dtype=np.int64)
+    if role == "ood":
+        label_array[:] = -1  # their classes are not among those of the zero-shot head
+    return Probe(
+        name=name,
+        role=role,
+        classnames=classnames,
+        templates=templates,
+        ids=tuple(ids),
+        labels=label_array,
+        groups=tuple(groups),
+        captions=_captions(captions, name, folder),
+        sample_hashes=tuple(hashes),
+        fingerprint=fingerprint(tuple(ids), tuple(hashes), label_array, tuple(groups)),
+        read_images=lambda: _images(shards, name, hashes),
+    )
+
+
+def _images(shards: list[Shard], name: str, hashes: list[str]) -> Iterator[Image.Image]:
+    samples = ((shard, sample) for shard in shards for sample in shard.samples())
+    expected = iter(hashes)
+    for shard, sample in samples:
+        where = _where(name, sample, shard)
+        encoded = _image_bytes(sample, where)
+        if hashlib.sha256(encoded).hexdigest() != next(expected, None):
+            raise ProbeError(
+                f"{where}: the image changed since the probe was opened",
+                hint="do not write to shards during a run; run again",
+            )
+        yield _decode(encoded, where)
+
+
+def _decode(encoded: bytes, where: str) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(encoded))
+            image.load()
+    except Exception as error:  # decoders fed with damaged bytes raise nearly anything
+        raise ProbeError(
+            f"{where}: the image does not decode: {error}", hint="replace or remove the sample"
+        ) from error
+    return image
+
+
+def _where(name: str, sample: dict[str, Any], shard: Shard) -> str:
+    return f"probe {name!r}, sample {sample['__key__']!r} of {shard}"
+
+
+def _lines(path: Path, checksums: Checksums | None) -> tuple[str, ...]:
+    """Return a text file's lines; a blank one between others would shift every later label."""
+    try:
+        content = path.read_bytes()
+        lines = [line.strip() for line in content.decode("utf-8").strip().split("\n")]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProbeError(
+            f"cannot read {path}: {error}",
+            hint="CLIP_benchmark's layout needs this file, in UTF-8",
+        ) from error
+    if checksums is not None:
+        checksums.verify(path, hashlib.sha256(content).hexdigest())
+    if not all(lines):
+        raise ProbeError(
+            f"{path}: line {lines.index('') + 1} is empty", hint="one entry a line, none blank"
+        )
+    return tuple(lines)
+
+
+def _shards(root: Path, split: str, name: str, checksums: Checksums | None) -> list[Shard]:
+    folder = root / split
+    if not split or not folder.is_dir():
+        known = [entry.name for entry in root.iterdir() if entry.is_dir()]
+        raise ProbeError(
+            f"probe {name!r}: no split {split!r} in {root}", hint=did_you_mean(split, known)
+        )
+    text = "\n".join(_lines(folder / "nshards.txt", checksums))
+    if not re.fullmatch("[1-9][0-9]{0,6}", text):
+        raise ProbeError(
+            f"probe {name!r}: {folder / 'nshards.txt'} says {text!r}",
+            hint="it holds the number of shards, 1 or more",
+        )
+    announced = [folder / f"{index}.tar" for index in range(int(text))]
+    extra = sorted(path.name for path in set(folder.glob("*.tar")) - set(announced))
+    if extra:
+        raise ProbeError(
+            f"probe {name!r}: {folder} holds {extra[0]}, but nshards.txt announces {text} shards",
+            hint="correct nshards.txt, or remove the shard: an unread one is not evaluated",
+        )
+    return [open_shard(path, checksums) for path in announced]
+
+
+def _image_bytes(sample: dict[str, Any], where: str) -> bytes:
+    found = [kind for kind in _IMAGES if kind in sample]
+    if len(found) != 1:
+        raise ProbeError(
+            f"{where}: {len(found)} images", hint=f"exactly one of {', '.join(_IMAGES)} is expected"
+        )
+    return bytes(sample[found[0]])
+
+
+def _text(sample: dict[str, Any], kind: str, where: str) -> str:
+    try:
+        return str(sample.get(kind, b"").decode("utf-8").strip())
+    except UnicodeDecodeError as error:
+        raise ProbeError(f"{where}: <key>.{kind} is not UTF-8", hint="encode it again") from error
+
+
+def _label(sample: dict[str, Any], classes: int, where: str) -> int:
+    text = _text(sample, "cls", where)
+    if not re.fullmatch("-?[0-9]{1,9}", text):
+        raise ProbeError(
+            f"{where}: label {text!r} is not a whole number", hint="<key>.cls holds a class index"
+        )
+    label = int(text)
+    if not 0 <= label < classes:
+        raise ProbeError(
+            f"{where}: label {label} is out of range",
+            hint=f"classnames.txt names {classes} classes, so labels go from 0 to {classes - 1}",
+        )
+    return label
+
+
+def _group(sample: dict[str, Any], group: str, where: str) -> str:
+    try:
+        value = json.loads(sample["json"])[group]
+        if not isinstance(value, str | int):
+            raise TypeError(f"it is {value!r}")
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise ProbeError(
+            f"{where}: no attribute {group!r} ({error!r})",
+            hint="<key>.json must hold the attribute that `group` names, a text or whole number",
+        ) from error
+    return str(value)
+
+
+def _captions(captions: list[str | None], name: str, folder: Path) -> tuple[str, ...] | None:
+    found = tuple(caption for caption in captions if caption is not None)
+    if found and len(found) != len(captions):
+        raise ProbeError(
+            f"probe {name!r}: {len(found)} of {len(captions)} samples in {folder} have a caption",
+            hint="give every sample a <key>.txt, or none",
+        )
+    return found or None
+
+
+def _check_ids(name: str, folder: Path, ids: list[str]) -> None:
+    if not ids:
+        raise ProbeError(f"probe {name!r}: {folder} holds no sample", hint="fill its shards")
+    repeated, count = Counter(ids).most_common(1)[0]
+    if count > 1:
+        raise ProbeError(
+            f"probe {name!r}: sample id {repeated!r} occurs {count} times in {folder}",
+            hint="ids identify samples when models are compared: make them unique, and keep the "
+            "files of one sample together in the tar",
+        )
+
+
+def _check_classes(name: str, folder: Path, classnames: tuple[str, ...], labels: list[int]) -> None:
+    absent = sorted(set(range(len(classnames))) - set(labels))
+    if absent:
+        raise ProbeError(
+            f"probe {name!r}: class count does not match: classnames.txt names "
+            f"{len(classnames)} classes, {len(absent)} of them have no sample in {folder} "
+            f"(first: {classnames[absent[0]]!r})",
+            hint="list exactly the classes that occur",
+        )

@@ -1,0 +1,89 @@
+"""The one exception family of clipq.
+
+Every error a user can cause is a `ClipqError` and says four things: what was wrong, the offending
+value, what is allowed and how to fix it. Edges (command line, pytest plugin) print the message
+without a traceback and exit non-zero; anything that is *not* a `ClipqError` is a bug in clipq.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BaselineError",
+    "CacheError",
+    "ClipqError",
+    "ModelError",
+    "ProbeError",
+    "QuantizerError",
+    "RecordError",
+    "SettingsError",
+    "UnknownNameError",
+    "did_you_mean",
+]
+
+
+class ClipqError(Exception):
+    """Base of every error that clipq raises on purpose.
+
+    Args:
+        problem: what was wrong, with the offending value.
+        hint: what is allowed and how to fix it.
+    """
+
+    def __init__(self, problem: str, *, hint: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.problem}\n  fix: {self.hint}" if self.hint else self.problem
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments would be lost when the error crosses a process boundary.
+        return _rebuild, (type(self), self.problem, self.hint)
+
+
+def _rebuild(kind: type[ClipqError], problem: str, hint: str) -> ClipqError:
+    return kind(problem, hint=hint)
+
+
+class SettingsError(ClipqError):
+    """`clipq.toml` (or a command-line option) is malformed or contradicts itself."""
+
+
+class UnknownNameError(ClipqError):
+    """A name that no registry, settings table or matrix knows."""
+
+
+class ModelError(ClipqError):
+    """A checkpoint is missing, damaged or cannot be used as a CLIP."""
+
+
+class ProbeError(ClipqError):
+    """A probe's data are missing, damaged, empty or mislabelled."""
+
+
+class QuantizerError(ClipqError):
+    """A quantizer or number format makes no sense, failed, or did not quantize."""
+
+
+class BaselineError(ClipqError):
+    """A stored baseline is missing, damaged or may not be written."""
+
+
+class CacheError(ClipqError):
+    """The cache directory cannot be used (read-only, full)."""
+
+
+class RecordError(ClipqError):
+    """A run record is damaged or of an unknown schema version."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint that lists `known` and, where one is close, names the likely intention."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    suggestion = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
+    return f"{suggestion}known: {', '.join(names) if names else '(none)'}"

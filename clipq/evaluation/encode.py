@@ -1,0 +1,79 @@
+"""The expensive step: images through a tower.
+
+Nothing but the loop and the process-wide settings that make it reproducible. Text goes through
+`clipq.models.class_embeddings`, which is a few prompts per class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from clipq.errors import SettingsError
+from clipq.models import Preprocess
+
+__all__ = ["encode_images", "environment", "image_batches", "pin_threads", "resolve_device"]
+
+
+def pin_threads(threads: int) -> None:
+    """Use `threads` per process; the default of 1 makes results independent of `-n`."""
+    torch.set_num_threads(threads)
+
+
+def resolve_device(wanted: str, *, worker: int = 0) -> str:
+    """Return the device for a worker: ``cuda`` spreads workers over the visible devices.
+
+    Raises:
+        SettingsError: CUDA is asked for but there is none.
+    """
+    if wanted == "cpu":
+        return wanted
+    if not wanted.startswith("cuda") or not torch.cuda.is_available():
+        raise SettingsError(
+            f"device = {wanted!r} cannot be used on this machine",
+            hint="allowed: 'cpu', or 'cuda' / 'cuda:N' where torch sees a CUDA device",
+        )
+    return wanted if ":" in wanted else f"cuda:{worker % torch.cuda.device_count()}"
+
+
+def environment(*, device: str, threads: int, batch_size: int) -> dict[str, str | int]:
+    """Return what can move a floating-point result, for records and cache keys."""
+    kind = device.split(":")[0]
+    return {
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if kind == "cuda" else "cpu",
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "threads": threads,
+        "batch_size": batch_size,
+        "dtype": "float32",
+    }
+
+
+def image_batches(
+    images: np.ndarray, preprocess: Preprocess, *, batch_size: int, device: str = "cpu"
+) -> Iterator[torch.Tensor]:
+    """Yield normalised batches (B, 3, H, W) from preprocessed uint8 images (N, H, W, 3)."""
+    for start in range(0, len(images), batch_size):
+        yield preprocess.normalise(images[start : start + batch_size]).to(device)
+
+
+def encode_images(
+    model: nn.Module,
+    images: np.ndarray,
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    device: str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Return image features (N, D), float32, not normalised, of uint8 images (N, H, W, 3)."""
+    features = []
+    with torch.inference_mode():
+        for batch in image_batches(images, preprocess, batch_size=batch_size, device=device):
+            features.append(model.encode_image(batch).float().cpu().numpy())  # type: ignore[operator]
+            if progress is not None:
+                progress(len(batch))
+    return np.concatenate(features)

@@ -1,0 +1,432 @@
+"""The evaluator: predictions of model x quantizer x probe, each encoded once and cached.
+
+Everything is keyed by content (`clipq.evaluation.identity`), so a second metric, a second process
+or a second run finds what the first one made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clipq.data import Probe, check_disjoint, materialise, open_probe
+from clipq.data import load as load_images
+from clipq.errors import ClipqError
+from clipq.evaluation.cache import Cache, Table
+from clipq.evaluation.plan import FP32
+from clipq.evaluation.predict import (
+    COLUMNS_VERSION,
+    Head,
+    SampleInfo,
+    build_predictions,
+    check_features,
+    cosine_logits,
+)
+from clipq.metrics import Predictions
+from clipq.metrics.temperature import fit_temperature
+from clipq.models import ModelSource
+from clipq.provenance import digest
+from clipq.quant import QuantizerSpec
+from clipq.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from clipq.models import LoadedModel
+    from clipq.quant import Calibration, Quantized
+
+__all__ = ["Evaluated", "Evaluator"]
+
+_OUT_OF_DISTRIBUTION = "ood"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Predictions with what identifies them.
+
+    `identity` names everything but the quantizer: two results may be compared where it is equal.
+    `evidence` is what a report says of the model, quantizer, probe and environment.
+    """
+
+    predictions: Predictions
+    identity: dict[str, str]
+    evidence: dict[str, dict[str, Any]]
+
+
+class Evaluator:
+    """Evaluates cells of the matrix in this process.
+
+    Args:
+        settings: what to evaluate, on which device, with how many threads.
+        worker: number of this worker process, to spread workers over devices.
+        progress: called with (what, images done, images in all) during an encode.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        worker: int = 0,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.cache = Cache(settings.cache)
+        self._worker = worker
+        self._progress = progress
+        self._models: dict[str, LoadedModel] = {}
+        self._quantized: tuple[tuple[str, str], Quantized] | None = None
+        self._evaluated: dict[tuple[str, str, str], Evaluated] = {}
+        self._failures: dict[tuple[str, str], ClipqError] = {}
+        self._temperatures: dict[tuple[str, str], float] = {}
+
+    # -- what is evaluated ------------------------------------------------------------------
+
+    @cached_property
+    def probes(self) -> dict[str, Probe]:
+        """Every probe of the settings, opened, verified and checked for leakage."""
+        opened = {
+            probe.name: open_probe(
+                name=probe.name,
+                role=probe.role,
+                source=probe.source,
+                split=probe.split,
+                base_dir=self.settings.root,
+                group=probe.group,
+            )
+            for probe in self.settings.probes
+        }
+        calibration = opened.pop(self.settings.calibration.name)
+        check_disjoint(calibration, *opened.values())
+        return opened | {calibration.name: calibration}
+
+    def model(self, name: str) -> LoadedModel:
+        """Return the FP32 model, loaded once per process."""
+        if name not in self._models:
+            from clipq.evaluation.encode import pin_threads
+            from clipq.models import load_model
+
+            pin_threads(self.settings.threads)
+            declared = self.settings.model(name)
+            source = ModelSource.parse(declared.source, base_dir=self.settings.root)
+            self._models[name] = load_model(
+                source, device=self.device, expected_sha256=declared.sha256
+            )
+        return self._models[name]
+
+    @cached_property
+    def device(self) -> str:
+        from clipq.evaluation.encode import resolve_device
+
+        return resolve_device(self.settings.device, worker=self._worker)
+
+    @cached_property
+    def environment(self) -> dict[str, str | int]:
+        """What can move a number on this machine; part of every cache key."""
+        from clipq.evaluation.encode import environment, pin_threads
+
+        pin_threads(self.settings.threads)
+        return environment(
+            device=self.device,
+            threads=self.settings.threads,
+            batch_size=self.settings.batch_size,
+        )
+
+    # -- results ----------------------------------------------------------------------------
+
+    def evaluate(self, model: str, quantizer: str, probe: str) -> Evaluated:
+        """Return the predictions of one model x quantizer on one probe.
+
+        Raises:
+            QuantizerError: the quantizer failed, covered nothing, zeroed or changed nothing.
+            ModelError, ProbeError, CacheError: an input or the cache cannot be used.
+        """
+        cell = (model, quantizer, probe)
+        if (model, quantizer) in self._failures:
+            raise self._failures[model, quantizer]
+        if cell not in self._evaluated:
+            try:
+                self._evaluated[cell] = self._evaluate(*cell)
+            except ClipqError as error:
+                self._failures[model, quantizer] = error
+                raise
+        return self._evaluated[cell]
+
+    def live_reference(self, model: str, samples: int) -> Predictions:
+        """Encode the first in-distribution samples in FP32 now, past every cache.
+
+        Returns the prediction table without temperature-scaled columns' fit being repeated: the
+        sentinel compares what the tower and the head produce.
+        """
+        from clipq.evaluation.encode import encode_images
+
+        loaded = self.model(model)
+        probe = self.probes[self.settings.in_distribution.name]
+        images = self._images(model, probe)[:samples]
+        features = encode_images(
+            loaded.model,
+            images,
+            loaded.preprocess,
+            batch_size=self.settings.batch_size,
+            device=self.device,
+        )
+        head = Head(self._class_embeddings(loaded, loaded.model), *_logit_map(loaded))
+        return build_predictions(
+            features,
+            head,
+            _samples(probe, len(images)),
+            temperature=1.0,
+            reference_features=features,
+            reference_head=head,
+            towers="none",
+        )
+
+    def identity(self, model: str, probe: str) -> dict[str, str]:
+        """Return what must be equal for a result to be comparable with a baseline."""
+        loaded = self.model(model)
+        reference = self.probes[self.settings.in_distribution.name]
+        return {
+            **self._model_identity(model),
+            "prompts": digest([reference.classnames, reference.templates]),
+            "probe": self.probes[probe].fingerprint,
+            "in_distribution": reference.fingerprint,
+            "calibration": self._calibration_fingerprint,
+            "logit_map": digest(_logit_map(loaded)),
+            "dtype": "float32",
+            "columns": str(COLUMNS_VERSION),
+        }
+
+    # -- steps ------------------------------------------------------------------------------
+
+    def _evaluate(self, model: str, quantizer: str, probe: str) -> Evaluated:
+        key = digest(
+            {
+                "identity": self.identity(model, probe),
+                "encoder": self._encoder_key(model, quantizer),
+            }
+        )
+        columns, metadata = self.cache.table(
+            "predictions", key, lambda: self._predict(model, quantizer, probe)
+        )
+        names = metadata["scalars"]
+        scalars = dict(zip(names, columns.pop("scalars").tolist(), strict=True))
+        return Evaluated(
+            predictions=Predictions(columns=columns, scalars=scalars),
+            identity=self.identity(model, probe),
+            evidence=self._evidence(model, quantizer, probe, metadata["coverage"]),
+        )
+
+    def _predict(self, model: str, quantizer: str, probe: str) -> Table:
+        features = self._features(model, quantizer, probe)
+        head, coverage = self._head(model, quantizer)
+        reference, (reference_head, _) = features, (head, None)
+        if quantizer != FP32:
+            reference = self._features(model, FP32, probe)
+            reference_head, _ = self._head(model, FP32)
+            check_features(quantizer, features, head, reference, reference_head)
+        opened = self.probes[probe]
+        predictions = build_predictions(
+            features,
+            head,
+            _samples(opened),
+            temperature=None
+            if opened.role == _OUT_OF_DISTRIBUTION
+            else self._temperature(model, quantizer),
+            reference_features=reference,
+            reference_head=reference_head,
+            towers="none" if quantizer == FP32 else QuantizerSpec.parse(quantizer).towers,
+        )
+        scalars = dict(sorted(predictions.scalars.items()))
+        columns = dict(predictions.columns) | {"scalars": np.array(list(scalars.values()))}
+        return columns, {"scalars": list(scalars), "coverage": coverage}
+
+    def _temperature(self, model: str, quantizer: str) -> float:
+        cell = (model, quantizer)
+        if cell not in self._temperatures:
+            calibration = self.settings.calibration.name
+            head, _ = self._head(model, quantizer)
+            _, logits = cosine_logits(self._features(model, quantizer, calibration), head)
+            labels = self.probes[calibration].labels
+            finite = bool(np.isfinite(logits).all())
+            self._temperatures[cell] = fit_temperature(logits, labels) if finite else np.nan
+        return self._temperatures[cell]
+
+    def _features(self, model: str, quantizer: str, probe: str) -> np.ndarray:
+        opened = self.probes[probe]
+        key = digest(
+            {
+                "model": self._model_identity(model),
+                "probe": opened.fingerprint,
+                "encoder": self._encoder_key(model, quantizer),
+            }
+        )
+
+        def create() -> Table:
+            from clipq.evaluation.encode import encode_images
+
+            loaded = self.model(model)
+            images = self._images(model, opened)
+            done = 0
+
+            def advance(count: int) -> None:
+                nonlocal done
+                done += count
+                if self._progress is not None:
+                    self._progress(f"{model}/{quantizer}/{probe}", done, len(images))
+
+            features = encode_images(
+                self._quantized_model(model, quantizer),
+                images,
+                loaded.preprocess,
+                batch_size=self.settings.batch_size,
+                device=self.device,
+                progress=advance,
+            )
+            return {"features": features}, {}
+
+        return self.cache.table("features", key, create)[0]["features"]
+
+    def _head(self, model: str, quantizer: str) -> tuple[Head, dict[str, Any]]:
+        key = digest(
+            {
+                "model": self._model_identity(model),
+                "prompts": self.identity(model, self.settings.in_distribution.name)["prompts"],
+                "encoder": self._encoder_key(model, quantizer),
+            }
+        )
+
+        def create() -> Table:
+            loaded = self.model(model)
+            encoder = self._quantized_model(model, quantizer)
+            embeddings = self._class_embeddings(loaded, encoder)
+            return {"embeddings": embeddings}, {"coverage": self._coverage(model, quantizer)}
+
+        columns, metadata = self.cache.table("head", key, create)
+        head = Head(columns["embeddings"], *_logit_map(self.model(model)))
+        return head, metadata["coverage"]
+
+    def _class_embeddings(self, loaded: LoadedModel, encoder: torch.nn.Module) -> np.ndarray:
+        from clipq.models import class_embeddings
+
+        reference = self.probes[self.settings.in_distribution.name]
+        return class_embeddings(
+            encoder,
+            loaded.tokenizer,
+            reference.classnames,
+            reference.templates,
+            batch_size=self.settings.batch_size,
+        ).numpy(force=True)
+
+    def _quantized_model(self, model: str, quantizer: str) -> torch.nn.Module:
+        if quantizer == FP32:
+            return self.model(model).model
+        return self._quantize(model, quantizer).model
+
+    def _quantize(self, model: str, quantizer: str) -> Quantized:
+        cell = (model, quantizer)
+        if self._quantized is None or self._quantized[0] != cell:
+            from clipq.quant import quantize
+
+            self._quantized = None  # one quantized model in memory at a time
+            spec = QuantizerSpec.parse(quantizer)
+            made = quantize(self.model(model).model, spec, self._calibration(model))
+            self._quantized = (cell, made)
+        return self._quantized[1]
+
+    def _coverage(self, model: str, quantizer: str) -> dict[str, Any]:
+        return {} if quantizer == FP32 else self._quantize(model, quantizer).coverage.to_plain()
+
+    def _calibration(self, model: str) -> Calibration:
+        from clipq.evaluation.encode import image_batches
+        from clipq.models import prompt_tokens
+        from clipq.quant import Calibration
+
+        loaded = self.model(model)
+        probe = self.probes[self.settings.calibration.name]
+        images = self._images(model, probe)
+        size = self.settings.batch_size
+        tokens = (
+            loaded.tokenizer(list(probe.captions))
+            if probe.captions
+            else prompt_tokens(loaded.tokenizer, probe.classnames, probe.templates)
+        )
+
+        def texts() -> Iterator[torch.Tensor]:
+            yield from tokens.to(self.device).split(size)
+
+        return Calibration(
+            images=lambda: image_batches(
+                images, loaded.preprocess, batch_size=size, device=self.device
+            ),
+            texts=texts,
+        )
+
+    def _images(self, model: str, probe: Probe) -> np.ndarray:
+        """Return the probe's preprocessed images (N, H, W, 3), decoded once per preprocessing."""
+        preprocess = self.model(model).preprocess
+        key = digest({"probe": probe.fingerprint, "preprocess": preprocess.identity})
+
+        def create(path: Path) -> None:
+            materialise(probe, preprocess.to_uint8, path)
+
+        return load_images(self.cache.file("images", key, ".npy", create))
+
+    # -- identity ---------------------------------------------------------------------------
+
+    @cached_property
+    def _calibration_fingerprint(self) -> str:
+        probe = self.probes[self.settings.calibration.name]
+        return digest([probe.fingerprint, probe.captions])
+
+    def _model_identity(self, model: str) -> dict[str, str]:
+        loaded = self.model(model)
+        return {**loaded.identity.to_plain(), "preprocess": loaded.preprocess.identity}
+
+    def _encoder_key(self, model: str, quantizer: str) -> dict[str, Any]:
+        key: dict[str, Any] = {"quantizer": quantizer, "environment": self.environment}
+        if quantizer != FP32:
+            key |= _method_identity(quantizer) | {"calibration": self._calibration_fingerprint}
+        return key
+
+    def _evidence(
+        self, model: str, quantizer: str, probe: str, coverage: dict[str, Any]
+    ) -> dict[str, dict[str, Any]]:
+        opened = self.probes[probe]
+        declared = self.settings.model(model)
+        evidence: dict[str, dict[str, Any]] = {
+            "models": {model: {"source": declared.source, **self._model_identity(model)}},
+            "probes": {
+                probe: {
+                    "role": opened.role,
+                    "samples": len(opened.ids),
+                    "fingerprint": opened.fingerprint,
+                }
+            },
+            "environments": {digest(self.environment)[:12]: dict(self.environment)},
+        }
+        if quantizer != FP32:
+            evidence["quantizers"] = {
+                f"{model}/{quantizer}": {**_method_identity(quantizer), **coverage}
+            }
+        return evidence
+
+
+def _samples(probe: Probe, first: int | None = None) -> SampleInfo:
+    return SampleInfo(probe.ids[:first], probe.labels[:first], probe.groups[:first])
+
+
+def _logit_map(loaded: LoadedModel) -> tuple[float, float]:
+    return loaded.logit_scale, loaded.logit_bias
+
+
+@cache
+def _method_identity(quantizer: str) -> dict[str, Any]:
+    """What makes an edited quantizer another quantizer: its version and its source code."""
+    from clipq.quant import method_code_hash, method_version
+
+    spec = QuantizerSpec.parse(quantizer)
+    return {"method_version": method_version(spec), "code_sha256": method_code_hash(spec)}

@@ -1,0 +1,158 @@
+"""The matrix: which cases a settings file asks for, sorted, the same in every process.
+
+Planning imports neither torch nor any quantizer's code: it needs names, not functions.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib import import_module
+
+from clipq.errors import ClipqError, SettingsError, did_you_mean
+from clipq.metrics import metrics
+from clipq.quant import QuantizerSpec, quantizers
+from clipq.settings import Settings
+
+__all__ = ["FP32", "Case", "Selection", "load_plugins", "plan"]
+
+FP32 = "fp32"
+"""The reserved quantizer name of the unquantized reference."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Case:
+    """One cell of the matrix: is this metric, on this probe, as good as FP32's?"""
+
+    model: str
+    quantizer: str
+    probe: str
+    metric: str
+
+    @property
+    def id(self) -> str:
+        """The case's name, for example ``vit-clean/rtn:w8a8/id.ece``."""
+        return f"{self.model}/{self.quantizer}/{self.probe}.{self.metric}"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Globs that narrow the matrix for one run; an empty tuple selects everything."""
+
+    models: tuple[str, ...] = ()
+    quantizers: tuple[str, ...] = ()
+    probes: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.models or self.quantizers or self.probes or self.metrics)
+
+
+def load_plugins(settings: Settings) -> None:
+    """Import the modules that `plugins` in the settings names, so that they register their parts.
+
+    Raises:
+        SettingsError: a module cannot be imported.
+    """
+    if settings.plugins and str(settings.root) not in sys.path:
+        sys.path.insert(0, str(settings.root))
+    for name in settings.plugins:
+        try:
+            import_module(name)
+        except ClipqError:
+            raise
+        except Exception as error:
+            raise SettingsError(
+                f"plugin {name!r} of {settings.path} cannot be imported: {error!r}",
+                hint=f"plugins are module names, looked up in {settings.root} and sys.path",
+            ) from error
+
+
+def plan(settings: Settings, selection: Selection | None = None) -> tuple[Case, ...]:
+    """Return the cases of the matrix, sorted and without duplicates.
+
+    Raises:
+        SettingsError: a pattern matches nothing, or a quantizer is named twice.
+        UnknownNameError: a quantizer's method is not registered.
+        QuantizerError: a number format makes no sense.
+    """
+    chosen = selection or Selection()
+    models = _select("model", chosen.models, [model.name for model in settings.models])
+    probes = _select("probe", chosen.probes, _evaluation_probes(settings))
+    known_quantizers = planned_quantizers(settings)
+    selected = _select("quantizer", _canonical(chosen.quantizers), known_quantizers)
+    declared = _match_all("metric", settings.metrics, metrics.names(), settings.path)
+    names = _select("metric", chosen.metrics, declared)
+    cases = {
+        Case(model, quantizer, probe, name)
+        for model in models
+        for quantizer in selected
+        for probe in probes
+        for name in names
+        if settings.probe(probe).role in metrics.get(name).roles
+    }
+    kept = [case for case in cases if not _matches_any(case.id, settings.exclude)]
+    if not kept:
+        raise SettingsError(
+            f"the matrix of {settings.path} is empty after selection",
+            hint="widen [matrix] or the --clipq-* selection; `clipq list cases` shows the matrix",
+        )
+    return tuple(sorted(kept))
+
+
+def planned_quantizers(settings: Settings) -> tuple[str, ...]:
+    """Return the settings' quantizers in canonical form, each checked and known."""
+    canonical = []
+    for text in settings.quantizers:
+        spec = QuantizerSpec.parse(text)
+        if spec.method == FP32:
+            raise SettingsError(
+                f"{settings.path}, [matrix]: quantizer {text!r} is the reference itself",
+                hint="list only quantizers to be judged against FP32",
+            )
+        if spec.method not in quantizers:
+            quantizers.get(spec.method)  # raises, with the known names
+        if str(spec) in canonical:
+            raise SettingsError(
+                f"{settings.path}, [matrix]: quantizer {text!r} is given twice",
+                hint=f"its canonical form is {str(spec)!r}",
+            )
+        canonical.append(str(spec))
+    return tuple(canonical)
+
+
+def _evaluation_probes(settings: Settings) -> list[str]:
+    return [probe.name for probe in settings.probes if probe.role != "calibration"]
+
+
+def _canonical(patterns: Iterable[str]) -> tuple[str, ...]:
+    """Canonicalise exact quantizer names; leave globs alone."""
+    return tuple(
+        pattern if any(c in pattern for c in "*?[") else str(QuantizerSpec.parse(pattern))
+        for pattern in patterns
+    )
+
+
+def _select(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[str]:
+    if not patterns:
+        return list(known)
+    return _match_all(kind, patterns, known, f"--clipq-{kind}")
+
+
+def _match_all(
+    kind: str, patterns: Sequence[str], known: Sequence[str], origin: object
+) -> list[str]:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            raise SettingsError(
+                f"{origin}: no {kind} matches {pattern!r}", hint=did_you_mean(pattern, known)
+            )
+    return [name for name in known if _matches_any(name, patterns)]
+
+
+def _matches_any(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+

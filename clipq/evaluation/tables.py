@@ -1,0 +1,100 @@
+"""Prediction tables as files: numeric and text columns in one safetensors file.
+
+Used for cache entries and for baselines. Text columns are stored as zero-padded UTF-8 bytes
+(N, longest); scalars and any further metadata as one JSON text in the header. Reading never
+unpickles. The header carries a digest of the columns, so that a damaged file is named, not used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from clipq.errors import CacheError
+from clipq.files import write_atomically
+
+__all__ = ["TableError", "columns_digest", "read_table", "write_table"]
+
+_TEXT = "text:"
+_HEADER = "clipq"
+
+
+class TableError(CacheError):
+    """A table file is missing, truncated or altered."""
+
+
+def columns_digest(columns: Mapping[str, np.ndarray]) -> str:
+    """Return the sha256 (hex) over names, types, shapes and values of the columns."""
+    total = hashlib.sha256()
+    for name in sorted(columns):
+        values = np.ascontiguousarray(columns[name])
+        total.update(f"{name}|{values.dtype.str}|{values.shape}|".encode())
+        total.update(values.tobytes())
+    return total.hexdigest()
+
+
+def write_table(
+    path: Path, columns: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
+) -> str:
+    """Write columns atomically (temporary file, fsync, rename); return their digest.
+
+    Raises:
+        CacheError: the directory is read-only or full.
+    """
+    digest = columns_digest(columns)
+    plain = {
+        _TEXT + name if values.dtype.kind == "U" else name: _storable(values)
+        for name, values in columns.items()
+    }
+    # One header entry only: safetensors does not keep the order of several.
+    header = json.dumps(
+        {"digest": digest, "metadata": dict(metadata)}, sort_keys=True, allow_nan=False
+    )
+    write_atomically(path, save(plain, {_HEADER: header}))
+    return digest
+
+
+def read_table(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
+    """Return (columns, metadata, digest) of a file that `write_table` wrote.
+
+    Raises:
+        TableError: the file is missing, truncated or altered.
+    """
+    try:
+        with safe_open(path, framework="numpy") as stored:
+            header = json.loads((stored.metadata() or {})[_HEADER])
+            columns = dict(_restored(name, stored.get_tensor(name)) for name in stored.keys())  # noqa: SIM118 - not a dict
+        metadata, expected = header["metadata"], header["digest"]
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise TableError(
+            f"{path} is not a complete prediction table: {error}", hint="remove it and run again"
+        ) from error
+    actual = columns_digest(columns)
+    if actual != expected:
+        raise TableError(
+            f"{path} was altered: columns hash to {actual}, the file says {expected}",
+            hint="remove it and run again",
+        )
+    return columns, metadata, actual
+
+
+def _storable(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind != "U":
+        return np.ascontiguousarray(values)
+    encoded = np.char.encode(values, "utf-8")
+    width = max(encoded.dtype.itemsize, 1)
+    return np.frombuffer(encoded.astype(f"S{width}").tobytes(), np.uint8).reshape(-1, width)
+
+
+def _restored(name: str, values: np.ndarray) -> tuple[str, np.ndarray]:
+    if not name.startswith(_TEXT):
+        return name, values
+    raw = np.frombuffer(values.tobytes(), f"S{values.shape[1]}")
+    return name.removeprefix(_TEXT), np.char.decode(raw, "utf-8")

@@ -1,0 +1,204 @@
+"""One process's part of a gate: evaluates cases, judges them, explains them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from clipq.errors import ClipqError
+from clipq.evaluation.evaluator import Evaluated, Evaluator
+from clipq.evaluation.plan import FP32, Case
+from clipq.gate.baseline import Baseline, load_baseline, load_values
+from clipq.gate.margins import Margins, load_margins
+from clipq.gate.sentinel import SAMPLES, drift
+from clipq.gate.verdict import Evidence, Judge, Judgement, PointJudge
+from clipq.metrics import metrics
+from clipq.records import CaseResult, Verdict, number
+from clipq.settings import Settings
+
+__all__ = ["Gate", "vanished_cases"]
+
+
+def vanished_cases(settings: Settings, planned: tuple[Case, ...]) -> tuple[Case, ...]:
+    """Return a case for every baseline value that the whole matrix no longer measures.
+
+    A metric that disappears must not pass by absence: each becomes a case of the ``fp32``
+    quantizer whose verdict is `vanished`.
+    """
+    measured = {(case.model, f"{case.probe}.{case.metric}") for case in planned}
+    found = []
+    for model in settings.models:
+        for key in load_values(settings.baselines, model.name) or {}:
+            if (model.name, key) not in measured:
+                probe, _, metric = key.partition(".")
+                found.append(Case(model.name, FP32, probe, metric))
+    return tuple(sorted(found))
+
+
+class Gate:
+    """Judges cases in this process.
+
+    Args:
+        settings: what is evaluated, against which baselines and margins.
+        evaluator: where predictions come from.
+        judge: how a value becomes a verdict.
+    """
+
+    def __init__(
+        self, settings: Settings, evaluator: Evaluator, *, judge: Judge | None = None
+    ) -> None:
+        self.settings = settings
+        self.evaluator = evaluator
+        self._judge = judge or PointJudge()
+        self._baselines: dict[str, Baseline | None] = {}
+        self._drifts: dict[str, str] = {}
+
+    @cached_property
+    def margins(self) -> Margins:
+        return load_margins(self.settings.margins)
+
+    def check(self, case: Case) -> CaseResult:
+        """Evaluate and judge one case; an error of any part becomes its verdict."""
+        try:
+            return self._expected(case, self._check(case))
+        except ClipqError as error:
+            return self._result(case, Judgement(Verdict.ERROR, None, str(error)))
+
+    def _check(self, case: Case) -> CaseResult:
+        key = f"{case.probe}.{case.metric}"
+        baseline = self._baseline(case.model)
+        if case.quantizer == FP32:
+            return self._result(
+                case,
+                Judgement(Verdict.VANISHED, None, f"the baseline holds {key}, the matrix does not"),
+                baseline=baseline.values[key].value if baseline else None,
+            )
+        if baseline is None or key not in baseline.values:
+            where = self.settings.baselines / f"{case.model}.json"
+            return self._result(case, Judgement(Verdict.MISSING, None, f"no {key} in {where}"))
+        metric = metrics.get(case.metric)
+        stored = baseline.values[key]
+        found = self.evaluator.evaluate(case.model, case.quantizer, case.probe)
+        blocked = self._incomparable(case, baseline, found, stored.version)
+        if blocked is not None:
+            return self._result(case, blocked, baseline=stored.value, found=found)
+        known = self.evaluator.evaluate(
+            case.model, case.quantizer, self.settings.in_distribution.name
+        )
+        observed = metric.compute(found.predictions, known.predictions)
+        margin = self.margins.margin(case)
+        absolute = metric.reference == "absolute"
+        judgement = self._judge(
+            Evidence(
+                metric=metric,
+                baseline=None if absolute else stored.value,
+                observed=observed,
+                margin=margin,
+                baseline_predictions=baseline.predictions[case.probe],
+                observed_predictions=found.predictions,
+            )
+        )
+        return self._result(
+            case,
+            judgement,
+            baseline=None if absolute else stored.value,
+            observed=observed,
+            margin=margin,
+            found=found,
+        )
+
+    def _expected(self, case: Case, result: CaseResult) -> CaseResult:
+        """Turn an expected failure into `waived`, and its unexpected success into a failure."""
+        from dataclasses import replace
+
+        expected = self.margins.expected_failure(case)
+        if expected is None:
+            return result
+        if result.verdict is Verdict.FAIL:
+            return replace(result, verdict=Verdict.WAIVED, reason=f"expected: {expected.reason}")
+        if result.verdict in (Verdict.PASS, Verdict.IMPROVED):
+            return replace(
+                result,
+                verdict=Verdict.FAIL,
+                reason=f"expected to fail ({expected.reason}), but it did not: remove the entry "
+                f"from {self.margins.path.name}",
+                next_command=f"edit {self.margins.path}",
+            )
+        return result
+
+    def _incomparable(
+        self, case: Case, baseline: Baseline, found: Evaluated, version: int
+    ) -> Judgement | None:
+        stored = baseline.identity.get(case.probe, {})
+        for name, value in found.identity.items():
+            if stored.get(name) != value:
+                return Judgement(
+                    Verdict.INCOMPARABLE,
+                    None,
+                    f"{name} is {value}, the baseline was made with {stored.get(name)}",
+                )
+        current = metrics.get(case.metric).version
+        if current != version:
+            return Judgement(
+                Verdict.INCOMPARABLE,
+                None,
+                f"metric {case.metric} is version {current}, the baseline's is {version}",
+            )
+        if case.model not in self._drifts:
+            self._drifts[case.model] = drift(
+                self.evaluator.live_reference(case.model, SAMPLES),
+                baseline,
+                self.settings.in_distribution.name,
+            )
+        moved = self._drifts[case.model]
+        return Judgement(Verdict.DRIFTED, None, moved) if moved else None
+
+    def _baseline(self, model: str) -> Baseline | None:
+        if model not in self._baselines:
+            self._baselines[model] = load_baseline(self.settings.baselines, model)
+        return self._baselines[model]
+
+    def _result(
+        self,
+        case: Case,
+        judgement: Judgement,
+        *,
+        baseline: float | None = None,
+        observed: float | None = None,
+        margin: float | None = None,
+        found: Evaluated | None = None,
+    ) -> CaseResult:
+        metric = metrics.get(case.metric) if case.metric in metrics else None
+        evidence: Mapping[str, Any] = found.evidence if found else {}
+        return CaseResult(
+            model=case.model,
+            quantizer=case.quantizer,
+            probe=case.probe,
+            metric=case.metric,
+            verdict=judgement.verdict,
+            reason=judgement.reason,
+            unit=metric.unit if metric else "",
+            direction=metric.direction if metric else "",
+            metric_version=metric.version if metric else 0,
+            samples=len(found.predictions) if found else 0,
+            baseline=number(baseline),
+            observed=number(observed),
+            loss=number(judgement.loss),
+            margin=number(margin),
+            next_command=_next_command(case, judgement.verdict),
+            evidence=evidence,
+        )
+
+
+def _next_command(case: Case, verdict: Verdict) -> str:
+    """Return the one command that helps with a verdict."""
+    if verdict is Verdict.MISSING:
+        return f"clipq baseline create {case.model}"
+    if verdict in (Verdict.INCOMPARABLE, Verdict.VANISHED):
+        return f"clipq baseline update {case.model} --reason '...'"
+    if verdict is Verdict.DRIFTED:
+        return f"clipq baseline verify {case.model}"
+    if verdict in (Verdict.FAIL, Verdict.NON_FINITE, Verdict.ERROR):
+        return f"clipq gate --clipq-model {case.model} --clipq-quantizer '{case.quantizer}' -n0"
+    return ""

@@ -1,0 +1,9 @@
+"""Metrics: pure functions of predictions to one number, declared with unit and direction.
+
+Importing this package imports neither torch nor any metric library: `Metric.compute` does.
+"""
+
+from clipq.metrics.declare import Metric, metrics
+from clipq.metrics.predictions import Predictions
+
+__all__ = ["Metric", "Predictions", "metrics"]

@@ -1,0 +1,25 @@
+"""Accuracy from the rank of the true label."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clipq.metrics.predictions import Predictions
+
+__all__ = ["top1", "top5"]
+
+
+def top1(predictions: Predictions) -> float:
+    """Share of samples whose true label has the strictly largest logit; in [0, 1]."""
+    return _within(predictions, 1)
+
+
+def top5(predictions: Predictions) -> float:
+    """Share of samples whose true label is among the five largest logits; in [0, 1]."""
+    return _within(predictions, 5)
+
+
+def _within(predictions: Predictions, k: int) -> float:
+    if np.isnan(predictions.samples("confidence")).any():
+        return float("nan")  # the rank of a sample without a finite logit means nothing
+    return float((predictions.samples("rank") < k).mean())

@@ -1,0 +1,74 @@
+"""Calibration of the top-label confidence.
+
+Binned errors come from netcal, on (confidence, correct) pairs. Bin b of B holds
+[b / B, (b + 1) / B): an edge belongs to the upper bin, except that the last bin also holds 1.0, so
+that a saturated confidence never gets a bin of its own. netcal moves 0 and 1 inward by one epsilon
+(2.2e-16), so a perfect score reads 2.2e-16, not 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clipq.errors import ClipqError
+from clipq.metrics.predictions import Predictions
+
+__all__ = ["BINS", "ace", "brier", "confidence_gap", "ece", "mce", "nll", "ts_ece"]
+
+BINS = 15
+"""Number of equal-width bins over [0, 1]."""
+
+
+def confidence_gap(predictions: Predictions) -> float:
+    """Mean confidence - accuracy; in [-1, 1], positive = over-confident."""
+    return _mean(predictions, "confidence") - _mean(predictions, "correct")
+
+
+def ece(predictions: Predictions) -> float:
+    """Expected calibration error (Naeini et al. 2015): sum_b n_b / N |acc_b - conf_b|."""
+    return _binned("ECE", predictions, "confidence")
+
+
+def ace(predictions: Predictions) -> float:
+    """Average calibration error (Neumann et al. 2018): mean over bins of |acc_b - conf_b|."""
+    return _binned("ACE", predictions, "confidence")
+
+
+def mce(predictions: Predictions) -> float:
+    """Maximum calibration error (Naeini et al. 2015): max over bins of |acc_b - conf_b|."""
+    return _binned("MCE", predictions, "confidence")
+
+
+def ts_ece(predictions: Predictions) -> float:
+    """Expected calibration error of the temperature-scaled confidence."""
+    return _binned("ECE", predictions, "ts_confidence")
+
+
+def nll(predictions: Predictions) -> float:
+    """Mean negative log-likelihood of the true label, in nats."""
+    return _mean(predictions, "nll")
+
+
+def brier(predictions: Predictions) -> float:
+    """Mean Brier score, summed over classes; in [0, 2]."""
+    return _mean(predictions, "brier")
+
+
+def _mean(predictions: Predictions, column: str) -> float:
+    return float(predictions.samples(column).mean())
+
+
+def _binned(kind: str, predictions: Predictions, column: str) -> float:
+    from netcal.metrics import confidence as netcal_metrics
+
+    confidence = predictions.samples(column)
+    correct = predictions.samples("correct")
+    if not (np.isfinite(confidence).all() and np.isfinite(correct).all()):
+        return float("nan")  # netcal drops such samples without a word
+    if confidence.min() < 0.0 or confidence.max() > 1.0:
+        raise ClipqError(
+            f"{column} goes from {confidence.min()} to {confidence.max()}",
+            hint="confidences are probabilities in [0, 1], never logits; netcal would clip them",
+        )
+    measure = getattr(netcal_metrics, kind)(bins=BINS)
+    return float(measure.measure(confidence.astype(np.float64), correct.astype(np.int64)))

@@ -1,0 +1,211 @@
+"""Loading an open_clip model without unpickling anything, with everything a probe needs."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from torch import nn
+
+from clipq.errors import ModelError, did_you_mean
+from clipq.models.preprocess import Preprocess
+from clipq.models.source import (
+    CONFIG,
+    ModelFiles,
+    ModelIdentity,
+    ModelSource,
+    architecture_config,
+    default_vocabulary,
+    identify,
+    local_config,
+    local_files,
+)
+from clipq.provenance import sha256_file
+
+__all__ = ["LoadedModel", "Tokenizer", "load_model"]
+
+Tokenizer = Callable[[list[str]], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in evaluation mode, without gradients, and what belongs to it.
+
+    `logit_scale` is exponentiated (1 / temperature); `logit_bias` is 0 where the model has none.
+    """
+
+    model: nn.Module
+    tokenizer: Tokenizer
+    preprocess: Preprocess
+    identity: ModelIdentity
+    logit_scale: float
+    logit_bias: float
+
+
+def load_model(
+    source: ModelSource, *, device: str = "cpu", expected_sha256: str = ""
+) -> LoadedModel:
+    """Load a model from its checkpoint.
+
+    Weights are read as safetensors or with ``weights_only=True``. A source without weights is an
+    error: random features are never evaluated by accident.
+
+    Args:
+        source: where the model comes from.
+        device: where it goes.
+        expected_sha256: what the weights must hash to; "" for no expectation.
+
+    Raises:
+        ModelError: configuration or weights are missing, damaged, unreachable or do not match.
+    """
+    files = _files(source)
+    identity = identify(files, expected_sha256=expected_sha256)
+    model: Any = _model(source, files, identity, device)
+    bias = getattr(model, "logit_bias", None)
+    scale = float(model.logit_scale.exp())
+    if not math.isfinite(scale):
+        raise ModelError(
+            f"model {source} has the logit scale {scale}", hint="the checkpoint holds no sane model"
+        )
+    config = PreprocessCfg(**model.visual.preprocess_cfg)
+    return LoadedModel(
+        model=model,
+        tokenizer=_tokenizer(source, files, model),
+        preprocess=Preprocess(image_transform_v2(config, is_train=False), config),
+        identity=identity,
+        logit_scale=scale,
+        logit_bias=0.0 if bias is None else float(bias),
+    )
+
+
+def _files(source: ModelSource) -> ModelFiles:
+    """Return the model's files, downloading them where the source is not local."""
+    if source.kind == "local-dir":
+        return local_files(source.path)
+    try:
+        with _quiet():
+            if source.kind == "hf-hub":
+                config = Path(download_pretrained_from_hf(source.location, filename=CONFIG))
+                checkpoint = Path(download_pretrained_from_hf(source.location))
+            else:
+                config = architecture_config(source.location)
+                checkpoint = Path(download_pretrained(_pretrained(source)))
+    except ModelError:
+        raise
+    except Exception as error:  # network and hub libraries raise many kinds
+        raise ModelError(
+            f"model {source} is not on this machine and cannot be downloaded: {_first_line(error)}",
+            hint=f'on a machine with access run `python -c "import open_clip; '
+            f'open_clip.create_model({_spelled(source)})"` and copy its cache here, '
+            "or save the model in open_clip's layout and use local-dir:PATH",
+        ) from error
+    return ModelFiles(checkpoint, config, (default_vocabulary(),))
+
+
+def _pretrained(source: ModelSource) -> dict[str, Any]:
+    tags = open_clip.list_pretrained_tags_by_model(source.location)
+    if source.tag not in tags:
+        raise ModelError(
+            f"architecture {source.location!r} has no pretrained tag {source.tag!r}",
+            hint=did_you_mean(source.tag, tags),
+        )
+    found: dict[str, Any] = open_clip.get_pretrained_cfg(source.location, source.tag)
+    return found
+
+
+def _spelled(source: ModelSource) -> str:
+    if source.kind == "pretrained":
+        return f"'{source.location}', pretrained='{source.tag}'"
+    return f"'{source}'"
+
+
+def _open_clip_name(source: ModelSource) -> str:
+    return f"local-dir:{source.path}" if source.kind == "local-dir" else str(source)
+
+
+def _model(
+    source: ModelSource, files: ModelFiles, identity: ModelIdentity, device: str
+) -> nn.Module:
+    name, arguments = _open_clip_name(source), {}
+    if source.kind == "pretrained":
+        name, arguments = source.location, {"pretrained": source.tag}
+    try:
+        with _quiet() as caught:
+            model: nn.Module = open_clip.create_model(
+                name, **arguments, device=device, require_pretrained=True, weights_only=True
+            )
+    except Exception as error:  # open_clip raises whatever its parts raise
+        raise ModelError(
+            f"model {source} cannot be loaded from {files.checkpoint} (sha256 "
+            f"{identity.weights_sha256}): {_first_line(error)}",
+            hint=f"the weights are damaged, or do not belong to {files.config}",
+        ) from error
+    mismatch = [str(w.message) for w in caught if "QuickGELU mismatch" in str(w.message)]
+    if mismatch:
+        raise ModelError(
+            f"model {source}: {mismatch[0]}",
+            hint="another activation than the trained one: use the '-quickgelu' architecture "
+            "where the tag was trained with it, the plain one otherwise",
+        )
+    return model.eval().requires_grad_(False)
+
+
+def _tokenizer(source: ModelSource, files: ModelFiles, model: nn.Module) -> Tokenizer:
+    arguments: dict[str, str] = {}
+    if source.kind == "local-dir" and _names_vocabulary(source):
+        arguments["bpe_path"] = str(files.vocabulary[0])  # relative names start from its folder
+    name = source.location if source.kind == "pretrained" else _open_clip_name(source)
+    try:
+        with _quiet():
+            tokenizer: Tokenizer = open_clip.get_tokenizer(name, **arguments)
+    except Exception as error:  # gzip, unicode and hub libraries raise many kinds
+        raise ModelError(
+            f"model {source}: its tokenizer cannot be loaded: {_first_line(error)} (files: "
+            f"{', '.join(f'{p} sha256 {sha256_file(p)}' for p in files.vocabulary) or 'none'})",
+            hint="restore the vocabulary that the model was trained with",
+        ) from error
+    known, tokens = getattr(model, "vocab_size", None), getattr(tokenizer, "vocab_size", None)
+    if isinstance(known, int) and isinstance(tokens, int) and tokens > known:
+        raise ModelError(
+            f"model {source}: its tokenizer has {tokens} tokens, its text tower {known}",
+            hint="name the vocabulary it was trained with in text_cfg.tokenizer_kwargs.bpe_path",
+        )
+    return tokenizer
+
+
+def _names_vocabulary(source: ModelSource) -> bool:
+    text: Any = local_config(source.path).get("text_cfg") or {}
+    return "bpe_path" in (text.get("tokenizer_kwargs") or {})
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or repr(error)
+    return text.splitlines()[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[list[warnings.WarningMessage]]:
+    """Silence open_clip's log lines, and collect its warnings; what matters is raised.
+
+    open_clip logs through the root logger, whose first message installs a handler for the whole
+    process: that is undone.
+    """
+    disabled, handlers = logging.root.manager.disable, list(logging.root.handlers)
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield caught
+    finally:
+        logging.disable(disabled)
+        logging.root.handlers[:] = handlers

@@ -1,0 +1,63 @@
+"""The zero-shot head: class names and prompt templates through the text tower."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.functional import normalize
+
+from clipq.errors import ProbeError
+from clipq.models.loading import Tokenizer
+
+__all__ = ["class_embeddings", "prompt_tokens"]
+
+
+def prompt_tokens(
+    tokenizer: Tokenizer, classnames: Sequence[str], templates: Sequence[str]
+) -> torch.Tensor:
+    """Return the tokens (C * T, L) of every template filled with every class name.
+
+    Raises:
+        ProbeError: there is no class or no template, or a template has no place ``{c}`` for the
+            class name.
+    """
+    if not classnames or not templates:
+        raise ProbeError(
+            f"{len(classnames)} class names and {len(templates)} templates make no prompts",
+            hint="a zero-shot head needs at least one of each",
+        )
+    for template in templates:
+        if "{c}" not in template:
+            raise ProbeError(
+                f"prompt template {template!r} has no place for the class name",
+                hint="write {c} where the class name goes",
+            )
+    return tokenizer([t.replace("{c}", name) for name in classnames for t in templates])
+
+
+def class_embeddings(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    classnames: Sequence[str],
+    templates: Sequence[str],
+    *,
+    batch_size: int = 256,
+) -> torch.Tensor:
+    """Return class embeddings (C, D) of unit length.
+
+    Prompt ensembling as in Radford et al. 2021: the mean over templates of unit-length text
+    features, normalised again.
+    """
+    device = next(model.parameters()).device
+    tokens = prompt_tokens(tokenizer, classnames, templates)
+    with torch.inference_mode():
+        features = torch.cat(
+            [
+                model.encode_text(batch.to(device)).float()  # type: ignore[operator]
+                for batch in torch.split(tokens, batch_size)
+            ]
+        )
+        unit = normalize(features, dim=-1).view(len(classnames), len(templates), -1)
+        return normalize(unit.mean(dim=1), dim=-1)

@@ -1,0 +1,59 @@
+"""Hashes and versions: what a reader needs in order to believe a result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+__all__ = ["canonical_json", "digest", "package_versions", "sha256_file"]
+
+_PACKAGES = (
+    "clipq",
+    "netcal",
+    "numpy",
+    "open_clip_torch",
+    "pillow",
+    "pytest",
+    "pytest-xdist",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "torch",
+    "torch-uncertainty",
+    "torchmetrics",
+    "torchvision",
+    "timm",
+)
+
+
+def canonical_json(value: object) -> str:
+    """Return the one JSON text of `value`: sorted keys, no spaces, no NaN."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
+
+
+def digest(value: object) -> str:
+    """Return the sha256 (hex) of `value`'s canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the sha256 (hex) of a file's bytes, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def package_versions(packages: Iterable[str] = _PACKAGES) -> Mapping[str, str]:
+    """Return the installed versions of what can move a result, and Python's own."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,177 @@
+"""The controller's part of the plugin: collect results, notice what is missing, write reports.
+
+Results are collected from test reports on the controller, the same way for `-n0` and `-n auto`: a
+killed worker then loses one case, and that case is reported as an error.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from clipq.errors import ClipqError
+from clipq.records import CaseResult, RunRecord, Verdict, sort_cases
+
+if TYPE_CHECKING:
+    from clipq.pytest_plugin import Matrix
+
+__all__ = ["PROPERTY", "RunCollector", "result_of"]
+
+PROPERTY = "clipq"
+_INTERRUPTED = 130
+
+
+def result_of(report: pytest.TestReport) -> CaseResult | None:
+    """Return the case result that a test report carries, if any."""
+    for name, value in getattr(report, "user_properties", ()):
+        if name == PROPERTY:
+            return CaseResult.from_json(value)
+    return None
+
+
+class RunCollector:
+    """Gathers one run on the controlling process."""
+
+    def __init__(self, config: pytest.Config, matrix: Matrix) -> None:
+        self.config = config
+        self.matrix = matrix
+        self.results: dict[str, CaseResult] = {}
+        self.planned: set[str] = set()
+        self.finished: set[str] = set()
+        self.written: list[str] = []
+        self.problem = ""
+        self.interrupted = False
+        self.started = time.perf_counter()
+
+    # -- what was planned -------------------------------------------------------------------
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._plan(item.nodeid for item in session.items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        self._plan(ids)
+
+    def _plan(self, node_ids: Any) -> None:
+        self.planned.update(node_id for node_id in node_ids if _case_id(node_id) is not None)
+
+    # -- what was reported ------------------------------------------------------------------
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        result = result_of(report)
+        if result is not None and report.when == "call":
+            self.results[result.case] = result
+            self.finished.add(report.nodeid)
+        elif report.failed and report.nodeid in self.planned:
+            self._failed_outside(report)
+
+    def _failed_outside(self, report: pytest.TestReport) -> None:
+        """A fixture failed, or the worker that ran the case died: say so as the case's verdict."""
+        case = self.matrix.by_id.get(_case_id(report.nodeid) or "")
+        self.finished.add(report.nodeid)
+        if case is None or case.id in self.results:
+            return
+        lines = str(report.longrepr).strip().splitlines() or ["no detail"]
+        self.results[case.id] = CaseResult(
+            model=case.model,
+            quantizer=case.quantizer,
+            probe=case.probe,
+            metric=case.metric,
+            verdict=Verdict.ERROR,
+            reason=lines[-1],
+            next_command=f"clipq gate -n0 -k '{case.id}'",
+        )
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        self.interrupted = type(excinfo.value) is KeyboardInterrupt
+
+    # -- the end ----------------------------------------------------------------------------
+
+    @property
+    def unreported(self) -> tuple[str, ...]:
+        missing = self.planned - self.finished
+        return tuple(sorted(_case_id(node_id) or node_id for node_id in missing))
+
+    def record(self) -> RunRecord:
+        """Return the run as it stands."""
+        from clipq.provenance import package_versions
+
+        selection = self.matrix.selection
+        chosen = {name: list(getattr(selection, name)) for name in selection.__dataclass_fields__}
+        cases = sort_cases(list(self.results.values()))
+        return RunRecord(
+            policy=self.matrix.settings.policy,
+            planned=len(self.planned),
+            cases=cases,
+            unreported=self.unreported,
+            selection={name: globs for name, globs in chosen.items() if globs},
+            versions=package_versions(),
+            timings={"seconds": round(time.perf_counter() - self.started, 3)},
+            warnings=_environment_warnings(self.matrix, cases),
+        )
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.planned and not self.config.option.collectonly:
+            from clipq.report import write_reports
+
+            try:
+                self.written = write_reports(self.record(), self.matrix.settings.report)
+            except ClipqError as error:
+                self.problem = str(error)
+            if session.exitstatus == 0 and (self.unreported or self.problem or not self.results):
+                session.exitstatus = 1
+        if self.interrupted:
+            session.exitstatus = _INTERRUPTED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if not self.planned or self.config.option.collectonly:
+            return
+        from clipq.report.text import summary
+
+        terminalreporter.section("clipq reliability report")
+        record = self.record()
+        terminalreporter.write_line(summary(record))
+        for path in self.written:
+            terminalreporter.write_line(f"written: {path}")
+        if self.problem:
+            terminalreporter.write_line(f"the report was not written: {self.problem}", red=True)
+        colour = {"green": True} if record.passed else {"red": True}
+        terminalreporter.write_line(_banner(record), bold=True, **colour)
+
+
+def _banner(record: RunRecord) -> str:
+    if record.passed:
+        return f"RELIABILITY GATE PASSED: {len(record.cases)} cases, policy {record.policy}"
+    parts = [f"{len(record.blocking)} of {len(record.cases)} cases block"]
+    if record.unreported:
+        parts.append(f"{len(record.unreported)} planned cases were never reported")
+    return f"RELIABILITY GATE FAILED: {', '.join(parts)}, policy {record.policy}"
+
+
+def _environment_warnings(matrix: Matrix, cases: tuple[CaseResult, ...]) -> tuple[str, ...]:
+    """Name what differs between the baselines' environments and this run's."""
+    from clipq.gate.baseline import load_environment
+
+    now: dict[str, dict[str, Any]] = {}
+    for case in cases:
+        now.update(case.evidence.get("environments", {}))
+    found = set()
+    for model in {case.model for case in cases}:
+        stored = load_environment(matrix.settings.baselines, model)
+        for environment in now.values():
+            for name, value in environment.items():
+                if stored and stored.get(name) != value:
+                    found.add(
+                        f"{model}: {name} is {value}, the baseline was made with {stored.get(name)}"
+                    )
+    return tuple(sorted(found))
+
+
+def _case_id(node_id: str) -> str | None:
+    """Return the case id in a node id's brackets, for attribution only, never as a key."""
+    start, end = node_id.find("["), node_id.rfind("]")
+    inside = node_id[start + 1 : end] if 0 <= start < end else ""
+    return inside if inside.count("/") >= 2 and "." in inside else None

@@ -1,0 +1,186 @@
+"""The pytest plugin: cases as parameters, a gate as a fixture, verdicts as outcomes.
+
+Active wherever a `clipq.toml` (or `[tool.clipq]`) is found; `-p no:clipq.pytest_plugin` turns it
+off. A test that takes `clipq_case` is parametrized with the matrix:
+
+    def test_reliability(clipq_case, clipq_gate):
+        clipq_gate(clipq_case)
+
+Loading this module imports no torch; collecting the matrix does not either.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from clipq.errors import ClipqError
+from clipq.pytest_collector import PROPERTY, RunCollector, result_of
+from clipq.records import Verdict
+from clipq.settings import POLICIES, Settings, find_settings, load_settings
+
+if TYPE_CHECKING:
+    from clipq.evaluation.plan import Case, Selection
+    from clipq.gate.session import Gate
+
+__all__ = ["Matrix"]
+
+_KEY = pytest.StashKey["Matrix"]()
+_SELECTORS = ("model", "quantizer", "probe", "metric")
+_PATHS = ("baselines", "margins", "cache", "report")
+
+
+class Matrix:
+    """Settings, command-line selection and the cases that follow from both."""
+
+    def __init__(self, settings: Settings, selection: Selection) -> None:
+        self.settings = settings
+        self.selection = selection
+
+    @cached_property
+    def cases(self) -> tuple[Case, ...]:
+        """The selected cases, sorted; with the whole matrix, also the vanished ones."""
+        from clipq.evaluation.plan import plan
+        from clipq.gate.session import vanished_cases
+
+        cases = plan(self.settings, self.selection)
+        if self.selection:
+            return cases
+        return cases + vanished_cases(self.settings, cases)
+
+    @cached_property
+    def by_id(self) -> dict[str, Case]:
+        return {case.id: case for case in self.cases}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("clipq", "clipq: reliability regression of quantized CLIP models")
+    group.addoption("--clipq-config", metavar="FILE", help="settings; default: nearest clipq.toml")
+    for name in _SELECTORS:
+        group.addoption(
+            f"--clipq-{name}",
+            action="append",
+            default=[],
+            metavar="GLOB",
+            help=f"only these {name}s (repeatable)",
+        )
+    group.addoption(
+        "--clipq-policy", choices=POLICIES, help="which verdicts block: release is stricter than ci"
+    )
+    for name in _PATHS:
+        group.addoption(f"--clipq-{name}", metavar="PATH", help=f"instead of `{name}` in clipq.toml")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "clipq: a case of the reliability matrix")
+    try:
+        matrix = _matrix(config)
+    except ClipqError as error:
+        raise pytest.UsageError(str(error)) from None
+    if matrix is None:
+        return
+    config.stash[_KEY] = matrix
+    if hasattr(config, "workerinput"):
+        # BLAS libraries read these when they load, which is after this point.
+        for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ[variable] = str(matrix.settings.threads)
+    else:
+        config.pluginmanager.register(RunCollector(config, matrix), "clipq-collector")
+
+
+def _matrix(config: pytest.Config) -> Matrix | None:
+    given = config.getoption("--clipq-config")
+    path = (
+        Path(config.invocation_params.dir, given) if given else find_settings(config.rootpath)
+    )
+    if path is None:
+        return None
+    from clipq.evaluation.plan import Selection, load_plugins
+
+    settings = load_settings(path)
+    overrides: dict[str, Any] = {
+        name: Path(config.invocation_params.dir, config.getoption(f"--clipq-{name}"))
+        for name in _PATHS
+        if config.getoption(f"--clipq-{name}")
+    }
+    if config.getoption("--clipq-policy"):
+        overrides["policy"] = config.getoption("--clipq-policy")
+    settings = replace(settings, **overrides)
+    load_plugins(settings)
+    chosen = {f"{name}s": tuple(config.getoption(f"--clipq-{name}")) for name in _SELECTORS}
+    return Matrix(settings, Selection(**chosen))
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    matrix = config.stash.get(_KEY, None)
+    if matrix is None:
+        return None
+    return f"clipq: {matrix.settings.path}, policy {matrix.settings.policy}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "clipq_case" not in metafunc.fixturenames:
+        return
+    matrix = metafunc.config.stash.get(_KEY, None)
+    if matrix is None:
+        raise pytest.UsageError(
+            "clipq: no clipq.toml found at or above "
+            f"{metafunc.config.rootpath}\n  fix: create one, or pass --clipq-config FILE"
+        )
+    try:
+        cases = matrix.cases
+    except ClipqError as error:
+        raise pytest.UsageError(str(error)) from None
+    metafunc.parametrize("clipq_case", cases, ids=[case.id for case in cases])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "clipq_case" in getattr(item, "fixturenames", ()):
+            item.add_marker("clipq")
+
+
+@pytest.fixture(scope="session")
+def _clipq_session(pytestconfig: pytest.Config) -> Gate:
+    """One gate per process."""
+    from clipq.evaluation.evaluator import Evaluator
+    from clipq.gate.session import Gate
+
+    matrix = pytestconfig.stash[_KEY]
+    worker = getattr(pytestconfig, "workerinput", {}).get("workerid", "gw0")
+    return Gate(matrix.settings, Evaluator(matrix.settings, worker=int(worker.removeprefix("gw"))))
+
+
+@pytest.fixture
+def clipq_gate(
+    request: pytest.FixtureRequest, _clipq_session: Gate
+) -> Callable[[Case], None]:
+    """Judge a case: fails the test where the verdict blocks under the policy."""
+
+    def check(case: Case) -> None:
+        result = _clipq_session.check(case)
+        # One JSON text: anything else is lost or mangled on the way from an xdist worker.
+        request.node.user_properties.append((PROPERTY, result.to_json()))
+        if result.verdict.blocks(_clipq_session.settings.policy):
+            from clipq.report.text import explain
+
+            pytest.fail(explain(result), pytrace=False)
+
+    return check
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Show verdicts instead of bare outcomes; the clipq report explains them."""
+    if getattr(report, "when", "") != "call":
+        return None
+    result = result_of(report)
+    if result is None or result.verdict is Verdict.PASS:
+        return None
+    letter = "F" if report.failed else {"improved": "+", "waived": "w"}.get(result.verdict, "?")
+    return result.verdict.value, letter, result.verdict.value.upper()

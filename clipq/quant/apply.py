@@ -1,0 +1,163 @@
+"""Apply a quantizer to a model, distrusting the method: guard, inspect, count."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from clipq.errors import ClipqError, QuantizerError
+from clipq.quant.coverage import Coverage, Operations, count_operations, quantized_layers
+from clipq.quant.methods import Calibration, Method, find_method, is_builtin
+from clipq.quant.spec import QuantizerSpec
+from clipq.quant.towers import covers_images, covers_texts, image_batches, text_batches
+
+__all__ = ["Quantized", "quantize"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantized:
+    """A quantized model and how much of it is.
+
+    Args:
+        model: in eval mode, offers `encode_image` and `encode_text`.
+        coverage: counted for one image and one text.
+    """
+
+    model: nn.Module
+    coverage: Coverage
+
+
+def quantize(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> Quantized:
+    """Return a quantized copy of `model`, which itself stays as it is.
+
+    Args:
+        model: an open_clip model.
+        spec: what to quantize with.
+        calibration: data for the method; its first image and text also serve to count coverage,
+            so that every selected tower needs at least one batch.
+
+    Raises:
+        UnknownNameError: no method of that name.
+        QuantizerError: the method failed, returned no usable model, changed the caller's model or
+            quantized nothing.
+    """
+    method = find_method(spec)
+    before = _fingerprint(model)
+    # Inference tensors could never take part in the gradients that probes ask for; autocast would
+    # calibrate, and count, another arithmetic than the model's own.
+    plain = torch.autocast(next(model.parameters()).device.type, enabled=False)
+    with torch.inference_mode(False), torch.no_grad(), plain:
+        private = copy.deepcopy(model).eval()
+        samples = _Samples.first(private, spec, calibration)
+        float_operations = samples.count(private, spec)
+        result = _run(method, private, spec, calibration).eval()
+        coverage = _coverage(method, spec, result, samples, float_operations)
+    if _fingerprint(model) != before:
+        raise QuantizerError(
+            f"quantizer {str(spec)!r} changed the caller's model",
+            hint="a method may change only the copy it is given",
+        )
+    return Quantized(result, coverage)
+
+
+def _run(
+    method: Method, model: nn.Module, spec: QuantizerSpec, calibration: Calibration
+) -> nn.Module:
+    try:
+        result: object = method(model, spec, calibration)
+    except ClipqError as error:
+        raise QuantizerError(
+            f"quantizer {str(spec)!r} failed: {error.problem}", hint=error.hint
+        ) from error
+    except Exception as error:
+        raise QuantizerError(
+            f"quantizer {str(spec)!r} failed: {type(error).__name__}: {error}",
+            hint="the chained traceback shows where",
+        ) from error
+    if not isinstance(result, nn.Module) or not all(
+        callable(getattr(result, name, None)) for name in ("encode_image", "encode_text")
+    ):
+        raise QuantizerError(
+            f"quantizer {str(spec)!r} returned {type(result).__name__}, not a CLIP model",
+            hint="return an nn.Module with encode_image and encode_text",
+        )
+    return result
+
+
+def _coverage(
+    method: Method,
+    spec: QuantizerSpec,
+    result: nn.Module,
+    samples: _Samples,
+    float_operations: Operations,
+) -> Coverage:
+    operations = samples.count(result, spec)
+    ours = bool(quantized_layers(result)) or is_builtin(method)
+    coverage = Coverage(
+        layers=len(operations.quantized),
+        macs_quantized=operations.quantized.total() if ours else None,
+        macs_total=float_operations.weights.total(),
+        uncovered=tuple(sorted(operations.weights)) if ours else (),
+        activation_products=tuple(sorted(operations.activations)) if ours else (),
+        macs_activation=float_operations.activations.total(),
+    )
+    if ours and not coverage.layers:
+        raise QuantizerError(
+            f"quantizer {str(spec)!r} quantized nothing that runs in the {spec.towers} tower(s)",
+            hint="check the towers, and that the model has linear layers or convolutions",
+        )
+    return coverage
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Samples:
+    """One image (1, 3, H, W) and one text (1, L), where the tower is selected."""
+
+    image: Tensor | None
+    text: Tensor | None
+
+    @classmethod
+    def first(cls, model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> _Samples:
+        images = image_batches(model, calibration) if covers_images(spec.towers) else None
+        texts = text_batches(model, calibration) if covers_texts(spec.towers) else None
+        return cls(_first_row(images), _first_row(texts))
+
+    def count(self, model: nn.Module, spec: QuantizerSpec) -> Operations:
+        def run() -> None:
+            if self.image is not None:
+                model.encode_image(self.image)  # type: ignore[operator]
+            if self.text is not None:
+                model.encode_text(self.text)  # type: ignore[operator]
+
+        try:
+            return count_operations(model, run)
+        except Exception as error:
+            raise QuantizerError(
+                f"the model of quantizer {str(spec)!r} cannot encode a calibration sample: "
+                f"{type(error).__name__}: {error}",
+                hint="check that images and tokens fit the model, and the quantized forward",
+            ) from error
+
+
+def _first_row(batches: Iterator[Tensor] | None) -> Tensor | None:
+    return None if batches is None else next(batches)[:1]
+
+
+def _fingerprint(model: nn.Module) -> list[tuple[str, int, str]]:
+    """Return per tensor its name, version counter and a hash of up to 256 spread values.
+
+    The counter sees in-place operations, the hash those that go around it (`tensor.data`).
+    """
+    prints = []
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        flat = tensor.detach().flatten()
+        values = flat[:: max(1, len(flat) // 256)].cpu().contiguous()
+        content = values.view(torch.uint8).numpy().tobytes()
+        version = 0 if tensor.is_inference() else tensor._version
+        prints.append((name, version, hashlib.sha256(content).hexdigest()))
+    return prints

@@ -1,0 +1,188 @@
+"""How much of a model's arithmetic a quantizer covers, measured by running it.
+
+One image and one text pass through the towers while every matrix product and convolution is
+recorded, with torch's own operation formulas. A product is *weight-bearing* if it is a
+convolution or one operand is a view of a parameter or buffer; it is *quantized* if it happens
+inside a quantized module. A weight used behind its module's back therefore counts as uncovered.
+Products of two activations (attention scores and their application) are named apart: no format
+of clipq rounds them. A matrix computed from a weight on the fly, other than a convolution's, counts
+among them, as it can no longer be told from an activation.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from clipq.quant.modules import QuantizedConv2d, QuantizedLinear
+
+aten = torch.ops.aten
+
+__all__ = ["Coverage", "Operations", "count_operations", "quantized_layers"]
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Share of the weight-bearing arithmetic that runs quantized, for one image and one text.
+
+    Args:
+        layers: quantized modules that ran.
+        macs_quantized: multiply-accumulates inside them; None where the method brings modules of
+            its own, which clipq cannot count.
+        macs_total: weight-bearing multiply-accumulates of the float model's chosen towers.
+        uncovered: weights that were multiplied in float, by name.
+        activation_products: modules that multiply activations with activations, never quantized.
+        macs_activation: multiply-accumulates of those.
+    """
+
+    layers: int
+    macs_quantized: int | None
+    macs_total: int
+    uncovered: tuple[str, ...] = ()
+    activation_products: tuple[str, ...] = ()
+    macs_activation: int = 0
+
+    @property
+    def share(self) -> float | None:
+        """Quantized share in 0 … 1; None where unreported."""
+        if self.macs_quantized is None or self.macs_total == 0:
+            return None
+        return self.macs_quantized / self.macs_total
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the coverage as strict-JSON values."""
+        return {
+            "layers": self.layers,
+            "macs_quantized": self.macs_quantized,
+            "macs_total": self.macs_total,
+            "share": self.share,
+            "uncovered": list(self.uncovered),
+            "activation_products": list(self.activation_products),
+            "macs_activation": self.macs_activation,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """Multiply-accumulates of one pass, by name.
+
+    Args:
+        quantized: by quantized module.
+        weights: weight-bearing ones in float, by parameter (a convolution whose weight is
+            computed on the fly: by module).
+        activations: activation times activation, by module.
+    """
+
+    quantized: Counter[str]
+    weights: Counter[str]
+    activations: Counter[str]
+
+
+def quantized_layers(model: nn.Module) -> list[str]:
+    """Return the names of clipq's quantized modules in `model`."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, QuantizedLinear | QuantizedConv2d)
+    ]
+
+
+def count_operations(model: nn.Module, run: Callable[[], object]) -> Operations:
+    """Return the operations that `run`, which calls `model`, performs."""
+    counter = _Counter(model)
+    with _without_fast_path(), counter.watching(), torch.no_grad(), counter:
+        run()
+    return counter.operations
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
+        self.operations = Operations(Counter(), Counter(), Counter())
+        self._model = model
+        self._running: list[tuple[str, nn.Module]] = []
+        self._names: dict[int, str] = {
+            _address(tensor): name
+            for tensors in (model.named_buffers(), model.named_parameters())
+            for name, tensor in tensors
+            if tensor.numel()
+        }
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Follow which module runs, innermost last."""
+
+        def enter(name: str) -> Callable[[nn.Module, Any], None]:
+            return lambda module, _: self._running.append((name, module))
+
+        def leave(*_: object) -> None:
+            self._running.pop()
+
+        with ExitStack() as stack:
+            self._running.append((type(self._model).__name__, self._model))
+            for name, module in self._model.named_modules():
+                stack.enter_context(module.register_forward_pre_hook(enter(name)))
+                stack.enter_context(module.register_forward_hook(leave, always_call=True))
+            yield
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is None:  # under inference mode composites such as linear arrive whole
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        result = func(*args, **kwargs)
+        if formula is not None:
+            self._record(func, formula(*args, **kwargs, out_val=result) // 2, args)
+        return result
+
+    def _record(self, func: Any, macs: int, args: Any) -> None:
+        name, module = self._running[-1]
+        if isinstance(module, QuantizedLinear | QuantizedConv2d):
+            self.operations.quantized[name] += macs
+            return
+        factors = _factors(func, args)
+        weights = [self._names[x] for x in map(_address, factors) if x in self._names]
+        if weights:
+            self.operations.weights[weights[-1]] += macs
+        elif "convolution" in str(func):
+            self.operations.weights[name] += macs
+        else:
+            self.operations.activations[name] += macs
+
+
+def _factors(func: Any, args: Any) -> list[Tensor]:
+    """Return what a linear operation multiplies, without the bias it adds."""
+    tensors = [x for x in args if isinstance(x, Tensor)]
+    if func.overloadpacket in (aten.addmm, aten.baddbmm):
+        return tensors[1:]
+    if func.overloadpacket in (aten.mm, aten.bmm) or "convolution" in str(func):
+        return tensors[:2]
+    return []  # fused attention multiplies activations whatever they are views of
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+@contextmanager
+def _without_fast_path() -> Iterator[None]:
+    """Keep torch's fused attention from hiding its products from the counter."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)

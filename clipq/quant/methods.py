@@ -1,0 +1,129 @@
+"""The registry of quantizer methods, what a method is given, and what identifies its code.
+
+A method is a function; a decorator or an entry point of the group `clipq.quantizers` registers it::
+
+    from clipq.quant import quantizers
+
+    @quantizers.register("mine", version=1)
+    def mine(model, spec, calibration):
+        ...
+        return model
+
+This module imports torch for type checkers only, so that names and versions stay cheap to know.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from clipq.errors import QuantizerError
+from clipq.quant.spec import FP32, QuantizerSpec
+from clipq.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["Calibration", "Method", "method_code_hash", "method_version", "quantizers"]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Unlabelled data a method may look at; streamed, and read again from the start per call.
+
+    Args:
+        images: batches of preprocessed images, (N, 3, H, W) floating point.
+        texts: batches of tokens, (N, L) int64.
+    """
+
+    images: Callable[[], Iterator[Tensor]]
+    texts: Callable[[], Iterator[Tensor]]
+
+
+class Method(Protocol):
+    """A quantizer method.
+
+    `model` is a private copy in eval mode: change it in place and return it, or return another
+    module that offers open_clip's `encode_image` and `encode_text`. Gradients are off; a method
+    that trains turns them on itself. The registered `version` is bumped whenever results change.
+    """
+
+    def __call__(
+        self, model: nn.Module, spec: QuantizerSpec, calibration: Calibration, /
+    ) -> nn.Module: ...
+
+
+quantizers: Registry[Method] = Registry("quantizer", group="clipq.quantizers")
+quantizers.register_lazy("rtn", "clipq.quant.rtn:rtn")
+
+
+def find_method(spec: QuantizerSpec) -> Method:
+    """Return the method that `spec` names.
+
+    Raises:
+        UnknownNameError: no such method.
+        QuantizerError: `spec` is the unquantized reference, which no method makes.
+    """
+    if spec.is_reference:
+        raise QuantizerError(
+            f"{FP32!r} is the unquantized reference, not a quantizer",
+            hint="use the model itself, or name a method such as rtn:w8a8",
+        )
+    return quantizers.get(spec.method)
+
+
+def method_version(spec: QuantizerSpec) -> int:
+    """Return the version its author gave the method; part of every result's key."""
+    version = getattr(find_method(spec), "version", None)
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise QuantizerError(
+            f"quantizer method {spec.method!r} has version {version!r}, not an integer",
+            hint=f'register it with @quantizers.register("{spec.method}", version=1)',
+        )
+    return version
+
+
+def method_code_hash(spec: QuantizerSpec) -> str:
+    """Return the SHA-256 (hex) of the code behind a method, so that edits never reuse results.
+
+    Hashed are every source file of `clipq.quant`, which any method may build upon, and the file
+    that defines the method. What that file imports from elsewhere is its author's to version.
+    """
+    package = Path(__file__).parent
+    sources = {path.resolve() for path in package.glob("*.py")}
+    own = _source_file(find_method(spec), spec.method).resolve()
+    digest = hashlib.sha256()
+    for path in [*sorted(sources), *([own] if own not in sources else [])]:
+        content = path.read_bytes()
+        digest.update(f"{path.name}:{len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def is_builtin(method: Method) -> bool:
+    """Whether a method is clipq's own."""
+    return _defining_module(method).startswith("clipq.quant.")
+
+
+def _defining_module(method: Any) -> str:
+    while isinstance(method, functools.partial):
+        method = method.func
+    method = inspect.unwrap(method)
+    return str(getattr(method, "__module__", None) or type(method).__module__)
+
+
+def _source_file(method: Method, name: str) -> Path:
+    module = sys.modules.get(_defining_module(method))
+    path = getattr(module, "__file__", None)
+    if path is None or not Path(path).is_file():
+        raise QuantizerError(
+            f"the source of quantizer method {name!r} (module {_defining_module(method)!r}) "
+            "cannot be found, so its results could not be told from those of another edit",
+            hint="define the method in a file",
+        )
+    return Path(path)

@@ -1,0 +1,89 @@
+"""Quantized twins of the two linear layers, and a projection that replaces a bare matrix.
+
+All subclass torch's own layers, because open_clip asks `isinstance(…, nn.Linear)` and reads
+`weight.dtype`. The weight they hold is already rounded: a forward pass costs one ordinary matrix
+product and, where activations are quantized too, one rounding of the input.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from clipq.quant.activations import InputQuantizer
+
+__all__ = [
+    "Projection",
+    "QuantizedConv2d",
+    "QuantizedLinear",
+    "quantized_twin",
+]
+
+
+class Projection(nn.Linear):
+    """A linear layer that also works where open_clip writes ``features @ matrix``.
+
+    Python tries the right operand's `__rmatmul__` once a tensor declines the product, so
+    ``visual.proj`` and ``text_projection`` become modules without a changed forward.
+    """
+
+    def __rmatmul__(self, features: Tensor) -> Tensor:
+        result: Tensor = self(features)
+        return result
+
+
+class QuantizedLinear(Projection):
+    """`nn.Linear` with a rounded weight and, optionally, a rounded input."""
+
+    def __init__(self, layer: nn.Linear, weight: Tensor, inputs: InputQuantizer | None) -> None:
+        # "meta": the weights are given, so nothing is drawn from the global generator.
+        super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = layer.bias
+        self.inputs = inputs
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the layer's output, (..., in) to (..., out)."""
+        return super().forward(input if self.inputs is None else self.inputs(input))
+
+
+class QuantizedConv2d(nn.Conv2d):
+    """`nn.Conv2d` with a rounded weight and, optionally, a rounded input."""
+
+    def __init__(self, layer: nn.Conv2d, weight: Tensor, inputs: InputQuantizer | None) -> None:
+        super().__init__(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,  # type: ignore[arg-type]
+            stride=layer.stride,  # type: ignore[arg-type]
+            padding=layer.padding,  # type: ignore[arg-type]
+            dilation=layer.dilation,  # type: ignore[arg-type]
+            groups=layer.groups,
+            bias=False,
+            padding_mode=layer.padding_mode,
+            device="meta",
+        )
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = layer.bias
+        self.inputs = inputs
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the convolution, (N, C, H, W) to (N, C', H', W')."""
+        return super().forward(input if self.inputs is None else self.inputs(input))
+
+
+def quantized_twin(
+    layer: nn.Linear | nn.Conv2d, weight: Tensor, inputs: InputQuantizer | None
+) -> QuantizedLinear | QuantizedConv2d:
+    """Return the quantized twin of `layer`.
+
+    Args:
+        layer: the float layer; its bias is shared, its weight is not kept.
+        weight: the rounded weight, same shape and dtype as the layer's.
+        inputs: what rounds the input; None leaves it in float.
+    """
+    twin = (
+        QuantizedConv2d(layer, weight, inputs)
+        if isinstance(layer, nn.Conv2d)
+        else QuantizedLinear(layer, weight, inputs)
+    )
+    return twin.train(layer.training)

@@ -1,0 +1,28 @@
+"""Round to nearest: each weight and activation to the closest point of its grid.
+
+    s = max|w| / (2^(b-1) - 1),   ŵ = s · clamp(round(w / s), -2^(b-1), 2^(b-1) - 1)
+
+The simplest post-training quantizer and the baseline of every other. Activation ranges are the
+minimum and maximum over the calibration data. Batch norms are not folded into convolutions.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from clipq.quant.explicit import make_explicit
+from clipq.quant.methods import Calibration, quantizers
+from clipq.quant.spec import QuantizerSpec
+from clipq.quant.surgery import quantize_layers
+
+__all__ = ["rtn"]
+
+
+@quantizers.register("rtn", version=1)
+def rtn(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn.Module:
+    """Quantize `model` in place by rounding to nearest; needs a format, takes no options."""
+    number_format = spec.require_format()
+    spec.read_options()
+    make_explicit(model, spec.towers)
+    quantize_layers(model, spec.towers, number_format, calibration)
+    return model

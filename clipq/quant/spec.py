@@ -1,0 +1,145 @@
+"""A quantizer as a value: method, format, options and towers, with a canonical text form.
+
+    method[:format][,key=value...][@vision|@text]
+
+>>> spec = QuantizerSpec.parse("smoothquant:w8a8,alpha=0.5@vision")
+>>> spec.method, str(spec.format), spec.options, spec.towers
+('smoothquant', 'w8a8', (('alpha', '0.5'),), 'vision')
+>>> str(QuantizerSpec.parse("mine,steps=9,lr=1e-3@both"))
+'mine,lr=1e-3,steps=9'
+
+`fp32` is the reserved name of the unquantized reference. This module never imports torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from clipq.errors import QuantizerError, did_you_mean
+from clipq.quant.formats import Format
+
+__all__ = ["FP32", "QuantizerSpec", "Towers"]
+
+Towers = Literal["both", "vision", "text"]
+
+FP32 = "fp32"
+_TOWERS = ("both", "vision", "text")
+_METHOD = re.compile("[a-z][a-z0-9_-]*")
+_KEY = re.compile("[a-z][a-z0-9_]*")
+_VALUE = re.compile("[A-Za-z0-9._+-]+")
+_GRAMMAR = (
+    "a quantizer reads method[:format][,key=value...][@vision|@text], "
+    "for example rtn:w8a8, rtn:w4g32@vision or mine,steps=9"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizerSpec:
+    """What to quantize with: `parse` and `str` are inverse to each other on canonical text.
+
+    Args:
+        method: registered name of the algorithm, or `fp32` for the unquantized reference.
+        format: number format; None where the method brings its own.
+        options: the method's options, kept sorted by key; values are text.
+        towers: the towers to quantize.
+    """
+
+    method: str
+    format: Format | None = None
+    options: tuple[tuple[str, str], ...] = ()
+    towers: Towers = "both"
+
+    def __post_init__(self) -> None:
+        _check(_METHOD, self.method, "method name")
+        for key, value in self.options:
+            _check(_KEY, key, f"option name (of {self.method!r})")
+            _check(_VALUE, value, f"value of option {key!r}")
+        keys = [key for key, _ in self.options]
+        repeated = sorted({key for key in keys if keys.count(key) > 1})
+        if repeated:
+            raise QuantizerError(
+                f"option {repeated[0]!r} of quantizer {self.method!r} is given more than once",
+                hint="give each option once",
+            )
+        if self.towers not in _TOWERS:
+            raise QuantizerError(
+                f"towers {self.towers!r} of quantizer {self.method!r} are unknown",
+                hint=did_you_mean(self.towers, _TOWERS),
+            )
+        object.__setattr__(self, "options", tuple(sorted(self.options)))
+        if self.method == FP32 and (self.format or self.options or self.towers != "both"):
+            raise QuantizerError(
+                f"{str(self)!r} qualifies fp32, the reserved name of the unquantized reference",
+                hint="write fp32 alone, or name a method such as rtn",
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> QuantizerSpec:
+        """Read the text form.
+
+        Raises:
+            QuantizerError: `text` does not follow the grammar, or a part of it makes no sense.
+        """
+        body, at, towers = text.partition("@")
+        head, *pairs = body.split(",")
+        method, colon, number_format = head.partition(":")
+        options = []
+        for pair in pairs:
+            key, equals, value = pair.partition("=")
+            if not equals:
+                raise QuantizerError(
+                    f"option {pair!r} in quantizer {text!r} has no value", hint=_GRAMMAR
+                )
+            options.append((key, value))
+        return cls(
+            method=method,
+            format=Format.parse(number_format) if colon else None,
+            options=tuple(options),
+            towers=cast(Towers, towers) if at else "both",
+        )
+
+    def __str__(self) -> str:
+        number_format = f":{self.format}" if self.format else ""
+        options = "".join(f",{key}={value}" for key, value in self.options)
+        towers = "" if self.towers == "both" else f"@{self.towers}"
+        return f"{self.method}{number_format}{options}{towers}"
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether this names the unquantized model."""
+        return self.method == FP32
+
+    @property
+    def format_class(self) -> str:
+        """Bit widths (`w8a8`), or ``"custom"`` where the method brings its own format."""
+        return self.format.bits_class if self.format else "custom"
+
+    def require_format(self) -> Format:
+        """Return the format, for methods that cannot do without one."""
+        if self.format is None:
+            raise QuantizerError(
+                f"quantizer {str(self)!r} names no number format",
+                hint=f"name one, for example {self.method}:w8a8",
+            )
+        return self.format
+
+    def read_options(self, allowed: Iterable[str] = ()) -> dict[str, str]:
+        """Return the options as a dictionary; an option outside `allowed` is an error."""
+        allowed = sorted(allowed)
+        for key, _ in self.options:
+            if key not in allowed:
+                raise QuantizerError(
+                    f"quantizer method {self.method!r} has no option {key!r}",
+                    hint=did_you_mean(key, allowed),
+                )
+        return dict(self.options)
+
+
+def _check(pattern: re.Pattern[str], text: str, what: str) -> None:
+    if not pattern.fullmatch(text):
+        raise QuantizerError(
+            f"{text!r} is no {what}", hint=f"it must match {pattern.pattern}; {_GRAMMAR}"
+        )

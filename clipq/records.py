@@ -1,0 +1,199 @@
+"""Records: the plain data of one run, as strict JSON.
+
+A run record is what reports and history read, and all they read. Its schema is documented in
+docs/report-schema.md; `SCHEMA` changes whenever a reader would have to.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from clipq.errors import RecordError
+
+__all__ = ["SCHEMA", "CaseResult", "RunRecord", "Verdict", "number", "read_run", "sort_cases"]
+
+SCHEMA = "clipq-run/1"
+
+
+class Verdict(StrEnum):
+    """What the gate says of one case; see docs/verdicts.md."""
+
+    PASS = "pass"
+    IMPROVED = "improved"
+    INCONCLUSIVE = "inconclusive"
+    WAIVED = "waived"
+    FAIL = "fail"
+    NON_FINITE = "non-finite"
+    MISSING = "missing"
+    VANISHED = "vanished"
+    INCOMPARABLE = "incomparable"
+    DRIFTED = "drifted"
+    ERROR = "error"
+
+    def blocks(self, policy: str) -> bool:
+        """Whether this verdict fails the gate under `policy` (``ci`` or ``release``)."""
+        if self is Verdict.INCONCLUSIVE:
+            return policy == "release"
+        return self not in (Verdict.PASS, Verdict.IMPROVED, Verdict.WAIVED)
+
+
+def number(value: float | None) -> float | None:
+    """Return a built-in float, or None where the value is missing, NaN or infinite."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """One case's outcome. Numbers are in the metric's unit; `loss` > 0 means worse than FP32."""
+
+    model: str
+    quantizer: str
+    probe: str
+    metric: str
+    verdict: Verdict
+    reason: str = ""
+    unit: str = ""
+    direction: str = ""
+    metric_version: int = 0
+    samples: int = 0
+    baseline: float | None = None
+    observed: float | None = None
+    loss: float | None = None
+    margin: float | None = None
+    next_command: str = ""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def case(self) -> str:
+        return f"{self.model}/{self.quantizer}/{self.probe}.{self.metric}"
+
+    @property
+    def severity(self) -> float:
+        """How many margins the loss is worth (infinite where there is nothing to divide)."""
+        if self.loss is None or not self.margin:
+            return math.inf if self.verdict.blocks("release") else -math.inf
+        return self.loss / self.margin
+
+    def to_json(self) -> str:
+        """Return one strict JSON text: safe to send between processes."""
+        plain = asdict(self) | {"verdict": self.verdict.value}
+        return json.dumps(plain, allow_nan=False, sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> CaseResult:
+        return _case(json.loads(text))
+
+
+def _case(plain: Mapping[str, Any]) -> CaseResult:
+    known = {f.name for f in fields(CaseResult)}
+    values = {key: value for key, value in plain.items() if key in known}
+    return CaseResult(**values | {"verdict": Verdict(plain["verdict"])})
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One execution of the matrix: sorted cases and everything that identifies them."""
+
+    policy: str
+    planned: int
+    cases: tuple[CaseResult, ...]
+    unreported: tuple[str, ...] = ()
+    selection: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Cases per verdict, in the order of `Verdict`, verdicts without a case left out."""
+        counted = Counter(case.verdict for case in self.cases)
+        return {verdict.value: counted[verdict] for verdict in Verdict if counted[verdict]}
+
+    @property
+    def blocking(self) -> tuple[CaseResult, ...]:
+        """The cases that fail the gate under this run's policy, worst first."""
+        found = [case for case in self.cases if case.verdict.blocks(self.policy)]
+        return tuple(sorted(found, key=lambda case: (-case.severity, case.case)))
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate passes: something was measured, everything planned was reported."""
+        return bool(self.cases) and not self.unreported and not self.blocking
+
+    def evidence(self) -> dict[str, dict[str, Any]]:
+        """What was measured, once per kind: models, quantizers, probes, environments."""
+        kinds: dict[str, dict[str, Any]] = {}
+        for case in self.cases:
+            for kind, entries in case.evidence.items():
+                kinds.setdefault(kind, {}).update(entries)
+        return {kind: dict(sorted(entries.items())) for kind, entries in sorted(kinds.items())}
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the record as built-in types, ready for strict JSON."""
+        cases = []
+        for case in self.cases:
+            plain = asdict(case) | {"case": case.case, "verdict": case.verdict.value}
+            plain.pop("evidence")
+            cases.append(plain)
+        return {
+            "schema": SCHEMA,
+            "passed": self.passed,
+            "policy": self.policy,
+            "planned": self.planned,
+            "unreported": list(self.unreported),
+            "selection": dict(self.selection),
+            "counts": self.counts,
+            "warnings": list(self.warnings),
+            "versions": dict(self.versions),
+            "evidence": self.evidence(),
+            "cases": cases,
+            "timings": dict(self.timings),
+        }
+
+    @staticmethod
+    def from_plain(plain: Mapping[str, Any]) -> RunRecord:
+        """Read a record back; the shared evidence stays on the first case."""
+        if plain.get("schema") != SCHEMA:
+            raise RecordError(
+                f"a run record of schema {plain.get('schema')!r}", hint=f"this clipq reads {SCHEMA}"
+            )
+        cases = [_case(case) for case in plain["cases"]]
+        if cases:
+            cases[0] = replace(cases[0], evidence=plain["evidence"])
+        return RunRecord(
+            policy=plain["policy"],
+            planned=plain["planned"],
+            cases=tuple(cases),
+            unreported=tuple(plain["unreported"]),
+            selection=plain["selection"],
+            versions=plain["versions"],
+            timings=plain["timings"],
+            warnings=tuple(plain["warnings"]),
+        )
+
+
+def read_run(path: Path) -> RunRecord:
+    """Read a run record from a JSON file.
+
+    Raises:
+        RecordError: the file is missing, truncated or not a run record.
+    """
+    try:
+        return RunRecord.from_plain(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordError(
+            f"{path} is not a complete run record: {error!r}",
+            hint="run the gate again; it writes the record when it ends",
+        ) from error
+
+
+def sort_cases(cases: Sequence[CaseResult]) -> tuple[CaseResult, ...]:
+    """Return cases in the one order that does not depend on who ran first."""
+    return tuple(sorted(cases, key=lambda case: (case.model, case.quantizer, case.case)))

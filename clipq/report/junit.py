@@ -1,0 +1,66 @@
+"""JUnit XML: one test case per case, numbers as properties, for CI systems that read it."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+from clipq.records import CaseResult, RunRecord, Verdict
+from clipq.report.text import explain
+
+__all__ = ["junit"]
+
+_ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def junit(record: RunRecord) -> str:
+    """Return the run as JUnit XML."""
+    blocking = {case.case for case in record.blocking}
+    errors = [case for case in record.blocking if case.verdict is Verdict.ERROR]
+    suite = ElementTree.Element(
+        "testsuite",
+        name="clipq",
+        tests=str(len(record.cases)),
+        failures=str(len(blocking) - len(errors)),
+        errors=str(len(errors)),
+        time=str(record.timings.get("seconds", 0)),
+    )
+    properties = ElementTree.SubElement(suite, "properties")
+    for name, value in sorted(record.versions.items()):
+        ElementTree.SubElement(properties, "property", name=name, value=_clean(value))
+    for case in record.cases:
+        _add(suite, case, blocks=case.case in blocking)
+    root = ElementTree.Element("testsuites")
+    root.append(suite)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _add(suite: ElementTree.Element, case: CaseResult, *, blocks: bool) -> None:
+    element = ElementTree.SubElement(
+        suite,
+        "testcase",
+        classname=_clean(f"{case.model}.{case.quantizer}"),
+        name=_clean(case.case),
+    )
+    properties = ElementTree.SubElement(element, "properties")
+    values = {
+        "verdict": case.verdict.value,
+        "baseline": case.baseline,
+        "observed": case.observed,
+        "loss": case.loss,
+        "margin": case.margin,
+        "unit": case.unit,
+    }
+    for name, value in values.items():
+        if value is not None:
+            ElementTree.SubElement(properties, "property", name=name, value=_clean(str(value)))
+    if blocks:
+        kind = "error" if case.verdict is Verdict.ERROR else "failure"
+        text = _clean(explain(case))
+        ElementTree.SubElement(element, kind, message=case.verdict.value).text = text
+
+
+def _clean(text: str) -> str:
+    """Drop characters that XML cannot hold."""
+    return _ILLEGAL.sub("", text)

@@ -1,0 +1,63 @@
+"""Markdown, fit for a CI step summary: verdict first, details folded away."""
+
+from __future__ import annotations
+
+from tabulate import tabulate
+
+from clipq.records import RunRecord, Verdict
+from clipq.report.text import table_rows
+
+__all__ = ["markdown"]
+
+_LIMIT = 100
+_HEADERS = ("case", "verdict", "FP32", "observed", "loss", "margin", "unit")
+
+
+def markdown(record: RunRecord) -> str:
+    """Return the run as Markdown."""
+    state = "passed" if record.passed else "failed"
+    counts = ", ".join(f"{number} {verdict}" for verdict, number in record.counts.items())
+    parts = [
+        f"# clipq reliability gate: {state}",
+        f"{len(record.cases)} of {record.planned} planned cases reported under policy "
+        f"`{record.policy}`: {counts}.",
+    ]
+    if record.blocking:
+        parts += ["## Blocking, worst first", _table(table_rows(record.blocking[:_LIMIT]))]
+        if len(record.blocking) > _LIMIT:
+            parts.append(f"... and {len(record.blocking) - _LIMIT} more in `report.json`.")
+        reasons = dict.fromkeys(case.reason for case in record.blocking if case.reason)
+        parts += [f"- {_inert(reason)}" for reason in list(reasons)[:10]]
+    for title, verdict in (("Improved", Verdict.IMPROVED), ("Expected failures", Verdict.WAIVED)):
+        cases = [case for case in record.cases if case.verdict is verdict]
+        if cases:
+            rows = _table(table_rows(cases[:_LIMIT]))
+            parts.append(
+                f"<details><summary>{title}: {len(cases)}</summary>\n\n{rows}\n\n</details>"
+            )
+    parts += [f"> warning: {_inert(warning)}" for warning in record.warnings]
+    versions = "\n".join(f"- {name} {value}" for name, value in sorted(record.versions.items()))
+    models = "\n".join(
+        f"- model `{name}`: weights sha256 `{model['weights_sha256']}`"
+        for name, model in record.evidence().get("models", {}).items()
+    )
+    probes = "\n".join(
+        f"- probe `{name}`: {probe['samples']} samples, fingerprint `{probe['fingerprint']}`"
+        for name, probe in record.evidence().get("probes", {}).items()
+    )
+    parts.append(
+        f"<details><summary>Provenance</summary>\n\n{models}\n{probes}\n{versions}\n\n</details>"
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    safe = [[_inert(cell) for cell in row] for row in rows]
+    return tabulate(safe, _HEADERS, tablefmt="github", disable_numparse=True)
+
+
+def _inert(text: str) -> str:
+    """Escape what a Markdown renderer would take for markup."""
+    one_line = " ".join(text.split())
+    escaped = one_line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return escaped.replace("|", "\\|").replace("`", "\\`").replace("*", "\\*").replace("[", "\\[")

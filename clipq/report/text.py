@@ -1,0 +1,150 @@
+"""The terminal report: counts, then what blocks, worst first, then what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tabulate import tabulate
+
+from clipq.records import CaseResult, RunRecord, Verdict
+
+__all__ = ["explain", "summary", "table_rows"]
+
+_SHOWN = 25
+_HEADERS = ("case", "verdict", "FP32", "observed", "loss", "margin", "unit")
+
+
+def explain(case: CaseResult) -> str:
+    """Return why one case blocks, in a few lines."""
+    lines = [f"{case.case}: {case.verdict.value}"]
+    if case.observed is not None:
+        reference = "limit" if case.baseline is None else "FP32 baseline"
+        compared = case.margin if case.baseline is None else case.baseline
+        lines.append(
+            f"  {reference} {_number(compared)}, observed {_number(case.observed)}: "
+            f"loss {_number(case.loss)} > margin {_number(case.margin)} {case.unit}"
+            if case.verdict is Verdict.FAIL and case.baseline is not None
+            else f"  {reference} {_number(compared)}, observed {_number(case.observed)} {case.unit}"
+        )
+    if case.reason:
+        lines.append(f"  {case.reason}")
+    if case.next_command:
+        lines.append(f"  next: {case.next_command}")
+    return "\n".join(lines)
+
+
+def summary(record: RunRecord) -> str:
+    """Return the whole terminal report of a run."""
+    parts = [_counts(record)]
+    if record.blocking:
+        parts.append(_blocking(record))
+    waived = [case for case in record.cases if case.verdict is Verdict.WAIVED]
+    if waived:
+        parts.append(_grouped("expected failures", waived))
+    if record.unreported:
+        shown = ", ".join(record.unreported[:5])
+        parts.append(f"{len(record.unreported)} planned cases were never reported: {shown} ...")
+    parts += [f"warning: {warning}" for warning in record.warnings]
+    parts.append(_provenance(record))
+    return "\n\n".join(parts)
+
+
+def table_rows(cases: Iterable[CaseResult]) -> list[tuple[str, ...]]:
+    """Return one row of texts per case, in the order of the report's columns."""
+    return [
+        (
+            case.case,
+            case.verdict.value,
+            _number(case.baseline),
+            _number(case.observed),
+            _number(case.loss),
+            _number(case.margin),
+            case.unit,
+        )
+        for case in cases
+    ]
+
+
+def _counts(record: RunRecord) -> str:
+    pairs = {(case.model, case.quantizer) for case in record.cases}
+    verdicts = list(record.counts)
+    rows = []
+    for model, quantizer in sorted(pairs):
+        cases = [c for c in record.cases if (c.model, c.quantizer) == (model, quantizer)]
+        counted = [sum(case.verdict.value == verdict for case in cases) for verdict in verdicts]
+        worst = max(cases, key=lambda case: case.severity)
+        rows.append((model, quantizer, *(n or "" for n in counted), _worst(worst)))
+    rows.append(("all", "", *record.counts.values(), ""))
+    return tabulate(rows, ("model", "quantizer", *verdicts, "worst (loss / margin)"))
+
+
+def _worst(case: CaseResult) -> str:
+    if case.loss is None or not case.margin or case.loss <= 0 or case.baseline is None:
+        return ""
+    return f"{case.probe}.{case.metric} ({case.severity:.2f})"
+
+
+def _blocking(record: RunRecord) -> str:
+    measured = [case for case in record.blocking if case.loss is not None]
+    others = [case for case in record.blocking if case.loss is None]
+    parts = []
+    if measured:
+        rows = table_rows(measured[:_SHOWN])
+        parts.append(
+            "blocking, worst first:\n" + tabulate(rows, _HEADERS, disable_numparse=True)
+        )
+        if len(measured) > _SHOWN:
+            parts.append(f"... and {len(measured) - _SHOWN} more: see report.json")
+        reasons = [case for case in measured if case.reason]
+        if reasons:
+            parts.append(_grouped("why", reasons))
+    if others:
+        parts.append(_grouped("blocking without a comparison", others))
+    commands = list(dict.fromkeys(c.next_command for c in record.blocking if c.next_command))
+    if commands:
+        shown = "\n".join(f"  {command}" for command in commands[:5])
+        more = f"\n  ... and {len(commands) - 5} more" if len(commands) > 5 else ""
+        parts.append(f"run next:\n{shown}{more}")
+    return "\n\n".join(parts)
+
+
+def _grouped(title: str, cases: Sequence[CaseResult]) -> str:
+    """List cases by reason: a thousand cases with one cause are one entry."""
+    groups: dict[tuple[Verdict, str], list[CaseResult]] = {}
+    for case in cases:
+        groups.setdefault((case.verdict, case.reason), []).append(case)
+    lines = [f"{title}:"]
+    for (verdict, reason), members in sorted(groups.items(), key=lambda item: -len(item[1])):
+        name = members[0].case if len(members) == 1 else f"{len(members)} cases, first "
+        first = "" if len(members) == 1 else members[0].case
+        lines.append(f"  {verdict.value}: {name}{first}")
+        lines += [f"    {line.strip()}" for line in reason.splitlines()]
+    return "\n".join(lines)
+
+
+def _provenance(record: RunRecord) -> str:
+    evidence = record.evidence()
+    rows: list[tuple[str, str, str]] = []
+    for name, model in evidence.get("models", {}).items():
+        rows.append(("model", name, f"{model['source']}  weights {model['weights_sha256'][:16]}"))
+    for name, probe in evidence.get("probes", {}).items():
+        rows.append(
+            ("probe", name, f"{probe['samples']} samples  fingerprint {probe['fingerprint'][:16]}")
+        )
+    methods: dict[str, list[float]] = {}
+    for name, quantizer in evidence.get("quantizers", {}).items():
+        key = f"{name.partition('/')[2]} (code {quantizer['code_sha256'][:12]})"
+        share = quantizer.get("share")
+        methods.setdefault(key, []).extend([] if share is None else [share])
+    for name, shares in methods.items():
+        covered = f"covers >= {min(shares):.1%} of multiply-adds" if shares else "not reported"
+        rows.append(("quantizer", name, covered))
+    for environment in evidence.get("environments", {}).values():
+        text = ", ".join(f"{name} {value}" for name, value in environment.items())
+        rows.append(("environment", "", text))
+    versions = ", ".join(f"{name} {value}" for name, value in sorted(record.versions.items()))
+    return tabulate(rows, tablefmt="plain") + f"\nversions: {versions}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

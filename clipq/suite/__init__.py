@@ -1,0 +1,1 @@
+"""The reliability matrix as a test module, for `clipq gate` and for projects to import."""

@@ -1,0 +1,138 @@
+"""A small project around one embedded model, for tests that run the real thing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+SETTINGS = """\
+[clipq]
+cache = "{cache}"
+
+[matrix]
+quantizers = {quantizers}
+metrics = {metrics}
+
+[[models]]
+name = "vit-clean"
+source = "local-dir:{fixtures}/models/vit-clean"
+
+[[probes]]
+name = "id"
+role = "in-distribution"
+source = "webdataset:{data}/shapes"
+group = "colour"
+
+[[probes]]
+name = "calibration"
+role = "calibration"
+source = "webdataset:{data}/shapes"
+split = "calibration"
+
+[[probes]]
+name = "digits"
+role = "ood"
+source = "webdataset:{data}/digits"
+"""
+MARGINS = """\
+[[margin]]
+formats = "*"
+[margin.metrics]
+"*" = 0.05
+nll = 0.2
+effective-rank = 5.0
+sqnr = 5.0
+"""
+
+
+@dataclass
+class Project:
+    """A project folder and the commands a user would run in it."""
+
+    root: Path
+    cache: Path
+
+    def settings(
+        self,
+        *,
+        quantizers: tuple[str, ...] = ("rtn:w8", "rtn:w8a8"),
+        metrics: tuple[str, ...] = ("top1", "ece", "auroc-mcm"),
+        data: Path = REPOSITORY / "fixtures" / "data",
+        fixtures: Path = REPOSITORY / "fixtures",
+        extra: str = "",
+    ) -> Path:
+        path = self.root / "clipq.toml"
+        text = SETTINGS.format(
+            cache=self.cache,
+            quantizers=list(quantizers),
+            metrics=list(metrics),
+            fixtures=fixtures,
+            data=data,
+        )
+        path.write_text(text.replace("[clipq]\n", f"[clipq]\n{extra}\n"))
+        return path
+
+    def run(self, *command: str, timeout: int = 240) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project, as a user would; never from this repository's root."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+        return subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=self.root,
+            env=environment | {"PYTHONPATH": str(self.root)},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def pytest(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run("pytest", "-p", "no:cacheprovider", "test_gate.py", *arguments)
+
+    def clipq(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run("clipq", *arguments)
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for every project of this process: what is equal is encoded once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def project(tmp_path: Path, shared_cache: Path) -> Project:
+    """A project with settings, margins, this repository's baseline and a two-line test."""
+    made = Project(tmp_path, shared_cache)
+    made.settings()
+    (tmp_path / "baselines").mkdir()
+    (tmp_path / "baselines" / "margins.toml").write_text(MARGINS)
+    for name in ("vit-clean.json", "vit-clean.safetensors"):
+        shutil.copy(REPOSITORY / "baselines" / name, tmp_path / "baselines")
+    (tmp_path / "test_gate.py").write_text(
+        "def test_reliability(clipq_case, clipq_gate):\n    clipq_gate(clipq_case)\n"
+    )
+    keep = _only_measured(tmp_path / "baselines" / "vit-clean.json")
+    keep(("top1", "ece", "auroc-mcm"), ("id", "digits"))
+    return made
+
+
+def _only_measured(path: Path) -> Callable[[tuple[str, ...], tuple[str, ...]], None]:
+    """Narrow a baseline to what the small matrix measures; the rest would be `vanished`."""
+    import json
+
+    def keep(metrics: tuple[str, ...], probes: tuple[str, ...]) -> None:
+        document = json.loads(path.read_text())
+        document["metrics"] = {
+            key: value
+            for key, value in document["metrics"].items()
+            if key.partition(".")[2] in metrics and key.partition(".")[0] in probes
+        }
+        path.write_text(json.dumps(document, indent=2))
+
+    return keep

@@ -1,0 +1,244 @@
+"""The plugin, run as a user runs it: verdicts, exit codes, completeness, interruptions."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+BROKEN = """\
+import clipq
+import torch
+
+
+@clipq.quantizers.register("broken")
+def broken(model, spec, calibration):
+    "Rounds the image tower to three levels: far too coarse."
+    with torch.no_grad():
+        for parameter in model.visual.parameters():
+            step = parameter.abs().max().clamp_min(1e-8)
+            parameter.copy_((parameter / step).round() * step)
+    return model
+"""
+
+
+def report(project):
+    return json.loads((project.root / ".clipq" / "report" / "report.json").read_text())
+
+
+def verdicts(project):
+    return {case["case"]: case["verdict"] for case in report(project)["cases"]}
+
+
+def test_a_sound_quantizer_passes_and_writes_every_report(project):
+    done = project.pytest("-n0")
+    assert done.returncode == 0, done.stdout
+    assert "RELIABILITY GATE PASSED: 6 cases" in done.stdout
+    assert set(verdicts(project).values()) <= {"pass", "improved"}
+    folder = project.root / ".clipq" / "report"
+    assert sorted(p.name for p in folder.iterdir()) == ["junit.xml", "report.json", "report.md"]
+
+
+def test_one_process_and_many_give_the_same_report(project):
+    assert project.pytest("-n0").returncode == 0
+    alone = report(project)
+    assert project.pytest("-n2").returncode == 0
+    together = report(project)
+    for record in (alone, together):
+        record.pop("timings")
+    assert alone == together
+
+
+def test_a_broken_quantizer_from_outside_fails_and_says_which_case_by_how_much(project):
+    (project.root / "mine.py").write_text(BROKEN)
+    project.settings(quantizers=("broken", "rtn:w8"), extra='plugins = ["mine"]')
+    done = project.pytest("-n2")
+    assert done.returncode == 1
+    found = verdicts(project)
+    assert found["vit-clean/broken/id.top1"] == "fail"
+    assert found["vit-clean/rtn:w8/id.top1"] == "pass"
+    assert re.search(r"vit-clean/broken/id\.top1 +fail +0\.\d+ +0\.\d+", done.stdout)
+    assert "clipq gate --clipq-model vit-clean --clipq-quantizer 'broken'" in done.stdout
+
+
+def test_a_quantizer_may_be_registered_in_conftest(project):
+    (project.root / "conftest.py").write_text(BROKEN)
+    project.settings(quantizers=("broken",))
+    assert project.pytest("-n0").returncode == 1
+    assert verdicts(project)["vit-clean/broken/id.top1"] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("raise RuntimeError('no kernel image')", "no kernel image"),
+        ("return None", "broken"),
+        ("return model", "changed nothing"),
+        ("[p.data.zero_() for p in model.visual.parameters()]; return model", "zeroed"),
+        ("[p.data.fill_(float('nan')) for p in model.visual.parameters()]; return model", "nan"),
+    ],
+)
+def test_a_quantizer_that_misbehaves_is_named_with_what_it_did(project, body, message):
+    (project.root / "mine.py").write_text(
+        "import clipq\n@clipq.quantizers.register('broken')\n"
+        f"def broken(model, spec, calibration):\n    {body}\n"
+    )
+    project.settings(quantizers=("broken",), metrics=("top1",), extra='plugins = ["mine"]')
+    done = project.pytest("-n0", "--clipq-metric", "top1")
+    assert done.returncode == 1
+    case = report(project)["cases"][0]
+    assert case["verdict"] in ("error", "non-finite")
+    assert message in case["reason"]
+    assert "Traceback" not in done.stdout
+
+
+def test_a_missing_baseline_fails_and_prints_the_command_that_creates_it(project):
+    (project.root / "baselines" / "vit-clean.json").unlink()
+    done = project.pytest("-n0")
+    assert done.returncode == 1
+    assert set(verdicts(project).values()) == {"missing"}
+    assert "clipq baseline create vit-clean" in done.stdout
+    assert not (project.root / "baselines" / "vit-clean.json").exists()
+
+
+def test_a_metric_that_disappears_does_not_pass_by_absence(project):
+    project.settings(metrics=("top1", "auroc-mcm"))
+    done = project.pytest("-n0")
+    assert done.returncode == 1
+    assert verdicts(project)["vit-clean/fp32/id.ece"] == "vanished"
+
+
+def test_selecting_a_part_is_no_disappearance(project):
+    done = project.pytest("-n0", "--clipq-metric", "top1", "--clipq-quantizer", "rtn:w8")
+    assert done.returncode == 0
+    assert list(verdicts(project)) == ["vit-clean/rtn:w8/id.top1"]
+    assert report(project)["selection"] == {"metrics": ["top1"], "quantizers": ["rtn:w8"]}
+
+
+def test_a_baseline_of_other_weights_is_incomparable(project):
+    path = project.root / "baselines" / "vit-clean.json"
+    document = json.loads(path.read_text())
+    document["identity"]["id"]["weights_sha256"] = "0" * 64
+    path.write_text(json.dumps(document))
+    done = project.pytest("-n0", "--clipq-metric", "top1")
+    assert done.returncode == 1
+    assert set(verdicts(project).values()) == {"incomparable"}
+    assert "weights_sha256" in done.stdout
+
+
+def test_when_fp32_itself_moved_no_quantizer_is_judged(project):
+    from clipq.gate.baseline import load_baseline, save_baseline
+
+    folder = project.root / "baselines"
+    stored = load_baseline(folder, "vit-clean")
+    moved = stored.predictions["id"].columns["max_logit"] + 0.02
+    stored.predictions["id"].columns["max_logit"] = moved
+    save_baseline(folder, stored)
+    done = project.pytest("-n0", "--clipq-metric", "top1")
+    assert done.returncode == 1
+    assert set(verdicts(project).values()) == {"drifted"}
+    assert "FP32 itself moved" in done.stdout
+
+
+def test_an_expected_failure_is_waived_and_an_unexpected_success_fails(project):
+    margins = project.root / "baselines" / "margins.toml"
+    entry = '[[expected-failure]]\ncases = ["*/rtn:w8/id.top1"]\nreason = "known to collapse"\n'
+    margins.write_text(margins.read_text() + entry)
+    done = project.pytest("-n0", "--clipq-metric", "top1")
+    assert done.returncode == 1
+    assert verdicts(project)["vit-clean/rtn:w8/id.top1"] == "fail"
+    assert "expected to fail (known to collapse), but it did not" in done.stdout
+    margins.write_text(margins.read_text().replace('"*" = 0.05', '"*" = 0.05\ntop1 = -0.9'))
+    project.pytest("-n0", "--clipq-metric", "top1")
+    assert verdicts(project)["vit-clean/rtn:w8/id.top1"] == "waived"
+
+
+def test_selecting_nothing_is_never_a_pass(project):
+    assert project.pytest("-n0", "-k", "nothing").returncode != 0
+    done = project.pytest("-n0", "--clipq-metric", "tpo1")
+    assert done.returncode == 4
+    assert "did you mean 'top1'" in done.stderr + done.stdout
+
+
+def test_last_failed_and_keyword_selection_work(project):
+    done = project.run("pytest", "test_gate.py", "-n0", "-k", "w8a8 and ece")
+    assert done.returncode == 0
+    assert list(verdicts(project)) == ["vit-clean/rtn:w8a8/id.ece"]
+    (project.root / "baselines" / "margins.toml").write_text(
+        '[[margin]]\n[margin.metrics]\n"*" = 0.05\nece = -0.9\n'
+    )
+    assert project.run("pytest", "test_gate.py", "-n0").returncode == 1
+    assert project.run("pytest", "test_gate.py", "-n0", "--lf").returncode == 1
+    assert {name.rpartition(".")[2] for name in verdicts(project)} == {"ece"}
+
+
+def test_a_killed_worker_is_an_error_and_leaves_the_cache_whole(project):
+    (project.root / "mine.py").write_text(
+        "import os, signal\nimport clipq\n@clipq.quantizers.register('killer')\n"
+        "def killer(model, spec, calibration):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    project.settings(
+        quantizers=("killer", "rtn:w8"), metrics=("top1",), extra='plugins = ["mine"]'
+    )
+    done = project.pytest("-n2", "--clipq-metric", "top1")
+    assert done.returncode != 0
+    found = verdicts(project)
+    assert found["vit-clean/killer/id.top1"] == "error"
+    assert found["vit-clean/rtn:w8/id.top1"] == "pass"
+    assert "RELIABILITY GATE FAILED" in done.stdout
+    project.settings(metrics=("top1", "ece", "auroc-mcm"))
+    assert project.pytest("-n2").returncode == 0
+
+
+def test_interrupting_keeps_what_was_measured_and_exits_130(project):
+    (project.root / "mine.py").write_text(
+        "import time\nimport clipq\n@clipq.quantizers.register('slow')\n"
+        "def slow(model, spec, calibration):\n    open('started', 'w').close()\n"
+        "    time.sleep(60)\n    return model\n"
+    )
+    project.settings(quantizers=("rtn:w8", "slow"), metrics=("top1",), extra='plugins = ["mine"]')
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "test_gate.py", "-n0", "--clipq-metric", "top1"],
+        cwd=project.root,
+        env=os.environ | {"PYTHONPATH": str(project.root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 90
+    while not (project.root / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    record = report(project)
+    assert [case["case"] for case in record["cases"]] == ["vit-clean/rtn:w8/id.top1"]
+    assert record["unreported"] == ["vit-clean/slow/id.top1"]
+    assert record["passed"] is False
+
+
+def test_an_edited_quantizer_never_reuses_what_its_old_code_cached(project):
+    source = BROKEN.replace(".round() * step", ".round() * step * 0 + parameter * 1.0001")
+    (project.root / "mine.py").write_text(source)
+    project.settings(quantizers=("broken",), metrics=("top1",), extra='plugins = ["mine"]')
+    assert project.pytest("-n0", "--clipq-metric", "top1").returncode == 0
+    (project.root / "mine.py").write_text(BROKEN)
+    assert project.pytest("-n0", "--clipq-metric", "top1").returncode == 1
+
+
+def test_a_project_without_settings_is_left_alone(tmp_path):
+    (tmp_path / "test_other.py").write_text("def test_nothing():\n    pass\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert "clipq" not in done.stdout

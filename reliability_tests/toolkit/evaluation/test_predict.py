@@ -1,0 +1,79 @@
+"""Predictions from features: hand-computed, and refused where they would mean nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clipq.errors import QuantizerError
+from clipq.evaluation.predict import (
+    Head,
+    SampleInfo,
+    build_predictions,
+    check_features,
+    cosine_logits,
+)
+
+HEAD = Head(np.eye(3, dtype=np.float32), logit_scale=10.0, logit_bias=-2.0)
+FEATURES = np.array([[3.0, 4.0, 0.0], [0.0, 0.0, 2.0]], dtype=np.float32)
+SAMPLES = SampleInfo(("a", "b"), np.array([0, 2]), ("x", "y"))
+
+
+def test_cosines_ignore_length_and_logits_apply_scale_and_bias():
+    cosine, logits = cosine_logits(FEATURES, HEAD)
+    assert cosine == pytest.approx(np.array([[0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]))
+    assert logits == pytest.approx(cosine * 10 - 2)
+
+
+def test_a_zero_feature_has_no_direction_and_no_nan():
+    cosine, _ = cosine_logits(np.zeros((1, 3), np.float32), HEAD)
+    assert cosine.tolist() == [[0.0, 0.0, 0.0]]
+
+
+def build(features, reference=FEATURES, towers="both", temperature=2.0, head=HEAD):
+    return build_predictions(
+        features,
+        head,
+        SAMPLES,
+        temperature=temperature,
+        reference_features=reference,
+        reference_head=HEAD,
+        towers=towers,
+    )
+
+
+def test_the_table_holds_what_the_model_said():
+    table = build(FEATURES)
+    assert table.column("prediction").tolist() == [1, 2]
+    assert table.column("rank").tolist() == [1, 0]
+    assert table.column("correct").tolist() == [0, 1]
+    weights = np.exp([6.0, 8.0, 0.0])
+    assert table.column("confidence")[0] == pytest.approx(weights[1] / weights.sum())
+    assert table.column("max_logit").tolist() == pytest.approx([0.8, 1.0])
+    assert table.scalars["temperature"] == 2.0
+
+
+def test_an_out_of_distribution_table_has_scores_only():
+    table = build(FEATURES, temperature=None)
+    assert "mcm" in table.columns
+    assert "correct" not in table.columns
+
+
+def test_the_worse_tower_decides_the_signal_to_noise_ratio():
+    noisy = FEATURES + np.float32(0.5)
+    assert build(noisy, towers="text").scalars["sqnr_db"] == float("inf")
+    signal, noise = 29.0, 6 * 0.25
+    assert build(noisy).scalars["sqnr_db"] == pytest.approx(10 * np.log10(signal / noise))
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.zeros_like(FEATURES), "zeroed every image feature"),
+        (FEATURES.copy(), "changed nothing"),
+        (FEATURES[:, :2], "shape"),
+    ],
+)
+def test_features_that_prove_nothing_are_refused(features, message):
+    with pytest.raises(QuantizerError, match=message):
+        check_features("q", features, HEAD, FEATURES, HEAD)

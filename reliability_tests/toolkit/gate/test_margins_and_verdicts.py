@@ -1,0 +1,120 @@
+"""Margins are reviewed rules; verdicts follow from them and never from a NaN."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from clipq.errors import SettingsError
+from clipq.evaluation.plan import Case
+from clipq.gate.margins import load_margins
+from clipq.gate.verdict import Evidence, PointJudge
+from clipq.metrics import Predictions, metrics
+from clipq.records import Verdict
+
+RULES = """\
+[[margin]]
+formats = "*"
+[margin.metrics]
+"*" = 0.01
+"id.ece" = 0.02
+[[margin]]
+formats = "w4*"
+[margin.metrics]
+"auroc-*" = 0.1
+[[margin]]
+models = "fragile"
+[margin.metrics]
+top1 = 0.001
+[[expected-failure]]
+cases = ["*/rtn:w4a4/id.top1"]
+reason = "4-bit activations collapse"
+"""
+
+
+@pytest.fixture
+def margins(tmp_path):
+    (tmp_path / "m.toml").write_text(RULES)
+    return load_margins(tmp_path / "m.toml")
+
+
+@pytest.mark.parametrize(
+    ("case", "margin"),
+    [
+        (Case("m", "rtn:w8", "id", "top1"), 0.01),
+        (Case("m", "rtn:w8", "id", "ece"), 0.02),
+        (Case("m", "rtn:w4g32", "digits", "auroc-mcm"), 0.1),
+        (Case("m", "rtn:w4a8", "digits", "auroc-mcm"), 0.1),
+        (Case("fragile", "rtn:w8", "id", "top1"), 0.001),
+        (Case("m", "mine", "id", "top1"), 0.01),
+    ],
+)
+def test_the_last_rule_that_matches_gives_the_margin(margins, case, margin):
+    assert margins.margin(case) == margin
+
+
+def test_expected_failures_are_named_with_their_reason(margins):
+    found = margins.expected_failure(Case("m", "rtn:w4a4", "id", "top1"))
+    assert found.reason == "4-bit activations collapse"
+    assert margins.expected_failure(Case("m", "rtn:w4a4", "id", "ece")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[margin]]\nformat = '*'\n[margin.metrics]\na = 1\n", "did you mean 'formats'"),
+        ("[[margin]]\nformats = '*'\n", "without metrics"),
+        ("[[margin]]\n[margin.metrics]\ntop1 = nan\n", "margin of 'top1' is nan"),
+        ("[[margin]]\n[margin.metrics]\ntop1 = '1%'\n", "margin of 'top1' is '1%'"),
+        ("[[expected-failure]]\ncases = ['*']\n", "reason = None"),
+        ("margin = 3\n", "not a list of tables"),
+        ("[[margin]\n", "cannot be read"),
+    ],
+)
+def test_a_malformed_margin_file_is_refused(tmp_path, text, message):
+    (tmp_path / "m.toml").write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        load_margins(tmp_path / "m.toml")
+
+
+def test_a_case_without_a_margin_is_an_error_not_a_default(tmp_path):
+    (tmp_path / "m.toml").write_text("[[margin]]\nformats = 'w4'\n[margin.metrics]\ntop1 = 0.1\n")
+    with pytest.raises(SettingsError, match=r"no margin for m/rtn:w8/id\.top1"):
+        load_margins(tmp_path / "m.toml").margin(Case("m", "rtn:w8", "id", "top1"))
+
+
+def judge(metric, baseline, observed, margin=0.02):
+    empty = Predictions({"id": np.array(["a"])})
+    return PointJudge()(Evidence(metrics.get(metric), baseline, observed, margin, empty, empty))
+
+
+@pytest.mark.parametrize(
+    ("metric", "baseline", "observed", "verdict"),
+    [
+        ("top1", 0.9, 0.89, Verdict.PASS),
+        ("top1", 0.9, 0.85, Verdict.FAIL),
+        ("top1", 0.9, 0.95, Verdict.IMPROVED),
+        ("ece", 0.1, 0.11, Verdict.PASS),
+        ("ece", 0.1, 0.15, Verdict.FAIL),
+        ("ece", 0.1, 0.05, Verdict.IMPROVED),
+        ("confidence-gap", 0.05, -0.06, Verdict.PASS),
+        ("confidence-gap", 0.05, -0.09, Verdict.FAIL),
+        ("confidence-gap", -0.09, 0.01, Verdict.IMPROVED),
+        ("ece", 0.1, math.nan, Verdict.NON_FINITE),
+        ("nll", 0.1, math.inf, Verdict.NON_FINITE),
+        ("ece", None, 0.1, Verdict.NON_FINITE),
+        ("ece", math.nan, 0.1, Verdict.NON_FINITE),
+    ],
+)
+def test_the_verdict_follows_the_oriented_loss(metric, baseline, observed, verdict):
+    assert judge(metric, baseline, observed).verdict is verdict
+
+
+def test_an_absolute_metric_is_judged_against_its_floor():
+    assert judge("sqnr", None, 12.0, margin=10.0).verdict is Verdict.PASS
+    assert judge("sqnr", None, math.inf, margin=10.0).verdict is Verdict.PASS
+    failed = judge("sqnr", None, 8.0, margin=10.0)
+    assert (failed.verdict, failed.loss) == (Verdict.FAIL, 2.0)
+    assert judge("sqnr", None, math.nan, margin=10.0).verdict is Verdict.NON_FINITE
