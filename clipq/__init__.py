@@ -13,7 +13,7 @@ Importing this package imports neither torch nor open_clip.
 from importlib.metadata import PackageNotFoundError, version
 
 from clipq.errors import ClipqError
-from clipq.metrics import Metric, Predictions, metrics
+from clipq.metrics import Metric, Predictions
 from clipq.quant import Calibration, Format, QuantizerSpec, quantizers
 from clipq.records import CaseResult, RunRecord, Verdict
 
@@ -33,6 +33,5 @@ __all__ = [
     "RunRecord",
     "Verdict",
     "__version__",
-    "metrics",
     "quantizers",
 ]

@@ -18,7 +18,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         CacheError: the folder is read-only or full.
     """
-    replace_atomically(path, lambda temporary: temporary.write_bytes(content) and None)
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(content)
+
+    replace_atomically(path, write)
 
 
 def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:

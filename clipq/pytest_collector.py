@@ -7,6 +7,7 @@ killed worker then loses one case, and that case is reported as an error.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ from clipq.errors import ClipqError
 from clipq.records import CaseResult, RunRecord, Verdict, sort_cases
 
 if TYPE_CHECKING:
+    from clipq.evaluation.plan import Case
     from clipq.pytest_plugin import Matrix
 
 __all__ = ["PROPERTY", "RunCollector", "result_of"]
@@ -54,8 +56,16 @@ class RunCollector:
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
         self._plan(ids)
 
-    def _plan(self, node_ids: Any) -> None:
-        self.planned.update(node_id for node_id in node_ids if _case_id(node_id) is not None)
+    def _plan(self, node_ids: Iterable[str]) -> None:
+        self.planned.update(node_id for node_id in node_ids if self._case(node_id) is not None)
+
+    def _case(self, node_id: str) -> Case | None:
+        """Return the planned case that a node id's brackets name; for attribution only."""
+        start, end = node_id.find("["), node_id.rfind("]")
+        try:
+            return self.matrix.by_id.get(node_id[start + 1 : end]) if 0 <= start < end else None
+        except ClipqError:
+            return None  # the workers' collection fails with this error and shows it
 
     # -- what was reported ------------------------------------------------------------------
 
@@ -69,7 +79,7 @@ class RunCollector:
 
     def _failed_outside(self, report: pytest.TestReport) -> None:
         """A fixture failed, or the worker that ran the case died: say so as the case's verdict."""
-        case = self.matrix.by_id.get(_case_id(report.nodeid) or "")
+        case = self._case(report.nodeid)
         self.finished.add(report.nodeid)
         if case is None or case.id in self.results:
             return
@@ -92,7 +102,7 @@ class RunCollector:
     @property
     def unreported(self) -> tuple[str, ...]:
         missing = self.planned - self.finished
-        return tuple(sorted(_case_id(node_id) or node_id for node_id in missing))
+        return tuple(sorted(case.id for case in map(self._case, missing) if case is not None))
 
     def record(self) -> RunRecord:
         """Return the run as it stands."""
@@ -169,9 +179,3 @@ def _environment_warnings(matrix: Matrix, cases: tuple[CaseResult, ...]) -> tupl
                     )
     return tuple(sorted(found))
 
-
-def _case_id(node_id: str) -> str | None:
-    """Return the case id in a node id's brackets, for attribution only, never as a key."""
-    start, end = node_id.find("["), node_id.rfind("]")
-    inside = node_id[start + 1 : end] if 0 <= start < end else ""
-    return inside if inside.count("/") >= 2 and "." in inside else None

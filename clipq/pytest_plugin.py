@@ -74,7 +74,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--clipq-policy", choices=POLICIES, help="which verdicts block: release is stricter than ci"
     )
     for name in _PATHS:
-        group.addoption(f"--clipq-{name}", metavar="PATH", help=f"instead of `{name}` in clipq.toml")
+        group.addoption(
+            f"--clipq-{name}", metavar="PATH", help=f"instead of `{name}` in clipq.toml"
+        )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -96,9 +98,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _matrix(config: pytest.Config) -> Matrix | None:
     given = config.getoption("--clipq-config")
-    path = (
-        Path(config.invocation_params.dir, given) if given else find_settings(config.rootpath)
-    )
+    path = Path(config.invocation_params.dir, given) if given else find_settings(config.rootpath)
     if path is None:
         return None
     from clipq.evaluation.plan import Selection, load_plugins
@@ -158,9 +158,7 @@ def _clipq_session(pytestconfig: pytest.Config) -> Gate:
 
 
 @pytest.fixture
-def clipq_gate(
-    request: pytest.FixtureRequest, _clipq_session: Gate
-) -> Callable[[Case], None]:
+def clipq_gate(request: pytest.FixtureRequest, _clipq_session: Gate) -> Callable[[Case], None]:
     """Judge a case: fails the test where the verdict blocks under the policy."""
 
     def check(case: Case) -> None:

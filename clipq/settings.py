@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from clipq.errors import SettingsError, did_you_mean
 
@@ -47,6 +47,9 @@ class ProbeSettings:
     source: str
     split: str = "test"
     group: str = ""
+
+
+_Named = TypeVar("_Named", ModelSettings, ProbeSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ class Settings:
         return self.probes_of("calibration")[0]
 
 
-def _named(items: Sequence[Any], name: str, kind: str, path: Path) -> Any:
+def _named(items: Sequence[_Named], name: str, kind: str, path: Path) -> _Named:
     for item in items:
         if item.name == name:
             return item
@@ -261,9 +264,7 @@ class _Reader:
             raise self.fail("[clipq]", f"{key} = {value!r}", f"{key} must be a whole number >= 1")
         return value
 
-    def one_of(
-        self, table: Mapping[str, Any], where: str, key: str, allowed: Sequence[str]
-    ) -> str:
+    def one_of(self, table: Mapping[str, Any], where: str, key: str, allowed: Sequence[str]) -> str:
         value = self.text(table, where, key)
         if value not in allowed:
             raise self.fail(where, f"{key} = {value!r}", did_you_mean(value, allowed))
@@ -279,4 +280,3 @@ class _Reader:
         for name in names:
             if names.count(name) > 1:
                 raise self.fail(where, f"name {name!r} is given twice", "names are unique")
-

@@ -13,6 +13,7 @@ from PIL import Image
 from clipq.errors import ProbeError, SettingsError, did_you_mean
 from clipq.provenance import digest
 from clipq.registry import Registry
+from clipq.settings import ROLES
 
 __all__ = [
     "ROLES",
@@ -23,9 +24,6 @@ __all__ = [
     "open_probe",
     "probe_sources",
 ]
-
-
-ROLES = ("calibration", "in-distribution", "ood")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -88,5 +88,3 @@ def _read(path: Path) -> Table | None:
     except TableError:
         return None  # a damaged entry is made again; the lock holder overwrites it atomically
     return columns, metadata
-
-

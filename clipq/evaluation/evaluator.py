@@ -356,7 +356,8 @@ class Evaluator:
         )
 
         def texts() -> Iterator[torch.Tensor]:
-            yield from tokens.to(self.device).split(size)
+            for start in range(0, len(tokens), size):
+                yield tokens[start : start + size].to(self.device)
 
         return Calibration(
             images=lambda: image_batches(

@@ -11,16 +11,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import import_module
 
-from clipq.errors import ClipqError, SettingsError, did_you_mean
+from clipq.errors import ClipqError, QuantizerError, SettingsError, did_you_mean
 from clipq.metrics import metrics
-from clipq.quant import QuantizerSpec, quantizers
+from clipq.quant import FP32, QuantizerSpec, quantizers
 from clipq.settings import Settings
 
 __all__ = ["FP32", "Case", "Selection", "load_plugins", "plan"]
-
-FP32 = "fp32"
-"""The reserved quantizer name of the unquantized reference."""
-
 
 @dataclass(frozen=True, slots=True, order=True)
 class Case:
@@ -106,8 +102,13 @@ def planned_quantizers(settings: Settings) -> tuple[str, ...]:
     """Return the settings' quantizers in canonical form, each checked and known."""
     canonical = []
     for text in settings.quantizers:
-        spec = QuantizerSpec.parse(text)
-        if spec.method == FP32:
+        try:
+            spec = QuantizerSpec.parse(text)
+        except QuantizerError as error:
+            raise QuantizerError(
+                f"{settings.path}, [matrix]: quantizer {text!r}: {error.problem}", hint=error.hint
+            ) from error
+        if spec.is_reference:
             raise SettingsError(
                 f"{settings.path}, [matrix]: quantizer {text!r} is the reference itself",
                 hint="list only quantizers to be judged against FP32",
@@ -154,5 +155,3 @@ def _match_all(
 
 def _matches_any(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-

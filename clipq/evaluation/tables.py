@@ -40,9 +40,7 @@ def columns_digest(columns: Mapping[str, np.ndarray]) -> str:
     return total.hexdigest()
 
 
-def write_table(
-    path: Path, columns: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
-) -> str:
+def write_table(path: Path, columns: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
     """Write columns atomically (temporary file, fsync, rename); return their digest.
 
     Raises:

@@ -24,11 +24,6 @@ class ExplicitAttention(nn.Module):
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
         super().__init__()
-        if attention.bias_k is not None or attention.add_zero_attn:
-            raise QuantizerError(
-                "nn.MultiheadAttention with add_bias_kv or add_zero_attn is not supported",
-                hint="no open_clip architecture uses it; ask for support with the model's name",
-            )
         if attention.in_proj_weight is not None:
             weights = attention.in_proj_weight.chunk(3)
         else:
@@ -93,11 +88,6 @@ class ExplicitSelfAttention(nn.Module):
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
-        if attention.logit_scale is not None:
-            raise QuantizerError(
-                "open_clip attention with scaled cosine is not supported",
-                hint="open_clip 3.3 cannot run it either (torch.bmm on four dimensions)",
-            )
         self.in_proj = linear_of(attention.in_proj_weight, attention.in_proj_bias)
         self.ln_q, self.ln_k = attention.ln_q, attention.ln_k
         self.head_scale = attention.head_scale

@@ -60,8 +60,9 @@ def make_explicit(model: nn.Module, towers: Towers) -> None:
         for attribute in _PROJECTIONS:
             matrix = getattr(module, attribute, None)
             name = f"{prefix}.{attribute}" if prefix else attribute
-            bare = isinstance(matrix, nn.Parameter) and matrix.dim() == 2
-            if bare and in_towers(name, towers):
+            if not isinstance(matrix, nn.Parameter) or matrix.dim() != 2:
+                continue
+            if in_towers(name, towers):
                 delattr(module, attribute)  # torch refuses a module in a parameter's place
                 setattr(module, attribute, _projection(matrix).train(module.training))
 
@@ -119,6 +120,14 @@ def _unsupported(module: nn.Module) -> str:
         return "TorchScript cannot be rewritten; load the model without precision='jit'"
     if isinstance(module, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
         return "it reads its attention's weights in a fused fast path"
+    if isinstance(module, nn.MultiheadAttention) and (
+        module.bias_k is not None or module.add_zero_attn
+    ):
+        return (
+            "it adds a key of its own (add_bias_kv, add_zero_attn), unknown to open_clip's models"
+        )
+    if isinstance(module, Attention) and module.scaled_cosine:
+        return "open_clip 3.3 itself cannot run scaled cosine (torch.bmm on four dimensions)"
     if parametrize.is_parametrized(module) or hasattr(module, "weight_g"):
         return "its weight is computed on the fly (parametrization, weight norm)"
     if isinstance(module, QuantizedLinear | QuantizedConv2d):

@@ -79,8 +79,8 @@ def find_method(spec: QuantizerSpec) -> Method:
 
 
 def method_version(spec: QuantizerSpec) -> int:
-    """Return the version its author gave the method; part of every result's key."""
-    version = getattr(find_method(spec), "version", None)
+    """Return the version its author gave the method, 1 if none; part of every result's key."""
+    version = getattr(find_method(spec), "version", 1)
     if not isinstance(version, int) or isinstance(version, bool):
         raise QuantizerError(
             f"quantizer method {spec.method!r} has version {version!r}, not an integer",

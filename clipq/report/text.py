@@ -90,9 +90,7 @@ def _blocking(record: RunRecord) -> str:
     parts = []
     if measured:
         rows = table_rows(measured[:_SHOWN])
-        parts.append(
-            "blocking, worst first:\n" + tabulate(rows, _HEADERS, disable_numparse=True)
-        )
+        parts.append("blocking, worst first:\n" + tabulate(rows, _HEADERS, disable_numparse=True))
         if len(measured) > _SHOWN:
             parts.append(f"... and {len(measured) - _SHOWN} more: see report.json")
         reasons = [case for case in measured if case.reason]

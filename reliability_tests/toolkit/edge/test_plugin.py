@@ -162,8 +162,8 @@ def test_an_expected_failure_is_waived_and_an_unexpected_success_fails(project):
 def test_selecting_nothing_is_never_a_pass(project):
     assert project.pytest("-n0", "-k", "nothing").returncode != 0
     done = project.pytest("-n0", "--clipq-metric", "tpo1")
-    assert done.returncode == 4
-    assert "did you mean 'top1'" in done.stderr + done.stdout
+    assert done.returncode == 2
+    assert "did you mean 'top1'" in done.stdout
 
 
 def test_last_failed_and_keyword_selection_work(project):
@@ -183,9 +183,7 @@ def test_a_killed_worker_is_an_error_and_leaves_the_cache_whole(project):
         "import os, signal\nimport clipq\n@clipq.quantizers.register('killer')\n"
         "def killer(model, spec, calibration):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    project.settings(
-        quantizers=("killer", "rtn:w8"), metrics=("top1",), extra='plugins = ["mine"]'
-    )
+    project.settings(quantizers=("killer", "rtn:w8"), metrics=("top1",), extra='plugins = ["mine"]')
     done = project.pytest("-n2", "--clipq-metric", "top1")
     assert done.returncode != 0
     found = verdicts(project)
