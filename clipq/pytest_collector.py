@@ -178,4 +178,3 @@ def _environment_warnings(matrix: Matrix, cases: tuple[CaseResult, ...]) -> tupl
                         f"{model}: {name} is {value}, the baseline was made with {stored.get(name)}"
                     )
     return tuple(sorted(found))
-

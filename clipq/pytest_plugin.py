@@ -47,11 +47,13 @@ class Matrix:
     def cases(self) -> tuple[Case, ...]:
         """The selected cases, sorted; with the whole matrix, also the vanished ones."""
         from clipq.evaluation.plan import plan
+        from clipq.gate.margins import load_margins
         from clipq.gate.session import vanished_cases
 
         cases = plan(self.settings, self.selection)
         if self.selection:
             return cases
+        load_margins(self.settings.margins).check_against(cases)
         return cases + vanished_cases(self.settings, cases)
 
     @cached_property

@@ -18,6 +18,7 @@ from clipq.settings import Settings
 
 __all__ = ["FP32", "Case", "Selection", "load_plugins", "plan"]
 
+
 @dataclass(frozen=True, slots=True, order=True)
 class Case:
     """One cell of the matrix: is this metric, on this probe, as good as FP32's?"""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -82,6 +82,22 @@ class Margins:
                 hint="add the metric to a [[margin]] table; formats = '*' covers every quantizer",
             )
         return found
+
+    def check_against(self, cases: Sequence[Case]) -> None:
+        """Refuse what the whole matrix leaves without a margin, or an excuse without a case.
+
+        Raises:
+            SettingsError: a case has no margin, or an expected failure names no case.
+        """
+        for case in cases:
+            self.margin(case)
+        for entry in self.expected_failures:
+            for pattern in entry.cases:
+                if not any(fnmatchcase(case.id, pattern) for case in cases):
+                    raise SettingsError(
+                        f"{self.path}: expected failure {pattern!r} matches no case",
+                        hint="correct or remove it; `clipq list cases` shows the matrix",
+                    )
 
     def expected_failure(self, case: Case) -> ExpectedFailure | None:
         """Return why this case is expected to fail, or None."""

@@ -135,7 +135,9 @@ def _provenance(record: RunRecord) -> str:
         share = quantizer.get("share")
         methods.setdefault(key, []).extend([] if share is None else [share])
     for name, shares in methods.items():
-        covered = f"covers >= {min(shares):.1%} of multiply-adds" if shares else "not reported"
+        covered = (
+            f"covers >= {min(shares):.1%} of weight multiply-adds" if shares else "not reported"
+        )
         rows.append(("quantizer", name, covered))
     for environment in evidence.get("environments", {}).values():
         text = ", ".join(f"{name} {value}" for name, value in environment.items())

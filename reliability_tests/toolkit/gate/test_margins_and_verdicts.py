@@ -85,6 +85,12 @@ def test_a_case_without_a_margin_is_an_error_not_a_default(tmp_path):
         load_margins(tmp_path / "m.toml").margin(Case("m", "rtn:w8", "id", "top1"))
 
 
+def test_an_excuse_that_excuses_nothing_is_refused(margins):
+    with pytest.raises(SettingsError, match=r"'\*/rtn:w4a4/id\.top1' matches no case"):
+        margins.check_against([Case("m", "rtn:w8", "id", "top1")])
+    margins.check_against([Case("m", "rtn:w4a4", "id", "top1")])
+
+
 def judge(metric, baseline, observed, margin=0.02):
     empty = Predictions({"id": np.array(["a"])})
     return PointJudge()(Evidence(metrics.get(metric), baseline, observed, margin, empty, empty))
