@@ -51,7 +51,12 @@ def _update(settings: Settings, model: str, options: argparse.Namespace) -> int:
     new = measure(_evaluator(settings), model)
     approved = approve_update(old, new, reason=options.reason, date=_today())
     changed = changes(old, new)
-    if not changed and old.identity == new.identity and old.environment == new.environment:
+    same = (old.identity, old.probes, old.environment) == (
+        new.identity,
+        new.probes,
+        new.environment,
+    )
+    if not changed and same:
         print(f"{model}: nothing changed, nothing written")
         return 0
     rows = [

@@ -59,7 +59,8 @@ def measure(evaluator: Evaluator, model: str) -> Baseline:
         model=model,
         source=settings.model(model).source,
         environment=evaluator.environment,
-        identity={name: result.identity for name, result in found.items()},
+        identity={k: v for k, v in known.identity.items() if k != "probe"},
+        probes={name: result.identity["probe"] for name, result in found.items()},
         values=values,
         history=(),
         predictions={name: result.predictions for name, result in found.items()},
@@ -129,12 +130,14 @@ def problems(evaluator: Evaluator, stored: Baseline) -> Sequence[str]:
     )
     found = [moved] if moved else []
     fresh = measure(evaluator, stored.model)
-    for probe, identity in fresh.identity.items():
-        before = stored.identity.get(probe, {})
+    for what, before, after in (
+        ("identity", stored.identity, fresh.identity),
+        ("probe", stored.probes, fresh.probes),
+    ):
         found += [
-            f"{probe}: {name} is {value}, stored {before.get(name)}"
-            for name, value in identity.items()
-            if before.get(name) != value
+            f"{what} {name} is {after.get(name)}, stored {before.get(name)}"
+            for name in sorted({*before, *after})
+            if before.get(name) != after.get(name)
         ]
     for change in changes(stored, fresh):
         small = change.loss is not None and abs(change.loss) <= 1e-6 * max(1, abs(change.old or 0))

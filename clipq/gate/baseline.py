@@ -38,17 +38,23 @@ class BaselineValue:
 class Baseline:
     """The FP32 reference of one model.
 
-    `identity` is per probe: what must be equal for a result to be compared. `values` are keyed
+    `identity` is what must be equal for a result to be compared: whatever all probes share, and
+    per probe its fingerprint; `identity_of` joins both. `values` are keyed
     ``probe.metric``. `predictions` are per probe. `history` lists every approved change.
     """
 
     model: str
     source: str
     environment: Mapping[str, Any]
-    identity: Mapping[str, Mapping[str, str]]
+    identity: Mapping[str, str]
+    probes: Mapping[str, str]
     values: Mapping[str, BaselineValue]
     history: tuple[Mapping[str, Any], ...]
     predictions: Mapping[str, Predictions]
+
+    def identity_of(self, probe: str) -> dict[str, str]:
+        """Return everything that identifies this baseline's results on one probe."""
+        return {**self.identity, "probe": self.probes.get(probe, "absent")}
 
 
 def json_path(folder: Path, model: str) -> Path:
@@ -106,6 +112,7 @@ def load_baseline(folder: Path, model: str) -> Baseline | None:
             source=document["source"],
             environment=document["environment"],
             identity=document["identity"],
+            probes=document["probes"],
             values=_values(document),
             history=tuple(document["history"]),
             predictions=_split(columns, document["scalars"]),
@@ -128,7 +135,8 @@ def save_baseline(folder: Path, baseline: Baseline) -> None:
         "source": baseline.source,
         "columns_sha256": digest,
         "environment": dict(baseline.environment),
-        "identity": {probe: dict(value) for probe, value in baseline.identity.items()},
+        "identity": dict(baseline.identity),
+        "probes": dict(baseline.probes),
         "scalars": {
             probe: {name: _finite(value) for name, value in sorted(predictions.scalars.items())}
             for probe, predictions in baseline.predictions.items()

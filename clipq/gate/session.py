@@ -130,7 +130,7 @@ class Gate:
     def _incomparable(
         self, case: Case, baseline: Baseline, found: Evaluated, version: int
     ) -> Judgement | None:
-        stored = baseline.identity.get(case.probe, {})
+        stored = baseline.identity_of(case.probe)
         for name, value in found.identity.items():
             if stored.get(name) != value:
                 return Judgement(

@@ -124,7 +124,7 @@ def test_selecting_a_part_is_no_disappearance(project):
 def test_a_baseline_of_other_weights_is_incomparable(project):
     path = project.root / "baselines" / "vit-clean.json"
     document = json.loads(path.read_text())
-    document["identity"]["id"]["weights_sha256"] = "0" * 64
+    document["identity"]["weights_sha256"] = "0" * 64
     path.write_text(json.dumps(document))
     done = project.pytest("-n0", "--clipq-metric", "top1")
     assert done.returncode == 1

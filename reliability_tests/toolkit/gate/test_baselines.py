@@ -32,7 +32,8 @@ def baseline(value=0.9, first=0.9, **columns):
         model="m",
         source="local-dir:m",
         environment={"torch": "2"},
-        identity={"id": {"weights_sha256": "abc"}},
+        identity={"weights_sha256": "abc"},
+        probes={"id": "def"},
         values={
             "id.top1": BaselineValue(value, "fraction", 1, first),
             "id.sqnr": BaselineValue(None, "dB", 1, None),
