@@ -130,15 +130,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "clipq_case" not in metafunc.fixturenames:
         return
     matrix = metafunc.config.stash.get(_KEY, None)
+    # A CollectError is shown as its message alone, without a traceback.
     if matrix is None:
-        raise pytest.UsageError(
-            "clipq: no clipq.toml found at or above "
-            f"{metafunc.config.rootpath}\n  fix: create one, or pass --clipq-config FILE"
+        raise pytest.Collector.CollectError(
+            f"clipq: no clipq.toml found at or above {metafunc.config.rootpath}\n"
+            "  fix: create one, or pass --clipq-config FILE"
         )
     try:
         cases = matrix.cases
     except ClipqError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.Collector.CollectError(f"clipq: {error}") from None
     metafunc.parametrize("clipq_case", cases, ids=[case.id for case in cases])
 
 

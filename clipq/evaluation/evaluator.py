@@ -157,10 +157,10 @@ class Evaluator:
         return self._evaluated[cell]
 
     def live_reference(self, model: str, samples: int) -> Predictions:
-        """Encode the first in-distribution samples in FP32 now, past every cache.
+        """Encode the first in-distribution samples in FP32 now, whatever the cache holds.
 
-        Returns the prediction table without temperature-scaled columns' fit being repeated: the
-        sentinel compares what the tower and the head produce.
+        The temperature is not fitted again (it is 1 in the table): the sentinel compares what the
+        towers and the head produce.
         """
         from clipq.evaluation.encode import encode_images
 

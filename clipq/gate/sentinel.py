@@ -1,8 +1,9 @@
 """The FP32 sentinel: does FP32, run here and now, still give what the baseline says?
 
 A driver, a library or a processor can move FP32 itself; quantizers are then not to blame. Before
-anything of a model is judged, a few in-distribution samples are encoded in FP32, past every cache,
-and compared with the baseline's columns. If they moved, every case of the model is `drifted`.
+anything of a model is judged, a few in-distribution samples are encoded in FP32 now, whatever the
+cache holds, and compared with the baseline's columns. If they moved, every case of the model is
+`drifted`.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def test_a_tampered_baseline_is_an_error_that_shows_both_hashes(project):
 def test_a_malformed_baseline_stops_the_run_with_one_message(project):
     (project.root / "baselines" / "vit-clean.json").write_text("{")
     done = gate(project)
-    assert done.returncode == 4
+    assert done.returncode == 2
     assert "malformed" in done.stdout + done.stderr
 
 

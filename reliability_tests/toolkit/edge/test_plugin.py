@@ -164,6 +164,7 @@ def test_selecting_nothing_is_never_a_pass(project):
     done = project.pytest("-n0", "--clipq-metric", "tpo1")
     assert done.returncode == 2
     assert "did you mean 'top1'" in done.stdout
+    assert "_hookexec" not in done.stdout  # a message, no traceback
 
 
 def test_last_failed_and_keyword_selection_work(project):
@@ -194,7 +195,8 @@ def test_a_killed_worker_is_an_error_and_leaves_the_cache_whole(project):
     assert project.pytest("-n2").returncode == 0
 
 
-def test_interrupting_keeps_what_was_measured_and_exits_130(project):
+@pytest.mark.parametrize("workers", ["-n0", "-n2"])
+def test_interrupting_keeps_what_was_measured_and_exits_130(project, workers):
     (project.root / "mine.py").write_text(
         "import time\nimport clipq\n@clipq.quantizers.register('slow')\n"
         "def slow(model, spec, calibration):\n    open('started', 'w').close()\n"
@@ -202,17 +204,21 @@ def test_interrupting_keeps_what_was_measured_and_exits_130(project):
     )
     project.settings(quantizers=("rtn:w8", "slow"), metrics=("top1",), extra='plugins = ["mine"]')
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "test_gate.py", "-n0", "--clipq-metric", "top1"],
+        [sys.executable, "-m", "pytest", "test_gate.py", workers, "--clipq-metric", "top1"],
         cwd=project.root,
         env=os.environ | {"PYTHONPATH": str(project.root)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
+        # A shell's background job ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 90
     while not (project.root / "started").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    time.sleep(2)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     record = report(project)
