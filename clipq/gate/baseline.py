@@ -40,7 +40,8 @@ class Baseline:
 
     `identity` is what must be equal for a result to be compared: whatever all probes share, and
     per probe its fingerprint; `identity_of` joins both. `values` are keyed
-    ``probe.metric``. `predictions` are per probe. `history` lists every approved change.
+    ``probe.metric``. `predictions` are per probe. `history` lists every approved change; `digest` is
+    the stored columns' hash, "" before they are saved.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Baseline:
     values: Mapping[str, BaselineValue]
     history: tuple[Mapping[str, Any], ...]
     predictions: Mapping[str, Predictions]
+    digest: str = ""
 
     def identity_of(self, probe: str) -> dict[str, str]:
         """Return everything that identifies this baseline's results on one probe."""
@@ -116,6 +118,7 @@ def load_baseline(folder: Path, model: str) -> Baseline | None:
             values=_values(document),
             history=tuple(document["history"]),
             predictions=_split(columns, document["scalars"]),
+            digest=digest,
         )
     except (KeyError, TypeError) as error:
         raise _malformed(folder, model, error) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -159,6 +158,18 @@ class Gate:
             self._baselines[model] = load_baseline(self.settings.baselines, model)
         return self._baselines[model]
 
+    def _provenance(self, stored: Baseline) -> dict[str, str]:
+        latest = stored.history[-1] if stored.history else {}
+        folder = self.settings.baselines
+        inside = folder.is_relative_to(self.settings.root)
+        shown = folder.relative_to(self.settings.root) if inside else folder
+        return {
+            "file": (shown / f"{stored.model}.json").as_posix(),
+            "columns_sha256": stored.digest,
+            "approved": str(latest.get("date", "")),
+            "reason": str(latest.get("reason", "")),
+        }
+
     def _result(
         self,
         case: Case,
@@ -170,7 +181,10 @@ class Gate:
         found: Evaluated | None = None,
     ) -> CaseResult:
         metric = metrics.get(case.metric) if case.metric in metrics else None
-        evidence: Mapping[str, Any] = found.evidence if found else {}
+        evidence: dict[str, Any] = dict(found.evidence) if found else {}
+        stored = self._baselines.get(case.model)
+        if stored is not None:
+            evidence["baselines"] = {case.model: self._provenance(stored)}
         return CaseResult(
             model=case.model,
             quantizer=case.quantizer,

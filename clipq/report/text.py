@@ -125,6 +125,9 @@ def _provenance(record: RunRecord) -> str:
     rows: list[tuple[str, str, str]] = []
     for name, model in evidence.get("models", {}).items():
         rows.append(("model", name, f"{model['source']}  weights {model['weights_sha256'][:16]}"))
+    for name, baseline in evidence.get("baselines", {}).items():
+        text = f"{baseline['file']}  approved {baseline['approved']}: {baseline['reason']}"
+        rows.append(("baseline", name, f"{text}  columns {baseline['columns_sha256'][:16]}"))
     for name, probe in evidence.get("probes", {}).items():
         rows.append(
             ("probe", name, f"{probe['samples']} samples  fingerprint {probe['fingerprint'][:16]}")

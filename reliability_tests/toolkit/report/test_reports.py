@@ -15,6 +15,14 @@ from clipq.report.text import explain, summary
 
 EVIDENCE = {
     "models": {"m": {"source": "local-dir:m", "weights_sha256": "ab" * 32}},
+    "baselines": {
+        "m": {
+            "file": "b/m.json",
+            "columns_sha256": "99" * 32,
+            "approved": "2026-01-01",
+            "reason": "r",
+        }
+    },
     "probes": {"id": {"samples": 2048, "fingerprint": "cd" * 32, "role": "in-distribution"}},
     "quantizers": {"m/rtn:w8": {"code_sha256": "ef" * 32, "share": 0.998}},
     "environments": {"x": {"torch": "2.15.0", "device": "cpu"}},
@@ -35,7 +43,15 @@ def test_a_failure_says_by_how_much_against_what_and_what_to_run_next():
 
 def test_the_terminal_report_counts_names_and_proves():
     text = summary(RUN)
-    for expected in ("rtn:w4", "blocking, worst first", "0.19", "never reported", "abab", "99.8%"):
+    for expected in (
+        "rtn:w4",
+        "blocking, worst first",
+        "0.19",
+        "never reported",
+        "abab",
+        "99.8%",
+        "b/m.json",
+    ):
         assert expected in text
 
 
