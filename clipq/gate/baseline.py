@@ -40,8 +40,8 @@ class Baseline:
 
     `identity` is what must be equal for a result to be compared: whatever all probes share, and
     per probe its fingerprint; `identity_of` joins both. `values` are keyed
-    ``probe.metric``. `predictions` are per probe. `history` lists every approved change; `digest` is
-    the stored columns' hash, "" before they are saved.
+    ``probe.metric``. `predictions` are per probe. `history` lists every approved change.
+    `digest` is the stored columns' hash, "" before they are saved.
     """
 
     model: str
