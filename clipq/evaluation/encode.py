@@ -14,6 +14,7 @@ from torch import nn
 
 from clipq.errors import SettingsError
 from clipq.models import Preprocess
+from clipq.provenance import package_versions
 
 __all__ = ["encode_images", "environment", "image_batches", "pin_threads", "resolve_device"]
 
@@ -42,8 +43,10 @@ def resolve_device(wanted: str, *, worker: int = 0) -> str:
 def environment(*, device: str, threads: int, batch_size: int) -> dict[str, str | int]:
     """Return what can move a floating-point result, for records and cache keys."""
     kind = device.split(":")[0]
+    versions = package_versions(("open_clip_torch", "pillow", "timm", "torchvision"))
     return {
         "torch": torch.__version__,
+        **{name: version for name, version in versions.items() if name != "python"},
         "device": torch.cuda.get_device_name(device) if kind == "cuda" else "cpu",
         "isa": torch.backends.cpu.get_cpu_capability(),
         "threads": threads,

@@ -30,7 +30,7 @@ from clipq.evaluation.predict import (
 from clipq.metrics import Predictions
 from clipq.metrics.temperature import fit_temperature
 from clipq.models import ModelSource
-from clipq.provenance import digest
+from clipq.provenance import digest, package_versions
 from clipq.quant import QuantizerSpec
 from clipq.settings import Settings
 
@@ -369,7 +369,13 @@ class Evaluator:
     def _images(self, model: str, probe: Probe) -> np.ndarray:
         """Return the probe's preprocessed images (N, H, W, 3), decoded once per preprocessing."""
         preprocess = self.model(model).preprocess
-        key = digest({"probe": probe.fingerprint, "preprocess": preprocess.identity})
+        key = digest(
+            {
+                "probe": probe.fingerprint,
+                "preprocess": preprocess.identity,
+                "decoder": [self.environment[name] for name in ("pillow", "torchvision")],
+            }
+        )
 
         def create(path: Path) -> None:
             materialise(probe, preprocess.to_uint8, path)
@@ -388,7 +394,11 @@ class Evaluator:
         return {**loaded.identity.to_plain(), "preprocess": loaded.preprocess.identity}
 
     def _encoder_key(self, model: str, quantizer: str) -> dict[str, Any]:
-        key: dict[str, Any] = {"quantizer": quantizer, "environment": self.environment}
+        key: dict[str, Any] = {
+            "quantizer": quantizer,
+            "environment": self.environment,
+            "clipq": package_versions(("clipq",))["clipq"],
+        }
         if quantizer != FP32:
             key |= _method_identity(quantizer) | {"calibration": self._calibration_fingerprint}
         return key

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -98,7 +99,10 @@ def quantized_layers(model: nn.Module) -> list[str]:
 def count_operations(model: nn.Module, run: Callable[[], object]) -> Operations:
     """Return the operations that `run`, which calls `model`, performs."""
     counter = _Counter(model)
-    with _without_fast_path(), counter.watching(), torch.no_grad(), counter:
+    # As plain products, attention is counted alike on every torch: older ones have no formula for
+    # the fused kernel of the CPU.
+    plain = sdpa_kernel(SDPBackend.MATH)
+    with _without_fast_path(), plain, counter.watching(), torch.no_grad(), counter:
         run()
     return counter.operations
 
