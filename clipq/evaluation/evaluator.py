@@ -7,6 +7,7 @@ or a second run finds what the first one made.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 
 from clipq.data import Probe, check_disjoint, materialise, open_probe
 from clipq.data import load as load_images
-from clipq.errors import ClipqError
+from clipq.errors import ClipqError, QuantizerError
 from clipq.evaluation.cache import Cache, Table
 from clipq.evaluation.plan import FP32
 from clipq.evaluation.predict import (
@@ -278,14 +279,16 @@ class Evaluator:
                 if self._progress is not None:
                     self._progress(f"{model}/{quantizer}/{probe}", done, len(images))
 
-            features = encode_images(
-                self._quantized_model(model, quantizer),
-                images,
-                loaded.preprocess,
-                batch_size=self.settings.batch_size,
-                device=self.device,
-                progress=advance,
-            )
+            encoder = self._quantized_model(model, quantizer)
+            with _blame(quantizer, f"encoding the images of probe {probe!r}"):
+                features = encode_images(
+                    encoder,
+                    images,
+                    loaded.preprocess,
+                    batch_size=self.settings.batch_size,
+                    device=self.device,
+                    progress=advance,
+                )
             return {"features": features}, {}
 
         return self.cache.table("features", key, create)[0]["features"]
@@ -302,7 +305,8 @@ class Evaluator:
         def create() -> Table:
             loaded = self.model(model)
             encoder = self._quantized_model(model, quantizer)
-            embeddings = self._class_embeddings(loaded, encoder)
+            with _blame(quantizer, "encoding the class prompts"):
+                embeddings = self._class_embeddings(loaded, encoder)
             return {"embeddings": embeddings}, {"coverage": self._coverage(model, quantizer)}
 
         columns, metadata = self.cache.table("head", key, create)
@@ -424,6 +428,20 @@ class Evaluator:
                 f"{model}/{quantizer}": {**_method_identity(quantizer), **coverage}
             }
         return evidence
+
+
+@contextmanager
+def _blame(quantizer: str, doing: str) -> Iterator[None]:
+    """Turn whatever a quantized model raises into an error that names the quantizer."""
+    try:
+        yield
+    except ClipqError:
+        raise
+    except Exception as error:
+        raise QuantizerError(
+            f"quantizer {quantizer!r} failed while {doing}: {type(error).__name__}: {error}",
+            hint="encode_image and encode_text must work as the FP32 model's do",
+        ) from error
 
 
 def _samples(probe: Probe, first: int | None = None) -> SampleInfo:

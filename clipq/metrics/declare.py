@@ -75,16 +75,29 @@ class Metric:
     def compute(
         self, predictions: Predictions, in_distribution: Predictions | None = None
     ) -> float:
-        """Return the metric's value; NaN where a prediction is not finite."""
+        """Return the metric's value; NaN where a prediction is not finite.
+
+        Raises:
+            ClipqError: the function cannot be imported or fails, or a table is missing.
+        """
         compute = self._resolve()
-        if not self.score:
-            return float(compute(predictions))
-        if in_distribution is None:
+        arguments: tuple[object, ...] = (predictions,)
+        if self.score:
+            if in_distribution is None:
+                raise ClipqError(
+                    f"metric {self.name!r} contrasts a probe with the in-distribution probe",
+                    hint="pass the in-distribution predictions as second argument",
+                )
+            arguments = (in_distribution.column(self.score), predictions.column(self.score))
+        try:
+            return float(compute(*arguments))
+        except ClipqError:
+            raise
+        except Exception as error:
             raise ClipqError(
-                f"metric {self.name!r} contrasts a probe with the in-distribution probe",
-                hint="pass the in-distribution predictions as second argument",
-            )
-        return float(compute(in_distribution.column(self.score), predictions.column(self.score)))
+                f"metric {self.name!r} failed: {type(error).__name__}: {error}",
+                hint=f"correct {self.target}, or leave the metric out of [matrix]",
+            ) from error
 
     def _resolve(self) -> Callable[..., float]:
         module, _, function = self.target.partition(":")

@@ -78,6 +78,15 @@ def test_a_quantizer_may_be_registered_in_conftest(project):
     ("body", "message"),
     [
         ("raise RuntimeError('no kernel image')", "no kernel image"),
+        (
+            "inner = model.visual.forward\n"
+            "    def forward(x):\n"
+            "        if len(x) > 1: raise RuntimeError('out of registers')\n"
+            "        return inner(x)\n"
+            "    model.visual.forward = forward\n"
+            "    return model",
+            "failed while encoding the images of probe",
+        ),
         ("return None", "broken"),
         ("return model", "changed nothing"),
         ("[p.data.zero_() for p in model.visual.parameters()]; return model", "zeroed"),

@@ -181,3 +181,11 @@ class TestPredictions:
     def test_length(self):
         assert len(full_table(7)) == 7
         assert len(Predictions({})) == 0
+
+
+def test_a_metric_that_fails_is_named_instead_of_raising_as_it_pleases():
+    broken = Metric(
+        "broken", "fails", "fraction", "lower", (0, 1), frozenset({"in-distribution"}), "math:sqrt"
+    )
+    with pytest.raises(ClipqError, match="metric 'broken' failed: TypeError"):
+        broken.compute(full_table())
