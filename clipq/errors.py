@@ -19,6 +19,7 @@ __all__ = [
     "QuantizerError",
     "RecordError",
     "SettingsError",
+    "StatisticsError",
     "UnknownNameError",
     "did_you_mean",
 ]
@@ -75,6 +76,10 @@ class BaselineError(ClipqError):
 
 class CacheError(ClipqError):
     """The cache directory cannot be used (read-only, full)."""
+
+
+class StatisticsError(ClipqError):
+    """Samples, weights or levels from which no statement can be made."""
 
 
 class RecordError(ClipqError):

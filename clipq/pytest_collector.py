@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -106,20 +107,23 @@ class RunCollector:
 
     def record(self) -> RunRecord:
         """Return the run as it stands."""
+        from clipq.gate.verdict import finalise
         from clipq.provenance import package_versions
 
         selection = self.matrix.selection
         chosen = {name: list(getattr(selection, name)) for name in selection.__dataclass_fields__}
-        cases = sort_cases(list(self.results.values()))
+        statistics = self.matrix.settings.statistics
+        cases = finalise(sort_cases(list(self.results.values())), statistics)
         return RunRecord(
             policy=self.matrix.settings.policy,
+            statistics=asdict(statistics),
             planned=len(self.planned),
             cases=cases,
             unreported=self.unreported,
             selection={name: globs for name, globs in chosen.items() if globs},
             versions=package_versions(),
             timings={"seconds": round(time.perf_counter() - self.started, 3)},
-            warnings=_environment_warnings(self.matrix, cases),
+            warnings=_environment_warnings(self.matrix, cases) + _noise_warnings(cases),
         )
 
     @pytest.hookimpl(trylast=True)
@@ -127,11 +131,13 @@ class RunCollector:
         if self.planned and not self.config.option.collectonly:
             from clipq.report import write_reports
 
+            record = self.record()
             try:
-                self.written = write_reports(self.record(), self.matrix.settings.report)
+                self.written = write_reports(record, self.matrix.settings.report)
             except ClipqError as error:
                 self.problem = str(error)
-            if session.exitstatus == 0 and (self.unreported or self.problem or not self.results):
+            # What only all cases together show (a corrected failure) has failed no test.
+            if session.exitstatus == 0 and (self.problem or not record.passed):
                 session.exitstatus = 1
         if self.interrupted:
             session.exitstatus = _INTERRUPTED
@@ -178,3 +184,8 @@ def _environment_warnings(matrix: Matrix, cases: tuple[CaseResult, ...]) -> tupl
                         f"{model}: {name} is {value}, the baseline was made with {stored.get(name)}"
                     )
     return tuple(sorted(found))
+
+
+def _noise_warnings(cases: tuple[CaseResult, ...]) -> tuple[str, ...]:
+    """Say where FP32's own noise, not the reviewed margin, decided."""
+    return tuple(f"{case.case}: {case.reason}" for case in cases if "own noise" in case.reason)

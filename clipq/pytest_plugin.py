@@ -119,11 +119,32 @@ def _matrix(config: pytest.Config) -> Matrix | None:
     return Matrix(settings, Selection(**chosen))
 
 
-def pytest_report_header(config: pytest.Config) -> str | None:
+def pytest_report_header(config: pytest.Config) -> list[str]:
     matrix = config.stash.get(_KEY, None)
     if matrix is None:
-        return None
-    return f"clipq: {matrix.settings.path}, policy {matrix.settings.policy}"
+        return []
+    return [f"clipq: {matrix.settings.path}, policy {matrix.settings.policy}", *_planning(matrix)]
+
+
+def _planning(matrix: Matrix) -> list[str]:
+    """Say before time is spent which margins the samples cannot decide."""
+    from clipq.gate.margins import load_margins
+    from clipq.gate.planning import plan_power
+
+    try:
+        found = plan_power(matrix.settings, matrix.cases, load_margins(matrix.settings.margins))
+    except ClipqError:
+        return []  # collection, or the case itself, fails with this error and shows it
+    hard = [power for power in found if power.problem]
+    if not hard:
+        return []
+    count, total = sum(power.cases for power in hard), sum(power.cases for power in found)
+    names = ", ".join(dict.fromkeys(power.key for power in hard))
+    shown = names if len(names) < 90 else f"{names[:87]}..."
+    return [
+        f"clipq: {count} of {total} margins are smaller than these samples can decide ({shown}); "
+        "`clipq power` tells how many could"
+    ]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -157,7 +178,8 @@ def _clipq_session(pytestconfig: pytest.Config) -> Gate:
 
     matrix = pytestconfig.stash[_KEY]
     worker = getattr(pytestconfig, "workerinput", {}).get("workerid", "gw0")
-    return Gate(matrix.settings, Evaluator(matrix.settings, worker=int(worker.removeprefix("gw"))))
+    evaluator = Evaluator(matrix.settings, worker=int(worker.removeprefix("gw")))
+    return Gate(matrix.settings, evaluator, cases=len(matrix.cases))
 
 
 @pytest.fixture

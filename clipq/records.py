@@ -51,7 +51,12 @@ def number(value: float | None) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """One case's outcome. Numbers are in the metric's unit; `loss` > 0 means worse than FP32."""
+    """One case's outcome. Numbers are in the metric's unit; `loss` > 0 means worse than FP32.
+
+    `low` and `high` bound the loss; `p_value` is the chance of such a loss were the true one at the
+    margin, `adjusted_p` the same corrected for all cases of the run; `samples_needed` would decide
+    an inconclusive case. They are None where nothing was resampled.
+    """
 
     model: str
     quantizer: str
@@ -67,6 +72,12 @@ class CaseResult:
     observed: float | None = None
     loss: float | None = None
     margin: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    adjusted_p: float | None = None
+    standard_error: float | None = None
+    samples_needed: int | None = None
     next_command: str = ""
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
@@ -109,6 +120,7 @@ class RunRecord:
     versions: Mapping[str, str] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    statistics: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -152,6 +164,7 @@ class RunRecord:
             "counts": self.counts,
             "warnings": list(self.warnings),
             "versions": dict(self.versions),
+            "statistics": dict(self.statistics),
             "evidence": self.evidence(),
             "cases": cases,
             "timings": dict(self.timings),
@@ -176,6 +189,7 @@ class RunRecord:
             versions=plain["versions"],
             timings=plain["timings"],
             warnings=tuple(plain["warnings"]),
+            statistics=plain.get("statistics", {}),
         )
 
 

@@ -6,6 +6,7 @@ the file, the key, the value and what is allowed. Paths are relative to the sett
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,17 +16,20 @@ from typing import Any, TypeVar
 from clipq.errors import SettingsError, did_you_mean
 
 __all__ = [
+    "CORRECTIONS",
     "POLICIES",
     "ROLES",
     "ModelSettings",
     "ProbeSettings",
     "Settings",
+    "StatisticsSettings",
     "find_settings",
     "load_settings",
 ]
 
 ROLES = ("calibration", "in-distribution", "ood")
 POLICIES = ("ci", "release")
+CORRECTIONS = ("holm", "benjamini-hochberg", "none")
 _NAME = "letters, digits, '.', '_' and '-'"
 
 
@@ -47,6 +51,35 @@ class ProbeSettings:
     source: str
     split: str = "test"
     group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StatisticsSettings:
+    """The `[statistics]` table: how sure a verdict must be.
+
+    Args:
+        alpha: two-sided error rate; a pass or a failure is wrong with probability alpha / 2 each.
+        power: probability with which `clipq power` promises a decision.
+        correction: how false alarms are controlled over the cases of a run.
+        replicates: bootstrap replicates per case.
+        seed: of every resample; recorded with the run.
+        noise_factor: a margin is never below this many times FP32's own noise.
+        disagreement: share of samples whose correctness a quantizer is assumed to change, where
+            planning has nothing measured.
+    """
+
+    alpha: float = 0.05
+    power: float = 0.95
+    correction: str = "holm"
+    replicates: int = 500
+    seed: int = 20250921
+    noise_factor: float = 3.0
+    disagreement: float = 0.01
+
+    @property
+    def tail(self) -> float:
+        """One-sided error rate."""
+        return self.alpha / 2
 
 
 _Named = TypeVar("_Named", ModelSettings, ProbeSettings)
@@ -71,6 +104,7 @@ class Settings:
     device: str = "cpu"
     threads: int = 1
     batch_size: int = 256
+    statistics: StatisticsSettings = StatisticsSettings()
 
     @property
     def root(self) -> Path:
@@ -152,7 +186,7 @@ class _Reader:
         return SettingsError(f"{self.path}, {where}: {problem}", hint=hint)
 
     def settings(self) -> Settings:
-        self.only(self.document, "top level", ("clipq", "models", "probes", "matrix"))
+        self.only(self.document, "top level", ("clipq", "models", "probes", "matrix", "statistics"))
         general = self.table("clipq", required=False)
         matrix = self.table("matrix", required=True)
         self.only(matrix, "[matrix]", ("quantizers", "metrics", "exclude"))
@@ -162,7 +196,7 @@ class _Reader:
         chosen: dict[str, Any] = {
             key: Path(self.text(general, "[clipq]", key)) for key in paths if key in general
         }
-        chosen |= {key: self.positive(general, key) for key in numbers if key in general}
+        chosen |= {key: self.whole(general, "[clipq]", key) for key in numbers if key in general}
         if "plugins" in general:
             chosen["plugins"] = self.texts(general, "[clipq]", "plugins")
         if "device" in general:
@@ -177,12 +211,33 @@ class _Reader:
             models=self.models(),
             probes=self.probes(),
             quantizers=self.texts(matrix, "[matrix]", "quantizers"),
+            statistics=self.statistics(),
             **chosen,
         )
         if not settings.quantizers:
             raise self.fail("[matrix]", "quantizers is empty", "name at least one, e.g. 'rtn:w8a8'")
         under_root = {key: settings.root / getattr(settings, key) for key in paths}
         return replace(settings, **under_root)
+
+    def statistics(self) -> StatisticsSettings:
+        table, where = self.table("statistics", required=False), "[statistics]"
+        self.only(table, where, tuple(StatisticsSettings.__dataclass_fields__))
+        chosen: dict[str, Any] = {}
+        for key, low, high in (
+            ("alpha", 0.0, 0.5),
+            ("power", 0.5, 1.0),
+            ("disagreement", 0.0, 1.0),
+            ("noise_factor", 0.0, math.inf),
+        ):
+            if key in table:
+                chosen[key] = self.between(table, where, key, low, high)
+        if "correction" in table:
+            chosen["correction"] = self.one_of(table, where, "correction", CORRECTIONS)
+        if "seed" in table:
+            chosen["seed"] = self.whole(table, where, "seed", least=0)
+        if "replicates" in table:
+            chosen["replicates"] = self.whole(table, where, "replicates", least=100)
+        return StatisticsSettings(**chosen)
 
     def models(self) -> tuple[ModelSettings, ...]:
         found = []
@@ -258,11 +313,22 @@ class _Reader:
             raise self.fail(where, f"{key} = {value!r}", f"{key} must be a list of texts")
         return tuple(value)
 
-    def positive(self, table: Mapping[str, Any], key: str) -> int:
+    def whole(self, table: Mapping[str, Any], where: str, key: str, *, least: int = 1) -> int:
         value = table[key]
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.fail("[clipq]", f"{key} = {value!r}", f"{key} must be a whole number >= 1")
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise self.fail(where, f"{key} = {value!r}", f"{key} must be a whole number >= {least}")
         return value
+
+    def between(
+        self, table: Mapping[str, Any], where: str, key: str, low: float, high: float
+    ) -> float:
+        value = table[key]
+        known = isinstance(value, int | float) and not isinstance(value, bool)
+        if not known or not low < value < high:
+            raise self.fail(
+                where, f"{key} = {value!r}", f"{key} must be a number above {low} and below {high}"
+            )
+        return float(value)
 
     def one_of(self, table: Mapping[str, Any], where: str, key: str, allowed: Sequence[str]) -> str:
         value = self.text(table, where, key)

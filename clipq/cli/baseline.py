@@ -12,6 +12,7 @@ from clipq.errors import BaselineError
 from clipq.evaluation.plan import load_plugins
 from clipq.gate.baseline import Baseline, json_path, load_baseline, save_baseline
 from clipq.settings import Settings
+from clipq.stats import Interval
 
 __all__ = ["run"]
 
@@ -45,7 +46,15 @@ def _create(settings: Settings, model: str, options: argparse.Namespace) -> int:
 
 
 def _update(settings: Settings, model: str, options: argparse.Namespace) -> int:
-    from clipq.gate.approve import approve_update, changes, flips, measure
+    from clipq.gate.approve import (
+        approve_update,
+        changes,
+        drifted,
+        flips,
+        measure,
+        paired_differences,
+    )
+    from clipq.gate.margins import load_margins
 
     old = _stored(settings, model)
     new = measure(_evaluator(settings), model)
@@ -59,12 +68,23 @@ def _update(settings: Settings, model: str, options: argparse.Namespace) -> int:
     if not changed and same:
         print(f"{model}: nothing changed, nothing written")
         return 0
+    intervals = paired_differences(old, new, changed, settings)
     rows = [
-        (c.key, _text(c.old), _text(c.new), _text(c.loss), _drift(c.first, c.new), c.unit)
+        (
+            c.key,
+            _text(c.old),
+            _text(c.new),
+            _text(c.loss),
+            _bounds(intervals.get(c.key)),
+            _drift(c.first, c.new),
+            c.unit,
+        )
         for c in changed
     ]
+    level = f"{1 - settings.statistics.alpha:.0%} interval"
     print(f"{model}: {len(changed)} of {len(new.values)} values change (loss > 0 = worse)")
-    print(tabulate(rows, ("metric", "old", "new", "loss", "since first approval", "unit")))
+    headers = ("metric", "old", "new", "loss", level, "since first approval", "unit")
+    print(tabulate(rows, headers))
     probe = settings.in_distribution.name
     count = flips(old, new, probe)
     samples = len(new.predictions[probe])
@@ -73,6 +93,14 @@ def _update(settings: Settings, model: str, options: argparse.Namespace) -> int:
         if count is None
         else f"{count} of {samples} in-distribution predictions differ, paired by sample id"
     )
+    far = drifted(approved, load_margins(settings.margins), settings)
+    if far and not options.accept_drift:
+        listed = ", ".join(f"{key} by {loss:.3g} (margin {m:g})" for key, (loss, m) in far.items())
+        raise BaselineError(
+            f"{model}: since the first approval FP32 became worse by more than a margin: {listed}",
+            hint="small steps add up: find out why, or repeat with --accept-drift; "
+            "nothing was written",
+        )
     save_baseline(settings.baselines, approved)
     print(f"written to {json_path(settings.baselines, model)}; review and commit it")
     return 0
@@ -91,7 +119,14 @@ def _verify(settings: Settings, model: str, options: argparse.Namespace) -> int:
 
 def _show(baseline: Baseline) -> str:
     rows = [
-        (key, _text(value.value), value.unit, _drift(value.first, value.value), value.version)
+        (
+            key,
+            _text(value.value),
+            value.unit,
+            f"{value.noise:.1g}",
+            _drift(value.first, value.value),
+            value.version,
+        )
         for key, value in sorted(baseline.values.items())
     ]
     history = "\n".join(
@@ -99,10 +134,11 @@ def _show(baseline: Baseline) -> str:
         for entry in baseline.history
     )
     environment = ", ".join(f"{name} {value}" for name, value in baseline.environment.items())
-    headers = ("metric", "FP32", "unit", "since first approval", "version")
+    headers = ("metric", "FP32", "unit", "noise", "since first approval", "version")
     return (
-        f"{baseline.model}  {baseline.source}\n{environment}\n\n{tabulate(rows, headers)}\n\n"
-        f"history:\n{history}\n"
+        f"{baseline.model}  {baseline.source}\n{environment}\n"
+        f"noise of FP32 over: {', '.join(baseline.noise_from) or 'not measured'}\n\n"
+        f"{tabulate(rows, headers)}\n\nhistory:\n{history}\n"
     )
 
 
@@ -132,6 +168,10 @@ def _progress(what: str, done: int, total: int) -> None:
 
 def _drift(first: float | None, now: float | None) -> str:
     return "-" if first is None or now is None else f"{now - first:+.4g}"
+
+
+def _bounds(interval: Interval | None) -> str:
+    return "-" if interval is None else f"[{interval.low:+.3g}, {interval.high:+.3g}]"
 
 
 def _text(value: float | None) -> str:

@@ -23,6 +23,7 @@ _EPILOG = """\
 a first session:
   clipq list cases                      what the matrix holds
   clipq baseline create                 measure FP32 and store it for review
+  clipq power                           what the margins ask of the probes' sizes
   clipq gate                            run every case, print the report, exit 1 if one blocks
   clipq gate --clipq-quantizer 'rtn:w4*' -n0     a part of it, in one process
 
@@ -81,7 +82,33 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("models", nargs="*", metavar="MODEL", help="default: all of them")
         if name == "update":
             action.add_argument("--reason", required=True, help="why the baseline changes")
+            action.add_argument(
+                "--accept-drift",
+                action="store_true",
+                help="approve even where FP32 became worse than first approved by over a margin",
+            )
     baseline.set_defaults(run=_baseline)
+
+    power = commands.add_parser(
+        "power",
+        help="which margins these probes can decide, and how many samples would",
+        description="For each probe, metric and margin: the standard error of the paired loss, the "
+        "smallest loss that is decided (minimum detectable effect) and the number of samples that "
+        "decides the margin. Planned from the stored baselines and an assumed share of samples "
+        "that a quantizer changes; with --record, from what a run measured.",
+    )
+    power.add_argument(
+        "--disagreement",
+        type=float,
+        metavar="SHARE",
+        help="assumed share of samples whose correctness changes; default: [statistics]",
+    )
+    power.add_argument(
+        "--record", type=Path, metavar="REPORT.json", help="use a run's measured standard errors"
+    )
+    power.add_argument("--model", metavar="GLOB", default="*", help="only these models")
+    power.add_argument("--all", action="store_true", help="also the margins that can be decided")
+    power.set_defaults(run=_power)
 
     listing = commands.add_parser("list", help="what is known: models, quantizers, probes ...")
     listing.add_argument("kind", choices=("models", "quantizers", "probes", "metrics", "cases"))
@@ -124,6 +151,12 @@ def _gate(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def _baseline(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from clipq.cli.baseline import run
+
+    return run(_settings(options), options)
+
+
+def _power(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from clipq.cli.power import run
 
     return run(_settings(options), options)
 

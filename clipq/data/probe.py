@@ -114,23 +114,27 @@ def fingerprint(
     return digest([ids, hashes, labels.tolist(), groups])
 
 
-def check_disjoint(calibration: Probe, *evaluation: Probe) -> None:
-    """Refuse calibrating (or fitting a temperature) on images that are evaluated on.
+def check_disjoint(probe: Probe, *others: Probe) -> None:
+    """Refuse probes that share an image: by hash, whatever the images are called.
+
+    A calibration split fits activation ranges and the temperature: evaluated images in it flatter
+    every verdict. An image that is both in and out of distribution makes detection meaningless.
 
     Raises:
-        ProbeError: an image, by hash, is in the calibration split and in an evaluation probe.
+        ProbeError: an image of `probe` is in one of the others.
     """
-    own = dict(zip(calibration.sample_hashes, calibration.ids, strict=True))
-    for probe in evaluation:
+    own = dict(zip(probe.sample_hashes, probe.ids, strict=True))
+    for other in others:
         shared = [
-            (own[image], other)
-            for image, other in zip(probe.sample_hashes, probe.ids, strict=True)
+            (own[image], name)
+            for image, name in zip(other.sample_hashes, other.ids, strict=True)
             if image in own
         ]
         if shared:
             first, second = shared[0]
             raise ProbeError(
-                f"calibration probe {calibration.name!r} shares {len(shared)} images with "
-                f"{probe.name!r}, for example {first!r} = {second!r}",
-                hint="calibrate on images that no probe evaluates, or every verdict is flattered",
+                f"{probe.role} probe {probe.name!r} shares {len(shared)} images with "
+                f"{other.role} probe {other.name!r}, for example {first!r} = {second!r}",
+                hint="calibrate, fit the temperature and evaluate on disjoint images, and keep "
+                "in- and out-of-distribution images apart",
             )

@@ -16,12 +16,24 @@ from clipq.errors import SettingsError
 from clipq.models import Preprocess
 from clipq.provenance import package_versions
 
-__all__ = ["encode_images", "environment", "image_batches", "pin_threads", "resolve_device"]
+__all__ = [
+    "encode_images",
+    "environment",
+    "gpu_present",
+    "image_batches",
+    "pin_threads",
+    "resolve_device",
+]
 
 
 def pin_threads(threads: int) -> None:
     """Use `threads` per process; the default of 1 makes results independent of `-n`."""
     torch.set_num_threads(threads)
+
+
+def gpu_present() -> bool:
+    """Return whether torch sees a CUDA device."""
+    return torch.cuda.is_available()
 
 
 def resolve_device(wanted: str, *, worker: int = 0) -> str:

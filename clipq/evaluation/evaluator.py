@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["Evaluated", "Evaluator"]
 
 _OUT_OF_DISTRIBUTION = "ood"
+HEAD_VERSION = 2
+"""Bumped when what a cached head holds changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +105,16 @@ class Evaluator:
         }
         calibration = opened.pop(self.settings.calibration.name)
         check_disjoint(calibration, *opened.values())
+        known = opened[self.settings.in_distribution.name]
+        check_disjoint(known, *(probe for probe in opened.values() if probe.role == "ood"))
         return opened | {calibration.name: calibration}
 
     def model(self, name: str) -> LoadedModel:
         """Return the FP32 model, loaded once per process."""
         if name not in self._models:
-            from clipq.evaluation.encode import pin_threads
             from clipq.models import load_model
 
-            pin_threads(self.settings.threads)
+            self.pin()
             declared = self.settings.model(name)
             source = ModelSource.parse(declared.source, base_dir=self.settings.root)
             self._models[name] = load_model(
@@ -128,14 +131,20 @@ class Evaluator:
     @cached_property
     def environment(self) -> dict[str, str | int]:
         """What can move a number on this machine; part of every cache key."""
-        from clipq.evaluation.encode import environment, pin_threads
+        from clipq.evaluation.encode import environment
 
-        pin_threads(self.settings.threads)
+        self.pin()
         return environment(
             device=self.device,
             threads=self.settings.threads,
             batch_size=self.settings.batch_size,
         )
+
+    def pin(self) -> None:
+        """Use this evaluator's number of threads, after another one may have used its own."""
+        from clipq.evaluation.encode import pin_threads
+
+        pin_threads(self.settings.threads)
 
     # -- results ----------------------------------------------------------------------------
 
@@ -299,19 +308,24 @@ class Evaluator:
                 "model": self._model_identity(model),
                 "prompts": self.identity(model, self.settings.in_distribution.name)["prompts"],
                 "encoder": self._encoder_key(model, quantizer),
+                "head": HEAD_VERSION,
             }
         )
 
         def create() -> Table:
+            from clipq.models import logit_map
+
             loaded = self.model(model)
             encoder = self._quantized_model(model, quantizer)
             with _blame(quantizer, "encoding the class prompts"):
                 embeddings = self._class_embeddings(loaded, encoder)
-            return {"embeddings": embeddings}, {"coverage": self._coverage(model, quantizer)}
+                # A quantizer may tune the scale: the logits are then its own.
+                own = logit_map(encoder) if hasattr(encoder, "logit_scale") else _logit_map(loaded)
+            columns = {"embeddings": embeddings, "logit_map": np.array(own)}
+            return columns, {"coverage": self._coverage(model, quantizer)}
 
         columns, metadata = self.cache.table("head", key, create)
-        head = Head(columns["embeddings"], *_logit_map(self.model(model)))
-        return head, metadata["coverage"]
+        return Head(columns["embeddings"], *columns["logit_map"].tolist()), metadata["coverage"]
 
     def _class_embeddings(self, loaded: LoadedModel, encoder: torch.nn.Module) -> np.ndarray:
         from clipq.models import class_embeddings

@@ -13,11 +13,12 @@ import numpy as np
 from clipq.errors import QuantizerError
 from clipq.metrics import Predictions, scores
 from clipq.metrics import features as feature_metrics
+from clipq.metrics.churn import churn_columns
 from clipq.metrics.classify import classification_columns
 
 __all__ = ["COLUMNS_VERSION", "Head", "SampleInfo", "build_predictions", "cosine_logits"]
 
-COLUMNS_VERSION = 1
+COLUMNS_VERSION = 2
 """Bumped when the meaning of any stored column changes."""
 
 
@@ -89,6 +90,8 @@ def build_predictions(
     }
     if temperature is not None:
         columns |= classification_columns(logits, samples.labels, temperature=temperature)
+        _, reference_logits = cosine_logits(reference_features, reference_head)
+        columns |= churn_columns(logits, reference_logits, samples.labels)
         scalars["temperature"] = temperature
     return Predictions(columns=columns, scalars=scalars)
 

@@ -8,17 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from clipq.errors import BaselineError
 from clipq.evaluation.evaluator import Evaluator
-from clipq.evaluation.plan import FP32, Case, plan
+from clipq.evaluation.plan import FP32, plan
+from clipq.evaluation.resampling import Resampler, Sample
 from clipq.gate.baseline import Baseline, BaselineValue
+from clipq.gate.interval import IntervalJudge
+from clipq.gate.margins import Margins
 from clipq.gate.sentinel import SAMPLES, drift
+from clipq.gate.verdict import Evidence
 from clipq.metrics import metrics
+from clipq.settings import Settings
+from clipq.stats import Interval
 
-__all__ = ["Change", "approve_first", "approve_update", "changes", "measure", "problems"]
+__all__ = [
+    "Change",
+    "approve_first",
+    "approve_update",
+    "changes",
+    "drifted",
+    "flips",
+    "measure",
+    "paired_differences",
+    "problems",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,37 +51,75 @@ class Change:
 
 
 def measure(evaluator: Evaluator, model: str) -> Baseline:
-    """Evaluate FP32 on every probe and metric that the matrix plans for a model."""
+    """Evaluate FP32 on every probe and metric that the matrix plans for a model.
+
+    FP32 is encoded again with another batch size and thread count, and on a GPU where there is one:
+    the largest difference of each metric is its noise floor.
+    """
     settings = evaluator.settings
-    measured = {Case(model, FP32, case.probe, case.metric) for case in plan(settings)}
-    values: dict[str, BaselineValue] = {}
-    known = evaluator.evaluate(model, FP32, settings.in_distribution.name)
+    values = _values(evaluator, model)
+    noise = dict.fromkeys(values, 0.0)
+    variants = _variants(settings)
+    for variant in variants.values():
+        for key, value in _values(Evaluator(replace(settings, **variant)), model).items():
+            noise[key] = max(noise[key], abs(value - values[key]))
+    evaluator.pin()
+    stored = {}
+    for key, value in values.items():
+        metric = metrics.get(key.partition(".")[2])
+        finite = value if np.isfinite(value) else None
+        if finite is None and metric.reference == "baseline":
+            raise BaselineError(
+                f"FP32 {model}: {key} is {value}",
+                hint="a baseline must be finite: check the model and the probe",
+            )
+        known_noise = noise[key] if np.isfinite(noise[key]) else 0.0
+        stored[key] = BaselineValue(finite, metric.unit, metric.version, finite, known_noise)
     found = {
         probe.name: evaluator.evaluate(model, FP32, probe.name)
         for probe in settings.probes
         if probe.role != "calibration"
     }
-    for case in sorted(measured):
-        metric = metrics.get(case.metric)
-        value = metric.compute(found[case.probe].predictions, known.predictions)
-        finite = float(value) if np.isfinite(value) else None
-        if finite is None and metric.reference == "baseline":
-            raise BaselineError(
-                f"FP32 {model}: {case.probe}.{case.metric} is {value}",
-                hint="a baseline must be finite: check the model and the probe",
-            )
-        key = f"{case.probe}.{case.metric}"
-        values[key] = BaselineValue(finite, metric.unit, metric.version, finite)
+    known = found[settings.in_distribution.name]
     return Baseline(
         model=model,
         source=settings.model(model).source,
         environment=evaluator.environment,
         identity={k: v for k, v in known.identity.items() if k != "probe"},
         probes={name: result.identity["probe"] for name, result in found.items()},
-        values=values,
+        values=stored,
         history=(),
         predictions={name: result.predictions for name, result in found.items()},
+        noise_from=tuple(variants),
     )
+
+
+def _values(evaluator: Evaluator, model: str) -> dict[str, float]:
+    """Return FP32's value of every planned ``probe.metric`` of a model."""
+    settings = evaluator.settings
+    known = evaluator.evaluate(model, FP32, settings.in_distribution.name).predictions
+    planned = sorted({(c.probe, c.metric) for c in plan(settings) if c.model == model})
+    return {
+        f"{probe}.{name}": metrics.get(name).compute(
+            evaluator.evaluate(model, FP32, probe).predictions, known
+        )
+        for probe, name in planned
+    }
+
+
+def _variants(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return the variations that FP32's noise is measured over, by description."""
+    from clipq.evaluation.encode import gpu_present
+
+    batch = 64 if settings.batch_size != 64 else 32
+    threads = 2 if settings.threads == 1 else 1
+    found: dict[str, dict[str, Any]] = {
+        f"batch_size {batch}": {"batch_size": batch},
+        f"threads {threads}": {"threads": threads},
+    }
+    if settings.device == "cpu" and gpu_present():
+        found["device cuda"] = {"device": "cuda"}
+    return found
 
 
 def approve_first(new: Baseline, *, date: str) -> Baseline:
@@ -109,6 +164,59 @@ def changes(old: Baseline, new: Baseline) -> tuple[Change, ...]:
     return tuple(sorted(found, key=lambda change: (-(change.loss or 0.0), change.key)))
 
 
+def paired_differences(
+    old: Baseline, new: Baseline, changed: Sequence[Change], settings: Settings
+) -> dict[str, Interval]:
+    """Return confidence intervals of the loss new - old, for what both were resampled on.
+
+    Empty where the samples themselves differ: there is then nothing to pair.
+    """
+    reference = settings.in_distribution.name
+    statistics = settings.statistics
+    judge = IntervalJudge(statistics, Resampler(statistics, threads=settings.threads))
+    found = {}
+    for change in changed:
+        probe, _, name = change.key.partition(".")
+        statistic = metrics.get(name).statistic
+        if change.loss is None or (statistic is not None and statistic.kind == "point"):
+            continue
+        if flips(old, new, probe) is None or flips(old, new, reference) is None:
+            continue
+        evidence = Evidence(
+            metric=metrics.get(name),
+            baseline=change.old,
+            observed=change.new or 0.0,
+            margin=0.0,
+            baseline_sample=Sample(old.predictions[probe], old.predictions[reference]),
+            observed_sample=Sample(new.predictions[probe], new.predictions[reference]),
+        )
+        found[change.key] = judge.estimate(evidence, change.loss, margin=0.0).interval
+    return found
+
+
+def drifted(
+    approved: Baseline, margins: Margins, settings: Settings
+) -> dict[str, tuple[float, float]]:
+    """Return what has become worse since its first approval by more than its smallest margin.
+
+    Each step of a ratchet is small; this is their sum. Maps ``probe.metric`` to (loss, margin).
+    """
+    smallest: dict[str, float] = {}
+    for case in plan(settings):
+        if case.model == approved.model and metrics.get(case.metric).reference == "baseline":
+            key = f"{case.probe}.{case.metric}"
+            smallest[key] = min(smallest.get(key, np.inf), margins.margin(case))
+    found = {}
+    for key, margin in smallest.items():
+        value = approved.values.get(key)
+        if value is None or value.value is None or value.first is None:
+            continue
+        loss = metrics.get(key.partition(".")[2]).loss(value.first, value.value)
+        if loss > margin:
+            found[key] = (loss, margin)
+    return found
+
+
 def flips(old: Baseline, new: Baseline, probe: str) -> int | None:
     """Return how many samples changed their predicted class; None where samples differ."""
     if probe not in old.predictions or probe not in new.predictions:
@@ -116,6 +224,8 @@ def flips(old: Baseline, new: Baseline, probe: str) -> int | None:
     before, after = old.predictions[probe], new.predictions[probe]
     if not np.array_equal(before.column("id"), after.column("id")):
         return None
+    if "prediction" not in before.columns:
+        return 0
     return int((before.column("prediction") != after.column("prediction")).sum())
 
 

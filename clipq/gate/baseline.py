@@ -21,17 +21,23 @@ from clipq.metrics import Predictions
 
 __all__ = ["SCHEMA", "Baseline", "BaselineValue", "load_baseline", "save_baseline"]
 
-SCHEMA = "clipq-baseline/1"
+SCHEMA = "clipq-baseline/2"
+_READABLE = (SCHEMA, "clipq-baseline/1")  # 1 has no noise: it can be read, to be updated
 
 
 @dataclass(frozen=True, slots=True)
 class BaselineValue:
-    """One metric's stored value; `first` is what was approved first (for cumulative drift)."""
+    """One metric's stored value.
+
+    `first` is what was approved first (for cumulative drift); `noise` is the largest difference
+    from `value` that FP32 shows under other batch sizes, thread counts and devices.
+    """
 
     value: float | None
     unit: str
     version: int
     first: float | None
+    noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,8 @@ class Baseline:
     `identity` is what must be equal for a result to be compared: whatever all probes share, and
     per probe its fingerprint; `identity_of` joins both. `values` are keyed
     ``probe.metric``. `predictions` are per probe. `history` lists every approved change.
-    `digest` is the stored columns' hash, "" before they are saved.
+    `noise_from` names the variations that `noise` was measured over. `digest` is the stored
+    columns' hash, "" before they are saved.
     """
 
     model: str
@@ -52,6 +59,7 @@ class Baseline:
     values: Mapping[str, BaselineValue]
     history: tuple[Mapping[str, Any], ...]
     predictions: Mapping[str, Predictions]
+    noise_from: tuple[str, ...] = ()
     digest: str = ""
 
     def identity_of(self, probe: str) -> dict[str, str]:
@@ -118,6 +126,7 @@ def load_baseline(folder: Path, model: str) -> Baseline | None:
             values=_values(document),
             history=tuple(document["history"]),
             predictions=_split(columns, document["scalars"]),
+            noise_from=tuple(document.get("noise_from", ())),
             digest=digest,
         )
     except (KeyError, TypeError) as error:
@@ -138,6 +147,7 @@ def save_baseline(folder: Path, baseline: Baseline) -> None:
         "source": baseline.source,
         "columns_sha256": digest,
         "environment": dict(baseline.environment),
+        "noise_from": list(baseline.noise_from),
         "identity": dict(baseline.identity),
         "probes": dict(baseline.probes),
         "scalars": {
@@ -162,6 +172,7 @@ def _line(value: BaselineValue) -> dict[str, Any]:
         "unit": value.unit,
         "version": value.version,
         "first": _finite(value.first),
+        "noise": _finite(value.noise),
     }
 
 
@@ -177,7 +188,7 @@ def _read_document(folder: Path, model: str) -> dict[str, Any] | None:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _malformed(folder, model, error) from error
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+    if not isinstance(document, dict) or document.get("schema") not in _READABLE:
         found = document.get("schema") if isinstance(document, dict) else type(document).__name__
         raise BaselineError(
             f"{path} is of schema {found!r}", hint=f"this clipq reads {SCHEMA}; {_restore(model)}"

@@ -8,10 +8,12 @@ from typing import Any
 from clipq.errors import ClipqError
 from clipq.evaluation.evaluator import Evaluated, Evaluator
 from clipq.evaluation.plan import FP32, Case
+from clipq.evaluation.resampling import Resampler, Sample
 from clipq.gate.baseline import Baseline, load_baseline, load_values
+from clipq.gate.interval import IntervalJudge
 from clipq.gate.margins import Margins, load_margins
 from clipq.gate.sentinel import SAMPLES, drift
-from clipq.gate.verdict import Evidence, Judge, Judgement, PointJudge
+from clipq.gate.verdict import Evidence, Judge, Judgement
 from clipq.metrics import metrics
 from clipq.records import CaseResult, Verdict, number
 from clipq.settings import Settings
@@ -41,15 +43,23 @@ class Gate:
     Args:
         settings: what is evaluated, against which baselines and margins.
         evaluator: where predictions come from.
-        judge: how a value becomes a verdict.
+        cases: number of cases in the run, for the correction of false alarms.
+        judge: how a value becomes a verdict; by default, paired intervals.
     """
 
     def __init__(
-        self, settings: Settings, evaluator: Evaluator, *, judge: Judge | None = None
+        self,
+        settings: Settings,
+        evaluator: Evaluator,
+        *,
+        cases: int = 1,
+        judge: Judge | None = None,
     ) -> None:
         self.settings = settings
         self.evaluator = evaluator
-        self._judge = judge or PointJudge()
+        statistics = settings.statistics
+        resampler = Resampler(statistics, threads=settings.threads)
+        self._judge = judge or IntervalJudge(statistics, resampler, cases=cases)
         self._baselines: dict[str, Baseline | None] = {}
         self._drifts: dict[str, str] = {}
 
@@ -82,20 +92,21 @@ class Gate:
         blocked = self._incomparable(case, baseline, found, stored.version)
         if blocked is not None:
             return self._result(case, blocked, baseline=stored.value, found=found)
-        known = self.evaluator.evaluate(
-            case.model, case.quantizer, self.settings.in_distribution.name
-        )
+        reference = self.settings.in_distribution.name
+        known = self.evaluator.evaluate(case.model, case.quantizer, reference)
         observed = metric.compute(found.predictions, known.predictions)
-        margin = self.margins.margin(case)
         absolute = metric.reference == "absolute"
         judgement = self._judge(
             Evidence(
                 metric=metric,
                 baseline=None if absolute else stored.value,
                 observed=observed,
-                margin=margin,
-                baseline_predictions=baseline.predictions[case.probe],
-                observed_predictions=found.predictions,
+                margin=self.margins.margin(case),
+                baseline_sample=Sample(
+                    baseline.predictions[case.probe], baseline.predictions[reference]
+                ),
+                observed_sample=Sample(found.predictions, known.predictions),
+                noise=stored.noise,
             )
         )
         return self._result(
@@ -103,7 +114,6 @@ class Gate:
             judgement,
             baseline=None if absolute else stored.value,
             observed=observed,
-            margin=margin,
             found=found,
         )
 
@@ -114,7 +124,7 @@ class Gate:
         expected = self.margins.expected_failure(case)
         if expected is None:
             return result
-        if result.verdict is Verdict.FAIL:
+        if result.verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
             return replace(result, verdict=Verdict.WAIVED, reason=f"expected: {expected.reason}")
         if result.verdict in (Verdict.PASS, Verdict.IMPROVED):
             return replace(
@@ -177,7 +187,6 @@ class Gate:
         *,
         baseline: float | None = None,
         observed: float | None = None,
-        margin: float | None = None,
         found: Evaluated | None = None,
     ) -> CaseResult:
         metric = metrics.get(case.metric) if case.metric in metrics else None
@@ -199,7 +208,12 @@ class Gate:
             baseline=number(baseline),
             observed=number(observed),
             loss=number(judgement.loss),
-            margin=number(margin),
+            margin=number(judgement.margin),
+            low=number(judgement.low),
+            high=number(judgement.high),
+            p_value=number(judgement.p_value),
+            standard_error=number(judgement.standard_error),
+            samples_needed=judgement.samples_needed,
             next_command=_next_command(case, judgement.verdict),
             evidence=evidence,
         )
@@ -213,6 +227,8 @@ def _next_command(case: Case, verdict: Verdict) -> str:
         return f"clipq baseline update {case.model} --reason '...'"
     if verdict is Verdict.DRIFTED:
         return f"clipq baseline verify {case.model}"
+    if verdict is Verdict.INCONCLUSIVE:
+        return "clipq power --record report.json"
     if verdict in (Verdict.FAIL, Verdict.NON_FINITE, Verdict.ERROR):
         return f"clipq gate --clipq-model {case.model} --clipq-quantizer '{case.quantizer}' -n0"
     return ""

@@ -3,7 +3,7 @@
 Importing this package imports neither torch nor any metric library: `Metric.compute` does.
 """
 
-from clipq.metrics.declare import Metric, metrics
+from clipq.metrics.declare import Metric, Statistic, metrics
 from clipq.metrics.predictions import Predictions
 
-__all__ = ["Metric", "Predictions", "metrics"]
+__all__ = ["Metric", "Predictions", "Statistic", "metrics"]

@@ -6,16 +6,69 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Literal
+from typing import Literal, TypeVar
 
-from clipq.errors import ClipqError
+import numpy as np
+
+from clipq.errors import ClipqError, did_you_mean
 from clipq.metrics.predictions import Predictions
 from clipq.registry import Registry
 
-__all__ = ["Direction", "Metric", "metrics"]
+__all__ = ["STATISTICS", "Direction", "Metric", "Statistic", "metrics"]
 
 Direction = Literal["lower", "higher", "zero"]
 """Which values are better: lower, higher, or nearer to zero."""
+
+_Value = TypeVar("_Value", float, np.ndarray)
+
+
+STATISTICS = {
+    "mean": ("value",),
+    "mean-gap": ("confidence", "correct"),
+    "share": ("value",),
+    "ece": ("confidence", "correct"),
+    "ace": ("confidence", "correct"),
+    "mce": ("confidence", "correct"),
+    "auroc": ("score",),
+    "aupr": ("score",),
+    "fpr95": ("score",),
+    "point": (),
+}
+"""Kinds of statistic and the columns that each needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """How a metric follows from columns, so that thousands of resamples of it cost little.
+
+    Args:
+        kind: ``mean`` of a column; ``mean-gap``, the mean of one minus that of another; ``share``
+            of samples whose column is below `below`; ``ece``, ``ace``, ``mce`` of (confidence,
+            correct); ``auroc``, ``aupr``, ``fpr95`` of a score; ``point`` where the table holds
+            one number for the whole probe, so that nothing can be resampled.
+        columns: the prediction columns it reads, as many as `STATISTICS` says.
+        below: the threshold of a ``share``.
+    """
+
+    kind: str
+    columns: tuple[str, ...] = ()
+    below: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in STATISTICS:
+            raise ClipqError(
+                f"unknown kind of statistic {self.kind!r}", hint=did_you_mean(self.kind, STATISTICS)
+            )
+        if len(self.columns) != len(STATISTICS[self.kind]):
+            raise ClipqError(
+                f"a statistic of kind {self.kind!r} with columns {self.columns}",
+                hint=f"give one column each for: {', '.join(STATISTICS[self.kind]) or 'none'}",
+            )
+        if (self.kind == "share") != (self.below is not None):
+            raise ClipqError(
+                f"a statistic of kind {self.kind!r} with below = {self.below}",
+                hint="`below` belongs to kind 'share', which needs it",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +89,8 @@ class Metric:
         score: the score column by which an OOD probe is told from the in-distribution probe.
         reference: ``baseline``, or ``absolute`` where FP32 has no finite value and the margin
             table gives the worst acceptable value instead.
+        statistic: how the value follows from columns. Without it the metric is resampled by
+            calling its function again and again, which is right but slow.
     """
 
     name: str
@@ -49,6 +104,7 @@ class Metric:
     version: int = 1
     score: str = ""
     reference: Literal["baseline", "absolute"] = "baseline"
+    statistic: Statistic | None = None
 
     def __post_init__(self) -> None:
         if self.direction not in ("lower", "higher", "zero"):
@@ -66,6 +122,12 @@ class Metric:
             raise ClipqError(
                 f"metric {self.name!r}: range {self.range}", hint="(smallest, largest), apart"
             )
+
+    @property
+    def resolution(self) -> float:
+        """What one sample of N can be worth, times N: the width of a finite range, else 0."""
+        width = self.range[1] - self.range[0]
+        return width if math.isfinite(width) else 0.0
 
     @property
     def needs_id(self) -> bool:
@@ -110,13 +172,17 @@ class Metric:
             ) from error
         return found
 
-    def loss(self, baseline: float, observed: float) -> float:
-        """Return how much worse `observed` is than `baseline`, in `unit`; positive = worse."""
-        if self.direction == "higher":
-            return baseline - observed
-        if self.direction == "lower":
-            return observed - baseline
-        return abs(observed) - abs(baseline)
+    def loss(self, baseline: _Value, observed: _Value) -> _Value:
+        """Return how much worse `observed` is than `baseline`, in `unit`; positive = worse.
+
+        Takes two numbers, or two arrays of replicates.
+        """
+        worse: _Value
+        if self.direction == "zero":
+            worse = abs(observed) - abs(baseline)
+        else:
+            worse = observed - baseline if self.direction == "lower" else baseline - observed
+        return worse
 
 
 metrics: Registry[Metric] = Registry("metric", group="clipq.metrics")
@@ -136,6 +202,7 @@ for _metric in (
         _CLASSIFIED,
         f"{_HERE}.accuracy:top1",
         note="a tie for the largest logit counts against the model",
+        statistic=Statistic("share", ("rank",), below=1),
     ),
     Metric(
         "top5",
@@ -146,6 +213,7 @@ for _metric in (
         _CLASSIFIED,
         f"{_HERE}.accuracy:top5",
         note="ties count against the model",
+        statistic=Statistic("share", ("rank",), below=5),
     ),
     Metric(
         "confidence-gap",
@@ -156,6 +224,7 @@ for _metric in (
         _CLASSIFIED,
         f"{_HERE}.calibration:confidence_gap",
         note="positive = over-confident",
+        statistic=Statistic("mean-gap", ("confidence", "correct")),
     ),
     Metric(
         "ece",
@@ -166,6 +235,7 @@ for _metric in (
         _CLASSIFIED,
         f"{_HERE}.calibration:ece",
         note=_BINS,
+        statistic=Statistic("ece", ("confidence", "correct")),
     ),
     Metric(
         "ace",
@@ -176,6 +246,7 @@ for _metric in (
         _CLASSIFIED,
         f"{_HERE}.calibration:ace",
         note=f"{_BINS}; unweighted mean over the bins that hold samples",
+        statistic=Statistic("ace", ("confidence", "correct")),
     ),
     Metric(
         "mce",
@@ -186,6 +257,7 @@ for _metric in (
         _CLASSIFIED,
         f"{_HERE}.calibration:mce",
         note=_BINS,
+        statistic=Statistic("mce", ("confidence", "correct")),
     ),
     Metric(
         "ts-ece",
@@ -196,6 +268,7 @@ for _metric in (
         _CLASSIFIED,
         f"{_HERE}.calibration:ts_ece",
         note=f"{_BINS}; temperature fitted on the calibration split",
+        statistic=Statistic("ece", ("ts_confidence", "correct")),
     ),
     Metric(
         "nll",
@@ -205,6 +278,7 @@ for _metric in (
         (0, math.inf),
         _CLASSIFIED,
         f"{_HERE}.calibration:nll",
+        statistic=Statistic("mean", ("nll",)),
     ),
     Metric(
         "brier",
@@ -215,6 +289,7 @@ for _metric in (
         _CLASSIFIED,
         f"{_HERE}.calibration:brier",
         note="sum over classes (0 to 2), not their mean",
+        statistic=Statistic("mean", ("brier",)),
     ),
     Metric(
         "sqnr",
@@ -226,6 +301,7 @@ for _metric in (
         f"{_HERE}.sanity:sqnr",
         note="against FP32 features; the worse of the quantized towers; the margin is a floor",
         reference="absolute",
+        statistic=Statistic("point"),
     ),
     Metric(
         "zero-fraction",
@@ -235,6 +311,7 @@ for _metric in (
         (0, 1),
         _CLASSIFIED,
         f"{_HERE}.sanity:zero_fraction",
+        statistic=Statistic("point"),
     ),
     Metric(
         "effective-rank",
@@ -245,6 +322,51 @@ for _metric in (
         _CLASSIFIED,
         f"{_HERE}.sanity:effective_rank",
         note="exp of the spectrum's entropy, centred features",
+        statistic=Statistic("point"),
+    ),
+    Metric(
+        "flip-rate",
+        "share of samples whose predicted class differs from FP32's",
+        "fraction",
+        "lower",
+        (0, 1),
+        _CLASSIFIED,
+        f"{_HERE}.churn:flip_rate",
+        note="0 for FP32 itself",
+        statistic=Statistic("share", ("agrees",), below=1),
+    ),
+    Metric(
+        "negative-flips",
+        "share of samples that FP32 gets right and the quantized model wrong",
+        "fraction",
+        "lower",
+        (0, 1),
+        _CLASSIFIED,
+        f"{_HERE}.churn:negative_flips",
+        note="0 for FP32 itself; equal accuracy can hide them",
+        statistic=Statistic("share", ("stays_correct",), below=1),
+    ),
+    Metric(
+        "kl-to-fp32",
+        "mean Kullback-Leibler divergence of the softmax from FP32's",
+        "nats",
+        "lower",
+        (0, math.inf),
+        _CLASSIFIED,
+        f"{_HERE}.churn:kl_to_fp32",
+        note="KL(FP32 || quantized)",
+        statistic=Statistic("mean", ("kl",)),
+    ),
+    Metric(
+        "margin-shrinkage",
+        "mean loss of the gap between the two largest probabilities, against FP32",
+        "fraction",
+        "lower",
+        (-1, 1),
+        _CLASSIFIED,
+        f"{_HERE}.churn:margin_shrinkage",
+        note="positive = decisions became less clear",
+        statistic=Statistic("mean", ("margin_loss",)),
     ),
 ):
     metrics.add(_metric.name, _metric)
@@ -277,5 +399,6 @@ for _score, _title, _column in (
                 f"{_HERE}.ood:{_name}",
                 note=_note,
                 score=_column,
+                statistic=Statistic(_name, (_column,)),
             ),
         )

@@ -20,7 +20,9 @@ class Predictions:
     OOD scores ``mcm``, ``max_logit``, ``energy``, ``neg_entropy`` (higher = more
     in-distribution). In-distribution probes add ``prediction``, ``rank`` (0-based rank of the true
     label), ``correct``, ``confidence``, ``nll`` (nats), ``brier``, ``margin`` and the
-    temperature-scaled twins ``ts_confidence``, ``ts_nll``, ``ts_brier``.
+    temperature-scaled twins ``ts_confidence``, ``ts_nll``, ``ts_brier``; and, compared with FP32,
+    ``agrees``, ``stays_correct``, ``kl`` (nats) and ``margin_loss``. An optional ``cluster`` column
+    names what samples share (a base image, say): they are then resampled together.
 
     Scalars hold what columns cannot give: ``sqnr_db``, ``zero_fraction``, ``effective_rank``,
     ``temperature``.
@@ -77,6 +79,11 @@ class Predictions:
                 hint="a metric of nothing is not a number; check the probe",
             )
         return values
+
+    def drawn(self, index: np.ndarray) -> Predictions:
+        """Return the rows that `index` names, without ids: a resample repeats samples."""
+        columns = {name: values[index] for name, values in self.columns.items() if name != "id"}
+        return Predictions(columns, self.scalars)
 
     def scalar(self, name: str) -> float:
         """Return a scalar."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clipq.models.source import ModelIdentity, ModelSource, identity
 
 if TYPE_CHECKING:
-    from clipq.models.loading import LoadedModel, load_model
+    from clipq.models.loading import LoadedModel, load_model, logit_map
     from clipq.models.preprocess import Preprocess
     from clipq.models.zeroshot import class_embeddings, prompt_tokens
 
@@ -23,12 +23,14 @@ __all__ = [
     "class_embeddings",
     "identity",
     "load_model",
+    "logit_map",
     "prompt_tokens",
 ]
 
 _LAZY = {
     "LoadedModel": "clipq.models.loading",
     "load_model": "clipq.models.loading",
+    "logit_map": "clipq.models.loading",
     "Preprocess": "clipq.models.preprocess",
     "class_embeddings": "clipq.models.zeroshot",
     "prompt_tokens": "clipq.models.zeroshot",

@@ -71,8 +71,7 @@ def load_model(
     files = _files(source)
     identity = identify(files, expected_sha256=expected_sha256)
     model: Any = _model(source, files, identity, device)
-    bias = getattr(model, "logit_bias", None)
-    scale = float(model.logit_scale.exp())
+    scale, bias = logit_map(model)
     if not math.isfinite(scale):
         raise ModelError(
             f"model {source} has the logit scale {scale}", hint="the checkpoint holds no sane model"
@@ -84,8 +83,18 @@ def load_model(
         preprocess=Preprocess(image_transform_v2(config, is_train=False), config),
         identity=identity,
         logit_scale=scale,
-        logit_bias=0.0 if bias is None else float(bias),
+        logit_bias=bias,
     )
+
+
+def logit_map(model: nn.Module) -> tuple[float, float]:
+    """Return the scale and the bias that turn a model's cosines into logits.
+
+    The scale is exponentiated (1 / temperature); the bias is 0 where the model has none.
+    """
+    scale: Any = model.logit_scale
+    bias: Any = getattr(model, "logit_bias", None)
+    return float(scale.exp()), 0.0 if bias is None else float(bias)
 
 
 def _files(source: ModelSource) -> ModelFiles:

@@ -1,0 +1,102 @@
+"""`clipq power`: what the margins ask of the probes, before anything is run."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from tabulate import tabulate
+
+from clipq.errors import SettingsError
+from clipq.evaluation.plan import load_plugins, plan
+from clipq.gate.margins import load_margins
+from clipq.gate.planning import CasePower, plan_power
+from clipq.records import read_run
+from clipq.settings import Settings
+
+__all__ = ["run"]
+
+_HEADERS = (
+    "probe.metric",
+    "formats",
+    "model",
+    "samples",
+    "standard error",
+    "detectable",
+    "margin",
+    "samples needed",
+    "",
+)
+
+
+def run(settings: Settings, options: argparse.Namespace) -> int:
+    """Print the table; return 0, or 1 where a margin cannot be decided."""
+    load_plugins(settings)
+    if options.disagreement is not None:
+        if not 0.0 < options.disagreement < 1.0:
+            raise SettingsError(
+                f"--disagreement {options.disagreement}",
+                hint="a share of samples, above 0 and below 1, for example 0.03",
+            )
+        statistics = replace(settings.statistics, disagreement=options.disagreement)
+        settings = replace(settings, statistics=statistics)
+    cases = [case for case in plan(settings) if fnmatchcase(case.model, options.model)]
+    if not cases:
+        raise SettingsError(
+            f"no model matches {options.model!r}", hint="`clipq list models` shows them"
+        )
+    measured = read_run(options.record) if options.record else None
+    found = plan_power(settings, cases, load_margins(settings.margins), measured)
+    if not found:
+        raise SettingsError(
+            "nothing to plan from: no baseline, or no resampled metric, for the chosen models",
+            hint="clipq baseline create",
+        )
+    hard = [power for power in found if power.problem]
+    shown = _worst(found if options.all else hard)
+    if shown:
+        print(tabulate([_row(power) for power in shown], _HEADERS, disable_numparse=True))
+        print()
+    print(_conclusion(found, hard, settings))
+    return 1 if hard else 0
+
+
+def _worst(found: list[CasePower]) -> list[CasePower]:
+    """Return one entry per metric and margin: the model that needs the most samples."""
+    worst: dict[tuple[str, float], CasePower] = {}
+    for power in found:
+        key = (power.key, power.margin)
+        if key not in worst or (power.needed or 0) > (worst[key].needed or 0):
+            worst[key] = power
+    return sorted(worst.values(), key=lambda power: (power.key, power.margin))
+
+
+def _row(power: CasePower) -> tuple[str, ...]:
+    needed = "-" if power.needed is None else f"{power.needed:,}"
+    return (
+        power.key,
+        ", ".join(power.formats),
+        power.model,
+        f"{power.samples:,}",
+        f"{power.standard_error:.2g}",
+        f"{power.detectable:.2g}",
+        f"{power.margin:g} {power.unit}",
+        needed,
+        power.problem,
+    )
+
+
+def _conclusion(found: list[CasePower], hard: list[CasePower], settings: Settings) -> str:
+    statistics = settings.statistics
+    total, cases = sum(power.cases for power in found), sum(power.cases for power in hard)
+    verdict = (
+        f"{cases} of {total} cases have margins that these samples cannot decide"
+        if hard
+        else f"all {total} margins can be decided"
+    )
+    return (
+        f"{verdict}: a loss of 0 passes, and one of twice the margin fails, with probability "
+        f"{statistics.power:.0%}\nwhere the margin is at least the detectable loss (error rate "
+        f"{statistics.tail:.3g} on each side; {found[0].basis})."
+    )

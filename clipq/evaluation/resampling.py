@@ -1,0 +1,184 @@
+"""Metrics on resamples: the joint between declared metrics and `clipq.stats`.
+
+Every metric is evaluated on the same resamples of a probe, for FP32 and for each quantizer: the
+weights follow from the seed and the number of samples alone. The difference of two tables'
+replicates is therefore the paired difference.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+
+from clipq.errors import StatisticsError
+from clipq.metrics import Metric, Predictions
+from clipq.metrics.calibration import BINS
+from clipq.provenance import digest
+from clipq.settings import StatisticsSettings
+from clipq.stats import (
+    RANKINGS,
+    binned_errors,
+    bootstrap_weights,
+    check_paired,
+    check_size,
+    ranking,
+    weighted_means,
+)
+
+__all__ = ["Resampler", "Sample"]
+
+_KNOWN, _OTHER = 0, 1
+_KEPT = 64
+_SLOW_REPLICATES = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What one model x quantizer predicts on a probe, and on the in-distribution probe.
+
+    For the in-distribution probe itself both are the same table.
+    """
+
+    predictions: Predictions
+    in_distribution: Predictions
+
+
+class Resampler:
+    """Replicates of metrics, remembered for as long as their tables are.
+
+    Args:
+        settings: how many replicates, from which seed.
+        threads: for one resample of a large probe.
+    """
+
+    def __init__(self, settings: StatisticsSettings, *, threads: int = 1) -> None:
+        self.settings = settings
+        self.threads = threads
+        self._weights: OrderedDict[tuple[object, ...], np.ndarray] = OrderedDict()
+        self._found: OrderedDict[tuple[object, ...], tuple[Sample, dict[str, np.ndarray]]]
+        self._found = OrderedDict()
+        self._paired: OrderedDict[tuple[int, int], tuple[Predictions, Predictions]] = OrderedDict()
+
+    def check(self, baseline: Sample, observed: Sample, metric: Metric) -> None:
+        """Refuse what no paired statement can be made from.
+
+        Raises:
+            StatisticsError: samples differ, are too few, or FP32's scores are all equal.
+        """
+        tables = [(baseline.predictions, observed.predictions)]
+        if metric.needs_id:
+            tables.append((baseline.in_distribution, observed.in_distribution))
+        for first, second in tables:
+            key = (id(first), id(second))
+            if key not in self._paired:
+                check_paired(first.column("id"), second.column("id"))
+                _keep(self._paired, key, (first, second))
+            check_size(len(first), metric.name)
+        if metric.needs_id:
+            scores = [table.column(metric.score) for table, _ in tables]
+            if np.ptp(np.concatenate(scores)) == 0.0:
+                raise StatisticsError(
+                    f"metric {metric.name!r}: FP32's scores are all {scores[0][0]:g}",
+                    hint="FP32 itself separates nothing: there is nothing to lose; check the model",
+                )
+
+    def replicates(self, metric: Metric, sample: Sample) -> np.ndarray:
+        """Return the metric's value in each replicate (R,).
+
+        Raises:
+            StatisticsError: a column holds no finite numbers.
+        """
+        statistic = metric.statistic
+        if statistic is None:
+            return self._slow(metric, sample)
+        if statistic.kind in RANKINGS:
+            return self._remembered(sample, statistic.columns, "ranking")[statistic.kind]
+        if statistic.kind in ("ece", "ace", "mce"):
+            return self._remembered(sample, statistic.columns, "binned")[statistic.kind]
+        if statistic.kind == "share":
+            values = sample.predictions.samples(statistic.columns[0]) < statistic.below
+        elif statistic.kind == "mean-gap":
+            values = np.subtract(*(sample.predictions.samples(c) for c in statistic.columns))
+        elif statistic.kind == "mean":
+            values = sample.predictions.samples(statistic.columns[0])
+        else:
+            raise StatisticsError(
+                f"metric {metric.name!r} is one number per probe", hint="judge its value itself"
+            )
+        weights = self._drawn(sample.predictions, _KNOWN)
+        return weighted_means(values, weights, threads=self.threads)
+
+    def _remembered(
+        self, sample: Sample, columns: tuple[str, ...], kind: str
+    ) -> dict[str, np.ndarray]:
+        """Return all statistics that share one sorting, computed once per table."""
+        table, known = sample.predictions, sample.in_distribution
+        key = (id(table), id(known), kind, columns)
+        if key not in self._found:
+            if kind == "binned":
+                confidence, correct = columns
+                found = binned_errors(
+                    table.samples(confidence),
+                    table.samples(correct),
+                    self._drawn(table, _KNOWN),
+                    bins=BINS,
+                    threads=self.threads,
+                )
+            else:
+                found = ranking(
+                    known.column(columns[0]),
+                    table.column(columns[0]),
+                    self._drawn(known, _KNOWN),
+                    self._drawn(table, _OTHER),
+                    threads=self.threads,
+                )
+            _keep(self._found, key, (sample, found))  # with the sample: its id must stay taken
+        self._found.move_to_end(key)
+        return self._found[key][1]
+
+    def _drawn(self, table: Predictions, stream: int) -> np.ndarray:
+        clusters = table.columns.get("cluster")
+        key = (len(table), stream, None if clusters is None else digest(clusters.tolist()))
+        if key not in self._weights:
+            drawn = bootstrap_weights(
+                len(table),
+                replicates=self.settings.replicates,
+                seed=self.settings.seed,
+                stream=stream,
+                clusters=clusters,
+            )
+            _keep(self._weights, key, drawn)
+        return self._weights[key]
+
+    def _slow(self, metric: Metric, sample: Sample) -> np.ndarray:
+        """Call the metric's own function on each resample: for metrics without a `Statistic`."""
+        table, known = sample.predictions, sample.in_distribution
+        if not metric.needs_id:
+            rows = self._drawn(table, _KNOWN)[:_SLOW_REPLICATES]
+            return np.array([metric.compute(_resampled(table, row)) for row in rows])
+        pairs = zip(self._drawn(known, _KNOWN), self._drawn(table, _OTHER), strict=True)
+        return np.array(
+            [
+                metric.compute(_resampled(table, other), _resampled(known, row))
+                for row, other in islice(pairs, _SLOW_REPLICATES)
+            ]
+        )
+
+
+def _resampled(table: Predictions, counts: np.ndarray) -> Predictions:
+    return table.drawn(np.repeat(np.arange(len(counts)), counts))
+
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+def _keep(store: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
+    """Remember a value and forget the oldest ones."""
+    store[key] = value
+    while len(store) > _KEPT:
+        store.popitem(last=False)

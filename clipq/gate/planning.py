@@ -1,0 +1,184 @@
+"""Planning: can these samples decide these margins? Asked before time is spent on a run.
+
+The standard error of a paired loss depends on how many samples a quantizer changes. Before a run
+that is assumed: a share of FP32's own rows is permuted, which changes samples and harms nothing
+(`clipq.stats.swap_rows`). After a run it is known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from clipq.evaluation.plan import Case
+from clipq.evaluation.resampling import Resampler, Sample
+from clipq.gate.baseline import Baseline, load_baseline
+from clipq.gate.interval import IntervalJudge
+from clipq.gate.margins import Margins
+from clipq.gate.verdict import Evidence
+from clipq.metrics import Metric, Predictions, metrics
+from clipq.quant import QuantizerSpec
+from clipq.records import RunRecord
+from clipq.settings import Settings, StatisticsSettings
+from clipq.stats import minimum_detectable_effect, samples_needed, swap_rows
+
+__all__ = ["CasePower", "plan_power"]
+
+_REPLICATES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class CasePower:
+    """What the samples of one probe can decide of one metric of one model, at one margin.
+
+    `detectable` is the minimum detectable effect: a loss that far from the margin is decided with
+    the stated power. `needed` samples would decide a loss of 0 against the margin. `problem` is ""
+    where the margin can be decided. `cases` counts the quantizers that share this entry.
+    """
+
+    model: str
+    key: str
+    formats: tuple[str, ...]
+    cases: int
+    unit: str
+    samples: int
+    standard_error: float
+    detectable: float
+    margin: float
+    needed: int | None
+    problem: str
+    basis: str
+
+
+def plan_power(
+    settings: Settings,
+    cases: Sequence[Case],
+    margins: Margins,
+    measured: RunRecord | None = None,
+) -> list[CasePower]:
+    """Return what can be decided, one entry per model, metric and margin.
+
+    Metrics that are one number per probe are left out: nothing is resampled. So are churn means
+    (KL, margin shrinkage) without a measured run: FP32 alone says nothing about their spread.
+
+    Args:
+        settings: levels, power and assumed disagreement.
+        cases: what is to be run.
+        margins: the margin table.
+        measured: a run whose standard errors replace assumed ones.
+    """
+    groups: dict[tuple[str, str, float], list[Case]] = {}
+    for case in cases:
+        statistic = metrics.get(case.metric).statistic
+        if statistic is None or statistic.kind != "point":
+            group = (case.model, f"{case.probe}.{case.metric}", margins.margin(case))
+            groups.setdefault(group, []).append(case)
+    errors = _measured(measured) if measured else {}
+    planners: dict[str, _Planner | None] = {}
+    found = []
+    for (model, key, margin), members in sorted(groups.items()):
+        if model not in planners:
+            stored = load_baseline(settings.baselines, model)
+            planners[model] = _Planner(stored, settings) if stored else None
+        planner = planners[model]
+        if planner is None or key not in planner.baseline.values:
+            continue
+        seen = [errors[case.id] for case in members if case.id in errors]
+        error = max(seen) if seen else (None if measured else planner.error(members[0], margin))
+        if error is None:
+            continue
+        formats = {QuantizerSpec.parse(case.quantizer).format_class for case in members}
+        found.append(planner.power(members, tuple(sorted(formats)), margin, error, bool(seen)))
+    return found
+
+
+class _Planner:
+    """Standard errors of one model's metrics, from its baseline alone."""
+
+    def __init__(self, baseline: Baseline, settings: Settings) -> None:
+        statistics = settings.statistics
+        self.baseline = baseline
+        self.statistics = statistics
+        self.reference = settings.in_distribution.name
+        fewer = replace(statistics, replicates=min(_REPLICATES, statistics.replicates))
+        self._judge = IntervalJudge(fewer, Resampler(fewer, threads=settings.threads))
+        known = baseline.predictions[self.reference]
+        share = _share(known, statistics)
+        self._fp32 = {name: Sample(table, known) for name, table in baseline.predictions.items()}
+        twin = known.drawn(swap_rows(len(known), share, seed=statistics.seed))
+        self._twins = {
+            name: Sample(
+                twin
+                if name == self.reference
+                else table.drawn(swap_rows(len(table), share, seed=statistics.seed, stream=1)),
+                twin,
+            )
+            for name, table in baseline.predictions.items()
+        }
+
+    def error(self, case: Case, margin: float) -> float | None:
+        """Return the standard error that a harmless quantizer's loss would have."""
+        metric = metrics.get(case.metric)
+        statistic = metric.statistic
+        if statistic is None or statistic.columns in (("kl",), ("margin_loss",)):
+            return None
+        evidence = Evidence(
+            metric, 0.0, 0.0, margin, self._fp32[case.probe], self._twins[case.probe]
+        )
+        found = self._judge.estimate(evidence, 0.0, margin=margin).standard_error
+        if statistic.kind == "share" and 0.0 < margin < 1.0:
+            # A loss as large as the margin takes at least that share of changed samples.
+            samples = len(self._fp32[case.probe].predictions)
+            found = max(found, math.sqrt(margin * (1.0 - margin) / samples))
+        return found
+
+    def power(
+        self,
+        members: Sequence[Case],
+        formats: tuple[str, ...],
+        margin: float,
+        error: float,
+        measured: bool,
+    ) -> CasePower:
+        case, statistics = members[0], self.statistics
+        metric = metrics.get(case.metric)
+        sample = self._fp32[case.probe]
+        fewest = min(len(sample.predictions), len(sample.in_distribution))
+        tail, power = statistics.tail, statistics.power
+        detectable = minimum_detectable_effect(error, tail=tail, power=power)
+        return CasePower(
+            model=case.model,
+            key=f"{case.probe}.{case.metric}",
+            formats=formats,
+            cases=len(members),
+            unit=metric.unit,
+            samples=len(sample.predictions),
+            standard_error=error,
+            detectable=detectable,
+            margin=margin,
+            needed=samples_needed(len(sample.predictions), error, margin, tail=tail, power=power),
+            problem=_problem(metric, margin, detectable, fewest),
+            basis="standard errors as measured"
+            if measured
+            else f"assuming that {statistics.disagreement:.1%} of the samples change",
+        )
+
+
+def _measured(record: RunRecord) -> dict[str, float]:
+    return {
+        case.case: case.standard_error for case in record.cases if case.standard_error is not None
+    }
+
+
+def _share(known: Predictions, statistics: StatisticsSettings) -> float:
+    """Return the share of rows to permute so that the assumed share changes its correctness."""
+    accuracy = float(known.column("correct").mean())
+    changes = 2.0 * accuracy * (1.0 - accuracy)
+    return min(1.0, statistics.disagreement / changes) if changes else 1.0
+
+
+def _problem(metric: Metric, margin: float, detectable: float, samples: int) -> str:
+    if margin < metric.resolution / samples:
+        return f"below one sample of {samples}"
+    return "too small to decide" if margin < detectable else ""

@@ -1,0 +1,58 @@
+"""DeLong's covariance of two paired AUROCs (DeLong et al. 1988; fast form of Sun and Xu 2014)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+from clipq.errors import StatisticsError
+from clipq.stats.statistics import finite_column
+
+__all__ = ["PairedAuroc", "delong"]
+
+
+@dataclass(frozen=True, slots=True)
+class PairedAuroc:
+    """Two AUROCs of the same samples and the standard error of first - second."""
+
+    first: float
+    second: float
+    standard_error: float
+
+
+def delong(
+    first_id: np.ndarray, first_ood: np.ndarray, second_id: np.ndarray, second_ood: np.ndarray
+) -> PairedAuroc:
+    """Compare two scores on the same N in-distribution and M out-of-distribution samples.
+
+    The placement of a sample is the share of samples of the other kind that it is ordered rightly
+    against; the variance of the difference is that of the mean difference of placements.
+
+    Args:
+        first_id, second_id: scores (N,), paired.
+        first_ood, second_ood: scores (M,), paired.
+
+    Raises:
+        StatisticsError: scores are not paired, or fewer than two of a kind.
+    """
+    columns = [
+        finite_column(scores, "scores") for scores in (first_id, first_ood, second_id, second_ood)
+    ]
+    sizes = [len(column) for column in columns]
+    if sizes[:2] != sizes[2:] or min(sizes) < 2:
+        raise StatisticsError(
+            f"scores of {sizes[:2]} and {sizes[2:]} samples",
+            hint="give the same samples, at least two of each kind, to both",
+        )
+    a, b = _placements(*columns[:2]), _placements(*columns[2:])
+    variance = sum(np.var(p - q, ddof=1) / len(p) for p, q in zip(a, b, strict=True))
+    return PairedAuroc(float(a[0].mean()), float(b[0].mean()), float(np.sqrt(variance)))
+
+
+def _placements(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    joint = rankdata(np.concatenate([inside, outside]))
+    above = (joint[: len(inside)] - rankdata(inside)) / len(outside)
+    below = 1.0 - (joint[len(inside) :] - rankdata(outside)) / len(inside)
+    return above, below

@@ -1,0 +1,59 @@
+"""Many cases at once: which of them can be called failures without calling too many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import false_discovery_control
+
+from clipq.errors import StatisticsError
+from clipq.settings import CORRECTIONS
+
+__all__ = ["adjusted", "single_step"]
+
+
+def adjusted(p_values: Sequence[float], *, correction: str) -> np.ndarray:
+    """Return adjusted p-values (m,): a case is an alarm where its own is at most the error rate.
+
+    Args:
+        p_values: of one run, in any order.
+        correction: ``holm`` (Holm 1979: bounds the chance of any false alarm, whatever the
+            dependence), ``benjamini-hochberg`` (1995: bounds the expected share of false alarms
+            among the alarms, for independent or positively dependent cases) or ``none``.
+
+    Raises:
+        StatisticsError: a p-value is no probability, or the correction is unknown.
+    """
+    _known(correction)
+    values = np.asarray(p_values, dtype=np.float64)
+    if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
+        raise StatisticsError("p-values that are no probabilities", hint="give numbers in [0, 1]")
+    if not len(values) or correction == "none":
+        return values
+    if correction == "benjamini-hochberg":
+        return np.asarray(false_discovery_control(values, method="bh"))
+    order = np.argsort(values, kind="stable")
+    steps = values[order] * np.arange(len(values), 0, -1)
+    found = np.empty_like(values)
+    found[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return found
+
+
+def single_step(rate: float, cases: int, *, correction: str) -> float:
+    """Return the p-value at or below which a case is an alarm whatever the other cases show.
+
+    Holm and Benjamini-Hochberg both reject at least what Bonferroni does, so one case can be judged
+    before the others are known; the run's end may only add alarms.
+    """
+    _known(correction)
+    if cases < 1:
+        raise StatisticsError(f"a run of {cases} cases", hint="a run has at least one case")
+    return rate if correction == "none" else rate / cases
+
+
+def _known(correction: str) -> None:
+    if correction not in CORRECTIONS:
+        raise StatisticsError(
+            f"unknown correction {correction!r}", hint=f"allowed: {', '.join(CORRECTIONS)}"
+        )

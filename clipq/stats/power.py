@@ -1,0 +1,82 @@
+"""What a number of samples can decide, and what number decides a question."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.stats import norm
+
+from clipq.errors import StatisticsError
+from clipq.stats.intervals import check_level
+
+__all__ = [
+    "minimum_detectable_effect",
+    "quantile",
+    "samples_needed",
+    "swap_rows",
+    "unpaired_accuracy_error",
+]
+
+
+def quantile(tail: float) -> float:
+    """Return the normal quantile z that leaves `tail` above it."""
+    check_level(tail)
+    return float(norm.isf(tail))
+
+
+def minimum_detectable_effect(error: float, *, tail: float, power: float) -> float:
+    """Return the distance from the margin that is decided with probability `power`.
+
+    (z_tail + z_power) SE: a quantizer whose true loss lies that far below the margin passes, and
+    one that lies that far above fails, with that probability.
+
+    Args:
+        error: standard error of the paired loss.
+        tail: one-sided error rate.
+        power: probability of deciding.
+    """
+    check_level(power)
+    return (quantile(tail) + float(norm.ppf(power))) * error
+
+
+def samples_needed(
+    samples: int, error: float, distance: float, *, tail: float, power: float
+) -> int | None:
+    """Return the number of samples that decides a loss `distance` from the margin.
+
+    The standard error falls with the root of the number of samples. None where the distance is 0:
+    no number decides that.
+    """
+    if samples < 1 or error < 0 or not math.isfinite(error):
+        raise StatisticsError(
+            f"{samples} samples with a standard error of {error}", hint="give a pilot's figures"
+        )
+    if distance == 0 or not math.isfinite(distance):
+        return None
+    ratio = minimum_detectable_effect(error, tail=tail, power=power) / abs(distance)
+    return max(1, math.ceil(samples * ratio**2))
+
+
+def swap_rows(size: int, share: float, *, seed: int, stream: int = 0) -> np.ndarray:
+    """Return an index (N,) that permutes a random share of the samples among themselves.
+
+    Applied to FP32's table it makes a stand-in for a quantizer that does no harm but disagrees:
+    every value is someone's FP32 value, so each metric is exactly FP32's, while a share of the
+    samples changed. Its paired standard error is what planning needs, before any quantizer ran.
+    """
+    if not 0.0 <= share <= 1.0:
+        raise StatisticsError(f"a share of {share}", hint="allowed: 0 to 1")
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, stream, size])))
+    index = np.arange(size)
+    chosen = generator.permutation(size)[: round(share * size)]
+    index[chosen] = np.roll(chosen, 1)
+    return index
+
+
+def unpaired_accuracy_error(first: float, second: float, samples: int) -> float:
+    """Return the standard error of a difference of accuracies of two *different* sets of N samples.
+
+    What an evaluation that keeps accuracies but no predictions has to work with.
+    """
+    return math.sqrt((first * (1 - first) + second * (1 - second)) / samples)

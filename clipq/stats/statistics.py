@@ -1,0 +1,125 @@
+"""Means and binned calibration errors of many replicates at once, by counts and bin sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from clipq.errors import StatisticsError
+from clipq.stats.blocks import by_blocks, rows_per_block
+from clipq.stats.weights import check_weights
+
+__all__ = ["binned_errors", "finite_column", "weighted_means"]
+
+
+def weighted_means(values: np.ndarray, weights: np.ndarray, *, threads: int = 1) -> np.ndarray:
+    """Return the weighted mean (R,) of values (N,) for each row of weights (R, N)."""
+    column = finite_column(values, "values")
+    rows = check_weights(weights, len(column))
+
+    pair = np.stack([column, np.ones_like(column)], axis=1)
+
+    def means(sums: np.ndarray) -> np.ndarray:
+        return np.asarray(sums[:, 0] / sums[:, 1])
+
+    return by_blocks(_summing(rows, pair, means), len(rows), len(column), threads=threads)
+
+
+def binned_errors(
+    confidence: np.ndarray,
+    correct: np.ndarray,
+    weights: np.ndarray,
+    *,
+    bins: int,
+    threads: int = 1,
+) -> dict[str, np.ndarray]:
+    """Return calibration errors ``ece``, ``ace`` and ``mce``, each (R,), for weights (R, N).
+
+    With C_b the weight in bin b and G_b = sum of w (confidence - correct) in it: ECE is
+    sum |G_b| / sum C_b, ACE the mean and MCE the maximum of |G_b| / C_b over bins that hold weight.
+    Bins have equal width over [0, 1]; an edge belongs to the upper bin, 1 to the last.
+
+    Args:
+        confidence: (N,) in [0, 1].
+        correct: (N,) 0 or 1.
+        weights: (R, N), finite and not negative.
+        bins: how many.
+
+    Raises:
+        StatisticsError: a confidence lies outside [0, 1], or shapes do not fit.
+    """
+    sure, right = finite_column(confidence, "confidence"), finite_column(correct, "correct")
+    if len(sure) != len(right):
+        raise StatisticsError(
+            f"{len(sure)} confidences for {len(right)} outcomes", hint="one of each per sample"
+        )
+    if sure.min() < 0.0 or sure.max() > 1.0:
+        raise StatisticsError(
+            f"confidences go from {sure.min()} to {sure.max()}",
+            hint="confidences are probabilities in [0, 1], never logits",
+        )
+    rows = check_weights(weights, len(sure))
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    bin_of = np.minimum(np.searchsorted(edges, sure, side="right") - 1, bins - 1)
+    order = np.argsort(bin_of, kind="stable")
+    starts = np.searchsorted(bin_of[order], np.unique(bin_of))
+    residual = (sure - right)[order]
+
+    def worker() -> Callable[[slice], np.ndarray]:
+        shape = (rows_per_block(len(sure)), len(sure))
+        weight, wide = np.empty(shape, rows.dtype), np.empty(shape)
+
+        def work(block: slice) -> np.ndarray:
+            drawn, product = weight[: block.stop - block.start], wide[: block.stop - block.start]
+            np.take(rows[block], order, axis=1, out=drawn, mode="clip")
+            np.copyto(product, drawn)
+            count = np.add.reduceat(product, starts, axis=1)
+            product *= residual
+            gap = np.abs(np.add.reduceat(product, starts, axis=1))
+            filled = count > 0
+            per_bin = np.divide(gap, count, out=np.zeros_like(gap), where=filled)
+            return np.stack(
+                [
+                    gap.sum(axis=1) / count.sum(axis=1),
+                    per_bin.sum(axis=1) / filled.sum(axis=1),
+                    per_bin.max(axis=1),
+                ]
+            )
+
+        return work
+
+    found = by_blocks(worker, len(rows), len(sure), threads=threads)
+    return dict(zip(("ece", "ace", "mce"), found, strict=True))
+
+
+def _summing(
+    rows: np.ndarray, design: np.ndarray, finish: Callable[[np.ndarray], np.ndarray]
+) -> Callable[[], Callable[[slice], np.ndarray]]:
+    """Return a worker that hands `finish` the sums (rows, columns) of a block's weights."""
+
+    def worker() -> Callable[[slice], np.ndarray]:
+        wide = np.empty((rows_per_block(len(design)), len(design)))
+
+        def work(block: slice) -> np.ndarray:
+            taken = wide[: block.stop - block.start]
+            np.copyto(taken, rows[block])
+            return finish(taken @ design)
+
+        return work
+
+    return worker
+
+
+def finite_column(values: np.ndarray, what: str) -> np.ndarray:
+    column = np.asarray(values, dtype=np.float64)
+    if column.ndim != 1 or not len(column):
+        raise StatisticsError(
+            f"{what} of shape {column.shape}", hint="give one number per sample, at least one"
+        )
+    if not np.isfinite(column).all():
+        raise StatisticsError(
+            f"{what} hold {int((~np.isfinite(column)).sum())} numbers that are NaN or infinite",
+            hint="a statistic of them means nothing; find out which samples they are",
+        )
+    return column

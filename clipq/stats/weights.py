@@ -1,0 +1,146 @@
+"""Resampling weights: how often each sample is drawn in each replicate.
+
+A replicate of the bootstrap is a row of counts. Every statistic is a function of counts, so that
+one matrix of weights serves all metrics, and FP32 and quantized predictions of the same samples
+are resampled alike: that is what makes a comparison *paired*.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipq.errors import StatisticsError
+
+__all__ = ["bootstrap_weights", "check_weights", "jackknife_weights"]
+
+Counts = NDArray[np.uint8]
+
+_BLOCK = 50
+"""Replicates per random stream; fixed, so that no thread or worker count moves a draw."""
+
+
+def bootstrap_weights(
+    size: int,
+    *,
+    replicates: int,
+    seed: int,
+    stream: int = 0,
+    clusters: np.ndarray | None = None,
+    strata: np.ndarray | None = None,
+) -> Counts:
+    """Return counts (R, N) of R bootstrap replicates of N samples.
+
+    Each row draws N samples with replacement. With `strata`, each stratum is drawn on its own, so
+    that its size stays fixed. With `clusters`, whole clusters are drawn (as many as there are), and
+    every member of a cluster has its cluster's count: samples that share a base image are not
+    independent.
+
+    Args:
+        size: N.
+        replicates: R.
+        seed: equal seeds give equal counts, on every machine and with any number of workers.
+        stream: number of an independent stream, for example 0 for in-distribution samples and 1
+            for out-of-distribution ones.
+        clusters: cluster of each sample (N,), any type.
+        strata: stratum of each sample (N,), any type; a cluster lies in one stratum.
+
+    Raises:
+        StatisticsError: sizes do not fit, or a cluster lies in two strata.
+    """
+    if size < 1 or replicates < 1:
+        raise StatisticsError(
+            f"cannot draw {replicates} replicates of {size} samples", hint="give at least one each"
+        )
+    cluster = _codes(clusters, size, "clusters")
+    stratum = _codes(strata, size, "strata")
+    units = size if cluster is None else int(cluster.max()) + 1
+    pools = _pools(units, cluster, stratum)
+    drawn = np.empty((replicates, units), np.uint8)
+    for block, start in enumerate(range(0, replicates, _BLOCK)):
+        rows = min(_BLOCK, replicates - start)
+        generator = np.random.Generator(
+            np.random.Philox(np.random.SeedSequence([seed, stream, block]))
+        )
+        for pool in pools:
+            for row in range(start, start + rows):
+                picks = generator.integers(0, len(pool), size=len(pool))
+                drawn[row, pool] = np.bincount(picks, minlength=len(pool))
+    return drawn if cluster is None else np.ascontiguousarray(drawn[:, cluster])
+
+
+def jackknife_weights(
+    size: int, *, groups: int, seed: int, stream: int = 0, clusters: np.ndarray | None = None
+) -> Counts:
+    """Return 0/1 weights (G, N): row g leaves out group g of a random partition of the samples.
+
+    Args:
+        size: N.
+        groups: most groups to make; there are never more than samples (or clusters).
+        seed, stream: as of `bootstrap_weights`; the partition has its own stream.
+        clusters: cluster of each sample (N,); a cluster is left out as a whole.
+    """
+    cluster = _codes(clusters, size, "clusters")
+    units = size if cluster is None else int(cluster.max()) + 1
+    count = min(groups, units)
+    generator = np.random.Generator(
+        np.random.Philox(np.random.SeedSequence([seed, stream, 0x6A61636B]))
+    )
+    group = generator.permutation(np.arange(units) % count)
+    kept = (group[None, :] != np.arange(count)[:, None]).astype(np.uint8)
+    return kept if cluster is None else np.ascontiguousarray(kept[:, cluster])
+
+
+def check_weights(weights: np.ndarray, size: int) -> np.ndarray:
+    """Return weights as (R, N), refused where they are no weights of N samples.
+
+    Raises:
+        StatisticsError: the shape does not fit; a weight is negative or not finite; a replicate
+            has no weight at all.
+    """
+    rows = np.atleast_2d(np.asarray(weights))
+    if rows.ndim != 2 or rows.shape[1] != size or rows.dtype.kind not in "uif":
+        raise StatisticsError(
+            f"weights of shape {np.shape(weights)} and type {rows.dtype} for {size} samples",
+            hint="give numeric weights (R, N), one row per replicate",
+        )
+    if rows.dtype.kind == "f" and not np.isfinite(rows).all():
+        raise StatisticsError(
+            f"{int((~np.isfinite(rows)).sum())} weights are NaN or infinite",
+            hint="weights are finite and not negative",
+        )
+    if rows.dtype.kind != "u" and rows.min(initial=0) < 0:
+        raise StatisticsError(
+            f"the smallest weight is {rows.min()}", hint="weights are finite and not negative"
+        )
+    if rows.size and not rows.any(axis=1).all():
+        raise StatisticsError(
+            "a replicate has no weight on any sample", hint="each row needs a positive weight"
+        )
+    return rows
+
+
+def _codes(values: np.ndarray | None, size: int, what: str) -> np.ndarray | None:
+    if values is None:
+        return None
+    if np.shape(values) != (size,):
+        raise StatisticsError(
+            f"{what} of shape {np.shape(values)} for {size} samples", hint="give one per sample"
+        )
+    return np.asarray(np.unique(values, return_inverse=True)[1])
+
+
+def _pools(units: int, cluster: np.ndarray | None, stratum: np.ndarray | None) -> list[np.ndarray]:
+    """Return the units (samples or clusters) of each stratum."""
+    if stratum is None:
+        return [np.arange(units)]
+    of_unit = stratum
+    if cluster is not None:
+        of_unit = np.zeros(units, stratum.dtype)
+        of_unit[cluster] = stratum
+        if not np.array_equal(of_unit[cluster], stratum):
+            raise StatisticsError(
+                "a cluster lies in more than one stratum",
+                hint="samples of one cluster share a stratum: draw by cluster or by stratum",
+            )
+    return [np.flatnonzero(of_unit == code) for code in range(int(stratum.max()) + 1)]
