@@ -58,7 +58,17 @@ class RunCollector:
         self._plan(ids)
 
     def _plan(self, node_ids: Iterable[str]) -> None:
-        self.planned.update(node_id for node_id in node_ids if self._case(node_id) is not None)
+        found = {node_id for node_id in node_ids if self._case(node_id) is not None}
+        if found and not self.planned:
+            self._note_planning()
+        self.planned.update(found)
+
+    def _note_planning(self) -> None:
+        """Say before time is spent which margins the samples cannot decide."""
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        note = _planning_note(self.matrix)
+        if note and terminal is not None:
+            terminal.write_line(note)
 
     def _case(self, node_id: str) -> Case | None:
         """Return the planned case that a node id's brackets name; for attribution only."""
@@ -165,6 +175,27 @@ def _banner(record: RunRecord) -> str:
     if record.unreported:
         parts.append(f"{len(record.unreported)} planned cases were never reported")
     return f"RELIABILITY GATE FAILED: {', '.join(parts)}, policy {record.policy}"
+
+
+def _planning_note(matrix: Matrix) -> str:
+    """Say which margins these samples cannot decide, or "" where they decide all."""
+    from clipq.gate.margins import load_margins
+    from clipq.gate.planning import plan_power
+
+    try:
+        found = plan_power(matrix.settings, matrix.cases, load_margins(matrix.settings.margins))
+    except ClipqError:
+        return ""  # collection, or the case itself, fails with this error and shows it
+    hard = [power for power in found if power.problem]
+    if not hard:
+        return ""
+    count, total = sum(power.cases for power in hard), sum(power.cases for power in found)
+    names = ", ".join(dict.fromkeys(power.key for power in hard))
+    shown = names if len(names) < 90 else f"{names[:87]}..."
+    return (
+        f"clipq: {count} of {total} margins are smaller than these samples can decide ({shown}); "
+        "`clipq power` tells how many could"
+    )
 
 
 def _environment_warnings(matrix: Matrix, cases: tuple[CaseResult, ...]) -> tuple[str, ...]:

@@ -119,32 +119,11 @@ def _matrix(config: pytest.Config) -> Matrix | None:
     return Matrix(settings, Selection(**chosen))
 
 
-def pytest_report_header(config: pytest.Config) -> list[str]:
+def pytest_report_header(config: pytest.Config) -> str | None:
     matrix = config.stash.get(_KEY, None)
     if matrix is None:
-        return []
-    return [f"clipq: {matrix.settings.path}, policy {matrix.settings.policy}", *_planning(matrix)]
-
-
-def _planning(matrix: Matrix) -> list[str]:
-    """Say before time is spent which margins the samples cannot decide."""
-    from clipq.gate.margins import load_margins
-    from clipq.gate.planning import plan_power
-
-    try:
-        found = plan_power(matrix.settings, matrix.cases, load_margins(matrix.settings.margins))
-    except ClipqError:
-        return []  # collection, or the case itself, fails with this error and shows it
-    hard = [power for power in found if power.problem]
-    if not hard:
-        return []
-    count, total = sum(power.cases for power in hard), sum(power.cases for power in found)
-    names = ", ".join(dict.fromkeys(power.key for power in hard))
-    shown = names if len(names) < 90 else f"{names[:87]}..."
-    return [
-        f"clipq: {count} of {total} margins are smaller than these samples can decide ({shown}); "
-        "`clipq power` tells how many could"
-    ]
+        return None
+    return f"clipq: {matrix.settings.path}, policy {matrix.settings.policy}"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -72,14 +72,14 @@ class CaseResult:
     observed: float | None = None
     loss: float | None = None
     margin: float | None = None
+    next_command: str = ""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
     low: float | None = None
     high: float | None = None
     p_value: float | None = None
     adjusted_p: float | None = None
     standard_error: float | None = None
     samples_needed: int | None = None
-    next_command: str = ""
-    evidence: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def case(self) -> str:

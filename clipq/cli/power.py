@@ -23,8 +23,9 @@ _HEADERS = (
     "model",
     "samples",
     "standard error",
-    "detectable",
     "margin",
+    "passes from",
+    "fails from",
     "samples needed",
     "",
 )
@@ -80,8 +81,9 @@ def _row(power: CasePower) -> tuple[str, ...]:
         power.model,
         f"{power.samples:,}",
         f"{power.standard_error:.2g}",
-        f"{power.detectable:.2g}",
         f"{power.margin:g} {power.unit}",
+        f"{power.passes_from:.2g}",
+        f"{power.fails_from:.2g}",
         needed,
         power.problem,
     )
@@ -91,12 +93,15 @@ def _conclusion(found: list[CasePower], hard: list[CasePower], settings: Setting
     statistics = settings.statistics
     total, cases = sum(power.cases for power in found), sum(power.cases for power in hard)
     verdict = (
-        f"{cases} of {total} cases have margins that these samples cannot decide"
+        f"{cases} of {total} cases have margins that a harmless quantizer may not pass, for want "
+        "of samples."
         if hard
-        else f"all {total} margins can be decided"
+        else f"A harmless quantizer passes all {total} cases."
     )
     return (
-        f"{verdict}: a loss of 0 passes, and one of twice the margin fails, with probability "
-        f"{statistics.power:.0%}\nwhere the margin is at least the detectable loss (error rate "
-        f"{statistics.tail:.3g} on each side; {found[0].basis})."
+        f"{verdict}\n\nWith probability {statistics.power:.0%} a quantizer without loss passes "
+        "where the margin is at least 'passes from',\nand a loss of at least 'fails from' fails; "
+        "with 'samples needed', twice the margin fails.\n"
+        f"Error rates: {statistics.tail:.3g} on each side, failures corrected over {total} cases "
+        f"({statistics.correction}); {found[0].basis}."
     )

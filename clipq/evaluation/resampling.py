@@ -29,7 +29,7 @@ from clipq.stats import (
     weighted_means,
 )
 
-__all__ = ["Resampler", "Sample"]
+__all__ = ["Resampler", "Sample", "resolution"]
 
 _KNOWN, _OTHER = 0, 1
 _KEPT = 64
@@ -45,6 +45,22 @@ class Sample:
 
     predictions: Predictions
     in_distribution: Predictions
+
+
+def resolution(metric: Metric, sample: Sample) -> float:
+    """Return what one sample is worth in a metric that counts samples, in its unit.
+
+    1 / N for shares and calibration errors, with N the smaller kind of samples; 1 over all samples
+    for areas, where one sample moves only its own place; 0 for means of continuous columns, which
+    do not move in steps.
+    """
+    sizes = len(sample.predictions), len(sample.in_distribution)
+    kind = metric.statistic.kind if metric.statistic else "custom"
+    if kind in ("auroc", "aupr"):
+        return 1.0 / sum(sizes)
+    if kind in ("mean", "custom"):
+        return 0.0
+    return 1.0 / min(sizes)
 
 
 class Resampler:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from clipq.evaluation.resampling import Resampler
+from clipq.evaluation.resampling import Resampler, resolution
 from clipq.gate.verdict import Evidence, Judgement, judge_point, unusable
 from clipq.records import Verdict
 from clipq.settings import StatisticsSettings
@@ -72,7 +72,8 @@ class IntervalJudge:
             return blocked
         self.resampler.check(evidence.baseline_sample, evidence.observed_sample, metric)
         noise = self.settings.noise_factor * evidence.noise
-        margin = max(evidence.margin, noise)
+        drowned = noise > abs(evidence.margin)  # a negative margin demands an improvement
+        margin = noise if drowned else evidence.margin
         loss = metric.loss(evidence.baseline or 0.0, evidence.observed)
         found = self.estimate(evidence, loss, margin=margin)
         verdict = self._verdict(found, margin)
@@ -82,13 +83,13 @@ class IntervalJudge:
                 len(evidence.observed_sample.predictions),
                 found.standard_error,
                 margin - loss,
-                tail=self.settings.tail,
+                tail=self.settings.tail if loss < margin else self._fails_at,
                 power=self.settings.power,
             )
         return Judgement(
             verdict,
             loss,
-            _noise_reason(evidence.margin, noise) if noise > evidence.margin else "",
+            _noise_reason(evidence.margin, noise) if drowned else "",
             margin=margin,
             low=found.interval.low,
             high=found.interval.high,
@@ -124,10 +125,8 @@ class IntervalJudge:
             self.resampler.replicates(metric, evidence.baseline_sample),
             self.resampler.replicates(metric, evidence.observed_sample),
         )
-        fewest = min(
-            len(evidence.observed_sample.predictions), len(evidence.observed_sample.in_distribution)
-        )
-        error = standard_error(replicates, resolution=metric.resolution / fewest)
+        worth = resolution(metric, evidence.observed_sample)
+        error = standard_error(replicates, resolution=worth)
         interval = normal_interval(loss, error, level=level)
         p_value = float(norm.sf((loss - margin) / error)) if error else float(loss <= margin)
         return Estimate(error, interval, p_value)

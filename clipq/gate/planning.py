@@ -12,16 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from clipq.evaluation.plan import Case
-from clipq.evaluation.resampling import Resampler, Sample
+from clipq.evaluation.resampling import Resampler, Sample, resolution
 from clipq.gate.baseline import Baseline, load_baseline
 from clipq.gate.interval import IntervalJudge
 from clipq.gate.margins import Margins
 from clipq.gate.verdict import Evidence
-from clipq.metrics import Metric, Predictions, metrics
+from clipq.metrics import Predictions, metrics
 from clipq.quant import QuantizerSpec
 from clipq.records import RunRecord
 from clipq.settings import Settings, StatisticsSettings
-from clipq.stats import minimum_detectable_effect, samples_needed, swap_rows
+from clipq.stats import minimum_detectable_effect, samples_needed, single_step, swap_rows
 
 __all__ = ["CasePower", "plan_power"]
 
@@ -32,9 +32,11 @@ _REPLICATES = 200
 class CasePower:
     """What the samples of one probe can decide of one metric of one model, at one margin.
 
-    `detectable` is the minimum detectable effect: a loss that far from the margin is decided with
-    the stated power. `needed` samples would decide a loss of 0 against the margin. `problem` is ""
-    where the margin can be decided. `cases` counts the quantizers that share this entry.
+    `passes_from` is the smallest margin that a harmless quantizer passes with the stated power, and
+    `fails_from` the smallest loss that fails with that power, corrected for the number of cases:
+    the minimum detectable effects on either side of the margin. `needed` samples pass a loss of 0
+    and fail one of twice the margin. `problem` is "" where the margin can be decided. `cases`
+    counts the quantizers that share this entry.
     """
 
     model: str
@@ -44,7 +46,8 @@ class CasePower:
     unit: str
     samples: int
     standard_error: float
-    detectable: float
+    passes_from: float
+    fails_from: float
     margin: float
     needed: int | None
     problem: str
@@ -80,7 +83,7 @@ def plan_power(
     for (model, key, margin), members in sorted(groups.items()):
         if model not in planners:
             stored = load_baseline(settings.baselines, model)
-            planners[model] = _Planner(stored, settings) if stored else None
+            planners[model] = _Planner(stored, settings, len(cases)) if stored else None
         planner = planners[model]
         if planner is None or key not in planner.baseline.values:
             continue
@@ -96,8 +99,9 @@ def plan_power(
 class _Planner:
     """Standard errors of one model's metrics, from its baseline alone."""
 
-    def __init__(self, baseline: Baseline, settings: Settings) -> None:
+    def __init__(self, baseline: Baseline, settings: Settings, cases: int) -> None:
         statistics = settings.statistics
+        self._fails_at = single_step(statistics.tail, cases, correction=statistics.correction)
         self.baseline = baseline
         self.statistics = statistics
         self.reference = settings.in_distribution.name
@@ -144,9 +148,9 @@ class _Planner:
         case, statistics = members[0], self.statistics
         metric = metrics.get(case.metric)
         sample = self._fp32[case.probe]
-        fewest = min(len(sample.predictions), len(sample.in_distribution))
-        tail, power = statistics.tail, statistics.power
-        detectable = minimum_detectable_effect(error, tail=tail, power=power)
+        power = statistics.power
+        passes = minimum_detectable_effect(error, tail=statistics.tail, power=power)
+        fails = minimum_detectable_effect(error, tail=self._fails_at, power=power)
         return CasePower(
             model=case.model,
             key=f"{case.probe}.{case.metric}",
@@ -155,10 +159,13 @@ class _Planner:
             unit=metric.unit,
             samples=len(sample.predictions),
             standard_error=error,
-            detectable=detectable,
+            passes_from=passes,
+            fails_from=margin + fails,
             margin=margin,
-            needed=samples_needed(len(sample.predictions), error, margin, tail=tail, power=power),
-            problem=_problem(metric, margin, detectable, fewest),
+            needed=samples_needed(
+                len(sample.predictions), error, margin, tail=self._fails_at, power=power
+            ),
+            problem=_problem(margin, passes, resolution(metric, sample)),
             basis="standard errors as measured"
             if measured
             else f"assuming that {statistics.disagreement:.1%} of the samples change",
@@ -178,7 +185,7 @@ def _share(known: Predictions, statistics: StatisticsSettings) -> float:
     return min(1.0, statistics.disagreement / changes) if changes else 1.0
 
 
-def _problem(metric: Metric, margin: float, detectable: float, samples: int) -> str:
-    if margin < metric.resolution / samples:
-        return f"below one sample of {samples}"
-    return "too small to decide" if margin < detectable else ""
+def _problem(margin: float, passes_from: float, one_sample: float) -> str:
+    if margin < one_sample:
+        return "less than one sample"
+    return "too small to pass" if margin < passes_from else ""

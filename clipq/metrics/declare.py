@@ -124,12 +124,6 @@ class Metric:
             )
 
     @property
-    def resolution(self) -> float:
-        """What one sample of N can be worth, times N: the width of a finite range, else 0."""
-        width = self.range[1] - self.range[0]
-        return width if math.isfinite(width) else 0.0
-
-    @property
     def needs_id(self) -> bool:
         """Whether `compute` needs the in-distribution predictions as well."""
         return bool(self.score)

@@ -49,6 +49,11 @@ def _add(suite: ElementTree.Element, case: CaseResult, *, blocks: bool) -> None:
         "baseline": case.baseline,
         "observed": case.observed,
         "loss": case.loss,
+        "low": case.low,
+        "high": case.high,
+        "p_value": case.p_value,
+        "adjusted_p": case.adjusted_p,
+        "samples_needed": case.samples_needed,
         "margin": case.margin,
         "unit": case.unit,
     }

@@ -5,12 +5,11 @@ from __future__ import annotations
 from tabulate import tabulate
 
 from clipq.records import RunRecord, Verdict
-from clipq.report.text import table_rows
+from clipq.report.text import HEADERS, correction, table_rows
 
 __all__ = ["markdown"]
 
 _LIMIT = 100
-_HEADERS = ("case", "verdict", "FP32", "observed", "loss", "margin", "unit")
 
 
 def markdown(record: RunRecord) -> str:
@@ -20,7 +19,7 @@ def markdown(record: RunRecord) -> str:
     parts = [
         f"# clipq reliability gate: {state}",
         f"{len(record.cases)} of {record.planned} planned cases reported under policy "
-        f"`{record.policy}`: {counts}.",
+        f"`{record.policy}`: {counts}. {correction(record)}".rstrip(),
     ]
     if record.blocking:
         parts += ["## Blocking, worst first", _table(table_rows(record.blocking[:_LIMIT]))]
@@ -28,7 +27,11 @@ def markdown(record: RunRecord) -> str:
             parts.append(f"... and {len(record.blocking) - _LIMIT} more in `report.json`.")
         reasons = dict.fromkeys(case.reason for case in record.blocking if case.reason)
         parts += [f"- {_inert(reason)}" for reason in list(reasons)[:10]]
-    for title, verdict in (("Improved", Verdict.IMPROVED), ("Expected failures", Verdict.WAIVED)):
+    for title, verdict in (
+        ("Inconclusive", Verdict.INCONCLUSIVE),
+        ("Improved", Verdict.IMPROVED),
+        ("Expected failures", Verdict.WAIVED),
+    ):
         cases = [case for case in record.cases if case.verdict is verdict]
         if cases:
             rows = _table(table_rows(cases[:_LIMIT]))
@@ -53,7 +56,7 @@ def markdown(record: RunRecord) -> str:
 
 def _table(rows: list[tuple[str, ...]]) -> str:
     safe = [[_inert(cell) for cell in row] for row in rows]
-    return tabulate(safe, _HEADERS, tablefmt="github", disable_numparse=True)
+    return tabulate(safe, HEADERS, tablefmt="github", disable_numparse=True)
 
 
 def _inert(text: str) -> str:

@@ -8,10 +8,10 @@ from tabulate import tabulate
 
 from clipq.records import CaseResult, RunRecord, Verdict
 
-__all__ = ["explain", "summary", "table_rows"]
+__all__ = ["HEADERS", "correction", "explain", "summary", "table_rows"]
 
 _SHOWN = 25
-_HEADERS = ("case", "verdict", "FP32", "observed", "loss", "margin", "unit")
+HEADERS = ("case", "verdict", "FP32", "observed", "loss", "interval", "margin", "unit")
 
 
 def explain(case: CaseResult) -> str:
@@ -20,12 +20,14 @@ def explain(case: CaseResult) -> str:
     if case.observed is not None:
         reference = "limit" if case.baseline is None else "FP32 baseline"
         compared = case.margin if case.baseline is None else case.baseline
-        lines.append(
-            f"  {reference} {_number(compared)}, observed {_number(case.observed)}: "
-            f"loss {_number(case.loss)} > margin {_number(case.margin)} {case.unit}"
-            if case.verdict is Verdict.FAIL and case.baseline is not None
-            else f"  {reference} {_number(compared)}, observed {_number(case.observed)} {case.unit}"
-        )
+        line = f"  {reference} {_number(compared)}, observed {_number(case.observed)}"
+        if case.baseline is not None and case.loss is not None:
+            sign = ">" if case.verdict is Verdict.FAIL else "against"
+            loss = f"{_number(case.loss)} {_interval(case)}".rstrip()
+            line += f": loss {loss} {sign} margin {_number(case.margin)}"
+        lines.append(f"{line} {case.unit}")
+    if case.samples_needed is not None:
+        lines.append(f"  {case.samples:,} samples cannot tell; about {case.samples_needed:,} could")
     if case.reason:
         lines.append(f"  {case.reason}")
     if case.next_command:
@@ -38,6 +40,9 @@ def summary(record: RunRecord) -> str:
     parts = [_counts(record)]
     if record.blocking:
         parts.append(_blocking(record))
+    undecided = [case for case in record.cases if case.verdict is Verdict.INCONCLUSIVE]
+    if undecided and not undecided[0].verdict.blocks(record.policy):
+        parts.append(_undecided(undecided))
     waived = [case for case in record.cases if case.verdict is Verdict.WAIVED]
     if waived:
         parts.append(_grouped("expected failures", waived))
@@ -45,6 +50,7 @@ def summary(record: RunRecord) -> str:
         shown = ", ".join(record.unreported[:5])
         parts.append(f"{len(record.unreported)} planned cases were never reported: {shown} ...")
     parts += [f"warning: {warning}" for warning in record.warnings]
+    parts += [sentence for sentence in (correction(record),) if sentence]
     parts.append(_provenance(record))
     return "\n\n".join(parts)
 
@@ -58,11 +64,52 @@ def table_rows(cases: Iterable[CaseResult]) -> list[tuple[str, ...]]:
             _number(case.baseline),
             _number(case.observed),
             _number(case.loss),
+            _interval(case),
             _number(case.margin),
             case.unit,
         )
         for case in cases
     ]
+
+
+def correction(record: RunRecord) -> str:
+    """Return one sentence on how sure verdicts are; "" for a record without statistics."""
+    statistics = record.statistics
+    tested = sum(case.p_value is not None for case in record.cases)
+    if not statistics or not tested:
+        return ""
+    return (
+        f"{tested} of {len(record.cases)} verdicts are paired intervals "
+        f"({1 - statistics['alpha']:.0%}, {statistics['replicates']} replicates, seed "
+        f"{statistics['seed']}); failures are corrected over the run ({statistics['correction']})."
+    )
+
+
+def _undecided(cases: Sequence[CaseResult]) -> str:
+    ordered = sorted(cases, key=lambda case: (-case.severity, case.case))
+    rows = [
+        (
+            case.case,
+            _number(case.loss),
+            _interval(case),
+            _number(case.margin),
+            case.unit,
+            f"{case.samples:,}",
+            "-" if case.samples_needed is None else f"{case.samples_needed:,}",
+        )
+        for case in ordered[:_SHOWN]
+    ]
+    headers = ("case", "loss", "interval", "margin", "unit", "samples", "needed")
+    text = "inconclusive: the samples cannot tell (blocks under policy release):\n"
+    text += tabulate(rows, headers, disable_numparse=True)
+    more = len(cases) - _SHOWN
+    return f"{text}\n... and {more} more: see report.json" if more > 0 else text
+
+
+def _interval(case: CaseResult) -> str:
+    if case.low is None or case.high is None:
+        return ""
+    return f"[{case.low:+.4g}, {case.high:+.4g}]"
 
 
 def _counts(record: RunRecord) -> str:
@@ -90,7 +137,7 @@ def _blocking(record: RunRecord) -> str:
     parts = []
     if measured:
         rows = table_rows(measured[:_SHOWN])
-        parts.append("blocking, worst first:\n" + tabulate(rows, _HEADERS, disable_numparse=True))
+        parts.append("blocking, worst first:\n" + tabulate(rows, HEADERS, disable_numparse=True))
         if len(measured) > _SHOWN:
             parts.append(f"... and {len(measured) - _SHOWN} more: see report.json")
         reasons = [case for case in measured if case.reason]

@@ -19,8 +19,9 @@ BELOW = {
     "models": {"core"},
     "data": {"core"},
     "metrics": {"core"},
-    "evaluation": {"core", "quant", "models", "data", "metrics"},
-    "gate": {"core", "quant", "metrics", "evaluation"},
+    "stats": {"core"},
+    "evaluation": {"core", "quant", "models", "data", "metrics", "stats"},
+    "gate": {"core", "quant", "metrics", "stats", "evaluation"},
     "report": {"core"},
 }
 EDGE = ("cli", "suite", "pytest_plugin", "pytest_collector", "__init__", "__main__")
