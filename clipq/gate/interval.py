@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from clipq.evaluation.resampling import Resampler, resolution
 from clipq.gate.verdict import Evidence, Judgement, judge_point, unusable
@@ -115,7 +115,7 @@ class IntervalJudge:
         counts = discordance(evidence)
         if counts is not None:
             bounded = min(max(margin, -1.0), 1.0)
-            p_value = float(norm.sf(score_z(counts, bounded)))
+            p_value = float(ndtr(-score_z(counts, bounded)))
             # Two imagined samples, one changed each way, as in `standard_error`.
             spread = counts.worse + counts.better + 2 - counts.samples * counts.drop**2
             error = math.sqrt(spread) / counts.samples
@@ -128,7 +128,7 @@ class IntervalJudge:
         worth = resolution(metric, evidence.observed_sample)
         error = standard_error(replicates, resolution=worth)
         interval = normal_interval(loss, error, level=level)
-        p_value = float(norm.sf((loss - margin) / error)) if error else float(loss <= margin)
+        p_value = float(ndtr((margin - loss) / error)) if error else float(loss <= margin)
         return Estimate(error, interval, p_value)
 
 

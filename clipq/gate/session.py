@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Any
 
@@ -62,6 +63,7 @@ class Gate:
         self._judge = judge or IntervalJudge(statistics, resampler, cases=cases)
         self._baselines: dict[str, Baseline | None] = {}
         self._drifts: dict[str, str] = {}
+        self._altered_values: dict[tuple[str, str, str], str] = {}
 
     @cached_property
     def margins(self) -> Margins:
@@ -89,7 +91,9 @@ class Gate:
         metric = metrics.get(case.metric)
         stored = baseline.values[key]
         found = self.evaluator.evaluate(case.model, case.quantizer, case.probe)
-        blocked = self._incomparable(case, baseline, found, stored.version)
+        blocked = self._altered(case, baseline) or self._incomparable(
+            case, baseline, found, stored.version
+        )
         if blocked is not None:
             return self._result(case, blocked, baseline=stored.value, found=found)
         reference = self.settings.in_distribution.name
@@ -135,6 +139,23 @@ class Gate:
                 next_command=f"edit {self.margins.path}",
             )
         return result
+
+    def _altered(self, case: Case, baseline: Baseline) -> Judgement | None:
+        """Refuse a stored value that does not follow from the columns stored beside it."""
+        key = (case.model, case.probe, case.metric)
+        if key not in self._altered_values:
+            metric = metrics.get(case.metric)
+            stored = baseline.values[f"{case.probe}.{case.metric}"]
+            tables = baseline.predictions
+            reference = tables[self.settings.in_distribution.name]
+            own = metric.compute(tables[case.probe], reference)
+            same_version = metric.version == stored.version
+            wrong = stored.value is not None and same_version and not _close(own, stored.value)
+            self._altered_values[key] = (
+                f"the baseline says {stored.value}, its own columns give {own}" if wrong else ""
+            )
+        reason = self._altered_values[key]
+        return Judgement(Verdict.INCOMPARABLE, None, reason) if reason else None
 
     def _incomparable(
         self, case: Case, baseline: Baseline, found: Evaluated, version: int
@@ -217,6 +238,10 @@ class Gate:
             next_command=_next_command(case, judgement.verdict),
             evidence=evidence,
         )
+
+
+def _close(first: float, second: float) -> bool:
+    return math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _next_command(case: Case, verdict: Verdict) -> str:

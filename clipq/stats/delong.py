@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from clipq.errors import StatisticsError
 from clipq.stats.statistics import finite_column
@@ -52,6 +51,8 @@ def delong(
 
 
 def _placements(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    from scipy.stats import rankdata  # half a second to import, and seldom asked for
+
     joint = rankdata(np.concatenate([inside, outside]))
     above = (joint[: len(inside)] - rankdata(inside)) / len(outside)
     below = 1.0 - (joint[len(inside) :] - rankdata(outside)) / len(inside)

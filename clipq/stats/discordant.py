@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
+from scipy.special import ndtri
 
 from clipq.errors import StatisticsError
 from clipq.stats.intervals import Interval, check_level
@@ -59,6 +59,8 @@ def mcnemar(counts: Discordance) -> float:
     Given the number of discordant samples, those that got worse are binomial with probability 1/2.
     With no discordant sample it is 1.
     """
+    from scipy.stats import binomtest  # half a second to import, and seldom asked for
+
     total = counts.worse + counts.better
     return float(binomtest(counts.worse, total).pvalue) if total else 1.0
 
@@ -89,7 +91,7 @@ def score_interval(counts: Discordance, *, level: float) -> Interval:
     of N, it is +- z^2 / (N + z^2).
     """
     check_level(level)
-    z = float(norm.ppf((1 + level) / 2))
+    z = float(ndtri((1 + level) / 2))
     tiny = 1e-12
     low = _root(counts, z, -1 + tiny, min(counts.drop, 1 - tiny))
     high = _root(counts, -z, max(counts.drop, -1 + tiny), 1 - tiny)

@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from clipq.errors import StatisticsError
 
@@ -62,7 +62,7 @@ def normal_interval(estimate: float, error: float, *, level: float) -> Interval:
     number of samples.
     """
     check_level(level)
-    reach = float(norm.ppf((1 + level) / 2)) * error
+    reach = float(ndtri((1 + level) / 2)) * error
     return Interval(estimate - reach, estimate + reach, level)
 
 
@@ -88,13 +88,13 @@ def bca_interval(
     check_level(level)
     values = np.sort(_finite(replicates))
     below = (values < estimate).mean() + 0.5 * (values == estimate).mean()
-    bias = norm.ppf(np.clip(below, 1 / (2 * len(values)), 1 - 1 / (2 * len(values))))
+    bias = ndtri(np.clip(below, 1 / (2 * len(values)), 1 - 1 / (2 * len(values))))
     left_out = _finite(jackknife)
     away = left_out.mean() - left_out
     spread = (away**2).sum()
     acceleration = 0.0 if spread == 0 else (away**3).sum() / (6 * spread**1.5)
-    at = bias + norm.ppf([(1 - level) / 2, (1 + level) / 2])
-    low, high = np.quantile(values, norm.cdf(bias + at / (1 - acceleration * at)))
+    at = bias + ndtri([(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(values, ndtr(bias + at / (1 - acceleration * at)))
     return Interval(float(low), float(high), level)
 
 

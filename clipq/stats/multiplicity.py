@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import false_discovery_control
 
 from clipq.errors import StatisticsError
 from clipq.settings import CORRECTIONS
@@ -32,6 +31,8 @@ def adjusted(p_values: Sequence[float], *, correction: str) -> np.ndarray:
     if not len(values) or correction == "none":
         return values
     if correction == "benjamini-hochberg":
+        from scipy.stats import false_discovery_control  # half a second to import
+
         return np.asarray(false_discovery_control(values, method="bh"))
     order = np.argsort(values, kind="stable")
     steps = values[order] * np.arange(len(values), 0, -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from clipq.errors import StatisticsError
 from clipq.stats.intervals import check_level
@@ -19,10 +19,13 @@ __all__ = [
 ]
 
 
+_BEYOND_REACH = 1e9
+
+
 def quantile(tail: float) -> float:
     """Return the normal quantile z that leaves `tail` above it."""
     check_level(tail)
-    return float(norm.isf(tail))
+    return float(-ndtri(tail))
 
 
 def minimum_detectable_effect(error: float, *, tail: float, power: float) -> float:
@@ -37,7 +40,7 @@ def minimum_detectable_effect(error: float, *, tail: float, power: float) -> flo
         power: probability of deciding.
     """
     check_level(power)
-    return (quantile(tail) + float(norm.ppf(power))) * error
+    return (quantile(tail) + float(ndtri(power))) * error
 
 
 def samples_needed(
@@ -45,8 +48,8 @@ def samples_needed(
 ) -> int | None:
     """Return the number of samples that decides a loss `distance` from the margin.
 
-    The standard error falls with the root of the number of samples. None where the distance is 0:
-    no number decides that.
+    The standard error falls with the root of the number of samples. None where a billion would not
+    suffice, as where the distance is 0.
     """
     if samples < 1 or error < 0 or not math.isfinite(error):
         raise StatisticsError(
@@ -54,8 +57,8 @@ def samples_needed(
         )
     if distance == 0 or not math.isfinite(distance):
         return None
-    ratio = minimum_detectable_effect(error, tail=tail, power=power) / abs(distance)
-    return max(1, math.ceil(samples * ratio**2))
+    needed = samples * (minimum_detectable_effect(error, tail=tail, power=power) / distance) ** 2
+    return max(1, math.ceil(needed)) if needed < _BEYOND_REACH else None
 
 
 def swap_rows(size: int, share: float, *, seed: int, stream: int = 0) -> np.ndarray:

@@ -61,7 +61,7 @@ def test_an_update_shows_what_changes_and_keeps_the_first_value(project):
     assert "id.top1: stored" in failed.stdout
     done = project.clipq("baseline", "update", "--reason", "corrected")
     assert done.returncode == 0
-    assert re.search(r"id\.top1 .* 0\.01 +-0\.01 ", done.stdout)
+    assert re.search(r"id\.top1 .* 0\.01 +\[-0\.00\d+, \+0\.00\d+\] +-0\.01 ", done.stdout)
     assert "0 of 2048 in-distribution predictions differ" in done.stdout
     stored = json.loads(path.read_text())
     assert stored["metrics"]["id.top1"]["value"] == truth

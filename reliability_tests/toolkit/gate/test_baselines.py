@@ -57,7 +57,7 @@ def test_the_json_is_for_people_one_line_per_metric(tmp_path):
     save_baseline(tmp_path, baseline())
     text = (tmp_path / "m.json").read_text()
     assert re.search(r'^    "id\.top1": \{"value": 0\.9, .*\}$', text, re.MULTILINE)
-    assert json.loads(text)["schema"] == "clipq-baseline/1"
+    assert json.loads(text)["schema"] == "clipq-baseline/2"
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 
 from clipq.errors import SettingsError
 from clipq.evaluation.plan import Case
+from clipq.evaluation.resampling import Sample
 from clipq.gate.margins import load_margins
-from clipq.gate.verdict import Evidence, PointJudge
+from clipq.gate.verdict import Evidence, judge_point
 from clipq.metrics import Predictions, metrics
 from clipq.records import Verdict
 
@@ -92,8 +93,9 @@ def test_an_excuse_that_excuses_nothing_is_refused(margins):
 
 
 def judge(metric, baseline, observed, margin=0.02):
-    empty = Predictions({"id": np.array(["a"])})
-    return PointJudge()(Evidence(metrics.get(metric), baseline, observed, margin, empty, empty))
+    table = Predictions({"id": np.array(["a"])})
+    empty = Sample(table, table)
+    return judge_point(Evidence(metrics.get(metric), baseline, observed, margin, empty, empty))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def judge(metric, baseline, observed, margin=0.02):
         ("ece", math.nan, 0.1, Verdict.NON_FINITE),
     ],
 )
-def test_the_verdict_follows_the_oriented_loss(metric, baseline, observed, verdict):
+def test_a_point_verdict_follows_the_oriented_loss(metric, baseline, observed, verdict):
     assert judge(metric, baseline, observed).verdict is verdict
 
 

@@ -1,0 +1,92 @@
+"""The engine gives each metric's own value at unit weights, and the same draws everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipq.evaluation.resampling import Resampler, Sample, resolution
+from clipq.gate.baseline import load_baseline
+from clipq.metrics import metrics
+from clipq.settings import StatisticsSettings
+
+BASELINES = Path(__file__).parents[3] / "baselines"
+SETTINGS = StatisticsSettings(replicates=100)
+
+
+@pytest.fixture(scope="module", params=["vit-clean", "resnet", "siglip"])
+def stored(request):
+    return load_baseline(BASELINES, request.param).predictions
+
+
+class UnitWeights(Resampler):
+    def _drawn(self, table, stream):
+        return np.ones((1, len(table)), np.uint8)
+
+
+RESAMPLED = [
+    name for name in metrics.names() if getattr(metrics.get(name).statistic, "kind", "") != "point"
+]
+
+
+@pytest.mark.parametrize("name", RESAMPLED)
+def test_unit_weights_reproduce_the_librarys_value(stored, name):
+    metric = metrics.get(name)
+    for probe in ("digits", "near-ood") if metric.score else ("id",):
+        sample = Sample(stored[probe], stored["id"])
+        expected = metric.compute(stored[probe], stored["id"])
+        found = UnitWeights(SETTINGS).replicates(metric, sample)
+        assert found == pytest.approx([expected], abs=1e-9), probe
+
+
+def test_every_metric_declares_how_it_is_resampled():
+    assert all(metrics.get(name).statistic is not None for name in metrics.names())
+
+
+def test_two_processes_would_draw_the_same(stored):
+    sample = Sample(stored["digits"], stored["id"])
+    metric = metrics.get("fpr95-mcm")
+    first = Resampler(SETTINGS).replicates(metric, sample)
+    np.testing.assert_array_equal(first, Resampler(SETTINGS).replicates(metric, sample))
+    other = Resampler(StatisticsSettings(replicates=100, seed=1)).replicates(metric, sample)
+    assert not np.array_equal(first, other)
+
+
+def test_metrics_that_share_a_sorting_share_the_work(stored, monkeypatch):
+    import clipq.evaluation.resampling as module
+
+    calls = []
+    original = module.ranking
+    monkeypatch.setattr(module, "ranking", lambda *a, **k: calls.append(1) or original(*a, **k))
+    resampler = Resampler(SETTINGS)
+    sample = Sample(stored["digits"], stored["id"])
+    for name in ("auroc-mcm", "aupr-mcm", "fpr95-mcm", "auroc-mcm"):
+        resampler.replicates(metrics.get(name), sample)
+    assert len(calls) == 1
+    resampler.replicates(metrics.get("auroc-energy"), sample)
+    assert len(calls) == 2
+
+
+def test_what_was_found_long_ago_is_forgotten(stored):
+    resampler = Resampler(SETTINGS)
+    for _ in range(80):
+        fresh = Sample(stored["digits"].drawn(np.arange(768)), stored["id"])
+        resampler.replicates(metrics.get("auroc-mcm"), fresh)
+    assert len(resampler._found) == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "worth"),
+    [
+        ("ece", 1 / 2048),
+        ("fpr95-mcm", 1 / 768),
+        ("auroc-mcm", 1 / (2048 + 768)),
+        ("nll", 0.0),
+    ],
+)
+def test_what_one_sample_is_worth(stored, name, worth):
+    metric = metrics.get(name)
+    table = stored["digits"] if metric.score else stored["id"]
+    assert resolution(metric, Sample(table, stored["id"])) == pytest.approx(worth)
