@@ -180,8 +180,13 @@ def interval_coverage(kind: str, samples: int, gates: int, seed: int = 0) -> lis
     return [(name, *hits[i] / gates) for i, name in enumerate(names)]
 
 
-def detection(kind: str, gates: int, seed: int = 0, pilot: int = 2000) -> list[tuple]:
-    """Return how often twice the margin fails at the number of samples that a pilot promises."""
+def detection(
+    kind: str, gates: int, *, seed: int = 0, pilot: int = 2000, only: tuple[str, ...] = ()
+) -> list[tuple]:
+    """Return how often twice the margin fails at the number of samples that a pilot promises.
+
+    `only` narrows which metrics are tried; the correction still counts all of them.
+    """
     people, names = population(kind, seed=seed), gate_metrics()
     tail = single_step(SETTINGS.tail, len(names), correction=SETTINGS.correction)
     truth = np.mean(
@@ -191,6 +196,8 @@ def detection(kind: str, gates: int, seed: int = 0, pilot: int = 2000) -> list[t
     _, judgements = judge(first, names, truth / 2, Resampler(SETTINGS))
     rows = []
     for i, (name, metric) in enumerate(names.items()):
+        if only and name not in only:
+            continue
         error = judgements[i].standard_error or 0.0
         promised = samples_needed(pilot, error, truth[i] / 2, tail=tail, power=SETTINGS.power)
         if truth[i] <= 0 or promised is None or promised > 20_000:

@@ -41,7 +41,7 @@ def summary(record: RunRecord) -> str:
     if record.blocking:
         parts.append(_blocking(record))
     undecided = [case for case in record.cases if case.verdict is Verdict.INCONCLUSIVE]
-    if undecided and not undecided[0].verdict.blocks(record.policy):
+    if undecided:
         parts.append(_undecided(undecided))
     waived = [case for case in record.cases if case.verdict is Verdict.WAIVED]
     if waived:

@@ -14,7 +14,7 @@ import numpy as np
 from clipq.errors import StatisticsError
 from clipq.stats.blocks import by_blocks, rows_per_block
 from clipq.stats.statistics import finite_column
-from clipq.stats.weights import check_weights
+from clipq.stats.weights import check_totals, check_weights
 
 __all__ = ["RANKINGS", "ranking"]
 
@@ -87,8 +87,8 @@ def ranking(
             _take(rows_ood[block], order_ood, drawn_ood)
             np.cumsum(drawn_id, axis=1, dtype=total, out=true[:count, 1:])
             np.cumsum(drawn_ood, axis=1, dtype=total, out=false[:count, 1:])
-            all_id = true[:count, -1].astype(np.float64)
-            all_ood = false[:count, -1].astype(np.float64)
+            all_id = check_totals(true[:count, -1].astype(np.float64))
+            all_ood = check_totals(false[:count, -1].astype(np.float64))
 
             below = _take(true[:count], id_above, at_ood[:count]).astype(np.float64)
             if not exact:

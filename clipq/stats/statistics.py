@@ -8,7 +8,7 @@ import numpy as np
 
 from clipq.errors import StatisticsError
 from clipq.stats.blocks import by_blocks, rows_per_block
-from clipq.stats.weights import check_weights
+from clipq.stats.weights import check_totals, check_weights
 
 __all__ = ["binned_errors", "finite_column", "weighted_means"]
 
@@ -18,12 +18,19 @@ def weighted_means(values: np.ndarray, weights: np.ndarray, *, threads: int = 1)
     column = finite_column(values, "values")
     rows = check_weights(weights, len(column))
 
-    pair = np.stack([column, np.ones_like(column)], axis=1)
+    def worker() -> Callable[[slice], np.ndarray]:
+        wide = np.empty((rows_per_block(len(column)), len(column)))
 
-    def means(sums: np.ndarray) -> np.ndarray:
-        return np.asarray(sums[:, 0] / sums[:, 1])
+        def work(block: slice) -> np.ndarray:
+            taken = wide[: block.stop - block.start]
+            np.copyto(taken, rows[block])
+            # einsum, not a matrix product: BLAS would start threads of its own.
+            sums = np.einsum("ij,j->i", taken, column)
+            return np.asarray(sums / check_totals(np.einsum("ij->i", taken)))
 
-    return by_blocks(_summing(rows, pair, means), len(rows), len(column), threads=threads)
+        return work
+
+    return by_blocks(worker, len(rows), len(column), threads=threads)
 
 
 def binned_errors(
@@ -81,7 +88,7 @@ def binned_errors(
             per_bin = np.divide(gap, count, out=np.zeros_like(gap), where=filled)
             return np.stack(
                 [
-                    gap.sum(axis=1) / count.sum(axis=1),
+                    gap.sum(axis=1) / check_totals(count.sum(axis=1)),
                     per_bin.sum(axis=1) / filled.sum(axis=1),
                     per_bin.max(axis=1),
                 ]
@@ -91,24 +98,6 @@ def binned_errors(
 
     found = by_blocks(worker, len(rows), len(sure), threads=threads)
     return dict(zip(("ece", "ace", "mce"), found, strict=True))
-
-
-def _summing(
-    rows: np.ndarray, design: np.ndarray, finish: Callable[[np.ndarray], np.ndarray]
-) -> Callable[[], Callable[[slice], np.ndarray]]:
-    """Return a worker that hands `finish` the sums (rows, columns) of a block's weights."""
-
-    def worker() -> Callable[[slice], np.ndarray]:
-        wide = np.empty((rows_per_block(len(design)), len(design)))
-
-        def work(block: slice) -> np.ndarray:
-            taken = wide[: block.stop - block.start]
-            np.copyto(taken, rows[block])
-            return finish(taken @ design)
-
-        return work
-
-    return worker
 
 
 def finite_column(values: np.ndarray, what: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from clipq.errors import StatisticsError
 
-__all__ = ["bootstrap_weights", "check_weights", "jackknife_weights"]
+__all__ = ["bootstrap_weights", "check_totals", "check_weights", "jackknife_weights"]
 
 Counts = NDArray[np.uint8]
 
@@ -95,8 +95,7 @@ def check_weights(weights: np.ndarray, size: int) -> np.ndarray:
     """Return weights as (R, N), refused where they are no weights of N samples.
 
     Raises:
-        StatisticsError: the shape does not fit; a weight is negative or not finite; a replicate
-            has no weight at all.
+        StatisticsError: the shape does not fit, or a weight is negative or not finite.
     """
     rows = np.atleast_2d(np.asarray(weights))
     if rows.ndim != 2 or rows.shape[1] != size or rows.dtype.kind not in "uif":
@@ -113,11 +112,16 @@ def check_weights(weights: np.ndarray, size: int) -> np.ndarray:
         raise StatisticsError(
             f"the smallest weight is {rows.min()}", hint="weights are finite and not negative"
         )
-    if rows.size and not rows.any(axis=1).all():
+    return rows
+
+
+def check_totals(totals: np.ndarray) -> np.ndarray:
+    """Return the sums of replicates' weights, refused where one is 0: nothing was drawn."""
+    if not totals.all():
         raise StatisticsError(
             "a replicate has no weight on any sample", hint="each row needs a positive weight"
         )
-    return rows
+    return totals
 
 
 def _codes(values: np.ndarray | None, size: int, what: str) -> np.ndarray | None:

@@ -41,6 +41,31 @@ def test_a_failure_says_by_how_much_against_what_and_what_to_run_next():
     assert "next: clipq gate --clipq-model m" in text
 
 
+def test_intervals_and_what_would_decide_are_shown_in_every_form():
+    undecided = CaseResult(
+        "m", "rtn:w8", "id", "nll", Verdict.INCONCLUSIVE, unit="nats", samples=2048,
+        baseline=0.5, observed=0.52, loss=0.02, margin=0.03, low=-0.01, high=0.05,
+        p_value=0.2, adjusted_p=0.4, samples_needed=9000,
+    )  # fmt: skip
+    statistics = {"alpha": 0.05, "replicates": 500, "seed": 1, "correction": "holm"}
+    for policy, blocks in (("ci", False), ("release", True)):
+        run = RunRecord(policy, 1, (undecided,), statistics=statistics)
+        assert run.passed is not blocks
+        for text in (summary(run), markdown(run)):
+            assert "-0.01, +0.05]" in text
+            assert "1 of 1 verdicts are paired intervals (95%, 500 replicates, seed 1)" in text
+        assert "9,000" in summary(run) + explain(undecided)
+        suite = ElementTree.fromstring(junit(run)).find("testsuite")
+        values = {p.get("name"): p.get("value") for p in suite.find("testcase").iter("property")}
+        assert (values["low"], values["high"], values["samples_needed"]) == (
+            "-0.01",
+            "0.05",
+            "9000",
+        )
+    assert "loss 0.02 [-0.01, +0.05] against margin 0.03 nats" in explain(undecided)
+    assert RunRecord.from_plain(run.to_plain()).statistics == statistics
+
+
 def test_the_terminal_report_counts_names_and_proves():
     text = summary(RUN)
     for expected in (

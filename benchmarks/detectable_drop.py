@@ -1,0 +1,74 @@
+"""How much smaller an accuracy drop a paired test detects than an unpaired one, at equal size.
+
+    python benchmarks/detectable_drop.py
+
+For every quantizer of this repository's matrix: the share of in-distribution samples whose
+correctness changed, and the smallest true accuracy drop that is told from none with 95 %
+probability (one-sided error rate 2.5 %), from paired predictions and from two accuracies alone.
+The unpaired test would need the square of the ratio times as many samples.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from pathlib import Path
+
+from tabulate import tabulate
+
+from clipq.evaluation.evaluator import Evaluator
+from clipq.evaluation.plan import planned_quantizers
+from clipq.gate.baseline import load_baseline
+from clipq.settings import load_settings
+from clipq.stats import (
+    count_discordant,
+    mcnemar,
+    minimum_detectable_effect,
+    unpaired_accuracy_error,
+)
+
+
+def main() -> None:
+    settings = load_settings(Path(__file__).parents[1] / "clipq.toml")
+    tail, power = settings.statistics.tail, settings.statistics.power
+    evaluator, probe = Evaluator(settings), settings.in_distribution.name
+    rows, ratios = [], []
+    for model in settings.models:
+        stored = load_baseline(settings.baselines, model.name)
+        if stored is None:
+            continue
+        before = stored.predictions[probe].column("correct")
+        for quantizer in planned_quantizers(settings):
+            after = evaluator.evaluate(model.name, quantizer, probe).predictions.column("correct")
+            counts = count_discordant(before, after)
+            changed = counts.worse + counts.better
+            # Two imagined samples, one changed each way: as the gate counts them.
+            paired = math.sqrt(changed + 2 - counts.samples * counts.drop**2) / counts.samples
+            unpaired = unpaired_accuracy_error(before.mean(), after.mean(), counts.samples)
+            effects = [
+                minimum_detectable_effect(error, tail=tail, power=power)
+                for error in (paired, unpaired)
+            ]
+            ratios.append(effects[1] / effects[0])
+            rows.append(
+                (
+                    model.name,
+                    quantizer,
+                    f"{changed / counts.samples:.2%}",
+                    f"{counts.drop:+.2%}",
+                    f"{mcnemar(counts):.2g}",
+                    *(f"{effect:.2%}" for effect in effects),
+                    f"{ratios[-1]:.1f}",
+                )
+            )
+    headers = ("model", "quantizer", "changed", "drop", "McNemar p", "paired", "unpaired", "ratio")
+    print(tabulate(rows, headers, disable_numparse=True))
+    median = statistics.median(ratios)
+    print(
+        f"\nmedian over {len(ratios)} quantizers: an unpaired test detects drops {median:.1f} times "
+        f"as large; it would need {median**2:.0f} times the samples"
+    )
+
+
+if __name__ == "__main__":
+    main()
