@@ -65,8 +65,8 @@ def main() -> None:
     print(tabulate(rows, headers, disable_numparse=True))
     median = statistics.median(ratios)
     print(
-        f"\nmedian over {len(ratios)} quantizers: an unpaired test detects drops {median:.1f} times "
-        f"as large; it would need {median**2:.0f} times the samples"
+        f"\nmedian over {len(ratios)} quantizers: unpaired, detectable drops are {median:.1f} times "
+        f"as large: {median**2:.0f} times the samples would be needed"
     )
 
 
