@@ -65,8 +65,8 @@ def main() -> None:
     print(tabulate(rows, headers, disable_numparse=True))
     median = statistics.median(ratios)
     print(
-        f"\nmedian over {len(ratios)} quantizers: unpaired, detectable drops are {median:.1f} times "
-        f"as large: {median**2:.0f} times the samples would be needed"
+        f"\nmedian over {len(ratios)} quantizers: unpaired, detectable drops are {median:.1f} "
+        f"times as large: {median**2:.0f} times the samples would be needed"
     )
 
 
