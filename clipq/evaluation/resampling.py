@@ -21,6 +21,7 @@ from clipq.provenance import digest
 from clipq.settings import StatisticsSettings
 from clipq.stats import (
     RANKINGS,
+    bin_resolution,
     binned_errors,
     bootstrap_weights,
     check_paired,
@@ -50,9 +51,10 @@ class Sample:
 def resolution(metric: Metric, sample: Sample) -> float:
     """Return what one sample is worth in a metric that counts samples, in its unit.
 
-    1 / N for shares and calibration errors, with N the smaller kind of samples; 1 over all samples
-    for areas, where one sample moves only its own place; 0 for means of continuous columns, which
-    do not move in steps.
+    1 / N for shares and ECE, with N the smaller kind of samples; 1 over all samples for areas,
+    where one sample moves only its own place; more for ACE and MCE, where the fullness of the bins
+    decides (`clipq.stats.bin_resolution`); 0 for means of continuous columns, which do not move in
+    steps.
     """
     sizes = len(sample.predictions), len(sample.in_distribution)
     kind = metric.statistic.kind if metric.statistic else "custom"
@@ -60,6 +62,9 @@ def resolution(metric: Metric, sample: Sample) -> float:
         return 1.0 / sum(sizes)
     if kind in ("mean", "custom"):
         return 0.0
+    if metric.statistic is not None and kind in ("ace", "mce"):
+        confidence = sample.predictions.samples(metric.statistic.columns[0])
+        return bin_resolution(confidence, bins=BINS)
     return 1.0 / min(sizes)
 
 

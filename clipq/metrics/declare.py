@@ -185,6 +185,7 @@ metrics: Registry[Metric] = Registry("metric", group="clipq.metrics")
 _CLASSIFIED = frozenset({"in-distribution"})
 _HERE = "clipq.metrics"
 _BINS = "15 equal-width bins over [0, 1]; an edge belongs to the upper bin, 1 to the last"
+_WIDE = "intervals cover more than they state"
 
 for _metric in (
     Metric(
@@ -239,7 +240,7 @@ for _metric in (
         (0, 1),
         _CLASSIFIED,
         f"{_HERE}.calibration:ace",
-        note=f"{_BINS}; unweighted mean over the bins that hold samples",
+        note=f"{_BINS}; unweighted mean over the bins that hold samples; {_WIDE}",
         statistic=Statistic("ace", ("confidence", "correct")),
     ),
     Metric(
@@ -250,7 +251,7 @@ for _metric in (
         (0, 1),
         _CLASSIFIED,
         f"{_HERE}.calibration:mce",
-        note=_BINS,
+        note=f"{_BINS}; a 95 % interval covers 91 to 98 %",
         statistic=Statistic("mce", ("confidence", "correct")),
     ),
     Metric(
@@ -261,7 +262,7 @@ for _metric in (
         (0, 1),
         _CLASSIFIED,
         f"{_HERE}.calibration:ts_ece",
-        note=f"{_BINS}; temperature fitted on the calibration split",
+        note=f"{_BINS}; temperature fitted on the calibration split; {_WIDE}",
         statistic=Statistic("ece", ("ts_confidence", "correct")),
     ),
     Metric(
@@ -378,7 +379,8 @@ for _score, _title, _column in (
             "fpr95",
             "FPR at 95 % TPR",
             "lower",
-            "share of OOD accepted where at least 95 % of in-distribution is",
+            "share of OOD accepted where at least 95 % of in-distribution is; with few samples "
+            + _WIDE,
         ),
     ):
         metrics.add(

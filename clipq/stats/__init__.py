@@ -22,13 +22,12 @@ from clipq.stats.multiplicity import adjusted, single_step
 from clipq.stats.pairing import MINIMUM_SAMPLES, check_paired, check_size
 from clipq.stats.power import (
     minimum_detectable_effect,
-    quantile,
     samples_needed,
     swap_rows,
     unpaired_accuracy_error,
 )
 from clipq.stats.ranking import RANKINGS, ranking
-from clipq.stats.statistics import binned_errors, weighted_means
+from clipq.stats.statistics import bin_resolution, binned_errors, weighted_means
 from clipq.stats.weights import bootstrap_weights, jackknife_weights
 
 __all__ = [
@@ -39,6 +38,7 @@ __all__ = [
     "PairedAuroc",
     "adjusted",
     "bca_interval",
+    "bin_resolution",
     "binned_errors",
     "bootstrap_weights",
     "check_paired",
@@ -50,7 +50,6 @@ __all__ = [
     "minimum_detectable_effect",
     "normal_interval",
     "percentile_interval",
-    "quantile",
     "ranking",
     "samples_needed",
     "score_interval",

@@ -10,7 +10,7 @@ from clipq.errors import StatisticsError
 from clipq.stats.blocks import by_blocks, rows_per_block
 from clipq.stats.weights import check_totals, check_weights
 
-__all__ = ["binned_errors", "finite_column", "weighted_means"]
+__all__ = ["bin_resolution", "binned_errors", "finite_column", "weighted_means"]
 
 
 def weighted_means(values: np.ndarray, weights: np.ndarray, *, threads: int = 1) -> np.ndarray:
@@ -67,8 +67,7 @@ def binned_errors(
             hint="confidences are probabilities in [0, 1], never logits",
         )
     rows = check_weights(weights, len(sure))
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    bin_of = np.minimum(np.searchsorted(edges, sure, side="right") - 1, bins - 1)
+    bin_of = _bin_of(sure, bins)
     order = np.argsort(bin_of, kind="stable")
     starts = np.searchsorted(bin_of[order], np.unique(bin_of))
     residual = (sure - right)[order]
@@ -98,6 +97,32 @@ def binned_errors(
 
     found = by_blocks(worker, len(rows), len(sure), threads=threads)
     return dict(zip(("ece", "ace", "mce"), found, strict=True))
+
+
+def bin_resolution(confidence: np.ndarray, *, bins: int) -> float:
+    """Return what one sample per bin is worth in an unweighted mean over bins, such as ACE.
+
+    A bootstrap sees only (n - 1) / n of the variance of a bin of n samples, and nothing of a bin
+    with a single one, which ACE and MCE count like any other. The missing part of a bin's gap is
+    c (1 - c) / n^2, with c its mean confidence; `standard_error` adds twice the square of what is
+    returned, so that is half the missing variance of the mean over bins, as a standard deviation.
+
+    Args:
+        confidence: (N,) in [0, 1].
+        bins: how many of equal width, as in `binned_errors`.
+    """
+    sure = finite_column(confidence, "confidence")
+    bin_of = _bin_of(sure, bins)
+    size = np.bincount(bin_of, minlength=bins).astype(np.float64)
+    filled = size > 0
+    mean = np.bincount(bin_of, sure, minlength=bins)[filled] / size[filled]
+    missing = (mean * (1.0 - mean) / size[filled] ** 2).sum() / filled.sum() ** 2
+    return float(np.sqrt(missing / 2.0))
+
+
+def _bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    return np.asarray(np.minimum(np.searchsorted(edges, confidence, side="right") - 1, bins - 1))
 
 
 def finite_column(values: np.ndarray, what: str) -> np.ndarray:

@@ -11,6 +11,7 @@ from clipq.evaluation.resampling import Resampler, Sample, resolution
 from clipq.gate.baseline import load_baseline
 from clipq.metrics import metrics
 from clipq.settings import StatisticsSettings
+from clipq.stats import bin_resolution, standard_error
 
 BASELINES = Path(__file__).parents[3] / "baselines"
 SETTINGS = StatisticsSettings(replicates=100)
@@ -90,3 +91,16 @@ def test_what_one_sample_is_worth(stored, name, worth):
     metric = metrics.get(name)
     table = stored["digits"] if metric.score else stored["id"]
     assert resolution(metric, Sample(table, stored["id"])) == pytest.approx(worth)
+
+
+def test_a_bin_with_one_sample_is_worth_what_the_bootstrap_cannot_see():
+    confidence = np.array([0.05, 0.5, 0.51, 0.95])  # bins of 1, 2 and 1 samples
+    missing = (0.05 * 0.95 + 0.505 * 0.495 / 4 + 0.95 * 0.05) / 9
+    assert 2 * bin_resolution(confidence, bins=15) ** 2 == pytest.approx(missing)
+
+
+def test_ace_of_single_samples_has_the_error_of_single_samples():
+    # One sample per bin: every replicate holds the same gaps, though each outcome was a throw.
+    confidence = (np.arange(15) + 0.5) / 15
+    error = standard_error(np.zeros(100), resolution=bin_resolution(confidence, bins=15))
+    assert error == pytest.approx(np.sqrt((confidence * (1 - confidence)).sum()) / 15)

@@ -34,6 +34,7 @@ def test_the_needed_samples_just_suffice(samples, error, distance, tail):
     if needed is None:  # more than a billion
         assert samples * (error / distance) ** 2 > 1e7
         return
+    error *= 1.08  # what the pilot does not know
     shrunk = error * math.sqrt(samples / needed)
     assert minimum_detectable_effect(shrunk, tail=tail, power=0.9) <= distance * (1 + 1e-9)
     if needed > 1:
