@@ -246,7 +246,7 @@ def main() -> None:
             print(tabulate(rows, ("metric", "percentile", "BCa", "normal"), floatfmt=".3f"))
     elif options.detection:
         for kind in options.kinds:
-            print(f"failures at twice the margin, {kind}, {options.gates} gates per metric, 10 pilots")
+            print(f"failures at twice the margin, {kind}, {options.gates} gates, 10 pilots")
             headers = ("metric", "true loss", "samples promised", "failed", "")
             print(tabulate(detection(kind, options.gates), headers, floatfmt=".3f"))
     else:
