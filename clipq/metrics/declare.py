@@ -251,7 +251,7 @@ for _metric in (
         (0, 1),
         _CLASSIFIED,
         f"{_HERE}.calibration:mce",
-        note=f"{_BINS}; a 95 % interval covers 91 to 98 %",
+        note=f"{_BINS}; {_WIDE}",
         statistic=Statistic("mce", ("confidence", "correct")),
     ),
     Metric(

@@ -94,8 +94,8 @@ def test_what_one_sample_is_worth(stored, name, worth):
 
 
 def test_a_bin_with_one_sample_is_worth_what_the_bootstrap_cannot_see():
-    confidence = np.array([0.05, 0.5, 0.51, 0.95])  # bins of 1, 2 and 1 samples
-    missing = (0.05 * 0.95 + 0.505 * 0.495 / 4 + 0.95 * 0.05) / 9
+    confidence = np.array([0.05, 0.5, 0.51, 0.95])  # 1, 2, 1 samples; 4 empty bins beside them
+    missing = (0.05 * 0.95 + 0.505 * 0.495 / 4 + 0.95 * 0.05) / 9 + 4 * 0.1 / 4 / 16
     assert 2 * bin_resolution(confidence, bins=15) ** 2 == pytest.approx(missing)
 
 
