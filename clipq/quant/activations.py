@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from clipq.errors import QuantizerError
-from clipq.quant.affine import (
-    QParams,
-    choose_qparams_asymmetric,
-    choose_qparams_symmetric,
-    fake_quantize,
-)
 from clipq.quant.formats import ActivationFormat
+from clipq.quant.grids import Grid, choose_grid, fake_quantize
 
 __all__ = ["DynamicQuantizer", "InputQuantizer", "StaticQuantizer"]
 
@@ -23,9 +20,9 @@ class StaticQuantizer(nn.Module):
     """Rounds a tensor to one calibrated scale; values outside the range saturate.
 
     Args:
-        number_format: bits and symmetry.
-        low: smallest value seen in calibration.
-        high: largest value seen in calibration.
+        number_format: number and symmetry.
+        low: lower end of the calibrated range.
+        high: its upper end.
 
     A range of [0, 0] (a dead input) yields exact zeros. Shape and dtype of the input are kept.
     """
@@ -41,14 +38,22 @@ class StaticQuantizer(nn.Module):
                 hint="check the calibration data and the model's activations for NaN and Inf",
             )
         self.number_format = number_format
-        qparams = _qparams(torch.tensor(low), torch.tensor(high), number_format)
-        self.register_buffer("scale", qparams.scale)
-        self.register_buffer("zero_point", qparams.zero_point)
-        self._codes = (qparams.low, qparams.high)
+        self._grid: Any = choose_grid(torch.tensor(low), torch.tensor(high), number_format)
+        self.register_buffer("scale", self._grid.scale)
+        self.register_buffer("zero_point", getattr(self._grid, "zero_point", None))
+
+    @property
+    def grid(self) -> Grid:
+        """The grid, from the buffers as they are now."""
+        parts = {"scale": self.scale}
+        if self.zero_point is not None:
+            parts["zero_point"] = self.zero_point
+        grid: Grid = replace(self._grid, **parts)
+        return grid
 
     def forward(self, values: Tensor) -> Tensor:
         """Return `values` on the grid."""
-        return fake_quantize(values, QParams(self.scale, self.zero_point, *self._codes))
+        return fake_quantize(values, self.grid)
 
     def extra_repr(self) -> str:
         """Return the format and the scale."""
@@ -56,14 +61,15 @@ class StaticQuantizer(nn.Module):
 
 
 class DynamicQuantizer(nn.Module):
-    """Rounds each token to its own range.
+    """Rounds each token, or each group of its features, to its own range.
 
     Args:
-        number_format: bits and symmetry.
+        number_format: number, symmetry and group.
         over: what one scale covers: the ``"features"`` of a token, (..., features), or, before a
             convolution, a whole ``"image"``, (N, C, H, W).
 
-    The scale is a constant to the gradient. A token with an infinite value becomes NaN.
+    The scale is a constant to the gradient. A token with an infinite value becomes NaN. Groups of a
+    convolution's input run along its channels; a last, shorter group has a scale of its own.
     """
 
     def __init__(
@@ -71,16 +77,33 @@ class DynamicQuantizer(nn.Module):
     ) -> None:
         super().__init__()
         self.number_format = number_format
-        self._dims = (-1,) if over == "features" else (-3, -2, -1)
+        self.over = over
 
     def forward(self, values: Tensor) -> Tensor:
         """Return `values` on the grid of their token."""
         if values.numel() == 0:
             return values
-        low, high = torch.aminmax(values.detach().flatten(-len(self._dims)), dim=-1, keepdim=True)
-        if len(self._dims) > 1:
-            low, high = low[..., None, None], high[..., None, None]
-        return fake_quantize(values, _qparams(low, high, self.number_format))
+        if self.number_format.group is None:
+            dims = 1 if self.over == "features" else 3
+            low, high = torch.aminmax(values.detach().flatten(-dims), dim=-1, keepdim=True)
+            shape = (*low.shape[:-1], *[1] * dims)
+            return self._round(values, low.reshape(shape), high.reshape(shape))
+        if self.over == "image":
+            return self._round_groups(values.movedim(1, -1)).movedim(-1, 1)
+        return self._round_groups(values)
+
+    def _round_groups(self, values: Tensor) -> Tensor:
+        width = values.shape[-1]
+        size = min(self.number_format.group or width, width)
+        # Zeros fill up the last group: they change no range that contains zero.
+        filled = pad(values, (0, -width % size))
+        groups = filled.reshape(*filled.shape[:-1], -1, size)
+        low, high = torch.aminmax(groups.detach(), dim=-1, keepdim=True)
+        return self._round(groups, low, high).flatten(-2)[..., :width]
+
+    def _round(self, values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        # Before choosing: half precision would overflow where a range is doubled or divided.
+        return fake_quantize(values, choose_grid(low.float(), high.float(), self.number_format))
 
     def extra_repr(self) -> str:
         """Return the format."""
@@ -88,9 +111,3 @@ class DynamicQuantizer(nn.Module):
 
 
 InputQuantizer = StaticQuantizer | DynamicQuantizer
-
-
-def _qparams(low: Tensor, high: Tensor, number_format: ActivationFormat) -> QParams:
-    if number_format.asymmetric:
-        return choose_qparams_asymmetric(low, high, bits=number_format.bits)
-    return choose_qparams_symmetric(torch.maximum(high, -low), bits=number_format.bits)

@@ -16,7 +16,6 @@ Edge cases, the same everywhere:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,8 +25,9 @@ __all__ = [
     "choose_qparams_asymmetric",
     "choose_qparams_symmetric",
     "dequantize",
-    "fake_quantize",
     "quantize_codes",
+    "round_up_to_power",
+    "usable_scale",
 ]
 
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny  # smallest *normal* float: survives flush-to-zero
@@ -54,18 +54,36 @@ class QParams:
         zero = torch.zeros_like(self.scale) if self.zero_point is None else self.zero_point
         return self.low - zero, self.high - zero
 
+    def snap(self, values: Tensor) -> Tensor:
+        """Return float32 `values` on the grid; equal to dequantize(quantize_codes)."""
+        # Clamping round(x / s) between low - z and high - z equals clamping the code, without
+        # adding the zero point and taking it away again.
+        steps = values.float().div(self.scale).round_()
+        if self.zero_point is None:
+            return steps.clamp_(self.low, self.high).mul_(self.scale)
+        return steps.clamp_(*self.steps()).mul_(self.scale)
 
-def choose_qparams_symmetric(absmax: Tensor, *, bits: int) -> QParams:
+    def inside(self, values: Tensor) -> Tensor:
+        """Return where the rounded value lies inside the code range; False for NaN."""
+        low, high = self.steps()
+        steps = values.float().div(self.scale).round_()
+        return (steps >= low) & (steps <= high)
+
+
+def choose_qparams_symmetric(absmax: Tensor, *, bits: int, power_of_two: bool = False) -> QParams:
     """Return s = max|x| / (2^(b-1) - 1) with codes -2^(b-1) … 2^(b-1) - 1.
 
     Source: round-to-nearest as the study uses it. ±max|x| are representable; the one extra
     negative code is reached only by values outside the range.
     """
     high = 2 ** (bits - 1) - 1
-    return QParams(_usable(absmax.float() / high), None, -high - 1, high)
+    scale = usable_scale(absmax.float() / high)
+    return QParams(round_up_to_power(scale) if power_of_two else scale, None, -high - 1, high)
 
 
-def choose_qparams_asymmetric(low: Tensor, high: Tensor, *, bits: int) -> QParams:
+def choose_qparams_asymmetric(
+    low: Tensor, high: Tensor, *, bits: int, power_of_two: bool = False
+) -> QParams:
     """Return scale and zero point of the range [min(low, 0), max(high, 0)], codes 0 … 2^b - 1.
 
     s = (high - low) / (2^b - 1), z = round(-low / s). Rounding z shifts the representable range
@@ -75,7 +93,8 @@ def choose_qparams_asymmetric(low: Tensor, high: Tensor, *, bits: int) -> QParam
     levels = 2**bits - 1
     low, high = low.float().clamp(max=0.0), high.float().clamp(min=0.0)
     # Dividing first keeps the widest float range from overflowing.
-    scale = _usable(high / levels - low / levels)
+    scale = usable_scale(high / levels - low / levels)
+    scale = round_up_to_power(scale) if power_of_two else scale
     return QParams(scale, torch.round(-low / scale).clamp(0, levels), 0, levels)
 
 
@@ -95,33 +114,13 @@ def dequantize(codes: Tensor, qparams: QParams) -> Tensor:
     return steps * qparams.scale
 
 
-def fake_quantize(values: Tensor, qparams: QParams) -> Tensor:
-    """Return `values` rounded to the grid, in their own dtype; equal to dequantize(quantize).
-
-    The gradient is straight-through: one where the rounded value lies inside the code range, zero
-    where it was clamped (and for NaN). Scale and zero point get no gradient.
-    Source: Bengio et al. 2013, arXiv 1308.3432; mask as `torch.fake_quantize_per_tensor_affine`.
-    """
-    result: Tensor = _FakeQuantize.apply(values, qparams)
-    return result
+def round_up_to_power(scale: Tensor) -> Tensor:
+    """Return the smallest power of two that is not below `scale`; NaN and infinity stay."""
+    mantissa, exponent = torch.frexp(scale)
+    power = torch.ldexp(torch.ones_like(scale), exponent - (mantissa == 0.5).int())
+    return torch.where(scale.isfinite(), power, scale)
 
 
-class _FakeQuantize(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, qparams: QParams) -> Tensor:
-        # Clamping round(x / s) between low - z and high - z equals clamping the code, without
-        # adding the zero point and taking it away again.
-        low, high = qparams.steps()
-        steps = values.float().div(qparams.scale).round_()
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward((steps >= low) & (steps <= high))
-        return steps.clamp_(low, high).mul_(qparams.scale).to(values.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
-        (inside,) = ctx.saved_tensors
-        return grads[0] * inside, None
-
-
-def _usable(scale: Tensor) -> Tensor:
+def usable_scale(scale: Tensor) -> Tensor:
+    """Return `scale`, at least the smallest normal float; NaN stays."""
     return scale.clamp(min=_SMALLEST_SCALE)

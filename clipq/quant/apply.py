@@ -105,6 +105,7 @@ def _coverage(
         uncovered=tuple(sorted(operations.weights)) if ours else (),
         activation_products=tuple(sorted(operations.activations)) if ours else (),
         macs_activation=float_operations.activations.total(),
+        macs_transform=operations.transforms.total(),
     )
     if ours and not coverage.layers:
         raise QuantizerError(

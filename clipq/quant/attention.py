@@ -12,14 +12,99 @@ import torch
 from open_clip.modified_resnet import AttentionPool2d  # type: ignore[import-untyped, unused-ignore]
 from open_clip.transformer import Attention  # type: ignore[import-untyped, unused-ignore]
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention, softmax
 
 from clipq.errors import QuantizerError
+from clipq.quant.affine import choose_qparams_asymmetric, choose_qparams_symmetric
+from clipq.quant.formats import AttentionFormat
+from clipq.quant.grids import fake_quantize
+from clipq.quant.spec import Towers
+from clipq.quant.towers import named_sites
 
-__all__ = ["ExplicitAttention", "ExplicitAttentionPool2d", "ExplicitSelfAttention"]
+__all__ = [
+    "AttentionProducts",
+    "ExplicitAttention",
+    "ExplicitAttentionPool2d",
+    "ExplicitSelfAttention",
+    "quantize_attention",
+]
 
 
-class ExplicitAttention(nn.Module):
+class AttentionProducts(nn.Module):
+    """Attention with rounded operands, rounded probabilities, or both.
+
+    Queries and keys have one scale per token and head, values one per head and channel: each scale
+    is constant along the sum that its product forms, so integer arithmetic could compute it.
+    Probabilities are unsigned over [0, 1] in steps of 1 / (2^b - 1).
+    """
+
+    def __init__(self, number_format: AttentionFormat) -> None:
+        super().__init__()
+        self.number_format = number_format
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, dropout: float
+    ) -> Tensor:
+        """Return attended values of q (N, heads, L, d) and k, v (N, heads, S, d), shaped like q."""
+        bits = self.number_format.operands
+        if bits is not None:
+            q, k, v = (_rounded(x, dim, bits) for x, dim in ((q, -1), (k, -1), (v, -2)))
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        probabilities = softmax(scores if mask is None else scores + mask, dim=-1)
+        bits = self.number_format.probabilities
+        if bits is not None:
+            zero = torch.zeros((), device=q.device)
+            grid = choose_qparams_asymmetric(zero, zero + 1.0, bits=bits)
+            probabilities = fake_quantize(probabilities, grid)
+        return torch.dropout(probabilities, dropout, train=dropout > 0.0) @ v
+
+    def extra_repr(self) -> str:
+        """Return the format."""
+        return str(self.number_format)
+
+
+def quantize_attention(model: nn.Module, towers: Towers, number_format: AttentionFormat) -> None:
+    """Round the attention products of the towers, in place.
+
+    Raises:
+        QuantizerError: an attention of timm's, which keeps its products to itself, or none at all.
+    """
+    found = 0
+    for name, _, _, child in named_sites(model, towers):
+        if isinstance(child, _Attentive):
+            child.products = AttentionProducts(number_format)
+            found += 1
+        elif hasattr(child, "num_heads") and any(
+            isinstance(x, nn.Linear) for x in child.children()
+        ):
+            raise QuantizerError(
+                f"{name} ({type(child).__name__}) computes its attention products itself: "
+                f"{number_format} cannot reach them",
+                hint="leave k and s out of the format, or quantize the other tower only",
+            )
+    if not found:
+        raise QuantizerError(
+            f"the {towers} tower(s) have no attention for {number_format} to round",
+            hint="leave k and s out of the format",
+        )
+
+
+def _rounded(values: Tensor, dim: int, bits: int) -> Tensor:
+    absmax = values.detach().abs().amax(dim, keepdim=True)
+    return fake_quantize(values, choose_qparams_symmetric(absmax, bits=bits))
+
+
+class _Attentive(nn.Module):
+    """Attention whose products can be rounded."""
+
+    products: AttentionProducts | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.products = None
+
+
+class ExplicitAttention(_Attentive):
     """`nn.MultiheadAttention` with modules `q_proj`, `k_proj`, `v_proj` and `out_proj`."""
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
@@ -78,12 +163,13 @@ class ExplicitAttention(nn.Module):
             num_heads=self.num_heads,
             mask=mask,
             dropout=self.dropout if self.training else 0.0,
+            products=self.products,
         )
         attended = self.out_proj(attended)
         return (attended if self.batch_first else attended.transpose(0, 1)), None
 
 
-class ExplicitSelfAttention(nn.Module):
+class ExplicitSelfAttention(_Attentive):
     """open_clip's own `Attention` with its packed input projection as the module `in_proj`."""
 
     def __init__(self, attention: Attention) -> None:
@@ -100,12 +186,13 @@ class ExplicitSelfAttention(nn.Module):
         """Return the attended `x`, (N, L, E); a mask as `ExplicitAttention` takes it."""
         batch, length, width = x.shape
         q, k, v = (split_heads(part, self.num_heads) for part in self.in_proj(x).chunk(3, dim=-1))
-        attended = scaled_dot_product_attention(
+        attended = attend_heads(
             self.ln_q(q),
             self.ln_k(k),
             v,
-            attn_mask=_score_mask(attn_mask, None, x, self.num_heads),
-            dropout_p=self.dropout if self.training else 0.0,
+            mask=_score_mask(attn_mask, None, x, self.num_heads),
+            dropout=self.dropout if self.training else 0.0,
+            products=self.products,
         )
         if self.head_scale is not None:
             attended = attended * self.head_scale
@@ -114,7 +201,7 @@ class ExplicitSelfAttention(nn.Module):
         return result
 
 
-class ExplicitAttentionPool2d(nn.Module):
+class ExplicitAttentionPool2d(_Attentive):
     """The attention pool of open_clip's `ModifiedResNet`, calling its four projections."""
 
     def __init__(self, pool: AttentionPool2d) -> None:
@@ -130,7 +217,13 @@ class ExplicitAttentionPool2d(nn.Module):
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1)
         x = x + self.positional_embedding.to(x.dtype)
         # All positions are queried, as in the original, so that operation counts agree.
-        attended = attend(self.q_proj(x), self.k_proj(x), self.v_proj(x), num_heads=self.num_heads)
+        attended = attend(
+            self.q_proj(x),
+            self.k_proj(x),
+            self.v_proj(x),
+            num_heads=self.num_heads,
+            products=self.products,
+        )
         pooled: Tensor = self.c_proj(attended)[:, 0]
         return pooled
 
@@ -143,11 +236,28 @@ def attend(
     num_heads: int,
     mask: Tensor | None = None,
     dropout: float = 0.0,
+    products: AttentionProducts | None = None,
 ) -> Tensor:
     """Return multi-head attention of projected (N, L, E), (N, S, E), (N, S, E) as (N, L, E)."""
     q, k, v = (split_heads(x, num_heads) for x in (q, k, v))
-    attended = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    attended = attend_heads(q, k, v, mask=mask, dropout=dropout, products=products)
     return attended.transpose(1, 2).flatten(2)
+
+
+def attend_heads(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None,
+    dropout: float,
+    products: AttentionProducts | None,
+) -> Tensor:
+    """Return attended values (N, heads, L, d)."""
+    if products is not None:
+        attended: Tensor = products(q, k, v, mask=mask, dropout=dropout)
+        return attended
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:

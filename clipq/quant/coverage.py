@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from clipq.quant.modules import QuantizedConv2d, QuantizedLinear
+from clipq.quant.modules import InputTransform, QuantizedConv2d, QuantizedLinear
 
 aten = torch.ops.aten
 
@@ -42,6 +42,8 @@ class Coverage:
         uncovered: weights that were multiplied in float, by name.
         activation_products: modules that multiply activations with activations, never quantized.
         macs_activation: multiply-accumulates of those.
+        macs_transform: multiply-accumulates of rotations of inputs, in float, which the float model
+            does not have.
     """
 
     layers: int
@@ -50,6 +52,7 @@ class Coverage:
     uncovered: tuple[str, ...] = ()
     activation_products: tuple[str, ...] = ()
     macs_activation: int = 0
+    macs_transform: int = 0
 
     @property
     def share(self) -> float | None:
@@ -68,6 +71,7 @@ class Coverage:
             "uncovered": list(self.uncovered),
             "activation_products": list(self.activation_products),
             "macs_activation": self.macs_activation,
+            "macs_transform": self.macs_transform,
         }
 
 
@@ -80,11 +84,13 @@ class Operations:
         weights: weight-bearing ones in float, by parameter (a convolution whose weight is
             computed on the fly: by module).
         activations: activation times activation, by module.
+        transforms: inside of a layer's input transform, by module.
     """
 
     quantized: Counter[str]
     weights: Counter[str]
     activations: Counter[str]
+    transforms: Counter[str]
 
 
 def quantized_layers(model: nn.Module) -> list[str]:
@@ -110,7 +116,7 @@ def count_operations(model: nn.Module, run: Callable[[], object]) -> Operations:
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
-        self.operations = Operations(Counter(), Counter(), Counter())
+        self.operations = Operations(Counter(), Counter(), Counter(), Counter())
         self._model = model
         self._running: list[tuple[str, nn.Module]] = []
         self._names: dict[int, str] = {
@@ -141,7 +147,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignor
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        formula = flop_registry.get(func.overloadpacket)
+        formula = _formula(func)
         if formula is None:  # under inference mode composites such as linear arrive whole
             with self:
                 result = func.decompose(*args, **kwargs)
@@ -157,6 +163,9 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignor
         if isinstance(module, QuantizedLinear | QuantizedConv2d):
             self.operations.quantized[name] += macs
             return
+        if isinstance(module, InputTransform):
+            self.operations.transforms[name] += macs
+            return
         factors = _factors(func, args)
         weights = [self._names[x] for x in map(_address, factors) if x in self._names]
         if weights:
@@ -165,6 +174,13 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignor
             self.operations.weights[name] += macs
         else:
             self.operations.activations[name] += macs
+
+
+def _formula(func: Any) -> Any:
+    """Return torch's formula of an operation's floating-point operations; None for other ones."""
+    if func.overloadpacket is aten._int_mm:
+        return flop_registry[aten.mm]
+    return flop_registry.get(func.overloadpacket)
 
 
 def _factors(func: Any, args: Any) -> list[Tensor]:
@@ -178,7 +194,8 @@ def _factors(func: Any, args: Any) -> list[Tensor]:
 
 
 def _address(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    """Return what a tensor and its views share, on the meta device too, which has no memory."""
+    return int(tensor.untyped_storage()._cdata)
 
 
 @contextmanager

@@ -60,7 +60,8 @@ class Method(Protocol):
 
 
 quantizers: Registry[Method] = Registry("quantizer", group="clipq.quantizers")
-quantizers.register_lazy("rtn", "clipq.quant.rtn:rtn")
+for _name in ("awq", "gptq", "quarot", "raana", "rtn", "smoothquant"):
+    quantizers.register_lazy(_name, f"clipq.quant.{_name}:{_name}")
 
 
 def find_method(spec: QuantizerSpec) -> Method:
@@ -92,16 +93,29 @@ def method_version(spec: QuantizerSpec) -> int:
 def method_code_hash(spec: QuantizerSpec) -> str:
     """Return the SHA-256 (hex) of the code behind a method, so that edits never reuse results.
 
-    Hashed are every source file of `clipq.quant`, which any method may build upon, and the file
-    that defines the method. What that file imports from elsewhere is its author's to version.
+    Hashed are every source file of `clipq.quant`, which any method may build upon, the file that
+    defines the method, and the file of the option `table`, which changes results as code does. What
+    the method's file imports from elsewhere is its author's to version.
+
+    Raises:
+        QuantizerError: the source or the table cannot be read.
     """
     package = Path(__file__).parent
-    sources = {path.resolve() for path in package.glob("*.py")}
+    sources = {path.resolve() for path in package.rglob("*.py")}
     own = _source_file(find_method(spec), spec.method).resolve()
     digest = hashlib.sha256()
     for path in [*sorted(sources), *([own] if own not in sources else [])]:
         content = path.read_bytes()
         digest.update(f"{path.name}:{len(content)}\n".encode() + content)
+    table = dict(spec.options).get("table")
+    if table is not None:
+        try:
+            digest.update(b"table:" + Path(table).read_bytes())
+        except OSError as error:
+            raise QuantizerError(
+                f"the table of formats {table!r} cannot be read: {error}",
+                hint="paths are relative to where clipq runs",
+            ) from error
     return digest.hexdigest()
 
 

@@ -7,16 +7,46 @@ product and, where activations are quantized too, one rounding of the input.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from clipq.quant.activations import InputQuantizer
 
 __all__ = [
+    "InputTransform",
     "Projection",
     "QuantizedConv2d",
     "QuantizedLinear",
+    "input_transform",
     "quantized_twin",
+    "transform_input",
 ]
+
+
+class InputTransform(nn.Module):
+    """A linear map of a layer's input, undone by the layer's weight: a rotation, for example."""
+
+
+def transform_input(layer: nn.Module, transform: InputTransform) -> None:
+    """Let `layer` see transformed inputs from now on; its weight must have been adapted.
+
+    A forward hook applies it, so hooks that are registered later, and the quantized twin's
+    rounding, see the transformed input. The transform travels with the layer into its twin.
+    """
+    layer.input_transform = transform
+    layer.register_forward_pre_hook(_apply_transform, with_kwargs=False)
+
+
+def input_transform(layer: nn.Module) -> InputTransform | None:
+    """Return the transform of a layer's input, None where it has none."""
+    found = getattr(layer, "input_transform", None)
+    return found if isinstance(found, InputTransform) else None
+
+
+def _apply_transform(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    transform = input_transform(layer)
+    return inputs if transform is None else (transform(inputs[0]), *inputs[1:])
 
 
 class Projection(nn.Linear):
@@ -86,4 +116,7 @@ def quantized_twin(
         if isinstance(layer, nn.Conv2d)
         else QuantizedLinear(layer, weight, inputs)
     )
+    transform = input_transform(layer)
+    if transform is not None:
+        transform_input(twin, transform)
     return twin.train(layer.training)

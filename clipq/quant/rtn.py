@@ -10,19 +10,14 @@ from __future__ import annotations
 
 from torch import nn
 
-from clipq.quant.explicit import make_explicit
 from clipq.quant.methods import Calibration, quantizers
+from clipq.quant.pipeline import post_training
 from clipq.quant.spec import QuantizerSpec
-from clipq.quant.surgery import quantize_layers
 
 __all__ = ["rtn"]
 
 
 @quantizers.register("rtn", version=1)
 def rtn(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn.Module:
-    """Quantize `model` in place by rounding to nearest; needs a format, takes no options."""
-    number_format = spec.require_format()
-    spec.read_options()
-    make_explicit(model, spec.towers)
-    quantize_layers(model, spec.towers, number_format, calibration)
-    return model
+    """Quantize `model` in place by rounding to nearest; needs a format."""
+    return post_training(model, spec, calibration)

@@ -54,16 +54,34 @@ def named_sites(
                 yield name, parent, attribute, child
 
 
-def encode_batches(model: nn.Module, towers: Towers, calibration: Calibration) -> Iterator[Tensor]:
+def encode_batches(
+    model: nn.Module,
+    towers: Towers,
+    calibration: Calibration,
+    *,
+    until: type[Exception] | None = None,
+) -> Iterator[Tensor | None]:
     """Run the selected towers over the calibration data; yield the features of each batch.
+
+    Args:
+        model: an open_clip model.
+        towers: which to run.
+        calibration: the data.
+        until: an exception that a hook raises to end a batch early; None is yielded for it.
 
     Raises:
         QuantizerError: a tower is selected for which there is no data, or data are misshapen.
     """
-    if covers_images(towers):
-        yield from map(model.encode_image, image_batches(model, calibration))  # type: ignore[arg-type]
-    if covers_texts(towers):
-        yield from map(model.encode_text, text_batches(model, calibration))  # type: ignore[arg-type]
+    ended = until or ()
+    for covered, encode, batches in (
+        (covers_images(towers), model.encode_image, image_batches),
+        (covers_texts(towers), model.encode_text, text_batches),
+    ):
+        for batch in batches(model, calibration) if covered else ():
+            try:
+                yield encode(batch)  # type: ignore[operator]
+            except ended:
+                yield None
 
 
 def image_batches(model: nn.Module, calibration: Calibration) -> Iterator[Tensor]:

@@ -2,46 +2,65 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from clipq.errors import QuantizerError
-from clipq.quant.affine import (
-    QParams,
-    choose_qparams_asymmetric,
-    choose_qparams_symmetric,
-    fake_quantize,
-)
 from clipq.quant.formats import WeightFormat
+from clipq.quant.grids import Grid, choose_grid, fake_quantize
 
-__all__ = ["quantize_weight", "split_weight"]
+__all__ = [
+    "WEIGHT_RANGES",
+    "WeightRange",
+    "check_finite",
+    "join_weight",
+    "quantize_weight",
+    "split_weight",
+    "weight_grid",
+]
+
+WeightRange = Literal["minmax", "mse"]
+WEIGHT_RANGES: tuple[WeightRange, ...] = ("minmax", "mse")
+_SHARES = torch.arange(1.0, 0.29, -0.02).tolist()
 
 
-def quantize_weight(weight: Tensor, number_format: WeightFormat, *, name: str) -> Tensor:
+def quantize_weight(
+    weight: Tensor, number_format: WeightFormat, *, name: str, chosen: WeightRange = "minmax"
+) -> Tensor:
     """Return `weight` rounded to nearest on its grid, as floats of the same shape and dtype.
 
     Args:
         weight: (out, in) or (out, in, kh, kw); half precision is computed in float32.
-        number_format: bits, granularity and symmetry.
+        number_format: number, granularity and symmetry.
         name: the layer's name, for messages.
+        chosen: how the range of whatever shares a scale is chosen.
 
     Raises:
         QuantizerError: the weight holds an infinity, for which no scale exists. (NaN propagates.)
+    """
+    check_finite(weight, name)
+    if weight.numel() == 0:
+        return weight.detach().clone()
+    blocks = split_weight(weight.detach().float(), number_format)
+    return join_weight(
+        fake_quantize(blocks, weight_grid(blocks, number_format, chosen=chosen)), weight
+    )
+
+
+def check_finite(weight: Tensor, name: str) -> None:
+    """Refuse a weight that holds an infinity; a NaN may pass, it stays visible.
+
+    Raises:
+        QuantizerError: it does.
     """
     if torch.isinf(weight).any():
         raise QuantizerError(
             f"the weight of {name} holds an infinite value",
             hint="repair the checkpoint; no scale can represent infinity",
         )
-    if weight.numel() == 0:
-        return weight.detach().clone()
-    blocks = split_weight(weight.detach().float(), number_format)
-    rounded = fake_quantize(blocks, _qparams(blocks, number_format))
-    row = weight[0].numel()
-    if blocks.dim() == 3:
-        rounded = rounded.flatten(1)[:, :row]
-    return rounded.reshape(weight.shape).to(weight.dtype)
 
 
 def split_weight(weight: Tensor, number_format: WeightFormat) -> Tensor:
@@ -64,8 +83,30 @@ def split_weight(weight: Tensor, number_format: WeightFormat) -> Tensor:
             return rows.reshape(weight.shape[0], -1, size)
 
 
-def _qparams(blocks: Tensor, number_format: WeightFormat) -> QParams:
-    if number_format.asymmetric:
-        low, high = blocks.amin(-1, keepdim=True), blocks.amax(-1, keepdim=True)
-        return choose_qparams_asymmetric(low, high, bits=number_format.bits)
-    return choose_qparams_symmetric(blocks.abs().amax(-1, keepdim=True), bits=number_format.bits)
+def join_weight(blocks: Tensor, like: Tensor) -> Tensor:
+    """Return split `blocks` in the shape and dtype of the weight they came from."""
+    if blocks.dim() == 3:
+        blocks = blocks.flatten(1)[:, : like[0].numel()]
+    return blocks.reshape(like.shape).to(like.dtype)
+
+
+def weight_grid(
+    blocks: Tensor, number_format: WeightFormat, *, chosen: WeightRange = "minmax"
+) -> Grid:
+    """Return the grid of split `blocks`, one scale along the last dimension.
+
+    ``minmax`` spans all values. ``mse`` shrinks each range, in steps of 2 % down to 30 %, to where
+    its own squared rounding error is smallest (Nagel et al. 2021, arXiv 2106.08295, equation 10).
+    """
+    low, high = torch.aminmax(blocks, dim=-1, keepdim=True)
+    if chosen == "minmax":
+        return choose_grid(low, high, number_format)
+    best_error = torch.full_like(low, torch.inf)
+    best_share = torch.ones_like(low)
+    for share in _SHARES:
+        grid = choose_grid(low * share, high * share, number_format)
+        error = (grid.snap(blocks) - blocks).square_().sum(-1, keepdim=True)
+        better = error < best_error
+        best_error = torch.where(better, error, best_error)
+        best_share = torch.where(better, share, best_share)
+    return choose_grid(low * best_share, high * best_share, number_format)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 import clipq
 from clipq.quant.explicit import make_explicit
-from clipq.quant.surgery import observe_ranges, plain_layers
+from clipq.quant.observe import watch
+from clipq.quant.surgery import plain_layers
 
 LEVELS = 127
 CONTROLS = ("faithful", "faithful-inputs")
@@ -52,6 +53,18 @@ def change_weights(
     return model
 
 
+def vision_ranges(model: nn.Module, calibration: Any) -> dict[str, tuple[float, float]]:
+    """Return the smallest and largest input of every layer of the vision tower."""
+    ranges: dict[str, tuple[float, float]] = {}
+
+    def see(name: str, values: Tensor) -> None:
+        low, high = ranges.get(name, (torch.inf, -torch.inf))
+        ranges[name] = min(low, float(values.min())), max(high, float(values.max()))
+
+    watch(model, "vision", calibration, dict(plain_layers(model, "vision")), see)
+    return ranges
+
+
 def wrap(module: nn.Module, after: Callable[[Tensor], Tensor]) -> None:
     """Change what a module returns."""
     module.register_forward_hook(lambda _module, _inputs, output: after(output))
@@ -78,7 +91,7 @@ def faithful(model, spec, calibration):
 def faithful_inputs(model, spec, calibration):
     """A control: 8-bit weights and 7-bit activations, nothing is wrong."""
     change_weights(model)
-    return quantize_inputs(model, observe_ranges(model, "vision", calibration), levels=63)
+    return quantize_inputs(model, vision_ranges(model, calibration), levels=63)
 
 
 # -- scales, zero points, codes ---------------------------------------------------------------
@@ -218,7 +231,7 @@ def quantize_inputs(
 def truncated_not_rounded(model, spec, calibration):
     """Codes of the activations are cut toward minus infinity, as an integer shift does."""
     change_weights(model)
-    ranges = observe_ranges(model, "vision", calibration)
+    ranges = vision_ranges(model, calibration)
     return quantize_inputs(model, ranges, levels=63, code=torch.floor)
 
 
@@ -226,7 +239,7 @@ def truncated_not_rounded(model, spec, calibration):
 def stale_calibration(model, spec, calibration):
     """Activation ranges were observed before the images were normalised: far too narrow."""
     change_weights(model)
-    ranges = observe_ranges(model, "vision", calibration)
+    ranges = vision_ranges(model, calibration)
     stale = {name: (low / 6, high / 6) for name, (low, high) in ranges.items()}
     return quantize_inputs(model, stale)
 
@@ -235,7 +248,7 @@ def stale_calibration(model, spec, calibration):
 def one_range_for_all_layers(model, spec, calibration):
     """The observer is shared: every layer gets the narrowest range."""
     change_weights(model)
-    ranges = observe_ranges(model, "vision", calibration)
+    ranges = vision_ranges(model, calibration)
     narrowest = min(ranges.values(), key=lambda seen: max(map(abs, seen)))
     return quantize_inputs(model, dict.fromkeys(ranges, narrowest))
 

@@ -14,9 +14,9 @@ from clipq.quant.affine import (
     choose_qparams_asymmetric,
     choose_qparams_symmetric,
     dequantize,
-    fake_quantize,
     quantize_codes,
 )
+from clipq.quant.grids import fake_quantize
 
 BITS = range(2, 9)
 

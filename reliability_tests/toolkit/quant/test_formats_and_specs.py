@@ -43,7 +43,7 @@ def test_the_class_of_a_format_is_its_bit_widths(text: str, bits_class: str) -> 
     [
         ("w0", "weight bits 0 are outside 2 to 8"),
         ("w9", "weight bits 9 are outside 2 to 8"),
-        ("w8a3", "activation bits 3 are outside 4 to 8"),
+        ("w8a1", "activation bits 1 are outside 2 to 8"),
         ("w8g0", "group size 0 is not positive"),
         ("a3", "'a3' cannot be read"),
         ("", "'' cannot be read"),

@@ -1,0 +1,163 @@
+"""GPTQ: rounding one input at a time, and letting the others make up for the error.
+
+With H = 2/n Σ x xᵀ + λ I over calibration inputs and U the upper Cholesky factor of H⁻¹, columns
+are rounded in order; a column's error, divided by U's diagonal, is taken out of those to come:
+
+    e = (w_j - ŵ_j) / U_jj,    W_:,j+1… ← W_:,j+1… - e U_j,j+1…
+
+λ is a share of H's mean diagonal; a column whose input was never anything but zero is set to zero.
+Source: Frantar et al. 2023, arXiv 2210.17323, algorithm 1. Convolutions are treated as matrices of
+unfolded windows; grouped ones (depthwise) are rounded to nearest, since a row has no more inputs
+than its window to share an error with.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from clipq.errors import QuantizerError
+from clipq.quant.formats import WeightFormat
+from clipq.quant.grids import Grid
+from clipq.quant.methods import Calibration, quantizers
+from clipq.quant.options import read_choice, read_number
+from clipq.quant.pipeline import RoundToNearest, Task, post_training
+from clipq.quant.spec import QuantizerSpec
+from clipq.quant.transforms.rotation import ROTATION, chosen_rotation
+from clipq.quant.weights import WeightRange, check_finite, split_weight, weight_grid
+
+__all__ = ["gptq", "gptq_round"]
+
+_BLOCK = 128
+_ATTEMPTS = 6
+
+
+@quantizers.register("gptq", version=1)
+def gptq(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn.Module:
+    """Quantize `model` in place; needs a format.
+
+    Options: `damp` (0.01): λ as a share of the mean diagonal; `order`: `natural` or `activation`
+    (largest diagonal of H first); `rotation`: `none` or `hadamard`, before.
+    """
+    damp = read_number(spec, "damp", 0.01, low=1e-6, high=1.0)
+    order = read_choice(spec, "order", ("activation", "natural"), "natural")
+    return post_training(
+        model,
+        spec,
+        calibration,
+        transforms=chosen_rotation(spec),
+        rounder=_Gptq(damp, order),
+        own=("damp", "order", *ROTATION),
+    )
+
+
+class _Gptq:
+    sequential = True
+
+    def __init__(self, damp: float, order: str) -> None:
+        self.damp, self.by_activation = damp, order == "activation"
+
+    def __call__(self, tasks: list[Task]) -> dict[str, Tensor]:
+        nearest = [task for task in tasks if task.groups != 1]
+        rounded = RoundToNearest()(nearest)
+        for task in tasks:
+            if task.groups == 1 and task.statistics is not None:
+                check_finite(task.weight, task.name)
+                gram = task.statistics.gram[0] * (2.0 / max(1, task.statistics.rows))
+                rows = task.weight.detach().float().flatten(1)
+                solved = gptq_round(
+                    rows,
+                    gram,
+                    task.format,
+                    damp=self.damp,
+                    by_activation=self.by_activation,
+                    chosen=task.chosen,
+                )
+                rounded[task.name] = solved.reshape(task.weight.shape).to(task.weight.dtype)
+        return rounded
+
+
+def gptq_round(
+    weight: Tensor,
+    gram: Tensor,
+    number_format: WeightFormat,
+    *,
+    damp: float = 0.01,
+    by_activation: bool = False,
+    chosen: WeightRange = "minmax",
+) -> Tensor:
+    """Return the rounded weight (out, k), float32.
+
+    Args:
+        weight: (out, k) float32.
+        gram: H without damping (k, k).
+        number_format: scales per tensor and channel come from the weight as given; those of a group
+            from the weight as it is when its first column is reached, or as given where columns are
+            ordered by activation.
+        damp: λ over the mean diagonal of H; it is raised tenfold while H is not positive definite.
+        by_activation: round columns with the largest diagonal first.
+        chosen: how ranges are chosen.
+
+    Raises:
+        QuantizerError: H is not positive definite with any damping, as with NaN.
+    """
+    size = number_format.granularity
+    k = weight.shape[1]
+    group = min(size, k) if isinstance(size, int) else k
+    work, gram = weight.float().clone(), gram.float().clone()
+    dead = gram.diagonal() == 0
+    gram.diagonal()[dead] = 1.0
+    work[:, dead] = 0.0
+
+    def choose(blocks: Tensor) -> Grid:
+        return weight_grid(blocks, number_format, chosen=chosen)
+
+    grids: list[Grid] = []  # of all groups, where they are known beforehand
+    if not isinstance(size, int):
+        grids = [choose(split_weight(weight.float(), number_format))]
+    elif by_activation:
+        grids = [choose(part) for part in split_weight(work, number_format).unbind(1)]
+    order = gram.diagonal().argsort(descending=True) if by_activation else torch.arange(k)
+    work, gram = work[:, order], gram[order][:, order]
+    upper = _inverse_factor(gram, damp)
+    result = torch.empty_like(work)
+    for start in range(0, k, _BLOCK):
+        stop = min(start + _BLOCK, k)
+        block, factor = work[:, start:stop].clone(), upper[start:stop, start:stop]
+        errors = torch.empty_like(block)
+        for j in range(stop - start):
+            column = start + j
+            if grids:
+                grid = grids[int(order[column]) // group]
+            elif column % group == 0:
+                # The group may reach beyond this block, which was not updated there yet.
+                end = min(column + group, k)
+                beyond = work[:, stop:end] - errors[:, :j] @ upper[start:column, stop:end]
+                grid = choose(torch.cat([block[:, j : end - start], beyond], 1))
+            values = block[:, j : j + 1]
+            snapped = grid.snap(values)
+            result[:, column] = snapped[:, 0]
+            error = (values - snapped) / factor[j, j]
+            block[:, j + 1 :] -= error * factor[j, j + 1 :]
+            errors[:, j] = error[:, 0]
+        work[:, stop:] -= errors @ upper[start:stop, stop:]
+    back = torch.empty_like(order)
+    back[order] = torch.arange(k)
+    return result[:, back]
+
+
+def _inverse_factor(gram: Tensor, damp: float) -> Tensor:
+    """Return U, upper triangular, with H⁻¹ = Uᵀ U for the damped H."""
+    mean = gram.diagonal().mean()
+    for attempt in range(_ATTEMPTS):
+        damped = gram + torch.eye(len(gram), device=gram.device) * (damp * 10.0**attempt * mean)
+        lower, failed = torch.linalg.cholesky_ex(damped)
+        if failed == 0 and bool(lower.isfinite().all()):
+            inverse = torch.cholesky_inverse(lower)
+            upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
+            if failed == 0 and bool(upper.isfinite().all()):
+                return torch.as_tensor(upper)
+    raise QuantizerError(
+        "the Gram matrix of a layer's inputs is not positive definite, however much it is damped",
+        hint="check the calibration data; give more samples",
+    )

@@ -1,0 +1,87 @@
+"""Which layers are quantized to which format: globs, ends kept in float, a table of formats."""
+
+from __future__ import annotations
+
+import tomllib
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from clipq.errors import QuantizerError
+from clipq.quant.formats import Format
+from clipq.quant.options import CommonOptions
+
+__all__ = ["read_table", "select_formats"]
+
+
+def select_formats(
+    names: list[str], number_format: Format, options: CommonOptions
+) -> dict[str, Format]:
+    """Return the format of each layer that is quantized, in the order of `names`.
+
+    Args:
+        names: layers in the order in which they run.
+        number_format: for layers that no table names.
+        options: what is included, excluded and kept.
+
+    Raises:
+        QuantizerError: a glob matches no layer, the table cannot be read, or nothing is left.
+    """
+    table = read_table(options.table) if options.table else {}
+    for glob in (*options.include, *options.exclude, *table):
+        if not any(fnmatchcase(name, glob) for name in names):
+            raise QuantizerError(
+                f"{glob!r} matches no layer",
+                hint=f"layers are called like {names[0]!r} or {names[-1]!r}"
+                if names
+                else "the towers have no layers",
+            )
+    kept = _ends(names) if options.float_ends else set()
+    formats: dict[str, Format] = {}
+    for name in names:
+        if name in kept or not _matches(name, options.include) or _matches(name, options.exclude):
+            continue
+        found = next((f for glob, f in table.items() if fnmatchcase(name, glob)), number_format)
+        if found is not None:
+            formats[name] = found
+    if not formats:
+        raise QuantizerError(
+            "no layer is left to quantize", hint="widen include, or shorten exclude"
+        )
+    return formats
+
+
+def read_table(path: str) -> dict[str, Format | None]:
+    """Return the formats by glob; ``"float"`` leaves matching layers alone, as None.
+
+    Raises:
+        QuantizerError: the file is missing, no TOML, or a format cannot be read.
+    """
+    try:
+        lines = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise QuantizerError(
+            f"the table of formats {path!r} cannot be read: {error}",
+            hint='write lines such as "visual.*.mlp.*" = "w8a8"',
+        ) from error
+    table: dict[str, Format | None] = {}
+    for glob, text in lines.items():
+        if not isinstance(text, str):
+            raise QuantizerError(
+                f"{path} gives {glob!r} the format {text!r}",
+                hint='a format is a text such as "w4a8", or "float"',
+            )
+        table[glob] = None if text == "float" else Format.parse(text)
+    return table
+
+
+def _ends(names: list[str]) -> set[str]:
+    """Return the first and the last layer of each tower."""
+    ends: set[str] = set()
+    for vision in (True, False):
+        tower = [name for name in names if name.startswith("visual.") == vision]
+        ends |= {*tower[:1], *tower[-1:]}
+    return ends
+
+
+def _matches(name: str, globs: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, glob) for glob in globs)
