@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipq.errors import QuantizerError
 from clipq.quant.activations import StaticQuantizer
