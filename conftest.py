@@ -1,12 +1,10 @@
-"""What this repository adds to the installed clipq plugin: Hypothesis profiles."""
+"""What this repository adds to the installed clipq plugin: Hypothesis profiles, and one thread."""
 
 import os
 
-from hypothesis import settings
+from clipq.testing.profiles import load_profile
 
-settings.register_profile("default", deadline=None, max_examples=60)
-settings.register_profile("ci", deadline=None, max_examples=60, derandomize=True, database=None)
-settings.register_profile("thorough", deadline=None, max_examples=1000)
-settings.load_profile(
-    os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default")
-)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers with a thread per core each wait for one another more than they compute.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+load_profile()

@@ -40,8 +40,9 @@ def allocate_bits(
             f"an average of {average:g} bits", hint=f"allowed: {choices[0]} to {choices[-1]}"
         )
     if not all(math.isfinite(cost) and cost >= 0 for cost in costs):
+        bad = next(cost for cost in costs if not (math.isfinite(cost) and cost >= 0))
         raise QuantizerError(
-            f"costs from {min(costs)} to {max(costs)}",
+            f"the error of a layer costs {bad}",
             hint="the gradients of the calibration data are not finite; check model and data",
         )
     cell = math.gcd(*sizes)

@@ -4,9 +4,9 @@ One image and one text pass through the towers while every matrix product and co
 recorded, with torch's own operation formulas. A product is *weight-bearing* if it is a
 convolution or one operand is a view of a parameter or buffer; it is *quantized* if it happens
 inside a quantized module. A weight used behind its module's back therefore counts as uncovered.
-Products of two activations (attention scores and their application) are named apart: no format
-of clipq rounds them. A matrix computed from a weight on the fly, other than a convolution's, counts
-among them, as it can no longer be told from an activation.
+Products of two activations (attention scores and their application) are named apart: only formats
+with `k` or `s` round them. A matrix computed from a weight on the fly, other than a convolution's,
+counts among them, as it can no longer be told from an activation.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Coverage:
             its own, which clipq cannot count.
         macs_total: weight-bearing multiply-accumulates of the float model's chosen towers.
         uncovered: weights that were multiplied in float, by name.
-        activation_products: modules that multiply activations with activations, never quantized.
+        activation_products: modules that multiply activations with activations, whether in float or
+            rounded by a format's `k` and `s`.
         macs_activation: multiply-accumulates of those.
         macs_transform: multiply-accumulates of rotations of inputs, in float, which the float model
             does not have.

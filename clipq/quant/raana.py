@@ -101,7 +101,9 @@ def round_rows(rows: Tensor, *, bits: int, centre: bool, outliers: float) -> Ten
     mean = rows.mean(0, keepdim=True) if centre and len(rows) > 1 else torch.zeros_like(rows[:1])
     rest = rows - mean
     rounded = rabitq_round(rest, bits=bits)
-    kept = rest.norm(dim=-1).topk(math.ceil(outliers * len(rows)) if outliers else 0).indices
+    kept = (
+        rest.double().norm(dim=-1).topk(math.ceil(outliers * len(rows)) if outliers else 0).indices
+    )
     rounded[kept] = rest[kept]
     return rounded + mean
 
@@ -121,7 +123,7 @@ def sensitivities(
     for name, layer in layers.items():
         statistics = seen[name]
         power = float(statistics.square.sum()) / max(1, statistics.rows)
-        weight = layer.weight.detach().float()
+        weight = layer.weight.detach().double()
         spread = float(weight.square().sum()) / weight[0].numel()
         costs[name] = gradients[name] * math.sqrt(power) * math.sqrt(spread)
     return costs
@@ -149,6 +151,7 @@ def _gradient_norms(
                 for name, layer in layers.items():
                     stack.enter_context(layer.register_forward_hook(_keep(outputs, name)))
                 features = encode(sample[None])  # type: ignore[operator]
+                features = features.double()  # whose squares do not overflow
                 features = features / features.norm(dim=-1, keepdim=True)
                 direction = torch.randn(features.shape, generator=generator).to(features)
                 flat = [(name, out) for name, found in outputs.items() for out in found]

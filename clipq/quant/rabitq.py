@@ -44,9 +44,12 @@ def rabitq_codes(rows: Tensor, *, bits: int) -> Tensor:
 def rabitq_round(rows: Tensor, *, bits: int) -> Tensor:
     """Return ŵ (n, d) of rows w (n, d), float32; rows of zeros stay zeros."""
     rows = rows.float()
+    # Of rows whose largest value is one, so that no square overflows.
+    largest = rows.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    rows = rows / largest
     norm = rows.norm(dim=-1, keepdim=True)
     centred = rabitq_codes(rows, bits=bits) - (2**bits - 1) / 2
     inner = (rows * centred).sum(-1, keepdim=True)
     usable = (norm > 0) & (inner > 0)
     ratio = torch.where(usable, norm.square() / torch.where(usable, inner, 1.0), 0.0)
-    return torch.as_tensor(centred * ratio)
+    return torch.as_tensor(centred * ratio * largest)

@@ -117,8 +117,8 @@ def rotate(model: nn.Module, towers: Towers, order: list[str], *, seed: int) -> 
                 f"the {tower} tower ({_kind(model, tower)}) has no pre-norm transformer blocks to "
                 "rotate",
                 hint="rotation needs blocks whose layers read a layer norm and add to a residual "
-                "stream (ViT, EVA, SigLIP, Swin, text transformers); use @vision or @text, or "
-                "another method",
+                "stream (ViT, EVA, SigLIP, Swin, text transformers), and that share no layers; "
+                "use @vision or @text, or another method",
             )
     generator = torch.Generator().manual_seed(seed)
     for blocks in stacks.values():

@@ -24,7 +24,7 @@ BELOW = {
     "gate": {"core", "quant", "metrics", "stats", "evaluation"},
     "report": {"core"},
 }
-EDGE = ("cli", "suite", "pytest_plugin", "pytest_collector", "__init__", "__main__")
+EDGE = ("cli", "suite", "testing", "pytest_plugin", "pytest_collector", "__init__", "__main__")
 
 
 def layer(module: str) -> str:

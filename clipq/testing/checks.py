@@ -1,0 +1,44 @@
+"""What a conformance suite is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["Check", "Violation", "expect"]
+
+
+class Violation(AssertionError):  # noqa: N818 - what happened, to whom checks
+    """What was checked does not keep an invariant; the message says which, and by how much."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Check:
+    """One invariant of one thing: call it, and it returns or raises `Violation`.
+
+    Args:
+        subject: what is checked.
+        invariant: its short name.
+        run: the check itself.
+    """
+
+    subject: str
+    invariant: str
+    run: Callable[[], None]
+
+    def __call__(self) -> None:
+        self.run()
+
+    def __str__(self) -> str:
+        """Return a name that serves as a test's id."""
+        return f"{self.subject}-{self.invariant}"
+
+
+def expect(condition: object, message: str) -> None:
+    """Raise unless `condition` holds; an `assert` that `python -O` keeps.
+
+    Raises:
+        Violation: it does not.
+    """
+    if not condition:
+        raise Violation(message)
