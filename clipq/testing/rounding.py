@@ -68,8 +68,8 @@ def check_rounding(
     integers = number_format.number == "int"
     if integers:
         found.append(rounding.errs_by_half_a_step_at_most)
-    # The scale is chosen anew from what was rounded. It stays, but for asymmetric ranges, whose ends
-    # move with the zero point, and NF4's coarse upper values under a scale rounded up.
+    # The scale is chosen anew from what was rounded. It stays, but for asymmetric ranges, whose
+    # ends move with the zero point, and NF4's coarse upper values under a scale rounded up.
     if not number_format.asymmetric:
         if not (number_format.number == "nf4" and number_format.power_of_two):
             found.append(rounding.is_idempotent)
