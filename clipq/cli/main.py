@@ -26,6 +26,7 @@ a first session:
   clipq power                           what the margins ask of the probes' sizes
   clipq gate                            run every case, print the report, exit 1 if one blocks
   clipq gate --clipq-quantizer 'rtn:w4*' -n0     a part of it, in one process
+  clipq blame 'vit-clean/rtn:w4a4/id.ece'        which layers make a case fail
 
 exit codes: 0 passed, 1 a case blocks or was never reported, 2 wrong usage or input,
             4 wrong pytest usage, 130 interrupted (what was measured is kept)
@@ -110,6 +111,25 @@ def _parser() -> argparse.ArgumentParser:
     power.add_argument("--all", action="store_true", help="also the margins that can be decided")
     power.set_defaults(run=_power)
 
+    blame = commands.add_parser(
+        "blame",
+        help="which layers make a case fail, and the fewest to keep in float",
+        description="Takes a case apart: each layer alone quantized, each alone in float, its "
+        "signal-to-quantization-noise ratio; then searches the fewest layers to keep in float so "
+        "that the case passes, and runs the gate on the quantizer that does so. What was "
+        "evaluated is cached: an interrupted search goes on where it was.",
+    )
+    blame.add_argument("case", metavar="CASE", help="for example 'vit-clean/rtn:w4a4/id.ece'")
+    blame.add_argument(
+        "--by",
+        choices=("layer", "block"),
+        default="layer",
+        help="what is switched at once; blocks take a fraction of the time",
+    )
+    blame.add_argument("--top", type=int, default=15, metavar="N", help="rows shown (default 15)")
+    blame.add_argument("--all", action="store_true", help="show every row")
+    blame.set_defaults(run=_blame)
+
     listing = commands.add_parser("list", help="what is known: models, quantizers, probes ...")
     listing.add_argument("kind", choices=("models", "quantizers", "probes", "metrics", "cases"))
     listing.set_defaults(run=_list)
@@ -157,6 +177,12 @@ def _baseline(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def _power(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from clipq.cli.power import run
+
+    return run(_settings(options), options)
+
+
+def _blame(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from clipq.cli.blame import run
 
     return run(_settings(options), options)
 

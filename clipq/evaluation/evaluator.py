@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 
     from clipq.models import LoadedModel
     from clipq.quant import Calibration, Quantized
+    from clipq.quant.mixture import Mixture
 
-__all__ = ["Evaluated", "Evaluator"]
+__all__ = ["Evaluated", "Evaluator", "as_predictions", "as_table"]
 
 _OUT_OF_DISTRIBUTION = "ood"
 HEAD_VERSION = 2
@@ -166,6 +167,27 @@ class Evaluator:
                 raise
         return self._evaluated[cell]
 
+    def features(self, model: str, quantizer: str, probe: str) -> np.ndarray:
+        """Return the image features (N, D) of a probe, encoded once and cached."""
+        opened = self.probes[probe]
+        key = digest(
+            {
+                "model": self._model_identity(model),
+                "probe": opened.fingerprint,
+                "encoder": self.encoder_key(model, quantizer),
+            }
+        )
+
+        def create() -> Table:
+            encoder = self._quantized_model(model, quantizer)
+            return {"features": self.encode(encoder, model, quantizer, probe)}, {}
+
+        return self.cache.table("features", key, create)[0]["features"]
+
+    def head(self, model: str, quantizer: str) -> Head:
+        """Return the zero-shot head, encoded once and cached."""
+        return self._covered_head(model, quantizer)[0]
+
     def live_reference(self, model: str, samples: int) -> Predictions:
         """Encode the first in-distribution samples in FP32 now, whatever the cache holds.
 
@@ -210,33 +232,89 @@ class Evaluator:
             "columns": str(COLUMNS_VERSION),
         }
 
+    def encoder_key(self, model: str, quantizer: str) -> dict[str, Any]:
+        """Return what identifies an encoder beside the weights it starts from."""
+        key: dict[str, Any] = {
+            "quantizer": quantizer,
+            "environment": self.environment,
+            "clipq": package_versions(("clipq",))["clipq"],
+        }
+        if quantizer != FP32:
+            key |= _method_identity(quantizer) | {"calibration": self._calibration_fingerprint}
+        return key
+
+    # -- encoders that are no cell of the matrix ----------------------------------------------
+
+    def encode(
+        self, encoder: torch.nn.Module, model: str, quantizer: str, probe: str
+    ) -> np.ndarray:
+        """Return the image features (N, D) that a form of `model` gives a probe; not cached."""
+        from clipq.evaluation.encode import encode_images
+
+        loaded = self.model(model)
+        images = self._images(model, self.probes[probe])
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            if self._progress is not None:
+                self._progress(f"{model}/{quantizer}/{probe}", done, len(images))
+
+        with _naming(quantizer, f"encoding the images of probe {probe!r}"):
+            return encode_images(
+                encoder,
+                images,
+                loaded.preprocess,
+                batch_size=self.settings.batch_size,
+                device=self.device,
+                progress=advance,
+            )
+
+    def encode_head(self, encoder: torch.nn.Module, model: str, quantizer: str) -> Head:
+        """Return the zero-shot head of a form of `model`; not cached."""
+        from clipq.models import logit_map
+
+        loaded = self.model(model)
+        with _naming(quantizer, "encoding the class prompts"):
+            embeddings = self._class_embeddings(loaded, encoder)
+            # A quantizer may tune the scale: the logits are then its own.
+            own = logit_map(encoder) if hasattr(encoder, "logit_scale") else _logit_map(loaded)
+        return Head(embeddings, *own)
+
+    def mixture(self, model: str, quantizer: str) -> Mixture:
+        """Return a quantized form of a model whose layers can be put back to float."""
+        from clipq.quant.mixture import Mixture
+
+        self._quantized = None  # one quantized model in memory at a time
+        spec = QuantizerSpec.parse(quantizer)
+        return Mixture(self.model(model).model, spec, self._calibration(model))
+
     # -- steps ------------------------------------------------------------------------------
 
     def _evaluate(self, model: str, quantizer: str, probe: str) -> Evaluated:
         key = digest(
             {
                 "identity": self.identity(model, probe),
-                "encoder": self._encoder_key(model, quantizer),
+                "encoder": self.encoder_key(model, quantizer),
             }
         )
         columns, metadata = self.cache.table(
             "predictions", key, lambda: self._predict(model, quantizer, probe)
         )
-        names = metadata["scalars"]
-        scalars = dict(zip(names, columns.pop("scalars").tolist(), strict=True))
         return Evaluated(
-            predictions=Predictions(columns=columns, scalars=scalars),
+            predictions=as_predictions(columns, metadata),
             identity=self.identity(model, probe),
             evidence=self._evidence(model, quantizer, probe, metadata["coverage"]),
         )
 
     def _predict(self, model: str, quantizer: str, probe: str) -> Table:
-        features = self._features(model, quantizer, probe)
-        head, coverage = self._head(model, quantizer)
+        features = self.features(model, quantizer, probe)
+        head, coverage = self._covered_head(model, quantizer)
         reference, (reference_head, _) = features, (head, None)
         if quantizer != FP32:
-            reference = self._features(model, FP32, probe)
-            reference_head, _ = self._head(model, FP32)
+            reference = self.features(model, FP32, probe)
+            reference_head, _ = self._covered_head(model, FP32)
             check_features(quantizer, features, head, reference, reference_head)
         opened = self.probes[probe]
         predictions = build_predictions(
@@ -250,78 +328,33 @@ class Evaluator:
             reference_head=reference_head,
             towers="none" if quantizer == FP32 else QuantizerSpec.parse(quantizer).towers,
         )
-        scalars = dict(sorted(predictions.scalars.items()))
-        columns = dict(predictions.columns) | {"scalars": np.array(list(scalars.values()))}
-        return columns, {"scalars": list(scalars), "coverage": coverage}
+        return as_table(predictions, {"coverage": coverage})
 
     def _temperature(self, model: str, quantizer: str) -> float:
         cell = (model, quantizer)
         if cell not in self._temperatures:
             calibration = self.settings.calibration.name
-            head, _ = self._head(model, quantizer)
-            _, logits = cosine_logits(self._features(model, quantizer, calibration), head)
+            head, _ = self._covered_head(model, quantizer)
+            _, logits = cosine_logits(self.features(model, quantizer, calibration), head)
             labels = self.probes[calibration].labels
             finite = bool(np.isfinite(logits).all())
             self._temperatures[cell] = fit_temperature(logits, labels) if finite else np.nan
         return self._temperatures[cell]
 
-    def _features(self, model: str, quantizer: str, probe: str) -> np.ndarray:
-        opened = self.probes[probe]
-        key = digest(
-            {
-                "model": self._model_identity(model),
-                "probe": opened.fingerprint,
-                "encoder": self._encoder_key(model, quantizer),
-            }
-        )
-
-        def create() -> Table:
-            from clipq.evaluation.encode import encode_images
-
-            loaded = self.model(model)
-            images = self._images(model, opened)
-            done = 0
-
-            def advance(count: int) -> None:
-                nonlocal done
-                done += count
-                if self._progress is not None:
-                    self._progress(f"{model}/{quantizer}/{probe}", done, len(images))
-
-            encoder = self._quantized_model(model, quantizer)
-            with _blame(quantizer, f"encoding the images of probe {probe!r}"):
-                features = encode_images(
-                    encoder,
-                    images,
-                    loaded.preprocess,
-                    batch_size=self.settings.batch_size,
-                    device=self.device,
-                    progress=advance,
-                )
-            return {"features": features}, {}
-
-        return self.cache.table("features", key, create)[0]["features"]
-
-    def _head(self, model: str, quantizer: str) -> tuple[Head, dict[str, Any]]:
+    def _covered_head(self, model: str, quantizer: str) -> tuple[Head, dict[str, Any]]:
         key = digest(
             {
                 "model": self._model_identity(model),
                 "prompts": self.identity(model, self.settings.in_distribution.name)["prompts"],
-                "encoder": self._encoder_key(model, quantizer),
+                "encoder": self.encoder_key(model, quantizer),
                 "head": HEAD_VERSION,
             }
         )
 
         def create() -> Table:
-            from clipq.models import logit_map
-
-            loaded = self.model(model)
-            encoder = self._quantized_model(model, quantizer)
-            with _blame(quantizer, "encoding the class prompts"):
-                embeddings = self._class_embeddings(loaded, encoder)
-                # A quantizer may tune the scale: the logits are then its own.
-                own = logit_map(encoder) if hasattr(encoder, "logit_scale") else _logit_map(loaded)
-            columns = {"embeddings": embeddings, "logit_map": np.array(own)}
+            head = self.encode_head(self._quantized_model(model, quantizer), model, quantizer)
+            own = np.array([head.logit_scale, head.logit_bias])
+            columns = {"embeddings": head.embeddings, "logit_map": own}
             return columns, {"coverage": self._coverage(model, quantizer)}
 
         columns, metadata = self.cache.table("head", key, create)
@@ -411,16 +444,6 @@ class Evaluator:
         loaded = self.model(model)
         return {**loaded.identity.to_plain(), "preprocess": loaded.preprocess.identity}
 
-    def _encoder_key(self, model: str, quantizer: str) -> dict[str, Any]:
-        key: dict[str, Any] = {
-            "quantizer": quantizer,
-            "environment": self.environment,
-            "clipq": package_versions(("clipq",))["clipq"],
-        }
-        if quantizer != FP32:
-            key |= _method_identity(quantizer) | {"calibration": self._calibration_fingerprint}
-        return key
-
     def _evidence(
         self, model: str, quantizer: str, probe: str, coverage: dict[str, Any]
     ) -> dict[str, dict[str, Any]]:
@@ -444,8 +467,22 @@ class Evaluator:
         return evidence
 
 
+def as_table(predictions: Predictions, metadata: dict[str, Any]) -> Table:
+    """Return predictions as the cache stores them, with further metadata."""
+    scalars = dict(sorted(predictions.scalars.items()))
+    columns = dict(predictions.columns) | {"scalars": np.array(list(scalars.values()))}
+    return columns, {"scalars": list(scalars), **metadata}
+
+
+def as_predictions(columns: dict[str, np.ndarray], metadata: dict[str, Any]) -> Predictions:
+    """Return what `as_table` stored."""
+    kept = {name: column for name, column in columns.items() if name != "scalars"}
+    scalars = dict(zip(metadata["scalars"], columns["scalars"].tolist(), strict=True))
+    return Predictions(columns=kept, scalars=scalars)
+
+
 @contextmanager
-def _blame(quantizer: str, doing: str) -> Iterator[None]:
+def _naming(quantizer: str, doing: str) -> Iterator[None]:
     """Turn whatever a quantized model raises into an error that names the quantizer."""
     try:
         yield

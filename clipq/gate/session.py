@@ -6,7 +6,7 @@ import math
 from functools import cached_property
 from typing import Any
 
-from clipq.errors import ClipqError
+from clipq.errors import BaselineError, ClipqError
 from clipq.evaluation.evaluator import Evaluated, Evaluator
 from clipq.evaluation.plan import FP32, Case
 from clipq.evaluation.resampling import Resampler, Sample
@@ -69,10 +69,16 @@ class Gate:
     def margins(self) -> Margins:
         return load_margins(self.settings.margins)
 
-    def check(self, case: Case) -> CaseResult:
-        """Evaluate and judge one case; an error of any part becomes its verdict."""
+    def check(self, case: Case, *, expectations: bool = True) -> CaseResult:
+        """Evaluate and judge one case; an error of any part becomes its verdict.
+
+        Args:
+            case: what to judge.
+            expectations: whether expected failures of the margins' file are taken into account.
+        """
         try:
-            return self._expected(case, self._check(case))
+            found = self._check(case)
+            return self._expected(case, found) if expectations else found
         except ClipqError as error:
             return self._result(case, Judgement(Verdict.ERROR, None, str(error)))
 
@@ -88,7 +94,6 @@ class Gate:
         if baseline is None or key not in baseline.values:
             where = self.settings.baselines / f"{case.model}.json"
             return self._result(case, Judgement(Verdict.MISSING, None, f"no {key} in {where}"))
-        metric = metrics.get(case.metric)
         stored = baseline.values[key]
         found = self.evaluator.evaluate(case.model, case.quantizer, case.probe)
         blocked = self._altered(case, baseline) or self._incomparable(
@@ -98,27 +103,41 @@ class Gate:
             return self._result(case, blocked, baseline=stored.value, found=found)
         reference = self.settings.in_distribution.name
         known = self.evaluator.evaluate(case.model, case.quantizer, reference)
-        observed = metric.compute(found.predictions, known.predictions)
-        absolute = metric.reference == "absolute"
-        judgement = self._judge(
-            Evidence(
-                metric=metric,
-                baseline=None if absolute else stored.value,
-                observed=observed,
-                margin=self.margins.margin(case),
-                baseline_sample=Sample(
-                    baseline.predictions[case.probe], baseline.predictions[reference]
-                ),
-                observed_sample=Sample(found.predictions, known.predictions),
-                noise=stored.noise,
-            )
-        )
+        evidence = self._evidence(case, baseline, Sample(found.predictions, known.predictions))
         return self._result(
             case,
-            judgement,
-            baseline=None if absolute else stored.value,
-            observed=observed,
+            self._judge(evidence),
+            baseline=evidence.baseline,
+            observed=evidence.observed,
             found=found,
+        )
+
+    def judge(self, case: Case, observed: Sample) -> Judgement:
+        """Judge a case by predictions that come from elsewhere.
+
+        Raises:
+            BaselineError: there is no baseline value for the case.
+            StatisticsError: the predictions and the baseline's are not paired.
+        """
+        baseline = self._baseline(case.model)
+        if baseline is None or f"{case.probe}.{case.metric}" not in baseline.values:
+            raise BaselineError(
+                f"no baseline value for {case.id}", hint=f"clipq baseline create {case.model}"
+            )
+        return self._judge(self._evidence(case, baseline, observed))
+
+    def _evidence(self, case: Case, baseline: Baseline, observed: Sample) -> Evidence:
+        metric = metrics.get(case.metric)
+        stored = baseline.values[f"{case.probe}.{case.metric}"]
+        reference = baseline.predictions[self.settings.in_distribution.name]
+        return Evidence(
+            metric=metric,
+            baseline=None if metric.reference == "absolute" else stored.value,
+            observed=metric.compute(observed.predictions, observed.in_distribution),
+            margin=self.margins.margin(case),
+            baseline_sample=Sample(baseline.predictions[case.probe], reference),
+            observed_sample=observed,
+            noise=stored.noise,
         )
 
     def _expected(self, case: Case, result: CaseResult) -> CaseResult:

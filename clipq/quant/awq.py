@@ -11,7 +11,7 @@ and v; here each group of layers is measured at its own outputs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +20,21 @@ from clipq.quant.formats import WeightFormat
 from clipq.quant.methods import Calibration, quantizers
 from clipq.quant.observe import InputStatistics, observe_statistics
 from clipq.quant.options import read_choice
-from clipq.quant.pipeline import Prepared, post_training, stages, tower_of
+from clipq.quant.pipeline import (
+    Prepared,
+    RoundToNearest,
+    Task,
+    post_training,
+    stages,
+    tower_of,
+)
 from clipq.quant.spec import QuantizerSpec
 from clipq.quant.surgery import Layer
-from clipq.quant.transforms.rotation import ROTATION, chosen_rotation
 from clipq.quant.transforms.smoothing import scale_group, scale_values
 from clipq.quant.transforms.structure import NormGroup, ValuePair, norm_groups, value_pairs
 from clipq.quant.weights import join_weight, quantize_weight, split_weight, weight_grid
 
-__all__ = ["awq", "best_clip", "best_scale", "output_error"]
+__all__ = ["awq", "best_clip", "best_scale", "clip_weight", "output_error"]
 
 _STEPS = 20
 _CLIPS = tuple(1.0 - 0.05 * i for i in range(11))  # down to half the range, as in the paper's code
@@ -38,11 +44,36 @@ _CLIPS = tuple(1.0 - 0.05 * i for i in range(11))  # down to half the range, as 
 def awq(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn.Module:
     """Quantize `model` in place; needs a format.
 
-    Options: `clip` (`search`): `search` or `none`; `rotation`: `none` or `hadamard`, afterwards.
+    Option: `clip` (`search`): `search` or `none`. There is no rotation: it dissolves the layer
+    norms that take up the scales.
     """
     clip = read_choice(spec, "clip", ("none", "search"), "search") == "search"
-    transforms = [lambda prepared: scale_and_clip(prepared, clip=clip), *chosen_rotation(spec)]
-    return post_training(model, spec, calibration, transforms=transforms, own=("clip", *ROTATION))
+    limits: dict[str, Tensor] = {}
+    return post_training(
+        model,
+        spec,
+        calibration,
+        transforms=[lambda prepared: scale(prepared, limits if clip else None)],
+        rounder=_Clipped(limits),
+        own=("clip",),
+    )
+
+
+class _Clipped(RoundToNearest):
+    """Rounds to nearest what lies within the limits, and saturates the rest."""
+
+    def __init__(self, limits: dict[str, Tensor]) -> None:
+        self.limits = limits
+
+    def __call__(self, tasks: list[Task]) -> dict[str, Tensor]:
+        """Return the rounded weights by name."""
+        clipped = [
+            replace(task, weight=clip_weight(task.weight, self.limits[task.name], task.format))
+            if task.name in self.limits
+            else task
+            for task in tasks
+        ]
+        return super().__call__(clipped)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,11 +84,15 @@ class _Site:
     absorber: NormGroup | ValuePair
 
 
-def scale_and_clip(prepared: Prepared, *, clip: bool) -> None:
-    """Scale and clip the weights of every stage, in place.
+def scale(prepared: Prepared, limits: dict[str, Tensor] | None) -> None:
+    """Scale the weights of every stage in place; note where to clip them once they are rounded.
 
     A layer whose input cannot be scaled (hidden layers' outputs, behind a nonlinearity) is clipped
     only.
+
+    Args:
+        prepared: the model.
+        limits: filled with `best_clip` of each layer; None to clip nothing.
     """
     layers, formats = prepared.layers(), prepared.formats
     sites = {next(iter(site.layers)): site for site in _sites(prepared, layers)}
@@ -77,23 +112,22 @@ def scale_and_clip(prepared: Prepared, *, clip: bool) -> None:
                 continue
             weights = [layer.weight.detach().float().flatten(1) for layer in site.layers.values()]
             number_formats = [formats[n].weight for n in site.layers]
-            scale = best_scale(weights, number_formats, found[name])
+            best = best_scale(weights, number_formats, found[name])
             if isinstance(site.absorber, NormGroup):
-                scale_group(site.absorber, scale)
+                scale_group(site.absorber, best)
             else:
-                scale_values(site.absorber, scale)
-            scales |= dict.fromkeys(site.layers, scale)
-        for name in stage if clip else []:
+                scale_values(site.absorber, best)
+            scales |= dict.fromkeys(site.layers, best)
+        if limits is None:
+            continue
+        for name in stage:
             layer, statistics = layers[name], found[name]
             if getattr(layer, "groups", 1) != 1:
                 continue
             gram = statistics.gram[0] / max(1, statistics.rows)
             if name in scales:
                 gram = gram / torch.outer(scales[name], scales[name])
-            clipped = best_clip(layer.weight.detach().float(), formats[name].weight, gram)
-            layer.weight = nn.Parameter(
-                clipped.to(layer.weight.dtype), requires_grad=layer.weight.requires_grad
-            )
+            limits[name] = best_clip(layer.weight.detach().float(), formats[name].weight, gram)
 
 
 def _sites(prepared: Prepared, layers: dict[str, Layer]) -> list[_Site]:
@@ -137,7 +171,7 @@ def best_scale(
 
 
 def best_clip(weight: Tensor, number_format: WeightFormat, gram: Tensor) -> Tensor:
-    """Return the weight with each scale's range clipped to its smallest output error.
+    """Return the limit of each group's absolute values with the smallest output error.
 
     The error of a group of inputs is measured with its own block of the Gram matrix.
 
@@ -145,23 +179,36 @@ def best_clip(weight: Tensor, number_format: WeightFormat, gram: Tensor) -> Tens
         weight: (out, in) or (out, in, kh, kw), float32.
         number_format: whose ranges are clipped; a scale per tensor is left as it is.
         gram: mean of x xᵀ (k, k).
+
+    Returns:
+        (out, groups, 1), with one group where a scale is per channel.
     """
-    if number_format.granularity == "tensor":
-        return weight
-    blocks = split_weight(weight, number_format)
-    flat = blocks if blocks.dim() == 3 else blocks[:, None]
+    flat = _grouped(weight, number_format)
     grams = _block_diagonal(gram, flat.shape[1], flat.shape[2])
-    lowest = torch.full(flat.shape[:2], torch.inf)
-    best = flat
     largest = flat.abs().amax(-1, keepdim=True)
-    for share in _CLIPS:
+    lowest, best = torch.full(flat.shape[:2], torch.inf), largest
+    for share in _CLIPS if number_format.granularity != "tensor" else ():
         clipped = torch.minimum(torch.maximum(flat, -share * largest), share * largest)
         error = weight_grid(clipped, number_format).snap(clipped) - flat
         cost = torch.einsum("ogi,gij,ogj->og", error, grams, error)
         better = cost < lowest
         lowest = torch.where(better, cost, lowest)
-        best = torch.where(better[..., None], clipped, best)
-    return join_weight(best.reshape(blocks.shape), weight)
+        best = torch.where(better[..., None], share * largest, best)
+    return best
+
+
+def clip_weight(weight: Tensor, limits: Tensor, number_format: WeightFormat) -> Tensor:
+    """Return `weight` with each group's values clipped to its limit of `best_clip`."""
+    grouped = _grouped(weight.detach().float(), number_format)
+    clipped = torch.minimum(torch.maximum(grouped, -limits), limits)
+    blocks = clipped if clipped.shape[1] > 1 else clipped[:, 0]
+    return join_weight(blocks, weight)
+
+
+def _grouped(weight: Tensor, number_format: WeightFormat) -> Tensor:
+    """Return (out, groups, values that share a scale); per tensor, one group of one output."""
+    blocks = split_weight(weight, number_format)
+    return blocks if blocks.dim() == 3 else blocks[:, None]
 
 
 def output_error(difference: Tensor, gram: Tensor) -> float:

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from clipq.errors import QuantizerError, did_you_mean
 from clipq.quant.spec import QuantizerSpec
 
-__all__ = ["COMMON", "CommonOptions", "read_choice", "read_number"]
+__all__ = ["COMMON", "SELECTION", "CommonOptions", "read_choice", "read_number"]
 
 COMMON = ("range", "wrange", "bias", "include", "exclude", "ends", "table", "compute")
+SELECTION = ("include", "exclude", "ends")
 _RANGES = ("ema", "entropy", "minmax", "mse", "percentile")
 
 

@@ -31,6 +31,7 @@ from clipq.quant.spec import QuantizerSpec, Towers
 from clipq.quant.surgery import (
     Layer,
     check_groups,
+    in_order,
     input_quantizer,
     plain_layers,
     replace_layers,
@@ -141,7 +142,7 @@ def post_training(
     make_explicit(model, spec.towers)
     order = execution_order(model, spec.towers, calibration)
     layers = plain_layers(model, spec.towers)
-    formats = select_formats(_in_order(layers, order), number_format, options)
+    formats = select_formats(in_order(layers, order), number_format, options)
     check_groups(layers, formats)
     prepared = Prepared(model, spec, spec.towers, calibration, order, formats)
     for transform in transforms:
@@ -233,9 +234,3 @@ def stages(names: list[str]) -> Iterator[list[str]]:
 def tower_of(name: str) -> Towers:
     """Return the tower that a layer belongs to."""
     return "vision" if name.startswith("visual.") else "text"
-
-
-def _in_order(layers: dict[str, Layer], order: list[str]) -> list[str]:
-    """Return the layers' names as they run; those that never run last, for a clear refusal."""
-    at = {name: i for i, name in enumerate(order)}
-    return sorted(layers, key=lambda name: at.get(name, len(order)))

@@ -29,12 +29,14 @@ from clipq.quant.explicit import make_explicit
 from clipq.quant.methods import Calibration, quantizers
 from clipq.quant.modules import transform_input
 from clipq.quant.observe import observe_statistics
-from clipq.quant.options import read_choice, read_number
+from clipq.quant.options import SELECTION, CommonOptions, read_choice, read_number
 from clipq.quant.rabitq import rabitq_round
+from clipq.quant.selection import select_layers
 from clipq.quant.spec import QuantizerSpec, Towers
-from clipq.quant.surgery import Layer, plain_layers, replace_layers
+from clipq.quant.surgery import Layer, in_order, plain_layers, replace_layers
 from clipq.quant.towers import covers_images, covers_texts, image_batches, text_batches
 from clipq.quant.transforms.hadamard import HadamardRotation
+from clipq.quant.transforms.structure import execution_order
 from clipq.quant.weights import check_finite
 
 __all__ = ["raana", "sensitivities"]
@@ -49,14 +51,15 @@ def raana(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn
     Options: `bits` (required): the average per weight, 1 to 8, need not be whole, such as 3.3;
     `centre` (`on`): take the mean of all outputs' weight vectors out and keep it in float;
     `outliers` (0.003): share of outputs, those with the longest weight vectors, kept in float;
-    `seed` (0) of signs and directions.
+    `seed` (0) of signs and directions; `include`, `exclude` and `ends` as in
+    `clipq.quant.options`: the average is over what they leave.
     """
     if spec.format is not None:
         raise QuantizerError(
             f"{str(spec)!r} gives raana a number format",
             hint="it chooses bits per layer itself: write raana,bits=3.3",
         )
-    options = spec.read_options(("bits", "centre", "outliers", "seed"))
+    options = spec.read_options(("bits", "centre", "outliers", "seed", *SELECTION))
     if "bits" not in options:
         raise QuantizerError(
             f"{str(spec)!r} does not say how many bits", hint="write raana,bits=3.3, for example"
@@ -67,10 +70,12 @@ def raana(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn
     seed = int(read_number(spec, "seed", 0, low=0, high=2**31))
     make_explicit(model, spec.towers)
     layers = plain_layers(model, spec.towers)
-    names = list(layers)
+    order = execution_order(model, spec.towers, calibration)
+    names = select_layers(in_order(layers, order), CommonOptions.read(spec))
+    layers = {name: layers[name] for name in names}
     for name, layer in layers.items():
         check_finite(layer.weight, name)
-    costs = sensitivities(model, spec.towers, calibration, seed=seed)
+    costs = sensitivities(model, spec.towers, calibration, layers, seed=seed)
     sizes = [layers[name].weight.numel() for name in names]
     bits = allocate_bits([costs[name] for name in names], sizes, average=average)
     generator = torch.Generator().manual_seed(seed)
@@ -82,6 +87,8 @@ def raana(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn
             rotation = HadamardRotation(layer.in_features, generator=generator, overlapping=True)
             rotation = rotation.to(layer.weight.device)
             rows = rotation.rotate_weight(rows)
+            rotated = rows.to(layer.weight.dtype)
+            layer.weight = nn.Parameter(rotated, requires_grad=layer.weight.requires_grad)
             transform_input(layer, rotation)
         rounded = round_rows(rows, bits=count, centre=centre, outliers=outliers)
         weights[name] = rounded.reshape(layer.weight.shape).to(layer.weight.dtype)
@@ -109,14 +116,18 @@ def round_rows(rows: Tensor, *, bits: int, centre: bool, outliers: float) -> Ten
 
 
 def sensitivities(
-    model: nn.Module, towers: Towers, calibration: Calibration, *, seed: int
+    model: nn.Module,
+    towers: Towers,
+    calibration: Calibration,
+    layers: dict[str, Layer],
+    *,
+    seed: int,
 ) -> dict[str, float]:
-    """Return c_k of every layer of an explicit model, by name.
+    """Return c_k of layers of an explicit model, by name.
 
     Raises:
         QuantizerError: a layer never ran.
     """
-    layers = plain_layers(model, towers)
     gradients = _gradient_norms(model, towers, calibration, layers, seed=seed)
     seen = observe_statistics(model, towers, calibration, dict(layers), gram=False)
     costs = {}

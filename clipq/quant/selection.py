@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from clipq.errors import QuantizerError
 from clipq.quant.formats import Format
 from clipq.quant.options import CommonOptions
 
-__all__ = ["read_table", "select_formats"]
+__all__ = ["read_table", "select_formats", "select_layers"]
 
 
 def select_formats(
@@ -27,7 +28,30 @@ def select_formats(
         QuantizerError: a glob matches no layer, the table cannot be read, or nothing is left.
     """
     table = read_table(options.table) if options.table else {}
-    for glob in (*options.include, *options.exclude, *table):
+    formats: dict[str, Format] = {}
+    for name in select_layers(names, options, also=table):
+        found = next((f for glob, f in table.items() if fnmatchcase(name, glob)), number_format)
+        if found is not None:
+            formats[name] = found
+    if not formats:
+        raise _nothing_left()
+    return formats
+
+
+def select_layers(
+    names: list[str], options: CommonOptions, *, also: Iterable[str] = ()
+) -> list[str]:
+    """Return the layers that `include`, `exclude` and `ends` leave, in the order of `names`.
+
+    Args:
+        names: layers in the order in which they run.
+        options: what is included, excluded and kept.
+        also: further globs that must match something.
+
+    Raises:
+        QuantizerError: a glob matches no layer, or nothing is left.
+    """
+    for glob in (*options.include, *options.exclude, *also):
         if not any(fnmatchcase(name, glob) for name in names):
             raise QuantizerError(
                 f"{glob!r} matches no layer",
@@ -36,18 +60,16 @@ def select_formats(
                 else "the towers have no layers",
             )
     kept = _ends(names) if options.float_ends else set()
-    formats: dict[str, Format] = {}
-    for name in names:
-        if name in kept or not _matches(name, options.include) or _matches(name, options.exclude):
-            continue
-        found = next((f for glob, f in table.items() if fnmatchcase(name, glob)), number_format)
-        if found is not None:
-            formats[name] = found
-    if not formats:
-        raise QuantizerError(
-            "no layer is left to quantize", hint="widen include, or shorten exclude"
-        )
-    return formats
+    left = [
+        name
+        for name in names
+        if name not in kept
+        and _matches(name, options.include)
+        and not _matches(name, options.exclude)
+    ]
+    if not left:
+        raise _nothing_left()
+    return left
 
 
 def read_table(path: str) -> dict[str, Format | None]:
@@ -72,6 +94,12 @@ def read_table(path: str) -> dict[str, Format | None]:
             )
         table[glob] = None if text == "float" else Format.parse(text)
     return table
+
+
+def _nothing_left() -> QuantizerError:
+    return QuantizerError(
+        "no layer is left to quantize", hint="widen include, or shorten exclude and the table"
+    )
 
 
 def _ends(names: list[str]) -> set[str]:

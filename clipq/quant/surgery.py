@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,13 +19,16 @@ from clipq.quant.towers import named_sites
 __all__ = [
     "Layer",
     "check_groups",
+    "in_order",
     "input_quantizer",
+    "keeping_float_layers",
     "plain_layers",
     "replace_layers",
     "replace_modules",
 ]
 
 Layer = nn.Linear | nn.Conv2d
+_KEPT: ContextVar[dict[str, Layer] | None] = ContextVar("float layers", default=None)
 
 
 def plain_layers(model: nn.Module, towers: Towers) -> dict[str, Layer]:
@@ -56,8 +61,32 @@ def replace_layers(
         layers[name]: quantized_twin(layers[name], weight, inputs[name])
         for name, weight in weights.items()
     }
+    kept = _KEPT.get()
+    if kept is not None:
+        kept |= {name: layers[name] for name in weights}
     replace_modules(model, towers, twins)
     return {name: twins[layers[name]] for name in weights}
+
+
+@contextmanager
+def keeping_float_layers() -> Iterator[dict[str, Layer]]:
+    """Keep the float layers that `replace_layers` takes out meanwhile, by name.
+
+    They are those that compute what the model computed before rounding: in a rotated or smoothed
+    model, the rotated or smoothed ones.
+    """
+    kept: dict[str, Layer] = {}
+    token = _KEPT.set(kept)
+    try:
+        yield kept
+    finally:
+        _KEPT.reset(token)
+
+
+def in_order(layers: Iterable[str], order: list[str]) -> list[str]:
+    """Return layers' names as they run; those that never run last, for a clear refusal."""
+    at = {name: i for i, name in enumerate(order)}
+    return sorted(layers, key=lambda name: at.get(name, len(order)))
 
 
 def replace_modules(model: nn.Module, towers: Towers, twins: Mapping[Any, nn.Module]) -> None:

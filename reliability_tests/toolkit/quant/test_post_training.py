@@ -19,7 +19,7 @@ from torchao.quantization import Int8WeightOnlyConfig
 from clipq.errors import QuantizerError
 from clipq.quant import Calibration, QuantizerSpec, quantize
 from clipq.quant.allocation import allocate_bits
-from clipq.quant.awq import best_clip, best_scale, output_error
+from clipq.quant.awq import best_clip, best_scale, clip_weight, output_error
 from clipq.quant.explicit import make_explicit
 from clipq.quant.formats import Format
 from clipq.quant.gptq import gptq_round
@@ -237,7 +237,7 @@ class TestAwq:
     def test_clipping_never_raises_a_row_s_own_error(self, number_format):
         weight, inputs = layer(16, 48)
         gram = gram_of(inputs)
-        clipped = best_clip(weight, number_format, gram)
+        clipped = clip_weight(weight, best_clip(weight, number_format, gram), number_format)
         size = split_weight(weight, number_format).shape[-1]
 
         def errors(rounded):

@@ -1,0 +1,169 @@
+"""`clipq blame`: which layers make a case fail, and which to keep in float."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+
+from tabulate import tabulate
+
+from clipq.errors import SettingsError, did_you_mean
+from clipq.evaluation.plan import FP32, Case, load_plugins, plan
+from clipq.gate.blame import Blame, Search, UnitBlame
+from clipq.gate.verdict import Judgement
+from clipq.metrics import Metric, metrics
+from clipq.quant import QuantizerSpec
+from clipq.records import Verdict
+from clipq.settings import Settings
+
+__all__ = ["run"]
+
+
+def run(settings: Settings, options: argparse.Namespace) -> int:
+    """Print ranking, search and the quantizer to use; return 0 where one makes the case pass."""
+    from clipq.evaluation.evaluator import Evaluator
+    from clipq.gate.session import Gate
+
+    load_plugins(settings)
+    planned = plan(settings)
+    case = _case(options.case, planned)
+    gate = Gate(settings, Evaluator(settings), cases=len(planned))
+    own = gate.check(case)
+    if own.verdict not in (
+        Verdict.PASS,
+        Verdict.IMPROVED,
+        Verdict.FAIL,
+        Verdict.INCONCLUSIVE,
+        Verdict.WAIVED,
+        Verdict.NON_FINITE,
+    ):
+        print(f"{case.id}: {own.verdict.value}: {own.reason}", file=sys.stderr)
+        if own.next_command:
+            print(f"  fix: {own.next_command}", file=sys.stderr)
+        return 2
+    blame = Blame(gate, case, by=options.by, progress=_progress)
+    metric = metrics.get(case.metric)
+    whole = blame.whole()
+    print(f"{case.id}: {_described(whole, metric)}\n")
+    ranked = blame.rank()
+    _clear()
+    shown = ranked if options.all else ranked[: options.top]
+    print(tabulate([_row(unit, whole) for unit in shown], _headers(metric), disable_numparse=True))
+    if len(shown) < len(ranked):
+        print(f"... and {len(ranked) - len(shown)} more; --all shows them")
+    print(f"\n{_LEGEND}\n")
+    if whole.verdict in (Verdict.PASS, Verdict.IMPROVED):
+        print("The case passes: there is nothing to keep in float.")
+        return 0
+    found = blame.search(ranked)
+    _clear()
+    print(_conclusion(found, case, metric, options.by))
+    good = found.verified is not None and found.verified.verdict in (
+        Verdict.PASS,
+        Verdict.IMPROVED,
+    )
+    return 0 if good else 1
+
+
+_LEGEND = (
+    "contributes: how much smaller the loss is with only this in float; alone: the loss with only "
+    "this quantized.\nown SQNR: of its output where its input is exact; SQNR and cosine: in the "
+    "quantized model, over the calibration split."
+)
+
+
+def _case(text: str, planned: tuple[Case, ...]) -> Case:
+    """Return the case that a text names; its quantizer need not be in the matrix."""
+    by_id = {case.id: case for case in planned}
+    if text in by_id:
+        return by_id[text]
+    model, _, rest = text.partition("/")
+    quantizer, _, last = rest.rpartition("/")
+    probe, _, metric = last.partition(".")
+    same = [c for c in planned if (c.model, c.probe, c.metric) == (model, probe, metric)]
+    if not same or not quantizer:
+        raise SettingsError(f"no case is called {text!r}", hint=did_you_mean(text, list(by_id)))
+    spec = QuantizerSpec.parse(quantizer)
+    if spec.is_reference or str(spec) == FP32:
+        raise SettingsError(
+            f"{text!r} is a case of the reference, which has no quantized layers",
+            hint="name a quantizer; `clipq list cases` shows those of the matrix",
+        )
+    return Case(model, str(spec), probe, metric)
+
+
+def _headers(metric: Metric) -> tuple[str, ...]:
+    unit = f" [{metric.unit}]" if metric.unit else ""
+    return (
+        "layer or block",
+        f"contributes{unit}",
+        f"alone{unit}",
+        "MACs",
+        "own SQNR",
+        "SQNR",
+        "cosine",
+    )
+
+
+def _row(unit: UnitBlame, whole: Judgement) -> tuple[str, ...]:
+    total = math.nan if whole.loss is None else whole.loss
+    return (
+        unit.name,
+        f"{total - unit.rest:+.4f}",
+        f"{unit.alone:+.4f}",
+        f"{unit.share:.1%}",
+        f"{unit.distortion.own:.1f} dB",
+        f"{unit.distortion.total:.1f} dB",
+        f"{unit.distortion.cosine:.4f}",
+    )
+
+
+def _described(judgement: Judgement, metric: Metric) -> str:
+    if judgement.loss is None:
+        return f"{judgement.verdict.value} ({judgement.reason})"
+    interval = (
+        ""
+        if judgement.low is None or judgement.high is None
+        else f" [{judgement.low:+.4f}, {judgement.high:+.4f}]"
+    )
+    margin = "" if judgement.margin is None else f", margin {judgement.margin:g}"
+    unit = f" {metric.unit}" if metric.unit else ""
+    return f"{judgement.verdict.value}, loss {judgement.loss:+.4f}{interval}{margin}{unit}"
+
+
+def _conclusion(found: Search, case: Case, metric: Metric, by: str) -> str:
+    if found.units is None:
+        return (
+            f"Nothing helps: {found.proof}.\nThe loss comes from elsewhere (attention products, "
+            "scales, FP32 itself), or the margin demands more than FP32 has."
+        )
+    count = len(found.units)
+    lines = [
+        f"Keep {count} {by}{'' if count == 1 else 's'} in float ({found.proof}):",
+        *(f"  {name}" for name in found.units),
+    ]
+    if found.quantizer is None or found.verified is None:
+        method = QuantizerSpec.parse(case.quantizer).method
+        return "\n".join([*lines, f"{method!r} has no option `exclude` to do so."])
+    result = found.verified
+    lines += ["", "As a quantizer:", f"  {found.quantizer}"]
+    if result.loss is None:
+        lines.append(f"The gate says of it: {result.verdict.value}: {result.reason}")
+    else:
+        bounds = "" if result.low is None else f" [{result.low:+.4f}, {result.high:+.4f}]"
+        lines.append(
+            f"The gate says of it: {result.verdict.value}, loss {result.loss:+.4f}{bounds}"
+        )
+    return "\n".join(lines)
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        count = f"{done}/{total} " if total else ""
+        print(f"\r\033[K{count}{what}"[:160], end="", file=sys.stderr, flush=True)
+
+
+def _clear() -> None:
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)

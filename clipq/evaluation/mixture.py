@@ -1,0 +1,107 @@
+"""Predictions of a quantized model some of whose layers are put back to float."""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipq.evaluation.cache import Table
+from clipq.evaluation.evaluator import Evaluator, as_predictions, as_table
+from clipq.evaluation.plan import FP32
+from clipq.evaluation.predict import Head, SampleInfo, build_predictions, cosine_logits
+from clipq.evaluation.resampling import Sample
+from clipq.metrics import Predictions
+from clipq.metrics.temperature import fit_temperature
+from clipq.provenance import digest
+from clipq.quant import QuantizerSpec
+
+if TYPE_CHECKING:
+    from clipq.quant.mixture import Mixture
+
+__all__ = ["MixtureEvaluator"]
+
+_FEATURES_KEPT = 12  # image features in memory: of the towers all float, all quantized, and recent
+
+
+class MixtureEvaluator:
+    """Evaluates one model x quantizer with any of its layers in float.
+
+    Predictions are cached, so that an interrupted search goes on where it was; a tower whose layers
+    are as before is not encoded again.
+
+    Args:
+        evaluator: where probes, models and the cache come from.
+        model: its name.
+        quantizer: its text.
+    """
+
+    def __init__(self, evaluator: Evaluator, model: str, quantizer: str) -> None:
+        self.evaluator, self.name, self.quantizer = evaluator, model, quantizer
+        self._features = lru_cache(maxsize=_FEATURES_KEPT)(self._encode)
+        self._heads = lru_cache(maxsize=_FEATURES_KEPT)(self._encode_head)
+        self._temperatures = lru_cache(maxsize=None)(self._fit_temperature)
+
+    @cached_property
+    def mixture(self) -> Mixture:
+        """The quantized model, made at first use."""
+        return self.evaluator.mixture(self.name, self.quantizer)
+
+    def sample(self, floats: frozenset[str], probe: str) -> Sample:
+        """Return what the model with these layers in float predicts on a probe.
+
+        Raises:
+            QuantizerError: no layer has such a name, or encoding failed.
+        """
+        known = self.evaluator.settings.in_distribution.name
+        return Sample(self._predictions(floats, probe), self._predictions(floats, known))
+
+    def _predictions(self, floats: frozenset[str], probe: str) -> Predictions:
+        key = digest(
+            {
+                "identity": self.evaluator.identity(self.name, probe),
+                "encoder": self.evaluator.encoder_key(self.name, self.quantizer),
+                "float": sorted(floats),
+            }
+        )
+
+        def create() -> Table:
+            return as_table(self._predict(floats, probe), {})
+
+        return as_predictions(*self.evaluator.cache.table("mixtures", key, create))
+
+    def _predict(self, floats: frozenset[str], probe: str) -> Predictions:
+        vision, text = _by_tower(floats)
+        opened = self.evaluator.probes[probe]
+        return build_predictions(
+            self._features(vision, probe),
+            self._heads(text),
+            SampleInfo(opened.ids, opened.labels, opened.groups),
+            temperature=None if opened.role == "ood" else self._temperatures(floats),
+            reference_features=self.evaluator.features(self.name, FP32, probe),
+            reference_head=self.evaluator.head(self.name, FP32),
+            towers=QuantizerSpec.parse(self.quantizer).towers,
+        )
+
+    def _fit_temperature(self, floats: frozenset[str]) -> float:
+        vision, text = _by_tower(floats)
+        calibration = self.evaluator.settings.calibration.name
+        _, logits = cosine_logits(self._features(vision, calibration), self._heads(text))
+        if not np.isfinite(logits).all():
+            return float("nan")
+        return fit_temperature(logits, self.evaluator.probes[calibration].labels)
+
+    def _encode(self, floats: frozenset[str], probe: str) -> np.ndarray:
+        self.mixture.keep_float(floats)
+        return self.evaluator.encode(self.mixture.model, self.name, self.quantizer, probe)
+
+    def _encode_head(self, floats: frozenset[str]) -> Head:
+        self.mixture.keep_float(floats)
+        return self.evaluator.encode_head(self.mixture.model, self.name, self.quantizer)
+
+
+def _by_tower(floats: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the layers of the vision tower and those of the text tower."""
+    vision = frozenset(name for name in floats if name.startswith("visual."))
+    return vision, floats - vision
