@@ -81,7 +81,7 @@ def test_images_are_decoded_once_per_probe_not_per_quantizer(settings, tmp_path,
 def test_batch_size_and_environment_are_part_of_the_cache_key(settings):
     small = Evaluator(replace(settings, batch_size=32))
     large = Evaluator(settings)
-    assert small._encoder_key("vit-clean", "rtn:w8") != large._encoder_key("vit-clean", "rtn:w8")
+    assert small.encoder_key("vit-clean", "rtn:w8") != large.encoder_key("vit-clean", "rtn:w8")
     assert small.identity("vit-clean", "id") == large.identity("vit-clean", "id")
 
 
@@ -95,8 +95,8 @@ def test_the_temperature_comes_from_the_calibration_split(settings):
 
 def test_a_text_only_quantizer_leaves_image_features_but_moves_the_head(settings):
     evaluator = Evaluator(settings)
-    fp32 = evaluator._features("vit-clean", "fp32", "digits")
-    text = evaluator._features("vit-clean", "rtn:w4@text", "digits")
+    fp32 = evaluator.features("vit-clean", "fp32", "digits")
+    text = evaluator.features("vit-clean", "rtn:w4@text", "digits")
     assert np.array_equal(fp32, text)
     table = evaluator.evaluate("vit-clean", "rtn:w4@text", "id").predictions
     assert np.isfinite(table.scalar("sqnr_db"))
