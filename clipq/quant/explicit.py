@@ -54,6 +54,7 @@ def make_explicit(model: nn.Module, towers: Towers) -> None:
         _refuse_unsupported(name, child)
         if child not in rewritten:
             rewritten[child] = _explicit(child).train(child.training)
+            _release(child, rewritten[child])
         if rewritten[child] is not child:
             setattr(parent, attribute, rewritten[child])
     for prefix, module in list(model.named_modules()):
@@ -80,6 +81,14 @@ def _explicit(module: nn.Module) -> nn.Module:
     ):
         _move_bias_into_qkv(module)
     return module
+
+
+def _release(module: nn.Module, twin: nn.Module) -> None:
+    """Drop the parameters that a replaced module does not share with its twin."""
+    kept = set(twin.modules())
+    for part in module.modules():
+        if part not in kept:
+            part._parameters.update(dict.fromkeys(part._parameters))
 
 
 def _projection(matrix: nn.Parameter) -> Projection:

@@ -13,6 +13,8 @@ than its window to share an error with.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ from clipq.errors import QuantizerError
 from clipq.quant.formats import WeightFormat
 from clipq.quant.grids import Grid
 from clipq.quant.methods import Calibration, quantizers
+from clipq.quant.observe import InputStatistics
 from clipq.quant.options import read_choice, read_number
 from clipq.quant.pipeline import RoundToNearest, Task, post_training
 from clipq.quant.spec import QuantizerSpec
@@ -58,23 +61,36 @@ class _Gptq:
         self.damp, self.by_activation = damp, order == "activation"
 
     def __call__(self, tasks: list[Task]) -> dict[str, Tensor]:
-        nearest = [task for task in tasks if task.groups != 1]
-        rounded = RoundToNearest()(nearest)
-        for task in tasks:
-            if task.groups == 1 and task.statistics is not None:
+        rounded = RoundToNearest()([task for task in tasks if task.groups != 1])
+        for together in _with_one_matrix([task for task in tasks if task.groups == 1]):
+            first = together[0]
+            statistics = cast(InputStatistics, first.statistics)
+            for task in together:
                 check_finite(task.weight, task.name)
-                gram = task.statistics.gram[0] * (2.0 / max(1, task.statistics.rows))
-                rows = task.weight.detach().float().flatten(1)
-                solved = gptq_round(
-                    rows,
-                    gram,
-                    task.format,
-                    damp=self.damp,
-                    by_activation=self.by_activation,
-                    chosen=task.chosen,
-                )
-                rounded[task.name] = solved.reshape(task.weight.shape).to(task.weight.dtype)
+            rows = [task.weight.detach().float().flatten(1) for task in together]
+            solved = gptq_round(
+                torch.cat(rows),
+                statistics.gram[0] * (2.0 / max(1, statistics.rows)),
+                first.format,
+                damp=self.damp,
+                by_activation=self.by_activation,
+                chosen=first.chosen,
+            )
+            for task, part in zip(
+                together, torch.split(solved, [len(x) for x in rows]), strict=True
+            ):
+                rounded[task.name] = part.reshape(task.weight.shape).to(task.weight.dtype)
         return rounded
+
+
+def _with_one_matrix(tasks: list[Task]) -> list[list[Task]]:
+    """Return tasks that read one input together: their rows are independent, H is the same."""
+    found: dict[object, list[Task]] = {}
+    for task in tasks:
+        whole = task.format.granularity == "tensor"
+        key = task.name if whole else (id(task.statistics), task.format, task.chosen)
+        found.setdefault(key, []).append(task)
+    return list(found.values())
 
 
 def gptq_round(

@@ -144,6 +144,7 @@ def post_training(
     layers = plain_layers(model, spec.towers)
     formats = select_formats(in_order(layers, order), number_format, options)
     check_groups(layers, formats)
+    del layers  # a layer that is replaced shall be freed
     prepared = Prepared(model, spec, spec.towers, calibration, order, formats)
     for transform in transforms:
         transform(prepared)

@@ -79,9 +79,8 @@ def raana(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn
     sizes = [layers[name].weight.numel() for name in names]
     bits = allocate_bits([costs[name] for name in names], sizes, average=average)
     generator = torch.Generator().manual_seed(seed)
-    weights = {}
     for name, count in zip(names, bits, strict=True):
-        layer = layers[name]
+        layer = layers.pop(name)  # replaced at once, so that its weight is freed
         rows = layer.weight.detach().float().flatten(1)
         if isinstance(layer, nn.Linear):
             rotation = HadamardRotation(layer.in_features, generator=generator, overlapping=True)
@@ -91,8 +90,8 @@ def raana(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn
             layer.weight = nn.Parameter(rotated, requires_grad=layer.weight.requires_grad)
             transform_input(layer, rotation)
         rounded = round_rows(rows, bits=count, centre=centre, outliers=outliers)
-        weights[name] = rounded.reshape(layer.weight.shape).to(layer.weight.dtype)
-    replace_layers(model, spec.towers, layers, weights, dict.fromkeys(names))
+        weight = rounded.reshape(layer.weight.shape).to(layer.weight.dtype)
+        replace_layers(model, spec.towers, {name: layer}, {name: weight}, {name: None})
     return model
 
 
