@@ -41,13 +41,13 @@ def quantize_weight(
     Raises:
         QuantizerError: the weight holds an infinity, for which no scale exists. (NaN propagates.)
     """
-    check_finite(weight, name)
     if weight.numel() == 0:
         return weight.detach().clone()
     blocks = split_weight(weight.detach().float(), number_format)
-    return join_weight(
-        fake_quantize(blocks, weight_grid(blocks, number_format, chosen=chosen)), weight
-    )
+    grid = weight_grid(blocks, number_format, chosen=chosen)
+    if torch.isinf(grid.scale).any():  # spares a pass over weights that are finite
+        check_finite(weight, name)
+    return join_weight(fake_quantize(blocks, grid), weight)
 
 
 def check_finite(weight: Tensor, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import references
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -17,31 +18,6 @@ def tensors(seed=0):
     return (torch.randn(2, 3, length, 8, generator=generator) for length in (5, 7, 7))
 
 
-def by_loops(q, k, v, mask, operands, probabilities):
-    """The definition, one number at a time."""
-
-    def rounded(vector, bits):
-        scale = vector.abs().max() / (2 ** (bits - 1) - 1)
-        return torch.round(vector / scale) * scale
-
-    result = torch.zeros_like(q)
-    for n in range(q.shape[0]):
-        for h in range(q.shape[1]):
-            queries, keys, values = q[n, h].clone(), k[n, h].clone(), v[n, h].clone()
-            if operands:
-                queries = torch.stack([rounded(row, operands) for row in queries])
-                keys = torch.stack([rounded(row, operands) for row in keys])
-                values = torch.stack([rounded(column, operands) for column in values.T]).T
-            for i, query in enumerate(queries):
-                scores = torch.stack([query @ key for key in keys]) / 8**0.5 + mask[i]
-                shares = scores.softmax(0)
-                if probabilities:
-                    levels = 2**probabilities - 1
-                    shares = torch.round(shares * levels) / levels
-                result[n, h, i] = shares @ values
-    return result
-
-
 @pytest.mark.parametrize(("operands", "probabilities"), [(8, None), (None, 8), (4, 6), (2, 2)])
 def test_is_the_definition(operands, probabilities):
     q, k, v = tensors()
@@ -50,7 +26,7 @@ def test_is_the_definition(operands, probabilities):
     found = AttentionProducts(AttentionFormat(operands, probabilities))(
         q, k, v, mask=mask, dropout=0.0
     )
-    expected = by_loops(q, k, v, mask, operands, probabilities)
+    expected = references.attention(q, k, v, mask, operands, probabilities)
     assert (found - expected).abs().max() < 2e-6
 
 

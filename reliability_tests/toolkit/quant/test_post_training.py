@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import logging
 from functools import partial
 
 import numpy as np
 import pytest
+import references
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +27,7 @@ from clipq.quant.grids import choose_grid
 from clipq.quant.observe import InputStatistics, input_rows, observe_statistics
 from clipq.quant.rabitq import rabitq_codes, rabitq_round
 from clipq.quant.surgery import plain_layers
-from clipq.quant.weights import quantize_weight, split_weight, weight_grid
+from clipq.quant.weights import quantize_weight, split_weight
 
 W4, W4G16, W3, W8 = (Format.parse(text).weight for text in ("w4", "w4g16", "w3", "w8"))
 
@@ -56,27 +56,6 @@ def relative_error(method: str, model: nn.Module, sample, original) -> float:
 
 
 class TestGptq:
-    @staticmethod
-    def slow(weight, gram, number_format, damp=0.01):
-        """OBQ with a fixed order: the inverse is updated by elimination, column by column."""
-        work = weight.double().clone()
-        hessian = gram.double() + damp * gram.double().diagonal().mean() * torch.eye(len(gram))
-        inverse = torch.linalg.inv(hessian)
-        size = number_format.granularity
-        group = size if isinstance(size, int) else work.shape[1]
-        result = torch.zeros_like(work)
-        for j in range(work.shape[1]):
-            if j % group == 0:
-                source = work if isinstance(size, int) else weight.double()
-                part = source[:, j : j + group].float()
-                part = part.reshape(1, -1) if size == "tensor" else part
-                grid = weight_grid(part, number_format)
-            result[:, j] = grid.snap(work[:, j : j + 1].float())[:, 0]
-            error = (work[:, j] - result[:, j]) / inverse[j, j]
-            work[:, j + 1 :] -= error[:, None] * inverse[j, j + 1 :]
-            inverse = inverse - torch.outer(inverse[:, j], inverse[j]) / inverse[j, j]
-        return result.float()
-
     @pytest.mark.parametrize(
         "number_format",
         [
@@ -92,7 +71,7 @@ class TestGptq:
     def test_is_the_slow_algorithm(self, number_format, k):
         weight, inputs = layer(12, k)
         fast = gptq_round(weight, gram_of(inputs), number_format)
-        slow = self.slow(weight, gram_of(inputs), number_format)
+        slow = references.gptq(weight, gram_of(inputs), number_format)
         # A value that lies halfway between two points may fall either way in float32, and what
         # follows in its row with it: nearly all rows agree, and the objective does.
         assert (fast - slow).abs().amax(1).lt(1e-5).float().mean() > 0.7
@@ -103,7 +82,7 @@ class TestGptq:
     def test_ordering_is_a_permutation_of_the_problem(self):
         weight, inputs = layer(12, 64)
         order = gram_of(inputs).diagonal().argsort(descending=True)
-        permuted = self.slow(weight[:, order], gram_of(inputs[:, order]), W4)
+        permuted = references.gptq(weight[:, order], gram_of(inputs[:, order]), W4)
         found = gptq_round(weight, gram_of(inputs), W4, by_activation=True)
         agree = (found[:, order] - permuted).abs().amax(1).lt(1e-5).float().mean()
         assert agree > 0.7
@@ -222,14 +201,8 @@ class TestAwq:
     def test_the_scale_is_the_best_of_all_it_may_be(self):
         weight, inputs = layer(24, 32)
         found = best_scale([weight], [W4], self.statistics(inputs))
-        size, losses = inputs.abs().mean(0), []
-        for step in range(20):
-            scale = size.pow(step / 20)
-            scale = scale / (scale.max() * scale.min()).sqrt()
-            rounded = nearest(weight * scale, W4)
-            losses.append(float(((inputs / scale) @ rounded.T - inputs @ weight.T).square().mean()))
-        rounded = nearest(weight * found, W4)
-        mine = float(((inputs / found) @ rounded.T - inputs @ weight.T).square().mean())
+        losses = references.awq_losses(weight, inputs, W4)
+        mine = references.awq_loss(weight, inputs, W4, found)
         assert mine == pytest.approx(min(losses), rel=1e-3)
         assert mine < losses[0]
 
@@ -260,8 +233,7 @@ class TestRabitq:
     @settings(max_examples=20)
     def test_codes_are_the_best_of_all(self, seed):
         rows = torch.randn(1, 6, generator=torch.Generator().manual_seed(seed))
-        every = torch.tensor(list(itertools.product(range(4), repeat=6))).float() - 1.5
-        best = (torch.nn.functional.normalize(every, dim=1) @ rows[0] / rows.norm()).max()
+        best = references.rabitq_cosine(rows[0], 2)
         mine = rabitq_codes(rows, bits=2)[0] - 1.5
         cosine = mine @ rows[0] / mine.norm() / rows.norm()
         assert cosine >= best - 2e-3
@@ -294,17 +266,9 @@ class TestAllocation:
         costs, sizes = (list(x) for x in zip(*layers, strict=True))
         found = allocate_bits(costs, sizes, average=average, choices=range(1, 5))
         budget = average * sum(sizes)
-        allowed = [
-            bits
-            for bits in itertools.product(range(1, 5), repeat=len(sizes))
-            if sum(b * m for b, m in zip(bits, sizes, strict=True)) <= budget + 1e-6
-        ]
-
-        def cost(bits):
-            return sum(c * 2.0**-b for c, b in zip(costs, bits, strict=True))
-
+        cost = sum(c * 2.0**-b for c, b in zip(costs, found, strict=True))
         assert sum(b * m for b, m in zip(found, sizes, strict=True)) <= budget + 1e-6
-        assert cost(found) == pytest.approx(min(map(cost, allowed)))
+        assert cost == pytest.approx(references.allocation_cost(costs, sizes, average, range(1, 5)))
 
     def test_a_budget_that_is_no_multiple_is_never_exceeded(self):
         sizes = [768 * 768, 3 * 32 * 32 * 768, 512 * 768 + 1, 3072 * 768]
