@@ -66,7 +66,7 @@ def model() -> nn.Module:
     return open_clip.create_model("ViT-B-32").eval()
 
 
-def calibration(samples: int = SAMPLES) -> Calibration:
+def calibration(samples: int) -> Calibration:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(samples, 3, 224, 224, generator=generator)
     texts = torch.randint(1, 49000, (samples, 77), generator=generator)
@@ -130,9 +130,9 @@ def alone(what: str, text: str, environment: dict[str, str]) -> list[float]:
     return [float(x) for x in done.stdout.split()]
 
 
-def warm() -> tuple[nn.Module, Calibration]:
+def warm(samples: int) -> tuple[nn.Module, Calibration]:
     """Return model and data after a pass, whose threads and kernels are no cost of quantizing."""
-    float_model, data = model(), calibration()
+    float_model, data = model(), calibration(samples)
     encode_batch(float_model, data)
     return float_model, data
 
@@ -144,13 +144,13 @@ def encode_batch(found: nn.Module, data: Calibration) -> None:
 
 
 def print_time(text: str) -> None:
-    float_model, data = warm()
+    float_model, data = warm(SAMPLES)
     print(seconds(lambda: quantize(float_model, QuantizerSpec.parse(text), data)))
 
 
 def print_memory(text: str) -> None:
     """Print peak memory, and that of encoding one FP32 batch, over the model's size."""
-    float_model, data = warm()
+    float_model, data = warm(2 * BATCH)  # data are streamed: more batches hold no more memory
     size = sum(p.nbytes for p in float_model.parameters())
     before = resident()
     with sampled_peak() as batch:

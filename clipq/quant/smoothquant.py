@@ -32,6 +32,11 @@ def smoothquant(model: nn.Module, spec: QuantizerSpec, calibration: Calibration)
     `none` or `hadamard`, afterwards.
     """
     alpha = read_number(spec, "alpha", 0.5, low=0.0, high=1.0)
+    if spec.require_format().activation is None:
+        raise QuantizerError(
+            f"{str(spec)!r} leaves activations in float, so that there is nothing to smooth",
+            hint="give a format with activations, such as w8a8, or use awq for weights alone",
+        )
     transforms = [lambda prepared: smooth(prepared, alpha=alpha), *chosen_rotation(spec)]
     return post_training(model, spec, calibration, transforms=transforms, own=("alpha", *ROTATION))
 

@@ -323,40 +323,6 @@ def test_every_method_takes_every_architecture(any_model, sample, method):
         assert (mine - theirs).norm() < 0.4 * theirs.norm()
 
 
-class TestKnownOrderings:
-    def outliers(self, fresh):
-        """A model whose layer norms single out a few channels, as those of trained CLIPs do."""
-        model = fresh("vit")
-        with torch.no_grad():
-            for block in [*model.visual.transformer.resblocks, *model.transformer.resblocks]:
-                for norm, reader in (
-                    (block.ln_1, block.attn.in_proj_weight),
-                    (block.ln_2, block.mlp.c_fc.weight),
-                ):
-                    norm.weight[::16] *= 40
-                    norm.bias[::16] *= 40
-                    reader[:, ::16] /= 40
-        return model
-
-    def test_smoothing_helps_8_bit_activations_with_outliers(self, fresh, sample):
-        model = self.outliers(fresh)
-        original = sample.encode(model)
-        plain = relative_error("rtn:w8a8", model, sample, original)
-        assert relative_error("smoothquant:w8a8", model, sample, original) < 0.5 * plain
-
-    def test_rotation_helps_4_bit_activations_with_outliers(self, fresh, sample):
-        model = self.outliers(fresh)
-        original = sample.encode(model)
-        plain = relative_error("rtn:w8a4", model, sample, original)
-        assert relative_error("quarot:w8a4", model, sample, original) < 0.8 * plain
-        assert relative_error("gptq:w8a4,rotation=hadamard", model, sample, original) < 0.8 * plain
-
-    def test_correcting_biases_helps_coarse_weights(self, vit, sample):
-        original = sample.encode(vit)
-        plain = relative_error("rtn:w3", vit, sample, original)
-        assert relative_error("rtn:w3,bias=correct", vit, sample, original) < plain
-
-
 def test_bias_correction_removes_the_mean_error_of_a_layer(vit, sample):
     def keep(seen, _, __, output):
         seen.append(output)
