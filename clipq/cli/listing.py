@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from tabulate import tabulate
 
 from clipq.evaluation.plan import load_plugins, plan, planned_quantizers
@@ -27,8 +29,14 @@ def listing(settings: Settings, kind: str) -> str:
         chosen = [
             (text, QuantizerSpec.parse(text).format_class) for text in planned_quantizers(settings)
         ]
-        known = ", ".join(quantizers.names())
-        return f"{tabulate(chosen, ('quantizer', 'format class'))}\n\nknown methods: {known}"
+        known = [(name, _described(name)) for name in quantizers.names()]
+        return "\n\n".join(
+            [
+                tabulate(chosen, ("quantizer", "format class")),
+                tabulate(known, ("method", "what it does"), maxcolwidths=[None, 90]),
+                "docs/quantizers.md has their formats and options.",
+            ]
+        )
     declared = [metrics.get(name) for name in metrics.names()]
     described = [
         (m.name, m.title, m.unit, m.direction, ", ".join(sorted(m.roles)), m.version, m.note)
@@ -36,3 +44,12 @@ def listing(settings: Settings, kind: str) -> str:
     ]
     headers = ("metric", "title", "unit", "better", "probes", "version", "note")
     return tabulate(described, headers, maxcolwidths=[None, 40, None, None, None, None, 60])
+
+
+def _described(name: str) -> str:
+    """Return a method's first line: of its module where that is clipq's, else of itself."""
+    method = quantizers.get(name)
+    module = inspect.getmodule(method)
+    built_in = module is not None and module.__name__.startswith("clipq.")
+    text = inspect.getdoc(module if built_in else method) or ""
+    return text.partition("\n")[0]

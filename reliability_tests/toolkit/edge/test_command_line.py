@@ -22,7 +22,7 @@ def test_listings_show_what_there_is(project, kind):
     assert done.returncode == 0
     expected = {
         "models": "local-dir:",
-        "quantizers": "known methods: rtn",
+        "quantizers": "QuaRot: rounding after a random rotation",
         "probes": "in-distribution",
         "metrics": "expected calibration error",
         "cases": "6 cases",
