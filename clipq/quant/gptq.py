@@ -64,13 +64,14 @@ class _Gptq:
         rounded = RoundToNearest()([task for task in tasks if task.groups != 1])
         for together in _with_one_matrix([task for task in tasks if task.groups == 1]):
             first = together[0]
+            # Not divided by the number of rows: damping is relative, so that no factor matters.
             statistics = cast(InputStatistics, first.statistics)
             for task in together:
                 check_finite(task.weight, task.name)
             rows = [task.weight.detach().float().flatten(1) for task in together]
             solved = gptq_round(
                 torch.cat(rows),
-                statistics.gram[0] * (2.0 / max(1, statistics.rows)),
+                statistics.gram[0],
                 first.format,
                 damp=self.damp,
                 by_activation=self.by_activation,
@@ -106,7 +107,7 @@ def gptq_round(
 
     Args:
         weight: (out, k) float32.
-        gram: H without damping (k, k).
+        gram: H without damping (k, k), up to a factor.
         number_format: scales per tensor and channel come from the weight as given; those of a group
             from the weight as it is when its first column is reached, or as given where columns are
             ordered by activation.
@@ -133,9 +134,12 @@ def gptq_round(
         grids = [choose(split_weight(weight.float(), number_format))]
     elif by_activation:
         grids = [choose(part) for part in split_weight(work, number_format).unbind(1)]
-    order = gram.diagonal().argsort(descending=True) if by_activation else torch.arange(k)
-    work, gram = work[:, order], gram[order][:, order]
+    order = torch.arange(k)
+    if by_activation:
+        order = gram.diagonal().argsort(descending=True)
+        work, gram = work[:, order], gram[order][:, order]
     upper = _inverse_factor(gram, damp)
+    del gram
     result = torch.empty_like(work)
     for start in range(0, k, _BLOCK):
         stop = min(start + _BLOCK, k)
@@ -163,15 +167,16 @@ def gptq_round(
 
 
 def _inverse_factor(gram: Tensor, damp: float) -> Tensor:
-    """Return U, upper triangular, with H⁻¹ = Uᵀ U for the damped H."""
-    mean = gram.diagonal().mean()
+    """Return U, upper triangular, with H⁻¹ = Uᵀ U for the damped H; `gram` is damped in place."""
+    diagonal = gram.diagonal().clone()
     for attempt in range(_ATTEMPTS):
-        damped = gram + torch.eye(len(gram), device=gram.device) * (damp * 10.0**attempt * mean)
-        lower, failed = torch.linalg.cholesky_ex(damped)
-        if failed == 0 and bool(lower.isfinite().all()):
+        gram.diagonal().copy_(diagonal + damp * 10.0**attempt * diagonal.mean())
+        lower, failed = torch.linalg.cholesky_ex(gram)
+        if failed == 0 and bool(lower.diagonal().isfinite().all()):
             inverse = torch.cholesky_inverse(lower)
+            del lower
             upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
-            if failed == 0 and bool(upper.isfinite().all()):
+            if failed == 0 and bool(upper.diagonal().isfinite().all()):
                 return torch.as_tensor(upper)
     raise QuantizerError(
         "the Gram matrix of a layer's inputs is not positive definite, however much it is damped",

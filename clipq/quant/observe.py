@@ -115,8 +115,10 @@ class InputStatistics:
         """Take a batch of the layer's input; without `gram` the matrix is left out."""
         for rows in input_rows(layer, values):
             size = rows.abs()
-            if gram:
-                self.gram = self.gram + rows.transpose(1, 2) @ rows
+            if gram and self.rows:
+                self.gram.baddbmm_(rows.transpose(1, 2), rows)  # in place: it may be large
+            elif gram:
+                self.gram = rows.transpose(1, 2) @ rows
             self.absolute = self.absolute + size.sum(1)
             self.largest = torch.maximum(self.largest.to(size.device), size.amax(1))
             self.square = self.square + size.square_().sum(1)
