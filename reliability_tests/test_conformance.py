@@ -1,10 +1,15 @@
-"""clipq's own quantizers pass the suite that it offers to others."""
+"""clipq's own quantizers and transforms pass the suites that it offers to others."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 
-from clipq.testing import check_quantizer
+from clipq.quant.explicit import make_explicit
+from clipq.quant.transforms.rotation import rotate
+from clipq.quant.transforms.smoothing import scale_group
+from clipq.quant.transforms.structure import execution_order, norm_groups
+from clipq.testing import SMALL_CLIPS, check_identity, check_quantizer
 
 TRANSFORMERS = ("vit", "siglip")
 CHECKS = [
@@ -21,6 +26,40 @@ CHECKS = [
     *check_quantizer("awq:w3", families=TRANSFORMERS, beats="rtn:w3"),
     *check_quantizer("raana,bits=3.3", families=("vit", "convnext"), beats="rtn:w3"),
 ]
+
+
+def explicit(model, inputs):
+    make_explicit(model, "both")
+    return model, execution_order(model, "both", inputs.calibration)
+
+
+def rewriting(model, inputs):
+    explicit(model, inputs)
+
+
+def smoothing(model, inputs):
+    model, order = explicit(model, inputs)
+    generator = torch.Generator().manual_seed(0)
+    for group in norm_groups(model, "both", order).values():
+        scale_group(group, torch.randn(group.width, generator=generator).exp())
+
+
+def rotating(model, inputs):
+    model, order = explicit(model, inputs)
+    rotate(model, "both", order, seed=0)
+
+
+HIERARCHICAL = {"modified-resnet", "swin-v2", "convnext", "fastvit"}  # no one residual stream
+IDENTITIES = [
+    *check_identity(rewriting),
+    *check_identity(smoothing),
+    *check_identity(rotating, families=[x for x in SMALL_CLIPS if x not in HIERARCHICAL]),
+]
+
+
+@pytest.mark.parametrize("check", IDENTITIES, ids=str)
+def test_identity(check):
+    check()
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=str)

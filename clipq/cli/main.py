@@ -22,6 +22,7 @@ baseline: accuracy, calibration, out-of-distribution detection, feature sanity.
 _EPILOG = """\
 a first session:
   clipq list cases                      what the matrix holds
+  clipq probe check                     are the probes what they should be? with pictures
   clipq baseline create                 measure FP32 and store it for review
   clipq power                           what the margins ask of the probes' sizes
   clipq gate                            run every case, print the report, exit 1 if one blocks
@@ -130,6 +131,22 @@ def _parser() -> argparse.ArgumentParser:
     blame.add_argument("--all", action="store_true", help="show every row")
     blame.set_defaults(run=_blame)
 
+    probe = commands.add_parser(
+        "probe",
+        help="list probes, or check that they are what they should be",
+        description="Check: every shard and image is read, counts, class map and checksums are "
+        "verified, images are compared with those of the calibration split (and, out of "
+        "distribution, with the in-distribution probe's), and a contact sheet is written.",
+    )
+    kinds = probe.add_subparsers(dest="action", required=True, metavar="ACTION")
+    kinds.add_parser("list", help="names, roles and what each is for")
+    check = kinds.add_parser("check", help="read and verify everything, write contact sheets")
+    check.add_argument("probes", nargs="*", metavar="PROBE", help="default: all of them")
+    check.add_argument(
+        "--sheets", type=Path, metavar="DIR", help="where PNGs go; default: beside the cache"
+    )
+    probe.set_defaults(run=_probe)
+
     listing = commands.add_parser("list", help="what is known: models, quantizers, probes ...")
     listing.add_argument("kind", choices=("models", "quantizers", "probes", "metrics", "cases"))
     listing.set_defaults(run=_list)
@@ -183,6 +200,12 @@ def _power(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def _blame(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from clipq.cli.blame import run
+
+    return run(_settings(options), options)
+
+
+def _probe(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from clipq.cli.probe import run
 
     return run(_settings(options), options)
 

@@ -1,0 +1,77 @@
+"""Contact sheets show what a probe holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from clipq.data.contact_sheet import contact_sheet, spread_indices
+from clipq.data.probe import Probe
+from clipq.errors import ProbeError
+
+
+def probe(images, labels, *, role="in-distribution", groups=None) -> Probe:
+    return Probe(
+        name="p",
+        role=role,
+        classnames=("cat", "a class with a name that fits no cell of any sheet at all"),
+        templates=("a {c}",),
+        ids=tuple(f"s{i}" for i in range(len(labels))),
+        labels=np.array(labels),
+        groups=tuple(groups or [""] * len(labels)),
+        captions=None,
+        sample_hashes=(),
+        fingerprint="",
+        read_images=lambda: iter(images),
+    )
+
+
+@given(st.lists(st.integers(-1, 5), min_size=1, max_size=60), st.integers(1, 20))
+def test_samples_are_spread_over_the_classes(labels, count):
+    found = spread_indices(labels, count)
+    assert found == sorted(set(found))
+    assert len(found) == min(count, len(labels))
+    shown = [labels[i] for i in found]
+    for label in set(labels):
+        left = labels.count(label) - shown.count(label)
+        # Whoever has samples left was served as often as anyone, or once less.
+        assert not left or shown.count(label) >= max(map(shown.count, set(labels))) - 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "CMYK", "P", "1", "I;16"])
+@pytest.mark.parametrize("size", [(32, 32), (7, 300), (500, 20)])
+def test_every_kind_of_image_is_drawn(tmp_path, mode, size):
+    images = [Image.new(mode, size) for _ in range(3)]
+    shown = contact_sheet(
+        probe(images, [0, 1, 0], groups=["a", "b", "c"]), tmp_path / "a" / "s.png"
+    )
+    assert shown == ["s0", "s1", "s2"]
+    with Image.open(tmp_path / "a" / "s.png") as sheet:
+        assert sheet.format == "PNG"
+        assert sheet.size[0] > 8 * 112
+        assert len(np.unique(np.asarray(sheet))) > 1
+
+
+def test_pixels_and_captions_are_those_of_the_samples(tmp_path):
+    red = [Image.new("RGB", (32, 32), "red")]
+    contact_sheet(probe(red, [-1], role="ood"), tmp_path / "s.png")
+    with Image.open(tmp_path / "s.png") as sheet:
+        pixels = np.asarray(sheet)
+    assert (pixels[62, 62] == (255, 0, 0)).all()
+    below = pixels[6 + 112 : 6 + 112 + 14, 6:60]
+    assert (below < 128).any(), "there is no caption"
+
+
+def test_an_image_that_does_not_decode_is_an_error(tmp_path):
+    def broken():
+        yield Image.new("RGB", (8, 8))
+        raise ProbeError("sample 's1': the image does not decode")
+
+    made = probe([], [0, 0])
+    object.__setattr__(made, "read_images", broken)
+    with pytest.raises(ProbeError, match="does not decode"):
+        contact_sheet(made, tmp_path / "s.png")
+    assert not (tmp_path / "s.png").exists()
