@@ -13,11 +13,8 @@ file read must be listed there and match.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
-import warnings
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,14 +23,19 @@ import numpy as np
 from PIL import Image
 
 from clipq.data.probe import Probe, fingerprint
+from clipq.data.reading import (
+    CLASSES,
+    IMAGES,
+    TEMPLATES,
+    check_classes,
+    check_ids,
+    decode_image,
+    read_lines,
+)
 from clipq.data.shards import Checksums, Shard, find_checksums, open_shard
 from clipq.errors import ProbeError, did_you_mean
 
 __all__ = ["open_webdataset"]
-
-_IMAGES = ("webp", "png", "jpg", "jpeg")
-_CLASSES = "classnames.txt"
-_TEMPLATES = "zeroshot_classification_templates.txt"
 
 
 def open_webdataset(
@@ -44,8 +46,8 @@ def open_webdataset(
     if not root.is_dir():
         raise ProbeError(f"probe {name!r}: no folder {root}", hint="check `source` in clipq.toml")
     checksums = find_checksums(root)
-    classnames = _lines(root / _CLASSES, checksums)
-    templates = _lines(root / _TEMPLATES, checksums)
+    classnames = read_lines(root / CLASSES, checksums)
+    templates = read_lines(root / TEMPLATES, checksums)
     shards = _shards(root, split, name, checksums)
     ids: list[str] = []
     labels: list[int] = []
@@ -61,9 +63,9 @@ def open_webdataset(
             groups.append(_group(sample, group, where) if group else "")
             captions.append(_text(sample, "txt", where) if "txt" in sample else None)
     folder = root / split
-    _check_ids(name, folder, ids)
+    check_ids(name, folder, ids)
     if role == "in-distribution":
-        _check_classes(name, folder, classnames, labels)
+        check_classes(name, folder, classnames, labels)
     label_array = np.array(labels, dtype=np.int64)
     if role == "ood":
         label_array[:] = -1  # their classes are not among those of the zero-shot head
@@ -93,43 +95,11 @@ def _images(shards: list[Shard], name: str, hashes: list[str]) -> Iterator[Image
                 f"{where}: the image changed since the probe was opened",
                 hint="do not write to shards during a run; run again",
             )
-        yield _decode(encoded, where)
-
-
-def _decode(encoded: bytes, where: str) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(encoded))
-            image.load()
-    except Exception as error:  # decoders fed with damaged bytes raise nearly anything
-        raise ProbeError(
-            f"{where}: the image does not decode: {error}", hint="replace or remove the sample"
-        ) from error
-    return image
+        yield decode_image(encoded, where)
 
 
 def _where(name: str, sample: dict[str, Any], shard: Shard) -> str:
     return f"probe {name!r}, sample {sample['__key__']!r} of {shard}"
-
-
-def _lines(path: Path, checksums: Checksums | None) -> tuple[str, ...]:
-    """Return a text file's lines; a blank one between others would shift every later label."""
-    try:
-        content = path.read_bytes()
-        lines = [line.strip() for line in content.decode("utf-8").strip().split("\n")]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProbeError(
-            f"cannot read {path}: {error}",
-            hint="CLIP_benchmark's layout needs this file, in UTF-8",
-        ) from error
-    if checksums is not None:
-        checksums.verify(path, hashlib.sha256(content).hexdigest())
-    if not all(lines):
-        raise ProbeError(
-            f"{path}: line {lines.index('') + 1} is empty", hint="one entry a line, none blank"
-        )
-    return tuple(lines)
 
 
 def _shards(root: Path, split: str, name: str, checksums: Checksums | None) -> list[Shard]:
@@ -139,7 +109,7 @@ def _shards(root: Path, split: str, name: str, checksums: Checksums | None) -> l
         raise ProbeError(
             f"probe {name!r}: no split {split!r} in {root}", hint=did_you_mean(split, known)
         )
-    text = "\n".join(_lines(folder / "nshards.txt", checksums))
+    text = "\n".join(read_lines(folder / "nshards.txt", checksums))
     if not re.fullmatch("[1-9][0-9]{0,6}", text):
         raise ProbeError(
             f"probe {name!r}: {folder / 'nshards.txt'} says {text!r}",
@@ -156,10 +126,10 @@ def _shards(root: Path, split: str, name: str, checksums: Checksums | None) -> l
 
 
 def _image_bytes(sample: dict[str, Any], where: str) -> bytes:
-    found = [kind for kind in _IMAGES if kind in sample]
+    found = [kind for kind in IMAGES if kind in sample]
     if len(found) != 1:
         raise ProbeError(
-            f"{where}: {len(found)} images", hint=f"exactly one of {', '.join(_IMAGES)} is expected"
+            f"{where}: {len(found)} images", hint=f"exactly one of {', '.join(IMAGES)} is expected"
         )
     return bytes(sample[found[0]])
 
@@ -207,26 +177,3 @@ def _captions(captions: list[str | None], name: str, folder: Path) -> tuple[str,
             hint="give every sample a <key>.txt, or none",
         )
     return found or None
-
-
-def _check_ids(name: str, folder: Path, ids: list[str]) -> None:
-    if not ids:
-        raise ProbeError(f"probe {name!r}: {folder} holds no sample", hint="fill its shards")
-    repeated, count = Counter(ids).most_common(1)[0]
-    if count > 1:
-        raise ProbeError(
-            f"probe {name!r}: sample id {repeated!r} occurs {count} times in {folder}",
-            hint="ids identify samples when models are compared: make them unique, and keep the "
-            "files of one sample together in the tar",
-        )
-
-
-def _check_classes(name: str, folder: Path, classnames: tuple[str, ...], labels: list[int]) -> None:
-    absent = sorted(set(range(len(classnames))) - set(labels))
-    if absent:
-        raise ProbeError(
-            f"probe {name!r}: class count does not match: classnames.txt names "
-            f"{len(classnames)} classes, {len(absent)} of them have no sample in {folder} "
-            f"(first: {classnames[absent[0]]!r})",
-            hint="list exactly the classes that occur",
-        )

@@ -1,0 +1,99 @@
+"""What every kind of storage shares: text files, images, and what ids and classes must be."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections import Counter
+from pathlib import Path
+
+from PIL import Image
+
+from clipq.data.shards import Checksums
+from clipq.errors import ProbeError
+
+__all__ = [
+    "CLASSES",
+    "IMAGES",
+    "TEMPLATES",
+    "check_classes",
+    "check_ids",
+    "decode_image",
+    "read_lines",
+]
+
+IMAGES = ("webp", "png", "jpg", "jpeg")
+"""Endings of image files, lower case."""
+CLASSES = "classnames.txt"
+TEMPLATES = "zeroshot_classification_templates.txt"
+
+
+def decode_image(encoded: bytes, where: str) -> Image.Image:
+    """Return the decoded image.
+
+    Raises:
+        ProbeError: it does not decode, or is a decompression bomb.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(encoded))
+            image.load()
+    except Exception as error:  # decoders fed with damaged bytes raise nearly anything
+        raise ProbeError(
+            f"{where}: the image does not decode: {error}", hint="replace or remove the sample"
+        ) from error
+    return image
+
+
+def read_lines(path: Path, checksums: Checksums | None) -> tuple[str, ...]:
+    """Return a text file's lines; a blank one between others would shift every later label."""
+    try:
+        content = path.read_bytes()
+        lines = [line.strip() for line in content.decode("utf-8").strip().split("\n")]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProbeError(
+            f"cannot read {path}: {error}",
+            hint="the layout needs this file, in UTF-8",
+        ) from error
+    if checksums is not None:
+        checksums.verify(path, hashlib.sha256(content).hexdigest())
+    if not all(lines):
+        raise ProbeError(
+            f"{path}: line {lines.index('') + 1} is empty", hint="one entry a line, none blank"
+        )
+    return tuple(lines)
+
+
+def check_ids(name: str, folder: Path, ids: list[str]) -> None:
+    """Refuse an empty probe, and ids that repeat.
+
+    Raises:
+        ProbeError: there is no sample, or two share an id.
+    """
+    if not ids:
+        raise ProbeError(f"probe {name!r}: {folder} holds no sample", hint="fill it")
+    repeated, count = Counter(ids).most_common(1)[0]
+    if count > 1:
+        raise ProbeError(
+            f"probe {name!r}: sample id {repeated!r} occurs {count} times in {folder}",
+            hint="ids identify samples when models are compared: make them unique, and, in a tar, "
+            "keep the files of one sample together",
+        )
+
+
+def check_classes(name: str, folder: Path, classnames: tuple[str, ...], labels: list[int]) -> None:
+    """Refuse classes without a sample, which would only draw predictions.
+
+    Raises:
+        ProbeError: there are some.
+    """
+    absent = sorted(set(range(len(classnames))) - set(labels))
+    if absent:
+        raise ProbeError(
+            f"probe {name!r}: class count does not match: classnames.txt names "
+            f"{len(classnames)} classes, {len(absent)} of them have no sample in {folder} "
+            f"(first: {classnames[absent[0]]!r})",
+            hint="list exactly the classes that occur",
+        )
