@@ -71,6 +71,7 @@ class ProbeSource(Protocol):
 probe_sources: Registry[ProbeSource] = Registry("probe source", group="clipq.probes")
 """Kinds of storage; a source text is ``kind:location``."""
 probe_sources.register_lazy("folder", "clipq.data.folder_source:open_folder")
+probe_sources.register_lazy("imagelist", "clipq.data.image_list_source:open_image_list")
 probe_sources.register_lazy("webdataset", "clipq.data.webdataset_source:open_webdataset")
 
 

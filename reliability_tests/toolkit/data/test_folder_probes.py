@@ -1,4 +1,4 @@
-"""Probes from class folders: what is read, and every way in which a folder may be wrong."""
+"""Probes from class folders and image lists: what is read, and all that may be wrong."""
 
 from __future__ import annotations
 
@@ -133,3 +133,55 @@ def test_a_decompression_bomb_is_refused(root, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
     with pytest.raises(ProbeError, match="does not decode"):
         list(opened(root).images())
+
+
+class TestImageLists:
+    @pytest.fixture
+    def listed(self, root: Path) -> Path:
+        lines = [f"test/{file} {number // 2}" for number, file in enumerate(FILES)]
+        (root / "lists").mkdir()
+        (root / "lists" / "a.txt").write_text("\n".join(lines))
+        (root / "classnames.txt").write_text("fox\nowl")
+        return root
+
+    def opened(self, root: Path, **changes: str) -> Probe:
+        options = {"name": "p", "role": "in-distribution", "split": "lists/a.txt", "group": ""}
+        return open_probe(
+            source=f"imagelist:{root.name}", base_dir=root.parent, **(options | changes)
+        )
+
+    def test_a_list_says_what_the_folders_say(self, listed):
+        ours, theirs = self.opened(listed), opened(listed)
+        assert ours.ids == tuple(f"test/{file}" for file in FILES)
+        assert ours.labels.tolist() == theirs.labels.tolist()
+        assert ours.sample_hashes == theirs.sample_hashes
+        assert len(list(ours.images())) == 4
+
+    def test_out_of_distribution_lists_need_no_classes(self, listed):
+        (listed / "classnames.txt").unlink()
+        (listed / "lists" / "b.txt").write_text(f"test/{FILES[0]} -1\ntest/{FILES[2]} 700")
+        found = self.opened(listed, role="ood", split="lists/b.txt")
+        assert found.labels.tolist() == [-1, -1]
+
+    @pytest.mark.parametrize(
+        ("line", "complaint"),
+        [
+            ("test/a.png", "line 1: 'test/a.png'"),
+            ("test/a.png one", "line 1"),
+            ("test/a.png 0\ntest/b.png 1", "cannot be read"),
+            ("../secret.png 0", "lies outside of"),
+            ("/etc/passwd 0", "lies outside of"),
+            (f"test/{FILES[0]} 2", "label 2 is out of range"),
+            (f"test/{FILES[0]} -1", "label -1 is out of range"),
+            (f"test/{FILES[0]} 0\ntest/{FILES[0]} 1", "occurs 2 times"),
+            (f"test/{FILES[0]} 0", "1 of them have no sample"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, listed, line, complaint):
+        (listed / "lists" / "a.txt").write_text(line)
+        with pytest.raises(ProbeError, match=complaint):
+            self.opened(listed)
+
+    def test_a_missing_list_is_named(self, listed):
+        with pytest.raises(ProbeError, match="no list of images"):
+            self.opened(listed, split="lists/c.txt")

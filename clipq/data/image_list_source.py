@@ -1,0 +1,76 @@
+"""Lists of image files, as OpenOOD keeps them.
+
+    <root>/<split>                               a text file of lines "<image> <label>", images
+                                                 relative to <root>; labels index classnames.txt,
+                                                 and are not looked at out of distribution
+    <root>/classnames.txt                        one class a line; not needed out of distribution
+    <root>/zeroshot_classification_templates.txt optional, as is
+    <root>/attributes.csv                        a column `file` (as in the list) and attributes
+
+A sample's id is its path in the list. Where a `SHA256SUMS` file in <root> or its parent speaks of
+<root>, every file read must be listed there and match.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from clipq.data.image_files import probe_from_files
+from clipq.data.probe import Probe
+from clipq.data.reading import CLASSES, read_lines
+from clipq.data.shards import find_checksums
+from clipq.errors import ProbeError
+
+__all__ = ["open_image_list"]
+
+_LINE = re.compile(r"(\S.*?)\s+(-?[0-9]{1,9})")
+
+
+def open_image_list(
+    location: str, *, name: str, role: str, split: str, base_dir: Path, group: str
+) -> Probe:
+    """Open a probe from a list of images; see `clipq.data.open_probe`."""
+    root = base_dir / location
+    listing = root / split
+    if not split or not listing.is_file():
+        raise ProbeError(
+            f"probe {name!r}: no list of images {listing}",
+            hint="`source` names the folder that images are relative to, `split` the list below it",
+        )
+    checksums = find_checksums(root)
+    has_classes = (root / CLASSES).is_file() or role != "ood"
+    classnames = read_lines(root / CLASSES, checksums) if has_classes else ()
+    inside = root.resolve()
+    files = []
+    for number, line in enumerate(read_lines(listing, checksums), 1):
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise ProbeError(
+                f"probe {name!r}: {listing}, line {number}: {line!r}",
+                hint='write "<image> <label>", for example "cifar10/test/bird/0003.png 2"',
+            )
+        sample, label = match[1], int(match[2])
+        path = root / sample
+        if not path.resolve().is_relative_to(inside):
+            raise ProbeError(
+                f"probe {name!r}: {listing}, line {number}: {sample!r} lies outside of {root}",
+                hint="name images relative to the folder, without leaving it",
+            )
+        if role != "ood" and not 0 <= label < len(classnames):
+            raise ProbeError(
+                f"probe {name!r}: {listing}, line {number}: label {label} is out of range",
+                hint=f"{root / CLASSES} names {len(classnames)} classes, so labels go from 0 to "
+                f"{len(classnames) - 1}",
+            )
+        files.append((sample, path, label))
+    return probe_from_files(
+        files,
+        name=name,
+        role=role,
+        root=root,
+        classnames=classnames,
+        group=group,
+        checksums=checksums,
+        origin=listing,
+    )
