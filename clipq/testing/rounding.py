@@ -145,12 +145,13 @@ class _Rounding:
                     f"{values} became {rounded} although a nearer level was in use",
                 )
 
+        for weight in self._wide():  # where every level is in use
+            body(weight)
         self.each(body)
 
     def has_as_many_levels_as_codes(self) -> None:
-        for seed in range(3):
-            generator = torch.Generator().manual_seed(seed)
-            for values, rounded in self._pairs(torch.randn(4, self.columns, generator=generator)):
+        for weight in self._wide():
+            for values, rounded in self._pairs(weight):
                 levels = len(np.unique(rounded))
                 expect(
                     levels <= 2**self.format.bits,
@@ -285,6 +286,12 @@ class _Rounding:
                 )
 
         self.each(body, weight=tensors(moderate_floats(), dims=2))
+
+    def _wide(self) -> Iterator[Tensor]:
+        """Yield normal weights with as many columns as may be."""
+        for seed in range(3):
+            generator = torch.Generator().manual_seed(seed)
+            yield torch.randn(4, self.columns, generator=generator)
 
     def _pairs(
         self, weight: Tensor, rounded: Tensor | None = None
