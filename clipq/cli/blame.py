@@ -9,8 +9,8 @@ import sys
 from tabulate import tabulate
 
 from clipq.errors import SettingsError, did_you_mean
-from clipq.evaluation.plan import FP32, Case, load_plugins, plan
-from clipq.gate.blame import Blame, Search, UnitBlame
+from clipq.evaluation.plan import Case, load_plugins, plan
+from clipq.gate.blame import GOOD, Blame, Search, UnitBlame
 from clipq.gate.verdict import Judgement
 from clipq.metrics import Metric, metrics
 from clipq.quant import QuantizerSpec
@@ -31,8 +31,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     gate = Gate(settings, Evaluator(settings), cases=len(planned))
     own = gate.check(case)
     if own.verdict not in (
-        Verdict.PASS,
-        Verdict.IMPROVED,
+        *GOOD,
         Verdict.FAIL,
         Verdict.INCONCLUSIVE,
         Verdict.WAIVED,
@@ -53,17 +52,13 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     if len(shown) < len(ranked):
         print(f"... and {len(ranked) - len(shown)} more; --all shows them")
     print(f"\n{_LEGEND}\n")
-    if whole.verdict in (Verdict.PASS, Verdict.IMPROVED):
+    if whole.verdict in GOOD:
         print("The case passes: there is nothing to keep in float.")
         return 0
     found = blame.search(ranked)
     _clear()
     print(_conclusion(found, case, metric, options.by))
-    good = found.verified is not None and found.verified.verdict in (
-        Verdict.PASS,
-        Verdict.IMPROVED,
-    )
-    return 0 if good else 1
+    return 0 if found.passes else 1
 
 
 _LEGEND = (
@@ -85,7 +80,7 @@ def _case(text: str, planned: tuple[Case, ...]) -> Case:
     if not same or not quantizer:
         raise SettingsError(f"no case is called {text!r}", hint=did_you_mean(text, list(by_id)))
     spec = QuantizerSpec.parse(quantizer)
-    if spec.is_reference or str(spec) == FP32:
+    if spec.is_reference:
         raise SettingsError(
             f"{text!r} is a case of the reference, which has no quantized layers",
             hint="name a quantizer; `clipq list cases` shows those of the matrix",

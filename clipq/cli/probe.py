@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from clipq.data import Probe, check_disjoint, open_probe
+from clipq.data import Probe, check_disjoint, open_declared
 from clipq.data.contact_sheet import contact_sheet
 from clipq.errors import ClipqError
 from clipq.evaluation.plan import load_plugins
@@ -57,14 +57,7 @@ def _opened(settings: Settings, declared: ProbeSettings, opened: dict[str, Probe
         ProbeError: it cannot be opened.
     """
     if declared.name not in opened:
-        opened[declared.name] = open_probe(
-            name=declared.name,
-            role=declared.role,
-            source=declared.source,
-            split=declared.split,
-            base_dir=settings.root,
-            group=declared.group,
-        )
+        opened[declared.name] = open_declared(declared, base_dir=settings.root)
     return opened[declared.name]
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from clipq.errors import ProbeError, SettingsError, did_you_mean
 from clipq.provenance import digest
 from clipq.registry import Registry
-from clipq.settings import ROLES
+from clipq.settings import ROLES, ProbeSettings
 
 __all__ = [
     "ROLES",
@@ -21,6 +21,7 @@ __all__ = [
     "ProbeSource",
     "check_disjoint",
     "fingerprint",
+    "open_declared",
     "open_probe",
     "probe_sources",
 ]
@@ -104,6 +105,18 @@ def open_probe(
         )
     opened = probe_sources.get(kind)
     return opened(location, name=name, role=role, split=split, base_dir=base_dir, group=group)
+
+
+def open_declared(declared: ProbeSettings, *, base_dir: Path) -> Probe:
+    """Open and verify a probe as the settings declare it; errors as in `open_probe`."""
+    return open_probe(
+        name=declared.name,
+        role=declared.role,
+        source=declared.source,
+        split=declared.split,
+        base_dir=base_dir,
+        group=declared.group,
+    )
 
 
 def fingerprint(

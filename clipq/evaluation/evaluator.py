@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipq.data import Probe, check_disjoint, materialise, open_probe
+from clipq.data import Probe, check_disjoint, materialise, open_declared
 from clipq.data import load as load_images
 from clipq.errors import ClipqError, QuantizerError
 from clipq.evaluation.cache import Cache, Table
@@ -25,11 +25,11 @@ from clipq.evaluation.predict import (
     Head,
     SampleInfo,
     build_predictions,
+    calibrated_temperature,
     check_features,
-    cosine_logits,
 )
+from clipq.evaluation.tables import as_predictions, as_table
 from clipq.metrics import Predictions
-from clipq.metrics.temperature import fit_temperature
 from clipq.models import ModelSource
 from clipq.provenance import digest, package_versions
 from clipq.quant import QuantizerSpec
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from clipq.quant import Calibration, Quantized
     from clipq.quant.mixture import Mixture
 
-__all__ = ["Evaluated", "Evaluator", "as_predictions", "as_table"]
+__all__ = ["Evaluated", "Evaluator", "sample_info"]
 
 _OUT_OF_DISTRIBUTION = "ood"
 HEAD_VERSION = 2
@@ -94,14 +94,7 @@ class Evaluator:
     def probes(self) -> dict[str, Probe]:
         """Every probe of the settings, opened, verified and checked for leakage."""
         opened = {
-            probe.name: open_probe(
-                name=probe.name,
-                role=probe.role,
-                source=probe.source,
-                split=probe.split,
-                base_dir=self.settings.root,
-                group=probe.group,
-            )
+            probe.name: open_declared(probe, base_dir=self.settings.root)
             for probe in self.settings.probes
         }
         calibration = opened.pop(self.settings.calibration.name)
@@ -210,7 +203,7 @@ class Evaluator:
         return build_predictions(
             features,
             head,
-            _samples(probe, len(images)),
+            sample_info(probe, len(images)),
             temperature=1.0,
             reference_features=features,
             reference_head=head,
@@ -320,7 +313,7 @@ class Evaluator:
         predictions = build_predictions(
             features,
             head,
-            _samples(opened),
+            sample_info(opened),
             temperature=None
             if opened.role == _OUT_OF_DISTRIBUTION
             else self._temperature(model, quantizer),
@@ -335,10 +328,9 @@ class Evaluator:
         if cell not in self._temperatures:
             calibration = self.settings.calibration.name
             head, _ = self._covered_head(model, quantizer)
-            _, logits = cosine_logits(self.features(model, quantizer, calibration), head)
-            labels = self.probes[calibration].labels
-            finite = bool(np.isfinite(logits).all())
-            self._temperatures[cell] = fit_temperature(logits, labels) if finite else np.nan
+            self._temperatures[cell] = calibrated_temperature(
+                self.features(model, quantizer, calibration), head, self.probes[calibration].labels
+            )
         return self._temperatures[cell]
 
     def _covered_head(self, model: str, quantizer: str) -> tuple[Head, dict[str, Any]]:
@@ -467,20 +459,6 @@ class Evaluator:
         return evidence
 
 
-def as_table(predictions: Predictions, metadata: dict[str, Any]) -> Table:
-    """Return predictions as the cache stores them, with further metadata."""
-    scalars = dict(sorted(predictions.scalars.items()))
-    columns = dict(predictions.columns) | {"scalars": np.array(list(scalars.values()))}
-    return columns, {"scalars": list(scalars), **metadata}
-
-
-def as_predictions(columns: dict[str, np.ndarray], metadata: dict[str, Any]) -> Predictions:
-    """Return what `as_table` stored."""
-    kept = {name: column for name, column in columns.items() if name != "scalars"}
-    scalars = dict(zip(metadata["scalars"], columns["scalars"].tolist(), strict=True))
-    return Predictions(columns=kept, scalars=scalars)
-
-
 @contextmanager
 def _naming(quantizer: str, doing: str) -> Iterator[None]:
     """Turn whatever a quantized model raises into an error that names the quantizer."""
@@ -495,7 +473,8 @@ def _naming(quantizer: str, doing: str) -> Iterator[None]:
         ) from error
 
 
-def _samples(probe: Probe, first: int | None = None) -> SampleInfo:
+def sample_info(probe: Probe, first: int | None = None) -> SampleInfo:
+    """Return what a probe knows of its samples, of the first ones only where told so."""
     return SampleInfo(probe.ids[:first], probe.labels[:first], probe.groups[:first])
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipq.evaluation.cache import Table
-from clipq.evaluation.evaluator import Evaluator, as_predictions, as_table
+from clipq.evaluation.evaluator import Evaluator, sample_info
 from clipq.evaluation.plan import FP32
-from clipq.evaluation.predict import Head, SampleInfo, build_predictions, cosine_logits
+from clipq.evaluation.predict import Head, build_predictions, calibrated_temperature
 from clipq.evaluation.resampling import Sample
+from clipq.evaluation.tables import as_predictions, as_table
 from clipq.metrics import Predictions
-from clipq.metrics.temperature import fit_temperature
 from clipq.provenance import digest
 from clipq.quant import QuantizerSpec
 
@@ -77,7 +77,7 @@ class MixtureEvaluator:
         return build_predictions(
             self._features(vision, probe),
             self._heads(text),
-            SampleInfo(opened.ids, opened.labels, opened.groups),
+            sample_info(opened),
             temperature=None if opened.role == "ood" else self._temperatures(floats),
             reference_features=self.evaluator.features(self.name, FP32, probe),
             reference_head=self.evaluator.head(self.name, FP32),
@@ -87,10 +87,11 @@ class MixtureEvaluator:
     def _fit_temperature(self, floats: frozenset[str]) -> float:
         vision, text = _by_tower(floats)
         calibration = self.evaluator.settings.calibration.name
-        _, logits = cosine_logits(self._features(vision, calibration), self._heads(text))
-        if not np.isfinite(logits).all():
-            return float("nan")
-        return fit_temperature(logits, self.evaluator.probes[calibration].labels)
+        features, labels = (
+            self._features(vision, calibration),
+            self.evaluator.probes[calibration].labels,
+        )
+        return calibrated_temperature(features, self._heads(text), labels)
 
     def _encode(self, floats: frozenset[str], probe: str) -> np.ndarray:
         self.mixture.keep_float(floats)

@@ -15,8 +15,16 @@ from clipq.metrics import Predictions, scores
 from clipq.metrics import features as feature_metrics
 from clipq.metrics.churn import churn_columns
 from clipq.metrics.classify import classification_columns
+from clipq.metrics.temperature import fit_temperature
 
-__all__ = ["COLUMNS_VERSION", "Head", "SampleInfo", "build_predictions", "cosine_logits"]
+__all__ = [
+    "COLUMNS_VERSION",
+    "Head",
+    "SampleInfo",
+    "build_predictions",
+    "calibrated_temperature",
+    "cosine_logits",
+]
 
 COLUMNS_VERSION = 2
 """Bumped when the meaning of any stored column changes."""
@@ -38,6 +46,18 @@ class SampleInfo:
     ids: tuple[str, ...]
     labels: np.ndarray
     groups: tuple[str, ...]
+
+
+def calibrated_temperature(features: np.ndarray, head: Head, labels: np.ndarray) -> float:
+    """Return the temperature that fits a calibration split; NaN where a logit is not finite.
+
+    Args:
+        features: image features (N, D) of the split.
+        head: the zero-shot head.
+        labels: (N,) of the split.
+    """
+    _, logits = cosine_logits(features, head)
+    return fit_temperature(logits, labels) if np.isfinite(logits).all() else float("nan")
 
 
 def cosine_logits(features: np.ndarray, head: Head) -> tuple[np.ndarray, np.ndarray]:

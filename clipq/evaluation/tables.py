@@ -19,8 +19,16 @@ from safetensors.numpy import save
 
 from clipq.errors import CacheError
 from clipq.files import write_atomically
+from clipq.metrics import Predictions
 
-__all__ = ["TableError", "columns_digest", "read_table", "write_table"]
+__all__ = [
+    "TableError",
+    "as_predictions",
+    "as_table",
+    "columns_digest",
+    "read_table",
+    "write_table",
+]
 
 _TEXT = "text:"
 _HEADER = "clipq"
@@ -96,3 +104,19 @@ def _restored(name: str, values: np.ndarray) -> tuple[str, np.ndarray]:
         return name, values
     raw = np.frombuffer(values.tobytes(), f"S{values.shape[1]}")
     return name.removeprefix(_TEXT), np.char.decode(raw, "utf-8")
+
+
+def as_table(
+    predictions: Predictions, metadata: dict[str, Any]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return predictions as the cache stores them, with further metadata."""
+    scalars = dict(sorted(predictions.scalars.items()))
+    columns = dict(predictions.columns) | {"scalars": np.array(list(scalars.values()))}
+    return columns, {"scalars": list(scalars), **metadata}
+
+
+def as_predictions(columns: dict[str, np.ndarray], metadata: dict[str, Any]) -> Predictions:
+    """Return what `as_table` stored."""
+    kept = {name: column for name, column in columns.items() if name != "scalars"}
+    scalars = dict(zip(metadata["scalars"], columns["scalars"].tolist(), strict=True))
+    return Predictions(columns=kept, scalars=scalars)

@@ -18,9 +18,9 @@ from clipq.records import CaseResult, Verdict
 if TYPE_CHECKING:
     from clipq.quant.mixture import Distortion
 
-__all__ = ["Blame", "Search", "UnitBlame", "fewest", "with_excluded"]
+__all__ = ["GOOD", "Blame", "Search", "UnitBlame", "fewest", "with_excluded"]
 
-_GOOD = (Verdict.PASS, Verdict.IMPROVED)
+GOOD = (Verdict.PASS, Verdict.IMPROVED)
 _PAIRED = 8  # units whose pairs are all tried
 
 
@@ -61,6 +61,11 @@ class Search:
     proof: str
     quantizer: str | None = None
     verified: CaseResult | None = None
+
+    @property
+    def passes(self) -> bool:
+        """Whether the gate passes the quantizer that was found."""
+        return self.verified is not None and self.verified.verdict in GOOD
 
 
 class Blame:
@@ -143,7 +148,7 @@ class Blame:
             nonlocal tried
             self._progress(f"{len(units)} in float", tried, 0)
             tried += 1
-            return self.judge(units).verdict in _GOOD
+            return self.judge(units).verdict in GOOD
 
         found, proof = fewest(order, passes)
         if found is None:
@@ -154,7 +159,7 @@ class Blame:
             if verified is None:
                 return Search(tuple(found), proof)
             text, result = verified
-            if result.verdict in (*_GOOD, Verdict.ERROR) or not left:
+            if result.verdict in (*GOOD, Verdict.ERROR) or not left:
                 return Search(tuple(found), proof, text, result)
             found = [*found, left.pop(0)]
             proof = "with fewer, the method rounds the other layers so that the case fails"

@@ -7,7 +7,7 @@ the model computes what FP32 computes, smoothed or rotated.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -24,13 +24,7 @@ from clipq.quant.modules import QuantizedConv2d, QuantizedLinear
 from clipq.quant.pipeline import stages
 from clipq.quant.spec import QuantizerSpec
 from clipq.quant.surgery import Layer, keeping_float_layers
-from clipq.quant.towers import (
-    covers_images,
-    covers_texts,
-    image_batches,
-    named_sites,
-    text_batches,
-)
+from clipq.quant.towers import named_sites, tower_batches
 
 __all__ = ["Distortion", "Mixture"]
 
@@ -116,15 +110,10 @@ class Mixture:
     def macs(self) -> dict[str, int]:
         """Return the multiply-accumulates of each layer, for one image and one text."""
         self.keep_float(())
-        towers = self._spec.towers
 
         def run() -> None:
-            if covers_images(towers):
-                batch = next(image_batches(self.model, self._calibration))
-                self.model.encode_image(batch[:1])  # type: ignore[operator]
-            if covers_texts(towers):
-                batch = next(text_batches(self.model, self._calibration))
-                self.model.encode_text(batch[:1])  # type: ignore[operator]
+            for encode, batches in self._towers():
+                encode(next(batches)[:1])
 
         counted = count_operations(self.model, run).quantized
         return {name: counted.get(name, 0) for name in self.layers}
@@ -152,17 +141,17 @@ class Mixture:
 
             return hook
 
-        for covered, encode, batches in (
-            (covers_images(self._spec.towers), cast(Any, self.model.encode_image), image_batches),
-            (covers_texts(self._spec.towers), cast(Any, self.model.encode_text), text_batches),
-        ):
-            for batch in batches(self.model, self._calibration) if covered else ():
+        for encode, batches in self._towers():
+            for batch in batches:
                 outputs.clear()
                 self.keep_float(self.layers)
                 self._hooked(self._float, keep, partial(encode, batch))
                 self.keep_float(())
                 self._hooked(self._rounded, compare, partial(encode, batch))
         return {name: sums[name].result() for name in self.layers}
+
+    def _towers(self) -> Iterator[tuple[Callable[[Tensor], Tensor], Iterator[Tensor]]]:
+        return tower_batches(self.model, self._spec.towers, self._calibration)
 
     @torch.no_grad()
     def _hooked(

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from clipq.errors import QuantizerError, did_you_mean
 from clipq.quant.spec import QuantizerSpec
+from clipq.quant.weights import WEIGHT_RANGES
 
 __all__ = ["COMMON", "SELECTION", "CommonOptions", "read_choice", "read_number"]
 
@@ -51,7 +52,7 @@ class CommonOptions:
         options = dict(spec.options)
         return cls(
             range=read_choice(spec, "range", _RANGES, "minmax"),
-            weight_range=read_choice(spec, "wrange", ("minmax", "mse"), "minmax"),
+            weight_range=read_choice(spec, "wrange", WEIGHT_RANGES, "minmax"),
             correct_bias=read_choice(spec, "bias", ("correct", "keep"), "keep") == "correct",
             include=tuple(options.get("include", "*").split("+")),
             exclude=tuple(filter(None, options.get("exclude", "").split("+"))),

@@ -34,7 +34,7 @@ from clipq.quant.rabitq import rabitq_round
 from clipq.quant.selection import select_layers
 from clipq.quant.spec import QuantizerSpec, Towers
 from clipq.quant.surgery import Layer, in_order, plain_layers, replace_layers
-from clipq.quant.towers import covers_images, covers_texts, image_batches, text_batches
+from clipq.quant.towers import tower_batches
 from clipq.quant.transforms.hadamard import HadamardRotation
 from clipq.quant.transforms.structure import execution_order
 from clipq.quant.weights import check_finite
@@ -150,17 +150,14 @@ def _gradient_norms(
     """Return mean ‖∂L/∂out‖_F / √numel of each layer over a few samples."""
     generator = torch.Generator().manual_seed(seed)
     norms = dict.fromkeys(layers, 0.0)
-    for covered, encode, batches in (
-        (covers_images(towers), model.encode_image, image_batches),
-        (covers_texts(towers), model.encode_text, text_batches),
-    ):
-        batch = next(batches(model, calibration))[:_SAMPLES] if covered else ()
+    for encode, batches in tower_batches(model, towers, calibration):
+        batch = next(batches)[:_SAMPLES]
         for sample in batch:
             outputs: dict[str, list[Tensor]] = {}
             with ExitStack() as stack, torch.enable_grad():
                 for name, layer in layers.items():
                     stack.enter_context(layer.register_forward_hook(_keep(outputs, name)))
-                features = encode(sample[None])  # type: ignore[operator]
+                features = encode(sample[None])
                 features = features.double()  # whose squares do not overflow
                 features = features / features.norm(dim=-1, keepdim=True)
                 direction = torch.randn(features.shape, generator=generator).to(features)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,14 @@ from clipq.errors import QuantizerError
 from clipq.quant.methods import Calibration
 from clipq.quant.spec import Towers
 
-__all__ = ["covers_images", "covers_texts", "encode_batches", "in_towers", "named_sites"]
+__all__ = [
+    "covers_images",
+    "covers_texts",
+    "encode_batches",
+    "in_towers",
+    "named_sites",
+    "tower_batches",
+]
 
 # CoCa's captioning decoder and the loss scale take no part in encode_image or encode_text.
 _OUTSIDE = ("text_decoder",)
@@ -73,15 +81,22 @@ def encode_batches(
         QuantizerError: a tower is selected for which there is no data, or data are misshapen.
     """
     ended = until or ()
-    for covered, encode, batches in (
-        (covers_images(towers), model.encode_image, image_batches),
-        (covers_texts(towers), model.encode_text, text_batches),
-    ):
-        for batch in batches(model, calibration) if covered else ():
+    for encode, batches in tower_batches(model, towers, calibration):
+        for batch in batches:
             try:
-                yield encode(batch)  # type: ignore[operator]
+                yield encode(batch)
             except ended:
                 yield None
+
+
+def tower_batches(
+    model: nn.Module, towers: Towers, calibration: Calibration
+) -> Iterator[tuple[Callable[[Tensor], Tensor], Iterator[Tensor]]]:
+    """Yield each selected tower's encode function and its batches, read when they are asked for."""
+    if covers_images(towers):
+        yield cast(Any, model.encode_image), image_batches(model, calibration)
+    if covers_texts(towers):
+        yield cast(Any, model.encode_text), text_batches(model, calibration)
 
 
 def image_batches(model: nn.Module, calibration: Calibration) -> Iterator[Tensor]:

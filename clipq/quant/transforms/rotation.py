@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,9 @@ from clipq.quant.transforms.structure import (
     value_pairs,
 )
 
+if TYPE_CHECKING:
+    from clipq.quant.pipeline import Prepared
+
 __all__ = ["ROTATION", "chosen_rotation", "rotate", "rotation"]
 
 ROTATION = ("rotation", "seed")
@@ -53,17 +56,6 @@ _ATTENTION_OUT = ("attn.out_proj", "attn.proj")
 _HIDDEN_OUT = ("mlp.c_proj", "mlp.fc2")
 _NORMS = (("ln_1", "ln_2"), ("norm1", "norm2"))
 _SCALES = (("ls_1", "ls_2"), ("ls1", "ls2"), ("gamma_1", "gamma_2"))
-
-
-class Prepared(Protocol):
-    """What a rotation needs of a prepared model; see `clipq.quant.pipeline.Prepared`."""
-
-    @property
-    def model(self) -> nn.Module: ...
-    @property
-    def towers(self) -> Towers: ...
-    @property
-    def order(self) -> list[str]: ...
 
 
 class CentredNorm(nn.Module):

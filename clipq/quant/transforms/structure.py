@@ -8,18 +8,18 @@ when the model runs, its layers are the very next ones after the norm.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from clipq.quant.methods import Calibration
 from clipq.quant.modules import QuantizedConv2d, QuantizedLinear
 from clipq.quant.spec import Towers
-from clipq.quant.towers import covers_images, covers_texts, image_batches, named_sites, text_batches
+from clipq.quant.towers import named_sites, tower_batches
 
 __all__ = [
     "NormGroup",
@@ -96,8 +96,8 @@ def execution_order(model: nn.Module, towers: Towers, calibration: Calibration) 
         for name, module in model.named_modules():
             if next(module.children(), None) is None:
                 stack.enter_context(module.register_forward_pre_hook(note(name)))
-        for run, batch in _first_samples(model, towers, calibration):
-            run(batch)
+        for encode, batches in tower_batches(model, towers, calibration):
+            encode(next(batches)[:1])
     return list(order)
 
 
@@ -184,12 +184,3 @@ def _reads_features(layer: nn.Module) -> bool:
 def does_nothing(module: nn.Module) -> bool:
     """Whether a module without children only passes its input on, in eval mode."""
     return isinstance(module, nn.Identity | nn.Dropout) or type(module).__name__ == "DropPath"
-
-
-def _first_samples(
-    model: nn.Module, towers: Towers, calibration: Calibration
-) -> Iterator[tuple[nn.Module, Tensor]]:
-    if covers_images(towers):
-        yield model.encode_image, next(image_batches(model, calibration))[:1]  # type: ignore[misc]
-    if covers_texts(towers):
-        yield model.encode_text, next(text_batches(model, calibration))[:1]  # type: ignore[misc]
