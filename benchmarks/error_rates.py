@@ -42,18 +42,42 @@ from clipq.stats import (
 )
 
 SETTINGS = StatisticsSettings()
-CHURN = ("flip-rate", "negative-flips", "kl-to-fp32", "margin-shrinkage")
+CHURN = ("flip-rate", "negative-flips", "kl-to-fp32", "margin-shrinkage", "embedding-drift")
+# An accuracy from a band of ranks is a share, as top-1 is.
+ALIKE = ("top1-low", "top1-mid", "top1-high")
+SUITE = (
+    "aurc",
+    "augrc",
+    "coverage-at-5",
+    "smooth-ece",
+    "worst-group-top1",
+    "group-top1-range",
+    "group-top1-std",
+    "group-ece-range",
+    "group-tpr-range",
+    "relative-gap",
+    "added-vulnerability",
+    "corruption-error",
+    "aupr-out-max-logit",
+    "aupr-out-entropy",
+)
 # The MCM and energy scores behave as the max-logit score does: one of the three is simulated.
 SCORES = ("max-logit", "entropy")
 
 
-def gate_metrics() -> dict[str, Metric]:
-    """Return every resampled metric of a gate; churn is no null pair's business."""
+def gate_metrics(suite: bool | None = None) -> dict[str, Metric]:
+    """Return every resampled metric of a gate; churn is no null pair's business.
+
+    Args:
+        suite: only those of `SUITE`, or only the others; None for all.
+    """
     found = {}
     for name in metrics.names():
         metric = metrics.get(name)
         kind = metric.statistic.kind if metric.statistic else "point"
-        if kind == "point" or name in CHURN:
+        if kind == "point" or name in CHURN or name in ALIKE or metric.roles == {"retrieval"}:
+            continue
+        if suite is not None and (name in SUITE) is not suite:
             continue
         if metric.score and not name.endswith(SCORES):
             continue
@@ -119,9 +143,17 @@ def draws(people: Population, samples: int, gates: int, *, equal: bool, seed: in
         yield people.draw(samples, samples // 2, rng, equal=equal)
 
 
-def false_alarms(kind: str, samples: int, gates: int, *, equal: bool, seed: int = 0) -> dict:
+def false_alarms(
+    kind: str,
+    samples: int,
+    gates: int,
+    *,
+    equal: bool,
+    seed: int = 0,
+    suite: bool | None = None,
+) -> dict:
     """Return error rates per metric, in a dict of arrays, and `any_fail`, per gate."""
-    people, names = population(kind, seed=seed), gate_metrics()
+    people, names = population(kind, seed=seed), gate_metrics(suite)
     losses = np.array(
         [point_losses(d, names) for d in draws(people, samples, gates, equal=equal, seed=seed)]
     )

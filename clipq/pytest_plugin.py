@@ -23,7 +23,7 @@ import pytest
 from clipq.errors import ClipqError
 from clipq.pytest_collector import PROPERTY, RunCollector, result_of
 from clipq.records import Verdict
-from clipq.settings import POLICIES, Settings, find_settings, load_settings
+from clipq.settings import POLICIES, PROFILES, Settings, find_settings, load_settings
 
 if TYPE_CHECKING:
     from clipq.evaluation.plan import Case, Selection
@@ -37,11 +37,12 @@ _PATHS = ("baselines", "margins", "cache", "report")
 
 
 class Matrix:
-    """Settings, command-line selection and the cases that follow from both."""
+    """Settings, profile, command-line selection and the cases that follow from them."""
 
-    def __init__(self, settings: Settings, selection: Selection) -> None:
+    def __init__(self, settings: Settings, selection: Selection, profile: str) -> None:
         self.settings = settings
         self.selection = selection
+        self.profile = profile
 
     @cached_property
     def cases(self) -> tuple[Case, ...]:
@@ -50,11 +51,12 @@ class Matrix:
         from clipq.gate.margins import load_margins
         from clipq.gate.session import vanished_cases
 
-        cases = plan(self.settings, self.selection)
+        cases = plan(self.settings, self.selection, profile=self.profile)
         if self.selection:
             return cases
-        load_margins(self.settings.margins).check_against(cases)
-        return cases + vanished_cases(self.settings, cases)
+        everything = plan(self.settings)
+        load_margins(self.settings.margins).check_against(everything)
+        return cases + vanished_cases(self.settings, everything)
 
     @cached_property
     def by_id(self) -> dict[str, Case]:
@@ -74,6 +76,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         )
     group.addoption(
         "--clipq-policy", choices=POLICIES, help="which verdicts block: release is stricter than ci"
+    )
+    group.addoption(
+        "--clipq-profile",
+        choices=PROFILES,
+        default="default",
+        help="which part of the matrix: [profiles] in clipq.toml says what each takes",
     )
     for name in _PATHS:
         group.addoption(
@@ -116,14 +124,16 @@ def _matrix(config: pytest.Config) -> Matrix | None:
     settings = replace(settings, **overrides)
     load_plugins(settings)
     chosen = {f"{name}s": tuple(config.getoption(f"--clipq-{name}")) for name in _SELECTORS}
-    return Matrix(settings, Selection(**chosen))
+    return Matrix(settings, Selection(**chosen), config.getoption("--clipq-profile"))
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     matrix = config.stash.get(_KEY, None)
     if matrix is None:
         return None
-    return f"clipq: {matrix.settings.path}, policy {matrix.settings.policy}"
+    return (
+        f"clipq: {matrix.settings.path}, policy {matrix.settings.policy}, profile {matrix.profile}"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -6,31 +6,48 @@ the file, the key, the value and what is allowed. Paths are relative to the sett
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from clipq.errors import SettingsError, did_you_mean
 
 __all__ = [
+    "ATTACKS",
     "CORRECTIONS",
     "POLICIES",
+    "PROFILES",
     "ROLES",
+    "SEVERITIES",
+    "AttackSettings",
+    "CorruptionSettings",
     "ModelSettings",
     "ProbeSettings",
+    "ProfileSettings",
     "Settings",
     "StatisticsSettings",
     "find_settings",
     "load_settings",
 ]
 
-ROLES = ("calibration", "in-distribution", "ood")
+ROLES = (
+    "adversarial",
+    "calibration",
+    "corruption",
+    "groups",
+    "in-distribution",
+    "ood",
+    "retrieval",
+    "shift",
+    "spurious",
+)
+PROFILES = ("quick", "default", "full")
+ATTACKS = ("fgsm", "pgd", "apgd", "square")
+SEVERITIES = (1, 2, 3, 4, 5)
 POLICIES = ("ci", "release")
 CORRECTIONS = ("holm", "benjamini-hochberg", "none")
-_NAME = "letters, digits, '.', '_' and '-'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +60,86 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CorruptionSettings:
+    """How a probe's images are corrupted as they are read.
+
+    Args:
+        kinds: names or globs of corruptions; `clipq.data.corruption` knows them.
+        severities: each from 1 to 5.
+        draws: corrupted versions of each image, dealt out evenly over kinds and severities; 0 for
+            every kind at every severity.
+    """
+
+    kinds: tuple[str, ...]
+    severities: tuple[int, ...] = SEVERITIES
+    draws: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AttackSettings:
+    """How a probe's images are attacked.
+
+    Args:
+        name: one of `ATTACKS`.
+        epsilon: largest change of a pixel value, in steps of 1 / 255 of the image before
+            normalisation.
+        steps: iterations (queries for ``square``); ``fgsm`` has one.
+        against: ``itself``, the model under test with straight-through gradients, or ``fp32``:
+            images made against the FP32 model and transferred.
+    """
+
+    name: str
+    epsilon: float = 2.0
+    steps: int = 10
+    against: str = "itself"
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeSettings:
-    """One `[[probes]]` table: a labelled evaluation set with a role."""
+    """One `[[probes]]` table: a labelled evaluation set with a role.
+
+    Args:
+        name: as in case ids.
+        role: one of `ROLES`.
+        source: ``kind:location`` of the data.
+        split: which split of it.
+        group: attribute that divides samples; "" for none.
+        metrics: globs; which of the role's metrics are computed.
+        reason: one line: why this probe is here.
+        distance: of an out-of-distribution probe: ``near``, ``far`` or "".
+        samples: evaluate only so many samples, always the same; 0 for all.
+        unreadable: most images that may fail to decode before the probe fails.
+        classes: a shipped class list or a file of one class a line, instead of the source's own.
+        templates: likewise of prompt templates.
+        corruption: None for images as they are.
+        attack: None for images as they are.
+    """
 
     name: str
     role: str
     source: str
     split: str = "test"
     group: str = ""
+    metrics: tuple[str, ...] = ("*",)
+    reason: str = ""
+    distance: str = ""
+    samples: int = 0
+    unreadable: int = 0
+    classes: str = ""
+    templates: str = ""
+    corruption: CorruptionSettings | None = None
+    attack: AttackSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileSettings:
+    """One `[profiles.NAME]` table: the part of the matrix that a kind of run takes, as globs."""
+
+    models: tuple[str, ...] = ()
+    quantizers: tuple[str, ...] = ()
+    probes: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +194,7 @@ class Settings:
     threads: int = 1
     batch_size: int = 256
     statistics: StatisticsSettings = StatisticsSettings()
+    profiles: Mapping[str, ProfileSettings] = field(default_factory=dict)
 
     @property
     def root(self) -> Path:
@@ -172,177 +262,6 @@ def load_settings(path: Path) -> Settings:
         ) from error
     if path.name == "pyproject.toml":
         document = document.get("tool", {}).get("clipq", {})
-    return _Reader(path, document).settings()
+    from clipq.settings_reader import SettingsReader
 
-
-class _Reader:
-    """Checked access to the parsed document; every complaint names file, table and key."""
-
-    def __init__(self, path: Path, document: Mapping[str, Any]) -> None:
-        self.path = path
-        self.document = document
-
-    def fail(self, where: str, problem: str, hint: str) -> SettingsError:
-        return SettingsError(f"{self.path}, {where}: {problem}", hint=hint)
-
-    def settings(self) -> Settings:
-        self.only(self.document, "top level", ("clipq", "models", "probes", "matrix", "statistics"))
-        general = self.table("clipq", required=False)
-        matrix = self.table("matrix", required=True)
-        self.only(matrix, "[matrix]", ("quantizers", "metrics", "exclude"))
-        paths = ("baselines", "margins", "cache", "report")
-        numbers = ("threads", "batch_size")
-        self.only(general, "[clipq]", (*paths, *numbers, "plugins", "policy", "device"))
-        chosen: dict[str, Any] = {
-            key: Path(self.text(general, "[clipq]", key)) for key in paths if key in general
-        }
-        chosen |= {key: self.whole(general, "[clipq]", key) for key in numbers if key in general}
-        if "plugins" in general:
-            chosen["plugins"] = self.texts(general, "[clipq]", "plugins")
-        if "device" in general:
-            chosen["device"] = self.text(general, "[clipq]", "device")
-        if "policy" in general:
-            chosen["policy"] = self.one_of(general, "[clipq]", "policy", POLICIES)
-        for key in ("metrics", "exclude"):
-            if key in matrix:
-                chosen[key] = self.texts(matrix, "[matrix]", key)
-        settings = Settings(
-            path=self.path,
-            models=self.models(),
-            probes=self.probes(),
-            quantizers=self.texts(matrix, "[matrix]", "quantizers"),
-            statistics=self.statistics(),
-            **chosen,
-        )
-        if not settings.quantizers:
-            raise self.fail("[matrix]", "quantizers is empty", "name at least one, e.g. 'rtn:w8a8'")
-        under_root = {key: settings.root / getattr(settings, key) for key in paths}
-        return replace(settings, **under_root)
-
-    def statistics(self) -> StatisticsSettings:
-        table, where = self.table("statistics", required=False), "[statistics]"
-        self.only(table, where, tuple(StatisticsSettings.__dataclass_fields__))
-        chosen: dict[str, Any] = {}
-        for key, low, high in (
-            ("alpha", 0.0, 0.5),
-            ("power", 0.5, 1.0),
-            ("disagreement", 0.0, 1.0),
-            ("noise_factor", 0.0, math.inf),
-        ):
-            if key in table:
-                chosen[key] = self.between(table, where, key, low, high)
-        if "correction" in table:
-            chosen["correction"] = self.one_of(table, where, "correction", CORRECTIONS)
-        if "seed" in table:
-            chosen["seed"] = self.whole(table, where, "seed", least=0)
-        if "replicates" in table:
-            chosen["replicates"] = self.whole(table, where, "replicates", least=100)
-        return StatisticsSettings(**chosen)
-
-    def models(self) -> tuple[ModelSettings, ...]:
-        found = []
-        for index, entry in enumerate(self.tables("models")):
-            where = f"[[models]] number {index + 1}"
-            self.only(entry, where, ("name", "source", "sha256"))
-            sha256 = self.text(entry, where, "sha256") if "sha256" in entry else ""
-            found.append(
-                ModelSettings(self.name(entry, where), self.text(entry, where, "source"), sha256)
-            )
-        self.unique([model.name for model in found], "[[models]]")
-        return tuple(found)
-
-    def probes(self) -> tuple[ProbeSettings, ...]:
-        found = []
-        for index, entry in enumerate(self.tables("probes")):
-            where = f"[[probes]] number {index + 1}"
-            self.only(entry, where, ("name", "role", "source", "split", "group"))
-            optional = {
-                key: self.text(entry, where, key) for key in ("split", "group") if key in entry
-            }
-            found.append(
-                ProbeSettings(
-                    self.name(entry, where),
-                    self.one_of(entry, where, "role", ROLES),
-                    self.text(entry, where, "source"),
-                    **optional,
-                )
-            )
-        self.unique([probe.name for probe in found], "[[probes]]")
-        for role in ("in-distribution", "calibration"):
-            count = sum(probe.role == role for probe in found)
-            if count != 1:
-                raise self.fail(
-                    "[[probes]]",
-                    f"{count} probes have the role {role!r}",
-                    f"declare exactly one probe with role = {role!r}",
-                )
-        return tuple(found)
-
-    def table(self, key: str, *, required: bool) -> Mapping[str, Any]:
-        value = self.document.get(key)
-        if value is None and not required:
-            return {}
-        if not isinstance(value, Mapping):
-            raise self.fail("top level", f"no table [{key}]", f"add a table [{key}]")
-        return value
-
-    def tables(self, key: str) -> Sequence[Mapping[str, Any]]:
-        value = self.document.get(key)
-        if (
-            not isinstance(value, list)
-            or not value
-            or not all(isinstance(entry, Mapping) for entry in value)
-        ):
-            raise self.fail("top level", f"no [[{key}]] tables", f"add at least one [[{key}]]")
-        return value
-
-    def only(self, table: Mapping[str, Any], where: str, known: Sequence[str]) -> None:
-        for key in table:
-            if key not in known:
-                raise self.fail(where, f"unknown key {key!r}", did_you_mean(key, known))
-
-    def text(self, table: Mapping[str, Any], where: str, key: str) -> str:
-        value = table.get(key)
-        if not isinstance(value, str) or not value:
-            raise self.fail(where, f"{key} = {value!r}", f"{key} must be a non-empty text")
-        return value
-
-    def texts(self, table: Mapping[str, Any], where: str, key: str) -> tuple[str, ...]:
-        value = table.get(key)
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self.fail(where, f"{key} = {value!r}", f"{key} must be a list of texts")
-        return tuple(value)
-
-    def whole(self, table: Mapping[str, Any], where: str, key: str, *, least: int = 1) -> int:
-        value = table[key]
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise self.fail(where, f"{key} = {value!r}", f"{key} must be a whole number >= {least}")
-        return value
-
-    def between(
-        self, table: Mapping[str, Any], where: str, key: str, low: float, high: float
-    ) -> float:
-        value = table[key]
-        known = isinstance(value, int | float) and not isinstance(value, bool)
-        if not known or not low < value < high:
-            raise self.fail(
-                where, f"{key} = {value!r}", f"{key} must be a number above {low} and below {high}"
-            )
-        return float(value)
-
-    def one_of(self, table: Mapping[str, Any], where: str, key: str, allowed: Sequence[str]) -> str:
-        value = self.text(table, where, key)
-        if value not in allowed:
-            raise self.fail(where, f"{key} = {value!r}", did_you_mean(value, allowed))
-        return value
-
-    def name(self, table: Mapping[str, Any], where: str) -> str:
-        value = self.text(table, where, "name")
-        if not all((c.isalnum() and c.isascii()) or c in "._-" for c in value):
-            raise self.fail(where, f"name = {value!r}", f"a name holds {_NAME}")
-        return value
-
-    def unique(self, names: Sequence[str], where: str) -> None:
-        for name in names:
-            if names.count(name) > 1:
-                raise self.fail(where, f"name {name!r} is given twice", "names are unique")
+    return SettingsReader(path, document).settings()

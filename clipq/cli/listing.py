@@ -14,12 +14,12 @@ from clipq.settings import Settings
 __all__ = ["listing"]
 
 
-def listing(settings: Settings, kind: str) -> str:
-    """Return the listing of one kind as text."""
+def listing(settings: Settings, kind: str, *, profile: str = "default") -> str:
+    """Return the listing of one kind as text; of cases, those that a profile takes."""
     load_plugins(settings)
     if kind == "cases":
-        cases = plan(settings)
-        return "\n".join([*(case.id for case in cases), f"{len(cases)} cases"])
+        cases = plan(settings, profile=profile)
+        return "\n".join([*(case.id for case in cases), f"{len(cases)} cases ({profile})"])
     if kind == "models":
         return tabulate([(m.name, m.source) for m in settings.models], ("model", "source"))
     if kind == "probes":

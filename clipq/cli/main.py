@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipq import __version__
+from clipq.cli.inspect import WHAT
 from clipq.errors import ClipqError, SettingsError
-from clipq.settings import Settings, find_settings, load_settings
+from clipq.settings import PROFILES, Settings, find_settings, load_settings
 
 __all__ = ["main"]
 
@@ -28,6 +29,7 @@ a first session:
   clipq gate                            run every case, print the report, exit 1 if one blocks
   clipq gate --clipq-quantizer 'rtn:w4*' -n0     a part of it, in one process
   clipq blame 'vit-clean/rtn:w4a4/id.ece'        which layers make a case fail
+  clipq inspect groups vit-clean/rtn:w4/corruptions     by kind of corruption, beside FP32
 
 exit codes: 0 passed, 1 a case blocks or was never reported, 2 wrong usage or input,
             4 wrong pytest usage, 130 interrupted (what was measured is kept)
@@ -131,9 +133,27 @@ def _parser() -> argparse.ArgumentParser:
     blame.add_argument("--all", action="store_true", help="show every row")
     blame.set_defaults(run=_blame)
 
+    inspect = commands.add_parser(
+        "inspect",
+        help="a closer look at one model x quantizer beside FP32",
+        description="Measures and prints; judges nothing. What: "
+        + "; ".join(f"{name}: {text}" for name, text in WHAT.items())
+        + ".",
+    )
+    inspect.add_argument("what", choices=tuple(WHAT))
+    inspect.add_argument(
+        "where", metavar="MODEL/QUANTIZER[/PROBE]", help="for example vit-clean/rtn:w4/corruptions"
+    )
+    inspect.add_argument("--json", type=Path, metavar="FILE", help="also write the tables here")
+    inspect.add_argument(
+        "--local", action="store_true", help="ood: also the GL-MCM score of patches"
+    )
+    inspect.add_argument("--ranks", action="store_true", help="spectra: also every single rank")
+    inspect.set_defaults(run=_inspect)
+
     probe = commands.add_parser(
         "probe",
-        help="list probes, or check that they are what they should be",
+        help="list probes, check that they are what they should be, or fetch their shards",
         description="Check: every shard and image is read, counts, class map and checksums are "
         "verified, images are compared with those of the calibration split (and, out of "
         "distribution, with the in-distribution probe's), and a contact sheet is written.",
@@ -145,10 +165,15 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--sheets", type=Path, metavar="DIR", help="where PNGs go; default: beside the cache"
     )
+    fetch = kinds.add_parser("fetch", help="download shards of probes whose source is a URL")
+    fetch.add_argument("probes", nargs="*", metavar="PROBE", help="default: all with a URL")
     probe.set_defaults(run=_probe)
 
     listing = commands.add_parser("list", help="what is known: models, quantizers, probes ...")
     listing.add_argument("kind", choices=("models", "quantizers", "probes", "metrics", "cases"))
+    listing.add_argument(
+        "--profile", choices=PROFILES, default="default", help="of cases: which part of the matrix"
+    )
     listing.set_defaults(run=_list)
 
     report = commands.add_parser("report", help="print a stored run record again")
@@ -204,6 +229,12 @@ def _blame(options: argparse.Namespace, rest: Sequence[str]) -> int:
     return run(_settings(options), options)
 
 
+def _inspect(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from clipq.cli.inspect import run
+
+    return run(_settings(options), options)
+
+
 def _probe(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from clipq.cli.probe import run
 
@@ -213,7 +244,7 @@ def _probe(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def _list(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from clipq.cli.listing import listing
 
-    print(listing(_settings(options), options.kind))
+    print(listing(_settings(options), options.kind, profile=options.profile))
     return 0
 
 

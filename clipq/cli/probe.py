@@ -8,18 +8,25 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from clipq.data import Probe, check_disjoint, open_declared
+from clipq.data import Probe, check_disjoint, open_declared, unreadable_images, without
 from clipq.data.contact_sheet import contact_sheet
-from clipq.errors import ClipqError
+from clipq.data.fetch import fetch_shards, is_url
+from clipq.errors import ClipqError, ProbeError
 from clipq.evaluation.plan import load_plugins
 from clipq.settings import ProbeSettings, Settings
 
 __all__ = ["run"]
 
 _ROLES = {
-    "in-distribution": "accuracy, calibration and churn; its classes make the zero-shot head",
+    "adversarial": "is it right on images made to mislead it?",
     "calibration": "activation ranges and the temperature; never evaluated on",
+    "corruption": "is it right on noisy, blurred, badly lit images?",
+    "groups": "is it as right for every group?",
+    "in-distribution": "accuracy, calibration and churn; its classes make the zero-shot head",
     "ood": "is it told from the in-distribution probe?",
+    "retrieval": "are images found by captions and captions by images?",
+    "shift": "is it right on images of another kind?",
+    "spurious": "is it right where a misleading cue points elsewhere?",
 }
 
 
@@ -27,9 +34,15 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     """List or check probes; return 1 where a check failed."""
     load_plugins(settings)
     if options.action == "list":
-        rows = [(p.name, p.role, f"{p.source} {p.split}", _ROLES[p.role]) for p in settings.probes]
-        print(tabulate(rows, ("probe", "role", "source, split", "what it is for")))
+        rows = [
+            (p.name, _role(p), f"{p.source} {p.split}", p.reason or _ROLES[p.role])
+            for p in settings.probes
+        ]
+        headers = ("probe", "role", "source, split", "why it is here")
+        print(tabulate(rows, headers, maxcolwidths=[None, None, 40, 60]))
         return 0
+    if options.action == "fetch":
+        return _fetch(settings, options.probes)
     chosen = [settings.probe(name) for name in options.probes] or list(settings.probes)
     folder = options.sheets or settings.cache.parent / "probes"
     opened: dict[str, Probe] = {}
@@ -38,16 +51,60 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         sheet = folder / f"{declared.name}.png"
         try:
             probe = _opened(settings, declared, opened)
+            broken = unreadable_images(probe)
+            probe = opened[declared.name] = without(probe, broken, most=declared.unreadable)
             _check_leakage(settings, probe, opened)
             shown = contact_sheet(probe, sheet)
         except ClipqError as error:
             failed += 1
             print(f"{declared.name}: WRONG\n  {error}\n")
             continue
-        facts = tabulate(_facts(probe, sheet, len(shown)), tablefmt="plain")
+        found = _facts(probe, sheet, len(shown))
+        if broken:
+            reasons = "; ".join(reason for _, reason in broken[:3])
+            found.append(("left out", f"{len(broken)} images that do not decode: {reasons}"))
+        facts = tabulate(found, tablefmt="plain")
         print(f"{declared.name}: good\n{facts}\n")
     print(f"{len(chosen) - failed} of {len(chosen)} probes are good")
     return 1 if failed else 0
+
+
+def _fetch(settings: Settings, names: list[str]) -> int:
+    """Download the probes whose source is a URL; each source and split once."""
+    chosen = [settings.probe(name) for name in names] or list(settings.probes)
+    done: set[tuple[str, str]] = set()
+    for declared in chosen:
+        kind, _, location = declared.source.partition(":")
+        if kind != "webdataset" or not is_url(location):
+            if names:
+                raise ProbeError(
+                    f"probe {declared.name!r}: {declared.source} is not a URL of shards",
+                    hint="only webdataset:https://... is fetched; docs/probes.md says how to bring "
+                    "other data here",
+                )
+            continue
+        if (location, declared.split) in done:
+            continue
+        done.add((location, declared.split))
+
+        def show(ready: int, total: int, name: str = declared.name) -> None:
+            print(f"{name}: shard {ready} of {total}", flush=True)
+
+        root = fetch_shards(location, declared.split, settings.root, progress=show)
+        print(f"{declared.name}: in {root}")
+    print(f"{len(done)} fetched" if done else "no probe has a URL: nothing to fetch")
+    return 0
+
+
+def _role(probe: ProbeSettings) -> str:
+    """Return a probe's role, with what is done to its images."""
+    if probe.attack is not None:
+        attack = probe.attack
+        return f"{probe.role}: {attack.name}, {attack.epsilon:g}/255, against {attack.against}"
+    if probe.corruption is not None:
+        severities = ", ".join(map(str, probe.corruption.severities))
+        return f"{probe.role}: severities {severities}"
+    return f"{probe.distance} {probe.role}".strip()
 
 
 def _opened(settings: Settings, declared: ProbeSettings, opened: dict[str, Probe]) -> Probe:
@@ -82,7 +139,7 @@ def _facts(probe: Probe, sheet: Path, shown: int) -> list[tuple[str, str]]:
         ("samples", f"{len(probe):,}"),
         ("fingerprint", probe.fingerprint[:16]),
     ]
-    if probe.role != "ood":
+    if probe.role not in ("ood", "retrieval"):
         sizes = f"{min(counts.values()):,} to {max(counts.values()):,} samples each"
         facts.append(("classes", f"{len(probe.classnames)}, {sizes}"))
         facts.append(("prompts", f"{len(probe.templates)} templates, {probe.templates[0]!r} ..."))
@@ -90,6 +147,8 @@ def _facts(probe: Probe, sheet: Path, shown: int) -> list[tuple[str, str]]:
         groups = Counter(probe.groups).most_common()
         text = ", ".join(f"{name} ({count:,})" for name, count in groups[:6])
         facts.append(("groups", f"{len(groups)}: {text}{' ...' if len(groups) > 6 else ''}"))
+    if probe.clusters is not None and len(set(probe.clusters)) < len(probe):
+        facts.append(("base images", f"{len(set(probe.clusters)):,}, resampled together"))
     if probe.captions is not None:
         facts.append(("captions", f"{probe.captions[0]!r} ..."))
     return [*facts, ("shared images", "none"), ("contact sheet", f"{sheet} ({shown} samples)")]

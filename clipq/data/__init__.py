@@ -3,21 +3,20 @@
 Importing this package imports neither torch nor webdataset; opening a probe does.
 """
 
+from clipq.data.class_map import head_columns
+from clipq.data.declared import open_declared, unreadable_images, without
 from clipq.data.images import load, materialise
-from clipq.data.probe import (
-    Probe,
-    check_disjoint,
-    open_declared,
-    open_probe,
-    probe_sources,
-)
+from clipq.data.probe import Probe, check_disjoint, open_probe, probe_sources
 
 __all__ = [
     "Probe",
     "check_disjoint",
+    "head_columns",
     "load",
     "materialise",
     "open_declared",
     "open_probe",
     "probe_sources",
+    "unreadable_images",
+    "without",
 ]

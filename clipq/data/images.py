@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +24,7 @@ def materialise(
     to_uint8: Callable[[Image.Image], np.ndarray],
     path: Path,
     *,
+    threads: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Decode and preprocess every image of a probe into `path`, atomically.
@@ -28,14 +32,22 @@ def materialise(
     The file is a ``.npy`` of shape (N, H, W, 3), uint8, written as it is decoded: memory does not
     grow with N.
 
+    Args:
+        probe: whose images.
+        to_uint8: preprocessing of one image.
+        path: where to.
+        threads: that decode; Pillow releases the interpreter's lock while it does.
+        progress: called with the number of images done.
+
     Raises:
-        ProbeError: an image does not decode, or preprocesses to another size than the first.
+        ProbeError: images do not decode (all of them are counted), or preprocess to another size
+            than the first.
         CacheError: the folder is read-only or full.
     """
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as stream:
-            _write(probe, to_uint8, stream, progress)
+            _write(probe, _pixels(probe, to_uint8, threads), stream, progress)
 
     replace_atomically(path, write)
 
@@ -57,20 +69,62 @@ def load(path: Path) -> np.ndarray:
     return images
 
 
+def _pixels(
+    probe: Probe, to_uint8: Callable[[Image.Image], np.ndarray], threads: int
+) -> Iterator[np.ndarray]:
+    """Yield preprocessed images in order; a few are decoded ahead.
+
+    Raises:
+        ProbeError: some do not decode; raised once all were tried.
+    """
+
+    def one(position: int, encoded: bytes) -> np.ndarray | ProbeError:
+        try:
+            return to_uint8(probe.decode(encoded, position))
+        except ProbeError as error:
+            return error
+
+    broken: list[ProbeError] = []
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[np.ndarray | ProbeError]] = deque()
+        images = enumerate(islice(probe.read_encoded(), len(probe)))
+        try:
+            while True:
+                for position, encoded in islice(images, 4 * threads - len(waiting)):
+                    waiting.append(pool.submit(one, position, encoded))
+                if not waiting:
+                    break
+                found = waiting.popleft().result()
+                if isinstance(found, ProbeError):
+                    broken.append(found)
+                elif not broken:
+                    yield found
+        finally:
+            for left in waiting:
+                left.cancel()
+    if len(broken) == 1:
+        raise broken[0]
+    if broken:
+        raise ProbeError(
+            f"probe {probe.name!r}: {len(broken)} of {len(probe)} images do not decode: "
+            + "; ".join(error.problem for error in broken[:3]),
+            hint="replace them, or allow for some: unreadable = N in the probe's table",
+        )
+
+
 def _write(
     probe: Probe,
-    to_uint8: Callable[[Image.Image], np.ndarray],
+    images: Iterator[np.ndarray],
     stream: BinaryIO,
     progress: Callable[[int], None] | None,
 ) -> None:
     # Plain writes, not a memory map: on a full disk a map kills the process instead of raising.
     first: tuple[int, ...] = ()
     done = 0
-    for sample, image in zip(probe.ids, probe.images(), strict=False):
-        pixels = to_uint8(image)
+    for pixels in images:
         if pixels.dtype != np.uint8 or pixels.shape != (first or (*pixels.shape[:2], 3)):
             raise ProbeError(
-                f"probe {probe.name!r}, sample {sample!r}: preprocessed to {pixels.dtype} "
+                f"probe {probe.name!r}, sample {probe.ids[done]!r}: preprocessed to {pixels.dtype} "
                 f"{pixels.shape}, expected uint8 {first or '(H, W, 3)'}",
                 hint="the model's preprocessing must give every image one size",
             )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
+from clipq.data.reading import decode_image
 from clipq.errors import ProbeError, SettingsError, did_you_mean
 from clipq.provenance import digest
 from clipq.registry import Registry
-from clipq.settings import ROLES, ProbeSettings
+from clipq.settings import ROLES
 
 __all__ = [
     "ROLES",
@@ -21,9 +22,9 @@ __all__ = [
     "ProbeSource",
     "check_disjoint",
     "fingerprint",
-    "open_declared",
     "open_probe",
     "probe_sources",
+    "taken",
 ]
 
 
@@ -33,8 +34,13 @@ class Probe:
 
     `labels` (N,) int64 index `classnames`; they are all -1 where the role is ``ood``.
     `sample_hashes` are sha256 of the encoded images; `fingerprint` is the digest of ids, sample
-    hashes, labels and groups: what a result was measured on. `captions` is None where the probe
-    has none.
+    hashes, labels and groups (and of what alters the images): what a result was measured on.
+    `captions` is None where the probe has none; an image's captions are one a line.
+
+    `clusters` names the base image of each sample where several share one. `class_map` names, for
+    each class, the classes of the zero-shot head that stand for it; None where a class stands for
+    itself. `read_encoded` yields the encoded images in order; `alter` changes a decoded image,
+    given its position, and `locate` says in which file it lies, for messages.
     """
 
     name: str
@@ -47,18 +53,35 @@ class Probe:
     captions: tuple[str, ...] | None
     sample_hashes: tuple[str, ...]
     fingerprint: str
-    read_images: Callable[[], Iterator[Image.Image]] = field(repr=False)
+    read_encoded: Callable[[], Iterator[bytes]] = field(repr=False)
+    alter: Callable[[Image.Image, int], Image.Image] | None = field(default=None, repr=False)
+    locate: Callable[[int], str] | None = field(default=None, repr=False)
+    clusters: tuple[str, ...] | None = None
+    class_map: tuple[tuple[str, ...], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def images(self) -> Iterator[Image.Image]:
-        """Yield the images in the order of `ids`, decoded one at a time.
+        """Yield the images (RGB) in the order of `ids`, decoded one at a time.
 
         Raises:
             ProbeError: an image does not decode.
         """
-        return self.read_images()
+        for position, encoded in enumerate(self.read_encoded()):
+            yield self.decode(encoded, position)
+
+    def decode(self, encoded: bytes, position: int) -> Image.Image:
+        """Return the image (RGB) at a position from its encoded bytes.
+
+        Raises:
+            ProbeError: it does not decode.
+        """
+        where = f"probe {self.name!r}, sample {self.ids[position]!r}"
+        if self.locate is not None:
+            where += f" of {self.locate(position)}"
+        image = decode_image(encoded, where)
+        return image if self.alter is None else self.alter(image, position)
 
 
 class ProbeSource(Protocol):
@@ -72,7 +95,9 @@ class ProbeSource(Protocol):
 probe_sources: Registry[ProbeSource] = Registry("probe source", group="clipq.probes")
 """Kinds of storage; a source text is ``kind:location``."""
 probe_sources.register_lazy("folder", "clipq.data.folder_source:open_folder")
+probe_sources.register_lazy("huggingface", "clipq.data.huggingface_source:open_huggingface")
 probe_sources.register_lazy("imagelist", "clipq.data.image_list_source:open_image_list")
+probe_sources.register_lazy("torchvision", "clipq.data.torchvision_source:open_torchvision")
 probe_sources.register_lazy("webdataset", "clipq.data.webdataset_source:open_webdataset")
 
 
@@ -83,7 +108,7 @@ def open_probe(
 
     Args:
         name: as in case ids.
-        role: ``in-distribution``, ``ood`` or ``calibration``.
+        role: one of `ROLES`.
         source: ``kind:location``, for example ``webdataset:fixtures/data/shapes``.
         split: which split of it.
         base_dir: folder that relative locations start from.
@@ -107,15 +132,32 @@ def open_probe(
     return opened(location, name=name, role=role, split=split, base_dir=base_dir, group=group)
 
 
-def open_declared(declared: ProbeSettings, *, base_dir: Path) -> Probe:
-    """Open and verify a probe as the settings declare it; errors as in `open_probe`."""
-    return open_probe(
-        name=declared.name,
-        role=declared.role,
-        source=declared.source,
-        split=declared.split,
-        base_dir=base_dir,
-        group=declared.group,
+def taken(probe: Probe, positions: Sequence[int]) -> Probe:
+    """Return the probe with the samples at `positions` (increasing) alone."""
+    kept = set(positions)
+    ids = tuple(probe.ids[p] for p in positions)
+    hashes = tuple(probe.sample_hashes[p] for p in positions)
+    groups = tuple(probe.groups[p] for p in positions)
+    labels = probe.labels[list(positions)]
+    alter, locate = probe.alter, probe.locate
+
+    def read() -> Iterator[bytes]:
+        return (
+            encoded for position, encoded in enumerate(probe.read_encoded()) if position in kept
+        )
+
+    return replace(
+        probe,
+        ids=ids,
+        labels=labels,
+        groups=groups,
+        captions=None if probe.captions is None else tuple(probe.captions[p] for p in positions),
+        sample_hashes=hashes,
+        fingerprint=fingerprint(ids, hashes, labels, groups),
+        read_encoded=read,
+        alter=None if alter is None else lambda image, position: alter(image, positions[position]),
+        locate=None if locate is None else lambda position: locate(positions[position]),
+        clusters=None if probe.clusters is None else tuple(probe.clusters[p] for p in positions),
     )
 
 

@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from clipq.data.shards import Checksums
@@ -30,7 +31,10 @@ TEMPLATES = "zeroshot_classification_templates.txt"
 
 
 def decode_image(encoded: bytes, where: str) -> Image.Image:
-    """Return the decoded image.
+    """Return the decoded image as RGB.
+
+    Of an animation, the first frame; transparency is dropped, as CLIP's preprocessing drops it; 16
+    bits a channel are scaled to 8, not cut off; EXIF orientation is not applied.
 
     Raises:
         ProbeError: it does not decode, or is a decompression bomb.
@@ -40,11 +44,20 @@ def decode_image(encoded: bytes, where: str) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(encoded))
             image.load()
+            return _rgb(image)
     except Exception as error:  # decoders fed with damaged bytes raise nearly anything
         raise ProbeError(
             f"{where}: the image does not decode: {error}", hint="replace or remove the sample"
         ) from error
-    return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a channel: Pillow would cut all above 255 off
+        values = np.asarray(image).astype(np.float64) / 257.0
+        image = Image.fromarray(np.clip(np.round(values), 0, 255).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def read_lines(path: Path, checksums: Checksums | None) -> tuple[str, ...]:

@@ -127,6 +127,8 @@ def _check_structure(shard: Shard) -> None:
     for member in members:
         if not (member.isreg() or member.isdir()) or member.issparse():
             raise _damaged(shard, f"{member.name!r} is not a plain file")
+        if member.name.startswith("/") or ".." in member.name.split("/"):
+            raise _damaged(shard, f"{member.name!r} would lie outside of the archive")
     end = max((m.offset_data + -(-m.size // _BLOCK) * _BLOCK for m in members), default=0)
     with shard.path.open("rb") as stream:
         stream.seek(end)

@@ -1,10 +1,14 @@
-"""WebDataset shards in the layout that CLIP_benchmark reads.
+"""WebDataset shards in the layout that CLIP_benchmark reads: in a folder, or fetched from a URL.
 
     <root>/classnames.txt                        one class a line
     <root>/zeroshot_classification_templates.txt one template a line, {c} for the class
     <root>/<split>/nshards.txt                   number of shards
     <root>/<split>/<i>.tar                       <key>.webp|png|jpg|jpeg, <key>.cls and, optionally,
-                                                 <key>.json (attributes), <key>.txt (caption)
+                                                 <key>.json (attributes), <key>.txt (captions, one
+                                                 a line)
+    <root>/attributes.csv                        optional, instead of <key>.json: a column `file`
+                                                 (the key) and one column per attribute
+    <root>/classmap.csv                          optional: see `clipq.data.class_map`
 
 Where a `SHA256SUMS` file (as `sha256sum` writes it) in <root> or its parent speaks of <root>, every
 file read must be listed there and match.
@@ -20,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from clipq.data.attributes import ATTRIBUTES, read_attribute
+from clipq.data.class_map import read_class_map
+from clipq.data.fetch import download_folder, is_url
 from clipq.data.probe import Probe, fingerprint
 from clipq.data.reading import (
     CLASSES,
@@ -29,7 +35,6 @@ from clipq.data.reading import (
     TEMPLATES,
     check_classes,
     check_ids,
-    decode_image,
     read_lines,
 )
 from clipq.data.shards import Checksums, Shard, find_checksums, open_shard
@@ -42,30 +47,41 @@ def open_webdataset(
     location: str, *, name: str, role: str, split: str, base_dir: Path, group: str
 ) -> Probe:
     """Open a probe from shards; see `clipq.data.open_probe`."""
-    root = base_dir / location
+    root = download_folder(location, base_dir) if is_url(location) else base_dir / location
+    if is_url(location) and not (root / split / "nshards.txt").is_file():
+        raise ProbeError(
+            f"probe {name!r}: {location} is not on this machine, and nothing is downloaded unasked",
+            hint=f"clipq probe fetch {name}",
+        )
     if not root.is_dir():
         raise ProbeError(f"probe {name!r}: no folder {root}", hint="check `source` in clipq.toml")
     checksums = find_checksums(root)
-    classnames = read_lines(root / CLASSES, checksums)
-    templates = read_lines(root / TEMPLATES, checksums)
+    labelled = role != "retrieval"  # images and captions need no classes
+    classnames = read_lines(root / CLASSES, checksums) if labelled else ()
+    templates = read_lines(root / TEMPLATES, checksums) if labelled else ()
     shards = _shards(root, split, name, checksums)
+    from_table = bool(group) and (root / ATTRIBUTES).is_file()
     ids: list[str] = []
     labels: list[int] = []
     hashes: list[str] = []
     groups: list[str] = []
     captions: list[str | None] = []
+    origins: list[Shard] = []
     for shard in shards:
         for sample in shard.samples():
             where = _where(name, sample, shard)
             ids.append(sample["__key__"])
-            labels.append(_label(sample, len(classnames), where))
+            origins.append(shard)
+            labels.append(_label(sample, len(classnames), where) if labelled else -1)
             hashes.append(hashlib.sha256(_image_bytes(sample, where)).hexdigest())
-            groups.append(_group(sample, group, where) if group else "")
+            groups.append(_group(sample, group, where) if group and not from_table else "")
             captions.append(_text(sample, "txt", where) if "txt" in sample else None)
     folder = root / split
     check_ids(name, folder, ids)
     if role == "in-distribution":
         check_classes(name, folder, classnames, labels)
+    if from_table:
+        groups = list(read_attribute(root, ids, group, name, checksums))
     label_array = np.array(labels, dtype=np.int64)
     if role == "ood":
         label_array[:] = -1  # their classes are not among those of the zero-shot head
@@ -80,11 +96,13 @@ def open_webdataset(
         captions=_captions(captions, name, folder),
         sample_hashes=tuple(hashes),
         fingerprint=fingerprint(tuple(ids), tuple(hashes), label_array, tuple(groups)),
-        read_images=lambda: _images(shards, name, hashes),
+        read_encoded=lambda: _encoded(shards, name, hashes),
+        locate=lambda position: str(origins[position]),
+        class_map=read_class_map(root, classnames, name, checksums),
     )
 
 
-def _images(shards: list[Shard], name: str, hashes: list[str]) -> Iterator[Image.Image]:
+def _encoded(shards: list[Shard], name: str, hashes: list[str]) -> Iterator[bytes]:
     samples = ((shard, sample) for shard in shards for sample in shard.samples())
     expected = iter(hashes)
     for shard, sample in samples:
@@ -95,7 +113,7 @@ def _images(shards: list[Shard], name: str, hashes: list[str]) -> Iterator[Image
                 f"{where}: the image changed since the probe was opened",
                 hint="do not write to shards during a run; run again",
             )
-        yield decode_image(encoded, where)
+        yield encoded
 
 
 def _where(name: str, sample: dict[str, Any], shard: Shard) -> str:

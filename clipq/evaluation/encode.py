@@ -6,7 +6,7 @@ Nothing but the loop and the process-wide settings that make it reproducible. Te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ from clipq.models import Preprocess
 from clipq.provenance import package_versions
 
 __all__ = [
+    "encode_batches",
     "encode_images",
+    "encode_texts",
     "environment",
     "gpu_present",
     "image_batches",
@@ -75,6 +77,21 @@ def image_batches(
         yield preprocess.normalise(images[start : start + batch_size]).to(device)
 
 
+def encode_batches(
+    model: nn.Module,
+    images: np.ndarray,
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    device: str = "cpu",
+) -> Iterator[np.ndarray]:
+    """Yield image features (B, D), float32, not normalised, of uint8 images (N, H, W, 3)."""
+    for batch in image_batches(images, preprocess, batch_size=batch_size, device=device):
+        with torch.inference_mode():
+            found: np.ndarray = model.encode_image(batch).float().cpu().numpy()  # type: ignore[operator]
+        yield found
+
+
 def encode_images(
     model: nn.Module,
     images: np.ndarray,
@@ -82,13 +99,20 @@ def encode_images(
     *,
     batch_size: int,
     device: str = "cpu",
-    progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """Return image features (N, D), float32, not normalised, of uint8 images (N, H, W, 3)."""
-    features = []
+    """Return what `encode_batches` yields, joined: (N, D)."""
+    return np.concatenate(
+        list(encode_batches(model, images, preprocess, batch_size=batch_size, device=device))
+    )
+
+
+def encode_texts(
+    model: nn.Module, tokens: torch.Tensor, *, batch_size: int, device: str = "cpu"
+) -> np.ndarray:
+    """Return text features (M, D), float32, not normalised, of tokens (M, L)."""
     with torch.inference_mode():
-        for batch in image_batches(images, preprocess, batch_size=batch_size, device=device):
-            features.append(model.encode_image(batch).float().cpu().numpy())  # type: ignore[operator]
-            if progress is not None:
-                progress(len(batch))
-    return np.concatenate(features)
+        found = [
+            model.encode_text(batch.to(device)).float().cpu().numpy()  # type: ignore[operator]
+            for batch in torch.split(tokens, batch_size)
+        ]
+    return np.concatenate(found)

@@ -6,24 +6,23 @@ or a second run finds what the first one made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipq.data import Probe, check_disjoint, materialise, open_declared
-from clipq.data import load as load_images
+from clipq.data import Probe
 from clipq.errors import ClipqError, QuantizerError
 from clipq.evaluation.cache import Cache, Table
+from clipq.evaluation.inputs import Inputs, caption_lines
 from clipq.evaluation.plan import FP32
 from clipq.evaluation.predict import (
     COLUMNS_VERSION,
+    Encoded,
     Head,
-    SampleInfo,
     build_predictions,
     calibrated_temperature,
     check_features,
@@ -42,9 +41,8 @@ if TYPE_CHECKING:
     from clipq.quant import Calibration, Quantized
     from clipq.quant.mixture import Mixture
 
-__all__ = ["Evaluated", "Evaluator", "sample_info"]
+__all__ = ["Evaluated", "Evaluator"]
 
-_OUT_OF_DISTRIBUTION = "ood"
 HEAD_VERSION = 2
 """Bumped when what a cached head holds changes."""
 
@@ -80,6 +78,7 @@ class Evaluator:
     ) -> None:
         self.settings = settings
         self.cache = Cache(settings.cache)
+        self.inputs = Inputs(settings, self.cache, progress=progress)
         self._worker = worker
         self._progress = progress
         self._models: dict[str, LoadedModel] = {}
@@ -90,18 +89,10 @@ class Evaluator:
 
     # -- what is evaluated ------------------------------------------------------------------
 
-    @cached_property
+    @property
     def probes(self) -> dict[str, Probe]:
         """Every probe of the settings, opened, verified and checked for leakage."""
-        opened = {
-            probe.name: open_declared(probe, base_dir=self.settings.root)
-            for probe in self.settings.probes
-        }
-        calibration = opened.pop(self.settings.calibration.name)
-        check_disjoint(calibration, *opened.values())
-        known = opened[self.settings.in_distribution.name]
-        check_disjoint(known, *(probe for probe in opened.values() if probe.role == "ood"))
-        return opened | {calibration.name: calibration}
+        return self.inputs.probes
 
     def model(self, name: str) -> LoadedModel:
         """Return the FP32 model, loaded once per process."""
@@ -162,24 +153,43 @@ class Evaluator:
 
     def features(self, model: str, quantizer: str, probe: str) -> np.ndarray:
         """Return the image features (N, D) of a probe, encoded once and cached."""
-        opened = self.probes[probe]
-        key = digest(
-            {
-                "model": self._model_identity(model),
-                "probe": opened.fingerprint,
-                "encoder": self.encoder_key(model, quantizer),
-            }
-        )
 
         def create() -> Table:
-            encoder = self._quantized_model(model, quantizer)
-            return {"features": self.encode(encoder, model, quantizer, probe)}, {}
+            encoder = self.quantized_model(model, quantizer)
+            encoder_key = self.encoder_key(model, quantizer)
+            features = self.encode(encoder, model, quantizer, probe, key=encoder_key)
+            return {"features": features}, {}
 
+        key = self._features_key(model, quantizer, probe)
         return self.cache.table("features", key, create)[0]["features"]
+
+    def texts(self, model: str, quantizer: str, probe: str) -> np.ndarray | None:
+        """Return caption features (M, D), encoded once and cached; None but for retrieval."""
+        if self.probes[probe].role != "retrieval":
+            return None
+
+        def create() -> Table:
+            encoder = self.quantized_model(model, quantizer)
+            return {"features": self.encode_captions(encoder, model, quantizer, probe)}, {}
+
+        key = digest([self._features_key(model, quantizer, probe), self.probes[probe].captions])
+        return self.cache.table("texts", key, create)[0]["features"]
 
     def head(self, model: str, quantizer: str) -> Head:
         """Return the zero-shot head, encoded once and cached."""
         return self._covered_head(model, quantizer)[0]
+
+    def encoded(self, model: str, quantizer: str, probe: str) -> Encoded:
+        """Return everything that one form of a model makes of a probe, each part cached."""
+        features = self.features(model, quantizer, probe)
+        known = self.features(model, quantizer, self.settings.calibration.name)
+        return Encoded(
+            features,
+            self.head(model, quantizer),
+            known,
+            self._temperature(model, quantizer, known),
+            self.texts(model, quantizer, probe),
+        )
 
     def live_reference(self, model: str, samples: int) -> Predictions:
         """Encode the first in-distribution samples in FP32 now, whatever the cache holds.
@@ -190,8 +200,8 @@ class Evaluator:
         from clipq.evaluation.encode import encode_images
 
         loaded = self.model(model)
-        probe = self.probes[self.settings.in_distribution.name]
-        images = self._images(model, probe)[:samples]
+        known = self.settings.in_distribution.name
+        images = self.inputs.images(known, loaded.preprocess)[:samples]
         features = encode_images(
             loaded.model,
             images,
@@ -200,26 +210,26 @@ class Evaluator:
             device=self.device,
         )
         head = Head(self._class_embeddings(loaded, loaded.model), *_logit_map(loaded))
+        encoded = Encoded(features, head, known=features)
+        info = self.inputs.sample_info(known, len(images))
         return build_predictions(
-            features,
-            head,
-            sample_info(probe, len(images)),
-            temperature=1.0,
-            reference_features=features,
-            reference_head=head,
-            towers="none",
+            "in-distribution", info, encoded, encoded, known_labels=info.labels, towers="none"
         )
 
     def identity(self, model: str, probe: str) -> dict[str, str]:
         """Return what must be equal for a result to be comparable with a baseline."""
         loaded = self.model(model)
-        reference = self.probes[self.settings.in_distribution.name]
+        known, opened = self.inputs.known, self.probes[probe]
+        own = [opened.classnames, opened.class_map]
+        captions = opened.captions if opened.role == "retrieval" else None
+        same = opened.classnames == known.classnames and opened.class_map is None
+        plain = opened.role == "ood" or (same and captions is None)
         return {
             **self._model_identity(model),
-            "prompts": digest([reference.classnames, reference.templates]),
-            "probe": self.probes[probe].fingerprint,
-            "in_distribution": reference.fingerprint,
-            "calibration": self._calibration_fingerprint,
+            "prompts": digest([known.classnames, known.templates]),
+            "probe": opened.fingerprint if plain else digest([opened.fingerprint, own, captions]),
+            "in_distribution": known.fingerprint,
+            "calibration": self.inputs.calibration_fingerprint,
             "logit_map": digest(_logit_map(loaded)),
             "dtype": "float32",
             "columns": str(COLUMNS_VERSION),
@@ -233,36 +243,49 @@ class Evaluator:
             "clipq": package_versions(("clipq",))["clipq"],
         }
         if quantizer != FP32:
-            key |= _method_identity(quantizer) | {"calibration": self._calibration_fingerprint}
+            key |= _method_identity(quantizer) | {
+                "calibration": self.inputs.calibration_fingerprint
+            }
         return key
 
     # -- encoders that are no cell of the matrix ----------------------------------------------
 
     def encode(
-        self, encoder: torch.nn.Module, model: str, quantizer: str, probe: str
+        self,
+        encoder: torch.nn.Module,
+        model: str,
+        quantizer: str,
+        probe: str,
+        *,
+        key: Mapping[str, Any] | None = None,
     ) -> np.ndarray:
-        """Return the image features (N, D) that a form of `model` gives a probe; not cached."""
-        from clipq.evaluation.encode import encode_images
+        """Return the image features (N, D) that a form of `model` gives a probe.
 
+        Where the probe is adversarial, its images are attacked first; with `key`, which identifies
+        the encoder, attacked chunks are kept.
+        """
         loaded = self.model(model)
-        images = self._images(model, self.probes[probe])
-        done = 0
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            if self._progress is not None:
-                self._progress(f"{model}/{quantizer}/{probe}", done, len(images))
-
+        found, done = [], 0
         with _naming(quantizer, f"encoding the images of probe {probe!r}"):
-            return encode_images(
-                encoder,
-                images,
-                loaded.preprocess,
-                batch_size=self.settings.batch_size,
-                device=self.device,
-                progress=advance,
-            )
+            if self.settings.probe(probe).attack is not None:
+                from clipq.evaluation.adversarial import encode_attacked
+
+                batches = encode_attacked(self, encoder, model, quantizer, probe, key)
+            else:
+                from clipq.evaluation.encode import encode_batches
+
+                batches = encode_batches(
+                    encoder,
+                    self.inputs.images(probe, loaded.preprocess),
+                    loaded.preprocess,
+                    batch_size=self.settings.batch_size,
+                    device=self.device,
+                )
+            for batch in batches:
+                found.append(batch)
+                done += len(batch)
+                self._report(f"{model}/{quantizer}/{probe}", done, len(self.probes[probe]))
+        return np.concatenate(found)
 
     def encode_head(self, encoder: torch.nn.Module, model: str, quantizer: str) -> Head:
         """Return the zero-shot head of a form of `model`; not cached."""
@@ -274,6 +297,24 @@ class Evaluator:
             # A quantizer may tune the scale: the logits are then its own.
             own = logit_map(encoder) if hasattr(encoder, "logit_scale") else _logit_map(loaded)
         return Head(embeddings, *own)
+
+    def encode_captions(
+        self, encoder: torch.nn.Module, model: str, quantizer: str, probe: str
+    ) -> np.ndarray:
+        """Return the features (M, D) that a form of `model` gives a probe's captions."""
+        from clipq.evaluation.encode import encode_texts
+
+        lines, _ = caption_lines(self.probes[probe].captions or ())
+        tokens = self.model(model).tokenizer(lines)
+        with _naming(quantizer, f"encoding the captions of probe {probe!r}"):
+            return encode_texts(
+                encoder, tokens, batch_size=self.settings.batch_size, device=self.device
+            )
+
+    def _report(self, what: str, done: int, total: int) -> None:
+        """Tell whoever watches how far an encode is."""
+        if self._progress is not None:
+            self._progress(what, done, total)
 
     def mixture(self, model: str, quantizer: str) -> Mixture:
         """Return a quantized form of a model whose layers can be put back to float."""
@@ -302,36 +343,42 @@ class Evaluator:
         )
 
     def _predict(self, model: str, quantizer: str, probe: str) -> Table:
-        features = self.features(model, quantizer, probe)
-        head, coverage = self._covered_head(model, quantizer)
-        reference, (reference_head, _) = features, (head, None)
+        observed = self.encoded(model, quantizer, probe)
+        reference = observed
         if quantizer != FP32:
-            reference = self.features(model, FP32, probe)
-            reference_head, _ = self._covered_head(model, FP32)
-            check_features(quantizer, features, head, reference, reference_head)
-        opened = self.probes[probe]
+            reference = self.encoded(model, FP32, probe)
+            check_features(
+                quantizer, observed.features, observed.head, reference.features, reference.head
+            )
         predictions = build_predictions(
-            features,
-            head,
-            sample_info(opened),
-            temperature=None
-            if opened.role == _OUT_OF_DISTRIBUTION
-            else self._temperature(model, quantizer),
-            reference_features=reference,
-            reference_head=reference_head,
+            self.probes[probe].role,
+            self.inputs.sample_info(probe),
+            observed,
+            reference,
+            known_labels=self.inputs.calibration.labels,
             towers="none" if quantizer == FP32 else QuantizerSpec.parse(quantizer).towers,
         )
+        _, coverage = self._covered_head(model, quantizer)
         return as_table(predictions, {"coverage": coverage})
 
-    def _temperature(self, model: str, quantizer: str) -> float:
+    def _temperature(self, model: str, quantizer: str, known: np.ndarray) -> float:
         cell = (model, quantizer)
         if cell not in self._temperatures:
-            calibration = self.settings.calibration.name
             head, _ = self._covered_head(model, quantizer)
-            self._temperatures[cell] = calibrated_temperature(
-                self.features(model, quantizer, calibration), head, self.probes[calibration].labels
-            )
+            labels = self.inputs.calibration.labels
+            self._temperatures[cell] = calibrated_temperature(known, head, labels)
         return self._temperatures[cell]
+
+    def _features_key(self, model: str, quantizer: str, probe: str) -> str:
+        return digest(
+            {
+                "model": self._model_identity(model),
+                "probe": self.identity(model, probe)["probe"]
+                if self.settings.probe(probe).attack
+                else self.probes[probe].fingerprint,
+                "encoder": self.encoder_key(model, quantizer),
+            }
+        )
 
     def _covered_head(self, model: str, quantizer: str) -> tuple[Head, dict[str, Any]]:
         key = digest(
@@ -344,7 +391,7 @@ class Evaluator:
         )
 
         def create() -> Table:
-            head = self.encode_head(self._quantized_model(model, quantizer), model, quantizer)
+            head = self.encode_head(self.quantized_model(model, quantizer), model, quantizer)
             own = np.array([head.logit_scale, head.logit_bias])
             columns = {"embeddings": head.embeddings, "logit_map": own}
             return columns, {"coverage": self._coverage(model, quantizer)}
@@ -355,16 +402,17 @@ class Evaluator:
     def _class_embeddings(self, loaded: LoadedModel, encoder: torch.nn.Module) -> np.ndarray:
         from clipq.models import class_embeddings
 
-        reference = self.probes[self.settings.in_distribution.name]
+        known = self.inputs.known
         return class_embeddings(
             encoder,
             loaded.tokenizer,
-            reference.classnames,
-            reference.templates,
+            known.classnames,
+            known.templates,
             batch_size=self.settings.batch_size,
         ).numpy(force=True)
 
-    def _quantized_model(self, model: str, quantizer: str) -> torch.nn.Module:
+    def quantized_model(self, model: str, quantizer: str) -> torch.nn.Module:
+        """Return the model in the form that a quantizer gives it; FP32 itself for ``fp32``."""
         if quantizer == FP32:
             return self.model(model).model
         return self._quantize(model, quantizer).model
@@ -389,11 +437,11 @@ class Evaluator:
         from clipq.quant import Calibration
 
         loaded = self.model(model)
-        probe = self.probes[self.settings.calibration.name]
-        images = self._images(model, probe)
+        probe = self.inputs.calibration
+        images = self.inputs.images(probe.name, loaded.preprocess)
         size = self.settings.batch_size
         tokens = (
-            loaded.tokenizer(list(probe.captions))
+            loaded.tokenizer(caption_lines(probe.captions)[0])
             if probe.captions
             else prompt_tokens(loaded.tokenizer, probe.classnames, probe.templates)
         )
@@ -409,28 +457,7 @@ class Evaluator:
             texts=texts,
         )
 
-    def _images(self, model: str, probe: Probe) -> np.ndarray:
-        """Return the probe's preprocessed images (N, H, W, 3), decoded once per preprocessing."""
-        preprocess = self.model(model).preprocess
-        key = digest(
-            {
-                "probe": probe.fingerprint,
-                "preprocess": preprocess.identity,
-                "decoder": [self.environment[name] for name in ("pillow", "torchvision")],
-            }
-        )
-
-        def create(path: Path) -> None:
-            materialise(probe, preprocess.to_uint8, path)
-
-        return load_images(self.cache.file("images", key, ".npy", create))
-
     # -- identity ---------------------------------------------------------------------------
-
-    @cached_property
-    def _calibration_fingerprint(self) -> str:
-        probe = self.probes[self.settings.calibration.name]
-        return digest([probe.fingerprint, probe.captions])
 
     def _model_identity(self, model: str) -> dict[str, str]:
         loaded = self.model(model)
@@ -471,11 +498,6 @@ def _naming(quantizer: str, doing: str) -> Iterator[None]:
             f"quantizer {quantizer!r} failed while {doing}: {type(error).__name__}: {error}",
             hint="encode_image and encode_text must work as the FP32 model's do",
         ) from error
-
-
-def sample_info(probe: Probe, first: int | None = None) -> SampleInfo:
-    """Return what a probe knows of its samples, of the first ones only where told so."""
-    return SampleInfo(probe.ids[:first], probe.labels[:first], probe.groups[:first])
 
 
 def _logit_map(loaded: LoadedModel) -> tuple[float, float]:

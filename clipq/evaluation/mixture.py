@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipq.evaluation.cache import Table
-from clipq.evaluation.evaluator import Evaluator, sample_info
+from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.plan import FP32
-from clipq.evaluation.predict import Head, build_predictions, calibrated_temperature
+from clipq.evaluation.predict import Encoded, Head, build_predictions, calibrated_temperature
 from clipq.evaluation.resampling import Sample
 from clipq.evaluation.tables import as_predictions, as_table
 from clipq.metrics import Predictions
@@ -73,16 +73,28 @@ class MixtureEvaluator:
 
     def _predict(self, floats: frozenset[str], probe: str) -> Predictions:
         vision, text = _by_tower(floats)
-        opened = self.evaluator.probes[probe]
-        return build_predictions(
+        inputs = self.evaluator.inputs
+        observed = Encoded(
             self._features(vision, probe),
             self._heads(text),
-            sample_info(opened),
-            temperature=None if opened.role == "ood" else self._temperatures(floats),
-            reference_features=self.evaluator.features(self.name, FP32, probe),
-            reference_head=self.evaluator.head(self.name, FP32),
+            self._features(vision, inputs.calibration.name),
+            self._temperatures(floats),
+            self._texts(text, probe),
+        )
+        return build_predictions(
+            self.evaluator.probes[probe].role,
+            inputs.sample_info(probe),
+            observed,
+            self.evaluator.encoded(self.name, FP32, probe),
+            known_labels=inputs.calibration.labels,
             towers=QuantizerSpec.parse(self.quantizer).towers,
         )
+
+    def _texts(self, text: frozenset[str], probe: str) -> np.ndarray | None:
+        if self.evaluator.probes[probe].role != "retrieval":
+            return None
+        self.mixture.keep_float(text)
+        return self.evaluator.encode_captions(self.mixture.model, self.name, self.quantizer, probe)
 
     def _fit_temperature(self, floats: frozenset[str]) -> float:
         vision, text = _by_tower(floats)

@@ -14,7 +14,7 @@ from importlib import import_module
 from clipq.errors import ClipqError, QuantizerError, SettingsError, did_you_mean
 from clipq.metrics import metrics
 from clipq.quant import FP32, QuantizerSpec, quantizers
-from clipq.settings import Settings
+from clipq.settings import ProbeSettings, ProfileSettings, Settings
 
 __all__ = ["FP32", "Case", "Selection", "load_plugins", "plan"]
 
@@ -67,8 +67,16 @@ def load_plugins(settings: Settings) -> None:
             ) from error
 
 
-def plan(settings: Settings, selection: Selection | None = None) -> tuple[Case, ...]:
+def plan(
+    settings: Settings, selection: Selection | None = None, *, profile: str = "full"
+) -> tuple[Case, ...]:
     """Return the cases of the matrix, sorted and without duplicates.
+
+    Args:
+        settings: what the matrix holds.
+        selection: globs that narrow it for one run.
+        profile: ``quick``, ``default`` or ``full``; one without a table in the settings is the
+            whole matrix, and ``full`` is unless the settings say otherwise.
 
     Raises:
         SettingsError: a pattern matches nothing, or a quantizer is named twice.
@@ -82,21 +90,70 @@ def plan(settings: Settings, selection: Selection | None = None) -> tuple[Case, 
     selected = _select("quantizer", _canonical(chosen.quantizers), known_quantizers)
     declared = _match_all("metric", settings.metrics, metrics.names(), settings.path)
     names = _select("metric", chosen.metrics, declared)
+    of_probe = {probe: _metrics_of(settings.probe(probe), names, settings) for probe in probes}
     cases = {
         Case(model, quantizer, probe, name)
         for model in models
         for quantizer in selected
         for probe in probes
-        for name in names
-        if settings.probe(probe).role in metrics.get(name).roles
+        for name in of_probe[probe]
     }
     kept = [case for case in cases if not _matches_any(case.id, settings.exclude)]
+    kept = _in_profile(kept, settings.profiles.get(profile), settings, profile)
     if not kept:
         raise SettingsError(
-            f"the matrix of {settings.path} is empty after selection",
-            hint="widen [matrix] or the --clipq-* selection; `clipq list cases` shows the matrix",
+            f"the matrix of {settings.path} is empty after selection (profile {profile!r})",
+            hint="widen [matrix], the --clipq-* selection or the profile; `clipq list cases` shows "
+            "the matrix",
         )
     return tuple(sorted(kept))
+
+
+def _metrics_of(probe: ProbeSettings, names: Sequence[str], settings: Settings) -> list[str]:
+    """Return the metrics that are computed on a probe."""
+    applicable = [name for name in metrics.names() if probe.role in metrics.get(name).roles]
+    chosen = _match_all("metric", probe.metrics, applicable, f"{settings.path}, {probe.name!r}")
+    has_groups = bool(probe.group) or probe.corruption is not None
+    return [
+        name
+        for name in names
+        if name in chosen and (has_groups or not metrics.get(name).needs_groups)
+    ]
+
+
+def _in_profile(
+    cases: list[Case], profile: ProfileSettings | None, settings: Settings, name: str
+) -> list[Case]:
+    """Return the cases that a profile takes.
+
+    Raises:
+        SettingsError: one of its quantizers or other names selects nothing of the matrix.
+    """
+    if profile is None:
+        return cases
+    where = f"{settings.path}, [profiles.{name}]"
+    known = {
+        "model": [model.name for model in settings.models],
+        "quantizer": list(planned_quantizers(settings)),
+        "probe": _evaluation_probes(settings),
+        "metric": metrics.names(),
+    }
+    globs = (
+        profile.models,
+        _canonical(profile.quantizers),
+        profile.probes,
+        profile.metrics,
+    )
+    taken = {
+        kind: set(_match_all(kind, patterns, known[kind], where) if patterns else known[kind])
+        for kind, patterns in zip(known, globs, strict=True)
+    }
+    return [
+        case
+        for case in cases
+        if all(getattr(case, kind) in taken[kind] for kind in taken)
+        and not _matches_any(case.id, profile.exclude)
+    ]
 
 
 def planned_quantizers(settings: Settings) -> tuple[str, ...]:

@@ -13,12 +13,17 @@ import numpy as np
 from clipq.errors import QuantizerError
 from clipq.metrics import Predictions, scores
 from clipq.metrics import features as feature_metrics
+from clipq.metrics.calibration import classwise_error
 from clipq.metrics.churn import churn_columns
 from clipq.metrics.classify import classification_columns
+from clipq.metrics.distances import knn, mahalanobis
+from clipq.metrics.retrieval import cosine_drift, retrieval_columns
+from clipq.metrics.spectra import BANDS, band_features, spectra_scalars
 from clipq.metrics.temperature import fit_temperature
 
 __all__ = [
     "COLUMNS_VERSION",
+    "Encoded",
     "Head",
     "SampleInfo",
     "build_predictions",
@@ -26,8 +31,10 @@ __all__ = [
     "cosine_logits",
 ]
 
-COLUMNS_VERSION = 2
+COLUMNS_VERSION = 3
 """Bumped when the meaning of any stored column changes."""
+_CLASSIFIED_ONLY = ("margin", "brier", "ts_confidence", "ts_nll", "ts_brier", "margin_loss")
+"""Columns that only the in-distribution probe's metrics read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +48,38 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class SampleInfo:
-    """What a probe knows of its samples: ids, labels (-1 where out of distribution), groups."""
+    """What a probe knows of its samples.
+
+    `labels` are -1 where out of distribution; `clusters` names base images that samples share;
+    `columns` says which classes of the head stand for each class of the probe, where they differ;
+    `owners` is the image of each caption, where there are captions to retrieve.
+    """
 
     ids: tuple[str, ...]
     labels: np.ndarray
     groups: tuple[str, ...]
+    clusters: tuple[str, ...] | None = None
+    columns: tuple[tuple[int, ...], ...] | None = None
+    owners: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """What one form of a model makes of one probe.
+
+    Args:
+        features: image features (N, D).
+        head: its zero-shot head.
+        known: its features of the calibration split (M, D), for distances and the temperature.
+        temperature: fitted on that split.
+        texts: caption features, where there are captions to retrieve.
+    """
+
+    features: np.ndarray
+    head: Head
+    known: np.ndarray
+    temperature: float = 1.0
+    texts: np.ndarray | None = None
 
 
 def calibrated_temperature(features: np.ndarray, head: Head, labels: np.ndarray) -> float:
@@ -60,60 +94,128 @@ def calibrated_temperature(features: np.ndarray, head: Head, labels: np.ndarray)
     return fit_temperature(logits, labels) if np.isfinite(logits).all() else float("nan")
 
 
-def cosine_logits(features: np.ndarray, head: Head) -> tuple[np.ndarray, np.ndarray]:
+def cosine_logits(
+    features: np.ndarray, head: Head, columns: tuple[tuple[int, ...], ...] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return cosine similarities and logits, both (N, C) float64.
 
-    A zero feature has no direction: its cosines are defined as 0 for every class.
+    A zero feature has no direction: its cosines are defined as 0 for every class. With `columns`,
+    C is their number, and a class is as similar as the nearest of the head's classes that stand for
+    it.
     """
     wide = features.astype(np.float64)
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
     cosine = (wide / np.where(norms == 0.0, 1.0, norms)) @ head.embeddings.astype(np.float64).T
+    if columns is not None:
+        cosine = np.stack([cosine[:, list(own)].max(axis=1) for own in columns], axis=1)
     return cosine, cosine * head.logit_scale + head.logit_bias
 
 
 def build_predictions(
-    features: np.ndarray,
-    head: Head,
+    role: str,
     samples: SampleInfo,
+    observed: Encoded,
+    reference: Encoded,
     *,
-    temperature: float | None,
-    reference_features: np.ndarray,
-    reference_head: Head,
+    known_labels: np.ndarray,
     towers: str,
 ) -> Predictions:
     """Build the prediction table of one model x quantizer on one probe.
 
     Args:
-        features: image features (N, D) of the quantized model.
-        head: its zero-shot head.
-        samples: ids, labels and groups of the probe.
-        temperature: fitted on the calibration split; None for an out-of-distribution probe,
-            whose table holds scores only.
-        reference_features: FP32 image features (N, D) of the same samples.
-        reference_head: the FP32 head.
+        role: of the probe: what is computed.
+        samples: of the probe.
+        observed: what the quantized model makes of it.
+        reference: what FP32 makes of it; `observed` itself for FP32.
+        known_labels: labels of the calibration split (M,).
         towers: which towers are quantized: ``vision``, ``text``, ``both``; ``none`` for FP32.
     """
-    cosine, logits = cosine_logits(features, head)
     columns: dict[str, np.ndarray] = {
         "id": np.asarray(samples.ids, dtype=np.str_),
         "label": samples.labels.astype(np.int64),
         "group": np.asarray(samples.groups, dtype=np.str_),
+    }
+    if samples.clusters is not None:
+        columns["cluster"] = np.asarray(samples.clusters, dtype=np.str_)
+    match role:
+        case "retrieval":
+            columns |= _retrieval(samples, observed, reference)
+            return Predictions(columns, {})
+        case "ood":
+            columns |= _detection(observed, known_labels)
+            return Predictions(columns, _sanity(observed, reference, towers))
+        case "in-distribution":
+            columns |= _detection(observed, known_labels)
+            columns |= _classification(samples, observed, reference)
+            columns |= _bands(samples, observed)
+            columns["cosine_drift"] = cosine_drift(observed.features, reference.features)
+            scalars = _sanity(observed, reference, towers) | _whole(samples, observed, reference)
+            return Predictions(columns, scalars)
+        case _:
+            found = _classification(samples, observed, reference)
+            columns |= {name: found[name] for name in found if name not in _CLASSIFIED_ONLY}
+            return Predictions(columns, {})
+
+
+def _detection(observed: Encoded, known_labels: np.ndarray) -> dict[str, np.ndarray]:
+    cosine, logits = cosine_logits(observed.features, observed.head)
+    return {
         "mcm": scores.mcm(cosine),
         "max_logit": scores.max_logit(cosine),
         "energy": scores.energy(cosine),
         "neg_entropy": scores.neg_entropy(logits),
+        "knn": knn(observed.features, observed.known),
+        "mahalanobis": mahalanobis(observed.features, observed.known, known_labels),
     }
-    scalars = {
-        "sqnr_db": _sqnr_db(features, head, reference_features, reference_head, towers),
-        "zero_fraction": feature_metrics.zero_fraction(features),
-        "effective_rank": feature_metrics.effective_rank(features),
+
+
+def _classification(
+    samples: SampleInfo, observed: Encoded, reference: Encoded
+) -> dict[str, np.ndarray]:
+    _, logits = cosine_logits(observed.features, observed.head, samples.columns)
+    _, theirs = cosine_logits(reference.features, reference.head, samples.columns)
+    return {
+        **classification_columns(logits, samples.labels, temperature=observed.temperature),
+        **churn_columns(logits, theirs, samples.labels),
     }
-    if temperature is not None:
-        columns |= classification_columns(logits, samples.labels, temperature=temperature)
-        _, reference_logits = cosine_logits(reference_features, reference_head)
-        columns |= churn_columns(logits, reference_logits, samples.labels)
-        scalars["temperature"] = temperature
-    return Predictions(columns=columns, scalars=scalars)
+
+
+def _bands(samples: SampleInfo, observed: Encoded) -> dict[str, np.ndarray]:
+    """Return, per band of ranks, the rank of the true label from that band alone."""
+    found = {}
+    for band in BANDS:
+        _, logits = cosine_logits(band_features(observed.features, band), observed.head)
+        columns = classification_columns(logits, samples.labels, temperature=1.0)
+        found[f"{band}_band_wrong"] = (columns["rank"] > 0).astype(np.int64)
+    return found
+
+
+def _retrieval(samples: SampleInfo, observed: Encoded, reference: Encoded) -> dict[str, np.ndarray]:
+    if observed.texts is None or samples.owners is None:
+        raise QuantizerError(
+            "retrieval without captions", hint="encode the captions, and say whose they are"
+        )
+    found = retrieval_columns(observed.features, observed.texts, samples.owners)
+    return found | {"cosine_drift": cosine_drift(observed.features, reference.features)}
+
+
+def _sanity(observed: Encoded, reference: Encoded, towers: str) -> dict[str, float]:
+    return {
+        "sqnr_db": _sqnr_db(observed, reference, towers),
+        "zero_fraction": feature_metrics.zero_fraction(observed.features),
+        "effective_rank": feature_metrics.effective_rank(observed.features),
+    }
+
+
+def _whole(samples: SampleInfo, observed: Encoded, reference: Encoded) -> dict[str, float]:
+    """Return what no column can give, of the in-distribution probe as a whole."""
+    _, logits = cosine_logits(observed.features, observed.head, samples.columns)
+    return {
+        "temperature": observed.temperature,
+        "temperature_drift": float(np.log(observed.temperature / reference.temperature)),
+        "classwise_ece": classwise_error(logits, samples.labels),
+        **spectra_scalars(reference.features, observed.features),
+    }
 
 
 def check_features(
@@ -147,17 +249,11 @@ def check_features(
         )
 
 
-def _sqnr_db(
-    features: np.ndarray,
-    head: Head,
-    reference_features: np.ndarray,
-    reference_head: Head,
-    towers: str,
-) -> float:
+def _sqnr_db(observed: Encoded, reference: Encoded, towers: str) -> float:
     """Worst signal-to-quantization-noise ratio over the quantized towers, in dB."""
     found = []
     if towers in ("vision", "both"):
-        found.append(feature_metrics.sqnr_db(reference_features, features))
+        found.append(feature_metrics.sqnr_db(reference.features, observed.features))
     if towers in ("text", "both"):
-        found.append(feature_metrics.sqnr_db(reference_head.embeddings, head.embeddings))
+        found.append(feature_metrics.sqnr_db(reference.head.embeddings, observed.head.embeddings))
     return min(found, default=float("inf"))

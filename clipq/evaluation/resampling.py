@@ -15,19 +15,26 @@ from typing import TypeVar
 import numpy as np
 
 from clipq.errors import StatisticsError
-from clipq.metrics import Metric, Predictions
+from clipq.metrics import Metric, Predictions, Statistic
 from clipq.metrics.calibration import BINS
+from clipq.metrics.selective import RISK
 from clipq.provenance import digest
 from clipq.settings import StatisticsSettings
 from clipq.stats import (
+    GROUPED,
     RANKINGS,
+    SELECTIVE,
     bin_resolution,
     binned_errors,
     bootstrap_weights,
     check_paired,
     check_size,
+    grouped_statistic,
     ranking,
+    selective_risks,
+    smooth_ece,
     weighted_means,
+    weighted_skewness,
 )
 
 __all__ = ["Resampler", "Sample", "resolution"]
@@ -51,17 +58,21 @@ class Sample:
 def resolution(metric: Metric, sample: Sample) -> float:
     """Return what one sample is worth in a metric that counts samples, in its unit.
 
-    1 / N for shares and ECE, with N the smaller kind of samples; 1 over all samples for areas,
-    where one sample moves only its own place; more for ACE and MCE, where the fullness of the bins
+    1 / N for shares and ECE, with N the smaller kind of samples, and 1 / N of the smallest group
+    for statistics of groups; 1 over all samples for areas, where one sample moves only its own
+    place; more for ACE and MCE, where the fullness of the bins
     decides (`clipq.stats.bin_resolution`); 0 for means of continuous columns, which do not move in
     steps.
     """
     sizes = len(sample.predictions), len(sample.in_distribution)
     kind = metric.statistic.kind if metric.statistic else "custom"
-    if kind in ("auroc", "aupr"):
+    if kind in ("auroc", "aupr", "aupr-out"):
         return 1.0 / sum(sizes)
-    if kind in ("mean", "custom"):
+    if kind in ("mean", "skewness", "custom"):
         return 0.0
+    if kind in GROUPED:
+        _, members = np.unique(sample.predictions.column("group"), return_counts=True)
+        return 1.0 / int(members.min())
     if metric.statistic is not None and kind in ("ace", "mce"):
         confidence = sample.predictions.samples(metric.statistic.columns[0])
         return bin_resolution(confidence, bins=BINS)
@@ -118,20 +129,39 @@ class Resampler:
             return self._slow(metric, sample)
         if statistic.kind in RANKINGS:
             return self._remembered(sample, statistic.columns, "ranking")[statistic.kind]
+        if statistic.kind == "aupr-out":
+            return self._remembered(sample, statistic.columns, "reversed")["aupr"]
         if statistic.kind in ("ece", "ace", "mce"):
             return self._remembered(sample, statistic.columns, "binned")[statistic.kind]
+        if statistic.kind in SELECTIVE:
+            return self._remembered(sample, statistic.columns, "selective")[statistic.kind]
+        if statistic.kind == "smooth-ece":
+            return self._remembered(sample, statistic.columns, "smooth")["smooth-ece"]
+        if statistic.kind in GROUPED:
+            return self._grouped(sample.predictions, statistic)
         if statistic.kind == "share":
             values = sample.predictions.samples(statistic.columns[0]) < statistic.below
         elif statistic.kind == "mean-gap":
             values = np.subtract(*(sample.predictions.samples(c) for c in statistic.columns))
-        elif statistic.kind == "mean":
+        elif statistic.kind in ("mean", "skewness"):
             values = sample.predictions.samples(statistic.columns[0])
         else:
             raise StatisticsError(
                 f"metric {metric.name!r} is one number per probe", hint="judge its value itself"
             )
         weights = self._drawn(sample.predictions, _KNOWN)
-        return weighted_means(values, weights, threads=self.threads)
+        over = weighted_skewness if statistic.kind == "skewness" else weighted_means
+        return over(values, weights, threads=self.threads)
+
+    def _grouped(self, table: Predictions, statistic: Statistic) -> np.ndarray:
+        return grouped_statistic(
+            statistic.kind,
+            dict(zip(GROUPED[statistic.kind], map(table.samples, statistic.columns), strict=True)),
+            table.samples("group"),
+            self._drawn(table, _KNOWN),
+            bins=BINS,
+            threads=self.threads,
+        )
 
     def _remembered(
         self, sample: Sample, columns: tuple[str, ...], kind: str
@@ -140,26 +170,27 @@ class Resampler:
         table, known = sample.predictions, sample.in_distribution
         key = (id(table), id(known), kind, columns)
         if key not in self._found:
-            if kind == "binned":
-                confidence, correct = columns
-                found = binned_errors(
-                    table.samples(confidence),
-                    table.samples(correct),
-                    self._drawn(table, _KNOWN),
-                    bins=BINS,
-                    threads=self.threads,
-                )
-            else:
-                found = ranking(
-                    known.column(columns[0]),
-                    table.column(columns[0]),
-                    self._drawn(known, _KNOWN),
-                    self._drawn(table, _OTHER),
-                    threads=self.threads,
-                )
+            found = self._sorted_once(table, known, columns, kind)
             _keep(self._found, key, (sample, found))  # with the sample: its id must stay taken
         self._found.move_to_end(key)
         return self._found[key][1]
+
+    def _sorted_once(
+        self, table: Predictions, known: Predictions, columns: tuple[str, ...], kind: str
+    ) -> dict[str, np.ndarray]:
+        if kind in ("ranking", "reversed"):
+            inside = known.column(columns[0]), self._drawn(known, _KNOWN)
+            outside = table.column(columns[0]), self._drawn(table, _OTHER)
+            if kind == "reversed":
+                inside, outside = (-outside[0], outside[1]), (-inside[0], inside[1])
+            return ranking(inside[0], outside[0], inside[1], outside[1], threads=self.threads)
+        confidence, correct = (table.samples(column) for column in columns)
+        weights = self._drawn(table, _KNOWN)
+        if kind == "selective":
+            return selective_risks(confidence, correct, weights, risk=RISK)
+        if kind == "smooth":
+            return {"smooth-ece": smooth_ece(confidence, correct, weights)}
+        return binned_errors(confidence, correct, weights, bins=BINS, threads=self.threads)
 
     def _drawn(self, table: Predictions, stream: int) -> np.ndarray:
         clusters = table.columns.get("cluster")

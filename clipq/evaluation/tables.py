@@ -1,8 +1,9 @@
 """Prediction tables as files: numeric and text columns in one safetensors file.
 
 Used for cache entries and for baselines. Text columns are stored as zero-padded UTF-8 bytes
-(N, longest); scalars and any further metadata as one JSON text in the header. Reading never
-unpickles. The header carries a digest of the columns, so that a damaged file is named, not used.
+(N, longest), whole numbers in as few bytes as hold them; scalars and any further metadata as one
+JSON text in the header. Reading never unpickles. The header carries a digest of the columns, so
+that a damaged file is named, not used.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _TEXT = "text:"
+_WHOLE = (np.int8, np.int16, np.int32, np.int64)
 _HEADER = "clipq"
 
 
@@ -54,6 +56,7 @@ def write_table(path: Path, columns: Mapping[str, np.ndarray], metadata: Mapping
     Raises:
         CacheError: the directory is read-only or full.
     """
+    columns = {name: _wide(values) for name, values in columns.items()}
     digest = columns_digest(columns)
     plain = {
         _TEXT + name if values.dtype.kind == "U" else name: _storable(values)
@@ -91,7 +94,18 @@ def read_table(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
     return columns, metadata, actual
 
 
+def _wide(values: np.ndarray) -> np.ndarray:
+    """Return whole numbers as int64: what a column holds does not depend on how it is stored."""
+    return values.astype(np.int64) if values.dtype.kind in "biu" else values
+
+
 def _storable(values: np.ndarray) -> np.ndarray:
+    if values.dtype == np.int64:
+        ends = values.min(initial=0), values.max(initial=0)
+        narrow = next(
+            t for t in _WHOLE if np.iinfo(t).min <= ends[0] and ends[1] <= np.iinfo(t).max
+        )
+        return values.astype(narrow)
     if values.dtype.kind != "U":
         return np.ascontiguousarray(values)
     encoded = np.char.encode(values, "utf-8")
@@ -101,7 +115,7 @@ def _storable(values: np.ndarray) -> np.ndarray:
 
 def _restored(name: str, values: np.ndarray) -> tuple[str, np.ndarray]:
     if not name.startswith(_TEXT):
-        return name, values
+        return name, _wide(values)
     raw = np.frombuffer(values.tobytes(), f"S{values.shape[1]}")
     return name.removeprefix(_TEXT), np.char.decode(raw, "utf-8")
 

@@ -3,6 +3,7 @@
 Importing this package imports neither torch nor any metric library: `Metric.compute` does.
 """
 
+import clipq.metrics.catalogue  # noqa: F401 - it declares what clipq brings
 from clipq.metrics.declare import Metric, Statistic, metrics
 from clipq.metrics.predictions import Predictions
 

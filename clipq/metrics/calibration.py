@@ -9,11 +9,24 @@ that a saturated confidence never gets a bin of its own. netcal moves 0 and 1 in
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import softmax
 
 from clipq.errors import ClipqError
 from clipq.metrics.predictions import Predictions
 
-__all__ = ["BINS", "ace", "brier", "confidence_gap", "ece", "mce", "nll", "ts_ece"]
+__all__ = [
+    "BINS",
+    "ace",
+    "brier",
+    "classwise_ece",
+    "classwise_error",
+    "confidence_gap",
+    "ece",
+    "mce",
+    "nll",
+    "temperature_drift",
+    "ts_ece",
+]
 
 BINS = 15
 """Number of equal-width bins over [0, 1]."""
@@ -52,6 +65,42 @@ def nll(predictions: Predictions) -> float:
 def brier(predictions: Predictions) -> float:
     """Mean Brier score, summed over classes; in [0, 2]."""
     return _mean(predictions, "brier")
+
+
+def temperature_drift(predictions: Predictions) -> float:
+    """log(T / T_FP32) of the temperatures fitted on the calibration split; 0 for FP32.
+
+    Positive: quantization made the model more confident than it may be.
+    """
+    return predictions.scalar("temperature_drift")
+
+
+def classwise_ece(predictions: Predictions) -> float:
+    """Classwise expected calibration error; see `classwise_error`. In [0, 1]."""
+    return predictions.scalar("classwise_ece")
+
+
+def classwise_error(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over classes of the expected calibration error of that class's probability.
+
+    Kull et al. 2019: 1 / C sum_k sum_b n_bk / N |share of class k in bin b - mean p_k in bin b|,
+    with the bins of this module. NaN where a logit is not finite.
+
+    Args:
+        logits: (N, C) of the classifier's softmax.
+        labels: (N,) int in [0, C).
+    """
+    if not np.isfinite(logits).all():
+        return float("nan")
+    probability = softmax(logits, axis=1)
+    edges = np.linspace(0.0, 1.0, BINS + 1)
+    errors = []
+    for index in range(probability.shape[1]):
+        own = probability[:, index]
+        gap = own - (labels == index)
+        bins = np.minimum(np.searchsorted(edges, own, side="right") - 1, BINS - 1)
+        errors.append(np.abs(np.bincount(bins, gap, minlength=BINS)).sum() / len(own))
+    return float(np.mean(errors))
 
 
 def _mean(predictions: Predictions, column: str) -> float:

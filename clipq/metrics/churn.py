@@ -22,8 +22,9 @@ def churn_columns(
 
     ``agrees``: 1 where both predict the same class. ``stays_correct``: 0 where FP32 is right and
     the model is not, else 1. ``kl``: KL(softmax FP32 || softmax model), in nats. ``margin_loss``:
-    FP32's gap between its two largest probabilities minus the model's. A sample with a non-finite
-    logit agrees with nothing and has NaN in ``kl`` and ``margin_loss``.
+    FP32's gap between its two largest probabilities minus the model's. ``fp32_correct``: 1 where
+    FP32 is right. A sample with a non-finite logit agrees with nothing and has NaN in ``kl`` and
+    ``margin_loss``.
 
     Args:
         logits: (N, C) of the model.
@@ -41,12 +42,14 @@ def churn_columns(
     ours, theirs = log_softmax(safe, axis=1), log_softmax(reference_logits, axis=1)
     divergence = (np.exp(theirs) * (theirs - ours)).sum(axis=1)
     right = _strictly_right(safe, labels) & finite
-    lost = _strictly_right(reference_logits, labels) & ~right
+    reference_right = _strictly_right(reference_logits, labels)
+    lost = reference_right & ~right
     return {
         "agrees": (finite & (safe.argmax(axis=1) == reference_logits.argmax(axis=1))).astype(
             np.int64
         ),
         "stays_correct": (~lost).astype(np.int64),
+        "fp32_correct": reference_right.astype(np.int64),
         "kl": np.where(finite, np.maximum(divergence, 0.0), np.nan),
         "margin_loss": np.where(finite, _gap(theirs) - _gap(ours), np.nan),
     }

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Literal, TypeVar
 
@@ -31,10 +30,34 @@ STATISTICS = {
     "mce": ("confidence", "correct"),
     "auroc": ("score",),
     "aupr": ("score",),
+    "aupr-out": ("score",),
     "fpr95": ("score",),
+    "smooth-ece": ("confidence", "correct"),
+    "aurc": ("confidence", "correct"),
+    "augrc": ("confidence", "correct"),
+    "coverage": ("confidence", "correct"),
+    "group-min": ("correct",),
+    "group-range": ("correct",),
+    "group-std": ("correct",),
+    "group-ece-range": ("confidence", "correct"),
+    "group-tpr-range": ("correct", "label"),
+    "relative-gap": ("correct",),
+    "added-vulnerability": ("correct", "fp32_correct"),
+    "corruption-error": ("correct", "fp32_correct"),
+    "skewness": ("value",),
     "point": (),
 }
 """Kinds of statistic and the columns that each needs."""
+_BETWEEN_GROUPS = (
+    "group-min",
+    "group-range",
+    "group-std",
+    "group-ece-range",
+    "group-tpr-range",
+    "relative-gap",
+    "added-vulnerability",
+    "corruption-error",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +67,11 @@ class Statistic:
     Args:
         kind: ``mean`` of a column; ``mean-gap``, the mean of one minus that of another; ``share``
             of samples whose column is below `below`; ``ece``, ``ace``, ``mce`` of (confidence,
-            correct); ``auroc``, ``aupr``, ``fpr95`` of a score; ``point`` where the table holds
-            one number for the whole probe, so that nothing can be resampled.
+            correct), as ``smooth-ece``, ``aurc``, ``augrc`` and ``coverage``; ``auroc``, ``aupr``,
+            ``aupr-out``, ``fpr95`` of a score; ``group-...``, ``relative-gap``,
+            ``added-vulnerability`` and ``corruption-error`` between the table's groups;
+            ``skewness`` of a column; ``point`` where the table holds one number for the whole
+            probe, so that nothing can be resampled.
         columns: the prediction columns it reads, as many as `STATISTICS` says.
         below: the threshold of a ``share``.
     """
@@ -91,6 +117,7 @@ class Metric:
             table gives the worst acceptable value instead.
         statistic: how the value follows from columns. Without it the metric is resampled by
             calling its function again and again, which is right but slow.
+        arguments: further keyword arguments of the function.
     """
 
     name: str
@@ -105,6 +132,7 @@ class Metric:
     score: str = ""
     reference: Literal["baseline", "absolute"] = "baseline"
     statistic: Statistic | None = None
+    arguments: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.direction not in ("lower", "higher", "zero"):
@@ -122,6 +150,11 @@ class Metric:
             raise ClipqError(
                 f"metric {self.name!r}: range {self.range}", hint="(smallest, largest), apart"
             )
+
+    @property
+    def needs_groups(self) -> bool:
+        """Whether it compares the groups of a probe."""
+        return self.statistic is not None and self.statistic.kind in _BETWEEN_GROUPS
 
     @property
     def needs_id(self) -> bool:
@@ -146,7 +179,7 @@ class Metric:
                 )
             arguments = (in_distribution.column(self.score), predictions.column(self.score))
         try:
-            return float(compute(*arguments))
+            return float(compute(*arguments, **self.arguments))
         except ClipqError:
             raise
         except Exception as error:
@@ -181,220 +214,3 @@ class Metric:
 
 metrics: Registry[Metric] = Registry("metric", group="clipq.metrics")
 """Every known metric."""
-
-_CLASSIFIED = frozenset({"in-distribution"})
-_HERE = "clipq.metrics"
-_BINS = "15 equal-width bins over [0, 1]; an edge belongs to the upper bin, 1 to the last"
-_WIDE = "intervals cover more than they state"
-
-for _metric in (
-    Metric(
-        "top1",
-        "zero-shot top-1 accuracy",
-        "fraction",
-        "higher",
-        (0, 1),
-        _CLASSIFIED,
-        f"{_HERE}.accuracy:top1",
-        note="a tie for the largest logit counts against the model",
-        statistic=Statistic("share", ("rank",), below=1),
-    ),
-    Metric(
-        "top5",
-        "zero-shot top-5 accuracy",
-        "fraction",
-        "higher",
-        (0, 1),
-        _CLASSIFIED,
-        f"{_HERE}.accuracy:top5",
-        note="ties count against the model",
-        statistic=Statistic("share", ("rank",), below=5),
-    ),
-    Metric(
-        "confidence-gap",
-        "mean confidence - accuracy",
-        "fraction",
-        "zero",
-        (-1, 1),
-        _CLASSIFIED,
-        f"{_HERE}.calibration:confidence_gap",
-        note="positive = over-confident",
-        statistic=Statistic("mean-gap", ("confidence", "correct")),
-    ),
-    Metric(
-        "ece",
-        "expected calibration error",
-        "fraction",
-        "lower",
-        (0, 1),
-        _CLASSIFIED,
-        f"{_HERE}.calibration:ece",
-        note=_BINS,
-        statistic=Statistic("ece", ("confidence", "correct")),
-    ),
-    Metric(
-        "ace",
-        "average calibration error",
-        "fraction",
-        "lower",
-        (0, 1),
-        _CLASSIFIED,
-        f"{_HERE}.calibration:ace",
-        note=f"{_BINS}; unweighted mean over the bins that hold samples; {_WIDE}",
-        statistic=Statistic("ace", ("confidence", "correct")),
-    ),
-    Metric(
-        "mce",
-        "maximum calibration error",
-        "fraction",
-        "lower",
-        (0, 1),
-        _CLASSIFIED,
-        f"{_HERE}.calibration:mce",
-        note=f"{_BINS}; {_WIDE}",
-        statistic=Statistic("mce", ("confidence", "correct")),
-    ),
-    Metric(
-        "ts-ece",
-        "expected calibration error after temperature scaling",
-        "fraction",
-        "lower",
-        (0, 1),
-        _CLASSIFIED,
-        f"{_HERE}.calibration:ts_ece",
-        note=f"{_BINS}; temperature fitted on the calibration split; {_WIDE}",
-        statistic=Statistic("ece", ("ts_confidence", "correct")),
-    ),
-    Metric(
-        "nll",
-        "negative log-likelihood",
-        "nats",
-        "lower",
-        (0, math.inf),
-        _CLASSIFIED,
-        f"{_HERE}.calibration:nll",
-        statistic=Statistic("mean", ("nll",)),
-    ),
-    Metric(
-        "brier",
-        "Brier score",
-        "score",
-        "lower",
-        (0, 2),
-        _CLASSIFIED,
-        f"{_HERE}.calibration:brier",
-        note="sum over classes (0 to 2), not their mean",
-        statistic=Statistic("mean", ("brier",)),
-    ),
-    Metric(
-        "sqnr",
-        "feature signal-to-quantization-noise ratio",
-        "dB",
-        "higher",
-        (-math.inf, math.inf),
-        _CLASSIFIED,
-        f"{_HERE}.sanity:sqnr",
-        note="against FP32 features; the worse of the quantized towers; the margin is a floor",
-        reference="absolute",
-        statistic=Statistic("point"),
-    ),
-    Metric(
-        "zero-fraction",
-        "share of zero feature entries",
-        "fraction",
-        "lower",
-        (0, 1),
-        _CLASSIFIED,
-        f"{_HERE}.sanity:zero_fraction",
-        statistic=Statistic("point"),
-    ),
-    Metric(
-        "effective-rank",
-        "effective rank of the image features",
-        "dimensions",
-        "higher",
-        (1, math.inf),
-        _CLASSIFIED,
-        f"{_HERE}.sanity:effective_rank",
-        note="exp of the spectrum's entropy, centred features",
-        statistic=Statistic("point"),
-    ),
-    Metric(
-        "flip-rate",
-        "share of samples whose predicted class differs from FP32's",
-        "fraction",
-        "lower",
-        (0, 1),
-        _CLASSIFIED,
-        f"{_HERE}.churn:flip_rate",
-        note="0 for FP32 itself",
-        statistic=Statistic("share", ("agrees",), below=1),
-    ),
-    Metric(
-        "negative-flips",
-        "share of samples that FP32 gets right and the quantized model wrong",
-        "fraction",
-        "lower",
-        (0, 1),
-        _CLASSIFIED,
-        f"{_HERE}.churn:negative_flips",
-        note="0 for FP32 itself; equal accuracy can hide them",
-        statistic=Statistic("share", ("stays_correct",), below=1),
-    ),
-    Metric(
-        "kl-to-fp32",
-        "mean Kullback-Leibler divergence of the softmax from FP32's",
-        "nats",
-        "lower",
-        (0, math.inf),
-        _CLASSIFIED,
-        f"{_HERE}.churn:kl_to_fp32",
-        note="KL(FP32 || quantized)",
-        statistic=Statistic("mean", ("kl",)),
-    ),
-    Metric(
-        "margin-shrinkage",
-        "mean loss of the gap between the two largest probabilities, against FP32",
-        "fraction",
-        "lower",
-        (-1, 1),
-        _CLASSIFIED,
-        f"{_HERE}.churn:margin_shrinkage",
-        note="positive = decisions became less clear",
-        statistic=Statistic("mean", ("margin_loss",)),
-    ),
-):
-    metrics.add(_metric.name, _metric)
-
-for _score, _title, _column in (
-    ("mcm", "MCM", "mcm"),
-    ("max-logit", "max-logit", "max_logit"),
-    ("energy", "energy", "energy"),
-    ("entropy", "negative entropy", "neg_entropy"),
-):
-    for _name, _kind, _direction, _note in (
-        ("auroc", "AUROC", "higher", "positive class: in-distribution"),
-        ("aupr", "AUPR", "higher", "positive class: in-distribution; step-wise (no interpolation)"),
-        (
-            "fpr95",
-            "FPR at 95 % TPR",
-            "lower",
-            "share of OOD accepted where at least 95 % of in-distribution is; with few samples "
-            + _WIDE,
-        ),
-    ):
-        metrics.add(
-            f"{_name}-{_score}",
-            Metric(
-                f"{_name}-{_score}",
-                f"OOD detection {_kind}, {_title} score",
-                "fraction",
-                _direction,  # type: ignore[arg-type]
-                (0, 1),
-                frozenset({"ood"}),
-                f"{_HERE}.ood:{_name}",
-                note=_note,
-                score=_column,
-                statistic=Statistic(_name, (_column,)),
-            ),
-        )

@@ -6,7 +6,7 @@ import numpy as np
 
 from clipq.errors import ClipqError
 
-__all__ = ["effective_rank", "sqnr_db", "zero_fraction"]
+__all__ = ["effective_rank", "sqnr_db", "unit", "zero_fraction"]
 
 _ROUNDING = 1e-12
 """Relative spread below which float64 centring leaves nothing but rounding noise."""
@@ -17,6 +17,13 @@ def _check(features: np.ndarray) -> None:
         raise ClipqError(
             f"features have shape {features.shape}", hint="features are (N, D), neither of them 0"
         )
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    """Return features (N, D) at unit length, float64; a zero feature stays zero."""
+    wide = features.astype(np.float64)
+    norms = np.linalg.norm(wide, axis=1, keepdims=True)
+    return np.asarray(wide / np.where(norms == 0.0, 1.0, norms))
 
 
 def sqnr_db(reference: np.ndarray, quantized: np.ndarray) -> float:

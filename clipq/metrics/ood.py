@@ -10,7 +10,7 @@ import numpy as np
 
 from clipq.errors import ClipqError
 
-__all__ = ["aupr", "auroc", "fpr95"]
+__all__ = ["aupr", "aupr_out", "auroc", "fpr95"]
 
 
 def auroc(scores_id: np.ndarray, scores_ood: np.ndarray) -> float:
@@ -32,6 +32,11 @@ def aupr(scores_id: np.ndarray, scores_ood: np.ndarray) -> float:
     if not np.isfinite(scores).all():
         return float("nan")
     return float(average_precision_score(target, scores))
+
+
+def aupr_out(scores_id: np.ndarray, scores_ood: np.ndarray) -> float:
+    """Average precision with out-of-distribution as the positive class; in [0, 1]."""
+    return aupr(-scores_ood, -scores_id)
 
 
 def fpr95(scores_id: np.ndarray, scores_ood: np.ndarray) -> float:

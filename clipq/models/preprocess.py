@@ -65,5 +65,9 @@ class Preprocess:
                 hint="give uint8 pixels (N, H, W, 3), as `to_uint8` returns them",
             )
         batch = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).contiguous()
-        normalised: torch.Tensor = self._normalise(batch.float().div(255))
+        return self.normalise_pixels(batch.float().div(255))
+
+    def normalise_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return pixels (N, 3, H, W), floats in [0, 1], as the model's input; differentiable."""
+        normalised: torch.Tensor = self._normalise(pixels)
         return normalised

@@ -11,6 +11,7 @@ from clipq.stats.discordant import (
     score_interval,
     score_z,
 )
+from clipq.stats.groups import GROUPED, grouped_statistic
 from clipq.stats.intervals import (
     Interval,
     bca_interval,
@@ -27,12 +28,21 @@ from clipq.stats.power import (
     unpaired_accuracy_error,
 )
 from clipq.stats.ranking import RANKINGS, ranking
-from clipq.stats.statistics import bin_resolution, binned_errors, weighted_means
+from clipq.stats.selective import SELECTIVE, selective_risks
+from clipq.stats.smooth import smooth_ece
+from clipq.stats.statistics import (
+    bin_resolution,
+    binned_errors,
+    weighted_means,
+    weighted_skewness,
+)
 from clipq.stats.weights import bootstrap_weights, jackknife_weights
 
 __all__ = [
+    "GROUPED",
     "MINIMUM_SAMPLES",
     "RANKINGS",
+    "SELECTIVE",
     "Discordance",
     "Interval",
     "PairedAuroc",
@@ -45,6 +55,7 @@ __all__ = [
     "check_size",
     "count_discordant",
     "delong",
+    "grouped_statistic",
     "jackknife_weights",
     "mcnemar",
     "minimum_detectable_effect",
@@ -54,9 +65,12 @@ __all__ = [
     "samples_needed",
     "score_interval",
     "score_z",
+    "selective_risks",
     "single_step",
+    "smooth_ece",
     "standard_error",
     "swap_rows",
     "unpaired_accuracy_error",
     "weighted_means",
+    "weighted_skewness",
 ]

@@ -10,9 +10,29 @@ from clipq.errors import StatisticsError
 from clipq.stats.blocks import by_blocks, rows_per_block
 from clipq.stats.weights import check_totals, check_weights
 
-__all__ = ["bin_resolution", "binned_errors", "finite_column", "weighted_means"]
+__all__ = [
+    "bin_of",
+    "bin_resolution",
+    "binned_errors",
+    "finite_column",
+    "weighted_means",
+    "weighted_skewness",
+]
 
 _NEW_BIN = 0.1 / 4.0
+
+
+def weighted_skewness(values: np.ndarray, weights: np.ndarray, *, threads: int = 1) -> np.ndarray:
+    """Return the weighted skewness m_3 / m_2^(3/2) (R,); 0 where all values are equal."""
+    column = finite_column(values, "values")
+    centred = column - column.mean()
+    first, second, third = (
+        weighted_means(centred**power, weights, threads=threads) for power in (1, 2, 3)
+    )
+    variance = np.maximum(second - first**2, 0.0)
+    moment = third - 3 * first * second + 2 * first**3
+    flat = np.zeros_like(variance)
+    return np.asarray(np.divide(moment, variance**1.5, out=flat, where=variance > 1e-24))
 
 
 def weighted_means(values: np.ndarray, weights: np.ndarray, *, threads: int = 1) -> np.ndarray:
@@ -69,9 +89,9 @@ def binned_errors(
             hint="confidences are probabilities in [0, 1], never logits",
         )
     rows = check_weights(weights, len(sure))
-    bin_of = _bin_of(sure, bins)
-    order = np.argsort(bin_of, kind="stable")
-    starts = np.searchsorted(bin_of[order], np.unique(bin_of))
+    bin_index = bin_of(sure, bins)
+    order = np.argsort(bin_index, kind="stable")
+    starts = np.searchsorted(bin_index[order], np.unique(bin_index))
     residual = (sure - right)[order]
 
     def worker() -> Callable[[slice], np.ndarray]:
@@ -116,17 +136,18 @@ def bin_resolution(confidence: np.ndarray, *, bins: int) -> float:
         bins: how many of equal width, as in `binned_errors`.
     """
     sure = finite_column(confidence, "confidence")
-    bin_of = _bin_of(sure, bins)
-    size = np.bincount(bin_of, minlength=bins).astype(np.float64)
+    bin_index = bin_of(sure, bins)
+    size = np.bincount(bin_index, minlength=bins).astype(np.float64)
     filled = size > 0
-    mean = np.bincount(bin_of, sure, minlength=bins)[filled] / size[filled]
+    mean = np.bincount(bin_index, sure, minlength=bins)[filled] / size[filled]
     missing = (mean * (1.0 - mean) / size[filled] ** 2).sum() / filled.sum() ** 2
     beside = np.append(filled[1:], False) | np.append(False, filled[:-1])
     missing += _NEW_BIN * (beside & ~filled).sum() / (filled.sum() + 1) ** 2
     return float(np.sqrt(missing / 2.0))
 
 
-def _bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
+def bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """Return the bin (N,) of each confidence; an edge belongs to the upper bin, 1 to the last."""
     edges = np.linspace(0.0, 1.0, bins + 1)
     return np.asarray(np.minimum(np.searchsorted(edges, confidence, side="right") - 1, bins - 1))
 

@@ -12,7 +12,7 @@ import pytest
 import clipq
 
 PACKAGE = Path(clipq.__file__).parent
-CORE = ("errors", "files", "provenance", "records", "registry", "settings")
+CORE = ("errors", "files", "provenance", "records", "registry", "settings", "settings_reader")
 BELOW = {
     "core": set(),
     "quant": {"core"},

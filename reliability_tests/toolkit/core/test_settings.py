@@ -58,6 +58,13 @@ def test_paths_start_from_the_settings_file_and_defaults_hold(tmp_path):
         ("[matrix]", "[statistics]\nalpha = true\n[matrix]", "alpha = True"),
         ("[matrix]", "[statistics]\npower = 1.0\n[matrix]", "power = 1.0"),
         ("[matrix]", "[statistics]\nreplicates = 10\n[matrix]", "whole number >= 100"),
+        ("[matrix]", "[profiles.fast]\nprobes = []\n[matrix]", "did you mean 'full'|known"),
+        ("[matrix]", "[profiles.quick]\nprobe = ['id']\n[matrix]", "did you mean 'probes'"),
+        ("split =", 'distance = "near"\nsplit =', "distance of a probe with role 'calibration'"),
+        ("split =", 'corruptions = ["fog"]\nsplit =', "corruptions with role = 'calibration'"),
+        ("split =", 'attack = "fgsm"\nsplit =', "'adversarial' and `attack` go together"),
+        ("split =", "samples = -1\nsplit =", "samples = -1.*whole number >= 0"),
+        ("split =", 'metrics = "top1"\nsplit =', "metrics must be a list of texts"),
         ("[matrix]", "[statistics]\nseed = -1\n[matrix]", "seed = -1"),
         ("[matrix]", '[statistics]\ncorrection = "hol"\n[matrix]', "did you mean 'holm'"),
         ("[matrix]", "[statistics]\nalhpa = 0.1\n[matrix]", "did you mean 'alpha'"),
@@ -88,3 +95,52 @@ def test_the_nearest_settings_above_are_found_also_in_pyproject(tmp_path):
     assert found == tmp_path / "pyproject.toml"
     assert load_settings(found).models[0].name == "a"
     assert find_settings(tmp_path.parent / "nowhere") in (None, find_settings(tmp_path.parent))
+
+
+MORE = """
+[[probes]]
+name = "c"
+role = "corruption"
+source = "webdataset:d"
+corruptions = ["*_noise"]
+severities = [2, 4]
+draws = 1
+samples = 30
+[[probes]]
+name = "a"
+role = "adversarial"
+source = "webdataset:d"
+attack = "pgd"
+epsilon = 1.5
+against = "fp32"
+[profiles.quick]
+probes = ["id"]
+"""
+
+
+def test_corruptions_attacks_and_profiles(tmp_path):
+    settings = load(tmp_path, GOOD + MORE)
+    corrupted, attacked = settings.probe("c"), settings.probe("a")
+    assert corrupted.corruption.kinds == ("*_noise",)
+    assert corrupted.corruption.severities == (2, 4)
+    assert (corrupted.corruption.draws, corrupted.samples) == (1, 30)
+    assert (attacked.attack.name, attacked.attack.epsilon) == ("pgd", 1.5)
+    assert (attacked.attack.steps, attacked.attack.against) == (10, "fp32")
+    assert settings.profiles["quick"].probes == ("id",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("severities = [2, 4]", "severities = [0]", "whole numbers from 1 to 5"),
+        ("severities = [2, 4]", "severities = [true]", "whole numbers from 1 to 5"),
+        ('corruptions = ["*_noise"]\n', "", "severities with role = 'corruption'"),
+        ('attack = "pgd"\n', "", "attack = None"),
+        ('attack = "pgd"', 'attack = "pdg"', "did you mean 'pgd'"),
+        ("epsilon = 1.5", "epsilon = 0", "above 0.0 and below 255.0"),
+        ('against = "fp32"', 'against = "int8"', "against = 'int8'"),
+    ],
+)
+def test_mistakes_in_corruptions_and_attacks(tmp_path, old, new, message):
+    with pytest.raises(SettingsError, match=message):
+        load(tmp_path, (GOOD + MORE).replace(old, new))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,13 @@ from PIL import Image
 from clipq.data.contact_sheet import contact_sheet, spread_indices
 from clipq.data.probe import Probe
 from clipq.errors import ProbeError
+
+
+def _encoded(image) -> bytes:
+    stream = io.BytesIO()
+    kind = "TIFF" if image.mode == "CMYK" else "PNG"
+    image.save(stream, kind)
+    return stream.getvalue()
 
 
 def probe(images, labels, *, role="in-distribution", groups=None) -> Probe:
@@ -25,7 +34,7 @@ def probe(images, labels, *, role="in-distribution", groups=None) -> Probe:
         captions=None,
         sample_hashes=(),
         fingerprint="",
-        read_images=lambda: iter(images),
+        read_encoded=lambda: (_encoded(image) for image in images),
     )
 
 
@@ -66,12 +75,9 @@ def test_pixels_and_captions_are_those_of_the_samples(tmp_path):
 
 
 def test_an_image_that_does_not_decode_is_an_error(tmp_path):
-    def broken():
-        yield Image.new("RGB", (8, 8))
-        raise ProbeError("sample 's1': the image does not decode")
-
     made = probe([], [0, 0])
-    object.__setattr__(made, "read_images", broken)
+    encoded = [_encoded(Image.new("RGB", (8, 8))), b"no image"]
+    object.__setattr__(made, "read_encoded", lambda: iter(encoded))
     with pytest.raises(ProbeError, match="does not decode"):
         contact_sheet(made, tmp_path / "s.png")
     assert not (tmp_path / "s.png").exists()

@@ -462,7 +462,7 @@ class TestMaterialise:
 
     def test_fewer_images_than_samples(self, root, tmp_path):
         probe = opened(root)
-        short = replace(probe, read_images=lambda: iter(list(probe.images())[:3]))
+        short = replace(probe, read_encoded=lambda: iter(list(probe.read_encoded())[:3]))
         with pytest.raises(ProbeError, match="3 images for 5 samples"):
             materialise(short, self.to_uint8, tmp_path / "i.npy")
 

@@ -12,6 +12,8 @@ import torch
 from clipq.errors import ProbeError
 from clipq.evaluation import encode
 from clipq.evaluation.evaluator import Evaluator
+from clipq.evaluation.predict import calibrated_temperature, cosine_logits
+from clipq.metrics.classify import classification_columns
 from clipq.settings import load_settings
 
 
@@ -46,32 +48,32 @@ def test_each_cell_is_encoded_once_whatever_the_number_of_metrics_or_processes(
     settings, tmp_path, monkeypatch
 ):
     encoded = []
-    original = encode.encode_images
+    original = encode.encode_batches
 
     def counting(model, images, *arguments, **keywords):
         encoded.append(len(images))
         return original(model, images, *arguments, **keywords)
 
-    monkeypatch.setattr(encode, "encode_images", counting)
+    monkeypatch.setattr(encode, "encode_batches", counting)
     fresh = replace(settings, cache=tmp_path / "fresh")
     for _ in range(2):  # a second evaluator is a second process's view
         evaluator = Evaluator(fresh)
         for _ in range(3):
             evaluator.evaluate("vit-clean", "rtn:w8", "digits")
-    assert encoded == [768, 768]  # w8 and FP32; an OOD table needs no calibration features
+    assert sorted(encoded) == [512, 512, 768, 768]  # w8 and FP32, and their known features
 
 
 def test_images_are_decoded_once_per_probe_not_per_quantizer(settings, tmp_path, monkeypatch):
-    from clipq.data import webdataset_source
+    from clipq.data import reading
 
     decoded = []
-    original = webdataset_source.Image.open
+    original = reading.Image.open
 
     def counting(stream, *arguments, **keywords):
         decoded.append(1)
         return original(stream, *arguments, **keywords)
 
-    monkeypatch.setattr(webdataset_source.Image, "open", counting)
+    monkeypatch.setattr(reading.Image, "open", counting)
     evaluator = Evaluator(replace(settings, cache=tmp_path / "fresh"))
     for quantizer in ("fp32", "rtn:w8", "rtn:w4"):
         evaluator.evaluate("vit-clean", quantizer, "digits")
@@ -88,9 +90,15 @@ def test_batch_size_and_environment_are_part_of_the_cache_key(settings):
 def test_the_temperature_comes_from_the_calibration_split(settings):
     evaluator = Evaluator(settings)
     scalar = evaluator.evaluate("vit-clean", "rtn:w8", "id").predictions.scalar("temperature")
-    own = evaluator.evaluate("vit-clean", "rtn:w8", "calibration").predictions
-    assert own.scalar("temperature") == scalar
-    assert own.column("ts_nll").mean() <= own.column("nll").mean() + 1e-9
+    known = evaluator.features("vit-clean", "rtn:w8", "calibration")
+    labels = evaluator.inputs.calibration.labels
+    head = evaluator.head("vit-clean", "rtn:w8")
+    assert calibrated_temperature(known, head, labels) == scalar
+    _, logits = cosine_logits(known, head)
+    scaled, plain = (
+        classification_columns(logits, labels, temperature=t)["ts_nll"].mean() for t in (scalar, 1)
+    )
+    assert scaled <= plain
 
 
 def test_a_text_only_quantizer_leaves_image_features_but_moves_the_head(settings):

@@ -19,7 +19,7 @@ def settings(project):
 def test_the_matrix_is_every_model_quantizer_probe_and_fitting_metric(settings):
     cases = plan(settings)
     assert list(cases) == sorted(cases)
-    assert len(cases) == len({case.id for case in cases}) == 2 * (16 + 12)
+    assert len(cases) == len({case.id for case in cases}) == 2 * (36 + 24)
     assert "vit-clean/rtn:w8a8/id.ece" in {case.id for case in cases}
     assert {case.probe for case in cases if case.metric == "auroc-mcm"} == {"digits"}
 

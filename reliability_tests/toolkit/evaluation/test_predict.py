@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from clipq.errors import QuantizerError
 from clipq.evaluation.predict import (
+    Encoded,
     Head,
     SampleInfo,
     build_predictions,
@@ -30,14 +33,16 @@ def test_a_zero_feature_has_no_direction_and_no_nan():
     assert cosine.tolist() == [[0.0, 0.0, 0.0]]
 
 
-def build(features, reference=FEATURES, towers="both", temperature=2.0, head=HEAD):
+KNOWN = np.array([[1.0, 0.0, 0.1], [0.0, 1.0, 0.1], [0.1, 0.0, 1.0]], np.float32)
+
+
+def build(features, reference=FEATURES, towers="both", role="in-distribution", samples=SAMPLES):
     return build_predictions(
-        features,
-        head,
-        SAMPLES,
-        temperature=temperature,
-        reference_features=reference,
-        reference_head=HEAD,
+        role,
+        samples,
+        Encoded(features, HEAD, KNOWN, temperature=2.0, texts=KNOWN[:2]),
+        Encoded(reference, HEAD, KNOWN, temperature=1.0),
+        known_labels=np.arange(3),
         towers=towers,
     )
 
@@ -54,9 +59,39 @@ def test_the_table_holds_what_the_model_said():
 
 
 def test_an_out_of_distribution_table_has_scores_only():
-    table = build(FEATURES, temperature=None)
-    assert "mcm" in table.columns
+    table = build(FEATURES, role="ood")
+    assert {"mcm", "knn", "mahalanobis"} <= set(table.columns)
     assert "correct" not in table.columns
+
+
+def test_other_labelled_tables_have_no_scores_and_no_twins():
+    columns = set(build(FEATURES, role="shift").columns)
+    assert {"correct", "confidence", "nll", "fp32_correct", "stays_correct"} <= columns
+    assert not {"mcm", "ts_nll", "low_band_wrong"} & columns
+
+
+def test_a_retrieval_table_compares_images_with_captions():
+    table = build(FEATURES, role="retrieval", samples=replace(SAMPLES, owners=np.array([1, 0])))
+    assert table.column("i2t_rank").tolist() == [0, 1]
+    assert "label" in table.columns
+    with pytest.raises(QuantizerError, match="without captions"):
+        build(FEATURES, role="retrieval")
+
+
+def test_a_head_is_narrowed_to_the_classes_of_the_probe():
+    samples = replace(SAMPLES, labels=np.array([1, 0]), columns=((2,), (0, 1)))
+    cosine, _ = cosine_logits(FEATURES, HEAD, samples.columns)
+    assert cosine == pytest.approx(np.array([[0.0, 0.8], [1.0, 0.0]]))
+    assert build(FEATURES, role="shift", samples=samples).column("correct").tolist() == [1, 1]
+
+
+def test_clusters_become_a_column():
+    table = build(FEATURES, role="corruption", samples=replace(SAMPLES, clusters=("p", "p")))
+    assert table.column("cluster").tolist() == ["p", "p"]
+
+
+def test_the_temperature_s_drift_is_the_log_of_a_ratio():
+    assert build(FEATURES).scalars["temperature_drift"] == pytest.approx(np.log(2.0))
 
 
 def test_the_worse_tower_decides_the_signal_to_noise_ratio():

@@ -15,6 +15,16 @@ from clipq.stats import bin_resolution, standard_error
 
 BASELINES = Path(__file__).parents[3] / "baselines"
 SETTINGS = StatisticsSettings(replicates=100)
+PROBES = {
+    "id": "in-distribution",
+    "digits": "ood",
+    "near-ood": "ood",
+    "corruptions": "corruption",
+    "backgrounds": "spurious",
+    "four-groups": "groups",
+    "captions": "retrieval",
+    "fgsm": "adversarial",
+}
 
 
 @pytest.fixture(scope="module", params=["vit-clean", "resnet", "siglip"])
@@ -35,11 +45,18 @@ RESAMPLED = [
 @pytest.mark.parametrize("name", RESAMPLED)
 def test_unit_weights_reproduce_the_librarys_value(stored, name):
     metric = metrics.get(name)
-    for probe in ("digits", "near-ood") if metric.score else ("id",):
+    for probe, role in PROBES.items():
+        if role not in metric.roles:
+            continue
         sample = Sample(stored[probe], stored["id"])
         expected = metric.compute(stored[probe], stored["id"])
         found = UnitWeights(SETTINGS).replicates(metric, sample)
-        assert found == pytest.approx([expected], abs=1e-9), probe
+        assert found == pytest.approx([expected], abs=1e-8), probe
+
+
+def test_every_resampled_metric_has_a_probe_here():
+    for name in RESAMPLED:
+        assert metrics.get(name).roles & set(PROBES.values()), name
 
 
 def test_every_metric_declares_how_it_is_resampled():

@@ -19,12 +19,19 @@ GATES = 150
 @pytest.mark.parametrize("equal", [False, True])
 @pytest.mark.parametrize("kind", ["skew", "rare"])
 def test_null_pairs_are_seldom_judged_wrongly(kind, equal):
-    found = false_alarms(kind, 500, GATES, equal=equal, seed=1)
+    _seldom_wrong(false_alarms(kind, 500, GATES, equal=equal, seed=1, suite=False), GATES)
+
+
+def test_null_pairs_of_the_wider_suite_are_seldom_judged_wrongly():
+    _seldom_wrong(false_alarms("plain", 500, 60, equal=True, seed=2, suite=True), 60)
+
+
+def _seldom_wrong(found, gates):
     wrong = found["passed"] + found["failed"]
-    slack = 3 * np.sqrt(ALPHA * (1 - ALPHA) / GATES)
+    slack = 3 * np.sqrt(ALPHA * (1 - ALPHA) / gates)
     assert (wrong <= ALPHA + slack).all(), dict(zip(found["names"], wrong, strict=True))
     assert wrong.mean() <= ALPHA
-    assert found["any_fail"] <= ALPHA / 2 + 3 * np.sqrt(ALPHA / 2 / GATES)
+    assert found["any_fail"] <= ALPHA / 2 + 3 * np.sqrt(ALPHA / 2 / gates)
     assert (found["covered"] >= 1 - ALPHA - slack).all()
 
 

@@ -1,0 +1,101 @@
+"""`clipq inspect`: one model x quantizer beside FP32, by group, bin, set or frequency."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tabulate import tabulate
+
+from clipq.errors import SettingsError
+from clipq.evaluation.plan import load_plugins
+from clipq.files import write_atomically
+from clipq.settings import Settings
+
+if TYPE_CHECKING:
+    from clipq.evaluation.evaluator import Evaluator
+    from clipq.evaluation.inspection import Table
+
+__all__ = ["WHAT", "run"]
+
+WHAT = {
+    "groups": "accuracy, ECE and true-positive rate of each group of PROBE",
+    "calibration": "the reliability diagram's data of PROBE (default: in-distribution)",
+    "ood": "near and far sets by every score, as OpenOOD tabulates them",
+    "spectra": "energy, SQNR and accuracy by rank; spatial frequencies; sensitivity to gratings",
+}
+
+
+def run(settings: Settings, options: argparse.Namespace) -> int:
+    """Print the tables asked for, and write them as JSON where told so."""
+    from clipq.evaluation.evaluator import Evaluator
+
+    load_plugins(settings)
+    model, quantizer, probe = _place(options.where, settings)
+    evaluator = Evaluator(settings, progress=_progress if sys.stderr.isatty() else None)
+    found = _tables(evaluator, options, model, quantizer, probe)
+    for title, table in found.items():
+        shown = [tuple(_text(value) for value in row) for row in table.rows]
+        print(f"{model} {quantizer}, {title}")
+        print(tabulate(shown, table.headers, disable_numparse=True))
+        print(f"{table.note}\n" if table.note else "")
+    if options.json is not None:
+        plain = {title: table.to_plain() for title, table in found.items()}
+        document = {"model": model, "quantizer": quantizer, "tables": plain}
+        write_atomically(options.json, (json.dumps(document, indent=1) + "\n").encode())
+        print(f"written: {options.json}")
+    return 0
+
+
+def _tables(
+    evaluator: Evaluator, options: argparse.Namespace, model: str, quantizer: str, probe: str
+) -> dict[str, Table]:
+    from clipq.evaluation import inspection, spectrum
+
+    known = probe or evaluator.settings.in_distribution.name
+    if options.what == "groups":
+        return {f"{known} by group": inspection.by_group(evaluator, model, quantizer, known)}
+    if options.what == "calibration":
+        return {f"{known} by confidence": inspection.by_bin(evaluator, model, quantizer, known)}
+    if options.what == "ood":
+        found = inspection.detection(evaluator, model, quantizer, local=options.local)
+        return {"out-of-distribution detection": found}
+    of: dict[str, Callable[[Evaluator, str, str], Table]] = {
+        "bands of ranks": spectrum.by_band,
+        "feature map by spatial frequency": spectrum.by_frequency,
+        "features under gratings": spectrum.by_grating,
+    }
+    if options.ranks:
+        of["ranks"] = spectrum.by_rank
+    return {title: table(evaluator, model, quantizer) for title, table in of.items()}
+
+
+def _place(text: str, settings: Settings) -> tuple[str, str, str]:
+    """Return model, quantizer and probe ("" for none) of ``MODEL/QUANTIZER[/PROBE]``."""
+    from clipq.quant import QuantizerSpec
+
+    model, _, rest = text.partition("/")
+    quantizer, _, probe = rest.partition("/")
+    if not model or not quantizer:
+        raise SettingsError(
+            f"{text!r} names no model and quantizer",
+            hint="write MODEL/QUANTIZER or MODEL/QUANTIZER/PROBE, for example vit-clean/rtn:w4/id",
+        )
+    spec = QuantizerSpec.parse(quantizer)
+    return settings.model(model).name, str(spec), settings.probe(probe).name if probe else ""
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.4g}"
+    return str(value)
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    print(f"\r{what}: {done} of {total}", end="\n" if done == total else "", file=sys.stderr)

@@ -1,0 +1,56 @@
+"""`attributes.csv`: one attribute of every sample, for groups.
+
+A column `file` names the sample (its id) and one column per attribute its value, as CelebA's,
+UTKFace's and FairFace's lists do.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from clipq.data.reading import read_lines
+from clipq.data.shards import Checksums
+from clipq.errors import ProbeError, did_you_mean
+
+__all__ = ["ATTRIBUTES", "read_attribute"]
+
+ATTRIBUTES = "attributes.csv"
+
+
+def read_attribute(
+    root: Path, ids: Sequence[str], group: str, name: str, checksums: Checksums | None
+) -> tuple[str, ...]:
+    """Return the attribute `group` of each sample.
+
+    Raises:
+        ProbeError: the table is missing or malformed, or a sample has no value.
+    """
+    path = root / ATTRIBUTES
+    text = "\n".join(read_lines(path, checksums))
+    try:
+        reader = csv.DictReader(text.splitlines(), strict=True)
+        columns = list(reader.fieldnames or [])
+        rows = list(reader)
+    except csv.Error as error:
+        raise ProbeError(
+            f"probe {name!r}: {path} is no CSV: {error}", hint="write comma-separated values"
+        ) from error
+    for column in ("file", group):
+        if column not in columns:
+            raise ProbeError(
+                f"probe {name!r}: {path} has no column {column!r}",
+                hint=did_you_mean(column, columns),
+            )
+    values = {row["file"]: row[group] for row in rows}
+    if len(values) != len(rows):
+        raise ProbeError(f"probe {name!r}: {path} names a file twice", hint="one line per file")
+    missing = [sample for sample in ids if not values.get(sample)]
+    if missing:
+        raise ProbeError(
+            f"probe {name!r}: {len(missing)} of {len(ids)} samples have no {group!r} in {path}, "
+            f"first {missing[0]!r}",
+            hint="give every image a value; files are named relative to the split",
+        )
+    return tuple(values[sample] for sample in ids)

@@ -1,0 +1,93 @@
+"""Classes of a probe that are not, one by one, the classes of the zero-shot head.
+
+ImageNet-R and -A hold 200 of ImageNet's 1,000 classes, ObjectNet 113, some of which stand for
+several. A probe names its own classes; each is found in the head by its name, or by what
+`classmap.csv` beside the data says: a column `class` and a column `head_class`, one line per pair.
+The head is then narrowed to those classes, as the data sets' authors do.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from clipq.data.reading import read_lines
+from clipq.data.shards import Checksums
+from clipq.errors import ProbeError, did_you_mean
+
+__all__ = ["CLASS_MAP", "head_columns", "read_class_map"]
+
+CLASS_MAP = "classmap.csv"
+
+
+def read_class_map(
+    root: Path, classnames: Sequence[str], name: str, checksums: Checksums | None
+) -> tuple[tuple[str, ...], ...] | None:
+    """Return, for each class, the head's classes that stand for it; None where there is no map.
+
+    Raises:
+        ProbeError: the map is malformed, or leaves a class out.
+    """
+    path = root / CLASS_MAP
+    if not path.is_file():
+        return None
+    rows = list(csv.reader(read_lines(path, checksums), strict=True))
+    if rows[0] != ["class", "head_class"] or any(len(row) != 2 for row in rows):
+        raise ProbeError(
+            f"probe {name!r}: {path} begins with {','.join(rows[0])!r}",
+            hint="its first line is 'class,head_class', each further line one pair",
+        )
+    found: dict[str, list[str]] = {}
+    for own, head in rows[1:]:
+        found.setdefault(own, []).append(head)
+    for own in classnames:
+        if own not in found:
+            raise ProbeError(
+                f"probe {name!r}: {path} has no line for class {own!r}",
+                hint=did_you_mean(own, found),
+            )
+    return tuple(tuple(found[own]) for own in classnames)
+
+
+def head_columns(
+    name: str,
+    classnames: Sequence[str],
+    class_map: Sequence[Sequence[str]] | None,
+    head_classes: Sequence[str],
+) -> tuple[tuple[int, ...], ...] | None:
+    """Return, for each class of a probe, which columns of the head stand for it.
+
+    None where the probe's classes are exactly the head's.
+
+    Raises:
+        ProbeError: a class is not among the head's, or two stand for one.
+    """
+    if class_map is None and tuple(classnames) == tuple(head_classes):
+        return None
+    position: dict[str, list[int]] = {}
+    for index, head in enumerate(head_classes):
+        position.setdefault(head, []).append(index)
+    columns = []
+    for own, heads in zip(classnames, class_map or [(c,) for c in classnames], strict=True):
+        for head in heads:
+            if head not in position:
+                raise ProbeError(
+                    f"probe {name!r}: class {own!r}: no class of the in-distribution probe is "
+                    f"called {head!r}",
+                    hint=f"{did_you_mean(head, head_classes)}; a {CLASS_MAP} beside the data maps "
+                    "its classes to the head's",
+                )
+        columns.append(tuple(column for head in heads for column in position[head]))
+    used = [column for group in columns for column in group]
+    if len(set(used)) != len(used):
+        twice = next(column for column in used if used.count(column) > 1)
+        raise ProbeError(
+            f"probe {name!r}: two classes stand for {head_classes[twice]!r}",
+            hint="each class of the head stands for one class of the probe at most",
+        )
+    if len(columns) < 2:
+        raise ProbeError(
+            f"probe {name!r} has {len(columns)} class", hint="a classification needs two"
+        )
+    return tuple(columns)

@@ -1,0 +1,158 @@
+"""From a `[[probes]]` table to a probe: opened, narrowed, corrupted, and fit for its role."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from clipq.data.corruption import corrupted
+from clipq.data.probe import Probe, open_probe, taken
+from clipq.data.shipped_lists import class_list, template_list, wordnet_names
+from clipq.errors import ProbeError
+from clipq.provenance import digest
+from clipq.settings import ProbeSettings
+
+__all__ = ["open_declared", "unreadable_images", "without"]
+
+SMALLEST_GROUP = 10
+"""Members that a group needs: less say nothing about it."""
+_GROUPED = ("groups", "spurious")
+_OWN_READING = ("in-distribution", "ood", "retrieval")
+_BY_WORDNET = "imagenet1k-wnid"
+
+
+def open_declared(
+    declared: ProbeSettings, *, base_dir: Path, opened: dict[tuple[str, ...], Probe] | None = None
+) -> Probe:
+    """Open and verify a probe as the settings declare it.
+
+    Args:
+        declared: the table.
+        base_dir: folder that relative locations start from.
+        opened: what was opened before: probes that differ in what becomes of the images share one
+            reading of the data.
+
+    Raises:
+        ClipqError: as of `open_probe`; or its samples, groups or captions do not fit its role.
+    """
+    probe = _source(declared, base_dir, {} if opened is None else opened)
+    if declared.classes:
+        probe = _with_classes(probe, declared.classes, base_dir)
+    if declared.templates:
+        probe = replace(probe, templates=template_list(declared.templates, base_dir))
+    if declared.samples:
+        probe = _first(probe, declared.samples)
+    if declared.corruption is not None:
+        probe = corrupted(probe, declared.corruption)
+    if declared.attack is not None:
+        # What is evaluated is not the stored image, but what becomes of it.
+        probe = replace(probe, fingerprint=digest([probe.fingerprint, asdict(declared.attack)]))
+    _check_role(probe, declared)
+    return probe
+
+
+def _source(
+    declared: ProbeSettings, base_dir: Path, opened: dict[tuple[str, ...], Probe]
+) -> Probe:
+    # What a source returns depends on the role only in these three.
+    role = declared.role if declared.role in _OWN_READING else "labelled"
+    key = (declared.source, declared.split, declared.group, role)
+    if key not in opened:
+        opened[key] = open_probe(
+            name=declared.name,
+            role=declared.role,
+            source=declared.source,
+            split=declared.split,
+            base_dir=base_dir,
+            group=declared.group,
+        )
+    return replace(opened[key], name=declared.name, role=declared.role)
+
+
+def unreadable_images(probe: Probe) -> list[tuple[int, str]]:
+    """Decode every image; return the positions of those that do not, and why."""
+    found = []
+    for position, encoded in enumerate(probe.read_encoded()):
+        try:
+            probe.decode(encoded, position)
+        except ProbeError as error:
+            found.append((position, error.problem))
+    return found
+
+
+def without(probe: Probe, unreadable: Sequence[tuple[int, str]], *, most: int) -> Probe:
+    """Return the probe without images that do not decode.
+
+    Raises:
+        ProbeError: they are more than `most`.
+    """
+    if len(unreadable) > most:
+        raise ProbeError(
+            f"probe {probe.name!r}: {len(unreadable)} of {len(probe)} images do not decode: "
+            + "; ".join(reason for _, reason in unreadable[:3]),
+            hint=f"replace them, or allow for them: unreadable = {len(unreadable)} in its table "
+            f"(now {most})",
+        )
+    broken = {position for position, _ in unreadable}
+    return taken(probe, [p for p in range(len(probe)) if p not in broken]) if broken else probe
+
+
+def _with_classes(probe: Probe, wanted: str, base_dir: Path) -> Probe:
+    names = wordnet_names()
+    if wanted == _BY_WORDNET:
+        for own in probe.classnames:
+            if own not in names:
+                raise ProbeError(
+                    f"probe {probe.name!r}: class {own!r} is none of ImageNet-1k's WordNet ids",
+                    hint=f"classes = {_BY_WORDNET!r} is for folders called like n01440764",
+                )
+        return replace(probe, classnames=tuple(names[own] for own in probe.classnames))
+    classes = class_list(wanted, base_dir)
+    if len(classes) != len(probe.classnames):
+        raise ProbeError(
+            f"probe {probe.name!r} has {len(probe.classnames)} classes, its list {len(classes)}",
+            hint="`classes` gives one name per class, in the order of the labels",
+        )
+    return replace(probe, classnames=classes)
+
+
+def _first(probe: Probe, count: int) -> Probe:
+    """Return `count` samples: those whose ids' hashes are smallest, so always the same."""
+    if count > len(probe):
+        raise ProbeError(
+            f"probe {probe.name!r} holds {len(probe)} samples, samples = {count}",
+            hint=f"write at most {len(probe)}, or leave it out for all",
+        )
+    order = sorted(range(len(probe)), key=lambda p: hashlib.sha256(probe.ids[p].encode()).digest())
+    return taken(probe, sorted(order[:count]))
+
+
+def _check_role(probe: Probe, declared: ProbeSettings) -> None:
+    if probe.role == "retrieval" and probe.captions is None:
+        raise ProbeError(
+            f"probe {probe.name!r}: no captions, which its role 'retrieval' is about",
+            hint="give every sample a <key>.txt, one caption a line",
+        )
+    if probe.role in _GROUPED and not declared.group:
+        raise ProbeError(
+            f"probe {probe.name!r}: no group, which its role {probe.role!r} is about",
+            hint="name the attribute that divides its samples: group = '...'",
+        )
+    sizes = Counter(probe.groups)
+    if probe.role == "spurious" and not {"common", "counter"} <= set(sizes):
+        raise ProbeError(
+            f"probe {probe.name!r}: groups {', '.join(sorted(sizes))}",
+            hint="a spurious cue is judged between the groups 'common' and 'counter'; "
+            "use role = 'groups' for any other division",
+        )
+    if any(probe.groups) and probe.role != "ood":
+        smallest, members = min(sizes.items(), key=lambda item: (item[1], item[0]))
+        if members < SMALLEST_GROUP:
+            raise ProbeError(
+                f"probe {probe.name!r}: group {smallest!r} has {members} member"
+                + ("s" if members > 1 else ""),
+                hint=f"a group needs {SMALLEST_GROUP}: join it with another, or leave it out",
+            )

@@ -1,0 +1,79 @@
+"""CIFAR-10 and CIFAR-100 as torchvision keeps them: `torchvision:CIFAR10@data`.
+
+The location is the data set's name, then `@` and the folder that holds its files (the one that
+torchvision's `root` names). `split` is `train` or `test`. Nothing is downloaded: torchvision's own
+checksums decide whether the files are there and whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from clipq.data.probe import Probe, fingerprint
+from clipq.data.shipped_lists import class_list, template_list
+from clipq.errors import ProbeError, did_you_mean
+
+__all__ = ["open_torchvision"]
+
+_LISTS = {"CIFAR10": "cifar10", "CIFAR100": "cifar100"}
+
+
+def open_torchvision(
+    location: str, *, name: str, role: str, split: str, base_dir: Path, group: str
+) -> Probe:
+    """Open a probe from torchvision's files; see `clipq.data.open_probe`."""
+    from torchvision import datasets
+
+    kind, _, folder = location.partition("@")
+    if kind not in _LISTS or not folder:
+        raise ProbeError(
+            f"probe {name!r}: torchvision data set {location!r}",
+            hint=f"write torchvision:CIFAR10@FOLDER; {did_you_mean(kind, _LISTS)}",
+        )
+    if split not in ("train", "test") or group:
+        raise ProbeError(
+            f"probe {name!r}: split {split!r}, group {group!r}",
+            hint=f"{kind} has the splits 'train' and 'test', and no attributes",
+        )
+    root = base_dir / folder
+    try:
+        found = getattr(datasets, kind)(root=str(root), train=split == "train", download=False)
+    except (RuntimeError, OSError) as error:
+        raise ProbeError(
+            f"probe {name!r}: {kind} is not whole in {root}: {error}",
+            hint='where there is a network: python -c "from torchvision.datasets import '
+            f"{kind}; {kind}('{folder}', download=True)\"; then copy the folder here",
+        ) from error
+    pixels: np.ndarray = found.data
+    labels = np.array(found.targets, dtype=np.int64)
+    hashes = tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in pixels)
+    ids = tuple(f"{split}-{index:05d}" for index in range(len(pixels)))
+    if role == "ood":
+        labels[:] = -1  # their classes are not among those of the zero-shot head
+    groups = ("",) * len(ids)
+    return Probe(
+        name=name,
+        role=role,
+        classnames=class_list(_LISTS[kind], base_dir),
+        templates=template_list(_LISTS[kind], base_dir),
+        ids=ids,
+        labels=labels,
+        groups=groups,
+        captions=None,
+        sample_hashes=hashes,
+        fingerprint=fingerprint(ids, hashes, labels, groups),
+        read_encoded=lambda: _encoded(pixels),
+    )
+
+
+def _encoded(pixels: np.ndarray) -> Iterator[bytes]:
+    for image in pixels:
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, "PNG", compress_level=1)
+        yield stream.getvalue()

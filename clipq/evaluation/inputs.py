@@ -1,0 +1,155 @@
+"""What goes into an encoder: opened probes, preprocessed images, prompts and captions.
+
+Everything here depends on data and preprocessing alone, never on a quantizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipq.data import (
+    Probe,
+    check_disjoint,
+    head_columns,
+    materialise,
+    open_declared,
+    unreadable_images,
+    without,
+)
+from clipq.data import load as load_images
+from clipq.evaluation.cache import Cache, Table
+from clipq.evaluation.predict import SampleInfo
+from clipq.provenance import digest, package_versions
+from clipq.settings import ProbeSettings, Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from clipq.models import Preprocess
+
+__all__ = ["Inputs", "caption_lines"]
+
+_DECODERS = ("pillow", "torchvision")
+
+
+class Inputs:
+    """The probes of the settings, opened once, their images decoded once per preprocessing.
+
+    Args:
+        settings: which probes.
+        cache: where decoded images are kept.
+        progress: called with (what, images done, images in all) while images are decoded.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        cache: Cache,
+        *,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.cache = cache
+        self._progress = progress
+        self._read: dict[tuple[str, ...], Probe] = {}
+
+    @cached_property
+    def probes(self) -> dict[str, Probe]:
+        """Every probe of the settings, opened, verified and checked for leakage.
+
+        Raises:
+            ProbeError: data are missing, damaged or shared between probes that must be apart.
+        """
+        opened = {probe.name: self._opened(probe) for probe in self.settings.probes}
+        calibration = opened.pop(self.settings.calibration.name)
+        check_disjoint(calibration, *opened.values())
+        known = opened[self.settings.in_distribution.name]
+        check_disjoint(known, *(probe for probe in opened.values() if probe.role == "ood"))
+        return opened | {calibration.name: calibration}
+
+    @property
+    def known(self) -> Probe:
+        """The in-distribution probe, whose classes make the zero-shot head."""
+        return self.probes[self.settings.in_distribution.name]
+
+    @property
+    def calibration(self) -> Probe:
+        """The calibration split."""
+        return self.probes[self.settings.calibration.name]
+
+    @cached_property
+    def calibration_fingerprint(self) -> str:
+        """What identifies the calibration split: its samples and captions."""
+        return digest([self.calibration.fingerprint, self.calibration.captions])
+
+    def images(self, probe: str, preprocess: Preprocess) -> np.ndarray:
+        """Return a probe's preprocessed images (N, H, W, 3), decoded once per preprocessing."""
+        opened = self.probes[probe]
+        versions = package_versions(_DECODERS)
+        key = digest(
+            {
+                "probe": opened.fingerprint,
+                "preprocess": preprocess.identity,
+                "decoder": [versions[name] for name in _DECODERS],
+            }
+        )
+
+        def advance(done: int) -> None:
+            if self._progress is not None:
+                self._progress(f"decoding {probe}", done, len(opened))
+
+        def create(path: Path) -> None:
+            materialise(opened, preprocess.to_uint8, path, progress=advance)
+
+        return load_images(self.cache.file("images", key, ".npy", create))
+
+    def sample_info(self, probe: str, first: int | None = None) -> SampleInfo:
+        """Return what a probe knows of its samples, of the first ones only where told so."""
+        opened = self.probes[probe]
+        owners = None
+        if opened.role == "retrieval" and opened.captions is not None:
+            _, owners = caption_lines(opened.captions)
+        labelled = opened.role not in ("ood", "retrieval")
+        return SampleInfo(
+            opened.ids[:first],
+            opened.labels[:first],
+            opened.groups[:first],
+            None if opened.clusters is None else opened.clusters[:first],
+            self._columns(opened) if labelled else None,
+            owners,
+        )
+
+    def _columns(self, probe: Probe) -> tuple[tuple[int, ...], ...] | None:
+        return head_columns(probe.name, probe.classnames, probe.class_map, self.known.classnames)
+
+    def _opened(self, declared: ProbeSettings) -> Probe:
+        """Open a probe; where some images may be unreadable, find out which, once."""
+        root = self.settings.root
+        probe = open_declared(declared, base_dir=root, opened=self._read)
+        if not declared.unreadable:
+            return probe
+
+        def create() -> Table:
+            found = unreadable_images(probe)
+            positions = np.array([position for position, _ in found], np.int64)
+            return {"positions": positions}, {"reasons": [reason for _, reason in found]}
+
+        key = digest({"probe": probe.fingerprint, "decoder": package_versions(_DECODERS)})
+        columns, metadata = self.cache.table("unreadable", key, create)
+        broken = list(zip(columns["positions"].tolist(), metadata["reasons"], strict=True))
+        return without(probe, broken, most=declared.unreadable)
+
+
+def caption_lines(captions: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Return every caption (M) and whose it is (M,); an image's captions are one a line."""
+    lines, owners = [], []
+    for owner, text in enumerate(captions):
+        for line in text.splitlines():
+            if line.strip():
+                lines.append(line.strip())
+                owners.append(owner)
+    return lines, np.array(owners, dtype=np.int64)

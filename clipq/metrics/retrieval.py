@@ -1,0 +1,116 @@
+"""Retrieval between images and captions: CLIP's other job.
+
+Ranks are 0-based and ties count against the model: what is as similar as the right answer stands
+before it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clipq.errors import ClipqError
+from clipq.metrics.features import unit
+from clipq.metrics.predictions import Predictions
+
+__all__ = [
+    "DEPTHS",
+    "cosine_drift",
+    "drift",
+    "hubness",
+    "image_to_text",
+    "retrieval_columns",
+    "text_to_image",
+]
+
+DEPTHS = (1, 5, 10)
+"""The k of recall@k."""
+_HUB_DEPTH = 10
+_ROWS = 512
+
+
+def retrieval_columns(
+    images: np.ndarray, texts: np.ndarray, owner: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the retrieval columns, each (N,).
+
+    ``i2t_rank``: how many captions of other images are at least as similar to the image as the
+    best of its own. ``t2i_1``, ``t2i_5``, ``t2i_10``: the share of its captions by which the image
+    is among the first k images. ``occurrences``: for how many captions it is among the first ten.
+
+    Args:
+        images: features (N, D).
+        texts: caption features (M, D).
+        owner: (M,) image of each caption; every image has one at least.
+
+    Raises:
+        ClipqError: shapes do not fit, or an image has no caption.
+    """
+    count = len(images)
+    if owner.shape != texts.shape[:1] or set(owner.tolist()) != set(range(count)):
+        raise ClipqError(
+            f"{len(texts)} captions of {len(set(owner.tolist()))} images for {count} images",
+            hint="give every image at least one caption",
+        )
+    finite = bool(np.isfinite(images).all() and np.isfinite(texts).all())
+    pictures, captions = (unit(np.nan_to_num(x, posinf=0.0, neginf=0.0)) for x in (images, texts))
+    best, text_rank = np.full(count, -np.inf), np.empty(len(texts), np.int64)
+    occurrences = np.zeros(count, np.int64)
+    for start in range(0, len(texts), _ROWS):
+        part = slice(start, min(start + _ROWS, len(texts)))
+        cosine = captions[part] @ pictures.T
+        own = cosine[np.arange(len(cosine)), owner[part]]
+        np.maximum.at(best, owner[part], own)
+        text_rank[part] = (cosine >= own[:, None]).sum(axis=1) - 1
+        nearest = np.argsort(-cosine, axis=1, kind="stable")[:, : min(_HUB_DEPTH, count)]
+        occurrences += np.bincount(nearest.ravel(), minlength=count)
+    image_rank = np.zeros(count, np.int64)
+    for start in range(0, len(texts), _ROWS):
+        part = slice(start, min(start + _ROWS, len(texts)))
+        near = captions[part] @ pictures.T >= best
+        near[np.arange(len(near)), owner[part]] = False
+        image_rank += near.sum(axis=0)
+    per_image = np.bincount(owner, minlength=count)
+    found = {
+        "i2t_rank": image_rank,
+        "occurrences": occurrences.astype(np.float64),
+        **{
+            f"t2i_{k}": np.bincount(owner, text_rank < k, minlength=count) / per_image
+            for k in DEPTHS
+        },
+    }
+    if not finite:
+        found |= {name: np.full(count, np.nan) for name in found if name != "i2t_rank"}
+    return found
+
+
+def cosine_drift(features: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Return 1 - cosine (N,) between features (N, D) and FP32's of the same samples; in [0, 2]."""
+    return np.asarray(1.0 - (unit(features) * unit(reference)).sum(axis=1))
+
+
+def image_to_text(predictions: Predictions, *, k: int) -> float:
+    """Share of images with a caption of their own among the first k; in [0, 1]."""
+    if np.isnan(predictions.samples("occurrences")).any():
+        return float("nan")
+    return float((predictions.samples("i2t_rank") < k).mean())
+
+
+def text_to_image(predictions: Predictions, *, k: int) -> float:
+    """Share of captions whose image is among the first k; in [0, 1].
+
+    Averaged over each image's captions first: with equally many of each, the mean over captions.
+    """
+    return float(predictions.samples(f"t2i_{k}").mean())
+
+
+def drift(predictions: Predictions) -> float:
+    """Mean of 1 - cosine between an image's embedding and FP32's; in [0, 2], 0 for FP32."""
+    return float(predictions.samples("cosine_drift").mean())
+
+
+def hubness(predictions: Predictions) -> float:
+    """Skewness of how often an image is among a caption's ten nearest (Radovanovic et al. 2010)."""
+    from scipy.stats import skew
+
+    values = predictions.samples("occurrences")
+    return float(skew(values)) if np.ptp(values) > 0 or np.isnan(values).any() else 0.0
