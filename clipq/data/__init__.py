@@ -5,11 +5,12 @@ Importing this package imports neither torch nor webdataset; opening a probe doe
 
 from clipq.data.class_map import head_columns
 from clipq.data.declared import open_declared, unreadable_images, without
-from clipq.data.images import load, materialise
+from clipq.data.images import blocks_of, load, materialise, streamed
 from clipq.data.probe import Probe, check_disjoint, open_probe, probe_sources
 
 __all__ = [
     "Probe",
+    "blocks_of",
     "check_disjoint",
     "head_columns",
     "load",
@@ -17,6 +18,7 @@ __all__ = [
     "open_declared",
     "open_probe",
     "probe_sources",
+    "streamed",
     "unreadable_images",
     "without",
 ]

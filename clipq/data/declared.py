@@ -54,9 +54,7 @@ def open_declared(
     return probe
 
 
-def _source(
-    declared: ProbeSettings, base_dir: Path, opened: dict[tuple[str, ...], Probe]
-) -> Probe:
+def _source(declared: ProbeSettings, base_dir: Path, opened: dict[tuple[str, ...], Probe]) -> Probe:
     # What a source returns depends on the role only in these three.
     role = declared.role if declared.role in _OWN_READING else "labelled"
     key = (declared.source, declared.split, declared.group, role)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from queue import Full, Queue
+from threading import Event, Thread
 from typing import BinaryIO
 
 import numpy as np
@@ -16,7 +18,9 @@ from clipq.data.probe import Probe
 from clipq.errors import CacheError, ProbeError
 from clipq.files import replace_atomically
 
-__all__ = ["load", "materialise"]
+__all__ = ["blocks_of", "load", "materialise", "streamed"]
+
+_BLOCKS_AHEAD = 4
 
 
 def materialise(
@@ -26,6 +30,7 @@ def materialise(
     *,
     threads: int = 1,
     progress: Callable[[int], None] | None = None,
+    tell: Callable[[np.ndarray], None] | None = None,
 ) -> None:
     """Decode and preprocess every image of a probe into `path`, atomically.
 
@@ -38,6 +43,7 @@ def materialise(
         path: where to.
         threads: that decode; Pillow releases the interpreter's lock while it does.
         progress: called with the number of images done.
+        tell: called with the pixels (H, W, 3) of each image, in order.
 
     Raises:
         ProbeError: images do not decode (all of them are counted), or preprocess to another size
@@ -47,9 +53,88 @@ def materialise(
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as stream:
-            _write(probe, _pixels(probe, to_uint8, threads), stream, progress)
+            _write(probe, _pixels(probe, to_uint8, threads), stream, progress, tell)
 
     replace_atomically(path, write)
+
+
+def streamed(
+    probe: Probe,
+    to_uint8: Callable[[Image.Image], np.ndarray],
+    path: Path,
+    *,
+    size: int,
+    threads: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[np.ndarray]:
+    """Materialise a probe and yield its images at the same time, in blocks (<= size, H, W, 3).
+
+    Decoding runs in a thread beside whoever uses the blocks, at most a few blocks ahead. The file
+    is whole once the last block was taken; where the iteration stops before, there is none.
+
+    Args:
+        probe: whose images.
+        to_uint8: preprocessing of one image.
+        path: where to.
+        size: images per block; the last may be shorter.
+        threads: that decode.
+        progress: called with the number of images done.
+
+    Raises:
+        ProbeError, CacheError: as `materialise`.
+    """
+    ready: Queue[np.ndarray | Exception | None] = Queue(_BLOCKS_AHEAD)
+    stopped = Event()
+
+    def kept(image: Image.Image) -> np.ndarray:
+        if stopped.is_set():
+            raise _NotWantedError
+        return to_uint8(image)
+
+    def hand_over(item: np.ndarray | Exception | None) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except Full:
+                continue
+
+    def work() -> None:
+        block: list[np.ndarray] = []
+
+        def tell(pixels: np.ndarray) -> None:
+            block.append(pixels)
+            if len(block) == size:
+                hand_over(np.stack(block))
+                block.clear()
+
+        try:
+            materialise(probe, kept, path, threads=threads, progress=progress, tell=tell)
+            if block:
+                hand_over(np.stack(block))
+            hand_over(None)
+        except Exception as error:
+            hand_over(error)
+
+    worker = Thread(target=work, name=f"decoding {probe.name}", daemon=True)
+    worker.start()
+    try:
+        while (found := ready.get()) is not None:
+            if isinstance(found, Exception):
+                raise found
+            yield found
+    finally:
+        stopped.set()
+        worker.join()
+
+
+class _NotWantedError(Exception):
+    """Nobody wants further images."""
+
+
+def blocks_of(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Yield images (N, H, W, 3) in blocks of `size`; the last may be shorter."""
+    for start in range(0, len(images), size):
+        yield images[start : start + size]
 
 
 def load(path: Path) -> np.ndarray:
@@ -117,6 +202,7 @@ def _write(
     images: Iterator[np.ndarray],
     stream: BinaryIO,
     progress: Callable[[int], None] | None,
+    tell: Callable[[np.ndarray], None] | None,
 ) -> None:
     # Plain writes, not a memory map: on a full disk a map kills the process instead of raising.
     first: tuple[int, ...] = ()
@@ -133,6 +219,8 @@ def _write(
             header = {"descr": "|u1", "fortran_order": False, "shape": (len(probe), *first)}
             np.lib.format.write_array_header_1_0(stream, header)
         stream.write(pixels.tobytes())
+        if tell is not None:
+            tell(pixels)
         done += 1
         if progress is not None:
             progress(done)

@@ -6,18 +6,19 @@ Nothing but the loop and the process-wide settings that make it reproducible. Te
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import nn
 
+from clipq.data import blocks_of
 from clipq.errors import SettingsError
 from clipq.models import Preprocess
 from clipq.provenance import package_versions
 
 __all__ = [
-    "encode_batches",
+    "encode_blocks",
     "encode_images",
     "encode_texts",
     "environment",
@@ -73,20 +74,16 @@ def image_batches(
     images: np.ndarray, preprocess: Preprocess, *, batch_size: int, device: str = "cpu"
 ) -> Iterator[torch.Tensor]:
     """Yield normalised batches (B, 3, H, W) from preprocessed uint8 images (N, H, W, 3)."""
-    for start in range(0, len(images), batch_size):
-        yield preprocess.normalise(images[start : start + batch_size]).to(device)
+    for block in blocks_of(images, batch_size):
+        yield preprocess.normalise(block).to(device)
 
 
-def encode_batches(
-    model: nn.Module,
-    images: np.ndarray,
-    preprocess: Preprocess,
-    *,
-    batch_size: int,
-    device: str = "cpu",
+def encode_blocks(
+    model: nn.Module, blocks: Iterable[np.ndarray], preprocess: Preprocess, *, device: str = "cpu"
 ) -> Iterator[np.ndarray]:
-    """Yield image features (B, D), float32, not normalised, of uint8 images (N, H, W, 3)."""
-    for batch in image_batches(images, preprocess, batch_size=batch_size, device=device):
+    """Yield image features (B, D), float32, not normalised, of blocks of uint8 (B, H, W, 3)."""
+    for block in blocks:
+        batch = preprocess.normalise(block).to(device)
         with torch.inference_mode():
             found: np.ndarray = model.encode_image(batch).float().cpu().numpy()  # type: ignore[operator]
         yield found
@@ -100,10 +97,9 @@ def encode_images(
     batch_size: int,
     device: str = "cpu",
 ) -> np.ndarray:
-    """Return what `encode_batches` yields, joined: (N, D)."""
-    return np.concatenate(
-        list(encode_batches(model, images, preprocess, batch_size=batch_size, device=device))
-    )
+    """Return image features (N, D) of uint8 images (N, H, W, 3)."""
+    blocks = blocks_of(images, batch_size)
+    return np.concatenate(list(encode_blocks(model, blocks, preprocess, device=device)))
 
 
 def encode_texts(

@@ -272,15 +272,10 @@ class Evaluator:
 
                 batches = encode_attacked(self, encoder, model, quantizer, probe, key)
             else:
-                from clipq.evaluation.encode import encode_batches
+                from clipq.evaluation.encode import encode_blocks
 
-                batches = encode_batches(
-                    encoder,
-                    self.inputs.images(probe, loaded.preprocess),
-                    loaded.preprocess,
-                    batch_size=self.settings.batch_size,
-                    device=self.device,
-                )
+                blocks = self.inputs.blocks(probe, loaded.preprocess, self.settings.batch_size)
+                batches = encode_blocks(encoder, blocks, loaded.preprocess, device=self.device)
             for batch in batches:
                 found.append(batch)
                 done += len(batch)

@@ -5,7 +5,7 @@ Everything here depends on data and preprocessing alone, never on a quantizer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,12 @@ import numpy as np
 
 from clipq.data import (
     Probe,
+    blocks_of,
     check_disjoint,
     head_columns,
     materialise,
     open_declared,
+    streamed,
     unreadable_images,
     without,
 )
@@ -89,23 +91,48 @@ class Inputs:
     def images(self, probe: str, preprocess: Preprocess) -> np.ndarray:
         """Return a probe's preprocessed images (N, H, W, 3), decoded once per preprocessing."""
         opened = self.probes[probe]
+
+        def create(path: Path) -> None:
+            materialise(opened, preprocess.to_uint8, path, progress=self._decoding(probe))
+
+        return load_images(self.cache.file("images", self._key(probe, preprocess), ".npy", create))
+
+    def blocks(self, probe: str, preprocess: Preprocess, size: int) -> Iterator[np.ndarray]:
+        """Yield the same images in blocks (<= size, H, W, 3).
+
+        Where they are not decoded yet, they are while the blocks are used: an encoder and the
+        decoder then work side by side.
+        """
+        path = self.cache.path("images", self._key(probe, preprocess), ".npy")
+        if not path.is_file():
+            with self.cache.lock(path):
+                if not path.is_file():
+                    yield from streamed(
+                        self.probes[probe],
+                        preprocess.to_uint8,
+                        path,
+                        size=size,
+                        progress=self._decoding(probe),
+                    )
+                    return
+        yield from blocks_of(load_images(path), size)
+
+    def _key(self, probe: str, preprocess: Preprocess) -> str:
         versions = package_versions(_DECODERS)
-        key = digest(
+        return digest(
             {
-                "probe": opened.fingerprint,
+                "probe": self.probes[probe].fingerprint,
                 "preprocess": preprocess.identity,
                 "decoder": [versions[name] for name in _DECODERS],
             }
         )
 
+    def _decoding(self, probe: str) -> Callable[[int], None]:
         def advance(done: int) -> None:
             if self._progress is not None:
-                self._progress(f"decoding {probe}", done, len(opened))
+                self._progress(f"decoding {probe}", done, len(self.probes[probe]))
 
-        def create(path: Path) -> None:
-            materialise(opened, preprocess.to_uint8, path, progress=advance)
-
-        return load_images(self.cache.file("images", key, ".npy", create))
+        return advance
 
     def sample_info(self, probe: str, first: int | None = None) -> SampleInfo:
         """Return what a probe knows of its samples, of the first ones only where told so."""

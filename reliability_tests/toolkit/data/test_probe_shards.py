@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipq.data import Probe, check_disjoint, load, materialise, open_probe, probe_sources
+from clipq.data import Probe, check_disjoint, load, materialise, open_probe, probe_sources, streamed
 from clipq.errors import CacheError, ProbeError, SettingsError, UnknownNameError
 
 CLASSES = ("circle", "square", "grey fox")
@@ -495,3 +495,36 @@ def test_a_probe_is_a_value_without_ambiguous_equality(root):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert probe != opened(root)
+
+
+class TestStreaming:
+    def test_blocks_are_the_images_and_the_file_is_whole_at_the_end(self, root, tmp_path):
+        probe, path = opened(root), tmp_path / "images.npy"
+        blocks = list(streamed(probe, np.asarray, path, size=4))
+        assert [len(block) for block in blocks] == [4, 1]
+        np.testing.assert_array_equal(np.concatenate(blocks), load(path))
+        materialise(probe, np.asarray, tmp_path / "other.npy")
+        assert path.read_bytes() == (tmp_path / "other.npy").read_bytes()
+
+    def test_stopping_early_leaves_nothing(self, root, tmp_path):
+        stream = streamed(opened(root), np.asarray, tmp_path / "images.npy", size=1)
+        next(stream)
+        stream.close()
+        assert list(tmp_path.glob("*.npy")) == []
+        assert list(tmp_path.glob(".*.tmp")) == []
+
+    def test_an_image_that_does_not_decode_ends_it(self, tmp_path):
+        broken = samples(0, 1) | {
+            "bad": sample(2, png=encoded(2)[:60]),
+            "worse": sample(3, png=b""),
+        }
+        probe = opened(write_probe(tmp_path / "p", broken))
+        with pytest.raises(ProbeError, match="2 of 4 images do not decode"):
+            list(streamed(probe, np.asarray, tmp_path / "images.npy", size=2))
+        assert not (tmp_path / "images.npy").exists()
+
+    def test_more_threads_change_nothing(self, root, tmp_path):
+        probe = opened(root)
+        for threads in (1, 3):
+            materialise(probe, np.asarray, tmp_path / f"{threads}.npy", threads=threads)
+        assert (tmp_path / "1.npy").read_bytes() == (tmp_path / "3.npy").read_bytes()

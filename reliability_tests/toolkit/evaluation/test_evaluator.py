@@ -48,13 +48,13 @@ def test_each_cell_is_encoded_once_whatever_the_number_of_metrics_or_processes(
     settings, tmp_path, monkeypatch
 ):
     encoded = []
-    original = encode.encode_batches
+    original = encode.encode_blocks
 
     def counting(model, images, *arguments, **keywords):
         encoded.append(len(images))
         return original(model, images, *arguments, **keywords)
 
-    monkeypatch.setattr(encode, "encode_batches", counting)
+    monkeypatch.setattr(encode, "encode_blocks", counting)
     fresh = replace(settings, cache=tmp_path / "fresh")
     for _ in range(2):  # a second evaluator is a second process's view
         evaluator = Evaluator(fresh)

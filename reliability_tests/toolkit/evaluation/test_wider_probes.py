@@ -14,6 +14,7 @@ from clipq.errors import ProbeError, SettingsError
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.inputs import caption_lines
 from clipq.evaluation.plan import plan
+from clipq.metrics import metrics
 from clipq.settings import (
     CorruptionSettings,
     ProbeSettings,
@@ -150,3 +151,21 @@ class TestMatrix:
             wrong = {"quick": ProfileSettings(**{key: (value,)})}
             with pytest.raises(SettingsError, match=r"\[profiles.quick\]: no .* matches"):
                 plan(replace(settings, profiles=wrong), profile="quick")
+
+
+def test_zero_shot_accuracy_equals_clip_benchmark_s(evaluator):
+    from clip_benchmark.datasets.builder import build_wds_dataset
+    from clip_benchmark.metrics.zeroshot_classification import evaluate
+    from torch.utils.data import DataLoader
+
+    folder = DATA.parent / "models" / "vit-clean"
+    model, _, transform = create_model_and_transforms(f"local-dir:{folder}")
+    dataset = build_wds_dataset("wds/shapes", transform, data_dir=str(DATA / "shapes"))
+    loader = DataLoader(dataset.batched(256), batch_size=None)
+    tokenizer = evaluator.model("vit-clean").tokenizer
+    theirs = evaluate(
+        model.eval(), loader, tokenizer, dataset.classes, dataset.templates, "cpu", amp=False
+    )
+    table = evaluator.evaluate("vit-clean", "fp32", "id").predictions
+    assert metrics.get("top1").compute(table) == theirs["acc1"]
+    assert metrics.get("top5").compute(table) == theirs["acc5"]

@@ -1,0 +1,213 @@
+"""clipq's zero-shot evaluation beside CLIP_benchmark's: same shards, same model, one run.
+
+    python benchmarks/zero_shot.py                 # speed and equal accuracy
+    python benchmarks/zero_shot.py --memory 50000  # peak memory of a large probe
+
+Shards of JPEG images (400 x 320) are written once to a temporary folder; the model is ViT-B-32 with
+random weights, which costs what a trained one costs. Both tools read the shards, build the zero-shot
+head and return top-1. Rounds alternate; the bounds are decoding alone and the model alone, each on
+one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import resource
+import shutil
+import statistics
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from clipq.evaluation.evaluator import Evaluator
+from clipq.metrics import metrics
+from clipq.settings import load_settings
+
+CLASSES = ("a fox", "an owl", "a newt", "a hare", "a crow", "an eel", "a bee", "a toad")
+TEMPLATES = ("a photo of {c}.", "a drawing of {c}.", "a blurry photo of {c}.")
+SETTINGS = """
+[clipq]
+threads = 1
+batch_size = 64
+[matrix]
+quantizers = ["rtn:w8"]
+metrics = ["top1"]
+[[models]]
+name = "model"
+source = "local-dir:{model}"
+[[probes]]
+name = "id"
+role = "in-distribution"
+source = "webdataset:data"
+[[probes]]
+name = "calibration"
+role = "calibration"
+source = "webdataset:data"
+split = "calibration"
+"""
+
+
+def write_data(root: Path, split: str, count: int, *, seed: int, size: tuple[int, int]) -> None:
+    """Write shards of smooth random JPEG images: they decode at the speed of photographs."""
+    rng = np.random.default_rng(seed)
+    folder = root / "data" / split
+    folder.mkdir(parents=True)
+    shards = -(-count // 1000)
+    for shard in range(shards):
+        with tarfile.open(folder / f"{shard}.tar", "w") as archive:
+            for index in range(shard * 1000, min(count, shard * 1000 + 1000)):
+                coarse = rng.integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
+                stream = io.BytesIO()
+                image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+                image.save(stream, "JPEG", quality=90)
+                label = str(index % len(CLASSES)).encode()
+                for kind, content in (("jpg", stream.getvalue()), ("cls", label)):
+                    info = tarfile.TarInfo(f"{split}-{index:06d}.{kind}")
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+    (folder / "nshards.txt").write_text(str(shards))
+    (folder.parent / "classnames.txt").write_text("\n".join(CLASSES) + "\n")
+    path = folder.parent / "zeroshot_classification_templates.txt"
+    path.write_text("\n".join(TEMPLATES) + "\n")
+
+
+def write_model(root: Path) -> Path:
+    """Save ViT-B-32 with random weights in open_clip's local layout."""
+    folder = root / "model"
+    folder.mkdir()
+    torch.manual_seed(0)
+    model = open_clip.create_model("ViT-B-32")
+    save_file(
+        {name: value.clone() for name, value in model.state_dict().items()},
+        str(folder / "open_clip_model.safetensors"),
+    )
+    config = {
+        "model_cfg": open_clip.get_model_config("ViT-B-32"),
+        "preprocess_cfg": {"size": 224, "interpolation": "bicubic", "resize_mode": "shortest"},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def ours(root: Path) -> float:
+    """Evaluate with clipq from nothing: open, hash, decode, encode, build the head, compute."""
+    settings = load_settings(root / "clipq.toml")
+    shutil.rmtree(settings.cache, ignore_errors=True)
+    evaluator = Evaluator(settings)
+    return metrics.get("top1").compute(evaluator.evaluate("model", "fp32", "id").predictions)
+
+
+def theirs(root: Path, workers: int, threads: int) -> float:
+    """Evaluate with CLIP_benchmark's own loader and metric."""
+    from clip_benchmark.datasets.builder import build_wds_dataset
+    from clip_benchmark.metrics.zeroshot_classification import evaluate
+
+    torch.set_num_threads(threads)
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{root / 'model'}")
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    dataset = build_wds_dataset("wds/data", transform, split="test", data_dir=str(root / "data"))
+    loader = torch.utils.data.DataLoader(
+        dataset.batched(64), batch_size=None, shuffle=False, num_workers=workers
+    )
+    found = evaluate(
+        model.eval(), loader, tokenizer, dataset.classes, dataset.templates, "cpu", amp=False
+    )
+    return float(found["acc1"])
+
+
+def decoding_alone(root: Path) -> None:
+    settings = load_settings(root / "clipq.toml")
+    evaluator = Evaluator(settings)
+    transform = evaluator.model("model").preprocess
+    for image in evaluator.probes["id"].images():
+        transform.to_uint8(image)
+
+
+def model_alone(root: Path, images: int) -> None:
+    evaluator = Evaluator(load_settings(root / "clipq.toml"))
+    loaded = evaluator.model("model")
+    batch = torch.rand(64, 3, 224, 224)
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        for _ in range(-(-images // 64)):
+            loaded.model.encode_image(batch)
+
+
+def timed(of: Callable[[], object]) -> tuple[float, object]:
+    start = time.perf_counter()
+    found = of()
+    return time.perf_counter() - start, found
+
+
+def compare(root: Path, images: int, rounds: int) -> None:
+    (root / "clipq.toml").write_text(SETTINGS.format(model=write_model(root)))
+    write_data(root, "test", images, seed=0, size=(400, 320))
+    write_data(root, "calibration", 64, seed=1, size=(400, 320))
+    found: dict[str, list[float]] = {}
+    accuracies = set()
+    for number in range(rounds):
+        seconds, accuracy = timed(lambda: ours(root))
+        found.setdefault("clipq", []).append(seconds)
+        accuracies.add(round(float(accuracy), 12))
+        for workers, threads in ((1, 1), (2, 2)):
+            seconds, accuracy = timed(lambda w=workers, t=threads: theirs(root, w, t))
+            name = f"CLIP_benchmark, {workers} workers, {threads} threads"
+            found.setdefault(name, []).append(seconds)
+            accuracies.add(round(float(accuracy), 12))
+        found.setdefault("decoding alone", []).append(timed(lambda: decoding_alone(root))[0])
+        found.setdefault("model alone", []).append(timed(lambda: model_alone(root, images + 64))[0])
+        print(f"round {number + 1}:", {name: round(times[-1], 1) for name, times in found.items()})
+    median = {name: statistics.median(times) for name, times in found.items()}
+    bound = max(median["decoding alone"], median["model alone"])
+    print(f"{images} images; medians:", {name: round(value, 1) for name, value in median.items()})
+    print(f"clipq / max(decoding, model): {median['clipq'] / bound:.2f} (goal <= 1.10)")
+    fastest = min(value for name, value in median.items() if name.startswith("CLIP"))
+    print(f"clipq / CLIP_benchmark at its faster: {median['clipq'] / fastest:.2f} (goal < 1)")
+    print(f"top-1 of all runs: {sorted(accuracies)} ({'equal' if len(accuracies) == 1 else 'NOT'})")
+
+
+def memory(root: Path, images: int) -> None:
+    """Print the peak of resident memory beyond the loaded model, for a large probe."""
+    model = Path(__file__).parents[1] / "fixtures" / "models" / "vit-clean"
+    (root / "clipq.toml").write_text(SETTINGS.format(model=model))
+    write_data(root, "test", images, seed=0, size=(64, 64))
+    write_data(root, "calibration", 512, seed=1, size=(64, 64))
+    evaluator = Evaluator(load_settings(root / "clipq.toml"))
+    evaluator.model("model")
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    before = pages * resource.getpagesize() / 1024  # now, not the peak that loading had
+    seconds, _ = timed(lambda: evaluator.evaluate("model", "fp32", "id"))
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(
+        f"{images} images: {(after - before) / 2**20:.2f} GiB beyond the model "
+        f"(goal < 2), {seconds:.0f} s"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=768)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory", type=int, metavar="IMAGES", help="measure memory instead")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.memory:
+            memory(Path(folder), options.memory)
+        else:
+            compare(Path(folder), options.images, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
