@@ -50,9 +50,10 @@ def test_each_cell_is_encoded_once_whatever_the_number_of_metrics_or_processes(
     encoded = []
     original = encode.encode_blocks
 
-    def counting(model, images, *arguments, **keywords):
-        encoded.append(len(images))
-        return original(model, images, *arguments, **keywords)
+    def counting(*arguments, **keywords):
+        features = list(original(*arguments, **keywords))
+        encoded.append(sum(map(len, features)))
+        return features
 
     monkeypatch.setattr(encode, "encode_blocks", counting)
     fresh = replace(settings, cache=tmp_path / "fresh")

@@ -153,6 +153,7 @@ class TestMatrix:
                 plan(replace(settings, profiles=wrong), profile="quick")
 
 
+@pytest.mark.filterwarnings("ignore:WebDataset")
 def test_zero_shot_accuracy_equals_clip_benchmark_s(evaluator):
     from clip_benchmark.datasets.builder import build_wds_dataset
     from clip_benchmark.metrics.zeroshot_classification import evaluate
