@@ -153,10 +153,13 @@ class TestMatrix:
                 plan(replace(settings, profiles=wrong), profile="quick")
 
 
-@pytest.mark.filterwarnings("ignore:WebDataset")
+@pytest.mark.filterwarnings("ignore:WebDataset", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_zero_shot_accuracy_equals_clip_benchmark_s(evaluator):
     from clip_benchmark.datasets.builder import build_wds_dataset
-    from clip_benchmark.metrics.zeroshot_classification import evaluate
+    from clip_benchmark.metrics.zeroshot_classification import (
+        run_classification,
+        zero_shot_classifier,
+    )
     from torch.utils.data import DataLoader
 
     folder = DATA.parent / "models" / "vit-clean"
@@ -164,9 +167,12 @@ def test_zero_shot_accuracy_equals_clip_benchmark_s(evaluator):
     dataset = build_wds_dataset("wds/shapes", transform, data_dir=str(DATA / "shapes"))
     loader = DataLoader(dataset.batched(256), batch_size=None)
     tokenizer = evaluator.model("vit-clean").tokenizer
-    theirs = evaluate(
-        model.eval(), loader, tokenizer, dataset.classes, dataset.templates, "cpu", amp=False
+    head = zero_shot_classifier(
+        model.eval(), tokenizer, dataset.classes, dataset.templates, "cpu", amp=False
     )
+    # Its `accuracy`, which comes next, fails with numpy >= 2.4; this is what it does.
+    logits, target = run_classification(model, head, loader, "cpu", amp=False)
+    hits = logits.topk(5, dim=1).indices == target[:, None]
     table = evaluator.evaluate("vit-clean", "fp32", "id").predictions
-    assert metrics.get("top1").compute(table) == theirs["acc1"]
-    assert metrics.get("top5").compute(table) == theirs["acc5"]
+    assert metrics.get("top1").compute(table) == hits[:, 0].double().mean()
+    assert metrics.get("top5").compute(table) == hits.any(dim=1).double().mean()
