@@ -3,10 +3,10 @@
     python benchmarks/zero_shot.py                 # speed and equal accuracy
     python benchmarks/zero_shot.py --memory 50000  # peak memory of a large probe
 
-Shards of JPEG images (400 x 320) are written once to a temporary folder; the model is ViT-B-32 with
-random weights, which costs what a trained one costs. Both tools read the shards, build the
-zero-shot head and return top-1. Rounds alternate; the bounds are decoding alone and the model alone,
-each on one core.
+Shards of JPEG images (400 x 320) are written once to a temporary folder; the model is ViT-B-32
+with random weights, which costs what a trained one costs. Both tools read the shards, build the
+zero-shot head and return top-1. Rounds alternate; the bounds are decoding alone and the model
+alone, each on one core.
 """
 
 from __future__ import annotations
