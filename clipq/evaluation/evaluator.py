@@ -365,15 +365,18 @@ class Evaluator:
         return self._temperatures[cell]
 
     def _features_key(self, model: str, quantizer: str, probe: str) -> str:
-        return digest(
-            {
-                "model": self._model_identity(model),
-                "probe": self.identity(model, probe)["probe"]
-                if self.settings.probe(probe).attack
-                else self.probes[probe].fingerprint,
-                "encoder": self.encoder_key(model, quantizer),
-            }
-        )
+        key: dict[str, Any] = {
+            "model": self._model_identity(model),
+            "probe": self.probes[probe].fingerprint,
+            "encoder": self.encoder_key(model, quantizer),
+        }
+        attack = self.settings.probe(probe).attack
+        if attack is not None:
+            from clipq.evaluation.attack import attack_identity
+
+            # Adversarial images depend on the head that they mislead.
+            key |= {"identity": self.identity(model, probe), **attack_identity(attack)}
+        return digest(key)
 
     def _covered_head(self, model: str, quantizer: str) -> tuple[Head, dict[str, Any]]:
         key = digest(

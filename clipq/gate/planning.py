@@ -26,6 +26,8 @@ from clipq.stats import minimum_detectable_effect, samples_needed, single_step, 
 __all__ = ["CasePower", "plan_power"]
 
 _REPLICATES = 200
+_AGAINST_FP32 = (("kl",), ("margin_loss",), ("cosine_drift",))
+"""Columns that are all zero for FP32: it says nothing about their spread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,9 @@ def plan_power(
 ) -> list[CasePower]:
     """Return what can be decided, one entry per model, metric and margin.
 
-    Metrics that are one number per probe are left out: nothing is resampled. So are churn means
-    (KL, margin shrinkage) without a measured run: FP32 alone says nothing about their spread.
+    Metrics that are one number per probe are left out: nothing is resampled. So are means of
+    differences from FP32 (KL, margin shrinkage, embedding drift) without a measured run: FP32 alone
+    says nothing about their spread.
 
     Args:
         settings: levels, power and assumed disagreement.
@@ -125,7 +128,7 @@ class _Planner:
         """Return the standard error that a harmless quantizer's loss would have."""
         metric = metrics.get(case.metric)
         statistic = metric.statistic
-        if statistic is None or statistic.columns in (("kl",), ("margin_loss",)):
+        if statistic is None or statistic.columns in _AGAINST_FP32:
             return None
         evidence = Evidence(
             metric, 0.0, 0.0, margin, self._fp32[case.probe], self._twins[case.probe]

@@ -162,3 +162,15 @@ def test_a_chunk_that_was_attacked_is_not_attacked_again(evaluator, monkeypatch)
     monkeypatch.setattr(module, "attacked", lambda *a, **k: calls.append(1) or original(*a, **k))
     evaluator.evaluate("vit-clean", "rtn:w8", "pgd")
     assert calls == [1] * 4  # one chunk of the quantizer was left, three of FP32
+
+
+def test_other_prompts_make_other_adversaries(evaluator, tmp_path):
+    """The attack misleads a head: features of the attacked images depend on its prompts."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("the {c}\n")
+    probes = (replace(evaluator.settings.probes[0], templates=str(prompts)),)
+    other = Evaluator(replace(evaluator.settings, probes=(*probes, *evaluator.settings.probes[1:])))
+    features = [e.features("vit-clean", "rtn:w8", "fgsm") for e in (evaluator, other)]
+    assert not np.array_equal(*features)
+    plain = [e.features("vit-clean", "rtn:w8", "digits") for e in (evaluator, other)]
+    assert np.array_equal(*plain)
