@@ -32,7 +32,7 @@ def test_the_documented_quantizer_runs_and_passes(project, page, name):
 
 def test_the_documented_settings_are_valid(tmp_path):
     (tmp_path / "clipq.toml").write_text(blocks(REPOSITORY / "docs" / "settings.md", "toml")[0])
-    assert len(load_settings(tmp_path / "clipq.toml").probes) == 3
+    assert len(load_settings(tmp_path / "clipq.toml").probes) == 5
 
 
 def test_the_documented_margins_are_valid(tmp_path):
