@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clipq.data.probe import Probe
+from clipq.data.probe import Probe, hashed_order
 from clipq.errors import ProbeError, did_you_mean
 from clipq.provenance import digest, package_versions
 from clipq.settings import CorruptionSettings
@@ -173,9 +173,8 @@ def _dealt(
     """Return the (kind, severity) pairs of each image."""
     if draws == 0 or draws >= len(pairs):
         return [tuple(pairs)] * len(probe)
-    order = sorted(range(len(probe)), key=lambda p: hashlib.sha256(probe.ids[p].encode()).digest())
     chosen: list[tuple[tuple[str, int], ...]] = [()] * len(probe)
-    for turn, position in enumerate(order):
+    for turn, position in enumerate(hashed_order(probe)):
         own = {(turn * draws + draw) % len(pairs) for draw in range(draws)}
         chosen[position] = tuple(pairs[index] for index in sorted(own))
     return chosen

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from clipq.data.corruption import corrupted
-from clipq.data.probe import Probe, open_probe, taken
+from clipq.data.probe import Probe, hashed_order, open_probe, taken
 from clipq.data.shipped_lists import class_list, template_list, wordnet_names
 from clipq.errors import ProbeError
 from clipq.provenance import digest
@@ -124,8 +123,7 @@ def _first(probe: Probe, count: int) -> Probe:
             f"probe {probe.name!r} holds {len(probe)} samples, samples = {count}",
             hint=f"write at most {len(probe)}, or leave it out for all",
         )
-    order = sorted(range(len(probe)), key=lambda p: hashlib.sha256(probe.ids[p].encode()).digest())
-    return taken(probe, sorted(order[:count]))
+    return taken(probe, sorted(hashed_order(probe)[:count]))
 
 
 def _check_role(probe: Probe, declared: ProbeSettings) -> None:

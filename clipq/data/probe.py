@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = [
     "ProbeSource",
     "check_disjoint",
     "fingerprint",
+    "hashed_order",
     "open_probe",
     "probe_sources",
     "taken",
@@ -130,6 +132,14 @@ def open_probe(
         )
     opened = probe_sources.get(kind)
     return opened(location, name=name, role=role, split=split, base_dir=base_dir, group=group)
+
+
+def hashed_order(probe: Probe) -> list[int]:
+    """Return the positions of the samples, ordered by the hashes of their ids.
+
+    As good as random, but the same everywhere, and of a larger probe the same for those it shares.
+    """
+    return sorted(range(len(probe)), key=lambda p: hashlib.sha256(probe.ids[p].encode()).digest())
 
 
 def taken(probe: Probe, positions: Sequence[int]) -> Probe:

@@ -52,7 +52,7 @@ class ZeroShotClassifier(nn.Module):
         super().__init__()
         # Not as a submodule: a library that moves or trains the classifier must not touch it.
         self._encoder = [encoder]
-        self._preprocess = preprocess
+        self.preprocess = preprocess
         self._columns = columns
         self.scale, self.bias = head.logit_scale, head.logit_bias
         self.register_buffer("embeddings", torch.from_numpy(head.embeddings).float().clone())
@@ -61,7 +61,7 @@ class ZeroShotClassifier(nn.Module):
     def features(self, pixels: Tensor) -> Tensor:
         """Return image features (N, D)."""
         encoder: Any = self._encoder[0]
-        found: Tensor = encoder.encode_image(self._preprocess.normalise_pixels(pixels))
+        found: Tensor = encoder.encode_image(self.preprocess.normalise_pixels(pixels))
         return found.float()
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def attacked(
         QuantizerError: the model has no gradient with respect to its input.
         ClipqError: the library is absent.
     """
-    pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32) / 255.0
+    pixels = classifier.preprocess.pixels(images).numpy()
     if settings.name != "square":
         _check_gradient(classifier, pixels[:1], labels[:1], device)
     number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:4])

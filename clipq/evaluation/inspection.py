@@ -14,7 +14,7 @@ import numpy as np
 from clipq.errors import ProbeError
 from clipq.evaluation.plan import FP32
 from clipq.metrics import Predictions, metrics
-from clipq.metrics.calibration import BINS
+from clipq.metrics.calibration import BINS, bin_of
 
 if TYPE_CHECKING:
     from clipq.evaluation.evaluator import Evaluator
@@ -207,7 +207,5 @@ def _frame(table: Predictions) -> Any:
 def _bins(table: Predictions) -> np.ndarray:
     """Return counts, sums of confidence and sums of correctness, each (B,)."""
     confidence, correct = table.column("confidence"), table.column("correct")
-    edges = np.linspace(0.0, 1.0, BINS + 1)
-    index = np.minimum(np.searchsorted(edges, confidence, side="right") - 1, BINS - 1)
     weights = (None, confidence, correct)
-    return np.stack([np.bincount(index, w, minlength=BINS) for w in weights])
+    return np.stack([np.bincount(bin_of(confidence), w, minlength=BINS) for w in weights])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from clipq.errors import QuantizerError
 from clipq.evaluation.encode import image_batches
+from clipq.metrics.features import unit
 from clipq.metrics.scores import mcm
 from clipq.provenance import digest
 
@@ -45,11 +46,9 @@ def gl_mcm(evaluator: Evaluator, model: str, quantizer: str, probe: str) -> np.n
         for batch in image_batches(
             images, loaded.preprocess, batch_size=size, device=evaluator.device
         ):
-            local = local_features(encoder, batch).double().cpu().numpy()
-            norms = np.linalg.norm(local, axis=-1, keepdims=True)
-            cosine = (local / np.where(norms == 0.0, 1.0, norms)) @ head.T
-            patches = mcm(cosine.reshape(-1, cosine.shape[-1])).reshape(cosine.shape[:2])
-            found.append(patches.max(axis=1))
+            local = local_features(encoder, batch).cpu().numpy()
+            patches = mcm(unit(local.reshape(-1, local.shape[-1])) @ head.T)
+            found.append(patches.reshape(local.shape[:2]).max(axis=1))
         return {"local": np.concatenate(found)}, {}
 
     key = digest(

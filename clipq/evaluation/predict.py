@@ -103,9 +103,7 @@ def cosine_logits(
     C is their number, and a class is as similar as the nearest of the head's classes that stand for
     it.
     """
-    wide = features.astype(np.float64)
-    norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    cosine = (wide / np.where(norms == 0.0, 1.0, norms)) @ head.embeddings.astype(np.float64).T
+    cosine = feature_metrics.unit(features) @ head.embeddings.astype(np.float64).T
     if columns is not None:
         cosine = np.stack([cosine[:, list(own)].max(axis=1) for own in columns], axis=1)
     return cosine, cosine * head.logit_scale + head.logit_bias

@@ -15,6 +15,7 @@ from clipq.errors import QuantizerError
 from clipq.evaluation.encode import image_batches
 from clipq.evaluation.inspection import Table
 from clipq.evaluation.plan import FP32
+from clipq.metrics.features import decibels
 from clipq.metrics.spectra import BANDS, band_name, residual_spectrum
 
 if TYPE_CHECKING:
@@ -55,19 +56,10 @@ def by_rank(evaluator: Evaluator, model: str, quantizer: str) -> Table:
     found = residual_spectrum(
         evaluator.features(model, FP32, probe), evaluator.features(model, quantizer, probe)
     )
-    ratio = np.divide(
-        found.signal,
-        found.residual,
-        out=np.full_like(found.signal, np.inf),
-        where=found.residual > 0,
-    )
-    with np.errstate(divide="ignore"):
-        decibels = 10.0 * np.log10(ratio)
+    energies = zip(found.signal.tolist(), found.residual.tolist(), strict=True)
     rows = tuple(
-        (rank, float(signal), float(residual), float(db))
-        for rank, (signal, residual, db) in enumerate(
-            zip(found.signal, found.residual, decibels, strict=True)
-        )
+        (rank, signal, residual, decibels(signal, residual))
+        for rank, (signal, residual) in enumerate(energies)
     )
     headers = ("rank", "signal", "residual", "SQNR dB")
     return Table(headers, rows, "mean square along each of FP32's directions")
@@ -159,7 +151,7 @@ def _moved(
     loaded = evaluator.model(model)
     encoder: Any = evaluator.quantized_model(model, quantizer)
     size = images.shape[1]
-    pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float() / 255.0
+    pixels = loaded.preprocess.pixels(images)
     grid = 2.0 * np.pi * cycles * np.arange(size) / size
     found = []
     with torch.inference_mode():

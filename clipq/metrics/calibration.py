@@ -17,6 +17,7 @@ from clipq.metrics.predictions import Predictions
 __all__ = [
     "BINS",
     "ace",
+    "bin_of",
     "brier",
     "classwise_ece",
     "classwise_error",
@@ -93,14 +94,18 @@ def classwise_error(logits: np.ndarray, labels: np.ndarray) -> float:
     if not np.isfinite(logits).all():
         return float("nan")
     probability = softmax(logits, axis=1)
-    edges = np.linspace(0.0, 1.0, BINS + 1)
     errors = []
     for index in range(probability.shape[1]):
         own = probability[:, index]
         gap = own - (labels == index)
-        bins = np.minimum(np.searchsorted(edges, own, side="right") - 1, BINS - 1)
-        errors.append(np.abs(np.bincount(bins, gap, minlength=BINS)).sum() / len(own))
+        errors.append(np.abs(np.bincount(bin_of(own), gap, minlength=BINS)).sum() / len(own))
     return float(np.mean(errors))
+
+
+def bin_of(confidence: np.ndarray) -> np.ndarray:
+    """Return the bin (N,) of each confidence; an edge belongs to the upper bin, 1 to the last."""
+    edges = np.linspace(0.0, 1.0, BINS + 1)
+    return np.asarray(np.minimum(np.searchsorted(edges, confidence, side="right") - 1, BINS - 1))
 
 
 def _mean(predictions: Predictions, column: str) -> float:

@@ -21,6 +21,16 @@ Direction = Literal["lower", "higher", "zero"]
 _Value = TypeVar("_Value", float, np.ndarray)
 
 
+_BETWEEN_GROUPS = {
+    "group-min": ("correct",),
+    "group-range": ("correct",),
+    "group-std": ("correct",),
+    "group-ece-range": ("confidence", "correct"),
+    "group-tpr-range": ("correct", "label"),
+    "relative-gap": ("correct",),
+    "added-vulnerability": ("correct", "fp32_correct"),
+    "corruption-error": ("correct", "fp32_correct"),
+}
 STATISTICS = {
     "mean": ("value",),
     "mean-gap": ("confidence", "correct"),
@@ -36,28 +46,11 @@ STATISTICS = {
     "aurc": ("confidence", "correct"),
     "augrc": ("confidence", "correct"),
     "coverage": ("confidence", "correct"),
-    "group-min": ("correct",),
-    "group-range": ("correct",),
-    "group-std": ("correct",),
-    "group-ece-range": ("confidence", "correct"),
-    "group-tpr-range": ("correct", "label"),
-    "relative-gap": ("correct",),
-    "added-vulnerability": ("correct", "fp32_correct"),
-    "corruption-error": ("correct", "fp32_correct"),
+    **_BETWEEN_GROUPS,
     "skewness": ("value",),
     "point": (),
 }
 """Kinds of statistic and the columns that each needs."""
-_BETWEEN_GROUPS = (
-    "group-min",
-    "group-range",
-    "group-std",
-    "group-ece-range",
-    "group-tpr-range",
-    "relative-gap",
-    "added-vulnerability",
-    "corruption-error",
-)
 
 
 @dataclass(frozen=True, slots=True)

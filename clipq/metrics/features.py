@@ -6,7 +6,7 @@ import numpy as np
 
 from clipq.errors import ClipqError
 
-__all__ = ["effective_rank", "sqnr_db", "unit", "zero_fraction"]
+__all__ = ["decibels", "effective_rank", "sqnr_db", "unit", "zero_fraction"]
 
 _ROUNDING = 1e-12
 """Relative spread below which float64 centring leaves nothing but rounding noise."""
@@ -49,6 +49,13 @@ def sqnr_db(reference: np.ndarray, quantized: np.ndarray) -> float:
         return float("nan")
     signal = float(np.square(reference, dtype=np.float64).sum())
     noise = float(np.square(quantized.astype(np.float64) - reference).sum())
+    return decibels(signal, noise)
+
+
+def decibels(signal: float, noise: float) -> float:
+    """Return 10 log10(signal / noise): infinite without noise, -inf without signal, NaN of NaN."""
+    if np.isnan(signal + noise):
+        return float("nan")
     if noise == 0.0:
         return float("inf")
     return 10.0 * float(np.log10(signal / noise)) if signal > 0 else float("-inf")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipq.errors import ClipqError
+from clipq.metrics.features import decibels
 from clipq.metrics.predictions import Predictions
 
 __all__ = [
@@ -42,14 +43,9 @@ class Spectrum:
     def sqnr_db(self, band: str) -> float:
         """Signal-to-quantization-noise ratio of a band in dB; infinite without a residual."""
         ranks = slice(*BANDS[band])
-        signal, residual = self.signal[ranks].sum(), self.residual[ranks].sum()
         if not len(self.signal[ranks]):
             return float("nan")
-        if np.isnan(signal + residual):
-            return float("nan")
-        if residual == 0.0:
-            return float("inf")
-        return float(10.0 * np.log10(signal / residual)) if signal > 0 else float("-inf")
+        return decibels(float(self.signal[ranks].sum()), float(self.residual[ranks].sum()))
 
     def energy_share(self, band: str) -> float:
         """Share of the signal's energy in a band, in [0, 1]."""

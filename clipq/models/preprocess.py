@@ -57,6 +57,14 @@ class Preprocess:
         """Return images (N, H, W, 3) uint8 as the model's input (N, 3, H, W) float32.
 
         Raises:
+            ModelError: the images are not uint8 pixels.
+        """
+        return self.normalise_pixels(self.pixels(images))
+
+    def pixels(self, images: np.ndarray) -> torch.Tensor:
+        """Return images (N, H, W, 3) uint8 as (N, 3, H, W) float32 in [0, 1].
+
+        Raises:
             ModelError: the images are not uint8 pixels; floats are never guessed to be in [0, 1].
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
@@ -65,7 +73,7 @@ class Preprocess:
                 hint="give uint8 pixels (N, H, W, 3), as `to_uint8` returns them",
             )
         batch = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).contiguous()
-        return self.normalise_pixels(batch.float().div(255))
+        return batch.float().div(255)
 
     def normalise_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return pixels (N, 3, H, W), floats in [0, 1], as the model's input; differentiable."""
