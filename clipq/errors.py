@@ -14,6 +14,7 @@ __all__ = [
     "BaselineError",
     "CacheError",
     "ClipqError",
+    "KernelError",
     "ModelError",
     "ProbeError",
     "QuantizerError",
@@ -68,6 +69,10 @@ class ProbeError(ClipqError):
 
 class QuantizerError(ClipqError):
     """A quantizer or number format makes no sense, failed, or did not quantize."""
+
+
+class KernelError(ClipqError):
+    """A kernel is called with what it does not take, or cannot run or be built here."""
 
 
 class BaselineError(ClipqError):

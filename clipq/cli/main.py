@@ -169,6 +169,24 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("probes", nargs="*", metavar="PROBE", help="default: all with a URL")
     probe.set_defaults(run=_probe)
 
+    kernels = commands.add_parser(
+        "kernels",
+        help="compile the Triton kernels for GPUs, without one",
+        description="Compile each kernel ahead of time at shapes of CLIP ViT-L/14 and print what "
+        "it asks of a GPU: registers and spilled bytes a thread, shared memory a program.",
+    )
+    acts = kernels.add_subparsers(dest="action", required=True, metavar="ACTION")
+    compiling = acts.add_parser("compile", help="registers, spills and shared memory")
+    compiling.add_argument("kernels", nargs="*", metavar="KERNEL", help="default: all of them")
+    compiling.add_argument(
+        "--arch",
+        type=int,
+        action="append",
+        choices=(80, 90, 100),
+        help="compute capability without its dot (repeatable); default: all",
+    )
+    kernels.set_defaults(run=_kernels)
+
     listing = commands.add_parser("list", help="what is known: models, quantizers, probes ...")
     listing.add_argument("kind", choices=("models", "quantizers", "probes", "metrics", "cases"))
     listing.add_argument(
@@ -239,6 +257,12 @@ def _probe(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from clipq.cli.probe import run
 
     return run(_settings(options), options)
+
+
+def _kernels(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from clipq.cli.kernels import run
+
+    return run(options)
 
 
 def _list(options: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -20,6 +20,7 @@ BELOW = {
     "data": {"core"},
     "metrics": {"core"},
     "stats": {"core"},
+    "kernels": {"core"},
     "evaluation": {"core", "quant", "models", "data", "metrics", "stats"},
     "gate": {"core", "quant", "metrics", "stats", "evaluation"},
     "report": {"core"},

@@ -1,0 +1,106 @@
+"""Where a kernel can run: a GPU that is new enough, or the CPU under Triton's interpreter."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from clipq.errors import KernelError
+
+__all__ = [
+    "CAPABILITY",
+    "capability",
+    "check_devices",
+    "interpreting",
+    "launching_on",
+    "unusable",
+    "use_interpreter",
+]
+
+CAPABILITY = (8, 0)
+"""Least compute capability of clipq's kernels: bfloat16 and int8 tensor cores."""
+_COMPILED = "clipq.kernels.arithmetic"  # imported by every module that defines Triton kernels
+
+
+def interpreting() -> bool:
+    """Return whether Triton interprets kernels, on the CPU."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    import triton
+
+    return bool(triton.knobs.runtime.interpret)
+
+
+def use_interpreter() -> None:
+    """Interpret kernels on the CPU from now on; slow, exact, needs no GPU.
+
+    Raises:
+        KernelError: kernels were loaded for a GPU already, or Triton is not installed.
+    """
+    if importlib.util.find_spec("triton") is None:
+        raise KernelError("Triton is not installed", hint="pip install triton (Linux)")
+    if _COMPILED in sys.modules and not interpreting():
+        raise KernelError(
+            "kernels were loaded for a GPU before the interpreter was asked for",
+            hint="set TRITON_INTERPRET=1 in the environment of the process",
+        )
+    import triton
+
+    triton.knobs.runtime.interpret = True
+
+
+def capability(device: torch.device) -> tuple[int, int]:
+    """Return the compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)
+
+
+def unusable(device: torch.device, *, least: tuple[int, int] = CAPABILITY) -> str:
+    """Return why Triton kernels cannot run on a device, "" where they can."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    if device.type == "cuda":
+        found = capability(device)
+        if found < least:
+            wanted, has = (".".join(map(str, pair)) for pair in (least, found))
+            return f"the GPU has compute capability {has}, the kernel needs {wanted}"
+        return "kernels are interpreted, on the CPU alone" if interpreting() else ""
+    if device.type == "cpu":
+        return "" if interpreting() else "the CPU runs kernels by Triton's interpreter alone"
+    return f"no kernel runs on {device.type}"
+
+
+def check_devices(*tensors: Tensor | None, least: tuple[int, int] = CAPABILITY) -> torch.device:
+    """Return the one device of all tensors.
+
+    Raises:
+        KernelError: they lie on several, or on one that cannot run the kernel.
+    """
+    found = {tensor.device for tensor in tensors if tensor is not None}
+    if len(found) != 1:
+        names = ", ".join(sorted(map(str, found)))
+        raise KernelError(
+            f"tensors on several devices: {names}", hint="move all of them to one device"
+        )
+    device = found.pop()
+    reason = "" if device.type == "meta" else unusable(device, least=least)
+    if reason:
+        raise KernelError(
+            f"a kernel was called with tensors on {device}: {reason}",
+            hint="use a CUDA device, or TRITON_INTERPRET=1 to interpret on the CPU",
+        )
+    return device
+
+
+@contextmanager
+def launching_on(device: torch.device) -> Iterator[None]:
+    """Launch on the tensors' own device, whichever is current, on its current stream."""
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.device(device):
+        yield

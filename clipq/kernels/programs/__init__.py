@@ -1,0 +1,1 @@
+"""Triton programs. Nothing here is called but by the launches beside this package."""
