@@ -100,17 +100,21 @@ def streamed(
 
     def work() -> None:
         block: list[np.ndarray] = []
+        left = len(probe)
 
         def tell(pixels: np.ndarray) -> None:
+            nonlocal left
+            left -= 1
             block.append(pixels)
-            if len(block) == size:
+            if len(block) == size or not left:
                 hand_over(np.stack(block))
                 block.clear()
+            while not left and not ready.empty():  # the file appears after the last block was taken
+                if stopped.wait(0.005):
+                    raise _NotWantedError
 
         try:
             materialise(probe, kept, path, threads=threads, progress=progress, tell=tell)
-            if block:
-                hand_over(np.stack(block))
             hand_over(None)
         except Exception as error:
             hand_over(error)
