@@ -43,18 +43,6 @@ def quantize(
     return rounding.quantize(x, scale, zero_point, low=low, high=high, group=group)
 
 
-@quantize.register_fake
-def _(
-    x: Tensor,
-    scale: Tensor,
-    zero_point: Optional[Tensor],
-    low: int,
-    high: int,
-    group: Optional[int] = None,
-) -> Tensor:
-    return x.new_empty(x.shape, dtype=code_dtype(low, high))
-
-
 @custom_op("clipq::fake_quantize", mutates_args=())
 def fake_quantize(
     x: Tensor,
@@ -65,18 +53,6 @@ def fake_quantize(
     group: Optional[int] = None,
 ) -> Tensor:
     return rounding.fake_quantize(x, scale, zero_point, low=low, high=high, group=group)
-
-
-@fake_quantize.register_fake
-def _(
-    x: Tensor,
-    scale: Tensor,
-    zero_point: Optional[Tensor],
-    low: int,
-    high: int,
-    group: Optional[int] = None,
-) -> Tensor:
-    return x.new_empty(x.shape)
 
 
 @custom_op("clipq::fake_quantize_gradient", mutates_args=())
@@ -94,29 +70,11 @@ def fake_quantize_gradient(
     )
 
 
-@fake_quantize_gradient.register_fake
-def _(
-    gradient: Tensor,
-    x: Tensor,
-    scale: Tensor,
-    zero_point: Optional[Tensor],
-    low: int,
-    high: int,
-    group: Optional[int] = None,
-) -> Tensor:
-    return x.new_empty(x.shape)
-
-
 @custom_op("clipq::fake_quantize_dynamic", mutates_args=())
 def fake_quantize_dynamic(
     x: Tensor, bits: int, asymmetric: bool = False, group: Optional[int] = None
 ) -> Tensor:
     return rounding.fake_quantize_dynamic(x, bits=bits, asymmetric=asymmetric, group=group)
-
-
-@fake_quantize_dynamic.register_fake
-def _(x: Tensor, bits: int, asymmetric: bool = False, group: Optional[int] = None) -> Tensor:
-    return x.new_empty(x.shape)
 
 
 @custom_op("clipq::fake_quantize_dynamic_gradient", mutates_args=())
@@ -126,11 +84,6 @@ def fake_quantize_dynamic_gradient(
     return rounding.fake_quantize_dynamic_gradient(
         gradient, x, bits=bits, asymmetric=asymmetric, group=group
     )
-
-
-@fake_quantize_dynamic_gradient.register_fake
-def _(gradient: Tensor, x: Tensor, bits: int, asymmetric: bool, group: Optional[int]) -> Tensor:
-    return x.new_empty(x.shape)
 
 
 @custom_op("clipq::linear_w8a8", mutates_args=())
@@ -158,21 +111,6 @@ def linear_w8a8(
     )
 
 
-@linear_w8a8.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    x_scale: Tensor,
-    weight_scale: Tensor,
-    zero_point: int = 0,
-    code_sums: Optional[Tensor] = None,
-    bias: Optional[Tensor] = None,
-    activation: str = "none",
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    return x.new_empty((*x.shape[:-1], weight.shape[0]), dtype=dtype)
-
-
 @custom_op("clipq::linear_w4a16", mutates_args=())
 def linear_w4a16(
     x: Tensor,
@@ -185,18 +123,6 @@ def linear_w4a16(
     return linear.linear_w4a16(x, packed, scale, zero_point, group=group, bias=bias)
 
 
-@linear_w4a16.register_fake
-def _(
-    x: Tensor,
-    packed: Tensor,
-    scale: Tensor,
-    zero_point: Optional[Tensor],
-    group: int,
-    bias: Optional[Tensor] = None,
-) -> Tensor:
-    return x.new_empty((*x.shape[:-1], packed.shape[0]))
-
-
 @custom_op("clipq::hadamard", mutates_args=())
 def hadamard(
     x: Tensor,
@@ -205,16 +131,6 @@ def hadamard(
     base: Optional[Tensor] = None,
 ) -> Tensor:
     return transforms.hadamard(x, signs, inverse=inverse, base=base)
-
-
-@hadamard.register_fake
-def _(
-    x: Tensor,
-    signs: Optional[Tensor] = None,
-    inverse: bool = False,
-    base: Optional[Tensor] = None,
-) -> Tensor:
-    return x.new_empty(x.shape)
 
 
 @custom_op("clipq::quantize_layer_norm", mutates_args=())
@@ -233,18 +149,42 @@ def quantize_layer_norm(
     )
 
 
-@quantize_layer_norm.register_fake
+def _same(x: Tensor, *rest: object) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+for _operator in (
+    fake_quantize,
+    fake_quantize_gradient,
+    fake_quantize_dynamic,
+    fake_quantize_dynamic_gradient,
+    hadamard,
+):
+    _operator.register_fake(_same)
+
+
+@quantize.register_fake
 def _(
-    x: Tensor,
-    weight: Optional[Tensor],
-    bias: Optional[Tensor],
-    eps: float,
-    scale: Tensor,
-    zero_point: Optional[Tensor],
-    low: int,
-    high: int,
+    x: Tensor, scale: Tensor, zero_point: Tensor | None, low: int, high: int, *rest: object
 ) -> Tensor:
     return x.new_empty(x.shape, dtype=code_dtype(low, high))
+
+
+@quantize_layer_norm.register_fake
+def _(x: Tensor, *rest: Any) -> Tensor:
+    low, high = rest[-2:]
+    return x.new_empty(x.shape, dtype=code_dtype(low, high))
+
+
+@linear_w8a8.register_fake
+def _(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+    dtype = rest[6] if len(rest) > 6 else torch.float32
+    return x.new_empty((*x.shape[:-1], len(weight)), dtype=dtype)
+
+
+@linear_w4a16.register_fake
+def _(x: Tensor, packed: Tensor, *rest: object) -> Tensor:
+    return x.new_empty((*x.shape[:-1], len(packed)))
 
 
 def _keep_grid(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
