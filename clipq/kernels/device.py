@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -24,7 +25,8 @@ __all__ = [
 
 CAPABILITY = (8, 0)
 """Least compute capability of clipq's kernels: bfloat16 and int8 tensor cores."""
-_COMPILED = "clipq.kernels.arithmetic"  # imported by every module that defines Triton kernels
+_PROGRAMS = "clipq.kernels.programs.arithmetic"  # imported by every module of Triton programs
+_LIBRARY = ("triton.language.standard", "triton.language.random", "triton.language")
 
 
 def interpreting() -> bool:
@@ -44,14 +46,21 @@ def use_interpreter() -> None:
     """
     if importlib.util.find_spec("triton") is None:
         raise KernelError("Triton is not installed", hint="pip install triton (Linux)")
-    if _COMPILED in sys.modules and not interpreting():
+    if _PROGRAMS in sys.modules and not interpreting():
         raise KernelError(
             "kernels were loaded for a GPU before the interpreter was asked for",
             hint="set TRITON_INTERPRET=1 in the environment of the process",
         )
+    if interpreting():
+        return
     import triton
 
     triton.knobs.runtime.interpret = True
+    # `triton.jit` decides when it decorates: Triton's own functions, which torch may have imported
+    # before, are decorated again.
+    for name in _LIBRARY:
+        if name in sys.modules:
+            importlib.reload(sys.modules[name])
 
 
 def capability(device: torch.device) -> tuple[int, int]:

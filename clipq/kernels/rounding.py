@@ -159,7 +159,7 @@ def quantize_layer_norm(
         if tensor is not None:
             check_dtype(what, tensor, FLOATS)
             check_shape(what, tensor, (width,))
-    check_grid((*x.shape[:0], width), scale, zero_point, None)
+    check_grid((width,), scale, zero_point, None)
     if scale.numel() != 1:
         raise KernelError(f"scale has {scale.numel()} values", hint="layer norm takes one")
     device = check_devices(x, weight, bias, scale, zero_point)
@@ -261,10 +261,7 @@ def _static(
         flat, target = flat.view(-1, width), target.view(-1, width)
     columns = min(power_above(width), _TILE)
     rows = _TILE // columns
-    scales, zeros = (
-        None if tensor is None else as_rows(tensor.reshape(-1, 1 if whole else tensor.shape[-1]))
-        for tensor in (scale, zero_point)
-    )
+    groups = 1 if whole else scale.shape[-1]
     column_blocks = blocks(width, columns)
     launch = Launch(
         programs.round_static,
@@ -272,8 +269,8 @@ def _static(
         {
             "x_ptr": flat,
             "gradient_ptr": upstream,
-            "scale_ptr": scales,
-            "zero_ptr": None if zeros is None else zeros.contiguous(),
+            "scale_ptr": scale.contiguous(),
+            "zero_ptr": None if zero_point is None else zero_point.contiguous(),
             "out_ptr": target,
             "rows": len(flat),
             "columns": width,
@@ -281,7 +278,7 @@ def _static(
             "x_stride": flat.stride(0),
             "gradient_stride": 0 if upstream is None else upstream.stride(0),
             "out_stride": target.stride(0),
-            "scale_row": 0 if whole or scales is None else scales.shape[1],
+            "scale_row": 0 if whole else groups,
             "scale_group": 0 if whole else 1,
             "low": float(low),
             "high": float(high),

@@ -404,6 +404,35 @@ def test_without_gpu_and_interpreter_a_kernel_says_what_it_needs():
     assert "KernelError" in done.stderr
 
 
+def test_the_interpreter_takes_over_where_triton_was_imported_before():
+    code = (
+        "import torch, triton, triton.language as tl\n"
+        "from clipq.kernels.device import use_interpreter\n"
+        "use_interpreter()\n"
+        "from clipq.kernels.linear import linear_w8a8\n"
+        "codes, one = torch.full((2, 3), 5, dtype=torch.int8), torch.ones(())\n"
+        "print(linear_w8a8(codes, codes, x_scale=one, weight_scale=one).tolist())\n"
+        "from clipq.kernels.rounding import fake_quantize_dynamic\n"
+        "print(fake_quantize_dynamic(torch.tensor([[0.0, 127.4]]), bits=8).tolist())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=COMPILED
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[0] == "[[75.0, 75.0], [75.0, 75.0]]"
+
+
+@pytest.mark.parametrize("granularity", ["row", "group"])
+def test_scales_may_be_a_part_of_something_wider(granularity, device):
+    x = normal(6, 64)
+    count = 1 if granularity == "row" else 2
+    scale = (normal(6, count + 3, seed=1).abs() + 0.1)[:, :count]
+    group = None if granularity == "row" else 32
+    found = rounding.fake_quantize(x.to(device), scale.to(device), low=-8, high=7, group=group)
+    whole = scale.repeat_interleave(64 // count, 1)
+    assert torch.equal(found.cpu(), (x / whole).round().clamp(-8, 7) * whole)
+
+
 def test_every_kernel_compiles_for_every_gpu():
     done = subprocess.run(
         [sys.executable, "-m", "clipq", "kernels", "compile"],
