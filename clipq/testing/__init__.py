@@ -23,6 +23,7 @@ from clipq.testing.profiles import load_profile
 if TYPE_CHECKING:
     from clipq.testing import strategies
     from clipq.testing.identity import check_identity
+    from clipq.testing.kernel import NotRun, check_kernel
     from clipq.testing.models import SMALL_CLIPS, SmallInputs, small_clip
     from clipq.testing.quantizer import check_quantizer
     from clipq.testing.rounding import check_rounding
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
 __all__ = [
     "SMALL_CLIPS",
     "Check",
+    "NotRun",
     "SmallInputs",
     "Violation",
     "check_identity",
+    "check_kernel",
     "check_quantizer",
     "check_rounding",
     "load_profile",
@@ -42,8 +45,10 @@ __all__ = [
 
 _LAZY = {
     "SMALL_CLIPS": "models",
+    "NotRun": "kernel",
     "SmallInputs": "models",
     "check_identity": "identity",
+    "check_kernel": "kernel",
     "check_quantizer": "quantizer",
     "check_rounding": "rounding",
     "small_clip": "models",

@@ -84,7 +84,8 @@ def linear_w8a8(
         total -= zero_point * tl.load(sums_ptr + column, mask=there, other=0)[None, :]
     x_scale = tl.load(x_scale_ptr + row * x_scale_stride, mask=here, other=0.0)
     weight_scale = tl.load(weight_scale_ptr + column * weight_scale_stride, mask=there, other=0.0)
-    values = total.to(tl.float32) * (x_scale[:, None] * weight_scale[None, :])
+    # One after the other: the product of two small scales may be no normal float.
+    values = total.to(tl.float32) * x_scale[:, None] * weight_scale[None, :]
     if BIAS:
         values += tl.load(bias_ptr + column, mask=there, other=0.0).to(tl.float32)[None, :]
     values = _activated(values, ACTIVATION)

@@ -1,0 +1,101 @@
+"""clipq's own Triton kernels with what they claim, as the registry offers them."""
+
+from __future__ import annotations
+
+import clipq.kernels.operators  # noqa: F401 - registers torch.ops.clipq
+from clipq.kernels import hadamard as transforms
+from clipq.kernels import linear, rounding
+from clipq.kernels.spec import Kernel, KernelSpec
+
+__all__ = [
+    "FAKE_QUANTIZE",
+    "FAKE_QUANTIZE_DYNAMIC",
+    "HADAMARD",
+    "LINEAR_W4A16",
+    "LINEAR_W8A8",
+    "QUANTIZE",
+    "QUANTIZE_LAYER_NORM",
+]
+
+QUANTIZE = Kernel(
+    rounding.quantize,
+    KernelSpec(operation="quantize", out=True, operator="clipq::quantize", runs_on="interpreter"),
+    "triton",
+)
+FAKE_QUANTIZE = Kernel(
+    rounding.fake_quantize,
+    KernelSpec(
+        operation="fake-quantize",
+        out=True,
+        gradient=True,
+        operator="clipq::fake_quantize",
+        runs_on="interpreter",
+    ),
+    "triton",
+)
+FAKE_QUANTIZE_DYNAMIC = Kernel(
+    rounding.fake_quantize_dynamic,
+    KernelSpec(
+        operation="fake-quantize-dynamic",
+        granularities=("row", "group"),
+        out=True,
+        gradient=True,
+        operator="clipq::fake_quantize_dynamic",
+        runs_on="interpreter",
+    ),
+    "triton",
+)
+LINEAR_W8A8 = Kernel(
+    linear.linear_w8a8,
+    KernelSpec(
+        operation="linear-w8a8",
+        granularities=("tensor", "row"),
+        bits=(8,),
+        activations=linear.ACTIVATIONS,
+        ulps=4,
+        out=True,
+        operator="clipq::linear_w8a8",
+        runs_on="interpreter",
+    ),
+    "triton",
+)
+LINEAR_W4A16 = Kernel(
+    linear.linear_w4a16,
+    KernelSpec(
+        operation="linear-w4a16",
+        granularities=("group",),
+        groups=(32, 128),
+        ragged=False,
+        bits=(4,),
+        ulps=8,
+        out=True,
+        operator="clipq::linear_w4a16",
+        runs_on="interpreter",
+    ),
+    "triton",
+)
+HADAMARD = Kernel(
+    transforms.hadamard,
+    KernelSpec(
+        operation="hadamard",
+        sizes=(1, 2, 64, 1024, 12, 96, 768),
+        ulps=2,
+        out=True,
+        gradient=True,
+        operator="clipq::hadamard",
+        runs_on="interpreter",
+    ),
+    "triton",
+)
+QUANTIZE_LAYER_NORM = Kernel(
+    rounding.quantize_layer_norm,
+    KernelSpec(
+        operation="quantize-layer-norm",
+        granularities=("tensor",),
+        ulps=16,
+        out=True,
+        operator="clipq::quantize_layer_norm",
+        runs_on="interpreter",
+    ),
+    "triton",
+)

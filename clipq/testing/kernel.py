@@ -1,0 +1,570 @@
+"""Conformance of a kernel to the reference semantics of the operation it claims to implement.
+
+Numeric checks run on a GPU where there is one; else on the CPU, for kernels in Triton by its
+interpreter. A check that cannot run raises `NotRun` with the reason, which unittest and pytest take
+for a skip.
+"""
+
+from __future__ import annotations
+
+import unittest
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipq.errors import ClipqError, KernelError
+from clipq.kernels.device import CAPABILITY, interpreting, unusable, use_interpreter
+from clipq.kernels.spec import CHECKS, Kernel, KernelSpec, kernels
+from clipq.testing.checks import Check, expect
+from clipq.testing.kernel_operations import Arguments, Expected, Operation, operation_of
+
+__all__ = ["NotRun", "check_kernel", "run_check"]
+
+_REFUSALS = (ClipqError, ValueError, TypeError, RuntimeError, NotImplementedError)
+_GUARD = 4096  # elements before and after an output: what a missing mask would overwrite
+_REPEATS = {"cuda": 20, "cpu": 2}
+_FAR = 2**31 + 2**20  # elements: the last ones lie beyond what 32 bits address
+
+
+class NotRun(unittest.SkipTest):
+    """A check does not apply to a kernel, or cannot run on this machine; the message says why."""
+
+
+def check_kernel(
+    kernel: Kernel | Callable[..., Tensor] | str, spec: KernelSpec | None = None
+) -> Iterator[Check]:
+    """Yield the conformance checks of a kernel, as test cases: one for each of `CHECKS`.
+
+    A call raises `Violation` where the kernel breaks its spec, and `NotRun` where it cannot be
+    told.
+
+    Args:
+        kernel: the name of a registered kernel, a `Kernel`, or any callable with a `spec`; called
+            by the argument names that docs/kernels.md lists.
+        spec: what a bare callable claims.
+
+    Raises:
+        KernelError: no spec, or two.
+        UnknownNameError: no kernel is registered under the name.
+
+    >>> from clipq.kernels.spec import KernelSpec
+    >>> checks = check_kernel(my_kernel, KernelSpec(operation="quantize"))  # doctest: +SKIP
+    """
+    subject = kernel if isinstance(kernel, str) else ""
+    if isinstance(kernel, str):
+        kernel = _loaded(kernel)
+    if isinstance(kernel, Kernel):
+        if spec is not None:
+            raise KernelError("a kernel that has a spec, and another", hint="give one of them")
+    elif spec is None:
+        name = getattr(kernel, "__name__", repr(kernel))
+        raise KernelError(
+            f"{name} without a spec", hint="say what it claims: check_kernel(kernel, spec)"
+        )
+    else:
+        kernel = Kernel(kernel, spec)
+    subject = subject or getattr(kernel.call, "__name__", kernel.spec.operation)
+    suite = _Suite(kernel)
+    for name in CHECKS:
+        yield Check(subject, name, suite.check(name))
+
+
+def run_check(kernel: str, check: str) -> None:
+    """Run one check of a registered kernel.
+
+    Raises:
+        Violation: the kernel breaks its spec.
+        NotRun: it cannot be told here.
+        UnknownNameError: no kernel has that name.
+    """
+    _Suite(_loaded(kernel)).check(check)()
+
+
+def _loaded(name: str) -> Kernel:
+    if not torch.cuda.is_available() and unusable(torch.device("cpu")):
+        # Triton decides when a kernel's module is imported; without it, checks say why not.
+        with suppress(KernelError):
+            use_interpreter()
+    return kernels.get(name)
+
+
+class _Suite:
+    """Checks of one kernel; their names are those of `CHECKS`."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.spec = kernel.spec
+        self.operation: Operation = operation_of(kernel.spec)
+
+    def check(self, name: str) -> Callable[[], None]:
+        own = getattr(self, name.replace("-", "_"), None)
+
+        def run() -> None:
+            reason = self.operation.not_about.get(name, "")
+            if reason:
+                raise NotRun(reason)
+            with _quiet():
+                if own is None:
+                    self.holds(name)
+                else:
+                    own()
+
+        return run
+
+    # -- where and how it is called ----------------------------------------------------------
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device of numeric checks."""
+        runs_on = self.spec.runs_on
+        if torch.cuda.is_available() and runs_on != "cpu":
+            device = torch.device("cuda", torch.cuda.current_device())
+            found = torch.cuda.get_device_capability(device)
+            if found < self.spec.capability:
+                has, wanted = (".".join(map(str, c)) for c in (found, self.spec.capability))
+                raise NotRun(f"the GPU has compute capability {has}, the kernel needs {wanted}")
+            return device
+        if runs_on == "cuda":
+            raise NotRun("there is no GPU, and the kernel has no interpreter")
+        if runs_on == "interpreter":
+            reason = unusable(torch.device("cpu"), least=CAPABILITY)
+            if reason:
+                raise NotRun(reason)
+        return torch.device("cpu")
+
+    @property
+    def interpreted(self) -> bool:
+        return self.device.type == "cpu" and self.spec.runs_on == "interpreter" and interpreting()
+
+    def gpu(self) -> torch.device:
+        """Return the GPU that the kernel runs on."""
+        if self.device.type != "cuda":
+            raise NotRun("there is no GPU")
+        return self.device
+
+    def dtypes(self) -> list[torch.dtype]:
+        names = [name for name in self.spec.dtypes if name != "bfloat16"]
+        return [getattr(torch, name) for name in names or self.spec.dtypes]
+
+    def moved(self, given: Arguments, device: torch.device | None = None) -> Arguments:
+        where = device or self.device
+        return {
+            name: value.to(where) if isinstance(value, Tensor) else value
+            for name, value in given.items()
+        }
+
+    def call(self, given: Arguments, **more: Any) -> Tensor:
+        """Call with arguments that lie on the device already."""
+        found: Tensor = self.kernel.call(**given, **more)
+        return found
+
+    def agree(self, given: Arguments, found: Tensor, about: str = "") -> Expected:
+        wanted = self.operation.expected(given)
+        difference = wanted.disagreement(found)
+        expect(not difference, f"{_described(given)}{about}: {difference}")
+        return wanted
+
+    def holds(self, name: str) -> None:
+        """Check the calls that the operation has for a check of this name."""
+        if not hasattr(self.operation, name.replace("-", "_")):
+            raise NotRun(f"{self.spec.operation} has no such case")
+        for given in self.operation.hard(name):
+            self.agree(given, self.call(self.moved(given)))
+
+    def ordinary(self, rows: int = 5, width: int = 70, seed: int = 0) -> Arguments:
+        operation = self.operation
+        shape = (rows, operation.fitting(width))
+        return operation.draw(operation.first(), shape, self.dtypes()[0], seed)
+
+    def output_of(self, given: Arguments) -> tuple[torch.Size, torch.dtype]:
+        wanted = self.operation.expected(given)
+        return wanted.values.shape, wanted.dtype
+
+    # -- values ------------------------------------------------------------------------------
+
+    def matches_reference(self) -> None:
+        for dtype in self.dtypes():
+            self._matches(dtype)
+
+    def rounds_bfloat16(self) -> None:
+        if "bfloat16" not in self.spec.dtypes:
+            raise NotRun("the kernel does not claim bfloat16")
+        if self.interpreted:
+            raise NotRun("Triton's interpreter truncates to bfloat16 where a GPU rounds")
+        self._matches(torch.bfloat16)
+
+    def _matches(self, dtype: torch.dtype) -> None:
+        operation = self.operation
+        for seed, shape in enumerate(operation.shapes()):
+            for choice in operation.choices():
+                given = operation.draw(choice, shape, dtype, seed)
+                self.agree(given, self.call(self.moved(given)))
+
+    def accumulates_exactly(self) -> None:
+        if not hasattr(self.operation, "accumulates_exactly"):
+            raise NotRun("adds no integers")
+        for given in self.operation.hard("accumulates-exactly"):
+            found = self.call(self.moved(given)).cpu().double()
+            exact = self.operation.expected(given).values.float().double()
+            difference = float((found - exact).abs().max())
+            expect(
+                torch.equal(found, exact),
+                f"{_described(given)}: sums of integers are off by up to {difference:g}",
+            )
+
+    def survives_large_k(self) -> None:
+        if not hasattr(self.operation, "survives_large_k"):
+            raise NotRun("adds no integers")
+        for given in self.operation.hard("survives-large-k"):
+            try:
+                found = self.call(self.moved(given))
+            except _REFUSALS:
+                continue
+            exact = self.operation.expected(given).values.float()
+            expect(
+                torch.equal(found.cpu().float(), exact),
+                f"{_described(given)}: {found.flatten()[0].item():g} for "
+                f"{exact.flatten()[0].item():g}, and no error: sums overflow",
+            )
+
+    # -- memory ------------------------------------------------------------------------------
+
+    def takes_strided_inputs(self) -> None:
+        for rows in (6, 1):
+            given = self.moved(self.ordinary(rows, 64))
+            wanted = self.call(given)
+            for name, value in given.items():
+                if not isinstance(value, Tensor) or not value.dim():
+                    continue
+                for layout, view in _layouts(value):
+                    expect(
+                        _same(self.call(given | {name: view}), wanted),
+                        f"{_described(given)}: {name} {layout}, strides {view.stride()}, gives "
+                        "another result than a contiguous one",
+                    )
+        given = self.moved(self.ordinary(6, 64))
+        repeated = given["x"][:1].expand(given["x"].shape)
+        expect(
+            _same(self.call(given | {"x": repeated}), self.call(given | {"x": repeated.clone()})),
+            f"{_described(given)}: x with one row expanded gives another result than its copy",
+        )
+
+    def takes_unaligned_pointers(self) -> None:
+        given = self.moved(self.ordinary(6, 64))
+        wanted = self.call(given)
+        for name, value in given.items():
+            if not isinstance(value, Tensor):
+                continue
+            for shift in (1, 3):
+                moved = _shifted(value, shift)
+                expect(
+                    _same(self.call(given | {name: moved}), wanted),
+                    f"{_described(given)}: {name} that starts {shift} elements into its memory "
+                    "gives another result",
+                )
+        if self.spec.out:
+            out = _shifted(torch.zeros_like(wanted), 1)
+            self.call(given, out=out)
+            expect(_same(out, wanted), f"{_described(given)}: an unaligned output differs")
+
+    def takes_empty_inputs(self) -> None:
+        given = self.ordinary(2, 64)
+        shape, dtype = self.output_of(given)
+        empty = dict(given)
+        for name in ("x", "scale", "zero_point", "x_scale"):
+            part = given.get(name)
+            if isinstance(part, Tensor) and part.dim() > 1 and len(part) == 2:
+                empty[name] = part[:0]
+        found = self.call(self.moved(empty))
+        expect(
+            found.shape == (0, *shape[1:]) and found.dtype == dtype,
+            f"no rows give {tuple(found.shape)} of {found.dtype}, not {(0, *shape[1:])} of {dtype}",
+        )
+
+    def writes_every_element(self) -> None:
+        for rows, width in ((5, 70), (33, 200), (3, 4099)):
+            given = self.ordinary(rows, width)
+            moved = self.moved(given)
+            if self.spec.out:
+                for poison in (torch.nan, 77, 0):
+                    _, out = self._guarded(given, poison)
+                    found = self.call(moved, out=out)
+                    expect(found.data_ptr() == out.data_ptr(), "the result is not in out")
+                    self.agree(given, out, ", on an output that held garbage")
+            with _filled_memory():
+                self.agree(given, self.call(moved), ", on memory that held garbage")
+
+    def writes_nothing_else(self) -> None:
+        for rows, width in ((5, 70), (33, 200), (1, 4099)):
+            given = self.ordinary(rows, width)
+            moved = self.moved(given)
+            before = {n: v.clone() for n, v in moved.items() if isinstance(v, Tensor)}
+            if self.spec.out:
+                store, out = self._guarded(given, 77)
+                self.call(moved, out=out)
+                bands = torch.cat([store[:_GUARD], store[-_GUARD:]])
+                expect(
+                    (bands == 77).all(),
+                    f"{_described(given)}: {int((bands != 77).sum())} elements beside the output "
+                    "were written",
+                )
+            else:
+                self.call(moved)
+            for name, value in before.items():
+                expect(_same(moved[name], value), f"{_described(given)}: {name} was written to")
+
+    def keeps_earlier_results(self) -> None:
+        given, other = (self.moved(self.ordinary(seed=seed)) for seed in (0, 10))
+        first = self.call(given)
+        copy = first.clone()
+        self.call(other)
+        expect(_same(first, copy), "a later call changed the result of an earlier one")
+
+    def _guarded(self, given: Arguments, poison: float) -> tuple[Tensor, Tensor]:
+        """Return memory, and an output that holds `poison` between two guard bands of it."""
+        shape, dtype = self.output_of(given)
+        count = shape.numel()
+        store = torch.full((count + 2 * _GUARD,), 77, dtype=dtype, device=self.device)
+        inner = store[_GUARD:-_GUARD]
+        inner.fill_(poison if dtype.is_floating_point or poison == poison else 99)
+        return store, inner.view(shape)
+
+    # -- order and time ----------------------------------------------------------------------
+
+    def is_deterministic(self) -> None:
+        for rows, width in ((5, 70), (130, 520)):
+            given = self.moved(self.ordinary(rows, width))
+            wanted = self.call(given)
+            for _ in range(_REPEATS[self.device.type]):
+                expect(
+                    _same(self.call(given), wanted), f"{_described(given)}: a repetition differs"
+                )
+
+    def ignores_program_order(self) -> None:
+        if not self.interpreted:
+            raise NotRun("only Triton's interpreter can run programs in another order")
+        for rows, width in ((130, 520), (3, 4099)):
+            given = self.moved(self.ordinary(rows, width))
+            wanted = self.call(given)
+            with _last_program_first():
+                expect(
+                    _same(self.call(given), wanted),
+                    f"{_described(given)}: the order of programs changes the result",
+                )
+
+    def follows_the_stream(self) -> None:
+        device = self.gpu()
+        given = self.moved(self.ordinary(33, 200))
+        wanted = self.call(given)
+        late = {n: torch.zeros_like(v) for n, v in given.items() if isinstance(v, Tensor)}
+        torch.cuda.synchronize(device)
+        with torch.cuda.stream(torch.cuda.Stream(device)):  # type: ignore[no-untyped-call]
+            torch.cuda._sleep(100_000_000)  # type: ignore[no-untyped-call]  # inputs arrive after whatever does not wait
+            for name, value in late.items():
+                value.copy_(given[name])
+            found = self.call(given | late)
+            torch.cuda.current_stream(device).synchronize()
+        expect(_same(found, wanted), "on a stream of its own, it ran before its inputs were there")
+
+    def captures_in_a_graph(self) -> None:
+        self.gpu()
+        first, second = (self.moved(self.ordinary(33, 200, seed)) for seed in (0, 10))
+        wanted = self.call(second)
+        self.call(first)  # compiled before the capture
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            found = self.call(first)
+        for name, value in first.items():
+            if isinstance(value, Tensor):
+                value.copy_(second[name])
+        graph.replay()
+        torch.cuda.synchronize()
+        expect(_same(found, wanted), "a graph, replayed on new inputs, gives another result")
+
+    def runs_on_any_device(self) -> None:
+        self.gpu()
+        if torch.cuda.device_count() < 2:
+            raise NotRun("there is one GPU")
+        given = self.ordinary(33, 200)
+        for number in range(2):
+            with torch.cuda.device(1 - number):
+                found = self.call(self.moved(given, torch.device("cuda", number)))
+            expect(found.device.index == number, f"a result for GPU {number} is on {found.device}")
+            self.agree(given, found, f", on GPU {number} while GPU {1 - number} is current")
+
+    def addresses_far_rows(self) -> None:
+        device = self.gpu()
+        width = self.operation.fitting(4096)
+        rows = _FAR // width
+        free = torch.cuda.mem_get_info(device)[0]
+        if free < 24 * _FAR:
+            raise NotRun(f"{free / 2**30:.0f} GiB of GPU memory are free, 48 are needed")
+        few = self.ordinary(64, 4096)
+        given = self.moved(few)
+        for name in ("x", "scale", "zero_point", "x_scale"):
+            part = given.get(name)
+            if isinstance(part, Tensor) and part.dim() > 1 and len(part) == 64:
+                given[name] = part.repeat(-(-rows // 64), *(1,) * (part.dim() - 1))
+        found = self.call(given)
+        wanted = self.operation.expected(few)
+        for place, part in (("first", found[:64]), ("last", found[-64:])):
+            difference = wanted.disagreement(part)
+            expect(not difference, f"{place} of {len(found):,} rows: {difference}")
+
+    # -- what it refuses, and what torch makes of it ---------------------------------------------
+
+    def refuses_bad_input(self) -> None:
+        wrong = [(what, self.moved(given)) for what, given in self.operation.bad()]
+        good = self.moved(self.ordinary())
+        other = "cpu" if self.device.type == "cuda" else "meta"
+        wrong += [
+            (f"{name} on another device", good | {name: value.to(other)})
+            for name, value in good.items()
+            if isinstance(value, Tensor)
+        ]
+        for what, given in wrong:
+            try:
+                self.call(given)
+            except _REFUSALS as error:
+                expect(str(error).strip(), f"{what} is refused without a word")
+                continue
+            except Exception as error:
+                expect(False, f"{what} ends in {type(error).__name__}, not in a refusal")
+            expect(False, f"{what} is taken without an error")
+
+    def gradient_matches(self) -> None:
+        if not self.spec.gradient:
+            raise NotRun("the kernel claims no gradient")
+        function = self._operator() if self.spec.operator else self.kernel.call
+        for seed, choice in enumerate(self.operation.choices()):
+            shape = (5, self.operation.fitting(70))
+            given = self.operation.draw(choice, shape, torch.float32, seed)
+            x, mine = given["x"].clone(), given["x"].clone().to(self.device)
+            upstream = torch.linspace(-1, 2, x.numel()).view(x.shape)
+            found = function(**self.moved(given) | {"x": mine.requires_grad_()})
+            expect(found.requires_grad, "no gradient reaches x")
+            torch.autograd.backward(found, upstream.to(found.device, found.dtype))
+            wanted = self.operation.expected(given | {"x": x.requires_grad_()})
+            torch.autograd.backward(wanted.values, upstream.to(wanted.values.dtype))
+            slack = 0.0 if wanted.bound is None else 1e-5
+            expect(
+                mine.grad is not None
+                and x.grad is not None
+                and torch.allclose(mine.grad.cpu(), x.grad, rtol=slack, atol=slack),
+                f"{_described(given)}: the gradient of x differs",
+            )
+
+    def compiles_and_exports(self) -> None:
+        if not self.spec.operator:
+            raise NotRun("the kernel is no torch operator")
+        operator, given = self._operator(), self.moved(self.ordinary())
+        if self.spec.gradient:
+            given["x"] = given["x"].clone().requires_grad_()
+        try:
+            torch.library.opcheck(operator, (), given)
+        except Exception as error:  # torch raises whatever it stumbles over
+            expect(False, f"torch.library.opcheck: {error}")
+
+        class Twice(torch.nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                result: Tensor = operator(**given | {"x": x}) * 2
+                return result
+
+        x = given["x"].detach()
+        wanted = Twice()(x)
+        compiled = torch.compile(Twice(), backend="aot_eager", fullgraph=True)(x)
+        expect(_same(compiled, wanted), "torch.compile changes the result")
+        exported = torch.export.export(Twice(), (x,)).module()(x)
+        expect(_same(exported, wanted), "torch.export changes the result")
+
+    def _operator(self) -> Any:
+        namespace, _, name = self.spec.operator.partition("::")
+        return getattr(getattr(torch.ops, namespace), name).default
+
+
+def _described(given: Arguments) -> str:
+    parts = [f"x {tuple(given['x'].shape)} {str(given['x'].dtype).removeprefix('torch.')}"]
+    for name, value in given.items():
+        if name != "x" and not isinstance(value, Tensor) and value is not None:
+            parts.append(f"{name}={str(value).removeprefix('torch.')}")
+    return ", ".join(parts)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two results are the same, NaN for NaN."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool(((one == other) | ((one != one) & (other != other))).all())
+
+
+def _layouts(value: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield views that equal a tensor and lie otherwise in memory, amid other values."""
+
+    def filled(*shape: int) -> Tensor:
+        return torch.full(shape, 9, dtype=value.dtype, device=value.device)
+
+    *rows, width = value.shape
+    views = {
+        "every second value": filled(*rows, 2 * width)[..., ::2],
+        "a part of wider rows": filled(*rows, width + 5)[..., 3:-2],
+    }
+    if value.dim() > 1:
+        views["transposed"] = filled(width, *rows).movedim(0, -1)
+        views["every second row"] = filled(2 * rows[0], *rows[1:], width)[::2]
+    for layout, view in views.items():
+        view.copy_(value)
+        yield layout, view
+
+
+def _shifted(value: Tensor, shift: int) -> Tensor:
+    """Return the same values, `shift` elements into a memory of their own."""
+    store = torch.zeros(value.numel() + shift, dtype=value.dtype, device=value.device)
+    view = store[shift:].view(value.shape)
+    view.copy_(value)
+    return view
+
+
+@contextmanager
+def _filled_memory() -> Iterator[None]:
+    """Make torch fill what it allocates: NaN, or the largest integer."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+        torch.use_deterministic_algorithms(before, warn_only=warned)
+
+
+@contextmanager
+def _last_program_first() -> Iterator[None]:
+    """Make Triton's interpreter run programs in the opposite order."""
+    from triton.runtime.interpreter import interpreter_builder as builder
+
+    own = builder.set_grid_idx
+
+    def from_the_end(*place: int) -> None:
+        own(*(size - 1 - at for size, at in zip(builder.grid_dim, place, strict=True)))
+
+    builder.set_grid_idx = from_the_end
+    try:
+        yield
+    finally:
+        del builder.set_grid_idx
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence numpy, by which the interpreter computes: checks are about what it warns of."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield
