@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from clipq.errors import ClipqError
-from clipq.records import CaseResult, RunRecord, Verdict, sort_cases
+from clipq.records import CaseResult, KernelResult, RunRecord, Verdict, sort_cases
 
 if TYPE_CHECKING:
     from clipq.evaluation.plan import Case
     from clipq.pytest_plugin import Matrix
 
-__all__ = ["PROPERTY", "RunCollector", "result_of"]
+__all__ = ["KERNEL_PROPERTY", "PROPERTY", "RunCollector", "result_of"]
 
 PROPERTY = "clipq"
+KERNEL_PROPERTY = "clipq-kernel"
 _INTERRUPTED = 130
 
 
@@ -41,6 +42,8 @@ class RunCollector:
         self.config = config
         self.matrix = matrix
         self.results: dict[str, CaseResult] = {}
+        self.kernels: dict[str, KernelResult] = {}
+        self.planned_kernels: set[str] = set()
         self.planned: set[str] = set()
         self.finished: set[str] = set()
         self.written: list[str] = []
@@ -58,6 +61,8 @@ class RunCollector:
         self._plan(ids)
 
     def _plan(self, node_ids: Iterable[str]) -> None:
+        node_ids = list(node_ids)
+        self.planned_kernels.update(filter(None, map(self._kernel_check, node_ids)))
         found = {node_id for node_id in node_ids if self._case(node_id) is not None}
         if found and not self.planned:
             self._note_planning()
@@ -72,21 +77,41 @@ class RunCollector:
 
     def _case(self, node_id: str) -> Case | None:
         """Return the planned case that a node id's brackets name; for attribution only."""
-        start, end = node_id.find("["), node_id.rfind("]")
         try:
-            return self.matrix.by_id.get(node_id[start + 1 : end]) if 0 <= start < end else None
+            return self.matrix.by_id.get(_brackets(node_id))
         except ClipqError:
             return None  # the workers' collection fails with this error and shows it
+
+    def _kernel_check(self, node_id: str) -> str:
+        """Return the planned kernel check that a node id's brackets name, or ""."""
+        found = _brackets(node_id)
+        try:
+            return found if found in self.matrix.kernel_checks else ""
+        except ClipqError:
+            return ""
 
     # -- what was reported ------------------------------------------------------------------
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        check = self._kernel_check(report.nodeid)
+        if check:
+            self._kernel_reported(check, report)
+            return
         result = result_of(report)
         if result is not None and report.when == "call":
             self.results[result.case] = result
             self.finished.add(report.nodeid)
         elif report.failed and report.nodeid in self.planned:
             self._failed_outside(report)
+
+    def _kernel_reported(self, check: str, report: pytest.TestReport) -> None:
+        for name, value in report.user_properties:
+            if name == KERNEL_PROPERTY:
+                self.kernels[check] = KernelResult.from_json(str(value))
+        if report.failed and check not in self.kernels:
+            kernel, name = self.matrix.kernel_checks[check]
+            lines = str(report.longrepr).strip().splitlines() or ["no detail"]
+            self.kernels[check] = KernelResult(kernel, name, "fail", reason=lines[-1])
 
     def _failed_outside(self, report: pytest.TestReport) -> None:
         """A fixture failed, or the worker that ran the case died: say so as the case's verdict."""
@@ -111,9 +136,16 @@ class RunCollector:
     # -- the end ----------------------------------------------------------------------------
 
     @property
+    def anything(self) -> bool:
+        """Whether a run took place."""
+        planned = bool(self.planned or self.planned_kernels)
+        return planned and not self.config.option.collectonly
+
+    @property
     def unreported(self) -> tuple[str, ...]:
         missing = self.planned - self.finished
-        return tuple(sorted(case.id for case in map(self._case, missing) if case is not None))
+        cases = [case.id for case in map(self._case, missing) if case is not None]
+        return tuple(sorted([*cases, *self.planned_kernels - self.kernels.keys()]))
 
     def record(self) -> RunRecord:
         """Return the run as it stands."""
@@ -128,6 +160,7 @@ class RunCollector:
             policy=self.matrix.settings.policy,
             statistics=asdict(statistics),
             planned=len(self.planned),
+            kernels=tuple(result for _, result in sorted(self.kernels.items())),
             cases=cases,
             unreported=self.unreported,
             selection={name: globs for name, globs in chosen.items() if globs},
@@ -138,7 +171,7 @@ class RunCollector:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if self.planned and not self.config.option.collectonly:
+        if self.anything:
             from clipq.report import write_reports
 
             record = self.record()
@@ -153,7 +186,7 @@ class RunCollector:
             session.exitstatus = _INTERRUPTED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if not self.planned or self.config.option.collectonly:
+        if not self.anything:
             return
         from clipq.report.text import summary
 
@@ -168,12 +201,24 @@ class RunCollector:
         terminalreporter.write_line(_banner(record), bold=True, **colour)
 
 
+def _brackets(node_id: str) -> str:
+    """Return what a node id has in brackets."""
+    start, end = node_id.find("["), node_id.rfind("]")
+    return node_id[start + 1 : end] if 0 <= start < end else ""
+
+
 def _banner(record: RunRecord) -> str:
+    ran = sum(row.outcome != "not-run" for row in record.kernels)
+    kernels = f", {ran} kernel checks" if record.kernels else ""
     if record.passed:
-        return f"RELIABILITY GATE PASSED: {len(record.cases)} cases, policy {record.policy}"
+        return (
+            f"RELIABILITY GATE PASSED: {len(record.cases)} cases{kernels}, policy {record.policy}"
+        )
     parts = [f"{len(record.blocking)} of {len(record.cases)} cases block"]
+    if record.broken_kernels:
+        parts.append(f"{len(record.broken_kernels)} of {ran} kernel checks fail")
     if record.unreported:
-        parts.append(f"{len(record.unreported)} planned cases were never reported")
+        parts.append(f"{len(record.unreported)} that were planned were never reported")
     return f"RELIABILITY GATE FAILED: {', '.join(parts)}, policy {record.policy}"
 
 

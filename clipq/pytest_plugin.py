@@ -6,6 +6,12 @@ off. A test that takes `clipq_case` is parametrized with the matrix:
     def test_reliability(clipq_case, clipq_gate):
         clipq_gate(clipq_case)
 
+One that takes `clipq_kernel_check` is parametrized with the conformance checks of the kernels that
+`[matrix] kernels` names:
+
+    def test_kernel(clipq_kernel_check, clipq_conformance):
+        clipq_conformance(clipq_kernel_check)
+
 Loading this module imports no torch; collecting the matrix does not either.
 """
 
@@ -21,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from clipq.errors import ClipqError
-from clipq.pytest_collector import PROPERTY, RunCollector, result_of
+from clipq.pytest_collector import KERNEL_PROPERTY, PROPERTY, RunCollector, result_of
 from clipq.records import Verdict
 from clipq.settings import POLICIES, PROFILES, Settings, find_settings, load_settings
 
@@ -33,20 +39,33 @@ __all__ = ["Matrix"]
 
 _KEY = pytest.StashKey["Matrix"]()
 _SELECTORS = ("model", "quantizer", "probe", "metric")
+_PARAMETERS = ("clipq_case", "clipq_kernel_check")
 _PATHS = ("baselines", "margins", "cache", "report")
 
 
 class Matrix:
     """Settings, profile, command-line selection and the cases that follow from them."""
 
-    def __init__(self, settings: Settings, selection: Selection, profile: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        selection: Selection,
+        profile: str,
+        kernels: tuple[str, ...] = (),
+    ) -> None:
         self.settings = settings
         self.selection = selection
         self.profile = profile
+        self.kernels = kernels
 
     @cached_property
     def cases(self) -> tuple[Case, ...]:
-        """The selected cases, sorted; with the whole matrix, also the vanished ones."""
+        """The selected cases, sorted; with the whole matrix, also the vanished ones.
+
+        None where kernels alone were selected.
+        """
+        if self.kernels and not self.selection:
+            return ()
         from clipq.evaluation.plan import plan
         from clipq.gate.margins import load_margins
         from clipq.gate.session import vanished_cases
@@ -58,9 +77,21 @@ class Matrix:
         load_margins(self.settings.margins).check_against(everything)
         return cases + vanished_cases(self.settings, everything)
 
+    def planned(self, parameter: str) -> bool:
+        """Whether anything was planned for a parameter of tests."""
+        return bool(self.cases if parameter == "clipq_case" else self.kernel_checks)
+
     @cached_property
     def by_id(self) -> dict[str, Case]:
         return {case.id: case for case in self.cases}
+
+    @cached_property
+    def kernel_checks(self) -> dict[str, tuple[str, str]]:
+        """The planned (kernel, check) by id; none where cases alone were selected."""
+        from clipq.kernels.spec import CHECKS, matching
+
+        globs = self.kernels or (() if self.selection else self.settings.kernels)
+        return {f"{name}/{check}": (name, check) for name in matching(globs) for check in CHECKS}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -74,6 +105,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             metavar="GLOB",
             help=f"only these {name}s (repeatable)",
         )
+    group.addoption(
+        "--clipq-kernel",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="check only these kernels, and no case unless one is selected too (repeatable)",
+    )
     group.addoption(
         "--clipq-policy", choices=POLICIES, help="which verdicts block: release is stricter than ci"
     )
@@ -124,7 +162,8 @@ def _matrix(config: pytest.Config) -> Matrix | None:
     settings = replace(settings, **overrides)
     load_plugins(settings)
     chosen = {f"{name}s": tuple(config.getoption(f"--clipq-{name}")) for name in _SELECTORS}
-    return Matrix(settings, Selection(**chosen), config.getoption("--clipq-profile"))
+    kernels = tuple(config.getoption("--clipq-kernel"))
+    return Matrix(settings, Selection(**chosen), config.getoption("--clipq-profile"), kernels)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -137,7 +176,8 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "clipq_case" not in metafunc.fixturenames:
+    wanted = [name for name in _PARAMETERS if name in metafunc.fixturenames]
+    if not wanted:
         return
     matrix = metafunc.config.stash.get(_KEY, None)
     # A CollectError is shown as its message alone, without a traceback.
@@ -147,16 +187,29 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             "  fix: create one, or pass --clipq-config FILE"
         )
     try:
-        cases = matrix.cases
+        if "clipq_case" in wanted:
+            metafunc.parametrize("clipq_case", matrix.cases, ids=list(matrix.by_id))
+        if "clipq_kernel_check" in wanted:
+            checks = matrix.kernel_checks
+            metafunc.parametrize("clipq_kernel_check", list(checks.values()), ids=list(checks))
     except ClipqError as error:
         raise pytest.Collector.CollectError(f"clipq: {error}") from None
-    metafunc.parametrize("clipq_case", cases, ids=[case.id for case in cases])
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what is clipq's; a test for which nothing was planned is deselected, not skipped."""
+    matrix = config.stash.get(_KEY, None)
+    nothing = []
     for item in items:
-        if "clipq_case" in getattr(item, "fixturenames", ()):
+        for name in _PARAMETERS:
+            if name not in getattr(item, "fixturenames", ()):
+                continue
             item.add_marker("clipq")
+            if matrix is not None and not matrix.planned(name):
+                nothing.append(item)
+    if nothing:
+        config.hook.pytest_deselected(items=nothing)
+        items[:] = [item for item in items if item not in nothing]
 
 
 @pytest.fixture(scope="session")
@@ -183,6 +236,23 @@ def clipq_gate(request: pytest.FixtureRequest, _clipq_session: Gate) -> Callable
             from clipq.report.text import explain
 
             pytest.fail(explain(result), pytrace=False)
+
+    return check
+
+
+@pytest.fixture
+def clipq_conformance(request: pytest.FixtureRequest) -> Callable[[tuple[str, str]], None]:
+    """Run a check of a kernel: fails where the kernel breaks its spec, skips with the reason."""
+
+    def check(planned: tuple[str, str]) -> None:
+        from clipq.testing.kernel import judge
+
+        result = judge(*planned)
+        request.node.user_properties.append((KERNEL_PROPERTY, result.to_json()))
+        if result.outcome == "fail":
+            pytest.fail(f"{result.id}: {result.reason}", pytrace=False)
+        if result.outcome == "not-run":
+            pytest.skip(result.reason)
 
     return check
 

@@ -17,7 +17,16 @@ from typing import Any
 
 from clipq.errors import RecordError
 
-__all__ = ["SCHEMA", "CaseResult", "RunRecord", "Verdict", "number", "read_run", "sort_cases"]
+__all__ = [
+    "SCHEMA",
+    "CaseResult",
+    "KernelResult",
+    "RunRecord",
+    "Verdict",
+    "number",
+    "read_run",
+    "sort_cases",
+]
 
 SCHEMA = "clipq-run/1"
 
@@ -109,6 +118,39 @@ def _case(plain: Mapping[str, Any]) -> CaseResult:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelResult:
+    """One conformance check of one kernel.
+
+    Args:
+        kernel: its registered name.
+        check: one of `clipq.kernels.spec.CHECKS`.
+        outcome: ``pass``, ``fail`` or ``not-run``.
+        reason: why it failed or did not run.
+        where: what it ran on: a GPU's name, ``Triton's interpreter`` or ``cpu``.
+        source: what the kernel is written in.
+    """
+
+    kernel: str
+    check: str
+    outcome: str
+    reason: str = ""
+    where: str = ""
+    source: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.kernel}/{self.check}"
+
+    def to_json(self) -> str:
+        """Return one strict JSON text: safe to send between processes."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> KernelResult:
+        return KernelResult(**json.loads(text))
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """One execution of the matrix: sorted cases and everything that identifies them."""
 
@@ -121,6 +163,7 @@ class RunRecord:
     timings: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     statistics: Mapping[str, Any] = field(default_factory=dict)
+    kernels: tuple[KernelResult, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -137,7 +180,13 @@ class RunRecord:
     @property
     def passed(self) -> bool:
         """Whether the gate passes: something was measured, everything planned was reported."""
-        return bool(self.cases) and not self.unreported and not self.blocking
+        measured = bool(self.cases) or any(row.outcome == "pass" for row in self.kernels)
+        return measured and not (self.unreported or self.blocking or self.broken_kernels)
+
+    @property
+    def broken_kernels(self) -> tuple[KernelResult, ...]:
+        """The checks that a kernel failed; they block under every policy."""
+        return tuple(row for row in self.kernels if row.outcome == "fail")
 
     def evidence(self) -> dict[str, dict[str, Any]]:
         """What was measured, once per kind: models, quantizers, probes, environments."""
@@ -167,6 +216,7 @@ class RunRecord:
             "statistics": dict(self.statistics),
             "evidence": self.evidence(),
             "cases": cases,
+            "kernels": [asdict(row) for row in self.kernels],
             "timings": dict(self.timings),
         }
 
@@ -190,6 +240,7 @@ class RunRecord:
             timings=plain["timings"],
             warnings=tuple(plain["warnings"]),
             statistics=plain.get("statistics", {}),
+            kernels=tuple(KernelResult(**row) for row in plain.get("kernels", ())),
         )
 
 

@@ -184,6 +184,7 @@ class Settings:
     quantizers: tuple[str, ...]
     metrics: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()
     baselines: Path = Path("baselines")
     margins: Path = Path("baselines/margins.toml")
     cache: Path = Path(".clipq/cache")

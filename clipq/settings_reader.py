@@ -52,7 +52,7 @@ class SettingsReader:
         self.only(self.document, "top level", known)
         general = self.table("clipq", required=False)
         matrix = self.table("matrix", required=True)
-        self.only(matrix, "[matrix]", ("quantizers", "metrics", "exclude"))
+        self.only(matrix, "[matrix]", ("quantizers", "metrics", "exclude", "kernels"))
         paths = ("baselines", "margins", "cache", "report")
         numbers = ("threads", "batch_size")
         self.only(general, "[clipq]", (*paths, *numbers, "plugins", "policy", "device"))
@@ -66,7 +66,7 @@ class SettingsReader:
             chosen["device"] = self.text(general, "[clipq]", "device")
         if "policy" in general:
             chosen["policy"] = self.one_of(general, "[clipq]", "policy", POLICIES)
-        for key in ("metrics", "exclude"):
+        for key in ("metrics", "exclude", "kernels"):
             if key in matrix:
                 chosen[key] = self.texts(matrix, "[matrix]", key)
         settings = Settings(

@@ -1,21 +1,92 @@
-"""`clipq kernels compile`: what each kernel asks of a GPU; needs none."""
+"""`clipq kernels`: what kernels claim, whether they keep it, what they ask of a GPU."""
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import subprocess
 import sys
 
 from tabulate import tabulate
 
+from clipq.errors import KernelError
+
 __all__ = ["run"]
+
+_TOOLS = ("memcheck", "racecheck", "initcheck")
+_FOUND = 86  # exit code of compute-sanitizer where a tool found something
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compile kernels for each architecture and print registers, spills and shared memory.
+    """Run one action; return the exit code: 1 where a kernel fails or nothing could be checked.
 
     Raises:
-        KernelError: an unknown kernel, Triton is absent, or a kernel does not compile.
+        ClipqError: an unknown kernel, or what the action needs is not here.
     """
+    actions = {"list": _list, "check": _check, "sanitize": _sanitize, "compile": _compile}
+    return actions[options.action](options)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from clipq.testing.kernel import load_kernel
+
+    rows = []
+    for name in _chosen(("*",)):
+        kernel = load_kernel(name)
+        spec = kernel.spec
+        claims = [", ".join(spec.dtypes), ", ".join(spec.granularities)]
+        claims += [text for text, held in (("gradient", spec.gradient), ("out=", spec.out)) if held]
+        rows.append((name, spec.operation, kernel.source, "; ".join(claims), spec.operator))
+    print(tabulate(rows, ("kernel", "operation", "written in", "claims", "torch operator")))
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from clipq.kernels.spec import CHECKS
+    from clipq.report.text import kernel_summary
+    from clipq.testing.kernel import judge
+
+    chosen = _chosen(options.kernels)
+    results = []
+    for number, name in enumerate(chosen, 1):
+        for check in CHECKS:
+            results.append(judge(name, check))
+            if results[-1].outcome == "fail":
+                print(f"FAIL {results[-1].id}", file=sys.stderr)
+        print(f"{number} of {len(chosen)}: {name}", file=sys.stderr)
+    print(kernel_summary(results))
+    outcomes = {result.outcome for result in results}
+    if "pass" not in outcomes:
+        print("nothing could be checked here", file=sys.stderr)
+    return 0 if "pass" in outcomes and "fail" not in outcomes else 1
+
+
+def _sanitize(options: argparse.Namespace) -> int:
+    program = shutil.which("compute-sanitizer")
+    if program is None:
+        raise KernelError(
+            "compute-sanitizer is not on the PATH",
+            hint="install the CUDA toolkit's sanitizer, or add its folder to the PATH",
+        )
+    import torch
+
+    if not torch.cuda.is_available():
+        raise KernelError("there is no GPU", hint="compute-sanitizer watches kernels on a GPU")
+    found = []
+    for tool in options.tool or _TOOLS:
+        print(f"compute-sanitizer --tool {tool}", file=sys.stderr)
+        command = [program, "--tool", tool, "--error-exitcode", str(_FOUND)]
+        command += ["--target-processes", "all", sys.executable, "-m", "clipq", "kernels", "check"]
+        code = subprocess.run([*command, *options.kernels]).returncode
+        if code:
+            what = "found errors" if code == _FOUND else f"ended with exit code {code}"
+            found.append(f"{tool} {what}")
+    print("; ".join(found) or "no tool found an error")
+    return 1 if found else 0
+
+
+def _compile(options: argparse.Namespace) -> int:
+    """Compile kernels for each architecture and print registers, spills and shared memory."""
     from clipq.kernels.compiled import ARCHITECTURES, compile_kernels
 
     rows = []
@@ -43,3 +114,9 @@ def run(options: argparse.Namespace) -> int:
     )
     print(tabulate(rows, headers))
     return 0
+
+
+def _chosen(globs: tuple[str, ...] | list[str]) -> list[str]:
+    from clipq.kernels.spec import matching
+
+    return matching(globs or ("*",))

@@ -171,12 +171,32 @@ def _parser() -> argparse.ArgumentParser:
 
     kernels = commands.add_parser(
         "kernels",
-        help="compile the Triton kernels for GPUs, without one",
+        help="list, check, sanitize or compile kernels",
+        description="Kernels claim to implement quantized operations; checks compare them with "
+        "the reference. Every registered kernel takes part, clipq's own and those of installed "
+        "packages (entry points clipq.kernels).",
+    )
+    acts = kernels.add_subparsers(dest="action", required=True, metavar="ACTION")
+    acts.add_parser("list", help="registered kernels and what they claim")
+    for name, text in (
+        ("check", "run the conformance checks: on a GPU, else by Triton's interpreter"),
+        ("sanitize", "run them under compute-sanitizer: memcheck, racecheck, initcheck; on a GPU"),
+    ):
+        act = acts.add_parser(name, help=text, description=text)
+        act.add_argument("kernels", nargs="*", metavar="GLOB", help="default: all of them")
+        if name == "sanitize":
+            act.add_argument(
+                "--tool",
+                action="append",
+                choices=("memcheck", "racecheck", "initcheck"),
+                help="only this tool (repeatable)",
+            )
+    compiling = acts.add_parser(
+        "compile",
+        help="registers, spills and shared memory of clipq's own, without a GPU",
         description="Compile each kernel ahead of time at shapes of CLIP ViT-L/14 and print what "
         "it asks of a GPU: registers and spilled bytes a thread, shared memory a program.",
     )
-    acts = kernels.add_subparsers(dest="action", required=True, metavar="ACTION")
-    compiling = acts.add_parser("compile", help="registers, spills and shared memory")
     compiling.add_argument("kernels", nargs="*", metavar="KERNEL", help="default: all of them")
     compiling.add_argument(
         "--arch",
@@ -215,11 +235,12 @@ def _gate(options: argparse.Namespace, rest: Sequence[str]) -> int:
     import pytest
 
     settings = _settings(options)
-    suite = Path(__file__).parent.parent / "suite" / "test_reliability.py"
+    suite = Path(__file__).parent.parent / "suite"
+    modules = ("test_reliability.py", "test_kernels.py")
     parallel = any(argument.startswith(("-n", "--numprocesses")) for argument in rest)
     return pytest.main(
         [
-            str(suite),
+            *(str(suite / module) for module in modules),
             f"--rootdir={settings.root}",
             f"--clipq-config={settings.path}",
             "-Wignore::pytest.PytestAssertRewriteWarning",  # clipq is imported: this is it

@@ -5,14 +5,15 @@ Light: kernels and checks are named, planned and reported without importing torc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import fnmatch
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from clipq.errors import KernelError, did_you_mean
+from clipq.errors import KernelError, UnknownNameError, did_you_mean
 from clipq.registry import Registry
 
-__all__ = ["CHECKS", "OPERATIONS", "Kernel", "KernelSpec", "kernels"]
+__all__ = ["CHECKS", "OPERATIONS", "Kernel", "KernelSpec", "kernels", "matching"]
 
 OPERATIONS: dict[str, str] = {
     "quantize": "codes of float rows, given a scale",
@@ -148,6 +149,20 @@ class Kernel:
 
 kernels: Registry[Kernel] = Registry("kernel", group="clipq.kernels")
 """Kernels by name; a package offers its own as entry points of the group ``clipq.kernels``."""
+
+
+def matching(globs: Sequence[str]) -> list[str]:
+    """Return the registered kernels that any of the globs names, sorted; imports none.
+
+    Raises:
+        UnknownNameError: a glob matches no kernel.
+    """
+    known = kernels.names()
+    for glob in globs:
+        if not fnmatch.filter(known, glob):
+            raise UnknownNameError(f"no kernel matches {glob!r}", hint=did_you_mean(glob, known))
+    return [name for name in known if any(fnmatch.fnmatchcase(name, glob) for glob in globs)]
+
 
 _OWN = (
     "quantize",

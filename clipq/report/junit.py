@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from clipq.records import CaseResult, RunRecord, Verdict
+from clipq.records import CaseResult, KernelResult, RunRecord, Verdict
 from clipq.report.text import explain
 
 __all__ = ["junit"]
@@ -20,8 +20,9 @@ def junit(record: RunRecord) -> str:
     suite = ElementTree.Element(
         "testsuite",
         name="clipq",
-        tests=str(len(record.cases)),
-        failures=str(len(blocking) - len(errors)),
+        tests=str(len(record.cases) + len(record.kernels)),
+        failures=str(len(blocking) - len(errors) + len(record.broken_kernels)),
+        skipped=str(sum(row.outcome == "not-run" for row in record.kernels)),
         errors=str(len(errors)),
         time=str(record.timings.get("seconds", 0)),
     )
@@ -30,6 +31,8 @@ def junit(record: RunRecord) -> str:
         ElementTree.SubElement(properties, "property", name=name, value=_clean(value))
     for case in record.cases:
         _add(suite, case, blocks=case.case in blocking)
+    for row in record.kernels:
+        _add_kernel(suite, row)
     root = ElementTree.Element("testsuites")
     root.append(suite)
     ElementTree.indent(root)
@@ -64,6 +67,17 @@ def _add(suite: ElementTree.Element, case: CaseResult, *, blocks: bool) -> None:
         kind = "error" if case.verdict is Verdict.ERROR else "failure"
         text = _clean(explain(case))
         ElementTree.SubElement(element, kind, message=case.verdict.value).text = text
+
+
+def _add_kernel(suite: ElementTree.Element, row: KernelResult) -> None:
+    element = ElementTree.SubElement(
+        suite, "testcase", classname=_clean(f"kernels.{row.kernel}"), name=_clean(row.id)
+    )
+    reason = _clean(row.reason)
+    if row.outcome == "fail":
+        ElementTree.SubElement(element, "failure", message="fail").text = reason
+    elif row.outcome == "not-run":
+        ElementTree.SubElement(element, "skipped", message=reason)
 
 
 def _clean(text: str) -> str:

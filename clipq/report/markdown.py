@@ -16,17 +16,20 @@ def markdown(record: RunRecord) -> str:
     """Return the run as Markdown."""
     state = "passed" if record.passed else "failed"
     counts = ", ".join(f"{number} {verdict}" for verdict, number in record.counts.items())
-    parts = [
-        f"# clipq reliability gate: {state}",
-        f"{len(record.cases)} of {record.planned} planned cases reported under policy "
-        f"`{record.policy}`: {counts}. {correction(record)}".rstrip(),
-    ]
+    parts = [f"# clipq reliability gate: {state}"]
+    if record.planned or not record.kernels:
+        parts.append(
+            f"{len(record.cases)} of {record.planned} planned cases reported under policy "
+            f"`{record.policy}`: {counts}. {correction(record)}".rstrip()
+        )
     if record.blocking:
         parts += ["## Blocking, worst first", _table(table_rows(record.blocking[:_LIMIT]))]
         if len(record.blocking) > _LIMIT:
             parts.append(f"... and {len(record.blocking) - _LIMIT} more in `report.json`.")
         reasons = dict.fromkeys(case.reason for case in record.blocking if case.reason)
         parts += [f"- {_inert(reason)}" for reason in list(reasons)[:10]]
+    if record.kernels:
+        parts.append(_kernels(record))
     for title, verdict in (
         ("Inconclusive", Verdict.INCONCLUSIVE),
         ("Improved", Verdict.IMPROVED),
@@ -52,6 +55,24 @@ def markdown(record: RunRecord) -> str:
         f"<details><summary>Provenance</summary>\n\n{models}\n{probes}\n{versions}\n\n</details>"
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _kernels(record: RunRecord) -> str:
+    """Every check of every kernel: what failed in full, the rest folded away."""
+    parts = []
+    failed = [(row.kernel, row.check, row.reason) for row in record.broken_kernels]
+    if failed:
+        safe = [[_inert(cell) for cell in row] for row in failed]
+        table = tabulate(safe, ("kernel", "check", "why"), tablefmt="github")
+        parts.append(f"## Kernels that fail their spec\n\n{table}")
+    rows = [
+        [_inert(cell) for cell in (row.kernel, row.check, row.outcome, row.where, row.reason)]
+        for row in record.kernels
+    ]
+    table = tabulate(rows, ("kernel", "check", "outcome", "ran on", "why"), tablefmt="github")
+    title = f"Kernel checks: {len(rows)}"
+    parts.append(f"<details><summary>{title}</summary>\n\n{table}\n\n</details>")
+    return "\n\n".join(parts)
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
 
-from clipq.records import CaseResult, RunRecord, Verdict
+from clipq.records import CaseResult, KernelResult, RunRecord, Verdict
 
-__all__ = ["HEADERS", "correction", "explain", "summary", "table_rows"]
+__all__ = [
+    "HEADERS",
+    "correction",
+    "explain",
+    "kernel_summary",
+    "summary",
+    "table_rows",
+]
 
 _SHOWN = 25
+_KERNEL_HEADERS = ("kernel", "written in", "ran on", "pass", "fail", "not run")
 HEADERS = ("case", "verdict", "FP32", "observed", "loss", "interval", "margin", "unit")
 
 
@@ -37,7 +46,9 @@ def explain(case: CaseResult) -> str:
 
 def summary(record: RunRecord) -> str:
     """Return the whole terminal report of a run."""
-    parts = [_counts(record)]
+    parts = [_counts(record)] if record.cases or not record.kernels else []
+    if record.kernels:
+        parts.append(kernel_summary(record.kernels))
     if record.blocking:
         parts.append(_blocking(record))
     undecided = [case for case in record.cases if case.verdict is Verdict.INCONCLUSIVE]
@@ -48,7 +59,7 @@ def summary(record: RunRecord) -> str:
         parts.append(_grouped("expected failures", waived))
     if record.unreported:
         shown = ", ".join(record.unreported[:5])
-        parts.append(f"{len(record.unreported)} planned cases were never reported: {shown} ...")
+        parts.append(f"{len(record.unreported)} that were planned were never reported: {shown} ...")
     parts += [f"warning: {warning}" for warning in record.warnings]
     parts += [sentence for sentence in (correction(record),) if sentence]
     parts.append(_provenance(record))
@@ -70,6 +81,24 @@ def table_rows(cases: Iterable[CaseResult]) -> list[tuple[str, ...]]:
         )
         for case in cases
     ]
+
+
+def kernel_summary(results: Sequence[KernelResult]) -> str:
+    """Return one row per kernel, what failed, and each reason for a check not run, once."""
+    rows = []
+    for kernel in sorted({row.kernel for row in results}):
+        mine = [row for row in results if row.kernel == kernel]
+        counted = [sum(r.outcome == kind for r in mine) for kind in ("pass", "fail", "not-run")]
+        where = ", ".join(sorted({row.where for row in mine if row.where})) or "-"
+        rows.append((kernel, mine[0].source, where, *counted))
+    lines = ["kernels:", tabulate(rows, _KERNEL_HEADERS)]
+    failed = [row for row in results if row.outcome == "fail"]
+    lines += [f"  fail: {row.id}\n    {row.reason}" for row in failed[:_SHOWN]]
+    if len(failed) > _SHOWN:
+        lines.append(f"  ... and {len(failed) - _SHOWN} more: see report.json")
+    reasons = Counter(row.reason for row in results if row.outcome == "not-run")
+    lines += [f"  not run ({count}): {reason}" for reason, count in reasons.most_common()]
+    return "\n".join(lines)
 
 
 def correction(record: RunRecord) -> str:

@@ -19,10 +19,11 @@ from torch import Tensor
 from clipq.errors import ClipqError, KernelError
 from clipq.kernels.device import CAPABILITY, interpreting, unusable, use_interpreter
 from clipq.kernels.spec import CHECKS, Kernel, KernelSpec, kernels
-from clipq.testing.checks import Check, expect
+from clipq.records import KernelResult
+from clipq.testing.checks import Check, Violation, expect
 from clipq.testing.kernel_operations import Arguments, Expected, Operation, operation_of
 
-__all__ = ["NotRun", "check_kernel", "run_check"]
+__all__ = ["NotRun", "check_kernel", "judge", "load_kernel"]
 
 _REFUSALS = (ClipqError, ValueError, TypeError, RuntimeError, NotImplementedError)
 _GUARD = 4096  # elements before and after an output: what a missing mask would overwrite
@@ -56,7 +57,7 @@ def check_kernel(
     """
     subject = kernel if isinstance(kernel, str) else ""
     if isinstance(kernel, str):
-        kernel = _loaded(kernel)
+        kernel = load_kernel(kernel)
     if isinstance(kernel, Kernel):
         if spec is not None:
             raise KernelError("a kernel that has a spec, and another", hint="give one of them")
@@ -73,18 +74,30 @@ def check_kernel(
         yield Check(subject, name, suite.check(name))
 
 
-def run_check(kernel: str, check: str) -> None:
-    """Run one check of a registered kernel.
+def judge(kernel: str, check: str) -> KernelResult:
+    """Run one check of a registered kernel and return what came of it, whatever it was."""
+    outcome, reason, where, source = "fail", "", "", ""
+    try:
+        found = load_kernel(kernel)
+        source, suite = found.source, _Suite(found)
+        where = suite.where
+        suite.check(check)()
+        outcome = "pass"
+    except NotRun as error:
+        outcome, reason = "not-run", str(error)
+    except (Violation, ClipqError) as error:
+        reason = str(error)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+    return KernelResult(kernel, check, outcome, reason=reason, where=where, source=source)
+
+
+def load_kernel(name: str) -> Kernel:
+    """Return a registered kernel; without a GPU, for Triton's interpreter where that can be.
 
     Raises:
-        Violation: the kernel breaks its spec.
-        NotRun: it cannot be told here.
         UnknownNameError: no kernel has that name.
     """
-    _Suite(_loaded(kernel)).check(check)()
-
-
-def _loaded(name: str) -> Kernel:
     if not torch.cuda.is_available() and unusable(torch.device("cpu")):
         # Triton decides when a kernel's module is imported; without it, checks say why not.
         with suppress(KernelError):
@@ -135,6 +148,17 @@ class _Suite:
             if reason:
                 raise NotRun(reason)
         return torch.device("cpu")
+
+    @property
+    def where(self) -> str:
+        """What numeric checks run on, for reports; "" where they cannot run."""
+        try:
+            device = self.device
+        except NotRun:
+            return ""
+        if device.type == "cuda":
+            return torch.cuda.get_device_name(device)
+        return "Triton's interpreter" if self.interpreted else "cpu"
 
     @property
     def interpreted(self) -> bool:
