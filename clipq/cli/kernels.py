@@ -6,10 +6,15 @@ import argparse
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
 from clipq.errors import KernelError
+
+if TYPE_CHECKING:
+    from clipq.kernels.compiled import Resources
 
 __all__ = ["run"]
 
@@ -23,7 +28,13 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ClipqError: an unknown kernel, or what the action needs is not here.
     """
-    actions = {"list": _list, "check": _check, "sanitize": _sanitize, "compile": _compile}
+    actions = {
+        "list": _list,
+        "check": _check,
+        "sanitize": _sanitize,
+        "compile": _compile,
+        "build": _build,
+    }
     return actions[options.action](options)
 
 
@@ -89,34 +100,48 @@ def _compile(options: argparse.Namespace) -> int:
     """Compile kernels for each architecture and print registers, spills and shared memory."""
     from clipq.kernels.compiled import ARCHITECTURES, compile_kernels
 
-    rows = []
+    made = []
     for found in compile_kernels(options.arch or ARCHITECTURES, options.kernels):
         print(f"{found.kernel} ({found.example}), sm_{found.architecture}", file=sys.stderr)
-        rows.append(
-            (
-                found.kernel,
-                found.example,
-                f"sm_{found.architecture}",
-                found.registers,
-                found.spill_bytes,
-                found.shared_bytes,
-                32 * found.warps,
-            )
-        )
-    headers = (
-        "kernel",
-        "example",
-        "GPU",
-        "registers",
-        "spilled B",
-        "shared B",
-        "threads",
-    )
-    print(tabulate(rows, headers))
+        made.append(found)
+    _print_resources(made)
     return 0
 
 
-def _chosen(globs: tuple[str, ...] | list[str]) -> list[str]:
+def _build(options: argparse.Namespace) -> int:
+    from clipq.kernels.compiled import ARCHITECTURES
+    from clipq.kernels.native.build import load_native, native_resources
+
+    architectures = tuple(options.arch or ARCHITECTURES)
+    made = []
+    for architecture in architectures:
+        made += native_resources(architecture)
+        print(f"rounding.cu, sm_{architecture}", file=sys.stderr)
+    print("compiling for torch and linking", file=sys.stderr)
+    library = load_native(architectures)
+    _print_resources(made)
+    print(f"linked and loaded: {library}")
+    return 0
+
+
+def _print_resources(made: Sequence[Resources]) -> None:
+    rows = [
+        (
+            found.kernel,
+            found.example,
+            f"sm_{found.architecture}",
+            found.registers,
+            found.spill_bytes,
+            found.shared_bytes,
+            32 * found.warps,
+        )
+        for found in made
+    ]
+    headers = ("kernel", "example", "GPU", "registers", "spilled B", "shared B", "threads")
+    print(tabulate(rows, headers))
+
+
+def _chosen(globs: Sequence[str]) -> list[str]:
     from clipq.kernels.spec import matching
 
     return matching(globs or ("*",))

@@ -198,13 +198,20 @@ def _parser() -> argparse.ArgumentParser:
         "it asks of a GPU: registers and spilled bytes a thread, shared memory a program.",
     )
     compiling.add_argument("kernels", nargs="*", metavar="KERNEL", help="default: all of them")
-    compiling.add_argument(
-        "--arch",
-        type=int,
-        action="append",
-        choices=(80, 90, 100),
-        help="compute capability without its dot (repeatable); default: all",
+    building = acts.add_parser(
+        "build",
+        help="compile and link the CUDA C++ kernels, with registers and spills",
+        description="Compile and link the CUDA C++ kernels with nvcc, through torch's extension "
+        "loader, and print what each asks of a GPU. Needs a CUDA toolkit, but no GPU.",
     )
+    for act in (compiling, building):
+        act.add_argument(
+            "--arch",
+            type=int,
+            action="append",
+            choices=(80, 90, 100),
+            help="compute capability without its dot (repeatable); default: all",
+        )
     kernels.set_defaults(run=_kernels)
 
     listing = commands.add_parser("list", help="what is known: models, quantizers, probes ...")

@@ -164,16 +164,11 @@ def matching(globs: Sequence[str]) -> list[str]:
     return [name for name in known if any(fnmatch.fnmatchcase(name, glob) for glob in globs)]
 
 
-_OWN = (
-    "quantize",
-    "fake-quantize",
-    "fake-quantize-dynamic",
-    "linear-w8a8",
-    "linear-w4a16",
-    "hadamard",
-    "quantize-layer-norm",
-)
-for _name in _OWN:
-    kernels.register_lazy(
-        f"triton-{_name}", f"clipq.kernels.shipped:{_name.replace('-', '_').upper()}"
-    )
+_NATIVE = ("quantize", "fake-quantize", "fake-quantize-dynamic")
+_TRITON = (*_NATIVE, "linear-w8a8", "linear-w4a16", "hadamard", "quantize-layer-norm")
+for _prefix, _module, _names in (
+    ("triton", "clipq.kernels.shipped", _TRITON),
+    ("native", "clipq.kernels.native.shipped", _NATIVE),
+):
+    for _name in _names:
+        kernels.register_lazy(f"{_prefix}-{_name}", f"{_module}:{_name.replace('-', '_').upper()}")
