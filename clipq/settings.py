@@ -16,6 +16,7 @@ from clipq.errors import SettingsError, did_you_mean
 
 __all__ = [
     "ATTACKS",
+    "BACKENDS",
     "CORRECTIONS",
     "POLICIES",
     "PROFILES",
@@ -47,6 +48,7 @@ PROFILES = ("quick", "default", "full")
 ATTACKS = ("fgsm", "pgd", "apgd", "square")
 SEVERITIES = (1, 2, 3, 4, 5)
 POLICIES = ("ci", "release")
+BACKENDS = ("auto", "reference", "triton")
 CORRECTIONS = ("holm", "benjamini-hochberg", "none")
 
 
@@ -192,6 +194,7 @@ class Settings:
     plugins: tuple[str, ...] = ()
     policy: str = "ci"
     device: str = "cpu"
+    backend: str = "auto"
     threads: int = 1
     batch_size: int = 256
     statistics: StatisticsSettings = StatisticsSettings()

@@ -11,6 +11,7 @@ from typing import Any
 from clipq.errors import SettingsError, did_you_mean
 from clipq.settings import (
     ATTACKS,
+    BACKENDS,
     CORRECTIONS,
     POLICIES,
     PROFILES,
@@ -55,7 +56,7 @@ class SettingsReader:
         self.only(matrix, "[matrix]", ("quantizers", "metrics", "exclude", "kernels"))
         paths = ("baselines", "margins", "cache", "report")
         numbers = ("threads", "batch_size")
-        self.only(general, "[clipq]", (*paths, *numbers, "plugins", "policy", "device"))
+        self.only(general, "[clipq]", (*paths, *numbers, "plugins", "policy", "device", "backend"))
         chosen: dict[str, Any] = {
             key: Path(self.text(general, "[clipq]", key)) for key in paths if key in general
         }
@@ -64,6 +65,8 @@ class SettingsReader:
             chosen["plugins"] = self.texts(general, "[clipq]", "plugins")
         if "device" in general:
             chosen["device"] = self.text(general, "[clipq]", "device")
+        if "backend" in general:
+            chosen["backend"] = self.one_of(general, "[clipq]", "backend", BACKENDS)
         if "policy" in general:
             chosen["policy"] = self.one_of(general, "[clipq]", "policy", POLICIES)
         for key in ("metrics", "exclude", "kernels"):

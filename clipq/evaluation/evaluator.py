@@ -83,6 +83,7 @@ class Evaluator:
         self._progress = progress
         self._models: dict[str, LoadedModel] = {}
         self._quantized: tuple[tuple[str, str], Quantized] | None = None
+        self._accelerated: dict[str, int] = {}
         self._evaluated: dict[tuple[str, str, str], Evaluated] = {}
         self._failures: dict[tuple[str, str], ClipqError] = {}
         self._temperatures: dict[tuple[str, str], float] = {}
@@ -119,11 +120,19 @@ class Evaluator:
         from clipq.evaluation.encode import environment
 
         self.pin()
-        return environment(
+        found = environment(
             device=self.device,
             threads=self.settings.threads,
             batch_size=self.settings.batch_size,
         )
+        return found | ({"kernels": self.backend} if self.backend else {})
+
+    @cached_property
+    def backend(self) -> str:
+        """What computes quantized operations; "" where there is no choice."""
+        from clipq.evaluation.acceleration import backend_of
+
+        return backend_of(self.settings, self.device)
 
     def pin(self) -> None:
         """Use this evaluator's number of threads, after another one may have used its own."""
@@ -418,16 +427,21 @@ class Evaluator:
     def _quantize(self, model: str, quantizer: str) -> Quantized:
         cell = (model, quantizer)
         if self._quantized is None or self._quantized[0] != cell:
+            from clipq.evaluation.acceleration import accelerate
             from clipq.quant import quantize
 
             self._quantized = None  # one quantized model in memory at a time
             spec = QuantizerSpec.parse(quantizer)
             made = quantize(self.model(model).model, spec, self._calibration(model))
+            self._accelerated = accelerate(made.model, self.backend)
             self._quantized = (cell, made)
         return self._quantized[1]
 
     def _coverage(self, model: str, quantizer: str) -> dict[str, Any]:
-        return {} if quantizer == FP32 else self._quantize(model, quantizer).coverage.to_plain()
+        if quantizer == FP32:
+            return {}
+        plain = self._quantize(model, quantizer).coverage.to_plain()
+        return plain | ({"kernels": self._accelerated} if self.backend else {})
 
     def _calibration(self, model: str) -> Calibration:
         from clipq.evaluation.encode import image_batches

@@ -212,6 +212,10 @@ def _provenance(record: RunRecord) -> str:
     for name, quantizer in evidence.get("quantizers", {}).items():
         key = f"{name.partition('/')[2]} (code {quantizer['code_sha256'][:12]})"
         share = quantizer.get("share")
+        paths = quantizer.get("kernels")
+        if paths is not None:
+            counts = ", ".join(f"{count} {path}" for path, count in paths.items())
+            key += f", {counts or 'no module has a kernel'}"
         methods.setdefault(key, []).extend([] if share is None else [share])
     for name, shares in methods.items():
         covered = (

@@ -21,7 +21,7 @@ BELOW = {
     "metrics": {"core"},
     "stats": {"core"},
     "kernels": {"core"},
-    "evaluation": {"core", "quant", "models", "data", "metrics", "stats"},
+    "evaluation": {"core", "quant", "models", "data", "metrics", "stats", "kernels"},
     "gate": {"core", "quant", "metrics", "stats", "evaluation"},
     "report": {"core"},
 }
