@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import datetime
+import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
@@ -14,9 +17,10 @@ from tabulate import tabulate
 from clipq.errors import KernelError
 
 if TYPE_CHECKING:
+    from clipq.kernels.bench import Bench
     from clipq.kernels.compiled import Resources
 
-__all__ = ["run"]
+__all__ = ["bench_table", "run"]
 
 _TOOLS = ("memcheck", "racecheck", "initcheck")
 _FOUND = 86  # exit code of compute-sanitizer where a tool found something
@@ -34,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
         "sanitize": _sanitize,
         "compile": _compile,
         "build": _build,
+        "bench": _bench,
     }
     return actions[options.action](options)
 
@@ -122,6 +127,57 @@ def _build(options: argparse.Namespace) -> int:
     _print_resources(made)
     print(f"linked and loaded: {library}")
     return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    import torch
+
+    from clipq.files import write_atomically
+    from clipq.provenance import package_versions
+
+    if not torch.cuda.is_available():
+        raise KernelError(
+            "there is no GPU", hint="speed is measured on a GPU of compute capability 8.0 or newer"
+        )
+    from clipq.kernels.bench import bench
+
+    device = torch.device("cuda", torch.cuda.current_device())
+    measured = []
+    for found in bench(device):
+        print(f"{found.kernel}: {found.case}", file=sys.stderr)
+        measured.append(found)
+    versions = package_versions(("torch", "triton"))
+    where = {
+        "date": datetime.date.today().isoformat(),
+        "device": torch.cuda.get_device_name(device),
+        **versions,
+    }
+    print(bench_table(measured))
+    print(", ".join(f"{name} {value}" for name, value in where.items()))
+    if options.json:
+        plain = {**where, "figures": [asdict(found) for found in measured]}
+        write_atomically(options.json, json.dumps(plain, indent=1).encode())
+    return 0
+
+
+def bench_table(measured: Sequence[Bench]) -> str:
+    """Return figures as a table: rates, the share of the ceiling, how often as fast as torch."""
+    rows = []
+    for found in measured:
+        times = found.rival_seconds / found.seconds
+        rows.append(
+            (
+                found.kernel,
+                found.case,
+                f"{found.seconds * 1e3:.3f}",
+                f"{found.moved / found.seconds / 1e9:,.0f}",
+                f"{found.operations / found.seconds / 1e12:,.1f}" if found.operations else "",
+                f"{found.share:.2f} of {found.ceiling}",
+                f"{times:.2f} x {found.rival}" if found.rival else "",
+            )
+        )
+    headers = ("kernel", "case", "ms", "GB/s", "TOP/s", "of its ceiling", "as fast as")
+    return tabulate(rows, headers, disable_numparse=True)
 
 
 def _print_resources(made: Sequence[Resources]) -> None:

@@ -198,6 +198,13 @@ def _parser() -> argparse.ArgumentParser:
         "it asks of a GPU: registers and spilled bytes a thread, shared memory a program.",
     )
     compiling.add_argument("kernels", nargs="*", metavar="KERNEL", help="default: all of them")
+    benching = acts.add_parser(
+        "bench",
+        help="how fast the Triton kernels are, beside ceilings of the same run; on a GPU",
+        description="Time each kernel at sizes of CLIP ViT-L/14 and a batch of 256, beside what "
+        "bounds it (a copy on the device, torch._int_mm) and torch's own operation.",
+    )
+    benching.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     building = acts.add_parser(
         "build",
         help="compile and link the CUDA C++ kernels, with registers and spills",

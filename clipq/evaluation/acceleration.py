@@ -72,6 +72,9 @@ def accelerate(model: nn.Module, backend: str) -> dict[str, int]:
             if type(module) is kind:
                 if fits(module):
                     module.__class__ = twin
+                if isinstance(module, _IntegerByKernel):
+                    zero = cast(QParams, cast(StaticQuantizer, module.inputs).grid).zero_point
+                    module.point = 0 if zero is None else int(zero) - 128
                 found[f"{kind.__name__} by {'kernel' if fits(module) else 'reference'}"] += 1
     return dict(sorted(found.items()))
 
@@ -118,6 +121,9 @@ class _RotationByKernel(HadamardRotation):
 
 
 class _IntegerByKernel(IntegerLinear):
+    point: int
+    """Zero point of the codes: known before, since asking the GPU would wait for it."""
+
     def forward(self, input: Tensor) -> Tensor:
         """Return the layer's output, (..., in) to (..., out)."""
         differentiable = torch.is_grad_enabled() and input.requires_grad
@@ -125,10 +131,9 @@ class _IntegerByKernel(IntegerLinear):
             return super().forward(input)
         grid = cast(QParams, cast(StaticQuantizer, self.inputs).grid)
         # Unsigned codes of asymmetric inputs are moved by 128 into int8's range.
-        moved, zero, point = 0, None, 0
+        moved, zero = 0, None
         if grid.zero_point is not None:
             moved, zero = 128, grid.zero_point - 128
-            point = int(zero)
         codes = torch.ops.clipq.quantize(
             input, grid.scale, zero, grid.low - moved, grid.high - moved
         )
@@ -137,7 +142,7 @@ class _IntegerByKernel(IntegerLinear):
             self.codes.t(),
             grid.scale,
             self.weight_scale,
-            point,
+            self.point,
             self.code_sums,
             self.bias,
             "none",
