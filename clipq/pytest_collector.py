@@ -105,7 +105,7 @@ class RunCollector:
             self._failed_outside(report)
 
     def _kernel_reported(self, check: str, report: pytest.TestReport) -> None:
-        for name, value in report.user_properties:
+        for name, value in getattr(report, "user_properties", ()):  # a worker died: none
             if name == KERNEL_PROPERTY:
                 self.kernels[check] = KernelResult.from_json(str(value))
         if report.failed and check not in self.kernels:

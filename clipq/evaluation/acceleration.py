@@ -8,11 +8,16 @@ Rounding agrees bit for bit; rotations and integer products within bounds (docs/
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 
 from clipq.errors import SettingsError
 from clipq.kernels.device import interpreting, unusable
@@ -28,6 +33,12 @@ __all__ = ["accelerate", "backend_of"]
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _LARGEST_ROTATION = 16384
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda values: values,
+    "gelu": gelu,
+    "gelu-tanh": partial(gelu, approximate="tanh"),
+    "quick-gelu": QuickGELU(),
+}
 
 
 def backend_of(settings: Settings, device: str) -> str:
@@ -75,8 +86,32 @@ def accelerate(model: nn.Module, backend: str) -> dict[str, int]:
                 if isinstance(module, _IntegerByKernel):
                     zero = cast(QParams, cast(StaticQuantizer, module.inputs).grid).zero_point
                     module.point = 0 if zero is None else int(zero) - 128
+                    module.activation = "none"
                 found[f"{kind.__name__} by {'kernel' if fits(module) else 'reference'}"] += 1
+    for module in model.modules():
+        if isinstance(module, nn.Sequential):
+            found["activations fused"] += _fuse_activations(module)
+    found += Counter()  # drops what is zero
     return dict(sorted(found.items()))
+
+
+def _fuse_activations(layers: nn.Sequential) -> int:
+    """Let integer layers apply the activation that follows them; return how many do."""
+    fused = 0
+    for (_, layer), (name, following) in pairwise(layers.named_children()):
+        activation = _activation_of(following)
+        if isinstance(layer, _IntegerByKernel) and activation:
+            layer.activation = activation
+            setattr(layers, name, nn.Identity())
+            fused += 1
+    return fused
+
+
+def _activation_of(module: nn.Module) -> str:
+    """Return the name by which kernels know an activation, "" for none."""
+    if type(module) is nn.GELU:
+        return "gelu" if module.approximate == "none" else "gelu-tanh"
+    return "quick-gelu" if type(module) is QuickGELU else ""
 
 
 class _StaticByKernel(StaticQuantizer):
@@ -123,12 +158,14 @@ class _RotationByKernel(HadamardRotation):
 class _IntegerByKernel(IntegerLinear):
     point: int
     """Zero point of the codes: known before, since asking the GPU would wait for it."""
+    activation: str
+    """What the epilogue applies in the place of the module that followed."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the layer's output, (..., in) to (..., out)."""
+        """Return the layer's output, (..., in) to (..., out), activated where that was fused."""
         differentiable = torch.is_grad_enabled() and input.requires_grad
         if differentiable or not input.numel() or input.dtype not in _FLOATS:
-            return super().forward(input)
+            return _ACTIVATIONS[self.activation](super().forward(input))
         grid = cast(QParams, cast(StaticQuantizer, self.inputs).grid)
         # Unsigned codes of asymmetric inputs are moved by 128 into int8's range.
         moved, zero = 0, None
@@ -145,7 +182,7 @@ class _IntegerByKernel(IntegerLinear):
             self.point,
             self.code_sums,
             self.bias,
-            "none",
+            self.activation,
             input.dtype,
         )
         return result

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
+from clipq.errors import KernelError
 from clipq.kernels.device import launching_on
 
 __all__ = ["Launch", "blocks", "power_above", "recorded", "run"]
 
+_MOST_PROGRAMS = 2**31
 _RECORD: ContextVar[list[Launch] | None] = ContextVar("launches", default=None)
 
 
@@ -47,13 +49,22 @@ class Launch:
 
 
 def run(launches: Iterable[Launch], device: torch.device) -> None:
-    """Run launches in order on the device's current stream, or keep them for `recorded`."""
+    """Run launches in order on the device's current stream, or keep them for `recorded`.
+
+    Raises:
+        KernelError: one has more programs than a GPU launches.
+    """
     record = _RECORD.get()
     if record is not None:
         record.extend(launches)
         return
     with launching_on(device):
         for launch in launches:
+            if launch.programs >= _MOST_PROGRAMS:
+                raise KernelError(
+                    f"{launch.programs:,} programs in one launch",
+                    hint="a GPU launches 2^31 - 1 at most: split the tensor",
+                )
             if launch.programs:
                 launch.program[(launch.programs,)](
                     **launch.arguments, **launch.constants, **launch.options

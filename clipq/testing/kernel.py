@@ -134,7 +134,8 @@ class _Suite:
     def device(self) -> torch.device:
         """The device of numeric checks."""
         runs_on = self.spec.runs_on
-        if torch.cuda.is_available() and runs_on != "cpu":
+        on_cpu = runs_on == "cpu" or (runs_on == "interpreter" and interpreting())
+        if torch.cuda.is_available() and not on_cpu:
             device = torch.device("cuda", torch.cuda.current_device())
             found = torch.cuda.get_device_capability(device)
             if found < self.spec.capability:

@@ -25,7 +25,7 @@ from clipq.quant.affine import QParams, quantize_codes
 from clipq.quant.grids import fake_quantize
 from clipq.quant.transforms.hadamard import hadamard_matrix
 
-__all__ = ["Arguments", "Expected", "Operation", "operation_of"]
+__all__ = ["Arguments", "Expected", "Operation", "normal", "operation_of", "whole"]
 
 Arguments = dict[str, Any]
 _U = 2.0**-24  # half an ULP of 1 in float32
@@ -87,7 +87,6 @@ class Operation(ABC):
     """
 
     not_about: ClassVar[Mapping[str, str]] = {}
-    codes: ClassVar[bool] = False
 
     def __init__(self, spec: KernelSpec) -> None:
         self.spec = spec
@@ -150,11 +149,13 @@ def operation_of(spec: KernelSpec) -> Operation:
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return values with a standard deviation of 3."""
     generator = torch.Generator().manual_seed(seed)
     return (torch.randn(shape, generator=generator) * 3).to(dtype)
 
 
 def whole(low: int, high: int, *shape: int, seed: int = 0) -> Tensor:
+    """Return integers from low to high."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(low, high + 1, shape, generator=generator)
 
@@ -262,8 +263,6 @@ class _Static(Operation):
 
 
 class _Quantize(_Static):
-    codes: ClassVar[bool] = True
-
     def expected(self, arguments: Arguments) -> Expected:
         x, low, high = arguments["x"], arguments["low"], arguments["high"]
         unknown = x.isnan()
@@ -344,16 +343,21 @@ class _LinearW8A8(Operation):
 
     def choices(self) -> Iterator[dict[str, Any]]:
         points = (0, -7) if self.spec.asymmetric else (0,)
-        for activation in self.spec.activations:
-            for position, point in enumerate(points):
-                yield {"activation": activation, "zero_point": point, "bias": position == 0}
+        kinds = [kind for kind in ("row", "tensor") if kind in self.spec.granularities]
+        for kind, activation, point in product(kinds, self.spec.activations, points):
+            yield {
+                "granularity": kind,
+                "activation": activation,
+                "zero_point": point,
+                "bias": point == 0,
+            }
 
     def draw(
         self, choice: Mapping[str, Any], shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0
     ) -> Arguments:
         depth, rows = shape[-1], prod(shape[:-1])
         width = {1: 1, 5: 33, 6: 17, 7: 9}.get(rows, 40)
-        tokens = (*shape[:-1], 1) if "row" in self.spec.granularities else ()
+        tokens = (*shape[:-1], 1) if choice["granularity"] == "row" else ()
         return {
             "x": whole(-128, 127, *shape, seed=seed).to(torch.int8),
             "weight": whole(-128, 127, width, depth, seed=seed + 1).to(torch.int8),
@@ -591,7 +595,6 @@ class _Hadamard(Operation):
 
 
 class _QuantizeLayerNorm(Operation):
-    codes: ClassVar[bool] = True
     not_about: ClassVar[Mapping[str, str]] = {
         "rounds-half-to-even": "a sum of floats is not halfway to the last bit",
     }

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from open_clip.transformer import QuickGELU
 
 from clipq.kernels.device import use_interpreter
 
@@ -83,9 +84,37 @@ def test_rotations_are_the_same(size, overlapping):
     torch.testing.assert_close(moved.rotate_back(x.to(DEVICE)).cpu(), rotation.rotate_back(x))
 
 
-def test_gradients_pass_through():
+def mlps(model):
+    return [m for m in model.modules() if isinstance(m, torch.nn.Sequential) and hasattr(m, "gelu")]
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_activations_are_part_of_integer_products(quick):
     inputs = SmallInputs()
-    found = quantize(small_clip("vit"), quantizer_spec("rtn:w8a8"), inputs.calibration).model
+    model = small_clip("vit")
+    if quick:
+        for block in mlps(model):
+            block.gelu = QuickGELU()
+    spec = quantizer_spec("rtn:w8a8z,compute=integer")
+    found = quantize(model, spec, inputs.calibration).model
+    moved = copy.deepcopy(found).to(DEVICE)
+    counts = accelerate(moved, "triton 3.9")
+    blocks = mlps(moved)
+    assert counts["activations fused"] == len(blocks) > 0
+    assert all(isinstance(block.gelu, torch.nn.Identity) for block in blocks)
+    x = torch.randn(5, blocks[0].c_fc.in_features, generator=torch.Generator().manual_seed(0))
+    plain = mlps(found)[0]
+    wanted = plain.gelu(plain.c_fc(x))
+    with torch.inference_mode():
+        torch.testing.assert_close(blocks[0].gelu(blocks[0].c_fc(x.to(DEVICE))).cpu(), wanted)
+    traced = blocks[0].c_fc(x.to(DEVICE).requires_grad_())  # the simulated path activates as well
+    torch.testing.assert_close(traced.cpu(), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("quantizer", ["rtn:w8a8", "rtn:w8a8,compute=integer"])
+def test_gradients_pass_through(quantizer):
+    inputs = SmallInputs()
+    found = quantize(small_clip("vit"), quantizer_spec(quantizer), inputs.calibration).model
     moved = copy.deepcopy(found).to(DEVICE)
     accelerate(moved, "triton 3.9")
     gradients = []

@@ -15,8 +15,10 @@ import torch
 from clipq.errors import KernelError
 from clipq.kernels import device as devices
 from clipq.kernels import hadamard, linear, rounding
+from clipq.kernels.launch import Launch, run
 from clipq.quant import ActivationFormat
 from clipq.quant.activations import DynamicQuantizer
+from clipq.testing.kernel_operations import normal, whole
 
 U = 2.0**-24
 DTYPES = (torch.float32, torch.float16)
@@ -28,16 +30,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning"),
 ]
 COMPILED = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-
-
-def normal(*shape, seed=0, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.randn(shape, generator=generator) * 3).to(dtype)
-
-
-def whole(low, high, *shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(low, high + 1, shape, generator=generator)
 
 
 def poisoned(shape, dtype, device):
@@ -130,6 +122,12 @@ def test_w4a16_is_the_product_with_the_dequantized_weight(group, asymmetric, row
 def test_bad_input_is_refused_and_named(call, message):
     with pytest.raises(KernelError, match=message):
         call(normal(4, 64))
+
+
+def test_more_programs_than_a_gpu_launches_are_refused():
+    launch = Launch(None, 2**31, {})
+    with pytest.raises(KernelError, match=r"2,147,483,648 programs"):
+        run([launch], torch.device("cpu"))
 
 
 def test_a_gpu_that_is_too_old_is_named(monkeypatch):
