@@ -215,6 +215,8 @@ def _banner(record: RunRecord) -> str:
             f"RELIABILITY GATE PASSED: {len(record.cases)} cases{kernels}, policy {record.policy}"
         )
     parts = [f"{len(record.blocking)} of {len(record.cases)} cases block"]
+    if not record.cases and record.kernels:
+        parts = [] if ran else ["no kernel check could run"]
     if record.broken_kernels:
         parts.append(f"{len(record.broken_kernels)} of {ran} kernel checks fail")
     if record.unreported:

@@ -8,6 +8,7 @@ for a skip.
 from __future__ import annotations
 
 import unittest
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -589,9 +590,10 @@ def _last_program_first() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence numpy, by which the interpreter computes: checks are about what it warns of."""
-    import warnings
+    """Keep warnings, and filters that make errors of them, from deciding a check.
 
+    numpy, by which the interpreter computes, warns of overflow; torch of its own tests' gradients.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.simplefilter("ignore")
         yield
