@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from clipq.cli import main
 from clipq.kernels.spec import CHECKS
 from clipq.records import KernelResult, RunRecord
 from clipq.report.junit import junit
@@ -128,6 +129,22 @@ def test_commands_need_what_they_say(action):
     assert done.returncode == 2
     wanted = {"check": "no kernel matches 'triton-nope'", "sanitize": "not on the PATH"}
     assert wanted[action] in done.stderr
+
+
+@pytest.mark.parametrize(("code", "said"), [(0, "no tool found"), (86, "racecheck found errors")])
+def test_sanitize_runs_every_tool_over_the_checks(code, said, tmp_path, monkeypatch, capfd):
+    """A stand-in for the sanitizer: what it is called with, and what its exit code means."""
+    program = tmp_path / "compute-sanitizer"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\nexit {code}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert main(["kernels", "sanitize", "triton-quantize"]) == (1 if code else 0)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [call.split()[1] for call in calls] == ["memcheck", "racecheck", "initcheck"]
+    assert all("--error-exitcode 86" in call for call in calls)
+    assert all(call.endswith("-m clipq kernels check triton-quantize") for call in calls)
+    assert said in capfd.readouterr().out
 
 
 def test_the_command_checks_and_lists():
