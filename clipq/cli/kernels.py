@@ -117,7 +117,7 @@ def _build(options: argparse.Namespace) -> int:
     from clipq.kernels.compiled import ARCHITECTURES
     from clipq.kernels.native.build import load_native, native_resources
 
-    architectures = tuple(options.arch or ARCHITECTURES)
+    architectures = options.arch or ARCHITECTURES
     made = []
     for architecture in architectures:
         made += native_resources(architecture)

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -51,13 +51,15 @@ def cuda_home() -> Path:
     )
 
 
-@cache
-def load_native(architectures: tuple[int, ...] = ()) -> Path:
+_loaded: list[Path] = []  # a library is loaded once: its operators cannot be defined again
+
+
+def load_native(architectures: Sequence[int] = ()) -> Path:
     """Compile, link and load the operators `torch.ops.clipq_native.*`; kept for the next time.
 
     Args:
         architectures: compute capabilities without their dot; empty for that of this machine's GPU,
-            or `ARCHITECTURES` without one.
+            or `ARCHITECTURES` without one. Only the first call of a process builds anything.
 
     Returns:
         The library.
@@ -65,6 +67,8 @@ def load_native(architectures: tuple[int, ...] = ()) -> Path:
     Raises:
         KernelError: there is no toolkit, or it does not compile.
     """
+    if _loaded:
+        return _loaded[0]
     home = cuda_home()
     if not architectures and not torch.cuda.is_available():
         architectures = ARCHITECTURES
@@ -76,7 +80,7 @@ def load_native(architectures: tuple[int, ...] = ()) -> Path:
 
     cpp_extension.CUDA_HOME = str(home)  # read once, where the module was imported before
     try:
-        cpp_extension.load(
+        library = cpp_extension.load(
             "clipq_native",
             [str(_HERE / "operators.cpp"), str(_HERE / "rounding.cu")],
             extra_cflags=["-O2"],
@@ -89,7 +93,8 @@ def load_native(architectures: tuple[int, ...] = ()) -> Path:
             hint="ninja, a C++ compiler and a CUDA toolkit of torch's major version are needed",
         ) from error
     _register_fakes()
-    return Path(cpp_extension._get_build_directory("clipq_native", False)) / "clipq_native.so"
+    _loaded.append(Path(library))
+    return _loaded[0]
 
 
 def _register_fakes() -> None:

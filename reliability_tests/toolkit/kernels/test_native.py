@@ -27,6 +27,8 @@ def test_they_build_for_every_gpu_and_torch_knows_them(toolkit, tmp_path):
         "import torch\n"
         "from clipq.cli import main\n"
         "assert main(['kernels', 'build']) == 0\n"
+        "from clipq.kernels.native.build import load_native\n"
+        "assert load_native().name == 'clipq_native.so'\n"
         "x, scale = torch.ones(2, 3, device='meta'), torch.ones((), device='meta')\n"
         "ops = torch.ops.clipq_native\n"
         "assert ops.quantize(x, scale, None, 0, 255).dtype == torch.uint8\n"
