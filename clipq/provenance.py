@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import subprocess
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["canonical_json", "digest", "package_versions", "sha256_file"]
+__all__ = ["canonical_json", "digest", "git_commit", "package_versions", "sha256_file"]
 
 _PACKAGES = (
     "clipq",
@@ -57,3 +58,28 @@ def package_versions(packages: Iterable[str] = _PACKAGES) -> Mapping[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def git_commit(folder: Path) -> dict[str, str | bool]:
+    """Return the checked-out commit of the repository around `folder`; {} where there is none.
+
+    Keys: ``sha``, ``date`` (of the commit, ISO 8601), ``subject``, ``branch`` ("" where detached)
+    and ``dirty`` (whether a tracked file differs from it).
+    """
+    described = _git(folder, "log", "-1", "--format=%H%x00%cI%x00%s")
+    if described is None:
+        return {}
+    sha, date, subject = described.split("\0", 2)
+    branch = _git(folder, "symbolic-ref", "--short", "--quiet", "HEAD") or ""
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"sha": sha, "date": date, "subject": subject, "branch": branch, "dirty": bool(changes)}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None  # no git here, or no answer: the run is recorded without its commit
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,7 +1,8 @@
 """Records: the plain data of one run, as strict JSON.
 
 A run record is what reports and history read, and all they read. Its schema is documented in
-docs/report-schema.md; `SCHEMA` changes whenever a reader would have to.
+docs/report-schema.md and published as docs/report.schema.json; `SCHEMA` changes whenever a reader
+would have to. A record's `id` is the hash of everything else in it: an edited record is named.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clipq.errors import RecordError
+from clipq.provenance import digest
 
 __all__ = [
     "SCHEMA",
@@ -25,10 +27,12 @@ __all__ = [
     "Verdict",
     "number",
     "read_run",
+    "run_id",
     "sort_cases",
 ]
 
-SCHEMA = "clipq-run/1"
+SCHEMA = "clipq-run/2"
+_READABLE = (SCHEMA, "clipq-run/1")  # 1 has no id, start, commit, problems and waivers
 
 
 class Verdict(StrEnum):
@@ -152,7 +156,12 @@ class KernelResult:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One execution of the matrix: sorted cases and everything that identifies them."""
+    """One execution of the matrix: sorted cases and everything that identifies them.
+
+    `started` is UTC in ISO 8601; `commit` says which commit of the project was checked out (empty
+    outside of version control); `waivers` are the signed-off ones, with how many cases each
+    covers; `problems` are sentences about the run as a whole, each of which fails it.
+    """
 
     policy: str
     planned: int
@@ -164,6 +173,10 @@ class RunRecord:
     warnings: tuple[str, ...] = ()
     statistics: Mapping[str, Any] = field(default_factory=dict)
     kernels: tuple[KernelResult, ...] = ()
+    started: str = ""
+    commit: Mapping[str, Any] = field(default_factory=dict)
+    waivers: tuple[Mapping[str, Any], ...] = ()
+    problems: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -181,7 +194,8 @@ class RunRecord:
     def passed(self) -> bool:
         """Whether the gate passes: something was measured, everything planned was reported."""
         measured = bool(self.cases) or any(row.outcome == "pass" for row in self.kernels)
-        return measured and not (self.unreported or self.blocking or self.broken_kernels)
+        wrong = self.unreported or self.blocking or self.broken_kernels or self.problems
+        return measured and not wrong
 
     @property
     def broken_kernels(self) -> tuple[KernelResult, ...]:
@@ -189,7 +203,7 @@ class RunRecord:
         return tuple(row for row in self.kernels if row.outcome == "fail")
 
     def evidence(self) -> dict[str, dict[str, Any]]:
-        """What was measured, once per kind: models, quantizers, probes, environments."""
+        """What was measured, once per kind: models, quantizers, probes, environments, figures."""
         kinds: dict[str, dict[str, Any]] = {}
         for case in self.cases:
             for kind, entries in case.evidence.items():
@@ -203,12 +217,16 @@ class RunRecord:
             plain = asdict(case) | {"case": case.case, "verdict": case.verdict.value}
             plain.pop("evidence")
             cases.append(plain)
-        return {
+        plain = {
             "schema": SCHEMA,
+            "started": self.started,
+            "commit": dict(self.commit),
             "passed": self.passed,
             "policy": self.policy,
             "planned": self.planned,
             "unreported": list(self.unreported),
+            "problems": list(self.problems),
+            "waivers": [dict(waiver) for waiver in self.waivers],
             "selection": dict(self.selection),
             "counts": self.counts,
             "warnings": list(self.warnings),
@@ -219,13 +237,25 @@ class RunRecord:
             "kernels": [asdict(row) for row in self.kernels],
             "timings": dict(self.timings),
         }
+        return {"id": digest(plain), **plain}
 
     @staticmethod
     def from_plain(plain: Mapping[str, Any]) -> RunRecord:
-        """Read a record back; the shared evidence stays on the first case."""
-        if plain.get("schema") != SCHEMA:
+        """Read a record back; the shared evidence stays on the first case.
+
+        Raises:
+            RecordError: another schema, or not what was recorded under its id.
+        """
+        if plain.get("schema") not in _READABLE:
             raise RecordError(
-                f"a run record of schema {plain.get('schema')!r}", hint=f"this clipq reads {SCHEMA}"
+                f"a run record of schema {plain.get('schema')!r}",
+                hint=f"this clipq reads {' and '.join(_READABLE)}",
+            )
+        if plain["schema"] == SCHEMA and plain.get("id") != run_id(plain):
+            raise RecordError(
+                f"a run record that was altered: its id is {plain.get('id')!r}, its content hashes "
+                f"to {run_id(plain)}",
+                hint="restore the file as the gate wrote it, or run the gate again",
             )
         cases = [_case(case) for case in plain["cases"]]
         if cases:
@@ -241,7 +271,16 @@ class RunRecord:
             warnings=tuple(plain["warnings"]),
             statistics=plain.get("statistics", {}),
             kernels=tuple(KernelResult(**row) for row in plain.get("kernels", ())),
+            started=plain.get("started", ""),
+            commit=plain.get("commit", {}),
+            waivers=tuple(plain.get("waivers", ())),
+            problems=tuple(plain.get("problems", ())),
         )
+
+
+def run_id(plain: Mapping[str, Any]) -> str:
+    """Return the id that a record in plain form must have: the hash of all but its id."""
+    return digest({key: value for key, value in plain.items() if key != "id"})
 
 
 def read_run(path: Path) -> RunRecord:
@@ -252,6 +291,8 @@ def read_run(path: Path) -> RunRecord:
     """
     try:
         return RunRecord.from_plain(json.loads(path.read_text(encoding="utf-8")))
+    except RecordError as error:
+        raise RecordError(f"{path} is {error.problem}", hint=error.hint) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(
             f"{path} is not a complete run record: {error!r}",

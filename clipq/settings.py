@@ -24,6 +24,7 @@ __all__ = [
     "SEVERITIES",
     "AttackSettings",
     "CorruptionSettings",
+    "HistorySettings",
     "ModelSettings",
     "ProbeSettings",
     "ProfileSettings",
@@ -173,6 +174,24 @@ class StatisticsSettings:
         return self.alpha / 2
 
 
+@dataclass(frozen=True, slots=True)
+class HistorySettings:
+    """The `[history]` table: where runs are kept.
+
+    Args:
+        store: a URL, ``sqlite:///PATH`` (relative to the settings file) or ``postgresql://...``;
+            the environment variable CLIPQ_STORE, which may hold a password, goes before it.
+        record: whether every complete gate is recorded, as ``clipq gate --record`` does one.
+        predictions: whether per-sample predictions are kept, for paired comparison.
+        commit_url: where a commit can be looked at; ``{sha}`` stands for its hash.
+    """
+
+    store: str = "sqlite:///.clipq/history.db"
+    record: bool = False
+    predictions: bool = True
+    commit_url: str = ""
+
+
 _Named = TypeVar("_Named", ModelSettings, ProbeSettings)
 
 
@@ -189,6 +208,7 @@ class Settings:
     kernels: tuple[str, ...] = ()
     baselines: Path = Path("baselines")
     margins: Path = Path("baselines/margins.toml")
+    waivers: Path = Path("baselines/waivers.toml")
     cache: Path = Path(".clipq/cache")
     report: Path = Path(".clipq/report")
     plugins: tuple[str, ...] = ()
@@ -199,6 +219,7 @@ class Settings:
     batch_size: int = 256
     statistics: StatisticsSettings = StatisticsSettings()
     profiles: Mapping[str, ProfileSettings] = field(default_factory=dict)
+    history: HistorySettings = HistorySettings()
 
     @property
     def root(self) -> Path:

@@ -19,6 +19,7 @@ from clipq.settings import (
     SEVERITIES,
     AttackSettings,
     CorruptionSettings,
+    HistorySettings,
     ModelSettings,
     ProbeSettings,
     ProfileSettings,
@@ -49,12 +50,12 @@ class SettingsReader:
         return SettingsError(f"{self.path}, {where}: {problem}", hint=hint)
 
     def settings(self) -> Settings:
-        known = ("clipq", "models", "probes", "matrix", "profiles", "statistics")
+        known = ("clipq", "models", "probes", "matrix", "profiles", "statistics", "history")
         self.only(self.document, "top level", known)
         general = self.table("clipq", required=False)
         matrix = self.table("matrix", required=True)
         self.only(matrix, "[matrix]", ("quantizers", "metrics", "exclude", "kernels"))
-        paths = ("baselines", "margins", "cache", "report")
+        paths = ("baselines", "margins", "waivers", "cache", "report")
         numbers = ("threads", "batch_size")
         self.only(general, "[clipq]", (*paths, *numbers, "plugins", "policy", "device", "backend"))
         chosen: dict[str, Any] = {
@@ -79,6 +80,7 @@ class SettingsReader:
             quantizers=self.texts(matrix, "[matrix]", "quantizers"),
             statistics=self.statistics(),
             profiles=self.profiles(),
+            history=self.history(),
             **chosen,
         )
         if not settings.quantizers:
@@ -105,6 +107,17 @@ class SettingsReader:
         if "replicates" in table:
             chosen["replicates"] = self.whole(table, where, "replicates", least=100)
         return StatisticsSettings(**chosen)
+
+    def history(self) -> HistorySettings:
+        table, where = self.table("history", required=False), "[history]"
+        self.only(table, where, tuple(HistorySettings.__dataclass_fields__))
+        chosen: dict[str, Any] = {
+            key: self.text(table, where, key) for key in ("store", "commit_url") if key in table
+        }
+        chosen |= {
+            key: self.truth(table, where, key) for key in ("record", "predictions") if key in table
+        }
+        return HistorySettings(**chosen)
 
     def models(self) -> tuple[ModelSettings, ...]:
         found = []
@@ -260,6 +273,12 @@ class SettingsReader:
         value = table[key]
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise self.fail(where, f"{key} = {value!r}", f"{key} must be a whole number >= {least}")
+        return value
+
+    def truth(self, table: Mapping[str, Any], where: str, key: str) -> bool:
+        value = table[key]
+        if not isinstance(value, bool):
+            raise self.fail(where, f"{key} = {value!r}", f"{key} must be true or false")
         return value
 
     def between(

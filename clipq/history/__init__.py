@@ -1,0 +1,1 @@
+"""History: runs kept in a store, compared and followed over time. Reads records; never torch."""
