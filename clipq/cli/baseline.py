@@ -4,21 +4,51 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from tabulate import tabulate
 
+from clipq.cli.context import settings_of
 from clipq.errors import BaselineError
 from clipq.evaluation.plan import load_plugins
 from clipq.gate.baseline import Baseline, json_path, load_baseline, save_baseline
 from clipq.settings import Settings
 from clipq.stats import Interval
 
-__all__ = ["run"]
+__all__ = ["declare", "run"]
 
 
-def run(settings: Settings, options: argparse.Namespace) -> int:
+def declare(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add `clipq baseline` to the command line."""
+    baseline = commands.add_parser(
+        "baseline",
+        help="create, update, show or verify FP32 baselines",
+        description="Baselines are reviewed like code: only this command writes them.",
+    )
+    actions = baseline.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, text in (
+        ("create", "measure FP32 and store it, where there is no baseline yet"),
+        ("update", "measure FP32 again, show what changes, store it with a reason"),
+        ("show", "print stored values, cumulative drift and history"),
+        ("verify", "measure FP32 again and compare; write nothing"),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        action.add_argument("models", nargs="*", metavar="MODEL", help="default: all of them")
+        if name == "update":
+            action.add_argument("--reason", required=True, help="why the baseline changes")
+            action.add_argument(
+                "--accept-drift",
+                action="store_true",
+                help="approve even where FP32 became worse than first approved by over a margin",
+            )
+    baseline.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Run one action on the chosen models; return the exit code."""
+    settings = settings_of(options)
     load_plugins(settings)
     models = [settings.model(name).name for name in options.models] or [
         model.name for model in settings.models

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from tabulate import tabulate
 
+from clipq.cli.context import settings_of
 from clipq.errors import SettingsError, did_you_mean
 from clipq.evaluation.plan import Case, load_plugins, plan
 from clipq.gate.blame import GOOD, Blame, Search, UnitBlame
@@ -15,13 +18,35 @@ from clipq.gate.verdict import Judgement
 from clipq.metrics import Metric, metrics
 from clipq.quant import QuantizerSpec
 from clipq.records import Verdict
-from clipq.settings import Settings
 
-__all__ = ["run"]
+__all__ = ["declare", "run"]
 
 
-def run(settings: Settings, options: argparse.Namespace) -> int:
+def declare(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add `clipq blame` to the command line."""
+    blame = commands.add_parser(
+        "blame",
+        help="which layers make a case fail, and the fewest to keep in float",
+        description="Takes a case apart: each layer alone quantized, each alone in float, its "
+        "signal-to-quantization-noise ratio; then searches the fewest layers to keep in float so "
+        "that the case passes, and runs the gate on the quantizer that does so. What was "
+        "evaluated is cached: an interrupted search goes on where it was.",
+    )
+    blame.add_argument("case", metavar="CASE", help="for example 'vit-clean/rtn:w4a4/id.ece'")
+    blame.add_argument(
+        "--by",
+        choices=("layer", "block"),
+        default="layer",
+        help="what is switched at once; blocks take a fraction of the time",
+    )
+    blame.add_argument("--top", type=int, default=15, metavar="N", help="rows shown (default 15)")
+    blame.add_argument("--all", action="store_true", help="show every row")
+    blame.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Print ranking, search and the quantizer to use; return 0 where one makes the case pass."""
+    settings = settings_of(options)
     from clipq.evaluation.evaluator import Evaluator
     from clipq.gate.session import Gate
 

@@ -6,11 +6,13 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
+from clipq.cli.context import settings_of
 from clipq.errors import SettingsError
 from clipq.evaluation.plan import load_plugins
 from clipq.files import write_atomically
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from clipq.evaluation.evaluator import Evaluator
     from clipq.evaluation.inspection import Table
 
-__all__ = ["WHAT", "run"]
+__all__ = ["declare", "run"]
 
 WHAT = {
     "groups": "accuracy, ECE and true-positive rate of each group of PROBE",
@@ -30,8 +32,30 @@ WHAT = {
 }
 
 
-def run(settings: Settings, options: argparse.Namespace) -> int:
+def declare(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add `clipq inspect` to the command line."""
+    inspect = commands.add_parser(
+        "inspect",
+        help="a closer look at one model x quantizer beside FP32",
+        description="Measures and prints; judges nothing. What: "
+        + "; ".join(f"{name}: {text}" for name, text in WHAT.items())
+        + ".",
+    )
+    inspect.add_argument("what", choices=tuple(WHAT))
+    inspect.add_argument(
+        "where", metavar="MODEL/QUANTIZER[/PROBE]", help="for example vit-clean/rtn:w4/corruptions"
+    )
+    inspect.add_argument("--json", type=Path, metavar="FILE", help="also write the tables here")
+    inspect.add_argument(
+        "--local", action="store_true", help="ood: also the GL-MCM score of patches"
+    )
+    inspect.add_argument("--ranks", action="store_true", help="spectra: also every single rank")
+    inspect.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Print the tables asked for, and write them as JSON where told so."""
+    settings = settings_of(options)
     from clipq.evaluation.evaluator import Evaluator
 
     load_plugins(settings)

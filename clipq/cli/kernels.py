@@ -10,7 +10,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
@@ -20,13 +21,68 @@ if TYPE_CHECKING:
     from clipq.kernels.bench import Bench
     from clipq.kernels.compiled import Resources
 
-__all__ = ["bench_table", "run"]
+__all__ = ["bench_table", "declare", "run"]
 
 _TOOLS = ("memcheck", "racecheck", "initcheck")
 _FOUND = 86  # exit code of compute-sanitizer where a tool found something
 
 
-def run(options: argparse.Namespace) -> int:
+def declare(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add `clipq kernels` to the command line."""
+    kernels = commands.add_parser(
+        "kernels",
+        help="list, check, sanitize or compile kernels",
+        description="Kernels claim to implement quantized operations; checks compare them with "
+        "the reference. Every registered kernel takes part, clipq's own and those of installed "
+        "packages (entry points clipq.kernels).",
+    )
+    acts = kernels.add_subparsers(dest="action", required=True, metavar="ACTION")
+    acts.add_parser("list", help="registered kernels and what they claim")
+    for name, text in (
+        ("check", "run the conformance checks: on a GPU, else by Triton's interpreter"),
+        ("sanitize", "run them under compute-sanitizer: memcheck, racecheck, initcheck; on a GPU"),
+    ):
+        act = acts.add_parser(name, help=text, description=text)
+        act.add_argument("kernels", nargs="*", metavar="GLOB", help="default: all of them")
+        if name == "sanitize":
+            act.add_argument(
+                "--tool",
+                action="append",
+                choices=("memcheck", "racecheck", "initcheck"),
+                help="only this tool (repeatable)",
+            )
+    compiling = acts.add_parser(
+        "compile",
+        help="registers, spills and shared memory of clipq's own, without a GPU",
+        description="Compile each kernel ahead of time at shapes of CLIP ViT-L/14 and print what "
+        "it asks of a GPU: registers and spilled bytes a thread, shared memory a program.",
+    )
+    compiling.add_argument("kernels", nargs="*", metavar="KERNEL", help="default: all of them")
+    benching = acts.add_parser(
+        "bench",
+        help="how fast the Triton kernels are, beside ceilings of the same run; on a GPU",
+        description="Time each kernel at sizes of CLIP ViT-L/14 and a batch of 256, beside what "
+        "bounds it (a copy on the device, torch._int_mm) and torch's own operation.",
+    )
+    benching.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    building = acts.add_parser(
+        "build",
+        help="compile and link the CUDA C++ kernels, with registers and spills",
+        description="Compile and link the CUDA C++ kernels with nvcc, through torch's extension "
+        "loader, and print what each asks of a GPU. Needs a CUDA toolkit, but no GPU.",
+    )
+    for act in (compiling, building):
+        act.add_argument(
+            "--arch",
+            type=int,
+            action="append",
+            choices=(80, 90, 100),
+            help="compute capability without its dot (repeatable); default: all",
+        )
+    kernels.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Run one action; return the exit code: 1 where a kernel fails or nothing could be checked.
 
     Raises:

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
+from collections.abc import Sequence
+from typing import Any
 
 from tabulate import tabulate
 
+from clipq.cli.context import settings_of
 from clipq.evaluation.plan import load_plugins, plan, planned_quantizers
 from clipq.metrics import metrics
 from clipq.quant import QuantizerSpec, quantizers
-from clipq.settings import Settings
+from clipq.settings import PROFILES, Settings
 
-__all__ = ["listing"]
+__all__ = ["declare", "listing", "run"]
+
+
+def declare(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add `clipq list` to the command line."""
+    listing = commands.add_parser("list", help="what is known: models, quantizers, probes ...")
+    listing.add_argument("kind", choices=("models", "quantizers", "probes", "metrics", "cases"))
+    listing.add_argument(
+        "--profile", choices=PROFILES, default="default", help="of cases: which part of the matrix"
+    )
+    listing.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Print the listing."""
+    print(listing(settings_of(options), options.kind, profile=options.profile))
+    return 0
 
 
 def listing(settings: Settings, kind: str, *, profile: str = "default") -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
+from clipq.cli.context import settings_of
 from clipq.errors import SettingsError
 from clipq.evaluation.plan import load_plugins, plan
 from clipq.gate.margins import load_margins
@@ -15,7 +19,7 @@ from clipq.gate.planning import CasePower, plan_power
 from clipq.records import read_run
 from clipq.settings import Settings
 
-__all__ = ["run"]
+__all__ = ["declare", "run"]
 
 _HEADERS = (
     "probe.metric",
@@ -31,8 +35,33 @@ _HEADERS = (
 )
 
 
-def run(settings: Settings, options: argparse.Namespace) -> int:
+def declare(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add `clipq power` to the command line."""
+    power = commands.add_parser(
+        "power",
+        help="which margins these probes can decide, and how many samples would",
+        description="For each probe, metric and margin: the standard error of the paired loss, the "
+        "smallest loss that is decided (minimum detectable effect) and the number of samples that "
+        "decides the margin. Planned from the stored baselines and an assumed share of samples "
+        "that a quantizer changes; with --record, from what a run measured.",
+    )
+    power.add_argument(
+        "--disagreement",
+        type=float,
+        metavar="SHARE",
+        help="assumed share of samples whose correctness changes; default: [statistics]",
+    )
+    power.add_argument(
+        "--record", type=Path, metavar="REPORT.json", help="use a run's measured standard errors"
+    )
+    power.add_argument("--model", metavar="GLOB", default="*", help="only these models")
+    power.add_argument("--all", action="store_true", help="also the margins that can be decided")
+    power.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Print the table; return 0, or 1 where a margin cannot be decided."""
+    settings = settings_of(options)
     load_plugins(settings)
     if options.disagreement is not None:
         if not 0.0 < options.disagreement < 1.0:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
+from clipq.cli.context import settings_of
 from clipq.data import Probe, check_disjoint, open_declared, unreadable_images, without
 from clipq.data.contact_sheet import contact_sheet
 from clipq.data.fetch import fetch_shards, is_url
@@ -15,7 +18,7 @@ from clipq.errors import ClipqError, ProbeError
 from clipq.evaluation.plan import load_plugins
 from clipq.settings import ProbeSettings, Settings
 
-__all__ = ["run"]
+__all__ = ["declare", "run"]
 
 _ROLES = {
     "adversarial": "is it right on images made to mislead it?",
@@ -30,8 +33,30 @@ _ROLES = {
 }
 
 
-def run(settings: Settings, options: argparse.Namespace) -> int:
+def declare(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add `clipq probe` to the command line."""
+    probe = commands.add_parser(
+        "probe",
+        help="list probes, check that they are what they should be, or fetch their shards",
+        description="Check: every shard and image is read, counts, class map and checksums are "
+        "verified, images are compared with those of the calibration split (and, out of "
+        "distribution, with the in-distribution probe's), and a contact sheet is written.",
+    )
+    kinds = probe.add_subparsers(dest="action", required=True, metavar="ACTION")
+    kinds.add_parser("list", help="names, roles and what each is for")
+    check = kinds.add_parser("check", help="read and verify everything, write contact sheets")
+    check.add_argument("probes", nargs="*", metavar="PROBE", help="default: all of them")
+    check.add_argument(
+        "--sheets", type=Path, metavar="DIR", help="where PNGs go; default: beside the cache"
+    )
+    fetch = kinds.add_parser("fetch", help="download shards of probes whose source is a URL")
+    fetch.add_argument("probes", nargs="*", metavar="PROBE", help="default: all with a URL")
+    probe.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """List or check probes; return 1 where a check failed."""
+    settings = settings_of(options)
     load_plugins(settings)
     if options.action == "list":
         rows = [
