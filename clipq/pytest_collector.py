@@ -6,9 +6,11 @@ killed worker then loses one case, and that case is reported as an error.
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -49,7 +51,9 @@ class RunCollector:
         self.written: list[str] = []
         self.problem = ""
         self.interrupted = False
+        self.recorded = ""
         self.started = time.perf_counter()
+        self.began = datetime.datetime.now(datetime.UTC)
 
     # -- what was planned -------------------------------------------------------------------
 
@@ -147,17 +151,29 @@ class RunCollector:
         cases = [case.id for case in map(self._case, missing) if case is not None]
         return tuple(sorted([*cases, *self.planned_kernels - self.kernels.keys()]))
 
+    @cached_property
     def record(self) -> RunRecord:
-        """Return the run as it stands."""
+        """The run as it stood when it was first asked for: when the session ended."""
         from clipq.gate.verdict import finalise
-        from clipq.provenance import package_versions
+        from clipq.gate.waivers import load_waivers
+        from clipq.provenance import git_commit, package_versions
 
         selection = self.matrix.selection
         chosen = {name: list(getattr(selection, name)) for name in selection.__dataclass_fields__}
-        statistics = self.matrix.settings.statistics
+        settings = self.matrix.settings
+        statistics = settings.statistics
         cases = finalise(sort_cases(list(self.results.values())), statistics)
+        waivers = load_waivers(settings.waivers)
+        problems: tuple[str, ...] = ()
+        if cases and waivers.entries:
+            matrix = [case.id for case in self.matrix.everything]
+            problems = waivers.problems(cases, today=self.began.date(), matrix=matrix)
         return RunRecord(
-            policy=self.matrix.settings.policy,
+            policy=settings.policy,
+            started=self.began.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            commit=git_commit(settings.root),
+            waivers=waivers.to_plain(cases),
+            problems=problems,
             statistics=asdict(statistics),
             planned=len(self.planned),
             kernels=tuple(result for _, result in sorted(self.kernels.items())),
@@ -174,9 +190,11 @@ class RunCollector:
         if self.anything:
             from clipq.report import write_reports
 
-            record = self.record()
+            record = self.record
             try:
                 self.written = write_reports(record, self.matrix.settings.report)
+                if self.matrix.settings.history.record and not self.interrupted:
+                    self._keep(record)
             except ClipqError as error:
                 self.problem = str(error)
             # What only all cases together show (a corrected failure) has failed no test.
@@ -185,18 +203,31 @@ class RunCollector:
         if self.interrupted:
             session.exitstatus = _INTERRUPTED
 
+    def _keep(self, record: RunRecord) -> None:
+        """Record the run in the history store.
+
+        Raises:
+            ClipqError: the store cannot be reached or written; the report is there to record later.
+        """
+        from clipq.history.recording import record_run
+
+        self.recorded = record_run(record, self.matrix.settings)
+
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if not self.anything:
             return
         from clipq.report.text import summary
 
         terminalreporter.section("clipq reliability report")
-        record = self.record()
+        record = self.record
         terminalreporter.write_line(summary(record))
         for path in self.written:
             terminalreporter.write_line(f"written: {path}")
+        if self.recorded:
+            terminalreporter.write_line(self.recorded)
         if self.problem:
-            terminalreporter.write_line(f"the report was not written: {self.problem}", red=True)
+            missing = "the run was not recorded" if self.written else "the report was not written"
+            terminalreporter.write_line(f"{missing}: {self.problem}", red=True)
         colour = {"green": True} if record.passed else {"red": True}
         terminalreporter.write_line(_banner(record), bold=True, **colour)
 
@@ -215,8 +246,12 @@ def _banner(record: RunRecord) -> str:
             f"RELIABILITY GATE PASSED: {len(record.cases)} cases{kernels}, policy {record.policy}"
         )
     parts = [f"{len(record.blocking)} of {len(record.cases)} cases block"]
+    if not record.blocking and record.problems:
+        parts = []
     if not record.cases and record.kernels:
         parts = [] if ran else ["no kernel check could run"]
+    if record.problems:
+        parts.append(f"{len(record.problems)} waivers are wrong")
     if record.broken_kernels:
         parts.append(f"{len(record.broken_kernels)} of {ran} kernel checks fail")
     if record.unreported:

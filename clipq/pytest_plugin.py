@@ -40,7 +40,7 @@ __all__ = ["Matrix"]
 _KEY = pytest.StashKey["Matrix"]()
 _SELECTORS = ("model", "quantizer", "probe", "metric")
 _PARAMETERS = ("clipq_case", "clipq_kernel_check")
-_PATHS = ("baselines", "margins", "cache", "report")
+_PATHS = ("baselines", "margins", "waivers", "cache", "report")
 
 
 class Matrix:
@@ -69,13 +69,21 @@ class Matrix:
         from clipq.evaluation.plan import plan
         from clipq.gate.margins import load_margins
         from clipq.gate.session import vanished_cases
+        from clipq.gate.waivers import load_waivers
 
+        load_waivers(self.settings.waivers)  # a malformed file fails before anything is measured
         cases = plan(self.settings, self.selection, profile=self.profile)
         if self.selection:
             return cases
-        everything = plan(self.settings)
-        load_margins(self.settings.margins).check_against(everything)
-        return cases + vanished_cases(self.settings, everything)
+        load_margins(self.settings.margins).check_against(self.everything)
+        return cases + vanished_cases(self.settings, self.everything)
+
+    @cached_property
+    def everything(self) -> tuple[Case, ...]:
+        """Every case of the whole matrix, whatever was selected."""
+        from clipq.evaluation.plan import plan
+
+        return plan(self.settings)
 
     def planned(self, parameter: str) -> bool:
         """Whether anything was planned for a parameter of tests."""
@@ -121,6 +129,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="default",
         help="which part of the matrix: [profiles] in clipq.toml says what each takes",
     )
+    group.addoption(
+        "--clipq-record",
+        action="store_true",
+        help="record the run in the history store when it ends; [history] in clipq.toml or the "
+        "environment variable CLIPQ_STORE says which",
+    )
     for name in _PATHS:
         group.addoption(
             f"--clipq-{name}", metavar="PATH", help=f"instead of `{name}` in clipq.toml"
@@ -157,6 +171,8 @@ def _matrix(config: pytest.Config) -> Matrix | None:
         for name in _PATHS
         if config.getoption(f"--clipq-{name}")
     }
+    if config.getoption("--clipq-record"):
+        overrides["history"] = replace(settings.history, record=True)
     if config.getoption("--clipq-policy"):
         overrides["policy"] = config.getoption("--clipq-policy")
     settings = replace(settings, **overrides)

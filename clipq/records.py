@@ -68,7 +68,8 @@ class CaseResult:
 
     `low` and `high` bound the loss; `p_value` is the chance of such a loss were the true one at the
     margin, `adjusted_p` the same corrected for all cases of the run; `samples_needed` would decide
-    an inconclusive case. They are None where nothing was resampled.
+    an inconclusive case. They are None where nothing was resampled. `waived_by` is the owner of
+    the waiver that a `waived` case has; "" where it is an expected failure.
     """
 
     model: str
@@ -93,6 +94,7 @@ class CaseResult:
     adjusted_p: float | None = None
     standard_error: float | None = None
     samples_needed: int | None = None
+    waived_by: str = ""
 
     @property
     def case(self) -> str:

@@ -27,7 +27,7 @@ from clipq.evaluation.predict import (
     calibrated_temperature,
     check_features,
 )
-from clipq.evaluation.tables import as_predictions, as_table
+from clipq.evaluation.tables import as_predictions, as_table, table_digest
 from clipq.metrics import Predictions
 from clipq.models import ModelSource
 from clipq.provenance import digest, package_versions
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluated", "Evaluator"]
 
-HEAD_VERSION = 2
+HEAD_VERSION = 3
 """Bumped when what a cached head holds changes."""
 
 
@@ -335,16 +335,32 @@ class Evaluator:
             {
                 "identity": self.identity(model, probe),
                 "encoder": self.encoder_key(model, quantizer),
+                "head": HEAD_VERSION,
             }
         )
         columns, metadata = self.cache.table(
             "predictions", key, lambda: self._predict(model, quantizer, probe)
         )
+        evidence = self._evidence(model, quantizer, probe, metadata["coverage"])
+        kept = {"key": key, "sha256": table_digest(columns)}
         return Evaluated(
             predictions=as_predictions(columns, metadata),
             identity=self.identity(model, probe),
-            evidence=self._evidence(model, quantizer, probe, metadata["coverage"]),
+            evidence=evidence | {"predictions": {f"{model}/{quantizer}/{probe}": kept}},
         )
+
+    def figures(self, model: str, quantizer: str, probe: str) -> dict[str, Any]:
+        """Return what reports draw of one cell, made once and cached."""
+        from clipq.evaluation.figures import FIGURES_VERSION, figures
+
+        cell = f"{model}/{quantizer}/{probe}"
+        kept = self.evaluate(model, quantizer, probe).evidence["predictions"][cell]
+        key = digest([kept, FIGURES_VERSION])
+
+        def create() -> Table:
+            return {}, figures(self, model, quantizer, probe)
+
+        return self.cache.table("figures", key, create)[1]
 
     def _predict(self, model: str, quantizer: str, probe: str) -> Table:
         observed = self.encoded(model, quantizer, probe)
@@ -440,7 +456,8 @@ class Evaluator:
     def _coverage(self, model: str, quantizer: str) -> dict[str, Any]:
         if quantizer == FP32:
             return {}
-        plain = self._quantize(model, quantizer).coverage.to_plain()
+        made = self._quantize(model, quantizer)
+        plain = made.coverage.to_plain() | (made.storage.to_plain() if made.storage else {})
         return plain | ({"kernels": self._accelerated} if self.backend else {})
 
     def _calibration(self, model: str) -> Calibration:

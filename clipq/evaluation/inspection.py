@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipq.errors import ProbeError
+from clipq.evaluation.figures import reliability_bins
 from clipq.evaluation.plan import FP32
 from clipq.metrics import Predictions, metrics
-from clipq.metrics.calibration import BINS, bin_of
+from clipq.metrics.calibration import BINS
 
 if TYPE_CHECKING:
     from clipq.evaluation.evaluator import Evaluator
@@ -92,7 +93,7 @@ def by_bin(evaluator: Evaluator, model: str, quantizer: str, probe: str) -> Tabl
             f"probe {probe!r} has no labelled samples", hint="calibration needs right answers"
         )
     rows = []
-    sums = [_bins(table) for table in tables]
+    sums = [reliability_bins(table) for table in tables]
     for index in range(BINS):
         row: list[Any] = [f"{index / BINS:.3f}-{(index + 1) / BINS:.3f}"]
         for count, confidence, correct in (found[:, index] for found in sums):
@@ -202,10 +203,3 @@ def _frame(table: Predictions) -> Any:
         sensitive_features=table.column("group"),
         sample_params={"ece": {"confidence": table.column("confidence")}},
     )
-
-
-def _bins(table: Predictions) -> np.ndarray:
-    """Return counts, sums of confidence and sums of correctness, each (B,)."""
-    confidence, correct = table.column("confidence"), table.column("correct")
-    weights = (None, confidence, correct)
-    return np.stack([np.bincount(bin_of(confidence), w, minlength=BINS) for w in weights])

@@ -28,6 +28,7 @@ __all__ = [
     "as_table",
     "columns_digest",
     "read_table",
+    "table_digest",
     "write_table",
 ]
 
@@ -48,6 +49,11 @@ def columns_digest(columns: Mapping[str, np.ndarray]) -> str:
         total.update(f"{name}|{values.dtype.str}|{values.shape}|".encode())
         total.update(values.tobytes())
     return total.hexdigest()
+
+
+def table_digest(columns: Mapping[str, np.ndarray]) -> str:
+    """Return the digest that a file of these columns states, whether or not there is one."""
+    return columns_digest({name: _wide(values) for name, values in columns.items()})
 
 
 def write_table(path: Path, columns: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ from clipq.gate.interval import IntervalJudge
 from clipq.gate.margins import Margins, load_margins
 from clipq.gate.sentinel import SAMPLES, drift
 from clipq.gate.verdict import Evidence, Judge, Judgement
+from clipq.gate.waivers import Waivers, load_waivers
 from clipq.metrics import metrics
 from clipq.records import CaseResult, Verdict, number
 from clipq.settings import Settings
@@ -46,6 +48,7 @@ class Gate:
         evaluator: where predictions come from.
         cases: number of cases in the run, for the correction of false alarms.
         judge: how a value becomes a verdict; by default, paired intervals.
+        today: by which waivers expire; by default, today's date (UTC).
     """
 
     def __init__(
@@ -55,8 +58,10 @@ class Gate:
         *,
         cases: int = 1,
         judge: Judge | None = None,
+        today: datetime.date | None = None,
     ) -> None:
         self.settings = settings
+        self.today = today or datetime.datetime.now(datetime.UTC).date()
         self.evaluator = evaluator
         statistics = settings.statistics
         resampler = Resampler(statistics, threads=settings.threads)
@@ -64,21 +69,28 @@ class Gate:
         self._baselines: dict[str, Baseline | None] = {}
         self._drifts: dict[str, str] = {}
         self._altered_values: dict[tuple[str, str, str], str] = {}
+        self._drawn: set[tuple[str, str, str]] = set()
 
     @cached_property
     def margins(self) -> Margins:
         return load_margins(self.settings.margins)
+
+    @cached_property
+    def waivers(self) -> Waivers:
+        return load_waivers(self.settings.waivers)
 
     def check(self, case: Case, *, expectations: bool = True) -> CaseResult:
         """Evaluate and judge one case; an error of any part becomes its verdict.
 
         Args:
             case: what to judge.
-            expectations: whether expected failures of the margins' file are taken into account.
+            expectations: whether expected failures and waivers are taken into account.
         """
         try:
             found = self._check(case)
-            return self._expected(case, found) if expectations else found
+            if not expectations:
+                return found
+            return self.waivers.apply(self._expected(case, found), today=self.today)
         except ClipqError as error:
             return self._result(case, Judgement(Verdict.ERROR, None, str(error)))
 
@@ -208,6 +220,16 @@ class Gate:
             self._baselines[model] = load_baseline(self.settings.baselines, model)
         return self._baselines[model]
 
+    def _figures(self, case: Case) -> dict[str, Any]:
+        """Return the figures of a case's cell and of FP32's, each once per process."""
+        drawn = {}
+        for quantizer in (FP32, case.quantizer):
+            cell = (case.model, quantizer, case.probe)
+            if cell not in self._drawn:
+                self._drawn.add(cell)
+                drawn["/".join(cell)] = self.evaluator.figures(*cell)
+        return {name: found for name, found in drawn.items() if found}
+
     def _provenance(self, stored: Baseline) -> dict[str, str]:
         latest = stored.history[-1] if stored.history else {}
         folder = self.settings.baselines
@@ -231,6 +253,8 @@ class Gate:
     ) -> CaseResult:
         metric = metrics.get(case.metric) if case.metric in metrics else None
         evidence: dict[str, Any] = dict(found.evidence) if found else {}
+        if found is not None:
+            evidence["figures"] = self._figures(case)
         stored = self._baselines.get(case.model)
         if stored is not None:
             evidence["baselines"] = {case.model: self._provenance(stored)}

@@ -19,7 +19,7 @@ class RunInfo:
         id: of the run record (sha256, hex).
         number: position in the store, counted up from 1 in the order of recording.
         started: UTC, ISO 8601.
-        commit: ``sha``, ``date``, ``subject``, ``branch``, ``dirty``; empty without version control.
+        commit: ``sha``, ``date``, ``subject``, ``branch``, ``dirty``; empty outside of a repository.
         policy: of the gate.
         passed: the gate's outcome.
         cases: how many.

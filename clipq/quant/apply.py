@@ -14,6 +14,7 @@ from clipq.errors import ClipqError, QuantizerError
 from clipq.quant.coverage import Coverage, Operations, count_operations, quantized_layers
 from clipq.quant.methods import Calibration, Method, find_method, is_builtin
 from clipq.quant.spec import QuantizerSpec
+from clipq.quant.storage import Storage, measure_storage, state_bytes
 from clipq.quant.towers import covers_images, covers_texts, image_batches, text_batches
 
 __all__ = ["Quantized", "quantize"]
@@ -26,10 +27,12 @@ class Quantized:
     Args:
         model: in eval mode, offers `encode_image` and `encode_text`.
         coverage: counted for one image and one text.
+        storage: bytes of the model with its codes; None where the method brings modules of its own.
     """
 
     model: nn.Module
     coverage: Coverage
+    storage: Storage | None = None
 
 
 def quantize(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> Quantized:
@@ -62,7 +65,7 @@ def quantize(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) ->
             f"quantizer {str(spec)!r} changed the caller's model",
             hint="a method may change only the copy it is given",
         )
-    return Quantized(result, coverage)
+    return Quantized(result, coverage, measure_storage(result, state_bytes(model)))
 
 
 def _run(

@@ -114,6 +114,7 @@ def integer_twin(
         )
     whole = codes.to(torch.int8)
     result = IntegerLinear(twin, whole, scale.expand(len(whole), 1))
+    result.stored_bits = twin.stored_bits
     transform = input_transform(twin)
     if transform is not None:
         transform_input(result, transform)

@@ -62,7 +62,12 @@ class Projection(nn.Linear):
 
 
 class QuantizedLinear(Projection):
-    """`nn.Linear` with a rounded weight and, optionally, a rounded input."""
+    """`nn.Linear` with a rounded weight and, optionally, a rounded input.
+
+    `stored_bits` is what the weight's codes and scales take; None where that is unknown.
+    """
+
+    stored_bits: int | None = None
 
     def __init__(self, layer: nn.Linear, weight: Tensor, inputs: InputQuantizer | None) -> None:
         # "meta": the weights are given, so nothing is drawn from the global generator.
@@ -77,7 +82,12 @@ class QuantizedLinear(Projection):
 
 
 class QuantizedConv2d(nn.Conv2d):
-    """`nn.Conv2d` with a rounded weight and, optionally, a rounded input."""
+    """`nn.Conv2d` with a rounded weight and, optionally, a rounded input.
+
+    `stored_bits` is what the weight's codes and scales take; None where that is unknown.
+    """
+
+    stored_bits: int | None = None
 
     def __init__(self, layer: nn.Conv2d, weight: Tensor, inputs: InputQuantizer | None) -> None:
         super().__init__(

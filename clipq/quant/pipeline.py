@@ -28,6 +28,7 @@ from clipq.quant.observe import InputStatistics, observe_ranges, observe_statist
 from clipq.quant.options import COMMON, CommonOptions
 from clipq.quant.selection import select_formats
 from clipq.quant.spec import QuantizerSpec, Towers
+from clipq.quant.storage import stored_bits
 from clipq.quant.surgery import (
     Layer,
     check_groups,
@@ -199,8 +200,12 @@ def _round(prepared: Prepared, rounder: Rounder, options: CommonOptions) -> None
             name: input_quantizer(layer, formats[name].activation, ranges.get(name))
             for name, layer in here.items()
         }
+        bits = {
+            name: stored_bits(layer.weight.shape, formats[name].weight)
+            for name, layer in here.items()
+        }
         # Stage by stage also where nothing is observed: a stage's float weights are freed at once.
-        twins = replace_layers(model, towers, here, rounder(tasks), inputs)
+        twins = replace_layers(model, towers, here, rounder(tasks), inputs, bits=bits)
         replaced |= twins if keep else {}
     if options.correct_bias:
         correct_biases(model, towers, prepared.calibration, layers, replaced)

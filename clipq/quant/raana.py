@@ -91,8 +91,18 @@ def raana(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn
             transform_input(layer, rotation)
         rounded = round_rows(rows, bits=count, centre=centre, outliers=outliers)
         weight = rounded.reshape(layer.weight.shape).to(layer.weight.dtype)
-        replace_layers(model, spec.towers, {name: layer}, {name: weight}, {name: None})
+        bits_here = _stored_bits(rows, bits=count, centre=centre, outliers=outliers)
+        replace_layers(
+            model, spec.towers, {name: layer}, {name: weight}, {name: None}, bits={name: bits_here}
+        )
     return model
+
+
+def _stored_bits(rows: Tensor, *, bits: int, centre: bool, outliers: float) -> int:
+    """Return what rounded rows take: codes and a scale each, the mean vector, the rows in float."""
+    kept = math.ceil(outliers * len(rows)) if outliers else 0
+    mean = rows.shape[1] * 32 if centre and len(rows) > 1 else 0
+    return (len(rows) - kept) * (rows.shape[1] * bits + 32) + kept * rows.shape[1] * 32 + mean
 
 
 def round_rows(rows: Tensor, *, bits: int, centre: bool, outliers: float) -> Tensor:

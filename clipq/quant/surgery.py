@@ -47,6 +47,8 @@ def replace_layers(
     layers: dict[str, Layer],
     weights: dict[str, Tensor],
     inputs: dict[str, InputQuantizer | None],
+    *,
+    bits: Mapping[str, int],
 ) -> dict[str, QuantizedLinear | QuantizedConv2d]:
     """Put quantized twins wherever the layers are used, in place; return them by name.
 
@@ -56,11 +58,14 @@ def replace_layers(
         layers: by name.
         weights: the rounded weight of each layer that is replaced.
         inputs: what rounds its input; None leaves it in float.
+        bits: what the codes and scales of each rounded weight take.
     """
     twins: dict[nn.Module, QuantizedLinear | QuantizedConv2d] = {
         layers[name]: quantized_twin(layers[name], weight, inputs[name])
         for name, weight in weights.items()
     }
+    for name in weights:
+        twins[layers[name]].stored_bits = bits[name]
     kept = _KEPT.get()
     if kept is not None:
         kept |= {name: layers[name] for name in weights}

@@ -55,11 +55,17 @@ def summary(record: RunRecord) -> str:
     if undecided:
         parts.append(_undecided(undecided))
     waived = [case for case in record.cases if case.verdict is Verdict.WAIVED]
-    if waived:
-        parts.append(_grouped("expected failures", waived))
+    for title, signed in (("expected failures", False), ("waived", True)):
+        cases = [case for case in waived if bool(case.waived_by) is signed]
+        if cases:
+            parts.append(_grouped(title, cases))
     if record.unreported:
         shown = ", ".join(record.unreported[:5])
         parts.append(f"{len(record.unreported)} that were planned were never reported: {shown} ...")
+    if record.problems:
+        parts.append(
+            "\n".join(["waivers that fail the run:", *(f"  {p}" for p in record.problems)])
+        )
     parts += [f"warning: {warning}" for warning in record.warnings]
     parts += [sentence for sentence in (correction(record),) if sentence]
     parts.append(_provenance(record))
