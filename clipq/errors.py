@@ -21,6 +21,7 @@ __all__ = [
     "RecordError",
     "SettingsError",
     "StatisticsError",
+    "StoreError",
     "UnknownNameError",
     "did_you_mean",
 ]
@@ -89,6 +90,10 @@ class StatisticsError(ClipqError):
 
 class RecordError(ClipqError):
     """A run record is damaged or of an unknown schema version."""
+
+
+class StoreError(ClipqError):
+    """A history store cannot be opened, read or written, or does not hold what was asked of it."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
