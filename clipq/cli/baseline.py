@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from tabulate import tabulate
 
 from clipq.cli.context import settings_of
+from clipq.cli.progress import watching
 from clipq.errors import BaselineError
 from clipq.evaluation.plan import load_plugins
 from clipq.gate.baseline import Baseline, json_path, load_baseline, save_baseline
@@ -36,6 +38,10 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     ):
         action = actions.add_parser(name, help=text, description=text)
         action.add_argument("models", nargs="*", metavar="MODEL", help="default: all of them")
+        if name == "show":
+            action.add_argument("--json", action="store_true", help="print one JSON document")
+        else:
+            action.add_argument("--quiet", action="store_true", help="no progress")
         if name == "update":
             action.add_argument("--reason", required=True, help="why the baseline changes")
             action.add_argument(
@@ -54,22 +60,25 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         model.name for model in settings.models
     ]
     if options.action == "show":
-        for model in models:
-            print(_show(_stored(settings, model)))
+        stored = [_stored(settings, model) for model in models]
+        if options.json:
+            print(json.dumps([_plain(baseline) for baseline in stored], indent=1, allow_nan=False))
+        else:
+            print("\n".join(map(_show, stored)))
         return 0
     action = {"create": _create, "update": _update, "verify": _verify}[options.action]
     return max(action(settings, model, options) for model in models)
 
 
 def _create(settings: Settings, model: str, options: argparse.Namespace) -> int:
-    from clipq.gate.approve import approve_first, measure
+    from clipq.gate.approve import approve_first
 
     path = json_path(settings.baselines, model)
     if path.exists():
         raise BaselineError(
             f"{path} exists", hint=f"clipq baseline update {model} --reason '...' replaces it"
         )
-    new = approve_first(measure(_evaluator(settings), model), date=_today())
+    new = approve_first(_measured(settings, model, options), date=_today())
     save_baseline(settings.baselines, new)
     print(f"{model}: {len(new.values)} values written to {path}; review and commit it")
     return 0
@@ -81,13 +90,12 @@ def _update(settings: Settings, model: str, options: argparse.Namespace) -> int:
         changes,
         drifted,
         flips,
-        measure,
         paired_differences,
     )
     from clipq.gate.margins import load_margins
 
     old = _stored(settings, model)
-    new = measure(_evaluator(settings), model)
+    new = _measured(settings, model, options)
     approved = approve_update(old, new, reason=options.reason, date=_today())
     changed = changes(old, new)
     same = (old.identity, old.probes, old.environment) == (
@@ -137,14 +145,41 @@ def _update(settings: Settings, model: str, options: argparse.Namespace) -> int:
 
 
 def _verify(settings: Settings, model: str, options: argparse.Namespace) -> int:
+    from clipq.evaluation.evaluator import Evaluator
     from clipq.gate.approve import problems
 
-    found = problems(_evaluator(settings), _stored(settings, model))
+    stored = _stored(settings, model)
+    with watching(options, unit="image") as watch:
+        found = problems(Evaluator(settings, progress=watch), stored)
     for problem in found:
         print(f"{model}: {problem}")
     if not found:
         print(f"{model}: verified, FP32 measured again gives the stored values")
     return 1 if found else 0
+
+
+def _measured(settings: Settings, model: str, options: argparse.Namespace) -> Baseline:
+    """Return FP32's baseline as it is measured here and now."""
+    from clipq.evaluation.evaluator import Evaluator
+    from clipq.gate.approve import measure
+
+    with watching(options, unit="image") as watch:
+        return measure(Evaluator(settings, progress=watch), model)
+
+
+def _plain(baseline: Baseline) -> dict[str, Any]:
+    """Return everything but the per-sample columns."""
+    return {
+        "model": baseline.model,
+        "source": baseline.source,
+        "columns_sha256": baseline.digest,
+        "environment": dict(baseline.environment),
+        "identity": dict(baseline.identity),
+        "probes": dict(baseline.probes),
+        "noise_from": list(baseline.noise_from),
+        "history": [dict(entry) for entry in baseline.history],
+        "metrics": {key: asdict(value) for key, value in sorted(baseline.values.items())},
+    }
 
 
 def _show(baseline: Baseline) -> str:
@@ -180,20 +215,6 @@ def _stored(settings: Settings, model: str) -> Baseline:
             hint=f"clipq baseline create {model}",
         )
     return stored
-
-
-def _evaluator(settings: Settings):  # type: ignore[no-untyped-def]  # its import is heavy
-    from clipq.evaluation.evaluator import Evaluator
-
-    return Evaluator(settings, progress=_progress)
-
-
-def _progress(what: str, done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        end = "\n" if done == total else ""
-        print(f"\r{what}: {done}/{total} images", end=end, file=sys.stderr, flush=True)
-    elif done == total:
-        print(f"{what}: {total} images encoded", file=sys.stderr)
 
 
 def _drift(first: float | None, now: float | None) -> str:

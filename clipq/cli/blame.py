@@ -11,6 +11,7 @@ from typing import Any
 from tabulate import tabulate
 
 from clipq.cli.context import settings_of
+from clipq.cli.progress import Progress, watching
 from clipq.errors import SettingsError, did_you_mean
 from clipq.evaluation.plan import Case, load_plugins, plan
 from clipq.gate.blame import GOOD, Blame, Search, UnitBlame
@@ -41,11 +42,17 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     )
     blame.add_argument("--top", type=int, default=15, metavar="N", help="rows shown (default 15)")
     blame.add_argument("--all", action="store_true", help="show every row")
+    blame.add_argument("--quiet", action="store_true", help="no progress")
     blame.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Print ranking, search and the quantizer to use; return 0 where one makes the case pass."""
+    with watching(options, unit="image") as watch:
+        return _taken_apart(options, watch)
+
+
+def _taken_apart(options: argparse.Namespace, watch: Progress) -> int:
     settings = settings_of(options)
     from clipq.evaluation.evaluator import Evaluator
     from clipq.gate.session import Gate
@@ -53,8 +60,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     load_plugins(settings)
     planned = plan(settings)
     case = _case(options.case, planned)
-    gate = Gate(settings, Evaluator(settings), cases=len(planned))
+    gate = Gate(settings, Evaluator(settings, progress=watch), cases=len(planned))
     own = gate.check(case)
+    watch.clear()
     if own.verdict not in (
         *GOOD,
         Verdict.FAIL,
@@ -66,12 +74,13 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         if own.next_command:
             print(f"  fix: {own.next_command}", file=sys.stderr)
         return 2
-    blame = Blame(gate, case, by=options.by, progress=_progress)
+    blame = Blame(gate, case, by=options.by, progress=watch.step)
     metric = metrics.get(case.metric)
     whole = blame.whole()
+    watch.clear()
     print(f"{case.id}: {_described(whole, metric)}\n")
     ranked = blame.rank()
-    _clear()
+    watch.clear()
     shown = ranked if options.all else ranked[: options.top]
     print(tabulate([_row(unit, whole) for unit in shown], _headers(metric), disable_numparse=True))
     if len(shown) < len(ranked):
@@ -81,7 +90,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         print("The case passes: there is nothing to keep in float.")
         return 0
     found = blame.search(ranked)
-    _clear()
+    watch.clear()
     print(_conclusion(found, case, metric, options.by))
     return 0 if found.passes else 1
 
@@ -176,14 +185,3 @@ def _conclusion(found: Search, case: Case, metric: Metric, by: str) -> str:
             f"The gate says of it: {result.verdict.value}, loss {result.loss:+.4f}{bounds}"
         )
     return "\n".join(lines)
-
-
-def _progress(what: str, done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        count = f"{done}/{total} " if total else ""
-        print(f"\r\033[K{count}{what}"[:160], end="", file=sys.stderr, flush=True)
-
-
-def _clear() -> None:
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from clipq.cli.context import settings_of
+from clipq.cli.progress import watching
 from clipq.errors import SettingsError
 from clipq.evaluation.plan import load_plugins
 from clipq.files import write_atomically
@@ -50,6 +50,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
         "--local", action="store_true", help="ood: also the GL-MCM score of patches"
     )
     inspect.add_argument("--ranks", action="store_true", help="spectra: also every single rank")
+    inspect.add_argument("--quiet", action="store_true", help="no progress")
     inspect.set_defaults(run=run)
 
 
@@ -60,8 +61,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
     load_plugins(settings)
     model, quantizer, probe = _place(options.where, settings)
-    evaluator = Evaluator(settings, progress=_progress if sys.stderr.isatty() else None)
-    found = _tables(evaluator, options, model, quantizer, probe)
+    with watching(options, unit="image") as watch:
+        evaluator = Evaluator(settings, progress=watch)
+        found = _tables(evaluator, options, model, quantizer, probe)
     for title, table in found.items():
         shown = [tuple(_text(value) for value in row) for row in table.rows]
         print(f"{model} {quantizer}, {title}")
@@ -119,7 +121,3 @@ def _text(value: object) -> str:
     if isinstance(value, float):
         return "-" if math.isnan(value) else f"{value:.4g}"
     return str(value)
-
-
-def _progress(what: str, done: int, total: int) -> None:
-    print(f"\r{what}: {done} of {total}", end="\n" if done == total else "", file=sys.stderr)

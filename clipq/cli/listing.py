@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from tabulate import tabulate
@@ -25,13 +27,54 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     listing.add_argument(
         "--profile", choices=PROFILES, default="default", help="of cases: which part of the matrix"
     )
+    listing.add_argument("--json", action="store_true", help="print one JSON document")
     listing.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Print the listing."""
-    print(listing(settings_of(options), options.kind, profile=options.profile))
+    settings = settings_of(options)
+    load_plugins(settings)
+    if options.json:
+        print(json.dumps(_entries(settings, options.kind, options.profile), indent=1))
+    else:
+        print(listing(settings, options.kind, profile=options.profile))
     return 0
+
+
+def _entries(
+    settings: Settings, kind: str, profile: str
+) -> list[dict[str, Any]] | dict[str, list[dict[str, Any]]]:
+    """Return what a listing holds, for scripts."""
+    if kind == "cases":
+        return [{"id": case.id, **asdict(case)} for case in plan(settings, profile=profile)]
+    if kind == "models":
+        return [asdict(model) for model in settings.models]
+    if kind == "probes":
+        return [asdict(probe) for probe in settings.probes]
+    if kind == "quantizers":
+        known = quantizers.names()
+        return {
+            "matrix": [_plain(text) for text in planned_quantizers(settings)],
+            "methods": [{"name": name, "does": _described(name)} for name in known],
+        }
+    return [
+        {
+            "name": m.name,
+            "title": m.title,
+            "unit": m.unit,
+            "direction": m.direction,
+            "roles": sorted(m.roles),
+            "version": m.version,
+            "note": m.note,
+        }
+        for m in map(metrics.get, metrics.names())
+    ]
+
+
+def _plain(text: str) -> dict[str, Any]:
+    spec = QuantizerSpec.parse(text)
+    return {"quantizer": text, "method": spec.method, "format_class": spec.format_class}
 
 
 def listing(settings: Settings, kind: str, *, profile: str = "default") -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from clipq.errors import SettingsError
 from clipq.evaluation.plan import load_plugins, plan
 from clipq.gate.margins import load_margins
 from clipq.gate.planning import CasePower, plan_power
-from clipq.records import read_run
+from clipq.records import number, read_run
 from clipq.settings import Settings
 
 __all__ = ["declare", "run"]
@@ -56,6 +57,9 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     )
     power.add_argument("--model", metavar="GLOB", default="*", help="only these models")
     power.add_argument("--all", action="store_true", help="also the margins that can be decided")
+    power.add_argument(
+        "--json", action="store_true", help="print every margin as one JSON document"
+    )
     power.set_defaults(run=run)
 
 
@@ -84,12 +88,23 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
             hint="clipq baseline create",
         )
     hard = [power for power in found if power.problem]
+    if options.json:
+        print(json.dumps([_plain(power) for power in found], indent=1, allow_nan=False))
+        return 1 if hard else 0
     shown = _worst(found if options.all else hard)
     if shown:
         print(tabulate([_row(power) for power in shown], _HEADERS, disable_numparse=True))
         print()
     print(_conclusion(found, hard, settings))
     return 1 if hard else 0
+
+
+def _plain(power: CasePower) -> dict[str, Any]:
+    """Return what is known of one margin; what is not finite is absent in JSON: null."""
+    plain = asdict(power)
+    return {
+        key: number(value) if isinstance(value, float) else value for key, value in plain.items()
+    }
 
 
 def _worst(found: list[CasePower]) -> list[CasePower]:

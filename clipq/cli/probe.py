@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
 from clipq.cli.context import settings_of
+from clipq.cli.progress import Progress, watching
 from clipq.data import Probe, check_disjoint, open_declared, unreadable_images, without
 from clipq.data.contact_sheet import contact_sheet
 from clipq.data.fetch import fetch_shards, is_url
@@ -43,7 +46,8 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
         "distribution, with the in-distribution probe's), and a contact sheet is written.",
     )
     kinds = probe.add_subparsers(dest="action", required=True, metavar="ACTION")
-    kinds.add_parser("list", help="names, roles and what each is for")
+    listing = kinds.add_parser("list", help="names, roles and what each is for")
+    listing.add_argument("--json", action="store_true", help="print one JSON document")
     check = kinds.add_parser("check", help="read and verify everything, write contact sheets")
     check.add_argument("probes", nargs="*", metavar="PROBE", help="default: all of them")
     check.add_argument(
@@ -51,6 +55,8 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     )
     fetch = kinds.add_parser("fetch", help="download shards of probes whose source is a URL")
     fetch.add_argument("probes", nargs="*", metavar="PROBE", help="default: all with a URL")
+    for action in (check, fetch):
+        action.add_argument("--quiet", action="store_true", help="no progress")
     probe.set_defaults(run=run)
 
 
@@ -59,20 +65,37 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     settings = settings_of(options)
     load_plugins(settings)
     if options.action == "list":
-        rows = [
-            (p.name, _role(p), f"{p.source} {p.split}", p.reason or _ROLES[p.role])
-            for p in settings.probes
-        ]
-        headers = ("probe", "role", "source, split", "why it is here")
-        print(tabulate(rows, headers, maxcolwidths=[None, None, 40, 60]))
+        print(_listed_json(settings) if options.json else _listed(settings))
         return 0
     if options.action == "fetch":
-        return _fetch(settings, options.probes)
+        with watching(options, unit="shard") as watch:
+            return _fetch(settings, options.probes, watch)
+    with watching(options, unit="image") as watch:
+        return _check(settings, options, watch)
+
+
+def _listed(settings: Settings) -> str:
+    rows = [
+        (p.name, _role(p), f"{p.source} {p.split}", p.reason or _ROLES[p.role])
+        for p in settings.probes
+    ]
+    headers = ("probe", "role", "source, split", "why it is here")
+    return tabulate(rows, headers, maxcolwidths=[None, None, 40, 60])
+
+
+def _listed_json(settings: Settings) -> str:
+    """Return every declared probe with all its settings, as one JSON document."""
+    return json.dumps([asdict(probe) for probe in settings.probes], indent=1, allow_nan=False)
+
+
+def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> int:
+    """Read and verify the chosen probes; return 1 where one is not what it should be."""
     chosen = [settings.probe(name) for name in options.probes] or list(settings.probes)
     folder = options.sheets or settings.cache.parent / "probes"
     opened: dict[str, Probe] = {}
     failed = 0
-    for declared in chosen:
+    for done, declared in enumerate(chosen):
+        watch.step(declared.name, done, len(chosen))
         sheet = folder / f"{declared.name}.png"
         try:
             probe = _opened(settings, declared, opened)
@@ -82,19 +105,23 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
             shown = contact_sheet(probe, sheet)
         except ClipqError as error:
             failed += 1
+            watch.clear()
             print(f"{declared.name}: WRONG\n  {error}\n")
             continue
         found = _facts(probe, sheet, len(shown))
         if broken:
             reasons = "; ".join(reason for _, reason in broken[:3])
             found.append(("left out", f"{len(broken)} images that do not decode: {reasons}"))
+        watch.clear()
         facts = tabulate(found, tablefmt="plain")
         print(f"{declared.name}: good\n{facts}\n")
+    watch.step("all", len(chosen), len(chosen))
+    watch.clear()
     print(f"{len(chosen) - failed} of {len(chosen)} probes are good")
     return 1 if failed else 0
 
 
-def _fetch(settings: Settings, names: list[str]) -> int:
+def _fetch(settings: Settings, names: list[str], watch: Progress) -> int:
     """Download the probes whose source is a URL; each source and split once."""
     chosen = [settings.probe(name) for name in names] or list(settings.probes)
     done: set[tuple[str, str]] = set()
@@ -113,9 +140,10 @@ def _fetch(settings: Settings, names: list[str]) -> int:
         done.add((location, declared.split))
 
         def show(ready: int, total: int, name: str = declared.name) -> None:
-            print(f"{name}: shard {ready} of {total}", flush=True)
+            watch(name, ready, total)
 
         root = fetch_shards(location, declared.split, settings.root, progress=show)
+        watch.clear()
         print(f"{declared.name}: in {root}")
     print(f"{len(done)} fetched" if done else "no probe has a URL: nothing to fetch")
     return 0

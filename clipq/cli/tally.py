@@ -1,0 +1,130 @@
+"""What a run of the matrix has done, and an estimate of how long the rest takes.
+
+The first case of a cell (model, quantizer, probe) pays for its encoding, which takes seconds to
+minutes; the others read what it made, in milliseconds. And encodings of the same run differ by
+probe far more than by model: a probe has a hundred images or fifty thousand. A rate of cases per
+second would promise far too long after each encoding and far too little before the next. So the
+rest is estimated from its parts:
+
+    (sum over cells not begun of what a first case of that probe took
+     + other cases left x what other cases took) / processes that were busy
+
+"What it took" is the (lower) median of the last `_RECENT` first cases on that probe (of all probes where
+there is none yet), and the mean of the last `_OTHERS` other cases. Busy processes are measured: the
+seconds that all finished cases took together, per second of the run. A worker that waits for
+another's encoding counts as busy in both, so that the estimate stays consistent.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from clipq.cli.progress import duration
+
+__all__ = ["Cell", "Tally", "cell_of"]
+
+_RECENT = 9
+_OTHERS = 200
+_NAMES = {"passed": "pass", "failed": "fail", "skipped": "skip"}
+_FIRST = ("pass", "fail", "inconclusive")
+_SOONEST_SECONDS = 2.0
+"""No estimate before: what a run begins with is not like the rest of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is encoded once: `what` is a model and quantizer (or a kernel), `probe` may be ""."""
+
+    what: str
+    probe: str = ""
+
+
+def cell_of(node_id: str) -> Cell:
+    """Return the cell of a test, from the case id in the brackets of its node id."""
+    start, end = node_id.find("["), node_id.rfind("]")
+    if not 0 <= start < end:
+        return Cell(node_id.partition("::")[0])
+    what, _, last = node_id[start + 1 : end].rpartition("/")
+    probe, dot, _ = last.rpartition(".")
+    return Cell(what or last, probe if dot else "")
+
+
+class Tally:
+    """Counts and times of one run. Times are seconds of one clock that counts up."""
+
+    def __init__(self) -> None:
+        self.planned = 0
+        self.done = 0
+        self.last = ""
+        self._begun_at = 0.0
+        self._counts: Counter[str] = Counter()
+        self._left: Counter[Cell] = Counter()
+        self._started: set[Cell] = set()
+        self._firsts: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_RECENT))
+        self._others: deque[float] = deque(maxlen=_OTHERS)
+        self._busy = 0.0
+        self._until = 0.0
+
+    def plan(self, cells: Iterable[Cell]) -> None:
+        """Expect one case for each cell given (a cell is given once a case)."""
+        self._left.update(cells)
+        self.planned = self._left.total()
+
+    def start(self, now: float) -> None:
+        """Begin to count time."""
+        self._begun_at = self._until = now
+
+    def count(self, category: str) -> None:
+        """Count one outcome, named as pytest or a verdict names it."""
+        self._counts[_NAMES.get(category, category)] += 1
+
+    def finish(self, cell: Cell, seconds: float, now: float) -> None:
+        """Note that a case of `cell` ended after `seconds`."""
+        self.done += 1
+        self.last = cell.what
+        self._left[cell] -= 1
+        self._busy += seconds
+        self._until = now
+        if cell in self._started:
+            self._others.append(seconds)
+        else:
+            self._started.add(cell)
+            self._firsts[cell.probe].append(seconds)
+
+    def left_seconds(self, now: float) -> float | None:
+        """Return about how long the rest takes; None where nothing can be said yet."""
+        elapsed = self._until - self._begun_at
+        if not self._firsts or elapsed <= 0 or now - self._begun_at < _SOONEST_SECONDS:
+            return None
+        if self.done >= self.planned:
+            return 0.0
+        medians = {probe: statistics.median_low(taken) for probe, taken in self._firsts.items()}
+        any_probe = statistics.median_low(medians.values())
+        other = statistics.fmean(self._others) if self._others else 0.0
+        rest = 0.0
+        for cell, cases in self._left.items():
+            if cases > 0 and cell not in self._started:
+                rest += medians.get(cell.probe, any_probe) + (cases - 1) * other
+            elif cases > 0:
+                rest += cases * other
+        busy = max(self._busy / elapsed, 1e-3)
+        # Since the last case ended, part of the rest was done.
+        return max(0.0, rest / busy - (now - self._until))
+
+    def text(self, now: float) -> str:
+        """Return all of it as one line."""
+        share = self.done / self.planned if self.planned else 0.0
+        order = [*_FIRST, *sorted(set(self._counts) - set(_FIRST))]
+        counts = ", ".join(f"{self._counts[name]:,} {name}" for name in order if self._counts[name])
+        left = self.left_seconds(now)
+        parts = [
+            f"{self.done:,}/{self.planned:,} cases ({share:.0%})",
+            counts,
+            duration(now - self._begun_at),
+            "" if self.done >= self.planned else f"ETA {'?' if left is None else duration(left)}",
+            self.last,
+        ]
+        return " | ".join(part for part in parts if part)
