@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-__all__ = ["RunInfo", "TrendTable"]
+from clipq.records import Verdict
+
+__all__ = ["Pruned", "Recorded", "RunInfo", "StoredResult", "TrendTable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class RunInfo:
         counts: cases per verdict.
         environment: the record's environments and versions, flattened to texts.
         predictions: cells whose per-sample predictions are kept.
+        planned: cases that were collected.
+        recorded: when the store took it; UTC, ISO 8601.
     """
 
     id: str
@@ -38,6 +43,57 @@ class RunInfo:
     counts: Mapping[str, int] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     predictions: int = 0
+    planned: int = 0
+    recorded: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of a run that was handed to a store: `new` is False where it was there before."""
+
+    run: RunInfo
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """One case in one run, in the metric's unit; None where a number does not exist.
+
+    Args:
+        case: its id.
+        run: which it was measured in.
+        verdict: the gate's.
+        observed, baseline: values of the quantized model and of FP32.
+        loss: positive = worse than FP32; `low` and `high` bound it, `error` is its standard error.
+        margin: the one applied.
+    """
+
+    case: str
+    run: RunInfo
+    verdict: Verdict
+    observed: float | None
+    baseline: float | None
+    loss: float | None
+    margin: float | None
+    low: float | None
+    high: float | None
+    error: float | None
+
+    @property
+    def severity(self) -> float:
+        """How many margins the loss is worth, as `CaseResult.severity` has it."""
+        if self.loss is None or not self.margin:
+            return math.inf if self.verdict.blocks("release") else -math.inf
+        return self.loss / self.margin
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What pruning removed, or would remove: runs, and the prediction tables only they had."""
+
+    runs: tuple[RunInfo, ...]
+    tables: int
+    table_bytes: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,206 @@
+"""From a run record to rows: everything a store writes about one run."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from clipq.errors import RecordError
+from clipq.history.schema import blobs, cases, code_of, results, run_predictions, runs
+from clipq.provenance import canonical_json
+from clipq.records import CaseResult, RunRecord
+
+__all__ = ["Prepared", "insert", "key_of", "prepare", "with_tables"]
+
+_BLOCK = 2000  # rows per statement
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run ready to be written, so that nothing is computed while other writers wait.
+
+    Args:
+        id: of the run.
+        run: values of its row, its number apart.
+        cases: of the record.
+        tables: (cell, sha256, size in bytes, compressed content or None where it is stored).
+    """
+
+    id: str
+    run: Mapping[str, Any]
+    cases: tuple[CaseResult, ...]
+    tables: tuple[tuple[str, str, int, bytes | None], ...] = ()
+
+
+def key_of(case: str) -> str:
+    """Return what a case is found by: the sha256 (hex) of its id."""
+    return hashlib.sha256(case.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def prepare(record: RunRecord, *, now: datetime) -> Prepared:
+    """Return a record's rows. What is stored is its canonical JSON, whose sha256 is the run's id.
+
+    Raises:
+        RecordError: a case twice, or a number that JSON does not have.
+    """
+    try:
+        plain = record.to_plain()
+        identity = plain.pop("id")
+        content = canonical_json(plain).encode("ascii")
+    except ValueError as error:
+        raise RecordError(
+            f"a run record that is no strict JSON: {error}",
+            hint="numbers that are not finite are None in a record; see `clipq.records.number`",
+        ) from error
+    _refuse_twins(record.cases)
+    commit = record.commit
+    row = {
+        "id": identity,
+        "started": record.started,
+        "recorded": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "commit_sha": str(commit.get("sha", "")),
+        "commit_date": str(commit.get("date", "")),
+        "commit_subject": str(commit.get("subject", "")),
+        "commit_branch": str(commit.get("branch", "")),
+        "commit_dirty": bool(commit.get("dirty", False)),
+        "policy": record.policy,
+        "passed": record.passed,
+        "cases": len(record.cases),
+        "planned": record.planned,
+        "counts": canonical_json(record.counts),
+        "environment": canonical_json(_environment(record)),
+        "record": zlib.compress(content),
+    }
+    return Prepared(identity, row, record.cases)
+
+
+def insert(connection: sa.Connection, prepared: Prepared, tables: Mapping[str, bytes]) -> int:
+    """Write a run within the connection's transaction; return its number."""
+    inserted = connection.execute(sa.insert(runs).values(**prepared.run))
+    number = int(inserted.inserted_primary_key[0])
+    ids = _case_ids(connection, prepared.cases)
+    rows = [
+        {
+            "case_id": ids[key_of(case.case)],
+            "run": number,
+            "verdict": code_of(case.verdict),
+            "observed": case.observed,
+            "baseline": case.baseline,
+            "loss": case.loss,
+            "margin": case.margin,
+            "low": case.low,
+            "high": case.high,
+            "standard_error": case.standard_error,
+        }
+        for case in prepared.cases
+    ]
+    rows.sort(key=lambda row: row["case_id"])  # in the order of the key
+    _insert_many(connection, results, rows)
+    _insert_tables(connection, prepared, number, tables)
+    return number
+
+
+def _refuse_twins(found: Sequence[CaseResult]) -> None:
+    seen: set[str] = set()
+    for case in found:
+        if case.case in seen:
+            raise RecordError(
+                f"a run record that has the case {case.case!r} twice",
+                hint="a run judges each case once; run the gate again",
+            )
+        seen.add(case.case)
+
+
+def _environment(record: RunRecord) -> dict[str, str]:
+    """Return versions and environments as one text per name; several values are listed."""
+    found: dict[str, set[str]] = {}
+    for entries in (record.versions, *record.evidence().get("environments", {}).values()):
+        for name, value in entries.items():
+            found.setdefault(str(name), set()).add(str(value))
+    return {name: ", ".join(sorted(values)) for name, values in sorted(found.items())}
+
+
+def _case_ids(connection: sa.Connection, found: Sequence[CaseResult]) -> dict[str, int]:
+    """Return each case's number by its key; new cases are numbered, changed units noted."""
+    known = {
+        row.sha256: row
+        for row in connection.execute(
+            sa.select(cases.c.sha256, cases.c.id, cases.c.unit, cases.c.direction)
+        )
+    }
+    fresh = []
+    for case in found:
+        key = key_of(case.case)
+        if key not in known:
+            fresh.append(
+                {
+                    "sha256": key,
+                    "name": case.case,
+                    "model": case.model,
+                    "quantizer": case.quantizer,
+                    "probe": case.probe,
+                    "metric": case.metric,
+                    "unit": case.unit,
+                    "direction": case.direction,
+                }
+            )
+        elif case.unit and (known[key].unit, known[key].direction) != (case.unit, case.direction):
+            connection.execute(
+                sa.update(cases)
+                .where(cases.c.sha256 == key)
+                .values(unit=case.unit, direction=case.direction)
+            )
+    ids = {key: int(row.id) for key, row in known.items()}
+    if fresh:
+        _insert_many(connection, cases, fresh)
+        first = max(ids.values(), default=0)
+        added = sa.select(cases.c.sha256, cases.c.id).where(cases.c.id > first)
+        ids |= {row.sha256: int(row.id) for row in connection.execute(added)}
+    return ids
+
+
+def with_tables(
+    prepared: Prepared, record: RunRecord, tables: Mapping[str, bytes], connection: sa.Connection
+) -> Prepared:
+    """Add the prediction tables; those that the store has already are not even read."""
+    digests = record.evidence().get("predictions", {})
+    stored = set(connection.execute(sa.select(blobs.c.sha256)).scalars()) if tables else set()
+    found = []
+    for cell in sorted(tables):
+        sha256 = digests.get(cell, {}).get("sha256", "")
+        if sha256 in stored:
+            found.append((cell, sha256, 0, None))
+            continue
+        content = tables.get(cell)
+        if content is None:
+            continue  # gone meanwhile, as a lazy mapping says
+        sha256 = sha256 or hashlib.sha256(content).hexdigest()
+        found.append((cell, sha256, len(content), zlib.compress(content)))
+        stored.add(sha256)
+    return replace(prepared, tables=tuple(found))
+
+
+def _insert_tables(
+    connection: sa.Connection, prepared: Prepared, number: int, tables: Mapping[str, bytes]
+) -> None:
+    for position, (cell, sha256, size, content) in enumerate(prepared.tables):
+        there = sa.select(blobs.c.sha256).where(blobs.c.sha256 == sha256)
+        if connection.execute(there).first() is None:
+            if content is None:  # pruned since `with_tables` looked
+                plain = tables[cell]
+                size, content = len(plain), zlib.compress(plain)
+            row = {"sha256": sha256, "size": size, "content": content}
+            connection.execute(sa.insert(blobs).values(**row))
+        link = {"run": number, "position": position, "cell": cell, "sha256": sha256}
+        connection.execute(sa.insert(run_predictions).values(**link))
+
+
+def _insert_many(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
+    for start in range(0, len(rows), _BLOCK):
+        connection.execute(sa.insert(table), rows[start : start + _BLOCK])
