@@ -9,10 +9,11 @@ rest is estimated from its parts:
     (sum over cells not begun of what a first case of that probe took
      + other cases left x what other cases took) / processes that were busy
 
-"What it took" is the (lower) median of the last `_RECENT` first cases on that probe (of all probes where
-there is none yet), and the mean of the last `_OTHERS` other cases. Busy processes are measured: the
-seconds that all finished cases took together, per second of the run. A worker that waits for
-another's encoding counts as busy in both, so that the estimate stays consistent.
+"What it took" is the lower median of the last `_RECENT` first cases on that probe (of all probes
+where there is none yet), and the mean of the last `_OTHERS` other cases. Busy processes are
+measured: the seconds that all finished cases took together, per second of the run. A worker that
+waits for another's encoding counts as busy in both, so that the estimate stays consistent. The very
+first cell also loads libraries and the model: until a second one is done, the estimate is too long.
 """
 
 from __future__ import annotations
