@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from clipq.errors import CacheError
 from clipq.files import write_atomically
@@ -27,6 +27,7 @@ __all__ = [
     "as_predictions",
     "as_table",
     "columns_digest",
+    "parse_table",
     "read_table",
     "table_digest",
     "write_table",
@@ -91,13 +92,39 @@ def read_table(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
         raise TableError(
             f"{path} is not a complete prediction table: {error}", hint="remove it and run again"
         ) from error
+    return columns, metadata, _checked(columns, expected, str(path))
+
+
+def parse_table(content: bytes, *, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
+    """Return (columns, metadata, digest) of the bytes of such a file.
+
+    Args:
+        content: of the file.
+        name: what to call it in messages.
+
+    Raises:
+        TableError: they are truncated or altered.
+    """
+    try:
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][_HEADER])
+        columns = dict(_restored(name, values) for name, values in load(content).items())
+        metadata, expected = header["metadata"], header["digest"]
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise TableError(
+            f"{name}: not a complete prediction table: {error}", hint="run the gate again"
+        ) from error
+    return columns, metadata, _checked(columns, expected, name)
+
+
+def _checked(columns: Mapping[str, np.ndarray], expected: str, name: str) -> str:
     actual = columns_digest(columns)
     if actual != expected:
         raise TableError(
-            f"{path} was altered: columns hash to {actual}, the file says {expected}",
+            f"{name} was altered: columns hash to {actual}, the file says {expected}",
             hint="remove it and run again",
         )
-    return columns, metadata, actual
+    return actual
 
 
 def _wide(values: np.ndarray) -> np.ndarray:

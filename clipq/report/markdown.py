@@ -7,7 +7,7 @@ from tabulate import tabulate
 from clipq.records import RunRecord, Verdict
 from clipq.report.text import HEADERS, correction, table_rows
 
-__all__ = ["markdown"]
+__all__ = ["inert", "markdown"]
 
 _LIMIT = 100
 
@@ -27,7 +27,7 @@ def markdown(record: RunRecord) -> str:
         if len(record.blocking) > _LIMIT:
             parts.append(f"... and {len(record.blocking) - _LIMIT} more in `report.json`.")
         reasons = dict.fromkeys(case.reason for case in record.blocking if case.reason)
-        parts += [f"- {_inert(reason)}" for reason in list(reasons)[:10]]
+        parts += [f"- {inert(reason)}" for reason in list(reasons)[:10]]
     if record.kernels:
         parts.append(_kernels(record))
     for title, verdict in (
@@ -41,7 +41,7 @@ def markdown(record: RunRecord) -> str:
             parts.append(
                 f"<details><summary>{title}: {len(cases)}</summary>\n\n{rows}\n\n</details>"
             )
-    parts += [f"> warning: {_inert(warning)}" for warning in record.warnings]
+    parts += [f"> warning: {inert(warning)}" for warning in record.warnings]
     versions = "\n".join(f"- {name} {value}" for name, value in sorted(record.versions.items()))
     models = "\n".join(
         f"- model `{name}`: weights sha256 `{model['weights_sha256']}`"
@@ -62,11 +62,11 @@ def _kernels(record: RunRecord) -> str:
     parts = []
     failed = [(row.kernel, row.check, row.reason) for row in record.broken_kernels]
     if failed:
-        safe = [[_inert(cell) for cell in row] for row in failed]
+        safe = [[inert(cell) for cell in row] for row in failed]
         table = tabulate(safe, ("kernel", "check", "why"), tablefmt="github")
         parts.append(f"## Kernels that fail their spec\n\n{table}")
     rows = [
-        [_inert(cell) for cell in (row.kernel, row.check, row.outcome, row.where, row.reason)]
+        [inert(cell) for cell in (row.kernel, row.check, row.outcome, row.where, row.reason)]
         for row in record.kernels
     ]
     table = tabulate(rows, ("kernel", "check", "outcome", "ran on", "why"), tablefmt="github")
@@ -76,11 +76,11 @@ def _kernels(record: RunRecord) -> str:
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:
-    safe = [[_inert(cell) for cell in row] for row in rows]
+    safe = [[inert(cell) for cell in row] for row in rows]
     return tabulate(safe, HEADERS, tablefmt="github", disable_numparse=True)
 
 
-def _inert(text: str) -> str:
+def inert(text: str) -> str:
     """Escape what a Markdown renderer would take for markup."""
     one_line = " ".join(text.split())
     escaped = one_line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,142 @@
+"""What `clipq compare` takes for two runs of 5,000 cases, and that it imports no torch.
+
+Both runs are files; their predictions lie in a cache. The tables are the embedded baselines' own
+columns, in the second run with a part of the samples changed, so that sizes and column types are
+real. Three settings: no predictions at hand, a tenth of the cells changed, every cell changed.
+
+    python benchmarks/compare_runs.py [--cases 5000] [--rounds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from clipq.evaluation.plan import plan
+from clipq.evaluation.tables import as_table, table_digest, write_table
+from clipq.gate.baseline import load_baseline
+from clipq.metrics import Predictions, metrics
+from clipq.records import CaseResult, RunRecord, Verdict, sort_cases
+from clipq.settings import Settings, load_settings
+
+REPOSITORY = Path(__file__).parents[1]
+GOAL_SECONDS = 3.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=5000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    settings = load_settings(REPOSITORY / "clipq.toml")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        project(root)
+        for title, share, kept in (
+            ("without predictions", 1.0, False),
+            ("a tenth of the cells changed", 0.1, True),
+            ("every cell changed", 1.0, True),
+        ):
+            before = run(settings, options.cases, root, changed=0.0, kept=kept)
+            after = run(settings, options.cases, root, changed=share, kept=kept)
+            for name, record in (("a.json", before), ("b.json", after)):
+                (root / name).write_text(json.dumps(record.to_plain()))
+            seconds = [compared(root) for _ in range(options.rounds)]
+            counts = json.loads((root / "diff.json").read_text())
+            paired = sum(d["interval"] == "paired" for d in counts["differences"])
+            print(
+                f"{title}: {len(after.cases)} cases, {paired} paired; "
+                f"{min(seconds):.2f} to {max(seconds):.2f} s (goal {GOAL_SECONDS:.0f} s)",
+                flush=True,
+            )
+
+
+def project(root: Path) -> None:
+    text = (REPOSITORY / "clipq.toml").read_text()
+    (root / "clipq.toml").write_text(text.replace("fixtures/", f"{REPOSITORY}/fixtures/"))
+
+
+def compared(root: Path) -> float:
+    """Return the seconds that one comparison takes, as a process; it must not load torch."""
+    code = (
+        "import sys; from clipq.cli import main; "
+        "code = main(['compare', 'a.json', 'b.json', '--json', 'diff.json', '--output', 'diff']); "
+        "assert 'torch' not in sys.modules; sys.exit(0 if code in (0, 1) else 9)"
+    )
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def run(settings: Settings, cases: int, root: Path, *, changed: float, kept: bool) -> RunRecord:
+    """Return a run over the embedded matrix whose tables differ in a share of the cells."""
+    rng = np.random.default_rng(7)
+    planned = plan(settings, profile="default")[:cases]
+    stored = {
+        model.name: load_baseline(settings.baselines, model.name) for model in settings.models
+    }
+    cells = sorted({(case.model, case.quantizer, case.probe) for case in planned})
+    digests = {}
+    for cell in cells if kept else ():
+        baseline = stored[cell[0]]
+        table = baseline.predictions[cell[2]] if baseline else Predictions({}, {})
+        moved = table if rng.uniform() >= changed else perturbed(table, rng)
+        columns, metadata = as_table(moved, {})
+        digest = table_digest(columns)
+        path = root / ".clipq" / "cache" / "predictions" / digest[:2] / f"{digest}.safetensors"
+        if not path.exists():
+            write_table(path, columns, metadata)
+        digests["/".join(cell)] = {"key": digest, "sha256": digest}
+    evidence = {
+        "predictions": digests,
+        "probes": {
+            probe.name: {"role": probe.role, "fingerprint": probe.name, "samples": 2048}
+            for probe in settings.probes
+        },
+    }
+    found = []
+    for case in planned:
+        declared = metrics.get(case.metric)
+        baseline = stored[case.model]
+        value = baseline.values[f"{case.probe}.{case.metric}"].value if baseline else 0.5
+        value = 30.0 if value is None else value
+        point = declared.statistic is None or declared.statistic.kind == "point"
+        found.append(
+            CaseResult(
+                *(case.model, case.quantizer, case.probe, case.metric, Verdict.PASS),
+                unit=declared.unit,
+                direction=declared.direction,
+                metric_version=declared.version,
+                baseline=value,
+                observed=value + changed * float(rng.normal(0, 0.002)),
+                margin=0.02,
+                standard_error=None if point else 0.003,
+            )
+        )
+    found[0] = replace(found[0], evidence=evidence)
+    statistics = {"alpha": 0.05, "replicates": 500, "seed": 1, "correction": "holm"}
+    return RunRecord("ci", len(found), sort_cases(found), statistics=statistics)
+
+
+def perturbed(table: Predictions, rng: np.random.Generator) -> Predictions:
+    """Return a table with 2 % of its samples exchanged among themselves, column by column."""
+    columns = dict(table.columns)
+    rows = rng.choice(len(table), max(2, len(table) // 50), replace=False)
+    for name, values in columns.items():
+        if name not in ("id", "label", "group", "cluster"):
+            moved = values.copy()
+            moved[rows] = values[rng.permutation(rows)]
+            columns[name] = moved
+    return Predictions(columns, table.scalars)
+
+
+if __name__ == "__main__":
+    main()

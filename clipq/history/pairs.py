@@ -1,0 +1,177 @@
+"""Paired estimates between two runs, from the per-sample predictions that both kept."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+
+from threadpoolctl import threadpool_limits
+
+from clipq.errors import ClipqError
+from clipq.evaluation.resampling import Resampler, Sample
+from clipq.evaluation.tables import as_predictions, parse_table
+from clipq.gate.interval import IntervalJudge
+from clipq.gate.verdict import Evidence
+from clipq.metrics import Predictions, metrics
+from clipq.records import CaseResult
+from clipq.settings import StatisticsSettings
+
+__all__ = ["PairedEstimate", "PairedEstimator", "Tables"]
+
+Tables = Callable[[str], bytes | None]
+"""From a cell, ``model/quantizer/probe``, to its stored table; None where it is gone."""
+_WORTH_A_PROCESS = 400
+"""Cases below which a second process costs more than it saves."""
+
+Pair = tuple[CaseResult, CaseResult]
+
+
+@dataclass(frozen=True, slots=True)
+class PairedEstimate:
+    """Bounds of how much worse the second run is, and the p-value of "by the margin at most"."""
+
+    low: float
+    high: float
+    p_value: float
+
+
+class PairedEstimator:
+    """Estimates differences of cases from two runs' tables.
+
+    Args:
+        before: tables of the first run.
+        after: of the second.
+        in_distribution: the probe that out-of-distribution metrics contrast with.
+        statistics: error rates, seed and number of replicates.
+        identical: cells that both runs predicted alike: they need no estimate.
+        processes: how many to share the work.
+    """
+
+    def __init__(
+        self,
+        before: Tables,
+        after: Tables,
+        *,
+        in_distribution: str,
+        statistics: StatisticsSettings,
+        identical: frozenset[str] = frozenset(),
+        processes: int | None = None,
+    ) -> None:
+        self._tables = before, after
+        self._known = in_distribution
+        self._statistics = statistics
+        self._identical = identical
+        self._processes = processes or os.cpu_count() or 1
+        self.skipped: dict[str, str] = {}
+
+    def __call__(self, pairs: Sequence[Pair]) -> list[PairedEstimate | None]:
+        """Return an estimate per pair; None where a table is gone or nothing can be resampled."""
+        cells: dict[str, list[int]] = defaultdict(list)
+        for index, (_, case) in enumerate(pairs):
+            if not self._same(case):
+                cells[f"{case.model}/{case.quantizer}/{case.probe}"].append(index)
+        jobs = []
+        for cell, indices in cells.items():
+            known = f"{cell.rpartition('/')[0]}/{self._known}"
+            content = [[read(name) for name in (cell, known)] for read in self._tables]
+            if any(part is None for parts in content for part in parts):
+                self.skipped[cell] = "a run no longer has its predictions"
+                continue
+            jobs.append((cell, content, [pairs[i] for i in indices], indices))
+        found: list[PairedEstimate | None] = [None] * len(pairs)
+        for cell, problem, indices, estimates in self._run(jobs):
+            if problem:
+                self.skipped[cell] = problem
+            for index, estimate in zip(indices, estimates, strict=True):
+                found[index] = estimate
+        return found
+
+    def _same(self, case: CaseResult) -> bool:
+        """Whether both runs predicted alike what a case depends on."""
+        cells = (f"{case.model}/{case.quantizer}/{probe}" for probe in (case.probe, self._known))
+        return all(cell in self._identical for cell in cells)
+
+    def _run(self, jobs: list[_Job]) -> list[_Done]:
+        cases = sum(len(indices) for *_, indices in jobs)
+        if self._processes == 1 or cases < _WORTH_A_PROCESS:
+            return _estimate_cells(jobs, self._statistics)
+        # Forked: a spawned process would import numpy and scipy again. Neighbouring cells share
+        # resamples, so each process takes a run of them.
+        method = "fork" if hasattr(os, "fork") else "spawn"
+        size = -(-len(jobs) // self._processes)
+        parts = [jobs[start : start + size] for start in range(0, len(jobs), size)]
+        with ProcessPoolExecutor(self._processes, mp_context=get_context(method)) as pool:
+            of = partial(_estimate_cells, statistics=self._statistics)
+            return [done for part in pool.map(of, parts) for done in part]
+
+
+_Job = tuple[str, list[list[bytes | None]], list[Pair], list[int]]
+_Done = tuple[str, str, list[int], list[PairedEstimate | None]]
+
+
+def _estimate_cells(jobs: list[_Job], statistics: StatisticsSettings) -> list[_Done]:
+    """Estimate all cases of cells; the metrics of a cell, and equal probes, share resamples."""
+    judge = IntervalJudge(statistics, Resampler(statistics))
+    with threadpool_limits(1):  # products this small wait for a second thread more than they gain
+        return [_estimate_cell(judge, *job) for job in jobs]
+
+
+def _estimate_cell(
+    judge: IntervalJudge,
+    cell: str,
+    content: list[list[bytes | None]],
+    pairs: list[Pair],
+    indices: list[int],
+) -> _Done:
+    try:
+        samples = [
+            Sample(*(_predictions(part or b"", cell) for part in parts)) for parts in content
+        ]
+    except ClipqError as error:
+        return cell, error.problem, indices, [None] * len(pairs)
+    estimates, problems = [], []
+    for pair in pairs:
+        try:
+            estimates.append(_estimate(judge, samples, *pair))
+        except ClipqError as error:  # the standard errors still bound the difference
+            estimates.append(None)
+            problems.append(error.problem)
+    return cell, problems[0] if problems else "", indices, estimates
+
+
+def _predictions(content: bytes, cell: str) -> Predictions:
+    columns, metadata, _ = parse_table(content, name=f"the predictions of {cell}")
+    return as_predictions(columns, metadata)
+
+
+def _estimate(
+    judge: IntervalJudge, samples: Sequence[Sample], first: CaseResult, second: CaseResult
+) -> PairedEstimate | None:
+    if second.metric not in metrics or second.standard_error is None:
+        return None
+    metric = metrics.get(second.metric)
+    if metric.version != second.metric_version or metric.statistic is None:
+        return None  # another definition than the run's, or one that only its own code can compute
+    margin = second.margin or 0.0
+    loss = metric.loss(first.observed or 0.0, second.observed or 0.0)
+    evidence = Evidence(
+        metric, first.observed, second.observed or 0.0, margin, samples[0], samples[1]
+    )
+    judge.resampler.check(samples[0], samples[1], metric)
+    found = judge.estimate(evidence, loss, margin=margin)
+    return PairedEstimate(found.interval.low, found.interval.high, found.p_value)
+
+
+def with_replicates(statistics: Mapping[str, object], *, replicates: int) -> StatisticsSettings:
+    """Return a record's statistics with another number of replicates."""
+    known = {
+        key: value
+        for key, value in statistics.items()
+        if key in StatisticsSettings.__dataclass_fields__
+    }
+    return replace(StatisticsSettings(**known), replicates=replicates)  # type: ignore[arg-type]
