@@ -134,9 +134,9 @@ def _back_up_file(path: Path, stamp: str) -> str:
     target = path.with_name(f"{path.name}.{stamp}.backup")
     partial = target.with_name(f".{target.name}.tmp")
     partial.unlink(missing_ok=True)
-    with contextlib.closing(sqlite3.connect(path)) as source:
-        with contextlib.closing(sqlite3.connect(partial)) as copy:
-            source.backup(copy)
+    closing = contextlib.closing
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(partial)) as copy:
+        source.backup(copy)
     partial.replace(target)
     return str(target)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from clipq.records import Verdict
 
-__all__ = ["Pruned", "Recorded", "RunInfo", "StoredResult", "TrendTable"]
+__all__ = ["CaseParts", "Pruned", "Recorded", "RunInfo", "StoredResult", "TrendTable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class RunInfo:
         id: of the run record (sha256, hex).
         number: position in the store, counted up from 1 in the order of recording.
         started: UTC, ISO 8601.
-        commit: ``sha``, ``date``, ``subject``, ``branch``, ``dirty``; empty outside of a repository.
+        commit: ``sha``, ``date``, ``subject``, ``branch``, ``dirty``; empty outside of git.
         policy: of the gate.
         passed: the gate's outcome.
         cases: how many.
@@ -53,6 +53,25 @@ class Recorded:
 
     run: RunInfo
     new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CaseParts:
+    """What a case id is made of; a quantizer's text may hold a slash."""
+
+    model: str
+    quantizer: str
+    probe: str
+    metric: str
+
+    def named(self) -> tuple[tuple[str, str], ...]:
+        """Return (kind, value) in the order of a case id."""
+        return (
+            ("model", self.model),
+            ("quantizer", self.quantizer),
+            ("probe", self.probe),
+            ("metric", self.metric),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ def prune(
 ) -> Pruned:
     """Remove runs within the connection's transaction, or say what would go.
 
-    A run goes if it is not among the `keep` newest and started before `before`, whichever are given.
+    A run goes if it is not among the `keep` newest and started before `before`, where given.
     """
     if keep is None and before is None:
         raise StoreError(

@@ -83,9 +83,9 @@ def prepare(record: RunRecord, *, now: datetime) -> Prepared:
 def insert(connection: sa.Connection, prepared: Prepared, tables: Mapping[str, bytes]) -> int:
     """Write a run within the connection's transaction; return its number."""
     inserted = connection.execute(sa.insert(runs).values(**prepared.run))
-    number = int(inserted.inserted_primary_key[0])
+    number = int(inserted.inserted_primary_key[0])  # type: ignore[index]
     ids = _case_ids(connection, prepared.cases)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "case_id": ids[key_of(case.case)],
             "run": number,
@@ -171,7 +171,7 @@ def with_tables(
     """Add the prediction tables; those that the store has already are not even read."""
     digests = record.evidence().get("predictions", {})
     stored = set(connection.execute(sa.select(blobs.c.sha256)).scalars()) if tables else set()
-    found = []
+    found: list[tuple[str, str, int, bytes | None]] = []
     for cell in sorted(tables):
         sha256 = digests.get(cell, {}).get("sha256", "")
         if sha256 in stored:

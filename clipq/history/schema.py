@@ -14,8 +14,18 @@ import sqlalchemy as sa
 
 from clipq.records import Verdict
 
-__all__ = ["CODES", "AnyText", "blobs", "cases", "code_of", "metadata", "results", "run_predictions",
-           "runs", "verdict_of"]  # fmt: skip
+__all__ = [
+    "CODES",
+    "AnyText",
+    "blobs",
+    "cases",
+    "code_of",
+    "metadata",
+    "results",
+    "run_predictions",
+    "runs",
+    "verdict_of",
+]
 
 # What `results.verdict` holds. Stored numbers never change their meaning: new verdicts go last.
 CODES = (

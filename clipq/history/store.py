@@ -13,15 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TextIO, TypeVar
 
 import sqlalchemy as sa
 
 from clipq.errors import StoreError
 from clipq.history import trends
 from clipq.history.connect import connect, explain
+from clipq.history.export import export
 from clipq.history.migrate import bring_up_to_date, no_store
-from clipq.history.model import Pruned, Recorded, RunInfo, StoredResult, TrendTable
+from clipq.history.model import CaseParts, Pruned, Recorded, RunInfo, StoredResult, TrendTable
 from clipq.history.prune import prune
 from clipq.history.reading import (
     RESULT_COLUMNS,
@@ -57,7 +58,7 @@ def _explained(
     """
 
     @functools.wraps(method)
-    def call(store: Store, *arguments: _P.args, **keywords: _P.kwargs) -> _T:
+    def call(store: Store, /, *arguments: _P.args, **keywords: _P.kwargs) -> _T:
         try:
             return method(store, *arguments, **keywords)
         except _FAILURES as error:
@@ -114,8 +115,8 @@ class Store:
 
         Args:
             record: a run recorded before is left as it is.
-            tables: per "model/quantizer/probe", its predictions as a safetensors file's bytes; equal
-                ones are kept once. Of a lazy mapping, only what the store lacks is read.
+            tables: per "model/quantizer/probe", its predictions as a safetensors file's bytes;
+                equal ones are kept once. Of a lazy mapping, only what the store lacks is read.
 
         Raises:
             RecordError: a record that is no strict JSON, or has a case twice.
@@ -243,6 +244,16 @@ class Store:
             return tuple(sorted(connection.execute(sa.select(cases.c.name)).scalars()))
 
     @_explained
+    def parts(self, case: str) -> CaseParts:
+        """Return what a case id is made of.
+
+        Raises:
+            StoreError: no run has the case; near ones are listed.
+        """
+        with self._engine.connect() as connection:
+            return trends.parts(connection, case)
+
+    @_explained
     def trend(self, case: str) -> tuple[StoredResult, ...]:
         """Return one case over the runs that have it, oldest first.
 
@@ -283,6 +294,12 @@ class Store:
         """
         with self._engine.execution_options(writes=not dry_run).begin() as connection:
             return prune(connection, keep=keep, before=before, dry_run=dry_run)
+
+    def export(
+        self, target: Path | TextIO, *, form: str, runs: Sequence[RunInfo] | None = None
+    ) -> None:
+        """Write runs (all, oldest first, unless given); see `clipq.history.export`."""
+        export(self, self.runs()[::-1] if runs is None else runs, target, form=form)
 
     def _recorded(self, identity: str) -> RunInfo | None:
         with self._engine.connect() as connection:

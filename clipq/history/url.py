@@ -151,7 +151,7 @@ def _postgresql(rest: str) -> StoreURL:
         raise _unreadable("two passwords")
     if colon:
         secrets["password"] = _decoded(password)
-    shown = {name: value for name, value in parameters.items()}
+    shown = dict(parameters)
     shown |= dict.fromkeys((name for name in secrets if name != "password" or not colon), _HIDDEN)
     tail = "&".join(f"{name}={value}" for name, value in sorted(shown.items()))
     return StoreURL(

@@ -248,7 +248,7 @@ def test_a_record_that_is_no_strict_json_or_has_a_case_twice_is_refused(store, r
 
 def test_an_unknown_case_is_answered_with_near_ones(store, run):
     store.record(run(0))
-    with pytest.raises(StoreError, match="did you mean 'vit-1/rtn:w4/id.top1'"):
+    with pytest.raises(StoreError, match=r"did you mean 'vit-1/rtn:w4/id\.top1'"):
         store.trend("vit-1/rtn:w4/id.top5")
     with pytest.raises(StoreError, match="no recorded run has the case 'vit-9"):
         store.trend_table(cases=("vit-9*",))

@@ -1,0 +1,116 @@
+"""The history store at 2.5 million rows, on SQLite and on a private PostgreSQL server.
+
+python benchmarks/history_store.py                     # both, in temporary folders: ~15 minutes
+python benchmarks/history_store.py --runs 50 --only sqlite
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from private_postgresql import private_server, server_programs
+from synthetic_runs import synthetic_run
+
+from clipq.history.store import Store, open_store
+from clipq.records import RunRecord
+
+DATABASES = ("sqlite", "postgresql")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=500)
+    parser.add_argument("--cases", type=int, default=5000)
+    parser.add_argument("--only", choices=DATABASES)
+    options = parser.parse_args()
+    for name in [options.only] if options.only else DATABASES:
+        with database(name) as url, open_store(url, root=Path.cwd()) as store:
+            measure(name, store, options.runs, options.cases)
+
+
+@contextlib.contextmanager
+def database(name: str) -> Iterator[str]:
+    """Yield the URL of an empty store; on PostgreSQL, commits wait for the disk."""
+    if name == "sqlite":
+        with tempfile.TemporaryDirectory() as folder:
+            yield f"sqlite:///{folder}/history.db"
+        return
+    programs = server_programs()
+    if programs is None:
+        sys.exit("PostgreSQL's server programs (initdb, postgres) are not installed")
+    with private_server(programs, fsync=True) as server:
+        yield server.new_database()
+
+
+def later(record: RunRecord, index: int, rng: np.random.Generator) -> RunRecord:
+    """Return the record of another day: every case has a new value."""
+    noise = rng.normal(0.0, 0.002, len(record.cases)).tolist()
+    cases = tuple(
+        replace(case, observed=(case.observed or 0.0) + change, loss=(case.loss or 0.0) + change)
+        for case, change in zip(record.cases, noise, strict=True)
+    )
+    day = f"{2024 + index // 336}-{index // 28 % 12 + 1:02}-{index % 28 + 1:02}T12:00:00Z"
+    commit = {**record.commit, "sha": f"{index:040x}", "subject": f"change {index}"}
+    return replace(record, cases=cases, started=day, commit=commit)
+
+
+def measure(name: str, store: Store, runs: int, cases: int) -> None:
+    """Fill the store through its own interface; print what that and the queries took."""
+    rng = np.random.default_rng(1)
+    first = synthetic_run(cases, seed=1)
+    count = len(first.cases)
+    seconds = []
+    for index in range(runs):
+        record = later(first, index, rng)
+        start = time.perf_counter()
+        store.record(record)
+        seconds.append(time.perf_counter() - start)
+        if sys.stderr.isatty():
+            print(f"\r{name}: {index + 1} of {runs} runs", end="", file=sys.stderr)
+    print(f"\n{name}: {runs} runs x {count:,} cases = {runs * count:,} rows", flush=True)
+    middle, worst = statistics.median(seconds), max(seconds)
+    last = statistics.median(seconds[-20:])
+    report(
+        f"record one run of {count:,} cases", worst, 2.0, f"median {middle:.2f}, last {last:.2f}"
+    )
+    case = first.cases[count // 2].case
+    latest = store.find("latest")
+    asked: tuple[tuple[str, float, Callable[[], object]], ...] = (
+        ("one case's trend", 1.0, lambda: store.trend(case)),
+        ("the list of runs", 1.0, store.runs),
+        ("verdict counts of a run", 1.0, lambda: store.find("latest").counts),
+        ("worst cases of the latest run", 1.0, lambda: worst_cases(store)),
+        ("the latest run's whole record, verified", 1.0, lambda: store.load(latest)),
+        ("trend table of 100 cases", 1.0, lambda: store.trend_table(cases=("vit-b-32/rtn:w8/*",))),
+        ("trend table of everything", 5.0, store.trend_table),
+    )
+    for what, goal, query in asked:
+        taken = []
+        for _ in range(3):
+            start = time.perf_counter()
+            query()
+            taken.append(time.perf_counter() - start)
+        report(what, max(taken), goal, f"slowest of 3; first {taken[0]:.3f}")
+
+
+def worst_cases(store: Store) -> object:
+    found = store.results(store.find("latest"))
+    return sorted(found, key=lambda result: -result.severity)[:10]
+
+
+def report(what: str, seconds: float, goal: float, note: str) -> None:
+    mark = "ok" if seconds <= goal else "MISSED"
+    print(f"  {what:42} {seconds:7.3f} s   goal {goal:.0f} s   {mark:6}  ({note})", flush=True)
+
+
+if __name__ == "__main__":
+    main()

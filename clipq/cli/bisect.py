@@ -1,0 +1,203 @@
+"""`clipq bisect`: since which run a case is as it is, and how to find the commit with git."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipq.errors import SettingsError
+from clipq.settings import POLICIES, Settings
+
+if TYPE_CHECKING:
+    from clipq.history.bisect import Change
+    from clipq.history.model import StoredResult
+    from clipq.history.store import Store
+
+__all__ = ["add_change_options", "declare", "guide", "run"]
+
+_DESCRIPTION = """\
+Find the first recorded run since which a case blocks (--verdict, the default) or has its present
+value (--changed), the commits on both sides, and the `git bisect` commands that find the commit
+between them. Runs are compared that follow one another in the store.
+"""
+_EPILOG = """\
+examples:
+  clipq bisect 'vit-clean/rtn:w4/id.ece'              since when does it fail?
+  clipq bisect 'vit-clean/rtn:w4/id.ece' --changed    since when has it this value?
+
+`git bisect run` calls `clipq gate`, narrowed to the case, on each commit it tries; commits on which
+the gate cannot run are skipped. --judge is what it calls for --changed: it exits 0 where the report
+has the old value, 1 where it has the new one, 125 where that cannot be told.
+
+exit codes: 0 a change was found or there is none, 2 wrong usage, no store, no such case
+"""
+_SKIP = 125  # what `git bisect run` takes for "this commit cannot be tested"
+
+
+def declare(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add `clipq bisect` to the command line."""
+    from clipq.cli.history import add_store_option
+
+    parser = commands.add_parser(
+        "bisect",
+        help="the first run where a case changed, and how git finds the commit",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_store_option(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_change_options(parser)
+    parser.add_argument(
+        "--judge", type=Path, metavar="REPORT", help="compare a report's value; see below"
+    )
+    parser.add_argument("--old", type=_value, metavar="VALUE", help="with --judge")
+    parser.add_argument("--new", type=_value, metavar="VALUE", help="with --judge")
+    parser.set_defaults(run=run)
+
+
+def add_change_options(parser: argparse.ArgumentParser) -> None:
+    """Give a command the case and what counts as a change of it."""
+    parser.add_argument("case", metavar="CASE", help="a case id: MODEL/QUANTIZER/PROBE.METRIC")
+    by = parser.add_mutually_exclusive_group()
+    by.add_argument(
+        "--verdict", action="store_true", help="since when it blocks, or no longer does (default)"
+    )
+    by.add_argument("--changed", action="store_true", help="since when it has its present value")
+    parser.add_argument(
+        "--policy", choices=POLICIES, help="under which it blocks; default: the latest run's"
+    )
+    parser.add_argument("--branch", help="only runs of this branch")
+
+
+def _value(text: str) -> str:
+    if text != "none":
+        float(text)
+    return text
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Print the guidance, or judge a report for `git bisect run`."""
+    from clipq.cli.history import open_for, project_settings
+
+    if options.judge is not None:
+        return _judge(options)
+    settings = project_settings(options)
+    with open_for(options, settings) as store:
+        return guide(store, options, settings)
+
+
+def guide(store: Store, options: argparse.Namespace, settings: Settings | None) -> int:
+    """Print where the case changed and what to type next; return 0."""
+    from clipq.history.bisect import find_value_change, find_verdict_change, git_commands
+
+    rows = store.trend(options.case)
+    if options.branch is not None:
+        rows = tuple(row for row in rows if row.run.commit.get("branch") == options.branch)
+        if not rows:
+            raise SettingsError(
+                f"no run of branch {options.branch!r} has the case",
+                hint="`clipq history list` shows the branches of runs",
+            )
+    policy = options.policy or rows[-1].run.policy
+    find = find_value_change if options.changed else find_verdict_change
+    change = find(rows, policy=policy)
+    if change is None:
+        return _unchanged(rows, options, policy)
+    report = settings.report / "report.json" if settings else Path(".clipq/report/report.json")
+    where = os.path.relpath(report)
+    commands = git_commands(change, store.parts(options.case), report=where)
+    if options.json:
+        print(json.dumps(change.to_plain() | {"commands": commands}, indent=1, allow_nan=False))
+    else:
+        print(_text(change, commands))
+    return 0
+
+
+def _unchanged(rows: Sequence[StoredResult], options: argparse.Namespace, policy: str) -> int:
+    if options.json:
+        print(json.dumps({"case": options.case, "changed": False, "runs": len(rows)}, indent=1))
+        return 0
+    first, latest = rows[0], rows[-1]
+    blocks = "blocks" if latest.verdict.blocks(policy) else "does not block"
+    what = "has the same value" if options.changed else f"{blocks} (policy {policy})"
+    print(
+        f"{options.case} {what} in all {len(rows)} recorded runs that have it, from "
+        f"#{first.run.number} to #{latest.run.number}"
+        + ("" if options.changed else "; --changed looks at its value instead")
+    )
+    return 0
+
+
+def _text(change: Change, commands: Sequence[str]) -> str:
+    from tabulate import tabulate
+
+    from clipq.cli.history_text import commit_text, printable
+
+    def row(title: str, side: StoredResult) -> tuple[str, ...]:
+        numbers = (side.observed, side.loss, side.margin)
+        return (
+            title,
+            f"#{side.run.number}",
+            printable(side.run.started),
+            commit_text(side.run),
+            side.verdict.value,
+            *("-" if value is None else f"{value:.6g}" for value in numbers),
+            printable(str(side.run.commit.get("subject", "")))[:40],
+        )
+
+    if change.by == "value":
+        lead = "has had its present value"
+    else:
+        lead = "has blocked" if change.worse else "has no longer blocked"
+    titles = ("last good", "first bad") if change.worse else ("last before", "first after")
+    runs = "run" if change.runs_since == 1 else "runs"
+    headers = ("", "run", "started", "commit", "verdict", "observed", "loss", "margin", "")
+    rows = [row(titles[0], change.before), row(titles[1], change.after)]
+    parts = [
+        f"{printable(change.after.case)} {lead} for {change.runs_since} {runs}, since run "
+        f"#{change.after.run.number}",
+        tabulate(rows, headers, disable_numparse=True),
+    ]
+    if commands:
+        parts.append("to find the commit:\n" + "\n".join(f"  {line}" for line in commands))
+        parts.append("  git bisect reset")
+        dirty = [s.run for s in (change.before, change.after) if s.run.commit["dirty"]]
+        if dirty:
+            numbers = " and ".join(f"#{run.number}" for run in dirty)
+            parts.append(f"note: run {numbers} had changes that are in no commit")
+    elif change.before.run.commit and change.after.run.commit:
+        parts.append("both runs are of the same commit: data, environment or uncommitted changes")
+    else:
+        parts.append("a run without a commit: git cannot help; `clipq compare` shows what differs")
+    return "\n\n".join(parts)
+
+
+def _judge(options: argparse.Namespace) -> int:
+    from clipq.errors import RecordError
+    from clipq.history.bisect import is_new_value
+    from clipq.records import read_run
+
+    if options.old is None or options.new is None:
+        raise SettingsError("--judge without --old and --new", hint="give both, as printed")
+    old, new = (None if text == "none" else float(text) for text in (options.old, options.new))
+    try:
+        record = read_run(options.judge)
+    except RecordError as error:
+        print(f"cannot be told: {error}")
+        return _SKIP
+    found = [case for case in record.cases if case.case == options.case]
+    if not found:
+        print(f"cannot be told: the report has no case {options.case!r}")
+        return _SKIP
+    value = found[0].observed
+    is_new = is_new_value(value, old=old, new=new)
+    if is_new is None:
+        print("cannot be told: there is a value on one side only")
+        return _SKIP
+    print(f"observed {value}: {'new' if is_new else 'old'}")
+    return int(is_new)

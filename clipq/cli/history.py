@@ -1,0 +1,321 @@
+"""`clipq history`: runs kept in a store, looked at, followed, removed and taken out again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipq.errors import StoreError
+from clipq.settings import Settings, find_settings, load_settings
+
+if TYPE_CHECKING:
+    from clipq.history.store import Store
+    from clipq.records import RunRecord
+
+__all__ = ["add_store_option", "declare", "open_for", "project_settings", "run"]
+
+_DESCRIPTION = """\
+Runs kept in a store, SQLite or PostgreSQL. The store is what --store says, else the environment
+variable CLIPQ_STORE, else [history] store in clipq.toml, by default sqlite:///.clipq/history.db.
+A password belongs into CLIPQ_STORE or ~/.pgpass; clipq never prints or stores it.
+"""
+_EPILOG = """\
+examples:
+  clipq history record                           keep the report that the last gate wrote
+  clipq history list --limit 10                  the newest runs
+  clipq history show latest~1                    one run: counts, environment, worst cases
+  clipq history trend 'vit-clean/rtn:w4/id.ece'  one case over all runs
+  clipq history trend 'vit-clean/*/id.ece'       one line per case, with a sparkline
+  clipq history first 'vit-clean/rtn:w4/id.ece'  since which run it fails, and the bisect commands
+  clipq history prune --keep 200 --yes           remove all but the newest 200 runs
+  clipq history export --format csv --output runs.csv
+
+a RUN is named latest, latest~2, #12, by the first 4 or more digits of its id, or commit:SHA
+
+exit codes: 0 done, 2 wrong usage, no store, no such run or case
+"""
+
+
+def declare(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add `clipq history` to the command line."""
+    from clipq.cli.bisect import add_change_options
+
+    parser = commands.add_parser(
+        "history",
+        help="keep runs in a store; list, show, follow, prune and export them",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--store", metavar="URL", help="sqlite:///PATH or postgresql://...")
+    parser.set_defaults(run=run)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = actions.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}."
+        )
+        add_store_option(added, default=argparse.SUPPRESS)  # `history --store` stays as it is
+        if name != "export":
+            added.add_argument("--json", action="store_true", help="print one JSON document")
+        return added
+
+    record = action("record", "keep a run; one that is kept already is left as it is")
+    record.add_argument(
+        "reports", nargs="*", type=Path, metavar="REPORT",
+        help="report.json of a gate, or .jsonl of an export; default: the last gate's",
+    )  # fmt: skip
+    record.add_argument(
+        "--no-predictions", action="store_true", help="do not keep per-sample predictions"
+    )
+    listing = action("list", "list runs, newest first")
+    listing.add_argument("--limit", type=_positive, default=20, metavar="N", help="default: 20")
+    listing.add_argument("--branch", help="only runs of this branch")
+    listing.add_argument("--policy", help="only runs under this policy")
+    listing.add_argument("--failed", action="store_true", help="only runs whose gate failed")
+    show = action("show", "show a run: its counts, environment and worst cases")
+    show.add_argument("reference", nargs="?", default="latest", metavar="RUN", help="see below")
+    show.add_argument("--worst", type=_positive, default=10, metavar="N", help="default: 10")
+    trend = action("trend", "follow cases over runs")
+    trend.add_argument("cases", nargs="+", metavar="CASE", help="a case id, or globs of ids")
+    trend.add_argument("--runs", type=_positive, default=40, metavar="N", help="default: 40")
+    first = action("first", "find the first run where a case changed, as `clipq bisect` does")
+    add_change_options(first)
+    prune = action("prune", "remove old runs; without --yes, only say which")
+    prune.add_argument("--keep", type=_positive, metavar="N", help="so many newest runs stay")
+    prune.add_argument("--before", type=_day, metavar="DAY", help="only runs started before it go")
+    prune.add_argument("--yes", action="store_true", help="really remove what is named")
+    export = action("export", "write whole records or results, oldest run first")
+    export.add_argument("references", nargs="*", metavar="RUN", help="default: every run")
+    export.add_argument(
+        "--format", choices=("jsonl", "csv"), default="jsonl",
+        help="jsonl: whole records, which `record` reads back; csv: results",
+    )  # fmt: skip
+    export.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
+
+
+def add_store_option(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    """Give a command the option that names a store."""
+    text = "default: CLIPQ_STORE, else [history] store in clipq.toml"
+    parser.add_argument("--store", metavar="URL", default=default, help=text)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from 1")
+    return number
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day; write YYYY-MM-DD") from None
+
+
+def project_settings(options: argparse.Namespace) -> Settings | None:
+    """Return the project's settings; None outside of a project, where --store is enough."""
+    path = options.config or find_settings(Path.cwd())
+    return load_settings(path) if path else None
+
+
+def open_for(
+    options: argparse.Namespace, settings: Settings | None, *, create: bool = False
+) -> Store:
+    """Open the store that a command means; say on stderr what opening it changed."""
+    from clipq.history.place import store_url
+    from clipq.history.store import open_store
+
+    folder = Path.cwd()
+    url = store_url(options.store, settings, environ=os.environ, folder=folder)
+    store = open_store(url, root=folder, create=create)
+    if store.notice:
+        print(f"clipq: {store.notice}", file=sys.stderr)
+    return store
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Do what the action says; return 0."""
+    actions: Mapping[str, Callable[[argparse.Namespace, Settings | None], int]] = {
+        "record": _record,
+        "list": _list,
+        "show": _show,
+        "trend": _trend,
+        "first": _first,
+        "prune": _prune,
+        "export": _export,
+    }
+    return actions[options.action](options, project_settings(options))
+
+
+def _record(options: argparse.Namespace, settings: Settings | None) -> int:
+    from clipq.cli.history_text import run_plain
+    from clipq.history.predictions import prediction_tables
+
+    if not options.reports and settings is None:
+        raise StoreError("no report to record", hint="clipq history record REPORT.json")
+    reports = options.reports or [settings.report / "report.json"] if settings else options.reports
+    keep = settings is not None and settings.history.predictions and not options.no_predictions
+    done = []
+    with open_for(options, settings, create=True) as store:
+        for path in reports:
+            for record in _records(path):
+                tables = (
+                    prediction_tables(record, settings.cache, warn=_warn)
+                    if keep and settings
+                    else {}
+                )
+                recorded = store.record(record, tables)
+                done.append(run_plain(recorded.run) | {"new": recorded.new})
+                if not options.json:
+                    what = (
+                        f"recorded as run #{recorded.run.number} in {store.url}: "
+                        f"{recorded.run.cases:,} cases, "
+                        f"predictions of {recorded.run.predictions:,} cells"
+                        if recorded.new
+                        else f"recorded before, as run #{recorded.run.number}: nothing changed"
+                    )
+                    print(f"{path}: {what}")
+    if options.json:
+        _print_json(done)
+    return 0
+
+
+def _records(path: Path) -> Iterator[RunRecord]:
+    from clipq.errors import RecordError
+    from clipq.records import RunRecord, read_run
+
+    if path.suffix != ".jsonl":
+        yield read_run(path)
+        return
+    number = 0
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                number += 1
+                yield RunRecord.from_plain(json.loads(line))
+    except RecordError as error:
+        raise RecordError(f"{path}, line {number}: {error.problem}", hint=error.hint) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordError(
+            f"{path} is no export of whole records: {error!r}",
+            hint="clipq history export --output FILE.jsonl",
+        ) from error
+
+
+def _warn(message: str) -> None:
+    print(f"clipq: {message}", file=sys.stderr)
+
+
+def _list(options: argparse.Namespace, settings: Settings | None) -> int:
+    from clipq.cli.history_text import run_plain, runs_text
+
+    with open_for(options, settings) as store:
+        found = store.runs(
+            limit=options.limit,
+            branch=options.branch,
+            policy=options.policy,
+            passed=False if options.failed else None,
+        )
+        where = store.url.shown
+    if options.json:
+        _print_json([run_plain(info) for info in found])
+    elif found:
+        print(runs_text(found))
+    else:
+        print(f"no such run in {where}; `clipq history record REPORT.json` adds one")
+    return 0
+
+
+def _show(options: argparse.Namespace, settings: Settings | None) -> int:
+    from clipq.cli.history_text import result_plain, run_plain, run_text
+
+    with open_for(options, settings) as store:
+        info = store.find(options.reference)
+        found = sorted(store.results(info), key=lambda result: (-result.severity, result.case))
+    worst = found[: options.worst]
+    if options.json:
+        _print_json(run_plain(info) | {"worst": [result_plain(result) for result in worst]})
+    else:
+        print(run_text(info, worst))
+    return 0
+
+
+def _trend(options: argparse.Namespace, settings: Settings | None) -> int:
+    from clipq.cli.history_text import (
+        result_plain,
+        table_plain,
+        table_text,
+        trend_text,
+    )
+
+    with open_for(options, settings) as store:
+        if len(options.cases) == 1 and options.cases[0] in store.case_ids():
+            rows = store.trend(options.cases[0])[-options.runs :]
+            plain: Any = [{"run": row.run.number, **result_plain(row)} for row in rows]
+            text = trend_text(rows)
+        else:
+            table = store.trend_table(cases=options.cases, runs=options.runs)
+            plain, text = table_plain(table), table_text(table)
+    if options.json:
+        _print_json(plain)
+    else:
+        print(text)
+    return 0
+
+
+def _first(options: argparse.Namespace, settings: Settings | None) -> int:
+    from clipq.cli.bisect import guide
+
+    with open_for(options, settings) as store:
+        return guide(store, options, settings)
+
+
+def _prune(options: argparse.Namespace, settings: Settings | None) -> int:
+    from clipq.cli.history_text import run_plain, runs_text
+
+    with open_for(options, settings) as store:
+        gone = store.prune(keep=options.keep, before=options.before, dry_run=not options.yes)
+    if options.json:
+        _print_json(
+            {
+                "removed": options.yes,
+                "runs": [run_plain(info) for info in gone.runs],
+                "prediction_tables": gone.tables,
+                "prediction_bytes": gone.table_bytes,
+            }
+        )
+        return 0
+    if not gone.runs:
+        print("nothing to remove")
+        return 0
+    print(runs_text(gone.runs))
+    what = f"{len(gone.runs)} runs and {gone.tables} prediction tables ({gone.table_bytes:,} bytes)"
+    print(f"\nremoved: {what}" if options.yes else f"\n--yes removes these {what}; nothing was yet")
+    return 0
+
+
+def _export(options: argparse.Namespace, settings: Settings | None) -> int:
+    with open_for(options, settings) as store:
+        runs = [store.find(reference) for reference in options.references] or None
+        if options.output is None:
+            try:
+                store.export(sys.stdout, form=options.format, runs=runs)
+                sys.stdout.flush()
+            except BrokenPipeError:  # `| head` has read enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        store.export(options.output, form=options.format, runs=runs)
+    print(f"written: {options.output}")
+    return 0
+
+
+def _print_json(document: object) -> None:
+    print(json.dumps(document, indent=1, allow_nan=False))

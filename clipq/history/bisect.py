@@ -1,0 +1,180 @@
+"""Where in its history a case changed, and how to go on from there between two commits.
+
+Runs are compared, never commits: a store has a run for some commits only. The change lies between
+two runs that follow one another, and `git bisect` finds the commit between theirs.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from glob import escape
+from typing import Any
+
+from clipq.errors import StoreError
+from clipq.history.model import CaseParts, StoredResult
+
+__all__ = [
+    "Change",
+    "find_value_change",
+    "find_verdict_change",
+    "git_commands",
+    "is_new_value",
+]
+
+_SAME = 1e-6  # values this close, relatively, are the same: float noise between machines
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A case's last change: `before` and `after` are runs that follow one another.
+
+    Args:
+        before: the last run that was as it used to be.
+        after: the first run that is as the latest.
+        by: ``verdict`` (it blocks now, or no longer does) or ``value``.
+        worse: whether the change is for the worse.
+        runs_since: runs from `after` to the latest, both included.
+        policy: under which a verdict blocks.
+    """
+
+    before: StoredResult
+    after: StoredResult
+    by: str
+    worse: bool
+    runs_since: int
+    policy: str
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the change as built-in types, ready for strict JSON."""
+        return {
+            "case": self.after.case,
+            "by": self.by,
+            "worse": self.worse,
+            "runs_since": self.runs_since,
+            "last_before": _plain(self.before),
+            "first_after": _plain(self.after),
+        }
+
+
+def find_verdict_change(rows: Sequence[StoredResult], *, policy: str) -> Change | None:
+    """Return the last time a case began, or ceased, to block under `policy`; None if it never did.
+
+    Args:
+        rows: of one case, oldest first.
+        policy: ``ci`` or ``release``.
+    """
+
+    def blocks(row: StoredResult) -> bool:
+        return row.verdict.blocks(policy)
+
+    at = _boundary(rows, lambda row, latest: blocks(row) == blocks(latest))
+    if at is None:
+        return None
+    worse, since = blocks(rows[at]), len(rows) - at
+    return Change(rows[at - 1], rows[at], "verdict", worse, since, policy)
+
+
+def find_value_change(rows: Sequence[StoredResult], *, policy: str) -> Change | None:
+    """Return the last time a case's value changed by more than float noise; None if it never did.
+
+    Runs without a value, or against another FP32 value, are changes too.
+    """
+    at = _boundary(rows, _same_value)
+    if at is None:
+        return None
+    before, after = rows[at - 1], rows[at]
+    worse = _or_infinite(after.loss) > _or_infinite(before.loss)
+    return Change(before, after, "value", worse, len(rows) - at, policy)
+
+
+def git_commands(change: Change, case: CaseParts, *, report: str) -> list[str]:
+    """Return what to type in order to find the commit; [] where git cannot tell.
+
+    A commit on which the gate itself cannot run is skipped (125), never called bad.
+
+    Args:
+        change: between runs of two commits.
+        case: what the gate is narrowed to.
+        report: path of the record that a gate writes, from where the commands will be run.
+    """
+    old, new = (str(side.run.commit.get("sha", "")) for side in (change.before, change.after))
+    if not old or not new or old == new:
+        return []
+    gate = " ".join(
+        ["clipq gate"]
+        + [f"--clipq-{name} {shlex.quote(escape(value))}" for name, value in case.named()]
+        + [f"--policy {change.policy}", "-n0"]
+    )
+    if change.by == "value":
+        values = f"--old={_text(change.before.observed)} --new={_text(change.after.observed)}"
+        judge = f"clipq bisect {shlex.quote(change.after.case)} --judge {shlex.quote(report)}"
+        script = f"{gate}; [ $? -le 1 ] || exit 125; {judge} {values}"
+        start = f"git bisect start --term-new=changed --term-old=same {new} {old}"
+    elif change.worse:
+        script = f"{gate}; code=$?; [ $code -le 1 ] || exit 125; exit $code"
+        start = f"git bisect start {new} {old}"
+    else:
+        script = f"{gate}; case $? in 0) exit 1;; 1) exit 0;; *) exit 125;; esac"
+        start = f"git bisect start --term-new=fixed --term-old=broken {new} {old}"
+    return [start, f"git bisect run sh -c {shlex.quote(script)}"]
+
+
+def is_new_value(value: float | None, *, old: float | None, new: float | None) -> bool | None:
+    """Return whether `value` is nearer to `new` than to `old`; None where that cannot be told.
+
+    A missing value (None) is near to a missing one alone.
+    """
+    if value is not None and old is not None and new is not None:
+        return abs(value - new) < abs(value - old)
+    if (value is None) == (new is None) and (value is None) != (old is None):
+        return True
+    if (value is None) == (old is None) and (value is None) != (new is None):
+        return False
+    return None
+
+
+def _boundary(
+    rows: Sequence[StoredResult], alike: Callable[[StoredResult, StoredResult], bool]
+) -> int | None:
+    """Return the first index from which on every row is like the latest; None if all are."""
+    if not rows:
+        raise StoreError("a case without a run", hint="`clipq history list`")
+    at = len(rows)
+    while at and alike(rows[at - 1], rows[-1]):
+        at -= 1
+    return at or None
+
+
+def _same_value(row: StoredResult, latest: StoredResult) -> bool:
+    return _close(row.observed, latest.observed) and _close(row.baseline, latest.baseline)
+
+
+def _close(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=_SAME, abs_tol=_SAME * _SAME)
+
+
+def _or_infinite(loss: float | None) -> float:
+    return math.inf if loss is None else loss
+
+
+def _text(value: float | None) -> str:
+    return "none" if value is None else repr(value)
+
+
+def _plain(row: StoredResult) -> dict[str, Any]:
+    return {
+        "run": row.run.number,
+        "id": row.run.id,
+        "started": row.run.started,
+        "commit": dict(row.run.commit),
+        "verdict": row.verdict.value,
+        "observed": row.observed,
+        "baseline": row.baseline,
+        "loss": row.loss,
+        "margin": row.margin,
+    }
