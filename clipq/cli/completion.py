@@ -1,0 +1,54 @@
+"""`clipq completion`: the script that lets a shell complete clipq's commands and options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from clipq.errors import ClipqError
+
+__all__ = ["SHELLS", "declare", "run"]
+
+SHELLS = ("bash", "zsh", "tcsh")
+_EPILOG = """\
+to install it:
+  bash  clipq completion bash > ~/.local/share/bash-completion/completions/clipq
+        (with the package bash-completion; without it, in ~/.bashrc:
+        source <(clipq completion bash))
+  zsh   clipq completion zsh > ~/.zfunc/_clipq
+        (and in ~/.zshrc, before compinit: fpath+=~/.zfunc)
+  tcsh  clipq completion tcsh > ~/.clipq.tcsh
+        (and in ~/.tcshrc: source ~/.clipq.tcsh)
+
+Then start a new shell, and print the script again after an upgrade of clipq.
+"""
+
+
+def declare(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add `clipq completion` to the command line."""
+    completion = commands.add_parser(
+        "completion",
+        help="print the script by which a shell completes clipq",
+        description="Print a completion script, made from clipq's own options.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    completion.add_argument("shell", choices=SHELLS)
+    completion.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Print the script.
+
+    Raises:
+        ClipqError: shtab, which makes it, is not installed.
+    """
+    from clipq.cli.main import parser
+
+    try:
+        import shtab
+    except ImportError:
+        raise ClipqError("shtab is not installed", hint="pip install shtab") from None
+    print(shtab.complete(parser(), shell=options.shell))
+    return 0

@@ -1,0 +1,217 @@
+"""What a project's settings name: plugins, models, probes, baselines, margins, waivers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from clipq.cli.onboarding.health import Check, Context, Finding, State
+from clipq.errors import ClipqError
+from clipq.settings import ProbeSettings, Settings
+
+__all__ = ["CHECKS"]
+
+_LISTED = 3
+
+
+def _settings(context: Context) -> Settings:
+    """Return the settings; checks that need some are skipped where there are none."""
+    if context.settings is None:
+        raise ClipqError("no settings", hint="clipq init")
+    return context.settings
+
+
+def _plugins(context: Context) -> Iterator[Finding]:
+    from clipq.evaluation.plan import load_plugins
+
+    settings = _settings(context)
+    load_plugins(settings)
+    yield Finding("plugins", State.OK, ", ".join(settings.plugins) or "none declared")
+
+
+def _matrix(context: Context) -> Iterator[Finding]:
+    from clipq.evaluation.plan import plan
+
+    yield Finding("matrix", State.OK, f"{len(plan(_settings(context))):,} cases")
+
+
+def _models(context: Context) -> Iterator[Finding]:
+    from clipq.cli.onboarding.hub import cached_weights
+    from clipq.models.source import ModelSource, local_files
+
+    settings = _settings(context)
+    for model in settings.models:
+        name = f"model {model.name}"
+        try:
+            source = ModelSource.parse(model.source, base_dir=settings.root)
+            if source.kind == "local-dir":
+                size = local_files(source.path).checkpoint.stat().st_size
+                yield Finding(name, State.OK, f"{source}, {size / 1e6:,.0f} MB of weights")
+                continue
+            weights = cached_weights(source)
+        except ClipqError as error:
+            yield Finding(name, State.PROBLEM, error.problem, error.hint)
+            continue
+        if weights is None:
+            fix = "where there is a network, the first run downloads it"
+            yield Finding(name, State.WARNING, f"{source} is not on this machine yet", fix)
+        else:
+            yield Finding(name, State.OK, f"{source}, cached")
+
+
+def _probes(context: Context) -> Iterator[Finding]:
+    settings = _settings(context)
+    looks = {
+        "webdataset": _shards,
+        "folder": _folder,
+        "imagelist": _list,
+        "torchvision": _torchvision,
+        "huggingface": _huggingface,
+    }
+    good: list[str] = []
+    for probe in settings.probes:
+        kind, _, location = probe.source.partition(":")
+        if kind not in looks:
+            text = f"{probe.source}: a source of another package"
+            yield Finding(f"probe {probe.name}", State.SKIPPED, text, "clipq probe check")
+            continue
+        state, text, fix = looks[kind](probe, location, settings.root)
+        if state is State.OK:
+            good.append(probe.name)
+        else:
+            yield Finding(f"probe {probe.name}", state, text, fix)
+    if good:
+        text = f"{len(good)} of {len(settings.probes)} are there; `clipq probe check` reads them"
+        yield Finding("probes", State.OK, text)
+
+
+_Look = tuple[State, str, str]
+_FINE: _Look = (State.OK, "", "")
+
+
+def _absent(path: Path, what: str) -> _Look:
+    return State.PROBLEM, f"no {what} {path}", "correct `source` or `split` in clipq.toml"
+
+
+def _shards(probe: ProbeSettings, location: str, root: Path) -> _Look:
+    from clipq.data.fetch import download_folder, is_url
+
+    remote = is_url(location)
+    folder = (download_folder(location, root) if remote else root / location) / probe.split
+    listing = folder / "nshards.txt"
+    if not listing.is_file():
+        if remote:
+            fetch = f"clipq probe fetch {probe.name}"
+            return State.PROBLEM, f"{location} is not on this machine", fetch
+        return _absent(listing, "file")
+    text = listing.read_text(encoding="utf-8").strip()
+    if not text.isdecimal() or not int(text):
+        return State.PROBLEM, f"{listing} says {text!r}", "it holds the number of shards"
+    absent = [i for i in range(int(text)) if not (folder / f"{i}.tar").is_file()]
+    return _absent(folder / f"{absent[0]}.tar", "shard") if absent else _FINE
+
+
+def _folder(probe: ProbeSettings, location: str, root: Path) -> _Look:
+    folder = root / location / probe.split
+    if not folder.is_dir():
+        return _absent(folder, "folder")
+    if not any(entry.is_dir() for entry in folder.iterdir()):
+        return State.PROBLEM, f"{folder} has no folders", "a folder of images for each class"
+    return _FINE
+
+
+def _list(probe: ProbeSettings, location: str, root: Path) -> _Look:
+    listing = root / location / probe.split
+    return _FINE if listing.is_file() else _absent(listing, "list of images")
+
+
+def _torchvision(probe: ProbeSettings, location: str, root: Path) -> _Look:
+    folder = root / location.partition("@")[2]
+    return _FINE if folder.is_dir() else _absent(folder, "folder")
+
+
+def _huggingface(probe: ProbeSettings, location: str, root: Path) -> _Look:
+    if (root / location).exists():
+        return _FINE
+    text = f"{location} is no folder here: a data set of the hub, read from its local cache"
+    return State.SKIPPED, text, f"clipq probe check {probe.name}"
+
+
+def _baselines(context: Context) -> Iterator[Finding]:
+    from clipq.evaluation.plan import plan
+    from clipq.gate.baseline import load_baseline
+
+    settings = _settings(context)
+    cases = plan(settings)
+    for model in settings.models:
+        name = f"baseline {model.name}"
+        try:
+            stored = load_baseline(settings.baselines, model.name)
+        except ClipqError as error:
+            yield Finding(name, State.PROBLEM, error.problem, error.hint)
+            continue
+        if stored is None:
+            fix = f"clipq baseline create {model.name}"
+            yield Finding(name, State.PROBLEM, f"there is none in {settings.baselines}", fix)
+            continue
+        planned = {f"{case.probe}.{case.metric}" for case in cases if case.model == model.name}
+        lacking, vanished = planned - set(stored.values), set(stored.values) - planned
+        fix = f"clipq baseline update {model.name} --reason '...'"
+        if stored.source != model.source:
+            text = f"it is of {stored.source}, clipq.toml names {model.source}"
+            yield Finding(name, State.PROBLEM, text, fix)
+        elif lacking:
+            yield Finding(name, State.PROBLEM, f"it lacks {_some(lacking)}", fix)
+        elif vanished:
+            text = f"it holds what the matrix no longer measures: {_some(vanished)}"
+            yield Finding(name, State.PROBLEM, text, fix)
+        else:
+            approved = stored.history[-1]["date"] if stored.history else "?"
+            text = f"{len(stored.values)} values, unaltered since approved ({approved})"
+            yield Finding(name, State.OK, text)
+
+
+def _margins(context: Context) -> Iterator[Finding]:
+    from clipq.evaluation.plan import plan
+    from clipq.gate.margins import load_margins
+
+    settings = _settings(context)
+    margins = load_margins(settings.margins)
+    margins.check_against(plan(settings))
+    failures = len(margins.expected_failures)
+    yield Finding("margins", State.OK, f"cover the matrix; {failures} expected failures")
+
+
+def _waivers(context: Context) -> Iterator[Finding]:
+    from clipq.evaluation.plan import plan
+    from clipq.gate.waivers import load_waivers
+
+    settings = _settings(context)
+    if not settings.waivers.is_file():
+        yield Finding("waivers", State.OK, "none")
+        return
+    waivers = load_waivers(settings.waivers)
+    matrix = {case.id for case in plan(settings)}
+    # No case was run: what is found is what no run could change.
+    problems = waivers.problems((), today=context.today, matrix=matrix)
+    for problem in problems:
+        yield Finding("waivers", State.PROBLEM, problem)
+    if not problems:
+        yield Finding("waivers", State.OK, f"{len(waivers.entries)}, none expired")
+
+
+def _some(names: set[str]) -> str:
+    listed = sorted(names)
+    more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+    return ", ".join(listed[:_LISTED]) + more
+
+
+CHECKS = (
+    Check("plugins", _plugins, needs_settings=True),
+    Check("matrix", _matrix, needs_settings=True),
+    Check("models", _models, needs_settings=True),
+    Check("probes", _probes, needs_settings=True),
+    Check("margins", _margins, needs_settings=True),
+    Check("baselines", _baselines, needs_settings=True),
+    Check("waivers", _waivers, needs_settings=True),
+)
