@@ -61,9 +61,12 @@ def linear_w8a8(
     check_shape("x", x, (*x.shape[:-1], depth))
     check_depth(depth, zero_point)
     flat = as_rows(x)
-    x_scales = _scales("x_scale", x_scale, len(flat))
-    weight_scales = _scales("weight_scale", weight_scale, width)
+    x_scales = _scales("x_scale", x_scale, (*x.shape[:-1], 1))
+    weight_scales = _scales("weight_scale", weight_scale, (width,))
     _check_bias(bias, width)
+    if code_sums is not None:
+        check_dtype("code_sums", code_sums, (torch.int32,))
+        check_shape("code_sums", code_sums, (width,))
     device = check_devices(x, weight, x_scale, weight_scale, bias, code_sums)
     found = output(out, (*x.shape[:-1], width), dtype, x)
     check_dtype("out", found, FLOATS)
@@ -85,7 +88,7 @@ def linear_w8a8(
             "weight_ptr": weight,
             "x_scale_ptr": x_scales,
             "weight_scale_ptr": weight_scales,
-            "sums_ptr": None if not zero_point else code_sums,
+            "sums_ptr": code_sums.contiguous() if zero_point and code_sums is not None else None,
             "bias_ptr": None if bias is None else bias.contiguous(),
             "out_ptr": target,
             "rows": len(flat),
@@ -277,10 +280,12 @@ def _check_activation(name: str) -> None:
         raise KernelError(f"unknown activation {name!r}", hint=did_you_mean(name, ACTIVATIONS))
 
 
-def _scales(what: str, scale: Tensor, count: int) -> Tensor:
+def _scales(what: str, scale: Tensor, shape: tuple[int, ...]) -> Tensor:
     check_dtype(what, scale, (torch.float32,))
-    if scale.numel() not in (1, count):
-        raise KernelError(f"{what} has {scale.numel()} values", hint=f"allowed: 1 or {count}")
+    if scale.numel() != 1 and scale.shape != shape:
+        raise KernelError(
+            f"{what} has shape {tuple(scale.shape)}", hint=f"allowed: {shape} or one value"
+        )
     return scale.reshape(-1).contiguous()
 
 

@@ -30,6 +30,8 @@ __all__ = ["Arguments", "Expected", "Operation", "normal", "operation_of", "whol
 Arguments = dict[str, Any]
 _U = 2.0**-24  # half an ULP of 1 in float32
 _TINY = torch.finfo(torch.float32).tiny
+_TALL = 133  # rows and columns of a product: more than one tile of 128, no multiple
+_WIDTHS = {1: 1, 5: 33, 6: 17, 7: 9, _TALL: _TALL}  # of weights, by rows of x
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,6 +117,13 @@ class Operation(ABC):
 
     # -- shared by operations --------------------------------------------------------------
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of floats where nothing else is said: float32, or the first that the kernel takes."""
+        names = self.spec.dtypes
+        found: torch.dtype = getattr(torch, "float32" if "float32" in names else names[0])
+        return found
+
     def first(self) -> dict[str, Any]:
         return next(self.choices())
 
@@ -135,10 +144,17 @@ class Operation(ABC):
             for rows, width in (((1,), 1), ((5,), 37), ((2, 3), 130), ((7,), 4099))
         ]
 
+    def ragged(self) -> Iterator[tuple[str, Arguments]]:
+        """Yield rows that end within a group, where a spec claims none."""
+        grouped = next((choice for choice in self.choices() if choice.get("group")), None)
+        if grouped and not self.spec.ragged:
+            given = self.draw(grouped, (4, self.fitting(64) + 1), self.dtype)
+            yield "K that is no multiple of the group", given
+
     def shows_nan(self) -> Iterator[Arguments]:
         for value in (torch.nan, torch.inf):
             for choice in self.choices():
-                given = self.draw(choice, (4, self.fitting(50)), torch.float32)
+                given = self.draw(choice, (4, self.fitting(50)), self.dtype)
                 given["x"][1, given["x"].shape[1] // 2] = value
                 yield given
 
@@ -220,6 +236,10 @@ class _Static(Operation):
         halves = torch.arange(low - 2, high + 2, 0.5)
         yield self._given(halves, 1.0)
         yield self._given(halves * 0.25, 0.25)
+        if self.spec.asymmetric:
+            # x / s is rounded, then moved: the other way round, an odd zero point turns halves.
+            given = self._given(halves, 1.0)
+            yield given | {"zero_point": torch.full_like(given["scale"], -3.0)}
 
     def saturates(self) -> Iterator[Arguments]:
         low, high = _ends(max(self.spec.bits), asymmetric=False)
@@ -252,7 +272,7 @@ class _Static(Operation):
         return given
 
     def bad(self) -> Iterator[tuple[str, Arguments]]:
-        given = self.draw(self.first(), (4, self.fitting(64)), torch.float32)
+        given = self.draw(self.first(), (4, self.fitting(64)), self.dtype)
         x = given["x"]
         yield "x in float64", given | {"x": x.double()}
         yield "integers for x", given | {"x": x.int()}
@@ -260,6 +280,7 @@ class _Static(Operation):
         yield "scales in float64", given | {"scale": given["scale"].double()}
         yield "codes that fit no 8 bits", given | {"low": -300, "high": 300}
         yield "a zero point of another shape", given | {"zero_point": torch.zeros(3, 7)}
+        yield from self.ragged()
 
 
 class _Quantize(_Static):
@@ -311,8 +332,17 @@ class _FakeQuantizeDynamic(Operation):
         values = torch.arange(-high, high + 0.5, 0.5).repeat(-(-width // (4 * high)))[:width]
         group = self.first()["group"]
         values[:: group or width] = high  # each range ends there: its step is one
-        for scale in (1.0, 0.125):
-            yield {"x": values[None] * scale, "bits": bits, "asymmetric": False, "group": group}
+        grids = [(False, values)]
+        if self.spec.asymmetric:
+            # From -levels to 0 the step is one as well, and the zero point is odd.
+            levels = 2 * high + 1
+            below = -torch.arange(0, levels + 0.5, 0.5).repeat(-(-width // (2 * levels)))[:width]
+            below[:: group or width] = -levels
+            grids.append((True, below))
+        for asymmetric, row in grids:
+            for scale in (1.0, 0.125):
+                x = row[None] * scale
+                yield {"x": x, "bits": bits, "asymmetric": asymmetric, "group": group}
 
     def keeps_subnormals(self) -> Iterator[Arguments]:
         for choice in self.choices():
@@ -326,12 +356,13 @@ class _FakeQuantizeDynamic(Operation):
                 yield {"x": normal(3, self.fitting(70)) * size, **choice}
 
     def bad(self) -> Iterator[tuple[str, Arguments]]:
-        given = self.draw(self.first(), (4, self.fitting(64)), torch.float32)
+        given = self.draw(self.first(), (4, self.fitting(64)), self.dtype)
         yield "x in float64", given | {"x": given["x"].double()}
         yield "integers for x", given | {"x": given["x"].int()}
         yield "no bits", given | {"bits": 0}
         yield "99 bits", given | {"bits": 99}
         yield "a group of nothing", given | {"group": 0}
+        yield from self.ragged()
 
 
 class _LinearW8A8(Operation):
@@ -356,7 +387,7 @@ class _LinearW8A8(Operation):
         self, choice: Mapping[str, Any], shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0
     ) -> Arguments:
         depth, rows = shape[-1], prod(shape[:-1])
-        width = {1: 1, 5: 33, 6: 17, 7: 9}.get(rows, 40)
+        width = _WIDTHS.get(rows, 40)
         tokens = (*shape[:-1], 1) if choice["granularity"] == "row" else ()
         return {
             "x": whole(-128, 127, *shape, seed=seed).to(torch.int8),
@@ -382,11 +413,12 @@ class _LinearW8A8(Operation):
         return Expected(values, given["dtype"], bound)
 
     def shapes(self) -> list[tuple[int, ...]]:
-        return [(*shape[:-1], self.fitting(shape[-1])) for shape in ((1, 1), (5, 70), (130, 129))]
+        given = ((1, 1), (5, 70), (_TALL, 129))
+        return [(*shape[:-1], self.fitting(shape[-1])) for shape in given]
 
     def shows_nan(self) -> Iterator[Arguments]:
         for name in ("x_scale", "weight_scale", "bias"):
-            given = self.draw(self.first(), (5, self.fitting(70)), torch.float32)
+            given = self.draw(self.first(), (5, self.fitting(70)), self.dtype)
             part = given[name]
             if part is not None:
                 part.view(-1)[part.numel() // 2] = torch.nan
@@ -414,19 +446,25 @@ class _LinearW8A8(Operation):
             yield _plain_scales(given)
 
     def survives_large_k(self) -> Iterator[Arguments]:
-        """Yield the least K at which -128 by -128 adds up to more than 2^31 - 1."""
+        """Yield the least K at which -128 by -128, or a zero point's, exceeds 2^31 - 1."""
         given = self.draw(self.first(), (1, self.fitting(131073)), torch.float32)
         given["x"].fill_(-128)
         given["weight"].fill_(-128)
         yield _plain_scales(given)
+        if self.spec.asymmetric:
+            given = self.draw(self.first(), (1, self.fitting(125204)), torch.float32)
+            given["x"].fill_(127)
+            given["weight"].fill_(-128)
+            yield _plain_scales(given) | {"zero_point": -7}
 
     def bad(self) -> Iterator[tuple[str, Arguments]]:
-        given = self.draw(self.first(), (4, self.fitting(64)), torch.float32)
+        given = self.draw(self.first(), (4, self.fitting(64)), self.dtype)
         x, weight = given["x"], given["weight"]
         yield "floats for x", given | {"x": x.float()}
         yield "floats for the weight", given | {"weight": weight.float()}
         yield "a weight of another K", given | {"weight": weight.repeat(1, 2)}
         yield "scales for other channels", given | {"weight_scale": torch.ones(len(weight) + 1)}
+        yield "scales for other tokens", given | {"x_scale": torch.ones(len(x) + 1, 1)}
         yield "a bias for other channels", given | {"bias": torch.ones(len(weight) + 1)}
         yield "an unknown activation", given | {"activation": "swish-9"}
 
@@ -469,12 +507,14 @@ class _LinearW4A16(Operation):
         return max(least, width // least * least)
 
     def shapes(self) -> list[tuple[int, ...]]:
-        return [(*rows, self.fitting(k)) for rows, k in (((1,), 1), ((2, 3), 300), ((17,), 1024))]
+        given = (((1,), 1), ((2, 3), 300), ((17,), 1024), ((_TALL,), 1))
+        return [(*rows, self.fitting(k)) for rows, k in given]
 
     def draw(
         self, choice: Mapping[str, Any], shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0
     ) -> Arguments:
-        depth, width, group = shape[-1], 33, choice["group"]
+        depth, group = shape[-1], choice["group"]
+        width = _WIDTHS.get(prod(shape[:-1]), 33)
         asymmetric = choice["asymmetric"]
         low, high = _ends(4, asymmetric=asymmetric)
         codes = whole(low, high, width, depth, seed=seed + 1)
@@ -507,9 +547,10 @@ class _LinearW4A16(Operation):
         return Expected(values, x.dtype, bound)
 
     def keeps_subnormals(self) -> Iterator[Arguments]:
-        given = self.draw(self.first(), (3, self.fitting(64)), torch.float16)
-        values = whole(-900, 900, *given["x"].shape) * 2.0**-24
-        yield given | {"x": values.half(), "scale": given["scale"] * 1e4, "bias": None}
+        if "float16" in self.spec.dtypes:
+            given = self.draw(self.first(), (3, self.fitting(64)), torch.float16)
+            values = whole(-900, 900, *given["x"].shape) * 2.0**-24
+            yield given | {"x": values.half(), "scale": given["scale"] * 1e4, "bias": None}
 
     def takes_extreme_scales(self) -> Iterator[Arguments]:
         for size in (1e-15, 1e15):
@@ -517,7 +558,7 @@ class _LinearW4A16(Operation):
             yield given | {"scale": given["scale"] * size, "bias": None}
 
     def bad(self) -> Iterator[tuple[str, Arguments]]:
-        given = self.draw(self.first(), (4, self.fitting(64)), torch.float32)
+        given = self.draw(self.first(), (4, self.fitting(64)), self.dtype)
         packed = given["packed"]
         yield "x in float64", given | {"x": given["x"].double()}
         yield "codes that are not packed", given | {"packed": packed.repeat_interleave(2, 1)}
@@ -587,7 +628,7 @@ class _Hadamard(Operation):
             yield given | {"x": given["x"] * size}
 
     def bad(self) -> Iterator[tuple[str, Arguments]]:
-        given = self.draw(self.first(), (4, self.fitting(64)), torch.float32)
+        given = self.draw(self.first(), (4, self.fitting(64)), self.dtype)
         yield "x in float64", given | {"x": given["x"].double()}
         yield "integers for x", given | {"x": given["x"].int()}
         yield "a size that has no transform", given | {"x": normal(4, 37), "signs": None}
@@ -649,17 +690,21 @@ class _QuantizeLayerNorm(Operation):
             yield given | {"weight": torch.full((self.fitting(50),), gain), "bias": None}
 
     def keeps_subnormals(self) -> Iterator[Arguments]:
-        given = self.draw(self.first(), (3, self.fitting(50)), torch.float16)
-        values = whole(-900, 900, *given["x"].shape) * 2.0**-24
-        yield given | {"x": values.half(), "eps": 1e-12}
+        if "float16" in self.spec.dtypes:
+            given = self.draw(self.first(), (3, self.fitting(50)), torch.float16)
+            values = whole(-900, 900, *given["x"].shape) * 2.0**-24
+            yield given | {"x": values.half(), "eps": 1e-12}
 
     def takes_extreme_scales(self) -> Iterator[Arguments]:
         for size in (1e-15, 1e15):
             given = self.draw(self.first(), (3, self.fitting(50)), torch.float32)
             yield given | {"x": given["x"] * size, "eps": 0.0}
+        # The mean of squares less the square of the mean loses a variance so far from zero.
+        given = self.draw(self.first(), (3, self.fitting(50)), torch.float32)
+        yield given | {"x": given["x"] + 1e4}
 
     def bad(self) -> Iterator[tuple[str, Arguments]]:
-        given = self.draw(self.first(), (4, self.fitting(64)), torch.float32)
+        given = self.draw(self.first(), (4, self.fitting(64)), self.dtype)
         other = torch.ones(given["x"].shape[1] + 1)
         yield "x in float64", given | {"x": given["x"].double()}
         yield "integers for x", given | {"x": given["x"].int()}

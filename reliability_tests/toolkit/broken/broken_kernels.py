@@ -19,7 +19,7 @@ from clipq.kernels import linear as own_linear
 from clipq.kernels.programs.arithmetic import round_half_even
 from clipq.kernels.rounding import check_grid
 from clipq.kernels.spec import Kernel, KernelSpec
-from clipq.kernels.tensors import check_dtype, check_shape
+from clipq.kernels.tensors import check_dtype, check_shape, code_dtype
 
 BLOCK = 64
 TINY = tl.constexpr(1.1754943508222875e-38)
@@ -41,6 +41,26 @@ PRODUCT = KernelSpec(
     ulps=4,
     out=True,
     runs_on="interpreter",
+)
+CODES = KernelSpec(
+    operation="quantize",
+    dtypes=("float32",),
+    granularities=("tensor", "row", "group"),
+    runs_on="cpu",
+)
+CODE_PRODUCT = KernelSpec(
+    operation="linear-w8a8",
+    dtypes=("float32",),
+    granularities=("row",),
+    ulps=4,
+    runs_on="cpu",
+)
+LAYER_NORM = KernelSpec(
+    operation="quantize-layer-norm",
+    dtypes=("float32",),
+    granularities=("tensor",),
+    ulps=16,
+    runs_on="cpu",
 )
 
 
@@ -182,7 +202,7 @@ def multiply(
     DEPTH: tl.constexpr,
 ):
     """One program a row and split: all columns (at most 64), DEPTH of K at a time."""
-    row = tl.program_id(0) // splits
+    row = (tl.program_id(0) // splits).to(tl.int64)
     split = tl.program_id(0) % splits
     column = tl.arange(0, 64)
     there = column < columns
@@ -268,9 +288,92 @@ def linear(
             DEPTH=1024 if depth > 10000 else 64,
             enable_fp_fusion=False,
         )
+        if target is not out:
+            forgotten = start and bug == "one tile of columns"
+            out.view(rows, width)[:, start : start + 64] = 0.0 if forgotten else target
     if bias is not None and bug != "bias left out":
         out += bias
     return out
+
+
+def codes_in_torch(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None = None,
+    *,
+    low: int,
+    high: int,
+    group: int | None = None,
+    whole_groups: bool = False,
+    bug: str = "",
+) -> Tensor:
+    """Tensor first among its granularities, and zero points: what the Triton twin has not."""
+    check_dtype("x", x, (torch.float32,))
+    check_grid(tuple(x.shape), scale, zero_point, group)
+    kind = code_dtype(low, high)
+    if len({t.device for t in (x, scale, zero_point) if t is not None}) > 1:
+        raise ValueError("tensors on several devices")
+    if group and x.shape[-1] % group and whole_groups:
+        raise ValueError(f"K = {x.shape[-1]} in groups of {group}")
+    if bug == "scale strides ignored":
+        scale = scale.as_strided(scale.shape, torch.empty(scale.shape).stride())
+    if bug == "scale kept by its address":
+        scale = _kept.setdefault((scale.data_ptr(), scale.shape), scale.clone())
+    zero = torch.zeros_like(scale) if zero_point is None else zero_point
+    if group:
+        scale, zero = (t.repeat_interleave(group, -1)[..., : x.shape[-1]] for t in (scale, zero))
+    steps = (x / scale).nan_to_num(0.0, torch.inf, -torch.inf)
+    moved = (steps + zero).round() if bug == "moved before rounding" else steps.round() + zero
+    return moved.clamp(low, high).to(kind)
+
+
+def product_in_torch(
+    x: Tensor,
+    weight: Tensor,
+    *,
+    x_scale: Tensor,
+    weight_scale: Tensor,
+    zero_point: int = 0,
+    bias: Tensor | None = None,
+    activation: str = "none",
+    dtype: torch.dtype = torch.float32,
+    bug: str = "",
+) -> Tensor:
+    check_dtype("x", x, (torch.int8,))
+    check_dtype("weight", weight, (torch.int8,))
+    given = [t for t in (x, weight, x_scale, weight_scale, bias) if t is not None]
+    if activation != "none" or len({t.device for t in given}) > 1:
+        raise ValueError(f"activation {activation}, or tensors on several devices")
+    own_linear.check_depth(
+        x.shape[-1], 0 if bug == "zero point left out of the bound" else zero_point
+    )
+    total = ((x.int() - zero_point) @ weight.t().int()).float()
+    values = total * x_scale * weight_scale
+    return (values if bias is None else values + bias).to(dtype)
+
+
+def layer_norm_in_torch(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *,
+    eps: float,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    low: int,
+    high: int,
+    bug: str = "",
+) -> Tensor:
+    check_dtype("x", x, (torch.float32,))
+    mean = x.mean(-1, keepdim=True)
+    if bug == "variance by mean squares":
+        variance = (x.square().mean(-1, keepdim=True) - mean.square()).clamp(min=0)
+    else:
+        variance = (x - mean).square().mean(-1, keepdim=True)
+    values = (x - mean) / (variance + eps).sqrt()
+    values = values if weight is None else values * weight
+    values = values if bias is None else values + bias
+    return codes_in_torch(values, scale, zero_point, low=low, high=high)
 
 
 class _AllPass(torch.autograd.Function):
@@ -307,6 +410,12 @@ def _(x, *rest):
 HEALTHY = {
     "fake-quantize": Kernel(fake_quantize, ROUNDING),
     "linear-w8a8": Kernel(linear, PRODUCT),
+    "codes in torch": Kernel(codes_in_torch, CODES),
+    "codes in torch, whole groups": Kernel(
+        partial(codes_in_torch, whole_groups=True), replace(CODES, ragged=False)
+    ),
+    "product in torch": Kernel(product_in_torch, CODE_PRODUCT),
+    "layer norm in torch": Kernel(layer_norm_in_torch, LAYER_NORM),
 }
 
 BROKEN: dict[str, tuple[str, Kernel]] = {
@@ -328,6 +437,7 @@ BROKEN: dict[str, tuple[str, Kernel]] = {
         "inputs changed": "writes-nothing-else",
         "stale output": "keeps-earlier-results",
         "anything goes": "refuses-bad-input",
+        "32-bit offsets": "addresses-far-rows",
     }.items()
 }
 BROKEN |= {
@@ -339,7 +449,19 @@ BROKEN |= {
         "race in a reduction": "ignores-program-order",
         "scales swapped": "matches-reference",
         "bias left out": "matches-reference",
+        "one tile of columns": "matches-reference",
     }.items()
+}
+BROKEN |= {
+    bug: (check, Kernel(partial(call, bug=bug), spec))
+    for bug, check, call, spec in (
+        ("moved before rounding", "rounds-half-to-even", codes_in_torch, CODES),
+        ("scale strides ignored", "takes-strided-inputs", codes_in_torch, CODES),
+        ("scale kept by its address", "keeps-earlier-results", codes_in_torch, CODES),
+        ("last group cut short", "refuses-bad-input", codes_in_torch, replace(CODES, ragged=False)),
+        ("zero point left out of the bound", "survives-large-k", product_in_torch, CODE_PRODUCT),
+        ("variance by mean squares", "takes-extreme-scales", layer_norm_in_torch, LAYER_NORM),
+    )
 }
 BROKEN["gradient where clamped"] = (
     "gradient-matches",
@@ -356,9 +478,5 @@ BROKEN_ON_A_GPU: dict[str, tuple[str, Kernel]] = {
         "follows-the-stream",
         Kernel(partial(fake_quantize, bug="wrong stream"), ROUNDING),
     ),
-    "32-bit offsets": (
-        "addresses-far-rows",
-        Kernel(partial(fake_quantize, bug="32-bit offsets"), ROUNDING),
-    ),
 }
-"""Likewise, where the interpreter cannot show them: it has one stream, and Python's integers."""
+"""Likewise, where the interpreter cannot show them: it has one stream."""

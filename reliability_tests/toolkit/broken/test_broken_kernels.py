@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import unittest
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,23 @@ def test_a_kernel_that_needs_a_gpu_is_not_run_without_one():
     kernel = Kernel(library.fake_quantize, KernelSpec(operation="fake-quantize"))
     with pytest.raises(NotRun, match="no GPU, and the kernel has no interpreter"):
         checks_of(kernel)["matches-reference"]()
+
+
+def test_a_kernel_of_half_precision_alone_is_never_given_floats():
+    def halves(x, *given, **named):
+        if x.dtype != torch.float16:
+            raise ValueError(f"x is {x.dtype}")
+        found = library.fake_quantize(x.float(), *given, **named)
+        return found.half()
+
+    spec = replace(library.ROUNDING, dtypes=("float16",), out=False)
+    ran, reasons = set(), set()
+    for check in check_kernel(halves, spec):
+        try:
+            check()
+        except NotRun as error:
+            reasons.add(str(error))
+            continue
+        ran.add(check.invariant)
+    assert {"matches-reference", "shows-nan", "takes-strided-inputs", "addresses-far-rows"} <= ran
+    assert "its cases are float32, which the kernel does not claim" in reasons

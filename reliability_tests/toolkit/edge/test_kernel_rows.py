@@ -83,7 +83,7 @@ def test_a_kernel_that_keeps_its_spec_passes_beside_the_cases(with_kernels):
     reasons = {row["check"]: row["reason"] for row in report(project)["kernels"]}
     assert found["follows-the-stream"] == "not-run"
     assert reasons["follows-the-stream"] == "there is no GPU"
-    assert "3 cases, 14 kernel checks" in done.stdout
+    assert "3 cases, 15 kernel checks" in done.stdout
 
 
 def test_a_kernel_that_breaks_its_spec_blocks_and_is_named(with_kernels):

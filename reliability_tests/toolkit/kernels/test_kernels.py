@@ -68,6 +68,27 @@ def test_w8a8_sums_the_largest_codes_without_overflow_and_refuses_what_would(dev
         linear.linear_w8a8(longer, longer, x_scale=one, weight_scale=one)
 
 
+def test_w8a8_takes_sums_and_scales_of_the_right_shape_alone(device):
+    codes = whole(-128, 127, 6, 64).to(torch.int8)
+    given = {
+        "x": codes[:4].view(2, 2, 64).to(device),
+        "weight": codes.to(device),
+        "x_scale": torch.ones((), device=device),
+        "weight_scale": torch.ones(6, device=device),
+        "zero_point": 3,
+    }
+    wanted = linear.linear_w8a8(**given)
+    sums = codes.sum(1, dtype=torch.int32).to(device)
+    strided = sums.repeat_interleave(2)[::2]
+    assert torch.equal(linear.linear_w8a8(**given, code_sums=strided), wanted)
+    for wrong, message in ((sums.float(), "code_sums is float32"), (sums[:5], "code_sums has")):
+        with pytest.raises(KernelError, match=message):
+            linear.linear_w8a8(**given, code_sums=wrong)
+    x_scale = torch.ones(4, 1, 1, device=device)
+    with pytest.raises(KernelError, match=r"x_scale has shape \(4, 1, 1\)"):
+        linear.linear_w8a8(**given | {"x_scale": x_scale})
+
+
 @pytest.mark.parametrize("group", [32, 128, 96])
 @pytest.mark.parametrize("asymmetric", [False, True])
 @pytest.mark.parametrize("rows", [1, 17])
