@@ -106,7 +106,7 @@ def find_steps(table: TrendTable) -> tuple[tuple[Step, ...], tuple[Levels, ...]]
     yards = yardsticks(table)
     steps: list[Step] = []
     levels = [Levels()] * len(table.cases)
-    for case in _moving(series, _LEAST_CHANGE * yards):
+    for case in map(int, _moving(series, _LEAST_CHANGE * yards)):
         found = levels[case] = find_levels(series[case], yard=float(yards[case]))
         steps += _steps(table, series[case], case, found)
     steps.sort(key=lambda s: (-s.run, -abs(np.nan_to_num(s.margins)), s.case))
@@ -152,7 +152,9 @@ def find_levels(values: Sequence[float] | np.ndarray, *, yard: float) -> Levels:
     odd = _odd(known, jitter=jitter, least=_LEAST_CHANGE * yard)
     tail = _tail(odd, known)
     kept = np.flatnonzero(~odd)
-    starts = _segment(known[kept], jitter=jitter)
+    starts: list[int] = []
+    if np.ptp(known[kept]) >= _LEAST_CHANGE * yard:
+        starts = _segment(known[kept], jitter=jitter)
     starts = _confirmed(known[kept], starts, least=_LEAST_CHANGE * yard, yard=yard)
     return Levels(
         starts=tuple(int(present[kept[start]]) for start in starts),
@@ -214,9 +216,11 @@ def _segment(values: np.ndarray, *, jitter: float) -> list[int]:
 
 def _confirmed(values: np.ndarray, starts: list[int], *, least: float, yard: float) -> list[int]:
     """Drop the weakest step until every one is large enough and more than the scatter explains."""
-    from scipy.stats import norm, t
+    if not starts:
+        return []
+    from scipy.special import stdtrit
 
-    rate = norm.sf(math.sqrt(_PENALTY))
+    rate = 0.5 * math.erfc(math.sqrt(_PENALTY / 2))  # of a normal deviate beyond sqrt(_PENALTY)
     while starts:
         edges = [0, *starts, len(values)]
         parts = [values[low:high] for low, high in pairwise(edges)]
@@ -228,7 +232,7 @@ def _confirmed(values: np.ndarray, starts: list[int], *, least: float, yard: flo
         scatter = max(math.sqrt(squares / freedom), 0.5 * _LEAST_JITTER * yard)
         changes = np.abs(np.diff(means))
         ratios = changes / (scatter * np.sqrt(1 / sizes[1:] + 1 / sizes[:-1]))
-        strength = np.where(changes < least, 0.0, ratios / t.isf(rate, freedom))
+        strength = np.where(changes < least, 0.0, ratios / -stdtrit(freedom, rate))
         weakest = int(np.argmin(strength))
         if strength[weakest] >= 1.0:
             break
