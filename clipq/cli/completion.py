@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from clipq.errors import ClipqError
@@ -50,5 +51,17 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         import shtab
     except ImportError:
         raise ClipqError("shtab is not installed", hint="pip install shtab") from None
-    print(shtab.complete(parser(), shell=options.shell))
+    made = parser()
+    _complete_files(made, shtab.FILE)
+    print(shtab.complete(made, shell=options.shell))
     return 0
+
+
+def _complete_files(parser: argparse.ArgumentParser, files: object) -> None:
+    """Let every argument that is a path complete as one, in all commands below `parser`."""
+    for action in parser._actions:  # argparse has no other way to look at what was declared
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                _complete_files(below, files)
+        elif action.type is Path:
+            action.complete = files  # type: ignore[attr-defined]  # shtab reads it
