@@ -21,6 +21,7 @@ def _json(record: RunRecord) -> str:
 
 
 report_formats.add("report.json", _json)
+report_formats.register_lazy("report.html", "clipq.report.html:html")
 report_formats.register_lazy("report.md", "clipq.report.markdown:markdown")
 report_formats.register_lazy("junit.xml", "clipq.report.junit:junit")
 

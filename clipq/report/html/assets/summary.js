@@ -1,0 +1,113 @@
+/** Fill the banner's facts and return what follows it: counts, what blocks first, notices. */
+function summary() {
+  const facts = document.getElementById("facts");
+  const add = (name, ...value) => facts.append(el("div", {}, el("dt", {}, name), el("dd", {}, value)));
+  add("policy", run.policy);
+  if (run.started) add("started", moment(run.started));
+  if (run.timings.seconds !== undefined) add("took", duration(run.timings.seconds));
+  if (run.commit.sha) {
+    add("commit", el("code", {}, String(run.commit.sha).slice(0, 12)),
+      run.commit.subject ? ` ${run.commit.subject}` : null, run.commit.dirty ? " (with uncommitted changes)" : null);
+  }
+  return [counts(), first(), ...notices(), waivers()];
+}
+
+/** The share of each verdict as one bar, and a button for each that shows its cases. */
+function counts() {
+  if (!cases.length) return null;
+  const found = tally(cases);
+  const bar = el("div", { class: "shares", "aria-hidden": "true" });
+  for (const [verdict, amount] of found) {
+    const part = el("span", { class: `v-${verdict}` });
+    part.style.flexGrow = amount;
+    bar.append(part);
+  }
+  const buttons = [...found].map(([verdict, amount]) => el("button", {
+    type: "button", class: "count", onclick: () => showCases({ verdict }),
+    title: `Show the cases that are ${verdict}`,
+  }, verdictLabel(verdict), el("b", {}, amount.toLocaleString("en"))));
+  return el("div", { class: "counts" }, bar, el("div", { class: "row" }, buttons));
+}
+
+/** What blocks first, with its interval and the commands to run next. */
+function first() {
+  const blocking = cases.filter((item) => item.blocks).sort(worstFirst);
+  const broken = run.kernels.filter((row) => row.outcome === "fail");
+  if (!blocking.length && !broken.length) return null;
+  const box = section("blocking", "What blocks first");
+  if (blocking.length) box.append(el("div", { class: "screen-only" }, blockingTable(blocking.slice(0, 5))));
+  if (blocking.length > 5) {
+    box.append(el("p", { class: "screen-only" }, el("button", {
+      type: "button", onclick: () => showCases({ verdict: run.blocks.join(",") }),
+    }, `Show all ${blocking.length.toLocaleString("en")} that block`)));
+  }
+  if (blocking.length) box.append(el("div", { class: "print-only" }, blockingTable(blocking.slice(0, 60))));
+  if (blocking.length > 60) {
+    box.append(el("p", { class: "print-only" }, `… and ${count(blocking.length - 60, "more case")}.`));
+  }
+  for (const row of broken.slice(0, 5)) {
+    box.append(el("p", { class: "notice bad" }, el("b", {}, `kernel ${row.kernel}, ${row.check}: `), row.reason));
+  }
+  const commands = [...new Set(blocking.map((item) => item.command).filter(Boolean))];
+  if (commands.length) {
+    box.append(el("h3", {}, "Run next"), el("ul", { class: "commands" }, commands.slice(0, 3).map(command)));
+    if (commands.length > 3) box.append(el("p", { class: "quiet" }, `… and ${count(commands.length - 3, "more command")}, each with its case.`));
+  }
+  return box;
+}
+
+function command(text) {
+  return el("li", {}, el("code", {}, text), copyButton("Copy", () => text));
+}
+
+function blockingTable(items) {
+  const columns = [{ title: "Case" }, { title: "Verdict" }, { title: "FP32", number: true },
+    { title: "Observed", number: true }, { title: "Loss", number: true }, { title: forestAxis() },
+    { title: "Margin", number: true }, { title: "Unit" }];
+  const rows = items.map((item) => [
+    caseLink(item, caseName(item)),
+    verdictLabel(item.verdict), inUnit(item, item.baseline), inUnit(item, item.observed),
+    lossText(item), forest(item), inUnit(item, item.margin), item.unit || "–",
+  ]);
+  return table({ caption: "The worst cases that block", columns, rows, quiet: true, name: "plain blocking" });
+}
+
+/** A case's name with the part that tells it apart first. */
+function caseName(item) {
+  return [el("b", {}, `${item.probe}.${item.metric}`), " ",
+    el("span", { class: "quiet" }, `${item.model} / ${item.quantizer}`)];
+}
+
+/** Sentences on the run as a whole. */
+function notices() {
+  const found = [];
+  for (const text of run.problems) found.push(notice("bad", "Problem", text));
+  if (run.unreported.length) {
+    const some = run.unreported.slice(0, 200);
+    const more = run.unreported.length - some.length;
+    found.push(el("div", { class: "notice bad" },
+      details(`${count(run.unreported.length, "case")} planned, never reported`,
+        el("ul", { class: "long" }, some.map((id) => el("li", {}, el("code", {}, id))),
+          more ? el("li", {}, `… and ${count(more, "more")}`) : null))));
+  }
+  const warnings = [...new Set(run.warnings)];
+  for (const text of warnings.slice(0, 10)) found.push(notice("warn", "Warning", text));
+  if (warnings.length > 10) {
+    found.push(el("div", { class: "notice warn" }, details(count(warnings.length - 10, "more warning"),
+      el("ul", { class: "long" }, warnings.slice(10).map((text) => el("li", {}, text))))));
+  }
+  return found;
+}
+
+function notice(kind, name, text) {
+  return el("p", { class: `notice ${kind}` }, el("b", {}, `${name}: `), text);
+}
+
+/** Signed-off waivers, whatever their columns are. */
+function waivers() {
+  if (!run.waivers.length) return null;
+  const names = [...new Set(run.waivers.flatMap((waiver) => Object.keys(waiver)))];
+  const columns = names.map((title) => ({ title, number: run.waivers.every((w) => typeof w[title] === "number") }));
+  const rows = run.waivers.map((waiver) => names.map((name) => plainText(waiver[name])));
+  return section("waivers", "Waivers", table({ caption: "Signed-off waivers", columns, rows, quiet: true }));
+}

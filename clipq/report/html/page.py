@@ -1,0 +1,134 @@
+"""The page itself: template, styles, script and data joined into one inert file.
+
+Nothing in it can be fetched: the content security policy names the one style sheet and the one
+script by their hashes and allows nothing else. Where scripts do not run, the page still says
+whether the gate passed, why not, and what blocks first.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html as markup
+from functools import cache
+from importlib.resources import files
+from string import Template
+
+from clipq.records import RunRecord
+from clipq.report.html.payload import embed, payload
+from clipq.report.text import HEADERS, table_rows
+
+__all__ = ["html", "outcome"]
+
+_STYLES = ("theme.css", "layout.css", "tables.css", "charts.css", "print.css")
+_SCRIPTS = (
+    "elements.js",
+    "format.js",
+    "record.js",
+    "state.js",
+    "forest.js",
+    "summary.js",
+    "heatmap.js",
+    "pair.js",
+    "filters.js",
+    "detail.js",
+    "cases.js",
+    "plot.js",
+    "calibration.js",
+    "detection.js",
+    "groups.js",
+    "spectrum.js",
+    "figures.js",
+    "pareto.js",
+    "kernels.js",
+    "provenance.js",
+    "keyboard.js",
+    "main.js",
+)
+_WITHOUT_SCRIPT = 25  # blocking cases that are listed where scripts do not run
+
+
+def html(record: RunRecord) -> str:
+    """Return the run as one HTML file that needs nothing else, and no network."""
+    # One function around the script keeps its names out of the page's own (open, close, find ...).
+    style, script = _asset(_STYLES), f"(() => {{\n{_asset(_SCRIPTS)}}})();"
+    state = "passed" if record.passed else "failed"
+    return Template(_read("page.html")).substitute(
+        policy=_policy(style, script),
+        title=_text(f"{state}: clipq reliability report {record.started}".rstrip()),
+        style=style,
+        state=state,
+        symbol="✓" if record.passed else "✕",
+        outcome=_text(outcome(record)),
+        blocking=_blocking(record),
+        data=embed(payload(record)),
+        script=script,
+    )
+
+
+def outcome(record: RunRecord) -> str:
+    """Return why the gate passed or failed, in one or two sentences."""
+    if not record.cases and not record.kernels:
+        return "Nothing was measured, which is no pass."
+    parts = []
+    if record.cases or record.planned:
+        parts.append(f"{len(record.cases):,} of {record.planned:,} planned cases were reported")
+    if record.kernels:
+        passed = sum(row.outcome == "pass" for row in record.kernels)
+        parts.append(f"{passed:,} of {len(record.kernels):,} kernel checks passed")
+    reasons = [
+        f"{count:,} {one if count == 1 else many}"
+        for count, one, many in (
+            (len(record.blocking), "case blocks", "cases block"),
+            (len(record.broken_kernels), "kernel check failed", "kernel checks failed"),
+            (len(record.unreported), "case was never reported", "cases were never reported"),
+            (len(record.problems), "problem of the run as a whole", "problems of the run"),
+        )
+        if count
+    ]
+    why = f" {'; '.join(reasons)}." if reasons else ""
+    if not reasons and not record.passed:
+        why = " No kernel check passed, so nothing was measured."
+    if not reasons and record.passed:
+        why = " Nothing blocks."
+    return f"{'; '.join(parts)}.{why}"
+
+
+def _policy(style: str, script: str) -> str:
+    """Return a content security policy: this style, this script, pictures made of data, no more.
+
+    Trusted Types are required and none is allowed, so that text can never become markup.
+    """
+    return (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _blocking(record: RunRecord) -> str:
+    """Return the rows of the table for readers without scripts."""
+    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in HEADERS)
+    rows = [
+        "<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>"
+        for row in table_rows(record.blocking[:_WITHOUT_SCRIPT])
+    ]
+    return f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+
+
+def _text(value: str) -> str:
+    """Escape; what cannot be encoded (half a surrogate pair in a name) becomes a question mark."""
+    return markup.escape(value.encode("utf-8", "replace").decode())
+
+
+def _asset(names: tuple[str, ...]) -> str:
+    return "\n".join(_read(name) for name in names)
+
+
+@cache
+def _read(name: str) -> str:
+    return files(__package__).joinpath("assets", name).read_text(encoding="utf-8")

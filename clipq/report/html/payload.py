@@ -1,0 +1,95 @@
+"""What the page's script is given: the record in a compact form, and its text made inert.
+
+Cases travel as columns, and texts that repeat (names, units, reasons, commands) once, so that 5,000
+cases are a third of what `report.json` needs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from clipq.records import RunRecord, Verdict
+from clipq.report.text import correction
+
+__all__ = ["embed", "payload"]
+
+_TEXTS = ("model", "quantizer", "probe", "metric", "verdict", "reason", "unit", "direction")
+_NUMBERS = (
+    "metric_version",
+    "samples",
+    "baseline",
+    "observed",
+    "loss",
+    "margin",
+    "low",
+    "high",
+    "p_value",
+    "adjusted_p",
+    "standard_error",
+    "samples_needed",
+)
+_DIGITS = 6  # more than any cell shows; report.json keeps every digit
+
+# What could end a script element, start a comment or an entity, or end a line of old scripts.
+_INERT = {
+    ord("<"): "\\u003c",
+    ord(">"): "\\u003e",
+    ord("&"): "\\u0026",
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
+
+
+def payload(record: RunRecord) -> dict[str, Any]:
+    """Return the record as plain data for the page: columns of cases, each text once."""
+    texts: dict[str, int] = {}
+    columns: dict[str, list[Any]] = {
+        name: [texts.setdefault(str(getattr(case, name)), len(texts)) for case in record.cases]
+        for name in (*_TEXTS, "next_command")
+    }
+    for name in _NUMBERS:
+        columns[name] = [_short(getattr(case, name)) for case in record.cases]
+    return {
+        "id": record.to_plain()["id"],
+        "passed": record.passed,
+        "policy": record.policy,
+        "planned": record.planned,
+        "started": record.started,
+        "timings": dict(record.timings),
+        "commit": dict(record.commit),
+        "verdicts": [verdict.value for verdict in Verdict],
+        "blocks": [verdict.value for verdict in Verdict if verdict.blocks(record.policy)],
+        "counts": record.counts,
+        "correction": correction(record),
+        "problems": list(record.problems),
+        "warnings": list(record.warnings),
+        "unreported": list(record.unreported),
+        "waivers": [dict(waiver) for waiver in record.waivers],
+        "selection": dict(record.selection),
+        "statistics": dict(record.statistics),
+        "versions": dict(record.versions),
+        "evidence": record.evidence(),
+        "kernels": [asdict(row) for row in record.kernels],
+        "texts": list(texts),
+        "cases": columns,
+    }
+
+
+def embed(plain: Mapping[str, Any]) -> str:
+    """Return strict JSON that stays text inside a script element, whatever it holds.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+    """
+    # ASCII only: half a surrogate pair in a file name cannot be encoded otherwise.
+    text = json.dumps(plain, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.translate(_INERT)
+
+
+def _short(value: float | None) -> float | None:
+    if value is None or isinstance(value, int):
+        return value
+    return float(f"{value:.{_DIGITS}g}")

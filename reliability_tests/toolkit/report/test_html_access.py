@@ -1,0 +1,153 @@
+"""Readers who see little, see no colours, see nothing or use no mouse can use the report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from synthetic_runs import synthetic_run
+
+from clipq.records import KernelResult, Verdict
+from clipq.report.html import html
+
+CONTRAST = """
+() => {
+  const numbers = (text) => text.match(/[\\d.]+/g).map(Number);
+  const luminance = (rgb) => rgb.slice(0, 3).map((value) => value / 255)
+    .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, value, index) => sum + value * [0.2126, 0.7152, 0.0722][index], 0);
+  const ratio = (a, b) => {
+    const [low, high] = [luminance(a), luminance(b)].sort((x, y) => x - y);
+    return (high + 0.05) / (low + 0.05);
+  };
+  const backdrop = (node) => {
+    for (; node; node = node.parentElement) {
+      const color = numbers(getComputedStyle(node).backgroundColor);
+      if (color.length === 3 || color[3] === 1) return color;
+    }
+    return [255, 255, 255];
+  };
+  const texts = new Map();
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim()) continue;
+    if (node.closest("script, noscript, dialog, title, option")) continue;
+    if (!node.checkVisibility({ checkOpacity: true })) continue;
+    const style = getComputedStyle(node);
+    const ink = numbers(node.closest("svg") ? style.fill : style.color);
+    const behind = backdrop(node.closest("svg") ? node.closest("svg").parentElement : node);
+    const name = `${node.localName}.${node.getAttribute("class") || ""}: ${ink} on ${behind}`;
+    texts.set(name, ratio(ink, behind));
+  }
+  const page = backdrop(document.body);
+  const probe = document.body.appendChild(document.createElement("i"));
+  const marks = ["quantized", "outside", "fp32", "series-3", "series-4", "series-5", "strong-line",
+    "focus", "pass", "fail", "waived", "improved", "inconclusive", "broken"].map((token) => {
+    probe.style.color = `var(--${token})`;
+    return [token, ratio(numbers(getComputedStyle(probe).color), page)];
+  });
+  return { texts: [...texts], marks };
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    """Every verdict, a blocking one of each, kernels, a warning: everything that has a colour."""
+    run = synthetic_run(5000)
+    cases = list(run.cases)
+    for index, verdict in enumerate(Verdict):
+        cases[index] = replace(cases[index], verdict=verdict, reason="why")
+    kernels = tuple(
+        KernelResult("k", outcome, outcome, "why") for outcome in ("pass", "fail", "not-run")
+    )
+    return html(replace(run, cases=tuple(cases), kernels=kernels, warnings=("w",), problems=("p",),
+                        unreported=("x",), waivers=({"owner": "o"},)))  # fmt: skip
+
+
+def everything_open(page) -> None:
+    page.locator("[data-pair]").first.click()
+    page.locator("#rows .opener").first.click()
+    page.evaluate(
+        "() => document.querySelectorAll('details').forEach((node) => { node.open = true; })"
+    )
+    page.wait_for_selector("#charts details table")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_and_mark_stands_out_from_its_background(text, scheme, open_report):
+    page = open_report(text, color_scheme=scheme)
+    everything_open(page)
+    found = page.evaluate(CONTRAST)
+    assert len(found["texts"]) > 40
+    assert {name: ratio for name, ratio in found["texts"] if ratio < 4.5} == {}
+    assert {name: ratio for name, ratio in found["marks"] if ratio < 3} == {}
+
+
+def test_every_picture_has_a_name_or_is_hidden_from_screen_readers(text, open_report):
+    page = open_report(text)
+    everything_open(page)
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll("svg")]
+          .filter((node) => !node.closest("[aria-hidden=true]"))
+          .filter((node) => node.getAttribute("role") !== "img" || !node.ariaLabel?.trim())
+          .map((node) => node.outerHTML.slice(0, 200))"""
+    )
+    assert nameless == []
+    assert page.locator("svg[role=img]").count() > 100
+
+
+def test_verdicts_differ_by_symbol_and_word_not_by_colour_alone(text, open_report):
+    page = open_report(text)
+    labels = page.locator("#cases .count .verdict")
+    words = labels.locator(".word").all_inner_texts()
+    symbols = labels.locator(".symbol").all_inner_texts()
+    assert words == [verdict.value for verdict in Verdict]
+    assert len(set(symbols)) == len(Verdict)
+
+
+def test_tables_sections_and_controls_are_labelled(text, open_report):
+    page = open_report(text)
+    everything_open(page)
+    without = page.evaluate(
+        """() => {
+          const bad = (selector, good) => [...document.querySelectorAll(selector)]
+            .filter((node) => !good(node)).map((node) => node.outerHTML.slice(0, 120));
+          const named = (name) => (node) => document.getElementById(node.getAttribute(name));
+          return [
+            ...bad("table", (node) => node.caption && node.caption.textContent),
+            ...bad("th", (node) => node.scope),
+            ...bad("input, select", (node) => node.labels.length || node.ariaLabel),
+            ...bad("button", (node) => (node.ariaLabel || node.textContent).trim()),
+            ...bad("section", named("aria-labelledby")),
+            ...bad("[aria-controls]", named("aria-controls")),
+            ...bad("[id]", (node) => document.querySelectorAll(`[id="${node.id}"]`).length === 1),
+          ];
+        }"""
+    )
+    assert without == []
+    assert page.locator("html").get_attribute("lang") == "en"
+
+
+def test_headings_do_not_skip_a_level(text, open_report):
+    page = open_report(text)
+    levels = page.locator("h1, h2, h3, h4").evaluate_all(
+        "all => all.map((node) => +node.localName[1])"
+    )
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_the_first_stop_of_the_keyboard_skips_to_the_report(text, open_report):
+    page = open_report(text)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    assert page.locator(".skip").bounding_box()["y"] >= 0
+
+
+def test_who_wants_no_motion_gets_none(text, open_report):
+    page = open_report(text, reduced_motion="reduce")
+    page.locator("nav a").last.click()
+    assert page.locator("#provenance").bounding_box()["y"] < page.viewport_size["height"]
