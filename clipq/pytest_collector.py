@@ -51,7 +51,7 @@ class RunCollector:
         self.written: list[str] = []
         self.problem = ""
         self.interrupted = False
-        self.recorded = ""
+        self.recorded: tuple[str, ...] = ()
         self.started = time.perf_counter()
         self.began = datetime.datetime.now(datetime.UTC)
 
@@ -209,9 +209,9 @@ class RunCollector:
         Raises:
             ClipqError: the store cannot be reached or written; the report is there to record later.
         """
-        from clipq.history.recording import record_run
+        from clipq.history.keep import keep_run
 
-        self.recorded = record_run(record, self.matrix.settings)
+        self.recorded = keep_run(record, self.matrix.settings)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if not self.anything:
@@ -223,8 +223,8 @@ class RunCollector:
         terminalreporter.write_line(summary(record))
         for path in self.written:
             terminalreporter.write_line(f"written: {path}")
-        if self.recorded:
-            terminalreporter.write_line(self.recorded)
+        for sentence in self.recorded:
+            terminalreporter.write_line(sentence)
         if self.problem:
             missing = "the run was not recorded" if self.written else "the report was not written"
             terminalreporter.write_line(f"{missing}: {self.problem}", red=True)

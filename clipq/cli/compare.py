@@ -157,14 +157,15 @@ class _Sources:
         return store.load(info)
 
     def _from_cache(self, record: RunRecord) -> Tables:
+        from clipq.evaluation.cache import Cache
+
         kept = record.evidence().get("predictions", {})
-        cache = self.settings.cache if self.settings else None
+        cache = Cache(self.settings.cache) if self.settings else None
 
         def read(cell: str) -> bytes | None:
             if cache is None or cell not in kept:
                 return None
-            key = kept[cell]["key"]
-            path = cache / "predictions" / key[:2] / f"{key}.safetensors"
+            path = cache.path("predictions", kept[cell]["key"], ".safetensors")
             return path.read_bytes() if path.is_file() else None
 
         return read

@@ -17,22 +17,34 @@ def junit(record: RunRecord) -> str:
     """Return the run as JUnit XML."""
     blocking = {case.case for case in record.blocking}
     errors = [case for case in record.blocking if case.verdict is Verdict.ERROR]
+    failed = len(blocking) - len(errors) + len(record.broken_kernels) + len(record.problems)
+    extra = len(record.problems) + len(record.unreported)
     suite = ElementTree.Element(
         "testsuite",
         name="clipq",
-        tests=str(len(record.cases) + len(record.kernels)),
-        failures=str(len(blocking) - len(errors) + len(record.broken_kernels)),
+        tests=str(len(record.cases) + len(record.kernels) + extra),
+        failures=str(failed),
         skipped=str(sum(row.outcome == "not-run" for row in record.kernels)),
-        errors=str(len(errors)),
+        errors=str(len(errors) + len(record.unreported)),
         time=str(record.timings.get("seconds", 0)),
     )
     properties = ElementTree.SubElement(suite, "properties")
-    for name, value in sorted(record.versions.items()):
-        ElementTree.SubElement(properties, "property", name=name, value=_clean(value))
+    about = {"run": record.to_plain()["id"], "policy": record.policy, "started": record.started}
+    about["commit"] = str(record.commit.get("sha", ""))
+    for name, value in sorted(about.items() | record.versions.items()):
+        ElementTree.SubElement(properties, "property", name=_clean(name), value=_clean(value))
     for case in record.cases:
         _add(suite, case, blocks=case.case in blocking)
     for row in record.kernels:
         _add_kernel(suite, row)
+    for problem in record.problems:
+        element = ElementTree.SubElement(
+            suite, "testcase", classname="waivers", name=_clean(problem)
+        )
+        ElementTree.SubElement(element, "failure", message="waiver").text = _clean(problem)
+    for name in record.unreported:
+        element = ElementTree.SubElement(suite, "testcase", classname="clipq", name=_clean(name))
+        ElementTree.SubElement(element, "error", message="planned, never reported")
     root = ElementTree.Element("testsuites")
     root.append(suite)
     ElementTree.indent(root)
@@ -59,6 +71,8 @@ def _add(suite: ElementTree.Element, case: CaseResult, *, blocks: bool) -> None:
         "samples_needed": case.samples_needed,
         "margin": case.margin,
         "unit": case.unit,
+        "samples": case.samples,
+        "waived_by": case.waived_by or None,
     }
     for name, value in values.items():
         if value is not None:

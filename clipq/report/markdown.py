@@ -1,87 +1,173 @@
-"""Markdown, fit for a CI step summary: verdict first, details folded away."""
+"""Markdown, fit for a pull request's comment: verdict first, details folded away, size bounded."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
 from tabulate import tabulate
 
-from clipq.records import RunRecord, Verdict
-from clipq.report.text import HEADERS, correction, table_rows
+from clipq.records import CaseResult, RunRecord, Verdict
+from clipq.report.text import HEADERS, correction, kernel_rows, table_rows
 
-__all__ = ["inert", "markdown"]
+__all__ = ["MARKER", "inert", "markdown"]
 
-_LIMIT = 100
-
-
-def markdown(record: RunRecord) -> str:
-    """Return the run as Markdown."""
-    state = "passed" if record.passed else "failed"
-    counts = ", ".join(f"{number} {verdict}" for verdict, number in record.counts.items())
-    parts = [f"# clipq reliability gate: {state}"]
-    if record.planned or not record.kernels:
-        parts.append(
-            f"{len(record.cases)} of {record.planned} planned cases reported under policy "
-            f"`{record.policy}`: {counts}. {correction(record)}".rstrip()
-        )
-    if record.blocking:
-        parts += ["## Blocking, worst first", _table(table_rows(record.blocking[:_LIMIT]))]
-        if len(record.blocking) > _LIMIT:
-            parts.append(f"... and {len(record.blocking) - _LIMIT} more in `report.json`.")
-        reasons = dict.fromkeys(case.reason for case in record.blocking if case.reason)
-        parts += [f"- {inert(reason)}" for reason in list(reasons)[:10]]
-    if record.kernels:
-        parts.append(_kernels(record))
-    for title, verdict in (
-        ("Inconclusive", Verdict.INCONCLUSIVE),
-        ("Improved", Verdict.IMPROVED),
-        ("Expected failures", Verdict.WAIVED),
-    ):
-        cases = [case for case in record.cases if case.verdict is verdict]
-        if cases:
-            rows = _table(table_rows(cases[:_LIMIT]))
-            parts.append(
-                f"<details><summary>{title}: {len(cases)}</summary>\n\n{rows}\n\n</details>"
-            )
-    parts += [f"> warning: {inert(warning)}" for warning in record.warnings]
-    versions = "\n".join(f"- {name} {value}" for name, value in sorted(record.versions.items()))
-    models = "\n".join(
-        f"- model `{name}`: weights sha256 `{model['weights_sha256']}`"
-        for name, model in record.evidence().get("models", {}).items()
-    )
-    probes = "\n".join(
-        f"- probe `{name}`: {probe['samples']} samples, fingerprint `{probe['fingerprint']}`"
-        for name, probe in record.evidence().get("probes", {}).items()
-    )
-    parts.append(
-        f"<details><summary>Provenance</summary>\n\n{models}\n{probes}\n{versions}\n\n</details>"
-    )
-    return "\n\n".join(parts) + "\n"
+MARKER = "<!-- clipq report -->"
+"""First line of every report: by it a bot finds the comment to replace."""
+_LIMIT = 60_000  # characters; GitHub refuses a comment of more than 65,536
+_ROWS = (30, 10, 3)
+_QUANTIZERS = 60
+_REASONS = 10
+_ESCAPES = str.maketrans(
+    {character: f"\\{character}" for character in "\\|`*_[]~!"}
+    | {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "#": "&#35;"}
+)
 
 
-def _kernels(record: RunRecord) -> str:
-    """Every check of every kernel: what failed in full, the rest folded away."""
-    parts = []
-    failed = [(row.kernel, row.check, row.reason) for row in record.broken_kernels]
-    if failed:
-        safe = [[inert(cell) for cell in row] for row in failed]
-        table = tabulate(safe, ("kernel", "check", "why"), tablefmt="github")
-        parts.append(f"## Kernels that fail their spec\n\n{table}")
-    rows = [
-        [inert(cell) for cell in (row.kernel, row.check, row.outcome, row.where, row.reason)]
-        for row in record.kernels
-    ]
-    table = tabulate(rows, ("kernel", "check", "outcome", "ran on", "why"), tablefmt="github")
-    title = f"Kernel checks: {len(rows)}"
-    parts.append(f"<details><summary>{title}</summary>\n\n{table}\n\n</details>")
-    return "\n\n".join(parts)
+def markdown(record: RunRecord, *, limit: int = _LIMIT) -> str:
+    """Return the run as Markdown of at most `limit` characters.
 
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    safe = [[inert(cell) for cell in row] for row in rows]
-    return tabulate(safe, HEADERS, tablefmt="github", disable_numparse=True)
+    Tables are shortened, and in the end dropped, until it fits; each says what it leaves out.
+    """
+    text = ""
+    for rows in _ROWS:
+        text = "\n\n".join(_parts(record, rows)) + "\n"
+        if len(text) <= limit:
+            return text
+    head = "\n\n".join(list(_head(record))) + "\n"
+    return head[:limit] if len(head) > limit else head
 
 
 def inert(text: str) -> str:
-    """Escape what a Markdown renderer would take for markup."""
-    one_line = " ".join(text.split())
-    escaped = one_line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return escaped.replace("|", "\\|").replace("`", "\\`").replace("*", "\\*").replace("[", "\\[")
+    """Escape what a Markdown renderer would take for markup, a mention or a reference."""
+    return " ".join(text.split()).translate(_ESCAPES).replace("://", "&#58;//")
+
+
+def _code(text: str) -> str:
+    """Return a code span that its text cannot end."""
+    plain = " ".join(str(text).replace("`", "'").split())
+    return f"`{plain}`"
+
+
+def _parts(record: RunRecord, rows: int) -> Iterator[str]:
+    yield from _head(record)
+    if record.blocking:
+        yield "## Blocking, worst first"
+        yield _table(record.blocking, rows)
+        reasons = dict.fromkeys(case.reason for case in record.blocking if case.reason)
+        yield "\n".join(f"- {inert(reason)}" for reason in list(reasons)[:_REASONS])
+    if record.kernels:
+        yield from _kernels(record, rows)
+    for title, verdict in (
+        ("Inconclusive", Verdict.INCONCLUSIVE),
+        ("Improved", Verdict.IMPROVED),
+        ("Expected failures and waived", Verdict.WAIVED),
+    ):
+        cases = [case for case in record.cases if case.verdict is verdict]
+        if cases and not (verdict is Verdict.INCONCLUSIVE and record.policy == "release"):
+            cases.sort(key=lambda case: (-case.severity, case.case))
+            yield _folded(f"{title}: {len(cases)}", _table(cases, rows))
+    yield _folded("Provenance", _provenance(record))
+
+
+def _head(record: RunRecord) -> Iterator[str]:
+    state = "passed" if record.passed else "failed"
+    yield f"{MARKER}\n# clipq reliability gate: {state}"
+    counts = ", ".join(f"{number} {verdict}" for verdict, number in record.counts.items())
+    if record.planned or not record.kernels:
+        yield (
+            f"{len(record.cases)} of {record.planned} planned cases reported under policy "
+            f"{_code(record.policy)}: {counts}. {correction(record)}"
+        ).rstrip()
+    if record.unreported:
+        yield f"**{len(record.unreported)} that were planned were never reported.**"
+    if record.problems:
+        yield "\n".join(f"- **waiver:** {inert(problem)}" for problem in record.problems)
+    if record.cases:
+        yield _matrix(record)
+    if record.warnings:
+        shown = [f"> warning: {inert(warning)}" for warning in record.warnings[:_REASONS]]
+        yield "\n>\n".join(shown)
+
+
+def _matrix(record: RunRecord) -> str:
+    """One row per quantizer, one column per model: how many block, are undecided, are fine."""
+    cells: dict[tuple[str, str], list[CaseResult]] = defaultdict(list)
+    for case in record.cases:
+        cells[case.quantizer, case.model].append(case)
+    models = sorted({case.model for case in record.cases})
+    rows = [
+        [
+            inert(quantizer),
+            *(_cell(cells.get((quantizer, model), []), record.policy) for model in models),
+        ]
+        for quantizer in sorted({case.quantizer for case in record.cases})
+    ]
+    headers = ["quantizer", *map(inert, models)]
+    table = tabulate(rows[:_QUANTIZERS], headers, tablefmt="github") + _more(len(rows), _QUANTIZERS)
+    if len(rows) <= 20 and len(models) <= 6:
+        return table
+    return _folded(f"{len(rows)} quantizers x {len(models)} models", table)
+
+
+def _cell(cases: Sequence[CaseResult], policy: str) -> str:
+    if not cases:
+        return "-"
+    blocking = sum(case.verdict.blocks(policy) for case in cases)
+    counted = Counter(case.verdict for case in cases if not case.verdict.blocks(policy))
+    found = [f"**{blocking} block**"] if blocking else []
+    for verdict in (Verdict.INCONCLUSIVE, Verdict.WAIVED):
+        if counted[verdict]:
+            found.append(f"{counted[verdict]} {verdict.value}")
+    good = counted[Verdict.PASS] + counted[Verdict.IMPROVED]
+    return ", ".join([*found, f"{good} pass"])
+
+
+def _kernels(record: RunRecord, rows: int) -> Iterator[str]:
+    """What failed in full; the rest is counted, folded away."""
+    failed = [
+        [inert(row.kernel), inert(row.check), inert(row.reason)] for row in record.broken_kernels
+    ]
+    if failed:
+        table = tabulate(failed[:rows], ("kernel", "check", "why"), tablefmt="github")
+        yield f"## Kernels that fail their spec\n\n{table}{_more(len(failed), rows)}"
+    counted = [[inert(str(cell)) for cell in row] for row in kernel_rows(record.kernels)]
+    headers = ("kernel", "written in", "ran on", "pass", "fail", "not run")
+    title = f"Kernel checks: {len(record.kernels)}"
+    yield _folded(title, tabulate(counted, headers, tablefmt="github"))
+
+
+def _provenance(record: RunRecord) -> str:
+    lines = []
+    if record.commit:
+        lines.append(f"- commit {_code(record.commit['sha'][:12])}")
+    if record.started:
+        lines.append(f"- started {inert(record.started)}")
+    evidence = record.evidence()
+    lines += [
+        f"- model {inert(name)}: weights sha256 {_code(model['weights_sha256'])}"
+        for name, model in evidence.get("models", {}).items()
+    ]
+    lines += [
+        f"- probe {inert(name)}: {probe['samples']} samples, {_code(probe['fingerprint'])}"
+        for name, probe in evidence.get("probes", {}).items()
+    ]
+    lines += [f"- {inert(name)} {inert(value)}" for name, value in sorted(record.versions.items())]
+    return "\n".join(lines)
+
+
+def _folded(title: str, body: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
+
+
+def _table(cases: Sequence[CaseResult], rows: int) -> str:
+    return _rows(table_rows(cases[:rows])) + _more(len(cases), rows)
+
+
+def _more(count: int, shown: int) -> str:
+    return f"\n\n... and {count - shown} more in `report.json`." if count > shown else ""
+
+
+def _rows(rows: Iterable[tuple[str, ...]]) -> str:
+    safe = [[inert(cell) for cell in row] for row in rows]
+    return tabulate(safe, HEADERS, tablefmt="github", disable_numparse=True)

@@ -13,6 +13,7 @@ __all__ = [
     "HEADERS",
     "correction",
     "explain",
+    "kernel_rows",
     "kernel_summary",
     "summary",
     "table_rows",
@@ -91,13 +92,7 @@ def table_rows(cases: Iterable[CaseResult]) -> list[tuple[str, ...]]:
 
 def kernel_summary(results: Sequence[KernelResult]) -> str:
     """Return one row per kernel, what failed, and each reason for a check not run, once."""
-    rows = []
-    for kernel in sorted({row.kernel for row in results}):
-        mine = [row for row in results if row.kernel == kernel]
-        counted = [sum(r.outcome == kind for r in mine) for kind in ("pass", "fail", "not-run")]
-        where = ", ".join(sorted({row.where for row in mine if row.where})) or "-"
-        rows.append((kernel, mine[0].source, where, *counted))
-    lines = ["kernels:", tabulate(rows, _KERNEL_HEADERS)]
+    lines = ["kernels:", tabulate(kernel_rows(results), _KERNEL_HEADERS)]
     failed = [row for row in results if row.outcome == "fail"]
     lines += [f"  fail: {row.id}\n    {row.reason}" for row in failed[:_SHOWN]]
     if len(failed) > _SHOWN:
@@ -105,6 +100,17 @@ def kernel_summary(results: Sequence[KernelResult]) -> str:
     reasons = Counter(row.reason for row in results if row.outcome == "not-run")
     lines += [f"  not run ({count}): {reason}" for reason, count in reasons.most_common()]
     return "\n".join(lines)
+
+
+def kernel_rows(results: Sequence[KernelResult]) -> list[tuple[str | int, ...]]:
+    """Return per kernel: name, language, what it ran on, checks passed, failed and not run."""
+    rows: list[tuple[str | int, ...]] = []
+    for kernel in sorted({row.kernel for row in results}):
+        mine = [row for row in results if row.kernel == kernel]
+        counted = [sum(r.outcome == kind for r in mine) for kind in ("pass", "fail", "not-run")]
+        where = ", ".join(sorted({row.where for row in mine if row.where})) or "-"
+        rows.append((kernel, mine[0].source, where, *counted))
+    return rows
 
 
 def correction(record: RunRecord) -> str:

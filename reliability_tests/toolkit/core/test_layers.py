@@ -24,8 +24,12 @@ BELOW = {
     "evaluation": {"core", "quant", "models", "data", "metrics", "stats", "kernels"},
     "gate": {"core", "quant", "metrics", "stats", "evaluation"},
     "report": {"core"},
+    "history": {"core", "metrics", "stats", "evaluation", "gate", "report"},
 }
-EDGE = ("cli", "suite", "testing", "pytest_plugin", "pytest_collector", "__init__", "__main__")
+EDGE = (
+    *("cli", "suite", "testing", "__init__", "__main__"),
+    *("pytest_plugin", "pytest_collector", "pytest_progress"),
+)
 
 
 def layer(module: str) -> str:
@@ -59,7 +63,10 @@ def test_a_module_imports_only_from_its_own_layer_and_below(path):
     "code",
     [
         "import clipq",
-        "import clipq.report.text, clipq.report.markdown, clipq.report.junit",
+        "import clipq.report.text, clipq.report.markdown, clipq.report.junit, clipq.report.html, "
+        "clipq.report.annotations, clipq.report.comparison, clipq.report.card",
+        "import clipq.history.store, clipq.history.comparison, clipq.history.pairs, "
+        "clipq.history.site, clipq.history.keep",
         "import clipq.gate.session, clipq.gate.margins, clipq.gate.baseline",
         "from clipq.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
         "from clipq.cli import main; main(['list', 'cases'])",

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from markdown_it import MarkdownIt
 
-from clipq.records import CaseResult, RunRecord, Verdict
+from clipq.cli import main
+from clipq.records import CaseResult, KernelResult, RunRecord, Verdict
 from clipq.report import write_reports
+from clipq.report.annotations import github, gitlab
 from clipq.report.junit import junit
-from clipq.report.markdown import markdown
+from clipq.report.markdown import MARKER, markdown
 from clipq.report.text import explain, summary
 
 EVIDENCE = {
@@ -52,7 +58,7 @@ def test_intervals_and_what_would_decide_are_shown_in_every_form():
         run = RunRecord(policy, 1, (undecided,), statistics=statistics)
         assert run.passed is not blocks
         for text in (summary(run), markdown(run)):
-            assert "-0.01, +0.05]" in text
+            assert "-0.01, +0.05" in text
             assert "1 of 1 verdicts are paired intervals (95%, 500 replicates, seed 1)" in text
         assert "9,000" in summary(run) + explain(undecided)
         suite = ElementTree.fromstring(junit(run)).find("testsuite")
@@ -92,34 +98,174 @@ def test_a_thousand_cases_with_one_cause_are_one_entry():
 
 def test_junit_counts_failures_and_keeps_the_numbers():
     suite = ElementTree.fromstring(junit(RUN)).find("testsuite")
-    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "1", "0")
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "1")
     case = suite.find("testcase")
     properties = {p.get("name"): p.get("value") for p in case.iter("property")}
     assert properties["loss"] == "0.15"
     assert case.find("failure") is not None
 
 
-def test_markdown_leads_with_the_verdict():
+def test_markdown_leads_with_the_verdict_and_a_marker_for_bots():
     lines = markdown(RUN).splitlines()
-    assert lines[0] == "# clipq reliability gate: failed"
+    assert lines[:2] == [MARKER, "# clipq reliability gate: failed"]
     assert any("m/rtn:w4/id.ece" in line for line in lines)
+    assert "**1 block**, 0 pass" in markdown(RUN)
 
 
-HOSTILE = ["<script>alert(1)</script>", "a|b", "]]>", "&amp;", "`x`", "\x00\x1b[31m", "**b**"]
+@pytest.mark.parametrize("cases", [1, 500, 5000])
+def test_markdown_fits_a_comment_whatever_the_number_of_cases(cases):
+    broken = [
+        CaseResult("m" * 40, f"rtn:w{i}", "id", f"metric{i}", Verdict.FAIL, "why " * 40, loss=1.0)
+        for i in range(cases)
+    ]
+    text = markdown(RunRecord("ci", cases, tuple(broken)))
+    assert len(text) <= 60_000
+    assert text.startswith(MARKER)
+    assert text.count("<details>") == text.count("</details>")
+    if cases > 30:
+        assert f"... and {cases - 30:d} more in `report.json`." in text or cases == 5000
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_markup_in_names_and_messages_is_inert(text):
-    case = CaseResult(text, text, "id", "ece", Verdict.ERROR, reason=text)
-    run = RunRecord("ci", 1, (case,))
-    ElementTree.fromstring(junit(run))
-    rendered = markdown(run)
-    assert "<script>" not in rendered
-    assert "| a|b" not in rendered
+def test_equal_runs_give_equal_markdown():
+    assert markdown(RUN) == markdown(RunRecord.from_plain(RUN.to_plain()))
+
+
+PAYLOADS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<svg/onload=alert(1)>",
+    "</details><h1>passed</h1>",
+    "</table><b>",
+    "<!-- -->",
+    "-->",
+    "]]>",
+    "<![CDATA[",
+    "<?xml?>",
+    "&lt;b&gt;",
+    "&#60;script&#62;",
+    "a|b",
+    "`x`",
+    "```\n# heading",
+    "**b**",
+    "[x](javascript:alert(1))",
+    "![x](https://evil.example/x.png)",
+    "https://evil.example",
+    "@everyone",
+    "#1",
+    "\x00\x1b[31m",
+    "\u202e\u2066",
+    "::error::x",
+    "%0A::set-output name=x::y",
+    "\n::add-mask::x",
+    '" onmouseover="alert(1)',
+]
+
+
+ALLOWED = {
+    *("h1", "h2", "p", "ul", "li", "strong", "code", "details", "summary", "blockquote"),
+    *("table", "thead", "tbody", "tr", "th", "td"),
+}
+
+
+class Tags(HTMLParser):
+    """The elements and comments of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+        self.comments: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.add(tag)
+
+    def handle_comment(self, data):
+        self.comments.append(data)
+
+
+def hostile_run(text: str) -> RunRecord:
+    case = CaseResult(
+        text, text, text, text, Verdict.ERROR, reason=text, unit=text, next_command=text,
+        evidence={
+            "models": {text: {"source": text, "weights_sha256": text}},
+            "probes": {text: {"samples": 1, "fingerprint": text, "role": "ood"}},
+            "baselines": {text: {"file": text, "columns_sha256": text, "approved": text,
+                                 "reason": text}},
+        },
+    )  # fmt: skip
+    return RunRecord(
+        "ci", 2, (case,), (text,), versions={text: text}, warnings=(text,), problems=(text,),
+        commit={"sha": text, "subject": text}, started=text,
+        kernels=(KernelResult(text, text, "fail", text, text, text),),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("text", PAYLOADS)
+def test_markup_in_names_paths_and_messages_is_inert(text):
+    run = hostile_run(text)
+    root = ElementTree.fromstring(junit(run))
+    assert {element.tag for element in root.iter()} == {
+        "testsuites", "testsuite", "properties", "property", "testcase", "error", "failure",
+    }  # fmt: skip
+    source = markdown(run)
+    tags = Tags()
+    tags.feed(MarkdownIt("commonmark", {"html": True}).enable("table").render(source))
+    assert tags.seen <= ALLOWED
+    assert tags.comments == [" clipq report "]
+    outside_code = re.sub(r"`[^`\n]*`", "", source)
+    for active in ("://", "@everyone"):  # what a code host links or notifies by itself
+        assert active not in outside_code
     json.dumps(run.to_plain(), allow_nan=False)
+
+
+@pytest.mark.parametrize("text", PAYLOADS)
+def test_annotations_hold_no_command_but_their_own(text):
+    lines = github(hostile_run(text)).splitlines()
+    assert len(lines) == 5  # a case, a kernel, a waiver, an unreported case; a warning
+    pattern = r"::(error|warning) (file=[^:,]*,)?title=[^:,]*::.*"
+    assert all(re.fullmatch(pattern, line) for line in lines), lines
+    assert all("location" in issue for issue in json.loads(gitlab(hostile_run(text))))
+
+
+def test_annotations_put_what_blocks_first_and_count_what_is_left_out():
+    cases = [
+        CaseResult("m", "q", "id", f"metric{i:02d}", Verdict.FAIL, loss=float(i), margin=1.0)
+        for i in range(25)
+    ]
+    lines = github(RunRecord("ci", 25, tuple(cases))).splitlines()
+    assert len(lines) == 10
+    assert "id.metric24%3A fail" in lines[0]
+    assert lines[-1].endswith("::16 more: see the report")
+    passed = RunRecord("ci", 1, (PASS,))
+    assert github(passed) == "::notice title=clipq::reliability gate passed: 1 cases"
+
+
+def test_a_waived_case_is_told_from_an_expected_failure():
+    signed = replace(FAIL, verdict=Verdict.WAIVED, reason="waived by ada", waived_by="ada")
+    expected = replace(FAIL, quantizer="rtn:w2", verdict=Verdict.WAIVED, reason="expected: noise")
+    text = summary(RunRecord("ci", 2, (signed, expected)))
+    assert text.index("expected failures:") < text.index("waived:\n  waived: m/rtn:w4/id.ece")
+
+
+def test_a_waiver_that_is_wrong_fails_a_run_in_every_form():
+    run = RunRecord("ci", 1, (PASS,), problems=("waiver 'x' of ada expired on 2026-01-01",))
+    assert not run.passed
+    for text in (summary(run), markdown(run), github(run)):
+        assert "of ada expired on 2026" in text
 
 
 def test_reports_are_written_whole(tmp_path):
     written = write_reports(RUN, tmp_path / "deep")
-    assert [p.rpartition("/")[2] for p in written] == ["junit.xml", "report.json", "report.md"]
-    assert json.loads((tmp_path / "deep" / "report.json").read_text())["schema"] == "clipq-run/1"
+    names = ["junit.xml", "report.html", "report.json", "report.md"]
+    assert [p.rpartition("/")[2] for p in written] == names
+    assert json.loads((tmp_path / "deep" / "report.json").read_text())["schema"] == "clipq-run/2"
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "junit", "html", "github", "gitlab"])
+def test_a_stored_record_is_shown_again_in_every_form(tmp_path, capsys, form):
+    write_reports(RUN, tmp_path)
+    assert main(["report", str(tmp_path / "report.json"), "--format", form]) == 1
+    assert "m/rtn" in capsys.readouterr().out
+    output = tmp_path / "again"
+    arguments = ["report", str(tmp_path / "report.json"), "--format", form]
+    assert main([*arguments, "--output", str(output)]) == 1
+    assert output.stat().st_size > 100
