@@ -96,9 +96,5 @@ def parser(commands: Sequence[str] | dict[str, str] = tuple(COMMANDS)) -> argpar
     made.add_argument("--config", type=Path, metavar="FILE", help="default: nearest clipq.toml")
     actions = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in commands:
-        from importlib.util import find_spec  # TEMPORARY
-
-        if find_spec(f"clipq.cli.{COMMANDS[name]}") is None:
-            continue
         import_module(f"clipq.cli.{COMMANDS[name]}").declare(actions)
     return made

@@ -1,0 +1,282 @@
+"""A release card: what a quantized model's users should know, to attach to a model card.
+
+One model x quantizer of one run: what was measured beside FP32, how sure that is, what was waived,
+by whom and until when, and what identifies it all. As Markdown, with the metadata block
+(model-index) that model hubs read, and as one HTML page.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tabulate import tabulate
+
+from clipq.errors import RecordError, did_you_mean
+from clipq.records import CaseResult, RunRecord, Verdict
+from clipq.report.markdown import inert
+
+__all__ = ["Card", "card_html", "card_markdown", "model_index", "release_card"]
+
+_HEADERS = (
+    "probe",
+    "metric",
+    "FP32",
+    "quantized",
+    "loss",
+    "95 % interval",
+    "margin",
+    "unit",
+    "verdict",
+)
+_TASKS = {
+    "in-distribution": ("zero-shot-image-classification", "Zero-Shot Image Classification"),
+    "retrieval": ("image-text-retrieval", "Image-Text Retrieval"),
+    "ood": ("out-of-distribution-detection", "Out-of-Distribution Detection"),
+}
+_OTHER = ("zero-shot-image-classification", "Zero-Shot Image Classification")
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a card shows.
+
+    Args:
+        name: of the released model.
+        model: as in case ids.
+        quantizer: likewise.
+        cases: of that pair, in the order of the record.
+        record: the run they are from.
+    """
+
+    name: str
+    model: str
+    quantizer: str
+    cases: tuple[CaseResult, ...]
+    record: RunRecord
+
+    @property
+    def releasable(self) -> bool:
+        """Whether nothing of this pair blocks under policy ``release``, in a complete run."""
+        whole = not self.record.unreported and not self.record.problems
+        return whole and not any(case.verdict.blocks("release") for case in self.cases)
+
+    @property
+    def evidence(self) -> Mapping[str, Any]:
+        return self.record.evidence()
+
+    @property
+    def quantized(self) -> Mapping[str, Any]:
+        """What the record says of the quantizer: code, coverage, bits, bytes."""
+        found: Mapping[str, Any] = self.evidence.get("quantizers", {}).get(
+            f"{self.model}/{self.quantizer}", {}
+        )
+        return found
+
+    def role(self, probe: str) -> str:
+        return str(self.evidence.get("probes", {}).get(probe, {}).get("role", ""))
+
+
+def release_card(record: RunRecord, model: str, quantizer: str, *, name: str = "") -> Card:
+    """Return the card of one model x quantizer.
+
+    Args:
+        record: a run, of the policy ``release`` where a release shall rest on it.
+        model: as in case ids.
+        quantizer: likewise.
+        name: of the released model; by default ``model-quantizer``.
+
+    Raises:
+        RecordError: the run has no case of that pair.
+    """
+    cases = tuple(c for c in record.cases if (c.model, c.quantizer) == (model, quantizer))
+    if not cases:
+        pairs = {f"{case.model}/{case.quantizer}" for case in record.cases}
+        raise RecordError(
+            f"the run has no case of {model}/{quantizer}",
+            hint=did_you_mean(f"{model}/{quantizer}", pairs),
+        )
+    return Card(name or f"{model}-{quantizer}", model, quantizer, cases, record)
+
+
+def card_markdown(card: Card) -> str:
+    """Return the card as Markdown, with a metadata block that model hubs read."""
+    parts = [
+        f"---\n{json.dumps(model_index(card), indent=2, ensure_ascii=True)}\n---",
+        f"# Reliability of {inert(card.name)}",
+        _statement(card),
+        tabulate([[inert(k), inert(v)] for k, v in _facts(card)], ("", ""), tablefmt="github"),
+        "## Worst cases",
+        _markdown_table(_worst(card)),
+    ]
+    waived = [case for case in card.cases if case.verdict is Verdict.WAIVED]
+    if waived:
+        parts += ["## Known failures", _markdown_waived(waived)]
+    parts += [
+        "## Everything that was measured",
+        f"<details><summary>{len(card.cases)} cases</summary>\n\n"
+        f"{_markdown_table(card.cases)}\n\n</details>",
+        "## How to read this",
+        _EXPLANATION,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def card_html(card: Card) -> str:
+    """Return the card as one self-contained page without scripts."""
+    facts = "".join(f"<tr><th>{_e(k)}</th><td>{_e(v)}</td></tr>" for k, v in _facts(card))
+    waived = [case for case in card.cases if case.verdict is Verdict.WAIVED]
+    known = ""
+    if waived:
+        rows = "".join(
+            f"<li><b>{_e(c.probe)}.{_e(c.metric)}</b>: {_e(c.reason)}</li>" for c in waived
+        )
+        known = f"<h2>Known failures</h2><ul>{rows}</ul>"
+    state = "good" if card.releasable else "bad"
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "style-src 'unsafe-inline'\">"
+        f"<title>Reliability of {_e(card.name)}</title><style>{_STYLE}</style></head><body><main>"
+        f"<h1>Reliability of {_e(card.name)}</h1>"
+        f'<p class="{state}" role="status">{_e(_plain_statement(card))}</p>'
+        f"<table><caption>Facts</caption><tbody>{facts}</tbody></table>"
+        f"<h2>Worst cases</h2>{_html_table(_worst(card), 'Cases nearest to their margins')}"
+        f"{known}<details><summary>Everything that was measured: {len(card.cases)} cases</summary>"
+        f"{_html_table(card.cases, 'All cases')}</details>"
+        f"<h2>How to read this</h2><p>{_e(_EXPLANATION)}</p></main></body></html>\n"
+    )
+
+
+def model_index(card: Card) -> dict[str, Any]:
+    """Return the ``model-index`` metadata: one result per probe, its metrics' observed values."""
+    results = []
+    for probe in dict.fromkeys(case.probe for case in card.cases):
+        task, title = _TASKS.get(card.role(probe), _OTHER)
+        values = [
+            {
+                "type": case.metric,
+                "name": f"{case.metric} ({case.unit})" if case.unit else case.metric,
+                "value": case.observed,
+            }
+            for case in card.cases
+            if case.probe == probe and case.observed is not None
+        ]
+        if values:
+            results.append(
+                {
+                    "task": {"type": task, "name": title},
+                    "dataset": {"type": probe, "name": probe},
+                    "metrics": values,
+                }
+            )
+    return {
+        "tags": ["clip", "quantization", "clipq"],
+        "library_name": "open_clip",
+        "model-index": [{"name": card.name, "results": results}],
+    }
+
+
+def _plain_statement(card: Card) -> str:
+    counts = dict.fromkeys(Verdict, 0)
+    for case in card.cases:
+        counts[case.verdict] += 1
+    listed = ", ".join(f"{n} {verdict.value}" for verdict, n in counts.items() if n)
+    if card.releasable:
+        return f"As reliable as FP32 within the reviewed margins: {listed}."
+    return f"Not shown to be as reliable as FP32: {listed}."
+
+
+def _statement(card: Card) -> str:
+    return f"**{inert(_plain_statement(card))}**"
+
+
+def _facts(card: Card) -> list[tuple[str, str]]:
+    record, evidence = card.record, card.evidence
+    model = evidence.get("models", {}).get(card.model, {})
+    baseline = evidence.get("baselines", {}).get(card.model, {})
+    quantized = card.quantized
+    facts = [
+        ("model", f"{card.model}  {model.get('source', '')}".strip()),
+        ("FP32 weights", f"sha256 {model.get('weights_sha256', 'unknown')}"),
+        ("quantizer", card.quantizer),
+        ("run", f"{record.to_plain()['id'][:16]}, {record.started or 'no date'}"),
+        ("policy", record.policy),
+        ("baseline", f"{baseline.get('file', '')} approved {baseline.get('approved', 'never')}"),
+    ]
+    if quantized.get("share") is not None:
+        facts.append(("quantized share", f"{quantized['share']:.1%} of weight multiply-adds"))
+    if quantized.get("weight_bits") is not None:
+        facts.append(("bits per weight", f"{quantized['weight_bits']:.2f}, scales included"))
+    if quantized.get("bytes"):
+        ratio = quantized["bytes"] / quantized["float_bytes"]
+        facts.append(("size", f"{quantized['bytes'] / 1e6:.1f} MB, {ratio:.0%} of FP32"))
+    if record.commit:
+        dirty = " with uncommitted changes" if record.commit.get("dirty") else ""
+        facts.append(("commit", f"{record.commit['sha']}{dirty}"))
+    for environment in evidence.get("environments", {}).values():
+        text = ", ".join(f"{name} {value}" for name, value in environment.items())
+        facts.append(("environment", text))
+    facts.append(("clipq", record.versions.get("clipq", "unknown")))
+    return facts
+
+
+def _worst(card: Card, count: int = 12) -> list[CaseResult]:
+    """The cases nearest to their margins or beyond them."""
+    judged = [c for c in card.cases if c.loss is not None and c.margin and c.baseline is not None]
+    return sorted(judged, key=lambda case: (-case.severity, case.case))[:count]
+
+
+def _row(case: CaseResult) -> tuple[str, ...]:
+    interval = "" if case.low is None else f"[{case.low:+.4g}, {case.high or 0:+.4g}]"
+    numbers = [case.baseline, case.observed, case.loss]
+    shown = ["-" if value is None else f"{value:.4g}" for value in numbers]
+    margin = "-" if case.margin is None else f"{case.margin:.4g}"
+    return (case.probe, case.metric, *shown, interval, margin, case.unit, case.verdict.value)
+
+
+def _markdown_table(cases: Sequence[CaseResult]) -> str:
+    rows = [[inert(cell) for cell in _row(case)] for case in cases]
+    return tabulate(rows, _HEADERS, tablefmt="github", disable_numparse=True)
+
+
+def _markdown_waived(cases: Sequence[CaseResult]) -> str:
+    return "\n".join(f"- {inert(c.probe)}.{inert(c.metric)}: {inert(c.reason)}" for c in cases)
+
+
+def _html_table(cases: Sequence[CaseResult], caption: str) -> str:
+    head = "".join(f'<th scope="col">{_e(title)}</th>' for title in _HEADERS)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{_e(cell)}</td>" for cell in _row(case)) + "</tr>" for case in cases
+    )
+    return (
+        f"<table><caption>{_e(caption)}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{rows}</tbody></table>"
+    )
+
+
+def _e(text: object) -> str:
+    return html.escape(str(text))
+
+
+_EXPLANATION = (
+    "Loss is how much worse than FP32 the quantized model is on the same samples, in the metric's "
+    "unit; positive is worse. A case passes where the whole confidence interval of the loss lies "
+    "below the margin, fails where it lies above, and is inconclusive otherwise. Simulated "
+    "quantization was judged unless the quantizer's text says compute=integer."
+)
+_STYLE = (
+    ":root{color-scheme:light dark;--ink:#1c2330;--paper:#fff;--line:#d5dae3;--good:#0b6b3a;"
+    "--bad:#a3161f}@media(prefers-color-scheme:dark){:root{--ink:#e6e9ef;--paper:#12161d;"
+    "--line:#333c4a;--good:#5fd394;--bad:#ff8a8f}}body{font:16px/1.5 system-ui,sans-serif;"
+    "color:var(--ink);background:var(--paper);margin:0}main{max-width:64rem;margin:auto;"
+    "padding:1.5rem}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;"
+    "font-size:.875rem;margin:1rem 0}caption{text-align:left;font-weight:600}th,td{text-align:left;"
+    "padding:.3rem .6rem;border-bottom:1px solid var(--line);overflow-wrap:anywhere}"
+    ".good,.bad{font-weight:600;border-left:.3rem solid;padding-left:.75rem}"
+    ".good{color:var(--good)}.bad{color:var(--bad)}summary{cursor:pointer}"
+)

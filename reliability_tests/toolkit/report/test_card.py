@@ -1,0 +1,154 @@
+"""A release card states what was measured, claims no more, and hubs can read its metadata."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from synthetic_runs import synthetic_run
+
+from clipq.cli import main
+from clipq.errors import RecordError
+from clipq.records import CaseResult, RunRecord, Verdict
+from clipq.report.card import card_html, card_markdown, model_index, release_card
+
+EVIDENCE = {
+    "models": {"m": {"source": "local-dir:m", "weights_sha256": "ab" * 32}},
+    "probes": {"id": {"role": "in-distribution"}, "far": {"role": "ood"}},
+    "quantizers": {
+        "m/rtn:w4": {
+            "share": 1.0,
+            "weight_bits": 4.125,
+            "bytes": 90_000_000,
+            "float_bytes": 600_000_000,
+        }
+    },
+}
+ECE = CaseResult(
+    "m", "rtn:w4", "id", "ece", Verdict.PASS, unit="fraction", direction="lower",
+    baseline=0.04, observed=0.05, loss=0.01, margin=0.02, low=0.005, high=0.015, evidence=EVIDENCE,
+)  # fmt: skip
+AUROC = replace(ECE, probe="far", metric="auroc-mcm", observed=0.93, evidence={})
+
+
+def run(*cases: CaseResult, **values: object) -> RunRecord:
+    return RunRecord("release", len(cases), cases, started="2026-01-01T00:00:00Z", **values)
+
+
+def test_a_card_states_values_sizes_and_what_identifies_them():
+    text = card_markdown(release_card(run(ECE, AUROC), "m", "rtn:w4", name="m-int4"))
+    for expected in (
+        "# Reliability of m-int4",
+        "As reliable as FP32 within the reviewed margins: 2 pass",
+        "sha256 " + "ab" * 32,
+        "4.12, scales included",
+        "90.0 MB, 15% of FP32",
+        "2026-01-01T00:00:00Z",
+    ):
+        assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("verdict", "releasable"),
+    [
+        (Verdict.PASS, True),
+        (Verdict.WAIVED, True),
+        (Verdict.INCONCLUSIVE, False),
+        (Verdict.FAIL, False),
+        (Verdict.MISSING, False),
+    ],
+)
+def test_a_card_claims_reliability_only_where_nothing_blocks_a_release(verdict, releasable):
+    card = release_card(run(ECE, replace(AUROC, verdict=verdict)), "m", "rtn:w4")
+    assert card.releasable is releasable
+    assert ("Not shown to be as reliable" in card_markdown(card)) is not releasable
+    assert ("Not shown to be as reliable" in card_html(card)) is not releasable
+
+
+def test_an_incomplete_run_is_no_ground_for_a_release():
+    assert not release_card(run(ECE, unreported=("m/rtn:w4/id.nll",)), "m", "rtn:w4").releasable
+
+
+def test_waivers_are_told_with_owner_and_expiry():
+    waived = replace(
+        AUROC,
+        verdict=Verdict.WAIVED,
+        reason="waived by ada@x.org until 2027-01-01: pilot",
+        waived_by="ada@x.org",
+    )
+    card = release_card(run(ECE, waived), "m", "rtn:w4")
+    assert "## Known failures" in card_markdown(card)
+    for text in (card_markdown(card), card_html(card)):
+        assert "until 2027-01-01: pilot" in text
+
+
+def test_hubs_read_the_metadata():
+    card = release_card(run(ECE, AUROC), "m", "rtn:w4", name="m-int4")
+    name, results = model_index_to_eval_results(model_index(card)["model-index"])
+    assert name == "m-int4"
+    assert {(r.dataset_name, r.metric_type, r.metric_value) for r in results} == {
+        ("id", "ece", 0.05),
+        ("far", "auroc-mcm", 0.93),
+    }
+    parsed = ModelCard(card_markdown(card))
+    assert parsed.data.eval_results is not None
+    assert parsed.data.to_dict()["library_name"] == "open_clip"
+
+
+@pytest.mark.parametrize("text", ["<script>x</script>", "</style>", "---\nevil: 1", '"><b>', "`|`"])
+def test_names_stay_text_in_every_form(text):
+    case = replace(ECE, model=text, quantizer="rtn:w4", unit=text, evidence={})
+    card = release_card(run(case), text, "rtn:w4", name=text)
+    markdown = card_markdown(card)
+    front = markdown.split("\n---\n")[0].removeprefix("---\n")
+    assert list(yaml.safe_load(front)) == ["tags", "library_name", "model-index"]
+    assert "<script>" not in markdown.split("\n---\n", 1)[1]
+
+    class Tags(HTMLParser):
+        seen: set[str] = set()  # noqa: RUF012 - one page
+
+        def handle_starttag(self, tag, attrs):
+            self.seen.add(tag)
+
+    Tags.seen = set()
+    Tags().feed(card_html(card))
+    assert not Tags.seen & {"script", "b", "img"}
+
+
+def test_the_command_writes_all_forms_and_says_whether_to_release(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record = synthetic_run(500)
+    (tmp_path / "r.json").write_text(json.dumps(record.to_plain()))
+    codes = []
+    for form in ("markdown", "html", "model-index"):
+        arguments = ["card", "coca/rtn:w8", "--record", "r.json", "--format", form]
+        codes.append(main([*arguments, "--output", f"card.{form}"]))
+        assert (tmp_path / f"card.{form}").stat().st_size > 500
+    expected = release_card(record, "coca", "rtn:w8").releasable
+    assert codes == [0 if expected else 1] * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("coca",), "'coca' names no model and quantizer"),
+        (("coca/rtn:w9",), "did you mean 'coca/rtn:w8'"),
+        (("coca/rtn:w8", "--record", "gone.json"), "no run record at gone.json"),
+    ],
+)
+def test_mistakes_are_one_message(tmp_path, capsys, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.json").write_text(json.dumps(synthetic_run(500).to_plain()))
+    given = arguments if "--record" in arguments else (*arguments, "--record", "r.json")
+    assert main(["card", *given]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_pair_that_was_not_run_has_no_card():
+    with pytest.raises(RecordError, match="no case of m/rtn:w8"):
+        release_card(run(ECE), "m", "rtn:w8")
