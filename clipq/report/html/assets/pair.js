@@ -9,10 +9,10 @@ function showPair(panel, { scroll }) {
   const heading = el("h3", { tabindex: "-1" }, `${pair.model} / ${pair.quantizer}`);
   panel.append(el("div", { class: "panel" },
     el("div", { class: "row spread" }, heading, el("div", { class: "row" },
-      el("button", { type: "button", onclick: () => showFigures(pair.key) }, "Figures"),
-      el("button", { type: "button", onclick: () => showCases({ model: pair.model, quantizer: pair.quantizer }) }, "Filter cases"),
+      el("button", { type: "button", class: "small", onclick: () => showFigures(pair.key) }, "Figures"),
+      el("button", { type: "button", class: "small", onclick: () => showCases({ model: pair.model, quantizer: pair.quantizer }) }, "Filter cases"),
       copyButton("Copy link", () => new URL(addressOf({ pair: pair.key }), location.href).href),
-      el("button", { type: "button", onclick: () => closePair() }, "Close"))),
+      el("button", { type: "button", class: "small", onclick: () => closePair() }, "Close"))),
     pairFacts(pair), metricTable(pair)));
   if (scroll) {
     heading.focus({ preventScroll: true });
