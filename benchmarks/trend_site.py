@@ -153,17 +153,17 @@ def build(table: TrendTable, folder: Path, kind: str) -> None:
     started = time.perf_counter()
     find_steps(table)
     finding = time.perf_counter() - started
-    started = time.perf_counter()
+    started, busy = time.perf_counter(), time.process_time()
     facts = write_site(table, folder)
-    seconds = time.perf_counter() - started
+    seconds, busy = time.perf_counter() - started, time.process_time() - busy
     print(
-        f"{kind:9s} {facts.runs} runs x {facts.cases:,} cases: {seconds:.1f} s "
-        f"(steps {finding:.1f} s), {facts.bytes / 2**20:.2f} MiB in {facts.files} files, "
-        f"{facts.steps:,} steps"
+        f"{kind:9s} {facts.runs} runs x {facts.cases:,} cases: {seconds:.1f} s, {busy:.1f} s of "
+        f"one core (steps alone {finding:.1f} s), {facts.bytes / 2**20:.2f} MiB in {facts.files} "
+        f"files, {facts.steps:,} steps"
     )
     if shutil.which("chromium"):
         case = f"/case/{table.cases[0]}"
-        index = opening_seconds(facts.index, "/", ".heat")
+        index = opening_seconds(facts.index, "/", ".atlas")
         chart = opening_seconds(facts.index, case, ".place svg.chart")
         print(f"          Chromium: overview {index:.2f} s, case {chart:.2f} s")
 

@@ -16,7 +16,7 @@ const TREND_COLUMN = { title: "Trend of the loss", cell: lossSpark };
 /** The interval of the loss in units of the margin: 0 is FP32, 1 the margin. */
 function marginBand(item) {
   if (item.excess === null) return "–";
-  const [width, height, least, most] = [130, 20, -1.5, 3];
+  const [width, height, least, most] = [112, 20, -1.5, 3];
   const x = (value) => fixed(((Math.min(most, Math.max(least, value)) - least) / (most - least)) * width);
   const half = item.error ? (Z95 * item.error) / item.margin : 0;
   const beyond = item.excess > most || item.excess < least;

@@ -1,6 +1,6 @@
 // The full chart of one case: loss with its interval against the margin, verdicts, values.
 const Z95 = 1.96;
-const EDGE = { left: 64, right: 20, top: 26, gap: 34, lane: 16, bottom: 40 };
+const EDGE = { left: 64, right: 56, top: 26, gap: 34, lane: 16, bottom: 40 };
 const HEIGHTS = { loss: 270, values: 120 };
 const MARKER_SPACING = 11; // pixels between runs from which every run has a marker
 
@@ -29,8 +29,8 @@ function drawChart(item, found, { from, to, width, told }) {
   levels(item, x, y, from, to),
   svg("path", { class: "band", d: band(loss, error, x, y) }),
   svg("path", { class: "trend", d: line(loss, x, y) }),
-  limitNames(item, y, left),
-  visible.map((step) => stepMark(step, x, lossTop, valuesEnd, right)),
+  limitNames(item, y, right),
+  stepMarks(visible, x, lossTop, valuesEnd),
   markers(found, loss, x, y, from, to),
   lane(found.verdicts, x, laneTop, from, to),
   values(item, inside(found.observed), inside(found.baseline), x, valuesTop, valuesEnd, left, right),
@@ -90,11 +90,13 @@ function limits(item, y, left, right, top) {
   return svg("g", { "aria-hidden": "true" }, parts);
 }
 
-/** What the two lines are, written over the curves. */
-function limitNames(item, y, left) {
-  const text = (value, name, below) => (value === null || value <= y.from || value >= y.to ? null
-    : svg("text", { class: "limit", x: left + 6, y: y(value) + (below ? 14 : -6) }, name));
-  return svg("g", { "aria-hidden": "true" }, text(item.margin, `margin ${number(item.margin)}`, false), text(0, "as FP32", true));
+/** What the two lines are, beside them; where they nearly meet, the margin's name is enough. */
+function limitNames(item, y, right) {
+  const there = (value) => value !== null && value > y.from && value < y.to;
+  const text = (value, name) => svg("text", { class: "limit", x: right + 6, y: y(value) + 4 }, name);
+  const both = there(item.margin) && Math.abs(y(item.margin) - y(0)) < 14;
+  return svg("g", { "aria-hidden": "true" }, there(item.margin) ? text(item.margin, "margin") : null,
+    there(0) && !both ? text(0, "FP32") : null);
 }
 
 /** The levels that steps divide the history into. */
@@ -125,12 +127,18 @@ function band(loss, error, x, y) {
   return path;
 }
 
-function stepMark(step, x, top, end, right) {
-  const at = x(step.run.at - 0.5), anchor = at > right - 40 ? "end" : "middle";
-  return svg("g", { class: `step ${step.worse ? "worse" : "better"}`, "aria-hidden": "true" },
-    svg("path", { d: `M${at} ${top}V${end}` }),
-    svg("text", { x: at, y: top - 8, "text-anchor": anchor },
-      `${step.worse ? "▲" : "▼"} ${step.margins === null ? "" : times(step.size)}`));
+/** A line per step; its size is written where the one before leaves room. */
+function stepMarks(steps, x, top, end) {
+  let free = -Infinity;
+  return steps.map((step) => {
+    const at = x(step.run.at - 0.5), room = at - free;
+    const symbol = step.worse ? "▲" : "▼";
+    const text = room < 10 ? "" : room < 44 || step.margins === null ? symbol : `${symbol} ${times(step.size)}`;
+    if (text) free = at + (text === symbol ? 6 : 24);
+    return svg("g", { class: `step ${step.worse ? "worse" : "better"}`, "aria-hidden": "true" },
+      svg("path", { d: `M${at} ${top}V${end}` }),
+      text ? svg("text", { x: at, y: top - 8, "text-anchor": "middle" }, text) : null);
+  });
 }
 
 /** A shape for each verdict, on every run where there is room, else where the verdict changes. */

@@ -71,7 +71,7 @@ function grid() {
   return el("section", { "aria-labelledby": "grid" }, el("h2", { id: "grid" }, "Models × quantizers"),
     el("p", { class: "quiet" }, "Worst verdict, cases that do not block, and their share over all runs."),
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Models and quantizers" },
-      el("table", { class: "heat" }, el("caption", { class: "unseen" }, "Each cell opens the cases of its pair"),
+      el("table", { class: "atlas" }, el("caption", { class: "unseen" }, "Each cell opens the cases of its pair"),
         el("thead", {}, el("tr", {}, el("td", {}), site.models.map((model) => el("th", { scope: "col" }, model)))),
         el("tbody", {}, quantizers.map((quantizer) => el("tr", {}, el("th", { scope: "row" }, el("code", {}, quantizer)),
           site.models.map((model) => el("td", {}, gridCell(places.get(model).get(quantizer))))))))));
@@ -82,7 +82,7 @@ function gridCell(pair) {
   const counts = tally(pair.cases), worst = worstOf(counts);
   const passing = pair.cases.filter((item) => item.verdict && !item.blocks).length;
   const all = counts.map(([verdict, amount]) => `${amount} ${verdict}`).join(", ");
-  return el("a", { class: `cell v-${worst}`, href: pairAddress(pair), title: all,
+  return el("a", { class: `tile v-${worst}`, href: pairAddress(pair), title: all,
     "aria-label": `${pair.model}, ${pair.quantizer}: worst ${worst || "not run"}; ${all}` },
   el("span", { class: "head" }, verdictLabel(worst), el("span", { class: "amount" }, `${passing}/${pair.cases.length}`)),
   passedSpark(pair), shares(counts));

@@ -1,7 +1,7 @@
 // Small parts of pages: links, labels, verdicts.
 
 function addressOf(page, parts = [], query = {}) {
-  const path = [page, ...parts].filter((part) => part !== "").map((part) => encode(String(part)));
+  const path = (page ? [page, ...parts] : []).map((part) => encode(String(part)));
   const values = new URLSearchParams(Object.entries(query).filter(([, value]) => value));
   return `#/${path.join("/")}${values.size ? `?${values}` : ""}`;
 }
