@@ -63,6 +63,11 @@ class Server:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
+    def set_fsync(self, value: str) -> None:
+        """Let commits wait for the disk ("on") or not ("off")."""
+        self.execute(f"ALTER SYSTEM SET fsync = {value}")
+        self.execute("SELECT pg_reload_conf()")
+
     def new_database(self) -> str:
         """Create an empty database; return its URL."""
         name = f"store_{next(self.counter)}"
@@ -87,7 +92,7 @@ def private_server(programs: Path, *, fsync: bool) -> Iterator[Server]:
             _wait_until_ready(server, process, folder / "log")
             yield server
         finally:
-            process.send_signal(signal.SIGINT)  # a "fast shutdown"
+            process.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
             try:
                 process.wait(timeout=30)
             except subprocess.TimeoutExpired:
@@ -123,8 +128,9 @@ def _start(
         "fsync": "on" if fsync else "off",
         "max_connections": 60,
     }
-    settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-    command = [*identity, programs / "postgres", "-D", data, *settings]
+    with (data / "postgresql.conf").open("a") as file:  # not on the command line: fsync may change
+        file.writelines(f"{name} = '{value}'\n" for name, value in options.items())
+    command = [*identity, programs / "postgres", "-D", data]
     return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log), port
 
 

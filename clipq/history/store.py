@@ -74,8 +74,10 @@ class Store:
     Args:
         engine: connected to a store of the newest schema.
         url: where it is.
-        notice: what opening it did that its owner should know (a migration); "" otherwise.
         clock: what time it is, in UTC.
+
+    Attributes:
+        notice: what opening it did that its owner should know (a migration); "" otherwise.
     """
 
     def __init__(
@@ -83,12 +85,11 @@ class Store:
         engine: sa.Engine,
         url: StoreURL,
         *,
-        notice: str = "",
         clock: Callable[[], datetime] = _utc_now,
     ) -> None:
         self.url = url
-        self.notice = notice
-        self._engine = engine
+        self.notice = ""
+        self.engine = engine
         self._clock = clock
 
     def __repr__(self) -> str:
@@ -107,7 +108,7 @@ class Store:
 
     def close(self) -> None:
         """Give the connections back."""
-        self._engine.dispose()
+        self.engine.dispose()
 
     @_explained
     def record(self, record: RunRecord, tables: Mapping[str, bytes] | None = None) -> Recorded:
@@ -125,9 +126,9 @@ class Store:
         prepared = prepare(record, now=self._clock())
         found = self._recorded(prepared.id)
         if found is None:
-            with self._engine.connect() as connection:
+            with self.engine.connect() as connection:
                 prepared = with_tables(prepared, record, tables or {}, connection)
-            with self._engine.execution_options(writes=True).begin() as connection:
+            with self.engine.execution_options(writes=True).begin() as connection:
                 there = select_runs().where(runs.c.id == prepared.id)
                 if not run_infos(connection, there):
                     number = insert(connection, prepared, tables or {})
@@ -159,7 +160,7 @@ class Store:
         ):
             if value is not None:
                 query = query.where(column == value)
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             return run_infos(connection, query)
 
     @_explained
@@ -169,7 +170,7 @@ class Store:
         Raises:
             StoreError: no run, or several; near ones are listed.
         """
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             return find_run(connection, reference)
 
     @_explained
@@ -180,7 +181,7 @@ class Store:
             StoreError: it was altered, damaged or removed.
         """
         query = sa.select(runs.c.record).where(runs.c.id == run.id)
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             content = connection.execute(query).scalar()
         if content is None:
             raise StoreError(
@@ -196,7 +197,7 @@ class Store:
             .join(results, sa.and_(results.c.case_id == cases.c.id, results.c.run == run.number))
             .order_by(cases.c.id)
         )
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             rows = connection.execute(query).all()
         found = (as_result(row, row.name, run) for row in rows)
         return tuple(sorted(found, key=lambda result: result.case))
@@ -205,7 +206,7 @@ class Store:
     def cells(self, run: RunInfo) -> tuple[str, ...]:
         """Return the "model/quantizer/probe" whose predictions a run kept, sorted."""
         query = sa.select(run_predictions.c.cell).where(run_predictions.c.run == run.number)
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             return tuple(sorted(connection.execute(query).scalars()))
 
     @_explained
@@ -220,7 +221,7 @@ class Store:
             .join(run_predictions, run_predictions.c.sha256 == blobs.c.sha256)
             .where(run_predictions.c.run == run.number, run_predictions.c.cell == cell)
         )
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             row = connection.execute(query).first()
         if row is None:
             return None
@@ -240,7 +241,7 @@ class Store:
     @_explained
     def case_ids(self) -> tuple[str, ...]:
         """Return every case that a run has, sorted."""
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             return tuple(sorted(connection.execute(sa.select(cases.c.name)).scalars()))
 
     @_explained
@@ -250,7 +251,7 @@ class Store:
         Raises:
             StoreError: no run has the case; near ones are listed.
         """
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             return trends.parts(connection, case)
 
     @_explained
@@ -260,7 +261,7 @@ class Store:
         Raises:
             StoreError: no run has it; near ones are listed.
         """
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             return trends.trend(connection, case)
 
     @_explained
@@ -274,7 +275,7 @@ class Store:
         Raises:
             StoreError: no run, or no case, to show.
         """
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             return trends.trend_table(connection, cases, limit=runs)
 
     @_explained
@@ -292,7 +293,7 @@ class Store:
         Raises:
             StoreError: neither is given, or `keep` is below 1.
         """
-        with self._engine.execution_options(writes=not dry_run).begin() as connection:
+        with self.engine.execution_options(writes=not dry_run).begin() as connection:
             return prune(connection, keep=keep, before=before, dry_run=dry_run)
 
     def export(
@@ -302,7 +303,7 @@ class Store:
         export(self, self.runs()[::-1] if runs is None else runs, target, form=form)
 
     def _recorded(self, identity: str) -> RunInfo | None:
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             found = run_infos(connection, select_runs().where(runs.c.id == identity))
         return found[0] if found else None
 
@@ -332,9 +333,13 @@ def open_store(
             if not create and not where.path.exists():
                 raise no_store(where)
             where.path.parent.mkdir(parents=True, exist_ok=True)
-        engine = connect(where)
-        notice = bring_up_to_date(engine, where, now=clock(), create=create)
-        return Store(engine, where, notice=notice, clock=clock)
+        store = Store(connect(where), where, clock=clock)
+        try:
+            store.notice = bring_up_to_date(store.engine, where, now=clock(), create=create)
+        except BaseException:
+            store.close()
+            raise
+        return store
     except _FAILURES as error:
         failure = explain(error, where)
     raise failure  # outside of the handler, as in `_explained`

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from private_postgresql import Server, private_server, server_programs
 
-from clipq.records import CaseResult, RunRecord, Verdict, sort_cases
+from clipq.records import RunRecord
+
+# What the tests here share; importlib mode puts no folder of tests on the path.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from history_runs import small_run
 
 
 @pytest.fixture(scope="session")
@@ -34,43 +42,35 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.new_database()
 
 
-def small_run(
-    index: int = 0,
-    *,
-    value: float = 0.9,
-    verdict: Verdict = Verdict.PASS,
-    cases: int = 4,
-    branch: str = "main",
-    policy: str = "ci",
-) -> RunRecord:
-    """Return a record of a few cases; day and commit follow from `index`."""
-    found = [
-        CaseResult(
-            f"vit-{number}", "rtn:w4", "id", "top1", verdict,
-            unit="fraction", direction="higher", metric_version=1, samples=100, baseline=0.95,
-            observed=value - 0.01 * number, loss=0.95 - value + 0.01 * number, margin=0.02,
-            low=0.0, high=0.1, standard_error=0.01,
-        )
-        for number in range(cases)
-    ]  # fmt: skip
-    return RunRecord(
-        policy=policy,
-        planned=cases,
-        cases=sort_cases(found),
-        versions={"torch": "2.15.0", "clipq": "0.1.0"},
-        timings={"seconds": float(index)},
-        started=f"2025-{index // 28 + 1:02}-{index % 28 + 1:02}T12:00:00Z",
-        commit={
-            "sha": f"{index + 1:x}".rjust(6, "0").ljust(40, "a"),
-            "date": f"2025-01-{index % 28 + 1:02}T11:00:00+00:00",
-            "subject": f"change {index}",
-            "branch": branch,
-            "dirty": False,
-        },
-    )
-
-
 @pytest.fixture
 def run() -> Callable[..., RunRecord]:
     """Makes records of a few cases."""
     return small_run
+
+
+@pytest.fixture(scope="session")
+def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., list[int]]]:
+    """Hands a command to `forking_writers` and returns the exit statuses of its processes."""
+    errors = tmp_path_factory.mktemp("forking") / "stderr"
+    with errors.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "forking_writers.py"],
+            cwd=Path(__file__).parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+        )
+
+    def command(*what: object) -> list[int]:
+        print(json.dumps(what), file=process.stdin, flush=True)
+        answer = process.stdout.readline()
+        statuses: list[int] = json.loads(answer) if answer else [process.wait()]
+        if any(status > 0 for status in statuses):
+            pytest.fail(f"exit statuses {statuses}:\n{errors.read_text()}")
+        return statuses
+
+    yield command
+    process.stdin.close()
+    process.wait(timeout=60)
+    process.stdout.close()

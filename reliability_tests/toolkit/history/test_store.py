@@ -138,7 +138,7 @@ def test_equal_predictions_are_kept_once(store, run):
     assert store.predictions(store.find("#1"), "vit-0/rtn:w4/id") == b"first"
     assert store.predictions(recorded.run, "vit-0/fp32/id") == shared
     assert store.predictions(recorded.run, "vit-9/fp32/id") is None
-    with store._engine.connect() as connection:
+    with store.engine.connect() as connection:
         assert connection.execute(sa.select(sa.func.count()).select_from(blobs)).scalar() == 3
 
 
@@ -202,13 +202,13 @@ def test_after_the_latest_run_is_gone_its_number_is_not_given_again(store, run):
 ], ids=["runs", "results", "loss"])  # fmt: skip
 def test_runs_and_results_cannot_be_updated(store, run, statement):
     store.record(run(0))
-    with pytest.raises(sa.exc.DBAPIError, match="are immutable"), store._engine.begin() as raw:
+    with pytest.raises(sa.exc.DBAPIError, match="are immutable"), store.engine.begin() as raw:
         raw.execute(statement)
 
 
 def test_a_tampered_record_is_named_when_it_is_read(store, run):
     store.record(run(0))
-    with store._engine.begin() as raw:
+    with store.engine.begin() as raw:
         content = raw.execute(sa.select(runs.c.record)).scalar_one()
         forged = zlib.decompress(content).replace(b'"observed":0.9,', b'"observed":0.99,')
         _without_trigger(raw, sa.update(runs).values(record=zlib.compress(forged)))
@@ -220,7 +220,7 @@ def test_a_tampered_record_is_named_when_it_is_read(store, run):
 
 def test_a_truncated_record_is_named_when_it_is_read(store, run):
     store.record(run(0), {"a/b/c": b"x" * 1000})
-    with store._engine.begin() as raw:
+    with store.engine.begin() as raw:
         content = raw.execute(sa.select(runs.c.record)).scalar_one()
         _without_trigger(raw, sa.update(runs).values(record=content[:-20]))
         raw.execute(sa.update(blobs).values(content=zlib.compress(b"y")))

@@ -184,7 +184,7 @@ def test_a_password_in_a_parameter_opens_the_store_and_is_nowhere_in_it(postgres
     caplog.set_level(logging.DEBUG)
     with open_store(text, root=ROOT) as store:
         store.record(run(0))
-        shown = repr(store) + repr(store.url) + repr(store._engine) + str(store._engine.url)
+        shown = repr(store) + repr(store.url) + repr(store.engine) + str(store.engine.url)
     stored = postgresql.execute("SELECT * FROM clipq.runs, clipq.cases", database=name)
     for form in (PASSWORD, quote(PASSWORD, safe=""), quote(PASSWORD)):
         assert form not in shown + caplog.text + repr(stored)

@@ -1,0 +1,205 @@
+"""Where a case changed is found between two runs, and git finds the commit from there."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clipq.history.bisect import (
+    find_value_change,
+    find_verdict_change,
+    git_commands,
+    is_new_value,
+)
+from clipq.history.model import CaseParts, RunInfo, StoredResult
+from clipq.records import Verdict
+
+PARTS = CaseParts("vit", "rtn:w4", "id", "top1")
+P, F, I = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE  # noqa: E741
+
+
+def rows(*states: tuple[Verdict, float | None], baseline: float = 0.95) -> list[StoredResult]:
+    found = []
+    for number, (verdict, observed) in enumerate(states, 1):
+        commit = {"sha": f"{number:040x}", "date": "", "subject": "", "branch": "m", "dirty": False}
+        info = RunInfo(f"{number:064x}", number, f"2025-01-0{number}", commit, "ci", True, 1)
+        loss = None if observed is None else baseline - observed
+        found.append(
+            StoredResult("vit/rtn:w4/id.top1", info, verdict, observed, baseline, loss, 0.02, None,
+                         None, 0.01)
+        )  # fmt: skip
+    return found
+
+
+def test_the_first_bad_run_follows_the_last_good_one():
+    change = find_verdict_change(rows((P, 0.9), (P, 0.9), (F, 0.8), (F, 0.8)), policy="ci")
+    assert (change.before.run.number, change.after.run.number) == (2, 3)
+    assert (change.worse, change.runs_since, change.by) == (True, 2, "verdict")
+
+
+def test_of_several_changes_the_last_one_counts():
+    history = rows((F, 0.8), (P, 0.9), (F, 0.8), (P, 0.9), (F, 0.8))
+    change = find_verdict_change(history, policy="ci")
+    assert (change.before.run.number, change.after.run.number) == (4, 5)
+
+
+def test_what_blocks_depends_on_the_policy():
+    history = rows((P, 0.9), (I, 0.9))
+    assert find_verdict_change(history, policy="ci") is None
+    assert find_verdict_change(history, policy="release").after.run.number == 2
+
+
+def test_a_case_that_was_always_alike_has_no_change():
+    assert find_verdict_change(rows((F, 0.8), (F, 0.7)), policy="ci") is None
+    assert find_value_change(rows((P, 0.9), (F, 0.9)), policy="ci") is None
+    assert find_value_change(rows((P, 0.9)), policy="ci") is None
+
+
+def test_float_noise_is_no_change_of_a_value_and_a_step_is():
+    history = rows((P, 0.9), (P, 0.9 + 1e-9), (P, 0.91), (P, 0.91 - 1e-9))
+    change = find_value_change(history, policy="ci")
+    assert (change.before.run.number, change.after.run.number) == (2, 3)
+    assert change.worse is False
+
+
+def test_a_value_that_vanished_or_another_fp32_value_is_a_change():
+    assert find_value_change(rows((P, 0.9), (Verdict.ERROR, None)), policy="ci").worse
+    history = rows((P, 0.9), (P, 0.9))
+    history[1] = replace(history[1], baseline=0.97)
+    assert find_value_change(history, policy="ci").after.run.number == 2
+
+
+def test_there_is_nothing_for_git_within_a_commit_or_without_one():
+    history = rows((P, 0.9), (F, 0.8))
+    change = find_verdict_change(history, policy="ci")
+    for commit in (history[1].run.commit, {}):
+        run = replace(history[0].run, commit=commit)
+        same = replace(change, before=replace(history[0], run=run))
+        assert git_commands(same, PARTS, report="r.json") == []
+
+
+def test_globs_in_a_quantizer_s_text_are_taken_literally():
+    parts = replace(PARTS, quantizer="gptq:w4,float=visual.*[0]")
+    change = find_verdict_change(rows((P, 0.9), (F, 0.8)), policy="ci")
+    assert "visual.[*][[]0]" in git_commands(change, parts, report="r.json")[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "old", "new", "expected"),
+    [
+        (0.84, 0.9, 0.8, True),
+        (0.86, 0.9, 0.8, False),
+        (None, 0.9, None, True),
+        (0.9, 0.9, None, False),
+        (0.9, None, 0.9, True),
+        (None, None, 0.9, False),
+        (None, 0.9, 0.8, None),
+        (0.9, None, None, None),
+    ],
+)
+def test_a_value_is_judged_by_which_side_it_is_nearer_to(value, old, new, expected):
+    assert is_new_value(value, old=old, new=new) is expected
+
+
+# A stand-in for a gate: what it does is in the file that the commits change.
+GATE = """\
+#!{python}
+import json, sys
+from pathlib import Path
+sys.path.insert(0, {here!r})
+if sys.argv[1] == "bisect":
+    from clipq.cli import main
+    raise SystemExit(main(sys.argv[1:]))
+assert sys.argv[1:] == ["gate", "--clipq-model", "vit-0", "--clipq-quantizer", "rtn:w4",
+                        "--clipq-probe", "id", "--clipq-metric", "top1", "--policy", "ci", "-n0"]
+state = Path("state").read_text().strip()
+if state == "broken":
+    raise SystemExit(2)
+from clipq.records import Verdict
+from history_runs import small_run
+value = float(state)
+verdict = Verdict.PASS if value > 0.85 else Verdict.FAIL
+Path("report.json").write_text(json.dumps(small_run(0, value=value, verdict=verdict).to_plain()))
+raise SystemExit(int(verdict is Verdict.FAIL))
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path):
+    """Makes a git repository whose commits hold the given states; returns it and their hashes."""
+    root = tmp_path / "repository"
+
+    def make(states: list[str]) -> tuple[Path, list[str]]:
+        root.mkdir()
+        programs = tmp_path / "programs"
+        programs.mkdir()
+        script = programs / "clipq"
+        here = str(Path(__file__).parent)
+        script.write_text(GATE.format(python=sys.executable, here=here))
+        script.chmod(0o755)
+        git(root, "init", "-q")
+        hashes = []
+        for state in states:
+            (root / "state").write_text(f"{state}\n")
+            (root / "count").write_text(f"{len(hashes)}\n")
+            git(root, "add", ".")
+            git(root, "commit", "-qm", f"state {state}")
+            hashes.append(git(root, "rev-parse", "HEAD"))
+        return root, hashes
+
+    return make
+
+
+def git(root: Path, *command: str) -> str:
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+    done = subprocess.run(
+        ["git", *identity, *command], cwd=root, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def bisected(root: Path, commands: list[str]) -> str:
+    """Run the commands as printed; return what git says."""
+    done = ""
+    for command in commands:
+        shell = subprocess.run(
+            f'PATH="{root.parent}/programs:$PATH"; {command}',
+            shell=True, cwd=root, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert shell.returncode == 0, shell.stdout + shell.stderr
+        done += shell.stdout
+    return done
+
+
+def at(run: RunInfo, sha: str) -> RunInfo:
+    return replace(run, commit={**run.commit, "sha": sha})
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+@pytest.mark.parametrize(
+    ("states", "by", "culprit"),
+    [
+        (["0.9", "0.91", "broken", "0.92", "0.7"], "verdict", 4),
+        (["0.7", "0.71", "0.9", "0.91"], "verdict", 2),
+        (["0.95", "0.95", "0.95", "0.93", "0.93"], "value", 3),
+    ],
+    ids=["got worse", "got better", "has another value"],
+)
+def test_the_printed_commands_find_the_commit(repository, states, by, culprit):
+    root, hashes = repository(states)
+    ends = [float(states[0]), float(states[-1])]
+    history = rows(*((P if value > 0.85 else F, value) for value in ends))
+    history = [
+        replace(row, run=at(row.run, sha), case="vit-0/rtn:w4/id.top1")
+        for row, sha in zip(history, (hashes[0], hashes[-1]), strict=True)
+    ]
+    find = find_verdict_change if by == "verdict" else find_value_change
+    parts = replace(PARTS, model="vit-0")
+    commands = git_commands(find(history, policy="ci"), parts, report="report.json")
+    said = bisected(root, commands)
+    assert f"{hashes[culprit]} is the first" in said

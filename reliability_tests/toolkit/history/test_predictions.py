@@ -1,0 +1,85 @@
+"""Predictions come from the cache, checked; what is gone is named and left out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipq.evaluation.tables import read_table, write_table
+from clipq.history.predictions import prediction_tables
+from clipq.history.store import open_store
+from clipq.records import RunRecord
+
+CELLS = ("vit-0/fp32/id", "vit-0/rtn:w4/id")
+
+
+def cached(cache: Path, key: str, value: float) -> str:
+    path = cache / "predictions" / key[:2] / f"{key}.safetensors"
+    return write_table(path, {"confidence": np.full(100, value)}, {"scalars": []})
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def record(cache: Path, run) -> RunRecord:
+    """A run whose two cells are in the cache."""
+    keys = ("aa11", "bb22")
+    entries = {
+        cell: {"key": key, "sha256": cached(cache, key, float(at))}
+        for at, (cell, key) in enumerate(zip(CELLS, keys, strict=True))
+    }
+    made = run(0)
+    first, *rest = made.cases
+    return replace(made, cases=(replace(first, evidence={"predictions": entries}), *rest))
+
+
+def test_every_cell_of_a_run_is_found_by_its_key(cache, record):
+    tables = prediction_tables(record, cache)
+    assert sorted(tables) == sorted(CELLS)
+    path = cache / "predictions" / "bb" / "bb22.safetensors"
+    assert tables[CELLS[1]] == path.read_bytes()
+
+
+def test_a_stored_table_is_a_file_that_reads_back(cache, record, tmp_path):
+    with open_store("sqlite:///history.db", root=tmp_path) as store:
+        info = store.record(record, prediction_tables(record, cache)).run
+        copy = tmp_path / "copy.safetensors"
+        copy.write_bytes(store.predictions(info, CELLS[1]))
+    columns, _, digest = read_table(copy)
+    np.testing.assert_array_equal(columns["confidence"], 1.0)
+    assert digest == record.evidence()["predictions"][CELLS[1]]["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: path.unlink(), "no longer in the cache"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-9]), "not a complete prediction table"),
+        (lambda path: cached(path.parents[2], "aa11", 7.0), "the cache has others of that name"),
+    ],
+    ids=["gone", "truncated", "another"],
+)
+def test_what_cannot_be_kept_is_named_and_the_rest_is_kept(cache, record, tmp_path, damage, reason):
+    damage(cache / "predictions" / "aa" / "aa11.safetensors")
+    told: list[str] = []
+    with open_store("sqlite:///history.db", root=tmp_path) as store:
+        info = store.record(record, prediction_tables(record, cache, warn=told.append)).run
+        assert store.cells(info) == CELLS[1:]
+    assert len(told) == 1
+    assert CELLS[0] in told[0]
+    assert reason in told[0]
+
+
+def test_unless_told_otherwise_a_warning_is_issued(tmp_path, record):
+    with pytest.warns(UserWarning, match="no longer in the cache"):
+        assert len(prediction_tables(record, tmp_path / "elsewhere")) == 0
+
+
+def test_a_run_without_evidence_has_no_predictions(cache, run):
+    assert dict(prediction_tables(run(0), cache)) == {}
