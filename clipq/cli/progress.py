@@ -127,23 +127,29 @@ class _Bars:
         bar = self._bar(what, what, total, self._unit)
         bar.update(done - bar.n)
         if total and done >= total:
-            self._bars.pop(what).close()
+            self._close(what)
 
     def step(self, what: str, done: int, total: int) -> None:
         key = f"{total} steps"
         for other in [name for name in self._bars if name.endswith(" steps") and name != key]:
-            self._bars.pop(other).close()
+            self._close(other)
         bar = self._bar(key, "", total, "step")
         bar.set_postfix_str(what, refresh=False)
         bar.update(done - bar.n)
         bar.refresh()
 
     def clear(self) -> None:
-        while self._bars:
-            self._bars.popitem()[1].close()
+        for name in list(self._bars):
+            self._close(name)
 
     def close(self) -> None:
         self.clear()
+
+    def _close(self, name: str) -> None:
+        self._bars.pop(name).close()
+        # tqdm leaves the cursor at the right of a bar that was below another.
+        self._stream.write("\r")
+        self._stream.flush()
 
     def _bar(self, key: str, title: str, total: int, unit: str) -> tqdm[Any]:
         if key not in self._bars:

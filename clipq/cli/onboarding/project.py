@@ -157,10 +157,7 @@ def _baselines(context: Context) -> Iterator[Finding]:
         planned = {f"{case.probe}.{case.metric}" for case in cases if case.model == model.name}
         lacking, vanished = planned - set(stored.values), set(stored.values) - planned
         fix = f"clipq baseline update {model.name} --reason '...'"
-        if stored.source != model.source:
-            text = f"it is of {stored.source}, clipq.toml names {model.source}"
-            yield Finding(name, State.PROBLEM, text, fix)
-        elif lacking:
+        if lacking:
             yield Finding(name, State.PROBLEM, f"it lacks {_some(lacking)}", fix)
         elif vanished:
             text = f"it holds what the matrix no longer measures: {_some(vanished)}"

@@ -41,18 +41,21 @@ class Clock:
 
 
 def screen(output: str) -> list[str]:
-    """Return the lines that a terminal shows after `output`: newline, return, erase to the end."""
-    lines, column = [""], 0
+    """Return the lines that a terminal shows after `output`: newline, return, erase, cursor up."""
+    lines, row, column = [""], 0, 0
     for part in re.findall(r"\x1b\[[0-9;?]*[a-zA-Z]|\r|\n|[^\x1b\r\n]+", output):
         if part == "\n":
-            lines.append("")
-            column = 0
+            row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
         elif part == "\r":
             column = 0
         elif part == "\x1b[K":
-            lines[-1] = lines[-1][:column]
+            lines[row] = lines[row][:column]
+        elif part == "\x1b[A":
+            row = max(0, row - 1)
         elif not part.startswith("\x1b"):
-            lines[-1] = lines[-1][:column].ljust(column) + part + lines[-1][column + len(part) :]
+            line = lines[row]
+            lines[row] = line[:column].ljust(column) + part + line[column + len(part) :]
             column += len(part)
     return [line.rstrip() for line in lines]
 
@@ -115,6 +118,17 @@ def test_a_terminal_shows_a_bar_with_the_total_that_is_gone_at_the_end():
     assert "decoding id" in during[-1]
     assert "/64" in during[-1]
     assert "".join(screen(stream.getvalue())) == ""
+
+
+def test_what_is_printed_after_two_bars_starts_at_the_left():
+    stream = Terminal()
+    with watching(LOUD, unit="image", stream=stream, environment=HERE) as watch:
+        watch("decoding", 1, 4)
+        watch("encoding", 1, 4)
+        watch("decoding", 4, 4)
+        watch("encoding", 4, 4)
+    stream.write("written")
+    assert "".join(screen(stream.getvalue())) == "written"
 
 
 def test_what_failed_is_not_called_done():
