@@ -46,7 +46,7 @@ _SCRIPTS = (
     "overview.js",
     "main.js",
 )
-_REPORT = "clipq.report.html"
+_HERE, _REPORT = ("history", "site"), ("report", "html")
 _MARK = '<meta name="generator" content="clipq site">'
 _OURS = re.compile(r"(?:data/(?:overview|pair-\d+)|assets/site)\.[0-9a-f]{12}\.(?:js|css)")
 
@@ -155,8 +155,10 @@ def _program() -> str:
     return "(() => {\n" + "\n".join(parts) + "})();\n"
 
 
-def _asset(name: str, *, package: str = "clipq.history.site") -> str:
-    return (resources.files(package) / "assets" / name).read_text(encoding="utf-8")
+def _asset(name: str, *, package: tuple[str, ...] = _HERE) -> str:
+    # From the top package: naming the report's own would import it, and history does not.
+    path = resources.files("clipq").joinpath(*package, "assets", name)
+    return path.read_text(encoding="utf-8")
 
 
 def _summary(table: TrendTable) -> str:

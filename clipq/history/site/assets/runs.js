@@ -33,9 +33,9 @@ function blockingCount(run) {
   return run.counts.reduce((sum, amount, verdict) => sum + (blocking[verdict] ? amount : 0), 0);
 }
 
-function runPage(number_) {
-  const run = site.runs.find((found) => String(found.number) === number_);
-  if (!run) return missingPage(`There is no run ${number_} in this site.`);
+function runPage(name) {
+  const run = site.runs.find((found) => String(found.number) === name);
+  if (!run) return missingPage(`There is no run ${name} in this site.`);
   document.title = `Run ${run.number} · clipq trends`;
   const before = site.runs[run.at - 1], after = site.runs[run.at + 1];
   const known = new Map(before ? before.environment : []);
@@ -55,7 +55,7 @@ function runPage(number_) {
     steps.length ? listing({ caption: `Steps that start at run ${run.number}`, columns: STEP_COLUMNS, items: steps, rows: 50 }) : el("p", { class: "quiet" }, "None."),
     el("h2", {}, "Environment"),
     run.environment.length ? listing({ caption: "Environment", rows: 200, items: run.environment, columns: [
-      { title: "What", cell: ([name]) => el("code", {}, name) }, { title: "Value", cell: ([, value]) => value },
-      { title: "", cell: ([name, value]) => (before && known.get(name) !== value ? el("span", { class: "tag" }, known.has(name) ? `was ${known.get(name)}` : "new") : "") },
+      { title: "What", cell: ([what]) => el("code", {}, what) }, { title: "Value", cell: ([, value]) => value },
+      { title: "", cell: ([what, value]) => (before && known.get(what) !== value ? el("span", { class: "tag" }, known.has(what) ? `was ${known.get(what)}` : "new") : "") },
     ] }) : el("p", { class: "quiet" }, "Not recorded."));
 }
