@@ -242,11 +242,16 @@ def test_details_say_it_in_words_with_the_next_command(open_report):
 
 
 def test_a_limit_below_zero_that_is_kept_is_drawn_as_kept(open_report):
-    page = open_report(RunRecord("ci", 1, (FLOOR,)))
-    picture = page.locator("#rows svg")
-    assert plain(picture.get_attribute("aria-label")) == "loss 0.08x the limit, no interval"
+    sampled = replace(FLOOR, metric="sqnr-low", low=-57.0, high=-54.0)
+    page = open_report(RunRecord("ci", 2, (FLOOR, sampled)))
+    labels = [plain(svg.get_attribute("aria-label")) for svg in page.locator("#rows svg").all()]
+    assert labels == [
+        "loss 0.08x the limit, no interval",
+        "loss 0.08x the limit, interval 0.05x to 0.10x",
+    ]
+    picture = page.locator("#rows svg").first
     assert picture.locator(".zero").count() == 0
-    page.locator("#rows .opener").click()
+    page.locator("#rows .opener").first.click()
     assert "Observed -5 against a limit of -60 dB." in plain(page.inner_text("#detail"))
 
 
@@ -384,6 +389,9 @@ def test_a_narrow_window_scrolls_tables_not_the_page(text, open_report):
     page = open_report(text, viewport={"width": 400, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") == 400
     page.locator("#rows .opener").first.click()
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+    many = tuple(KernelResult("k", f"check-number-{i}", "pass") for i in range(40))
+    page = open_report(RunRecord("ci", 0, (), kernels=many), viewport={"width": 400, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") == 400
 
 
