@@ -102,10 +102,15 @@ class CaseResult:
 
     @property
     def severity(self) -> float:
-        """How many margins the loss is worth (infinite where there is nothing to divide)."""
+        """How many margins the loss is worth: 1 at the margin, whatever the margin's sign.
+
+        Where a limit takes the place of FP32's value, 1 at the limit; infinite where there is
+        nothing to divide.
+        """
         if self.loss is None or not self.margin:
             return math.inf if self.verdict.blocks("release") else -math.inf
-        return self.loss / self.margin
+        beyond = self.loss if self.baseline is None else self.loss - self.margin
+        return beyond / abs(self.margin) + 1.0
 
     def to_json(self) -> str:
         """Return one strict JSON text: safe to send between processes."""

@@ -209,6 +209,7 @@ class Settings:
     baselines: Path = Path("baselines")
     margins: Path = Path("baselines/margins.toml")
     waivers: Path = Path("baselines/waivers.toml")
+    latency: Path | None = None
     cache: Path = Path(".clipq/cache")
     report: Path = Path(".clipq/report")
     plugins: tuple[str, ...] = ()

@@ -57,7 +57,8 @@ class SettingsReader:
         self.only(matrix, "[matrix]", ("quantizers", "metrics", "exclude", "kernels"))
         paths = ("baselines", "margins", "waivers", "cache", "report")
         numbers = ("threads", "batch_size")
-        self.only(general, "[clipq]", (*paths, *numbers, "plugins", "policy", "device", "backend"))
+        others = ("plugins", "policy", "device", "backend", "latency")
+        self.only(general, "[clipq]", (*paths, *numbers, *others))
         chosen: dict[str, Any] = {
             key: Path(self.text(general, "[clipq]", key)) for key in paths if key in general
         }
@@ -86,6 +87,8 @@ class SettingsReader:
         if not settings.quantizers:
             raise self.fail("[matrix]", "quantizers is empty", "name at least one, e.g. 'rtn:w8a8'")
         under_root = {key: settings.root / getattr(settings, key) for key in paths}
+        if "latency" in general:
+            under_root["latency"] = settings.root / self.text(general, "[clipq]", "latency")
         return replace(settings, **under_root)
 
     def statistics(self) -> StatisticsSettings:

@@ -9,10 +9,11 @@ from typing import Any
 
 from clipq.errors import BaselineError, ClipqError
 from clipq.evaluation.evaluator import Evaluated, Evaluator
-from clipq.evaluation.plan import FP32, Case
+from clipq.evaluation.plan import FP32, Case, planned_quantizers
 from clipq.evaluation.resampling import Resampler, Sample
 from clipq.gate.baseline import Baseline, load_baseline, load_values
 from clipq.gate.interval import IntervalJudge
+from clipq.gate.latency import Latencies, load_latencies
 from clipq.gate.margins import Margins, load_margins
 from clipq.gate.sentinel import SAMPLES, drift
 from clipq.gate.verdict import Evidence, Judge, Judgement
@@ -74,6 +75,12 @@ class Gate:
     @cached_property
     def margins(self) -> Margins:
         return load_margins(self.settings.margins)
+
+    @cached_property
+    def latencies(self) -> Latencies:
+        quantizers = (*planned_quantizers(self.settings), FP32)
+        pairs = {f"{model.name}/{name}" for model in self.settings.models for name in quantizers}
+        return load_latencies(self.settings.latency, pairs)
 
     @cached_property
     def waivers(self) -> Waivers:
@@ -255,6 +262,10 @@ class Gate:
         evidence: dict[str, Any] = dict(found.evidence) if found else {}
         if found is not None:
             evidence["figures"] = self._figures(case)
+        pair = f"{case.model}/{case.quantizer}"
+        if pair in evidence.get("quantizers", {}):
+            known = evidence["quantizers"][pair]
+            evidence["quantizers"] = {pair: known | self.latencies.evidence(pair)}
         stored = self._baselines.get(case.model)
         if stored is not None:
             evidence["baselines"] = {case.model: self._provenance(stored)}

@@ -187,7 +187,9 @@ def _plain_statement(card: Card) -> str:
         counts[case.verdict] += 1
     listed = ", ".join(f"{n} {verdict.value}" for verdict, n in counts.items() if n)
     if card.releasable:
-        return f"As reliable as FP32 within the reviewed margins: {listed}."
+        known = counts[Verdict.WAIVED]
+        but = f", but for {known} known failures" if known else ""
+        return f"As reliable as FP32 within the reviewed margins{but}: {listed}."
     return f"Not shown to be as reliable as FP32: {listed}."
 
 

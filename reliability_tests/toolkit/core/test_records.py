@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from clipq.errors import RecordError
 from clipq.records import CaseResult, RunRecord, Verdict, number, read_run, sort_cases
+from synthetic_runs import synthetic_run
 
 
 def case(name="id", verdict=Verdict.PASS, **values):
@@ -57,6 +60,21 @@ def test_a_run_that_measured_nothing_or_lost_a_case_does_not_pass():
     assert RunRecord("ci", 1, (case(),)).passed
 
 
+@pytest.mark.parametrize(
+    ("values", "severity"),
+    [
+        ({"baseline": 0.1, "loss": 0.06, "margin": 0.05}, 1.2),
+        ({"baseline": 0.1, "loss": -0.05, "margin": 0.05}, -1.0),
+        ({"baseline": 0.1, "loss": 0.0, "margin": -0.5}, 2.0),  # an improvement was demanded
+        ({"loss": -10.0, "margin": 20.0}, 0.5),  # 30 dB where 20 are the floor
+        ({"loss": -80.0, "margin": -60.0}, -1 / 3),  # 20 dB where -60 are
+        ({"loss": 6.0, "margin": -60.0}, 1.1),
+    ],
+)
+def test_severity_is_one_at_the_margin_and_at_a_limit(values, severity):
+    assert case(**values).severity == pytest.approx(severity)
+
+
 def test_the_worst_case_comes_first():
     mild = case("a", Verdict.FAIL, loss=0.06, margin=0.05)
     grave = case("b", Verdict.FAIL, loss=0.5, margin=0.05)
@@ -64,3 +82,82 @@ def test_the_worst_case_comes_first():
     run = RunRecord("ci", 3, (mild, grave, unknown))
     assert [c.probe for c in run.blocking] == ["c", "b", "a"]
     assert [c.probe for c in sort_cases([grave, mild])] == ["a", "b"]
+
+
+class TestIdentity:
+    def written(self, folder, **values):
+        run = RunRecord("ci", 1, (case(baseline=0.1, observed=0.2),), **values)
+        path = folder / "run.json"
+        path.write_text(json.dumps(run.to_plain()))
+        return path
+
+    def test_equal_content_has_one_id_and_other_content_another(self, tmp_path):
+        ids = [
+            json.loads(self.written(tmp_path, started=started).read_text())["id"]
+            for started in ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
+        ]
+        assert ids[0] == ids[1] != ids[2]
+
+    @pytest.mark.parametrize(
+        ("old", "new"), [("0.2", "0.1"), ('"ci"', '"release"'), ('"pass"', '"improved"')]
+    )
+    def test_an_edited_record_is_named(self, tmp_path, old, new):
+        path = self.written(tmp_path)
+        path.write_text(path.read_text().replace(old, new))
+        with pytest.raises(RecordError, match=r"run.json is a run record that was altered"):
+            read_run(path)
+
+    def test_a_truncated_record_is_named(self, tmp_path):
+        path = self.written(tmp_path)
+        path.write_text(path.read_text()[:-40])
+        with pytest.raises(RecordError, match=r"run.json is not a complete run record"):
+            read_run(path)
+
+    def test_layout_is_no_content(self, tmp_path):
+        path = self.written(tmp_path)
+        path.write_text(json.dumps(json.loads(path.read_text()), indent=4, sort_keys=True))
+        assert read_run(path).cases[0].observed == 0.2
+
+    def test_a_record_of_the_first_schema_is_read(self, tmp_path):
+        path = self.written(tmp_path)
+        old = json.loads(path.read_text()) | {"schema": "clipq-run/1"}
+        for key in ("id", "started", "commit", "waivers", "problems"):
+            del old[key]
+        path.write_text(json.dumps(old))
+        read = read_run(path)
+        assert (read.started, read.waivers, len(read.cases)) == ("", (), 1)
+
+
+class TestPublishedSchema:
+    @pytest.fixture(scope="class")
+    def schema(self):
+        path = Path(__file__).parents[3] / "docs" / "report.schema.json"
+        found = json.loads(path.read_text())
+        Draft202012Validator.check_schema(found)
+        return Draft202012Validator(found)
+
+    def test_records_follow_it(self, schema):
+        schema.validate(synthetic_run(500).to_plain())
+        schema.validate(RunRecord("release", 0, ()).to_plain())
+
+    def test_it_knows_every_key_and_every_verdict(self, schema):
+        plain = synthetic_run(100).to_plain()
+        assert set(plain) == set(schema.schema["properties"])
+        of_case = schema.schema["properties"]["cases"]["items"]["properties"]
+        assert set(plain["cases"][0]) == set(of_case)
+        assert of_case["verdict"]["enum"] == [verdict.value for verdict in Verdict]
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda plain: plain.pop("id"),
+            lambda plain: plain.update(policy="lenient"),
+            lambda plain: plain["cases"][0].update(verdict="fine"),
+            lambda plain: plain["cases"][0].update(loss="0.1"),
+            lambda plain: plain["cases"][0].update(unknown=1),
+        ],
+    )
+    def test_it_refuses_what_is_no_record(self, schema, damage):
+        plain = synthetic_run(100).to_plain()
+        damage(plain)
+        assert not schema.is_valid(plain)

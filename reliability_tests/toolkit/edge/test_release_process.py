@@ -1,0 +1,136 @@
+"""A release process from end to end: policy, waivers, recording, comparing, the card."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+WAIVER = """\
+[[waiver]]
+cases = [{cases}]
+reason = "accepted for the pilot"
+owner = "ada@example.org"
+expires = {expires}
+"""
+
+
+@pytest.fixture
+def failing(project):
+    """A project in which one case fails: its margin demands an improvement."""
+    margins = project.root / "baselines" / "margins.toml"
+    margins.write_text(margins.read_text() + "ece = -0.5\n")
+    project.settings(quantizers=("rtn:w8",))
+    return project
+
+
+def report(project) -> dict:
+    return json.loads((project.root / ".clipq" / "report" / "report.json").read_text())
+
+
+def waive(project, cases: str, expires: str = "2999-01-01") -> None:
+    path = project.root / "baselines" / "waivers.toml"
+    path.write_text(WAIVER.format(cases=cases, expires=expires))
+
+
+def test_a_signed_waiver_lets_a_failure_pass_and_is_recorded(failing):
+    done = failing.clipq("gate", "-n0", "--policy", "release")
+    assert done.returncode == 1, done.stdout
+    waive(failing, '"vit-clean/rtn:w8/id.ece"')
+    done = failing.clipq("gate", "-n0", "--policy", "release")
+    assert done.returncode == 0, done.stdout
+    assert "waived by ada@example.org until 2999-01-01: accepted for the pilot" in done.stdout
+    plain = report(failing)
+    assert plain["waivers"][0]["waived"] == ["vit-clean/rtn:w8/id.ece"]
+    assert plain["policy"] == "release"
+    card = failing.clipq("card", "vit-clean/rtn:w8")
+    assert card.returncode == 0, card.stdout
+    assert "## Known failures" in card.stdout
+
+
+@pytest.mark.parametrize(
+    ("cases", "expires", "said"),
+    [
+        ('"vit-clean/rtn:w8/id.ece"', "2020-01-01", "expired on 2020-01-01"),
+        ('"vit-clean/rtn:w8/id.ece", "nothing/*"', "2020-01-01", "expired on 2020-01-01"),
+        ('"vit-clean/rtn:w8/id.top1"', "2999-01-01", "is not needed, no case of it fails"),
+        ('"other/*"', "2999-01-01", "matches no case"),
+    ],
+)
+def test_an_expired_needless_or_unmatched_waiver_fails_the_run(failing, cases, expires, said):
+    waive(failing, cases, expires)
+    done = failing.clipq("gate", "-n0")
+    assert done.returncode == 1
+    assert said in done.stdout
+    assert any(said in problem for problem in report(failing)["problems"])
+
+
+def test_a_needless_waiver_fails_a_run_that_would_pass(project):
+    project.settings(quantizers=("rtn:w8",))
+    waive(project, '"vit-clean/rtn:w8/id.ece"')
+    done = project.pytest("-n2")
+    assert done.returncode == 1
+    assert "RELIABILITY GATE FAILED: 1 waivers are wrong" in done.stdout
+
+
+def test_an_unsigned_waiver_stops_the_run_before_anything_is_measured(project):
+    (project.root / "baselines" / "waivers.toml").write_text('[[waiver]]\ncases = ["*"]\n')
+    done = project.pytest("-n0")
+    assert done.returncode != 0
+    assert "reason = None" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (project.root / ".clipq" / "report" / "report.json").exists()
+
+
+def test_runs_are_recorded_and_compared_on_the_same_samples(project):
+    project.settings(quantizers=("rtn:w8",))
+    first = project.clipq("gate", "-n0", "--record")
+    assert first.returncode == 0, first.stdout
+    assert "recorded: run #1" in first.stdout
+    # Another quantizer behind the same name: what a researcher's edit does.
+    (project.root / "mine.py").write_text(
+        "import clipq\n\n\n@clipq.quantizers.register('mine')\n"
+        "def mine(model, spec, calibration):\n    return model\n"
+    )
+    assert project.clipq("compare", "latest", "latest").returncode == 0
+    second = project.clipq("gate", "-n0", "--record", "--policy", "release")
+    assert "recorded: run #2" in second.stdout
+    done = project.clipq("compare", "latest~1", "latest", "--json", "diff.json")
+    assert done.returncode == 0, done.stdout
+    plain = json.loads((project.root / "diff.json").read_text())
+    assert plain["counts"] == {"identical": 3}
+    assert done.stdout.rstrip().endswith(
+        "NO REGRESSION: 3 cases compared, 3 of them on the same samples"
+    )
+
+
+def test_an_edited_quantizer_is_compared_sample_by_sample(project):
+    source = (
+        "import clipq\n\n\n@clipq.quantizers.register('mine')\n"
+        "def mine(model, spec, calibration):\n"
+        "    model.visual.proj.data.mul_(1 + {noise} * model.visual.proj.data.sign())\n"
+        "    model.visual.proj.data.round_(decimals={decimals})\n"
+        "    return model\n"
+    )
+    project.settings(quantizers=("mine",), extra='plugins = ["mine"]')
+    for number, (noise, decimals) in enumerate(((0.0, 3), (0.0, 1)), 1):
+        (project.root / "mine.py").write_text(source.format(noise=noise, decimals=decimals))
+        done = project.clipq("gate", "-n0", "--record")
+        assert f"recorded: run #{number}" in done.stdout, done.stdout
+    done = project.clipq("compare", "#1", "#2", "--json", "diff.json")
+    plain = json.loads((project.root / "diff.json").read_text())
+    assert {row["interval"] for row in plain["differences"]} == {"paired"}
+    assert "the code of vit-clean/mine changed" in done.stdout
+    assert done.returncode == bool(plain["regressions"])
+
+
+def test_a_store_that_cannot_be_written_fails_the_run_and_loses_nothing(project):
+    project.settings(quantizers=("rtn:w8",))
+    (project.root / "full").write_text("a file, no folder")
+    with (project.root / "clipq.toml").open("a") as stream:
+        stream.write('\n[history]\nstore = "sqlite:///full/history.db"\nrecord = true\n')
+    done = project.clipq("gate", "-n0")
+    assert done.returncode == 1
+    assert "the run was not recorded" in done.stdout
+    assert report(project)["passed"] is True
+    assert "Traceback" not in done.stdout
