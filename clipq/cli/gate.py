@@ -34,6 +34,7 @@ exit codes:
   5  no case was left after selection
   130  interrupted; what was measured is in the report
 """
+_PROGRESS = ("-p", "clipq.pytest_progress", "-o", "console_output_style=classic")
 _SUITE = Path(__file__).parent.parent / "suite"
 
 
@@ -60,7 +61,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
         "--record", action="store_true", help="record the run in the history store when it ends"
     )
     gate.add_argument(
-        "--quiet", action="store_true", help="no progress; the report alone is printed"
+        "--quiet", action="store_true", help="neither progress nor a header, but the report"
     )
     gate.set_defaults(run=run)
 
@@ -82,6 +83,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
             *([] if parallel else ["-n", "auto"]),
             *(f"{name}={value}" for name, value in chosen.items() if value),
             *(["--clipq-record"] if options.record else []),
+            *(["-q"] if options.quiet else _PROGRESS),
             *rest,
         ]
     )
