@@ -21,6 +21,7 @@ MISSING = 1 << 31
 _LARGEST = 1 << 30
 _LEVELS = 1000  # steps per margin: finer than any chart shows
 _DIGIT_BITS = 5
+_FINEST = -300  # its inverse is still a number
 
 
 def decimal_step(yard: float, *, largest: float) -> int:
@@ -30,9 +31,10 @@ def decimal_step(yard: float, *, largest: float) -> int:
         yard: size of a change that matters; a thousandth of it is kept.
         largest: magnitude of the case's largest number, which must stay countable.
     """
-    fine = math.floor(math.log10(yard / _LEVELS))
-    coarse = math.ceil(math.log10(largest / _LARGEST)) if largest > 0.0 else fine
-    return max(fine, coarse)
+    # Differences of logarithms: quotients of the smallest numbers would be zero.
+    fine = math.floor(math.log10(yard) - math.log10(_LEVELS))
+    coarse = math.ceil(math.log10(largest) - math.log10(_LARGEST)) if largest > 0.0 else fine
+    return max(fine, coarse, _FINEST)
 
 
 def whole_steps(values: np.ndarray, exponents: np.ndarray) -> np.ndarray:

@@ -86,6 +86,13 @@ def test_rounding_keeps_a_thousandth_of_the_margin_and_large_values_countable(ma
     assert step <= max(margin / 1000, 10 * abs(value) / 2**30) * (1 + 1e-9)
 
 
+@pytest.mark.parametrize(("yard", "largest"), [(5e-324, 0.0), (5e-324, 5e-324), (1.0, 2e-311)])
+def test_the_smallest_numbers_have_a_step(yard, largest):
+    exponent = decimal_step(yard, largest=largest)
+    ((whole,),) = whole_steps(np.array([[largest]]), np.array([exponent]))
+    assert abs(whole) <= 2**30
+
+
 def test_what_is_not_finite_is_missing():
     values = np.array([[math.nan, math.inf, -math.inf, 1.0]])
     assert whole_steps(values, np.array([0])).tolist() == [[MISSING, MISSING, MISSING, 1]]
