@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sqlite3
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from clipq.errors import StoreError
 from clipq.history.url import StoreURL
 
-__all__ = ["SCHEMA_NAME", "connect", "explain"]
+__all__ = ["SCHEMA_NAME", "connect", "explain", "is_database_error"]
 
 SCHEMA_NAME = "clipq"  # of the tables in PostgreSQL: beside whatever else a database holds
 _BUSY_SECONDS = 120
@@ -70,6 +71,7 @@ def _postgresql(url: StoreURL) -> sa.Engine:
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
         if connection.get_execution_options().get("writes"):
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_BUSY_SECONDS}s'")
             # Of this store alone: other databases of the server have locks of their own.
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('clipq history'))")
 
@@ -90,6 +92,7 @@ _CAUSES = (  # (part of the driver's message, what was wrong, how to fix it)
     ("disk i/o error", "cannot be read or written", "check the disk that holds it"),
     ("disk is full", "cannot be written: the disk is full", "free space"),
     ("is locked", "was locked by another process for too long", "wait for it to end, try again"),
+    ("lock timeout", "was locked by another process for too long", "wait for it to end, try again"),
     (
         "password authentication failed",
         "refused the user or password",
@@ -117,6 +120,13 @@ _CAUSES = (  # (part of the driver's message, what was wrong, how to fix it)
     ("timeout", "does not answer", "start the server, or correct host and port"),
 )
 _UNSURE = ("role", "database")  # words that mean so only where a server says "does not exist"
+
+
+def is_database_error(error: Exception) -> bool:
+    """Return whether an exception tells of a store's state and not of a mistake in clipq."""
+    return isinstance(error, sa.exc.DBAPIError | sqlite3.Error | OSError) or (
+        type(error).__module__.partition(".")[0] == "psycopg"  # imported only where it is used
+    )
 
 
 def explain(error: Exception, url: StoreURL) -> StoreError:

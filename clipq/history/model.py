@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from clipq.records import Verdict
+from clipq.records import CaseResult, Verdict
 
 __all__ = ["CaseParts", "Pruned", "Recorded", "RunInfo", "StoredResult", "TrendTable"]
 
@@ -100,10 +99,9 @@ class StoredResult:
 
     @property
     def severity(self) -> float:
-        """How many margins the loss is worth, as `CaseResult.severity` has it."""
-        if self.loss is None or not self.margin:
-            return math.inf if self.verdict.blocks("release") else -math.inf
-        return self.loss / self.margin
+        """How many margins the loss is worth; `CaseResult.severity` says what that means."""
+        numbers = {"loss": self.loss, "margin": self.margin, "baseline": self.baseline}
+        return CaseResult("", "", "", "", self.verdict, **numbers).severity
 
 
 @dataclass(frozen=True, slots=True)

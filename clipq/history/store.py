@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from clipq.errors import StoreError
 from clipq.history import trends
-from clipq.history.connect import connect, explain
+from clipq.history.connect import connect, explain, is_database_error
 from clipq.history.export import export
 from clipq.history.migrate import bring_up_to_date, no_store
 from clipq.history.model import CaseParts, Pruned, Recorded, RunInfo, StoredResult, TrendTable
@@ -41,7 +41,6 @@ __all__ = ["Store", "open_store"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_FAILURES = (sa.exc.SQLAlchemyError, OSError)
 
 
 def _utc_now() -> datetime:
@@ -61,7 +60,9 @@ def _explained(
     def call(store: Store, /, *arguments: _P.args, **keywords: _P.kwargs) -> _T:
         try:
             return method(store, *arguments, **keywords)
-        except _FAILURES as error:
+        except Exception as error:
+            if not is_database_error(error):
+                raise
             failure = explain(error, store.url)
         raise failure
 
@@ -340,6 +341,8 @@ def open_store(
             store.close()
             raise
         return store
-    except _FAILURES as error:
+    except Exception as error:
+        if not is_database_error(error):
+            raise
         failure = explain(error, where)
     raise failure  # outside of the handler, as in `_explained`

@@ -140,9 +140,10 @@ def _rows(
     driver: Any = connection.connection.driver_connection
     cursor = driver.execute(text)
     while rows := cursor.fetchmany(_BLOCK):
-        case_id, run, *values = zip(*rows, strict=True)
-        block = {name: np.array(v, np.float64) for name, v in zip(_VALUES, values, strict=True)}
-        yield block | {"case_id": np.array(case_id), "run": np.array(run)}
+        columns_of_block = np.array(rows, np.float64).T  # None becomes NaN; ids are exact
+        case_id, run = columns_of_block[:2].astype(np.int64)
+        block = dict(zip(_VALUES, columns_of_block[2:], strict=True))
+        yield block | {"case_id": case_id, "run": run}
 
 
 def _packed(

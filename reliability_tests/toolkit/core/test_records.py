@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
+from synthetic_runs import synthetic_run
 
 from clipq.errors import RecordError
 from clipq.records import CaseResult, RunRecord, Verdict, number, read_run, sort_cases
-from synthetic_runs import synthetic_run
 
 
 def case(name="id", verdict=Verdict.PASS, **values):

@@ -13,8 +13,6 @@ from clipq.records import CaseResult, Verdict
 
 TODAY = datetime.date(2026, 6, 1)
 FAIL = CaseResult("m", "rtn:w4", "id", "ece", Verdict.FAIL, "too much", loss=0.1, margin=0.02)
-    "m", "rtn:w4", "id", "ece", Verdict.FAIL, reason="too much", loss=0.1, margin=0.02
-)
 TEXT = """\
 [[waiver]]
 cases = ["m/rtn:w4/id.*"]

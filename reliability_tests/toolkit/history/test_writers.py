@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from forking_writers import CASES, KILLED_CASES
 
+from clipq.errors import StoreError
 from clipq.history import schema
 from clipq.history.store import open_store
 
@@ -66,6 +67,27 @@ def test_a_killed_writer_leaves_the_store_as_it_was(durable, tmp_path, run, fork
         assert store.load(latest).to_plain() == run(5, cases=KILLED_CASES).to_plain()
         assert len(store.results(latest)) == KILLED_CASES
         assert store.predictions(latest, "own") == b"o" * 999
+
+
+def test_a_writer_that_waits_too_long_says_what_it_waited_for(url, tmp_path, run, monkeypatch):
+    monkeypatch.setattr("clipq.history.connect._BUSY_SECONDS", 1)
+    with (
+        open_store(url, root=tmp_path) as busy,
+        open_store(url, root=tmp_path) as store,
+        busy.engine.execution_options(writes=True).begin(),
+    ):
+        assert store.runs() == ()  # who reads does not wait
+        with pytest.raises(StoreError, match="was locked by another process for too long"):
+            store.record(run(0))
+    with open_store(url, root=tmp_path) as store:
+        assert store.record(run(0)).new
+
+
+def test_a_mistake_in_clipq_is_not_told_as_the_store_s_fault(url, tmp_path, monkeypatch):
+    with open_store(url, root=tmp_path) as store:
+        monkeypatch.setattr("clipq.history.store.select_runs", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            store.runs()
 
 
 def rows(engine: sa.Engine) -> dict[str, list[tuple[object, ...]]]:

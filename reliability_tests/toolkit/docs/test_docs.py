@@ -1,0 +1,139 @@
+"""What the documentation shows, runs; what it links to, exists."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from command_lines import check_commands
+from page_blocks import REPOSITORY, Block, blocks, pages
+from page_session import LANGUAGES, PageSession, shell_lines
+
+PAGES = pages()
+MARKED = {
+    # Blocks that do not simply run, on all pages. A new one is counted here or does not exist.
+    "needs-cuda": 1,
+    "parsed, gpu": 1,
+    "parsed, installation": 3,
+    "parsed, minutes": 4,
+    "parsed, network": 0,
+}
+
+
+GENERATED = ("reference/cli.md", "reference/metrics.md", "reference/quantizers.md", "samples/")
+"""What docs/hooks/ add when the site is built; test_site.py looks whether they do."""
+
+
+def _ids(page: Path) -> str:
+    return page.relative_to(REPOSITORY).as_posix()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=_ids)
+def test_every_code_block_of_a_page_does_what_it_shows(page: Path, session: PageSession) -> None:
+    for block in blocks(page):
+        session.run(block)
+    session.finish()
+
+
+def test_a_file_that_nothing_uses_is_run(session: PageSession) -> None:
+    session.run(Block("page.md", 1, "python", "unused.py", "", "raise SystemExit(3)"))
+    with pytest.raises(AssertionError, match="exits 3"):
+        session.finish()
+
+
+def test_blocks_that_do_not_run_are_counted() -> None:
+    marks = Counter(block.mark for page in PAGES for block in blocks(page))
+    unrun = {m: n for m, n in marks.items() if m == "needs-cuda" or m.startswith("parsed")}
+    assert {mark: count for mark, count in MARKED.items() if count} == unrun
+
+
+def test_every_block_has_a_language_with_a_rule() -> None:
+    found = [b for page in PAGES for b in blocks(page) if b.language not in LANGUAGES]
+    assert not found, [f"{b.where}: {b.language or 'none'}" for b in found]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("<!-- test: skip -->\n```python\n1\n```\n", "unknown mark 'skip'"),
+        ("<!-- test: parsed -->\n```bash\nclipq gate\n```\n", "unknown mark 'parsed'"),
+        ("<!-- test: needs-cuda -->\n\nnothing\n", "stands above no block"),
+    ],
+)
+def test_a_block_cannot_be_hidden_by_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, complaint: str
+) -> None:
+    monkeypatch.setattr("page_blocks.REPOSITORY", tmp_path)
+    (tmp_path / "page.md").write_text(text)
+    with pytest.raises(ValueError, match=complaint):
+        blocks(tmp_path / "page.md")
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "error"),
+    [
+        ("rust", "fn main() {}", ValueError),
+        ("", "clipq gate", ValueError),
+        ("python", "1 / 0", ZeroDivisionError),
+        ("python", "1 +", SyntaxError),
+        ("bash", "clipq gat", AssertionError),
+        ("bash", "false | true", AssertionError),
+        ("toml", "[matrix]\nquantizer = []", Exception),
+        ("toml", "[unknown]\nkey = 1", ValueError),
+        ("yaml", "steps:\n  - run: clipq gate --polcy ci", ValueError),
+        ("yaml", "a: b: c", yaml.YAMLError),
+        ("json", "{", ValueError),
+        ("json", '{"schema": "clipq-run/2", "cases": []}', Exception),
+    ],
+)
+def test_a_wrong_block_is_noticed(
+    session: PageSession, language: str, text: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        session.run(Block("page.md", 1, language, "", "", text))
+
+
+def test_shown_output_is_compared_without_its_numbers(session: PageSession) -> None:
+    session.run(Block("page.md", 1, "bash", "", "", "echo 'vit  0.93  in 4.2 s'"))
+    session.run(Block("page.md", 2, "text", "", "output", "vit 0.71 in 12 s"))
+    session.run(Block("page.md", 2, "text", "", "output", "vit 0.71 ..."))
+    with pytest.raises(AssertionError, match="is not printed"):
+        session.run(Block("page.md", 3, "text", "", "output", "resnet 0.71 in 12 s"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["clipq", "clipq gate --policy never", "clipq gate --clipq-modell x", "frobnicate --all",
+     "clipq report a.json --format pdf", "clipq list metrics && clipq lst"],
+)  # fmt: skip
+def test_a_command_that_clipq_does_not_know_is_noticed(command: str) -> None:
+    with pytest.raises(ValueError, match=r"clipq|program"):
+        check_commands(command)
+
+
+CI = sorted((REPOSITORY / "docs" / "examples" / "ci").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", CI, ids=lambda path: path.name)
+def test_a_ci_example_parses_and_calls_clipq_as_it_is(path: Path) -> None:
+    scripts = list(shell_lines(yaml.safe_load(path.read_text())))
+    assert sum(check_commands(script) for script in scripts) >= 1
+
+
+def test_there_is_a_ci_example_of_each_kind() -> None:
+    assert [path.name for path in CI] == ["action.yml", "github-workflow.yml", "gitlab-ci.yml"]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted(REPOSITORY.glob("[A-Z]*.md"))], ids=_ids)
+def test_links_inside_the_repository_lead_somewhere(page: Path) -> None:
+    docs = REPOSITORY / "docs"
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        if "://" in target:
+            continue
+        path = (page.parent / target).resolve()
+        made = path.is_relative_to(docs) and path.relative_to(docs).as_posix().startswith(GENERATED)
+        assert path.exists() or made, target
