@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from multiprocessing import get_context
 
 from threadpoolctl import threadpool_limits
@@ -75,10 +75,15 @@ class PairedEstimator:
         for index, (_, case) in enumerate(pairs):
             if not self._same(case):
                 cells[f"{case.model}/{case.quantizer}/{case.probe}"].append(index)
+        # The in-distribution table of a pair is read, sent and parsed once for all its probes.
+        known_tables = [lru_cache(maxsize=None)(read) for read in self._tables]
         jobs = []
         for cell, indices in cells.items():
             known = f"{cell.rpartition('/')[0]}/{self._known}"
-            content = [[read(name) for name in (cell, known)] for read in self._tables]
+            content = [
+                [known_of(known) if cell == known else read(cell), known_of(known)]
+                for read, known_of in zip(self._tables, known_tables, strict=True)
+            ]
             if any(part is None for parts in content for part in parts):
                 self.skipped[cell] = "a run no longer has its predictions"
                 continue
@@ -117,12 +122,14 @@ _Done = tuple[str, str, list[int], list[PairedEstimate | None]]
 def _estimate_cells(jobs: list[_Job], statistics: StatisticsSettings) -> list[_Done]:
     """Estimate all cases of cells; the metrics of a cell, and equal probes, share resamples."""
     judge = IntervalJudge(statistics, Resampler(statistics))
+    parsed: dict[int, Predictions] = {}  # by identity: the jobs keep their contents alive
     with threadpool_limits(1):  # products this small wait for a second thread more than they gain
-        return [_estimate_cell(judge, *job) for job in jobs]
+        return [_estimate_cell(judge, parsed, *job) for job in jobs]
 
 
 def _estimate_cell(
     judge: IntervalJudge,
+    parsed: dict[int, Predictions],
     cell: str,
     content: list[list[bytes | None]],
     pairs: list[Pair],
@@ -130,7 +137,8 @@ def _estimate_cell(
 ) -> _Done:
     try:
         samples = [
-            Sample(*(_predictions(part or b"", cell) for part in parts)) for parts in content
+            Sample(*(_predictions(part or b"", cell, parsed) for part in parts))
+            for parts in content
         ]
     except ClipqError as error:
         return cell, error.problem, indices, [None] * len(pairs)
@@ -144,9 +152,11 @@ def _estimate_cell(
     return cell, problems[0] if problems else "", indices, estimates
 
 
-def _predictions(content: bytes, cell: str) -> Predictions:
-    columns, metadata, _ = parse_table(content, name=f"the predictions of {cell}")
-    return as_predictions(columns, metadata)
+def _predictions(content: bytes, cell: str, parsed: dict[int, Predictions]) -> Predictions:
+    if id(content) not in parsed:
+        columns, metadata, _ = parse_table(content, name=f"the predictions of {cell}")
+        parsed[id(content)] = as_predictions(columns, metadata)
+    return parsed[id(content)]
 
 
 def _estimate(
