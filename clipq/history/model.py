@@ -100,8 +100,9 @@ class StoredResult:
     @property
     def severity(self) -> float:
         """How many margins the loss is worth; `CaseResult.severity` says what that means."""
-        numbers = {"loss": self.loss, "margin": self.margin, "baseline": self.baseline}
-        return CaseResult("", "", "", "", self.verdict, **numbers).severity
+        return CaseResult(
+            "", "", "", "", self.verdict, baseline=self.baseline, loss=self.loss, margin=self.margin
+        ).severity  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
