@@ -16,7 +16,7 @@ from typing import Any
 from scipy.special import ndtr, ndtri
 
 from clipq.history.pairs import PairedEstimate
-from clipq.records import CaseResult, RunRecord
+from clipq.records import CaseResult, RunRecord, Verdict
 from clipq.stats import adjusted
 
 __all__ = ["Change", "Comparison", "Difference", "Estimator", "compare"]
@@ -143,7 +143,9 @@ def compare(before: RunRecord, after: RunRecord, *, paired: Estimator | None = N
     comparable = []
     for pair in pairs:
         reason = _obstacle(*pair, *evidence)
-        if reason:
+        if reason and _both_infinite(*pair) and _same_predictions(pair[0], *evidence):
+            found.append(_same(*pair))
+        elif reason:
             found.append(_unpaired(*pair, after.policy, reason))
         else:
             comparable.append(pair)
@@ -190,6 +192,21 @@ def _obstacle(
         which = "neither run has" if first.observed is second.observed else "one run lacks"
         return f"{which} a value: {first.verdict.value}, then {second.verdict.value}"
     return ""
+
+
+def _both_infinite(first: CaseResult, second: CaseResult) -> bool:
+    """Whether neither run has a number although the gate judged both: the SQNR of no noise."""
+    without = first.observed is None and second.observed is None
+    return without and first.verdict is second.verdict is Verdict.PASS
+
+
+def _same(first: CaseResult, second: CaseResult) -> Difference:
+    verdicts = first.verdict.value, second.verdict.value
+    margin, unit = second.margin, second.unit
+    return Difference(
+        second.case, Change.IDENTICAL, None, None, verdicts, margin=margin, unit=unit,
+        interval="exact",
+    )  # fmt: skip
 
 
 def _unpaired(first: CaseResult, second: CaseResult, policy: str, reason: str) -> Difference:

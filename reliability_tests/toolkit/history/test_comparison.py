@@ -111,6 +111,15 @@ class TestWhatIsMissing:
         assert only(case(), broken).change is Change.REGRESSED
         assert only(broken, broken).change is Change.INCOMPARABLE
 
+    def test_an_infinite_value_of_equal_predictions_is_identical(self):
+        infinite = case("sqnr", observed=None, unit="dB", direction="higher")
+        evidence = {
+            "predictions": {"m/rtn:w8/id": {"sha256": "a", "key": "a"}},
+            "probes": {"id": {"role": "in-distribution"}},
+        }
+        assert only(infinite, infinite, evidence=evidence).change is Change.IDENTICAL
+        assert only(infinite, infinite).change is Change.INCOMPARABLE
+
     def test_another_metric_version_and_other_samples_are_incomparable(self):
         assert only(case(), case(metric_version=2)).change is Change.INCOMPARABLE
         first = run(case(), evidence={"probes": {"id": {"fingerprint": "a" * 64}}})
