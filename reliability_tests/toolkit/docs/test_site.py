@@ -48,7 +48,7 @@ class _Fetches(HTMLParser):
 @pytest.mark.parametrize(
     ("page", "text"),
     [
-        ("index.html", "clipq baseline create"),
+        ("index.html", "Read the report"),
         ("tutorial/quantizer.html", "register"),
         ("ci.html", "clipq gate --policy"),
         ("reference/cli.html", "clipq baseline update"),
@@ -59,7 +59,7 @@ class _Fetches(HTMLParser):
         ("reference/quant.html", "QuantizerSpec"),
         ("source/CHANGELOG.html", "Changelog"),
         ("samples/report.html", "vit-clean"),
-        ("samples/trends/index.html", "<svg"),
+        ("samples/trends/index.html", "60 runs, "),
         ("samples/report.md.txt", "vit-clean"),
     ],
 )
