@@ -11,9 +11,12 @@ rest is estimated from its parts:
 
 "What it took" is the lower median of the last `_RECENT` first cases on that probe (of all probes
 where there is none yet), and the mean of the last `_OTHERS` other cases. Busy processes are
-measured: the seconds that all finished cases took together, per second of the run. A worker that
-waits for another's encoding counts as busy in both, so that the estimate stays consistent. The very
-first cell also loads libraries and the model: until a second one is done, the estimate is too long.
+measured: the seconds that all finished cases took together, per second of the run.
+
+Two kinds of cases say nothing of the rest. Those that began before any had ended also load
+libraries, models and FP32's predictions: they count only while there is nothing else, and make the
+first estimates too long. And a process that waits for another's encoding does so once a cell: its
+time is part of what the cell's first case took, not of what other cases take.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ _RECENT = 9
 _OTHERS = 200
 _NAMES = {"passed": "pass", "failed": "fail", "skipped": "skip"}
 _FIRST = ("pass", "fail", "inconclusive")
+_WAITING_SECONDS = 1.0
+"""An other case of at least so long, and half as long as its cell's first, waited for that one."""
 _SOONEST_SECONDS = 2.0
 """No estimate before: what a run begins with is not like the rest of it."""
 
@@ -63,7 +68,9 @@ class Tally:
         self._begun_at = 0.0
         self._counts: Counter[str] = Counter()
         self._left: Counter[Cell] = Counter()
-        self._started: set[Cell] = set()
+        self._began: dict[Cell, float] = {}  # what the first case of a cell took
+        self._starting: list[float] = []  # likewise, where it began with the run
+        self._first_end: float | None = None
         self._firsts: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_RECENT))
         self._others: deque[float] = deque(maxlen=_OTHERS)
         self._busy = 0.0
@@ -89,25 +96,31 @@ class Tally:
         self._left[cell] -= 1
         self._busy += seconds
         self._until = now
-        if cell in self._started:
-            self._others.append(seconds)
+        if self._first_end is None:
+            self._first_end = now
+        starting = now - seconds < self._first_end
+        first = self._began.setdefault(cell, seconds)
+        if first is seconds:
+            (self._starting if starting else self._firsts[cell.probe]).append(seconds)
+        elif seconds >= max(_WAITING_SECONDS, first / 2):
+            if not starting and self._firsts[cell.probe]:
+                self._firsts[cell.probe][-1] += seconds
         else:
-            self._started.add(cell)
-            self._firsts[cell.probe].append(seconds)
+            self._others.append(seconds)
 
     def left_seconds(self, now: float) -> float | None:
         """Return about how long the rest takes; None where nothing can be said yet."""
         elapsed = self._until - self._begun_at
-        if not self._firsts or elapsed <= 0 or now - self._begun_at < _SOONEST_SECONDS:
+        if not self._began or elapsed <= 0 or now - self._begun_at < _SOONEST_SECONDS:
             return None
         if self.done >= self.planned:
             return 0.0
-        medians = {probe: statistics.median_low(taken) for probe, taken in self._firsts.items()}
-        any_probe = statistics.median_low(medians.values())
+        medians = {p: statistics.median_low(taken) for p, taken in self._firsts.items() if taken}
+        any_probe = statistics.median_low(medians.values() or self._starting)
         other = statistics.fmean(self._others) if self._others else 0.0
         rest = 0.0
         for cell, cases in self._left.items():
-            if cases > 0 and cell not in self._started:
+            if cases > 0 and cell not in self._began:
                 rest += medians.get(cell.probe, any_probe) + (cases - 1) * other
             elif cases > 0:
                 rest += cases * other
