@@ -68,10 +68,10 @@ class Tally:
         self._begun_at = 0.0
         self._counts: Counter[str] = Counter()
         self._left: Counter[Cell] = Counter()
-        self._began: dict[Cell, float] = {}  # what the first case of a cell took
-        self._starting: list[float] = []  # likewise, where it began with the run
+        self._encoding: dict[Cell, float] = {}  # seconds of a cell's first case, and of waiting
+        self._starting: list[Cell] = []  # cells that began with the run
+        self._recent: defaultdict[str, deque[Cell]] = defaultdict(lambda: deque(maxlen=_RECENT))
         self._first_end: float | None = None
-        self._firsts: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_RECENT))
         self._others: deque[float] = deque(maxlen=_OTHERS)
         self._busy = 0.0
         self._until = 0.0
@@ -98,35 +98,39 @@ class Tally:
         self._until = now
         if self._first_end is None:
             self._first_end = now
-        starting = now - seconds < self._first_end
-        first = self._began.setdefault(cell, seconds)
-        if first is seconds:
-            (self._starting if starting else self._firsts[cell.probe]).append(seconds)
-        elif seconds >= max(_WAITING_SECONDS, first / 2):
-            if not starting and self._firsts[cell.probe]:
-                self._firsts[cell.probe][-1] += seconds
+        if cell not in self._encoding:
+            starting = now - seconds < self._first_end
+            (self._starting if starting else self._recent[cell.probe]).append(cell)
+            self._encoding[cell] = seconds
+        elif seconds >= max(_WAITING_SECONDS, self._encoding[cell] / 2):
+            self._encoding[cell] += seconds
         else:
             self._others.append(seconds)
 
     def left_seconds(self, now: float) -> float | None:
         """Return about how long the rest takes; None where nothing can be said yet."""
         elapsed = self._until - self._begun_at
-        if not self._began or elapsed <= 0 or now - self._begun_at < _SOONEST_SECONDS:
+        if not self._encoding or elapsed <= 0 or now - self._begun_at < _SOONEST_SECONDS:
             return None
         if self.done >= self.planned:
             return 0.0
-        medians = {p: statistics.median_low(taken) for p, taken in self._firsts.items() if taken}
-        any_probe = statistics.median_low(medians.values() or self._starting)
+        medians = {probe: self._median(cells) for probe, cells in self._recent.items()}
+        any_probe = (
+            statistics.median_low(medians.values()) if medians else self._median(self._starting)
+        )
         other = statistics.fmean(self._others) if self._others else 0.0
         rest = 0.0
         for cell, cases in self._left.items():
-            if cases > 0 and cell not in self._began:
+            if cases > 0 and cell not in self._encoding:
                 rest += medians.get(cell.probe, any_probe) + (cases - 1) * other
             elif cases > 0:
                 rest += cases * other
         busy = max(self._busy / elapsed, 1e-3)
         # Since the last case ended, part of the rest was done.
         return max(0.0, rest / busy - (now - self._until))
+
+    def _median(self, cells: Iterable[Cell]) -> float:
+        return statistics.median_low(self._encoding[cell] for cell in cells)
 
     def text(self, now: float) -> str:
         """Return all of it as one line."""

@@ -203,14 +203,32 @@ def test_cold_cells_are_not_taken_for_the_rate_of_all_cases():
 
 
 def test_a_probe_is_expected_to_take_what_it_took_before():
-    cells = {Cell(f"m/{q}", probe): 2 for q in "abc" for probe in ("huge", "tiny")}
+    cells = {Cell(f"m/{q}", probe): 2 for q in "abcd" for probe in ("huge", "tiny")}
     tally, now = tally_of(cells), 0.0
-    for q in "a":
+    for q in "ab":
         for probe, seconds in (("huge", 100.0), ("tiny", 1.0)):
-            for taken in (seconds, 0.5):
+            for taken in (seconds, 0.25):
                 now += taken
                 tally.finish(Cell(f"m/{q}", probe), taken, now)
-    assert tally.left_seconds(now) == pytest.approx(2 * (100.0 + 0.5 + 1.0 + 0.5))
+    assert tally.left_seconds(now) == pytest.approx(2 * (100.0 + 0.25 + 1.0 + 0.25))
+
+
+def test_what_began_with_the_run_is_forgotten_once_there_is_something_else():
+    tally = tally_of({Cell(f"m/{q}", "id"): 1 for q in "abcdef"})
+    tally.finish(Cell("m/a", "id"), 40.0, 40.0)  # it loads libraries, too
+    assert tally.left_seconds(40.0) == pytest.approx(5 * 40.0)
+    tally.finish(Cell("m/b", "id"), 4.0, 44.0)
+    assert tally.left_seconds(44.0) == pytest.approx(4 * 4.0)
+
+
+def test_waiting_for_anothers_encoding_is_not_what_other_cases_take():
+    tally = tally_of({Cell(f"m/{q}", "id"): 102 for q in "abc"})
+    for q, end in (("a", 10.0), ("b", 20.0)):
+        for _ in range(2):  # two processes: one encodes, one waits
+            tally.finish(Cell(f"m/{q}", "id"), 10.0, end)
+        for _ in range(100):
+            tally.finish(Cell(f"m/{q}", "id"), 0.0, end)
+    assert tally.left_seconds(20.0) == pytest.approx(10.0)
 
 
 def test_two_busy_processes_halve_the_rest():
