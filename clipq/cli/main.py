@@ -43,6 +43,7 @@ baseline: accuracy, calibration, out-of-distribution detection, robustness, fair
 _EPILOG = """\
 a first session:
   clipq init                            look at this repository, write clipq.toml
+  clipq list cases                      what the matrix holds
   clipq probe check                     are the probes what they should be? with pictures
   clipq baseline create                 measure FP32 and store it for review
   clipq power                           what the margins ask of the probes' sizes
@@ -50,6 +51,12 @@ a first session:
   clipq gate --clipq-quantizer 'rtn:w4*' -n0     a part of it, in one process
   clipq blame 'vit-clean/rtn:w4a4/id.ece'        which layers make a case fail
   clipq inspect groups vit-clean/rtn:w4/corruptions     by kind of corruption, beside FP32
+
+run after run:
+  clipq gate --record                   keep the run in the history
+  clipq compare latest~1 latest         did anything get worse?
+  clipq bisect 'vit-clean/rtn:w4/id.ece'         since which commit
+  clipq gate --policy release && clipq card vit-clean/rtn:w8a8      sign off a release
 
 exit codes: 0 passed, 1 a case blocks or was never reported, 2 wrong usage or input,
             4 wrong pytest usage, 130 interrupted (what was measured is kept)
