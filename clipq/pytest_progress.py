@@ -180,7 +180,8 @@ class ProgressLine:
                 self._terminal.remove()
             elif self.tally.done:
                 self._say()
-            self._stream.close()
+            with suppress(OSError):  # what a closed terminal did not take
+                self._stream.close()
 
     def _tick(self) -> None:
         while not self._stop.wait(_TICK_SECONDS if self._live else EVERY_SECONDS):

@@ -348,20 +348,28 @@ def in_terminal(folder: Path, *arguments: str, interrupt: str = "") -> tuple[int
     )
     os.close(terminal)
     output, deadline = b"", time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if select.select([controller], [], [], 0.2)[0]:
-            try:
-                block = os.read(controller, 65536)
-            except OSError:  # Linux's way to say that the other end was closed
-                break
-            if not block:
-                break
-            output += block
-        if interrupt and interrupt in output.decode(errors="replace"):
-            process.send_signal(signal.SIGINT)
-            interrupt = ""
-    os.close(controller)
-    return process.wait(timeout=60), output.decode(errors="replace").replace("\r\n", "\n")
+    try:
+        while time.monotonic() < deadline:
+            if select.select([controller], [], [], 0.2)[0]:
+                try:
+                    block = os.read(controller, 65536)
+                except OSError:  # Linux's way to say that the other end was closed
+                    break
+                output += block
+            if interrupt and interrupt in output.decode(errors="replace"):
+                process.send_signal(signal.SIGINT)
+                interrupt = ""
+        else:
+            process.send_signal(signal.SIGABRT)  # faulthandler writes where each thread is
+            time.sleep(2.0)
+            output += os.read(controller, 65536)
+            pytest.fail(f"pytest did not end:\n{output.decode(errors='replace')}")
+        code = process.wait(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(controller)
+    return code, output.decode(errors="replace").replace("\r\n", "\n")
 
 
 @pytest.mark.parametrize("processes", ["-n0", "-n2"])
