@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipq.cli.history import add_store_option, open_for, project_settings
 from clipq.errors import RecordError, SettingsError
-from clipq.settings import Settings, find_settings, load_settings
 
 if TYPE_CHECKING:
     from clipq.history.pairs import PairedEstimator, Tables
@@ -49,7 +48,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("before", metavar="A", help="the run that is held to be good")
     parser.add_argument("after", metavar="B", help="the run in question")
-    parser.add_argument("--store", metavar="URL", help="default: CLIPQ_STORE, else [history] store")
+    add_store_option(parser)
     parser.add_argument(
         "--case", action="append", metavar="GLOB", help="only these cases (repeatable)"
     )
@@ -119,7 +118,7 @@ class _Sources:
         self._options = options
         self._tables: list[Tables] = []
         self._store: Store | None = None
-        self.settings = self._settings()
+        self.settings = project_settings(options)
 
     def __enter__(self) -> _Sources:
         return self
@@ -127,10 +126,6 @@ class _Sources:
     def __exit__(self, *_: object) -> None:
         if self._store is not None:
             self._store.close()
-
-    def _settings(self) -> Settings | None:
-        path = self._options.config or find_settings(Path.cwd())
-        return None if path is None else load_settings(path)
 
     def load(self, name: str) -> RunRecord:
         """Return a run record, and remember where its predictions are."""
@@ -144,13 +139,8 @@ class _Sources:
         return self._from_store(name)
 
     def _from_store(self, name: str) -> RunRecord:
-        from clipq.history.place import store_url
-        from clipq.history.store import open_store
-
         if self._store is None:
-            given, folder = self._options.store, Path.cwd()
-            url = store_url(given, self.settings, environ=os.environ, folder=folder)
-            self._store = open_store(url, root=folder, create=False)
+            self._store = open_for(self._options, self.settings)
         store = self._store
         info = store.find(name)
         self._tables.append(lambda cell: store.predictions(info, cell))
