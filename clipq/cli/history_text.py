@@ -11,6 +11,7 @@ from tabulate import tabulate
 from clipq.history.model import RunInfo, StoredResult, TrendTable
 from clipq.history.sparkline import sparkline
 from clipq.records import Verdict
+from clipq.report.text import number_text
 
 __all__ = [
     "commit_text",
@@ -144,8 +145,8 @@ def table_text(table: TrendTable) -> str:
             (
                 printable(case),
                 sparkline(values),
-                _number(values[-1]),
-                _number(_values(table.loss[at])[-1]),
+                number_text(values[-1]),
+                number_text(_values(table.loss[at])[-1]),
                 table.units[at],
                 "(not in the latest)" if latest < 0 else list(Verdict)[latest].value,
             )
@@ -178,12 +179,8 @@ def table_plain(table: TrendTable) -> dict[str, Any]:
 
 def _result_row(row: StoredResult) -> tuple[str, ...]:
     numbers = (row.baseline, row.observed, row.loss, row.margin)
-    return (row.verdict.value, *(_number(value) for value in numbers))
+    return (row.verdict.value, *(number_text(value) for value in numbers))
 
 
 def _values(row: Any) -> list[float | None]:
     return [None if math.isnan(value) else value for value in row.tolist()]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"

@@ -8,6 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from clipq.report.markdown import inert
+from clipq.report.text import number_text
 
 __all__ = ["comparison_markdown", "comparison_text"]
 
@@ -86,11 +87,11 @@ def _by_change(plain: Mapping[str, Any]) -> list[tuple[str, list[Mapping[str, An
 def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         row["case"],
-        _number(row["before"]),
-        _number(row["after"]),
-        _number(row["loss"]),
+        number_text(row["before"]),
+        number_text(row["after"]),
+        number_text(row["loss"]),
         _interval(row),
-        _number(row["margin"]),
+        number_text(row["margin"]),
         row["unit"],
         _verdicts(row["verdicts"]),
     )
@@ -123,7 +124,3 @@ def _conclusion(plain: Mapping[str, Any]) -> str:
     paired = sum(row["interval"] in ("paired", "exact") for row in plain["differences"])
     how = f"{compared} cases compared, {paired} of them on the same samples"
     return f"{regressions} REGRESSIONS: {how}" if regressions else f"NO REGRESSION: {how}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"

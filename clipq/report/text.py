@@ -15,6 +15,7 @@ __all__ = [
     "explain",
     "kernel_rows",
     "kernel_summary",
+    "number_text",
     "summary",
     "table_rows",
 ]
@@ -30,11 +31,11 @@ def explain(case: CaseResult) -> str:
     if case.observed is not None:
         reference = "limit" if case.baseline is None else "FP32 baseline"
         compared = case.margin if case.baseline is None else case.baseline
-        line = f"  {reference} {_number(compared)}, observed {_number(case.observed)}"
+        line = f"  {reference} {number_text(compared)}, observed {number_text(case.observed)}"
         if case.baseline is not None and case.loss is not None:
             sign = ">" if case.verdict is Verdict.FAIL else "against"
-            loss = f"{_number(case.loss)} {_interval(case)}".rstrip()
-            line += f": loss {loss} {sign} margin {_number(case.margin)}"
+            loss = f"{number_text(case.loss)} {_interval(case)}".rstrip()
+            line += f": loss {loss} {sign} margin {number_text(case.margin)}"
         lines.append(f"{line} {case.unit}")
     if case.samples_needed is not None:
         lines.append(f"  {case.samples:,} samples cannot tell; about {case.samples_needed:,} could")
@@ -79,11 +80,11 @@ def table_rows(cases: Iterable[CaseResult]) -> list[tuple[str, ...]]:
         (
             case.case,
             case.verdict.value,
-            _number(case.baseline),
-            _number(case.observed),
-            _number(case.loss),
+            number_text(case.baseline),
+            number_text(case.observed),
+            number_text(case.loss),
             _interval(case),
-            _number(case.margin),
+            number_text(case.margin),
             case.unit,
         )
         for case in cases
@@ -131,9 +132,9 @@ def _undecided(cases: Sequence[CaseResult]) -> str:
     rows = [
         (
             case.case,
-            _number(case.loss),
+            number_text(case.loss),
             _interval(case),
-            _number(case.margin),
+            number_text(case.margin),
             case.unit,
             f"{case.samples:,}",
             "-" if case.samples_needed is None else f"{case.samples_needed:,}",
@@ -241,5 +242,6 @@ def _provenance(record: RunRecord) -> str:
     return tabulate(rows, tablefmt="plain") + f"\nversions: {versions}"
 
 
-def _number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
+    """Return a value as tables show it: four significant digits, "-" where there is none."""
     return "-" if value is None else f"{value:.4g}"
