@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from queue import Full, Queue
@@ -97,6 +98,7 @@ def streamed(
                 return ready.put(item, timeout=0.1)
             except Full:
                 continue
+        raise _NotWantedError
 
     def work() -> None:
         block: list[np.ndarray] = []
@@ -113,11 +115,12 @@ def streamed(
                 if stopped.wait(0.005):
                     raise _NotWantedError
 
-        try:
-            materialise(probe, kept, path, threads=threads, progress=progress, tell=tell)
-            hand_over(None)
-        except Exception as error:
-            hand_over(error)
+        with suppress(_NotWantedError):
+            try:
+                materialise(probe, kept, path, threads=threads, progress=progress, tell=tell)
+                hand_over(None)
+            except Exception as error:
+                hand_over(error)
 
     worker = Thread(target=work, name=f"decoding {probe.name}", daemon=True)
     worker.start()

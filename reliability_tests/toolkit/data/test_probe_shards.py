@@ -11,6 +11,7 @@ import tarfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Semaphore, Timer
 
 import numpy as np
 import pytest
@@ -512,6 +513,24 @@ class TestStreaming:
         stream.close()
         assert list(tmp_path.glob("*.npy")) == []
         assert list(tmp_path.glob(".*.tmp")) == []
+
+    def test_stopping_once_all_are_decoded_but_not_handed_over_leaves_nothing(self, root, tmp_path):
+        probe, decoded, go_on = opened(root), Semaphore(0), Event()
+
+        def preprocess(image: Image.Image) -> np.ndarray:
+            decoded.release()
+            return np.asarray(image)
+
+        def wait(done: int) -> None:
+            assert go_on.wait(timeout=60)
+
+        # Two threads decode 8 images ahead: all.
+        stream = streamed(probe, preprocess, tmp_path / "i.npy", size=1, threads=2, progress=wait)
+        next(stream)
+        assert all(decoded.acquire(timeout=60) for _ in probe.ids)
+        Timer(0.2, go_on.set).start()
+        stream.close()
+        assert list(tmp_path.glob("*.npy")) == []
 
     def test_an_image_that_does_not_decode_ends_it(self, tmp_path):
         broken = samples(0, 1) | {

@@ -161,7 +161,9 @@ def test_durations_read_as_people_say_them(seconds, text):
     assert duration(seconds) == text
 
 
-def test_creating_a_baseline_into_a_pipe_ends_with_one_line(project):
+def test_creating_a_baseline_into_a_pipe_ends_with_one_line(project, tmp_path):
+    project.cache = tmp_path / "cache"  # its own: in the shared one all may be encoded already
+    project.settings()
     (project.root / "baselines" / "vit-clean.json").unlink()
     done = project.clipq("baseline", "create")
     assert done.returncode == 0
