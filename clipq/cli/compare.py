@@ -164,28 +164,16 @@ class _Sources:
         self, before: RunRecord, after: RunRecord, *, replicates: int
     ) -> PairedEstimator | None:
         """Return what estimates differences on the same samples; None where that cannot be."""
+        from clipq.history.comparison import in_distribution
         from clipq.history.pairs import PairedEstimator, with_replicates
 
-        evidence = before.evidence(), after.evidence()
-        known = [
-            name
-            for name, probe in evidence[1].get("probes", {}).items()
-            if probe.get("role") == "in-distribution"
-        ]
-        digests = [
-            {cell: kept["sha256"] for cell, kept in found.get("predictions", {}).items()}
-            for found in evidence
-        ]
-        if not known or not all(digests):
+        known = in_distribution(after.evidence())
+        if known is None or not all(r.evidence().get("predictions") for r in (before, after)):
             return None
-        identical = frozenset(
-            cell for cell, digest in digests[0].items() if digests[1].get(cell) == digest
-        )
         return PairedEstimator(
             *self._tables,
-            in_distribution=known[0],
+            in_distribution=known,
             statistics=with_replicates(after.statistics, replicates=replicates),
-            identical=identical,
         )
 
 

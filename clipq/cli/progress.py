@@ -80,13 +80,21 @@ def watching(
 
 
 def is_live(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether somebody watches a stream: a terminal that can move its cursor, and no CI log."""
+    """Whether somebody watches a stream: a terminal that can move its cursor, and no CI log.
+
+    A pseudo-terminal without a width, as some containers and recorders give, shows no bar.
+    """
     if environment.get("CI", "") not in ("", "0", "false") or environment.get("TERM") == "dumb":
         return False
     try:
-        return stream.isatty()
+        if not stream.isatty():
+            return False
     except ValueError:  # closed
         return False
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except (OSError, ValueError):  # it does not say
+        return True
 
 
 def duration(seconds: float) -> str:

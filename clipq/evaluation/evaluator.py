@@ -88,6 +88,17 @@ class Evaluator:
         self._failures: dict[tuple[str, str], ClipqError] = {}
         self._temperatures: dict[tuple[str, str], float] = {}
 
+    def varied(self, settings: Settings, name: str) -> Evaluator:
+        """Return an evaluator with other settings; whoever watches reads `name` beside its work."""
+        watching = self._progress
+        if watching is None:
+            return Evaluator(settings, worker=self._worker)
+
+        def tell(what: str, done: int, total: int) -> None:
+            watching(f"{what}, {name}", done, total)
+
+        return Evaluator(settings, worker=self._worker, progress=tell)
+
     # -- what is evaluated ------------------------------------------------------------------
 
     @property

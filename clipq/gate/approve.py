@@ -60,8 +60,9 @@ def measure(evaluator: Evaluator, model: str) -> Baseline:
     values = _values(evaluator, model)
     noise = dict.fromkeys(values, 0.0)
     variants = _variants(settings)
-    for variant in variants.values():
-        for key, value in _values(Evaluator(replace(settings, **variant)), model).items():
+    for name, variant in variants.items():
+        varied = evaluator.varied(replace(settings, **variant), name)
+        for key, value in _values(varied, model).items():
             noise[key] = max(noise[key], abs(value - values[key]))
     evaluator.pin()
     stored = {}

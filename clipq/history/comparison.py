@@ -19,7 +19,7 @@ from clipq.history.pairs import PairedEstimate
 from clipq.records import CaseResult, RunRecord, Verdict
 from clipq.stats import adjusted
 
-__all__ = ["Change", "Comparison", "Difference", "Estimator", "compare"]
+__all__ = ["Change", "Comparison", "Difference", "Estimator", "compare", "in_distribution"]
 
 Estimator = Callable[[Sequence[tuple[CaseResult, CaseResult]]], list[PairedEstimate | None]]
 """From pairs of cases to paired estimates; None where predictions are not at hand."""
@@ -130,7 +130,8 @@ def compare(before: RunRecord, after: RunRecord, *, paired: Estimator | None = N
     Args:
         before: the run that is held to be good.
         after: the run in question; its policy, margins and error rates apply.
-        paired: where paired estimates come from; without it, standard errors bound differences.
+        paired: where paired estimates come from, for cases whose predictions differ; without it,
+            standard errors bound differences.
     """
     first = {case.case: case for case in before.cases}
     second = {case.case: case for case in after.cases}
@@ -140,19 +141,25 @@ def compare(before: RunRecord, after: RunRecord, *, paired: Estimator | None = N
     found += [_added(case) for name, case in second.items() if name not in first]
     pairs = [(first[name], second[name]) for name in first if name in second]
     evidence = before.evidence(), after.evidence()
+    alike = _Alike(*evidence)
     comparable = []
     for pair in pairs:
         reason = _obstacle(*pair, *evidence)
-        if reason and _both_infinite(*pair) and _same_predictions(pair[0], *evidence):
+        if reason and _both_infinite(*pair) and alike(pair[1]):
             found.append(_same(*pair))
         elif reason:
             found.append(_unpaired(*pair, after.policy, reason))
         else:
             comparable.append(pair)
-    estimates = paired(comparable) if paired else [None] * len(comparable)
+    unlike = [pair for pair in comparable if not alike(pair[1])]
+    estimated = (
+        dict(zip((second.case for _, second in unlike), paired(unlike), strict=True))
+        if paired
+        else {}
+    )
     measured = [
-        _difference(*pair, estimate, evidence, alpha)
-        for pair, estimate in zip(comparable, estimates, strict=True)
+        _difference(*pair, estimated.get(pair[1].case), alpha, exact=alike(pair[1]))
+        for pair in comparable
     ]
     correction = str(statistics.get("correction", "holm"))
     found += _decided(measured, comparable, after.policy, alpha / 2, correction)
@@ -161,6 +168,30 @@ def compare(before: RunRecord, after: RunRecord, *, paired: Estimator | None = N
     return Comparison(
         _identity(before), _identity(after), tuple(found), _notes(*evidence), alpha=alpha
     )
+
+
+class _Alike:
+    """Which cases two runs gave equal predictions for, by the digests that they recorded."""
+
+    def __init__(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        first, second = (evidence.get("predictions", {}) for evidence in (before, after))
+        self._cells = frozenset(
+            cell
+            for cell, kept in second.items()
+            if cell in first and first[cell]["sha256"] == kept["sha256"]
+        )
+        self._known = in_distribution(after)
+
+    def __call__(self, case: CaseResult) -> bool:
+        """Whether what a case depends on is equal: its cell and the in-distribution one."""
+        probes = {case.probe, self._known or case.probe}
+        return self._cells.issuperset(f"{case.model}/{case.quantizer}/{p}" for p in probes)
+
+
+def in_distribution(evidence: Mapping[str, Any]) -> str | None:
+    """Return the probe that a run's out-of-distribution metrics contrast with, where known."""
+    probes = evidence.get("probes", {})
+    return next((n for n, p in probes.items() if p.get("role") == "in-distribution"), None)
 
 
 def _removed(case: CaseResult) -> Difference:
@@ -228,8 +259,9 @@ def _difference(
     first: CaseResult,
     second: CaseResult,
     estimate: PairedEstimate | None,
-    evidence: tuple[Mapping[str, Any], Mapping[str, Any]],
     alpha: float,
+    *,
+    exact: bool,
 ) -> Difference:
     """Return one measured difference; what became of the case is decided later."""
     loss = _loss(first, second)
@@ -243,7 +275,7 @@ def _difference(
         margin=second.margin,
         unit=second.unit,
     )
-    if _same_predictions(first, *evidence) and loss == 0.0:
+    if exact and loss == 0.0:
         return replace(plain, change=Change.IDENTICAL, low=0.0, high=0.0, interval="exact")
     if estimate is not None:
         low, high, p_value = estimate.low, estimate.high, estimate.p_value
@@ -262,23 +294,6 @@ def _loss(first: CaseResult, second: CaseResult) -> float:
     if second.direction == "zero":
         return abs(after) - abs(before)
     return before - after if second.direction == "higher" else after - before
-
-
-def _same_predictions(
-    case: CaseResult, before: Mapping[str, Any], after: Mapping[str, Any]
-) -> bool:
-    """Whether both runs predicted the same on the case's probe, and in distribution."""
-    known = [
-        name
-        for name, probe in after.get("probes", {}).items()
-        if probe.get("role") == "in-distribution"
-    ]
-    for probe in {case.probe, *known}:
-        cell = f"{case.model}/{case.quantizer}/{probe}"
-        kept = [e.get("predictions", {}).get(cell, {}).get("sha256") for e in (before, after)]
-        if kept[0] is None or kept[0] != kept[1]:
-            return False
-    return True
 
 
 def _decided(

@@ -48,7 +48,6 @@ class PairedEstimator:
         after: of the second.
         in_distribution: the probe that out-of-distribution metrics contrast with.
         statistics: error rates, seed and number of replicates.
-        identical: cells that both runs predicted alike: they need no estimate.
         processes: how many to share the work.
     """
 
@@ -59,13 +58,11 @@ class PairedEstimator:
         *,
         in_distribution: str,
         statistics: StatisticsSettings,
-        identical: frozenset[str] = frozenset(),
         processes: int | None = None,
     ) -> None:
         self._tables = before, after
         self._known = in_distribution
         self._statistics = statistics
-        self._identical = identical
         self._processes = processes or os.cpu_count() or 1
         self.skipped: dict[str, str] = {}
 
@@ -73,8 +70,7 @@ class PairedEstimator:
         """Return an estimate per pair; None where a table is gone or nothing can be resampled."""
         cells: dict[str, list[int]] = defaultdict(list)
         for index, (_, case) in enumerate(pairs):
-            if not self._same(case):
-                cells[f"{case.model}/{case.quantizer}/{case.probe}"].append(index)
+            cells[f"{case.model}/{case.quantizer}/{case.probe}"].append(index)
         # The in-distribution table of a pair is read, sent and parsed once for all its probes.
         known_tables = [lru_cache(maxsize=None)(read) for read in self._tables]
         jobs = []
@@ -95,11 +91,6 @@ class PairedEstimator:
             for index, estimate in zip(indices, estimates, strict=True):
                 found[index] = estimate
         return found
-
-    def _same(self, case: CaseResult) -> bool:
-        """Whether both runs predicted alike what a case depends on."""
-        cells = (f"{case.model}/{case.quantizer}/{probe}" for probe in (case.probe, self._known))
-        return all(cell in self._identical for cell in cells)
 
     def _run(self, jobs: list[_Job]) -> list[_Done]:
         cases = sum(len(indices) for *_, indices in jobs)

@@ -12,6 +12,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -153,6 +154,18 @@ def test_a_ci_log_and_a_dumb_terminal_are_no_terminal(environment, live):
     assert not is_live(io.StringIO(), environment)
 
 
+@pytest.mark.parametrize(("columns", "live"), [(0, False), (80, True)])
+def test_a_pseudo_terminal_without_a_width_is_none(columns, live):
+    controller, terminal = pty.openpty()
+    try:
+        termios.tcsetwinsize(terminal, (0, columns))
+        with open(terminal, "w", closefd=False) as stream:
+            assert is_live(stream, HERE) is live
+    finally:
+        os.close(terminal)
+        os.close(controller)
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0 s"), (59.4, "59 s"), (59.6, "1:00 min"), (185, "3:05 min"), (7380, "2:03:00 h")],
@@ -168,7 +181,9 @@ def test_creating_a_baseline_into_a_pipe_ends_with_one_line(project, tmp_path):
     done = project.clipq("baseline", "create")
     assert done.returncode == 0
     lines = done.stderr.splitlines()
-    assert re.fullmatch(r"done: \d+ tasks, [\d,]+ images in .*", lines[-1])
+    found = re.fullmatch(r"done: (\d+) tasks, [\d,]+ images in .*", lines[-1])
+    assert found
+    assert int(found[1]) == 12  # three probes decoded, and encoded as FP32 and its two variants
     assert "\r" not in done.stderr
     (project.root / "baselines" / "vit-clean.json").unlink()
     assert project.clipq("baseline", "create", "--quiet").stderr == ""
@@ -339,6 +354,7 @@ def environment() -> dict[str, str]:
 def in_terminal(folder: Path, *arguments: str, interrupt: str = "") -> tuple[int, str]:
     """Run pytest in a pseudo-terminal; return its exit code and everything it wrote."""
     controller, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (40, 100))
     process = subprocess.Popen(
         [*PYTEST, *arguments],
         cwd=folder,
