@@ -36,7 +36,7 @@ def hadamard(
         signs: (n,), floats, ones and minus ones; None for none.
         inverse: undo the transform.
         base: B, a Hadamard matrix (12, 12) of ones and minus ones, float32; for n = 12 · 2^k.
-        out: where to write; new if None.
+        out: where to write; new if None. May be x.
 
     Raises:
         KernelError: a size that is neither, is above 16,384 (12,288), or a dtype, shape or device
@@ -55,7 +55,7 @@ def hadamard(
         check_shape("signs", signs, (size,))
         check_dtype("signs", signs, FLOATS)
     device = check_devices(x, signs, base)
-    found = output(out, x.shape, x.dtype, x)
+    found = output(out, x.shape, x.dtype, x, signs, base, in_place=True)
     if not found.numel():
         return found
     flat, target = as_rows(x), as_rows(found)

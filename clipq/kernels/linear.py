@@ -68,7 +68,9 @@ def linear_w8a8(
         check_dtype("code_sums", code_sums, (torch.int32,))
         check_shape("code_sums", code_sums, (width,))
     device = check_devices(x, weight, x_scale, weight_scale, bias, code_sums)
-    found = output(out, (*x.shape[:-1], width), dtype, x)
+    found = output(
+        out, (*x.shape[:-1], width), dtype, x, weight, x_scale, weight_scale, bias, code_sums
+    )
     check_dtype("out", found, FLOATS)
     if not found.numel():
         return found
@@ -166,7 +168,7 @@ def linear_w4a16(
         check_shape("zero point", zero_point, scale.shape)
     _check_bias(bias, width)
     device = check_devices(x, packed, scale, zero_point, bias)
-    found = output(out, (*x.shape[:-1], width), x.dtype, x)
+    found = output(out, (*x.shape[:-1], width), x.dtype, x, packed, scale, zero_point, bias)
     if not found.numel():
         return found
     flat, packed, target = as_rows(x), as_rows(packed), as_rows(found)

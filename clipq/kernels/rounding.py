@@ -163,7 +163,7 @@ def quantize_layer_norm(
     if scale.numel() != 1:
         raise KernelError(f"scale has {scale.numel()} values", hint="layer norm takes one")
     device = check_devices(x, weight, bias, scale, zero_point)
-    found = output(out, x.shape, code_dtype(low, high), x)
+    found = output(out, x.shape, code_dtype(low, high), x, weight, bias, scale, zero_point)
     flat, target = as_rows(x), as_rows(found)
     if found.numel():
         columns = power_above(width)
@@ -249,7 +249,15 @@ def _static(
     check_grid(tuple(x.shape), scale, zero_point, group)
     dtype = code_dtype(low, high)
     device = check_devices(x, scale, zero_point, gradient)
-    found = output(out, x.shape, dtype if mode == "codes" else x.dtype, x)
+    found = output(
+        out,
+        x.shape,
+        dtype if mode == "codes" else x.dtype,
+        x,
+        scale,
+        zero_point,
+        in_place=True,
+    )
     if not found.numel():
         return found
     flat, target, upstream = as_rows(x), as_rows(found), _upstream(gradient, x)
@@ -312,7 +320,7 @@ def _dynamic(
         raise KernelError(f"{bits} bits", hint="choose 2 to 8")
     device = check_devices(x, gradient)
     groups = groups_of(x.shape[-1], group)
-    found = output(out, x.shape, x.dtype, x)
+    found = output(out, x.shape, x.dtype, x, in_place=True)
     if not found.numel():
         return found
     flat, target, upstream = as_rows(x), as_rows(found), _upstream(gradient, x)

@@ -514,6 +514,28 @@ class _Suite:
             except Exception as error:
                 expect(False, f"{what} ends in {type(error).__name__}, not in a refusal")
             expect(False, f"{what} is taken without an error")
+        if self.spec.out:
+            self._refuses_shared_memory()
+
+    def _refuses_shared_memory(self) -> None:
+        """Outputs that overlap must be refused, or filled as if they did not."""
+        drawn = self.ordinary(8, 64)
+        shape, dtype = self.output_of(drawn)
+        given = self.moved(drawn)
+        # In memory for all rows: a kernel may overlook strides.
+        room = torch.zeros(shape.numel(), dtype=dtype, device=self.device)
+        one_row = room[: shape[-1]].expand(shape)
+        x, over_x = _overlapping(given["x"], shape, dtype)
+        for what, changed, out in (
+            ("an output whose rows are one", given, one_row),
+            ("an output that overlaps x", given | {"x": x}, over_x),
+        ):
+            try:
+                self.call(changed, out=out)
+            except _REFUSALS as error:
+                expect(str(error).strip(), f"{what} is refused without a word")
+            else:
+                self.agree(drawn, out, f", with {what}")
 
     def gradient_matches(self) -> None:
         if not self.spec.gradient:
@@ -609,6 +631,16 @@ def _shifted(value: Tensor, shift: int) -> Tensor:
     view = store[shift:].view(value.shape)
     view.copy_(value)
     return view
+
+
+def _overlapping(x: Tensor, shape: torch.Size, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return a copy of x, and an output in the same memory that starts a row further on."""
+    row = x.stride(0) * x.itemsize if x.dim() > 1 else x.itemsize
+    size = row + max(x.nbytes, shape.numel() * dtype.itemsize)
+    store = torch.zeros(-(-size // 16) * 16, dtype=torch.uint8, device=x.device)
+    copy = store[: x.nbytes].view(x.dtype).view(x.shape)
+    copy.copy_(x)
+    return copy, store[row:][: shape.numel() * dtype.itemsize].view(dtype).view(shape)
 
 
 def _reserved(count: int, dtype: torch.dtype) -> Tensor:

@@ -19,7 +19,7 @@ from clipq.kernels import linear as own_linear
 from clipq.kernels.programs.arithmetic import round_half_even
 from clipq.kernels.rounding import check_grid
 from clipq.kernels.spec import Kernel, KernelSpec
-from clipq.kernels.tensors import check_dtype, check_shape, code_dtype
+from clipq.kernels.tensors import check_dtype, check_shape, code_dtype, output
 
 BLOCK = 64
 TINY = tl.constexpr(1.1754943508222875e-38)
@@ -144,6 +144,8 @@ def fake_quantize(
         out = torch.empty(x.shape, device=x.device)
         if bug == "stale output":
             out = _kept.setdefault(tuple(x.shape), out)
+    elif bug != "outputs that overlap":
+        output(out, x.shape, x.dtype, x, scale, in_place=True)
     rows, columns = x.numel() // x.shape[-1], x.shape[-1]
     flat = x.reshape(rows, columns)
     start, strides = flat, flat.stride()
@@ -258,7 +260,11 @@ def linear(
         raise ValueError("tensors on several devices")
     if bug != "int32 overflow":
         own_linear.check_depth(depth, zero_point)
-    out = torch.empty(*x.shape[:-1], width, device=x.device) if out is None else out
+    shape = (*x.shape[:-1], width)
+    if bug == "an output over x" and out is not None:
+        check_shape("out", out, shape)
+    else:
+        out = output(out, shape, dtype, x, weight, x_scale, weight_scale, bias)
     if not out.numel():
         return out
     splits = 4 if bug.startswith("race") and depth > 256 else 1
@@ -437,6 +443,7 @@ BROKEN: dict[str, tuple[str, Kernel]] = {
         "inputs changed": "writes-nothing-else",
         "stale output": "keeps-earlier-results",
         "anything goes": "refuses-bad-input",
+        "outputs that overlap": "refuses-bad-input",
         "32-bit offsets": "addresses-far-rows",
     }.items()
 }
@@ -450,6 +457,7 @@ BROKEN |= {
         "scales swapped": "matches-reference",
         "bias left out": "matches-reference",
         "one tile of columns": "matches-reference",
+        "an output over x": "refuses-bad-input",
     }.items()
 }
 BROKEN |= {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -143,6 +144,62 @@ def test_w4a16_is_the_product_with_the_dequantized_weight(group, asymmetric, row
 def test_bad_input_is_refused_and_named(call, message):
     with pytest.raises(KernelError, match=message):
         call(normal(4, 64))
+
+
+SQUARE = {"x_scale": torch.ones(64, 1), "weight_scale": torch.ones(64), "dtype": torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda m: rounding.fake_quantize_dynamic(m[:64], bits=8, out=m[:1].expand(64, 64)),
+            r"rows of out share memory: strides \(0, 1\)",
+        ),
+        (
+            lambda m: rounding.fake_quantize_dynamic(m[:64], bits=8, out=m[1:65]),
+            "out shares memory with an input, but is not the same tensor as x",
+        ),
+        (
+            lambda m: rounding.fake_quantize(m[:64], m[:64, :1], low=-8, high=7, out=m[32:96]),
+            "out shares memory with an input",
+        ),
+        (
+            lambda m: rounding.fake_quantize(m[64:], m[0, 0], low=-8, high=7, out=m[:64].T.T),
+            "out shares memory with an input",  # the scale is one of its elements
+        ),
+        (
+            lambda m: linear.linear_w8a8(
+                m.view(torch.int8)[:64, :64],
+                m.view(torch.int8)[:64, 64:128],
+                **SQUARE,
+                out=m[:64],
+            ),
+            "out shares memory with an input",
+        ),
+    ],
+)
+def test_an_output_that_shares_memory_is_refused(call, message):
+    with pytest.raises(KernelError, match=message):
+        call(torch.zeros(128, 64))
+
+
+def test_an_output_may_be_x_itself_or_columns_beside_it(device):
+    x = normal(33, 64).to(device)
+    wide = torch.cat([x, x], 1)
+    for call in (
+        partial(rounding.fake_quantize_dynamic, bits=8),
+        partial(rounding.fake_quantize_dynamic, bits=4, group=7),
+        partial(rounding.fake_quantize, scale=torch.full((33, 1), 0.1).to(device), low=-8, high=7),
+        hadamard.hadamard,
+    ):
+        wanted = call(x)
+        mine = x.clone()
+        assert call(mine, out=mine) is mine
+        assert torch.equal(mine, wanted)
+        beside = wide.clone()
+        call(beside[:, :64], out=beside[:, 64:])
+        assert torch.equal(beside, torch.cat([x, wanted], 1))
 
 
 def test_more_programs_than_a_gpu_launches_are_refused():
