@@ -261,7 +261,7 @@ def clipq_conformance(request: pytest.FixtureRequest) -> Callable[[tuple[str, st
     """Run a check of a kernel: fails where the kernel breaks its spec, skips with the reason."""
 
     def check(planned: tuple[str, str]) -> None:
-        from clipq.testing.kernel import judge
+        from clipq.testing.kernels import judge
 
         result = judge(*planned)
         request.node.user_properties.append((KERNEL_PROPERTY, result.to_json()))

@@ -100,7 +100,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from clipq.testing.kernel import load_kernel
+    from clipq.testing.kernels import load_kernel
 
     rows = []
     for name in _chosen(("*",)):
@@ -116,7 +116,7 @@ def _list(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from clipq.kernels.spec import CHECKS
     from clipq.report.text import kernel_summary
-    from clipq.testing.kernel import judge
+    from clipq.testing.kernels import judge
 
     chosen = _chosen(options.kernels)
     results = []

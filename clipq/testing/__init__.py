@@ -17,13 +17,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from clipq.testing.checks import Check, Violation
+from clipq.testing.checks import Check, NotRun, Violation
 from clipq.testing.profiles import load_profile
 
 if TYPE_CHECKING:
     from clipq.testing import strategies
     from clipq.testing.identity import check_identity
-    from clipq.testing.kernel import NotRun, check_kernel
+    from clipq.testing.kernels import check_kernel
     from clipq.testing.models import SMALL_CLIPS, SmallInputs, small_clip
     from clipq.testing.quantizer import check_quantizer
     from clipq.testing.rounding import check_rounding
@@ -45,10 +45,9 @@ __all__ = [
 
 _LAZY = {
     "SMALL_CLIPS": "models",
-    "NotRun": "kernel",
     "SmallInputs": "models",
     "check_identity": "identity",
-    "check_kernel": "kernel",
+    "check_kernel": "kernels",
     "check_quantizer": "quantizer",
     "check_rounding": "rounding",
     "small_clip": "models",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import unittest
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Check", "Violation", "expect"]
+__all__ = ["Check", "NotRun", "Violation", "expect"]
 
 
 class Violation(AssertionError):  # noqa: N818 - what happened, to whom checks
     """What was checked does not keep an invariant; the message says which, and by how much."""
+
+
+class NotRun(unittest.SkipTest):
+    """A check does not apply, or cannot run on this machine; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

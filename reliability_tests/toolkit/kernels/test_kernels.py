@@ -19,7 +19,7 @@ from clipq.kernels import hadamard, linear, rounding
 from clipq.kernels.launch import Launch, run
 from clipq.quant import ActivationFormat
 from clipq.quant.activations import DynamicQuantizer
-from clipq.testing.kernel_operations import normal, whole
+from clipq.testing.kernels.operation import normal, whole
 
 U = 2.0**-24
 DTYPES = (torch.float32, torch.float16)

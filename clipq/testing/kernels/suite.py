@@ -1,32 +1,25 @@
-"""Conformance of a kernel to the reference semantics of the operation it claims to implement.
-
-Numeric checks run on a GPU where there is one; else on the CPU, for kernels in Triton by its
-interpreter. A check that cannot run raises `NotRun` with the reason, which unittest and pytest take
-for a skip.
-"""
+"""The checks of one kernel: how each of `CHECKS` is carried out."""
 
 from __future__ import annotations
 
-import mmap
-import sys
-import unittest
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clipq.errors import ClipqError, KernelError
-from clipq.kernels.device import CAPABILITY, interpreting, unusable, use_interpreter
-from clipq.kernels.spec import CHECKS, Kernel, KernelSpec, kernels
-from clipq.records import KernelResult
-from clipq.testing.checks import Check, Violation, expect
-from clipq.testing.kernel_operations import Arguments, Expected, Operation, operation_of
+from clipq.errors import ClipqError
+from clipq.kernels.device import CAPABILITY, interpreting, unusable
+from clipq.kernels.spec import Kernel
+from clipq.testing.checks import NotRun, expect
+from clipq.testing.kernels.memory import filled_memory, layouts, overlapping, reserved, shifted
+from clipq.testing.kernels.operation import Arguments, Expected, Operation
+from clipq.testing.kernels.operations import operation_of
 
-__all__ = ["NotRun", "check_kernel", "judge", "load_kernel"]
+__all__ = ["Suite"]
 
 _REFUSALS = (ClipqError, ValueError, TypeError, RuntimeError, NotImplementedError)
 _GUARD = 4096  # elements before and after an output: what a missing mask would overwrite
@@ -40,84 +33,9 @@ _IN_FLOAT32 = {  # beyond what half precision holds, or exact to the last bit
     "survives-large-k",
 }
 _FAR = 2**31 + 2**20  # elements: the last ones lie beyond what 32 bits address
-_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
 
-class NotRun(unittest.SkipTest):
-    """A check does not apply to a kernel, or cannot run on this machine; the message says why."""
-
-
-def check_kernel(
-    kernel: Kernel | Callable[..., Tensor] | str, spec: KernelSpec | None = None
-) -> Iterator[Check]:
-    """Yield the conformance checks of a kernel, as test cases: one for each of `CHECKS`.
-
-    A call raises `Violation` where the kernel breaks its spec, and `NotRun` where it cannot be
-    told.
-
-    Args:
-        kernel: the name of a registered kernel, a `Kernel`, or any callable with a `spec`; called
-            by the argument names that docs/kernels.md lists.
-        spec: what a bare callable claims.
-
-    Raises:
-        KernelError: no spec, or two.
-        UnknownNameError: no kernel is registered under the name.
-
-    >>> from clipq.kernels.spec import KernelSpec
-    >>> checks = check_kernel(my_kernel, KernelSpec(operation="quantize"))  # doctest: +SKIP
-    """
-    subject = kernel if isinstance(kernel, str) else ""
-    if isinstance(kernel, str):
-        kernel = load_kernel(kernel)
-    if isinstance(kernel, Kernel):
-        if spec is not None:
-            raise KernelError("a kernel that has a spec, and another", hint="give one of them")
-    elif spec is None:
-        name = getattr(kernel, "__name__", repr(kernel))
-        raise KernelError(
-            f"{name} without a spec", hint="say what it claims: check_kernel(kernel, spec)"
-        )
-    else:
-        kernel = Kernel(kernel, spec)
-    subject = subject or getattr(kernel.call, "__name__", kernel.spec.operation)
-    suite = _Suite(kernel)
-    for name in CHECKS:
-        yield Check(subject, name, suite.check(name))
-
-
-def judge(kernel: str, check: str) -> KernelResult:
-    """Run one check of a registered kernel and return what came of it, whatever it was."""
-    outcome, reason, where, source = "fail", "", "", ""
-    try:
-        found = load_kernel(kernel)
-        source, suite = found.source, _Suite(found)
-        where = suite.where
-        suite.check(check)()
-        outcome = "pass"
-    except NotRun as error:
-        outcome, reason = "not-run", str(error)
-    except (Violation, ClipqError) as error:
-        reason = str(error)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-    return KernelResult(kernel, check, outcome, reason=reason, where=where, source=source)
-
-
-def load_kernel(name: str) -> Kernel:
-    """Return a registered kernel; without a GPU, for Triton's interpreter where that can be.
-
-    Raises:
-        UnknownNameError: no kernel has that name.
-    """
-    if not torch.cuda.is_available() and unusable(torch.device("cpu")):
-        # Triton decides when a kernel's module is imported; without it, checks say why not.
-        with suppress(KernelError):
-            use_interpreter()
-    return kernels.get(name)
-
-
-class _Suite:
+class Suite:
     """Checks of one kernel; their names are those of `CHECKS`."""
 
     def __init__(self, kernel: Kernel) -> None:
@@ -293,7 +211,7 @@ class _Suite:
             for name, value in given.items():
                 if not isinstance(value, Tensor) or not value.dim():
                     continue
-                for layout, view in _layouts(value):
+                for layout, view in layouts(value):
                     expect(
                         _same(self.call(given | {name: view}), wanted),
                         f"{_described(given)}: {name} {layout}, strides {view.stride()}, gives "
@@ -314,14 +232,14 @@ class _Suite:
                 if not isinstance(value, Tensor):
                     continue
                 for shift in (1, 3):
-                    moved = _shifted(value, shift)
+                    moved = shifted(value, shift)
                     expect(
                         _same(self.call(given | {name: moved}), wanted),
                         f"{_described(given)}: {name} that starts {shift} elements into its "
                         "memory gives another result",
                     )
         if self.spec.out:
-            out = _shifted(torch.zeros_like(wanted), 1)
+            out = shifted(torch.zeros_like(wanted), 1)
             self.call(given, out=out)
             expect(_same(out, wanted), f"{_described(given)}: an unaligned output differs")
 
@@ -350,7 +268,7 @@ class _Suite:
                     found = self.call(moved, out=out)
                     expect(found.data_ptr() == out.data_ptr(), "the result is not in out")
                     self.agree(given, out, ", on an output that held garbage")
-            with _filled_memory():
+            with filled_memory():
                 self.agree(given, self.call(moved), ", on memory that held garbage")
 
     def writes_nothing_else(self) -> None:
@@ -467,7 +385,7 @@ class _Suite:
         shape = (3, self.operation.fitting(64))
         given = self.operation.draw(self.operation.first(), shape, small)
         x = given["x"]
-        far = _reserved(2**32, x.dtype).as_strided(shape, (2**30, 1), 2**31)
+        far = reserved(2**32, x.dtype).as_strided(shape, (2**30, 1), 2**31)
         far.copy_(x)
         # The last row lies 2^31 elements from the first; in 32 bits, as many before it.
         expect(
@@ -525,7 +443,7 @@ class _Suite:
         # In memory for all rows: a kernel may overlook strides.
         room = torch.zeros(shape.numel(), dtype=dtype, device=self.device)
         one_row = room[: shape[-1]].expand(shape)
-        x, over_x = _overlapping(given["x"], shape, dtype)
+        x, over_x = overlapping(given["x"], shape, dtype)
         for what, changed, out in (
             ("an output whose rows are one", given, one_row),
             ("an output that overlaps x", given | {"x": x}, over_x),
@@ -604,68 +522,6 @@ def _same(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return bool(((one == other) | ((one != one) & (other != other))).all())
-
-
-def _layouts(value: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Yield views that equal a tensor and lie otherwise in memory, amid other values."""
-
-    def filled(*shape: int) -> Tensor:
-        return torch.full(shape, 9, dtype=value.dtype, device=value.device)
-
-    *rows, width = value.shape
-    views = {
-        "every second value": filled(*rows, 2 * width)[..., ::2],
-        "a part of wider rows": filled(*rows, width + 5)[..., 3:-2],
-    }
-    if value.dim() > 1:
-        views["transposed"] = filled(width, *rows).movedim(0, -1)
-        views["every second row"] = filled(2 * rows[0], *rows[1:], width)[::2]
-    for layout, view in views.items():
-        view.copy_(value)
-        yield layout, view
-
-
-def _shifted(value: Tensor, shift: int) -> Tensor:
-    """Return the same values, `shift` elements into a memory of their own."""
-    store = torch.zeros(value.numel() + shift, dtype=value.dtype, device=value.device)
-    view = store[shift:].view(value.shape)
-    view.copy_(value)
-    return view
-
-
-def _overlapping(x: Tensor, shape: torch.Size, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return a copy of x, and an output in the same memory that starts a row further on."""
-    row = x.stride(0) * x.itemsize if x.dim() > 1 else x.itemsize
-    size = row + max(x.nbytes, shape.numel() * dtype.itemsize)
-    store = torch.zeros(-(-size // 16) * 16, dtype=torch.uint8, device=x.device)
-    copy = store[: x.nbytes].view(x.dtype).view(x.shape)
-    copy.copy_(x)
-    return copy, store[row:][: shape.numel() * dtype.itemsize].view(dtype).view(shape)
-
-
-def _reserved(count: int, dtype: torch.dtype) -> Tensor:
-    """Return zeros of which the system provides only those that are touched."""
-    try:
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
-        memory = mmap.mmap(-1, (count + 4096) * dtype.itemsize, flags=flags)
-    except (AttributeError, OSError, ValueError) as error:
-        raise NotRun(f"{count * dtype.itemsize / 2**30:.0f} GiB cannot be reserved") from error
-    return torch.frombuffer(memory, dtype=dtype)
-
-
-@contextmanager
-def _filled_memory() -> Iterator[None]:
-    """Make torch fill what it allocates: NaN, or the largest integer."""
-    before = torch.are_deterministic_algorithms_enabled()
-    warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
-        torch.use_deterministic_algorithms(before, warn_only=warned)
 
 
 @contextmanager

@@ -1,0 +1,189 @@
+"""What each operation of a kernel is given, and what must come out, by `clipq.quant`.
+
+An operation draws the arguments of calls, ordinary ones and those that a check is about, on the
+CPU, and says whether a result agrees with the reference. Codes and grids agree bit for bit, but for
+the sign of zeros; sums of floats within a bound that follows from how many were added.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from clipq.kernels.spec import KernelSpec
+
+__all__ = [
+    "TINY",
+    "Arguments",
+    "Expected",
+    "Operation",
+    "U",
+    "ends",
+    "normal",
+    "positive",
+    "spread",
+    "whole",
+]
+
+Arguments = dict[str, Any]
+U = 2.0**-24
+"""Half an ULP of 1 in float32."""
+TINY = torch.finfo(torch.float32).tiny
+"""The smallest normal float32."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expected:
+    """What must come out of a call.
+
+    Args:
+        values: of the output's shape; exact where `bound` is None, else float64.
+        dtype: of the output.
+        bound: largest distance before rounding to `dtype`, shaped like `values`.
+        anything: where nothing is promised.
+    """
+
+    values: Tensor
+    dtype: torch.dtype
+    bound: Tensor | None = None
+    anything: Tensor | None = None
+
+    def disagreement(self, found: Tensor) -> str:
+        """Return how a result differs, "" where it agrees."""
+        if tuple(found.shape) != tuple(self.values.shape):
+            return f"shape {tuple(found.shape)}, not {tuple(self.values.shape)}"
+        if found.dtype != self.dtype:
+            return f"{found.dtype}, not {self.dtype}"
+        mine = found.detach().cpu()
+        wrong = self._wrong(mine)
+        if self.anything is not None:
+            wrong &= ~self.anything
+        if not wrong.any():
+            return ""
+        first = tuple(wrong.nonzero()[0].tolist())
+        allowed = "" if self.bound is None else f" within {float(self.bound[first]):.3g}"
+        return (
+            f"{int(wrong.sum())} of {wrong.numel()} elements differ, first at {first}: "
+            f"{mine[first].item():.9g}, not {self.values[first].item():.9g}{allowed}"
+        )
+
+    def _wrong(self, found: Tensor) -> Tensor:
+        if self.bound is None:
+            return (found != self.values) & ~(found.isnan() & self.values.isnan())
+        wide, values = found.double(), self.values.double()
+        bound = self.bound
+        if self.dtype.is_floating_point:
+            kind = torch.finfo(self.dtype)
+            bound = bound + kind.eps / 2 * (values.abs() + bound) + kind.tiny * kind.eps / 2
+        # Whether infinities add up to one or to NaN depends on the order; both are seen.
+        near = (wide - values).abs() <= bound
+        return torch.where(values.isfinite(), ~near, wide.isfinite())
+
+
+class Operation(ABC):
+    """One operation of `clipq.kernels.spec.OPERATIONS`, within what a spec claims.
+
+    A check that an operation has nothing to say to is named in `not_about`, with the reason.
+    """
+
+    not_about: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, spec: KernelSpec) -> None:
+        self.spec = spec
+
+    @abstractmethod
+    def choices(self) -> Iterator[dict[str, Any]]:
+        """Yield what calls may differ in beside shapes and dtypes."""
+
+    @abstractmethod
+    def draw(
+        self, choice: Mapping[str, Any], shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0
+    ) -> Arguments:
+        """Return the arguments of an ordinary call with x of a shape, ending in K."""
+
+    @abstractmethod
+    def expected(self, arguments: Arguments) -> Expected:
+        """Return the reference's result."""
+
+    @abstractmethod
+    def bad(self) -> Iterator[tuple[str, Arguments]]:
+        """Yield what is wrong with a call, and its arguments."""
+
+    def hard(self, check: str) -> Iterator[Arguments]:
+        """Yield the calls that a check is about."""
+        yield from getattr(self, check.replace("-", "_"))()
+
+    # -- shared by operations --------------------------------------------------------------
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of floats where nothing else is said: float32, or the first that the kernel takes."""
+        names = self.spec.dtypes
+        found: torch.dtype = getattr(torch, "float32" if "float32" in names else names[0])
+        return found
+
+    def first(self) -> dict[str, Any]:
+        return next(self.choices())
+
+    def fitting(self, width: int) -> int:
+        """Return the row length nearest to `width` that the kernel takes."""
+        sizes = self.spec.sizes
+        if sizes:
+            return min(sizes, key=lambda size: abs(size - width))
+        if not self.spec.ragged:
+            largest = max(self.spec.groups)
+            return max(largest, width // largest * largest)
+        return width
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Return shapes that are aligned to nothing, from one value to several tiles."""
+        return [
+            (*rows, self.fitting(width))
+            for rows, width in (((1,), 1), ((5,), 37), ((2, 3), 130), ((7,), 4099))
+        ]
+
+    def ragged(self) -> Iterator[tuple[str, Arguments]]:
+        """Yield rows that end within a group, where a spec claims none."""
+        grouped = next((choice for choice in self.choices() if choice.get("group")), None)
+        if grouped and not self.spec.ragged:
+            given = self.draw(grouped, (4, self.fitting(64) + 1), self.dtype)
+            yield "K that is no multiple of the group", given
+
+    def shows_nan(self) -> Iterator[Arguments]:
+        for value in (torch.nan, torch.inf):
+            for choice in self.choices():
+                given = self.draw(choice, (4, self.fitting(50)), self.dtype)
+                given["x"][1, given["x"].shape[1] // 2] = value
+                yield given
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return values with a standard deviation of 3."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(shape, generator=generator) * 3).to(dtype)
+
+
+def whole(low: int, high: int, *shape: int, seed: int = 0) -> Tensor:
+    """Return integers from low to high."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(low, high + 1, shape, generator=generator)
+
+
+def positive(*shape: int, seed: int = 0) -> Tensor:
+    """Return values above zero, of that size too."""
+    return normal(*shape, seed=seed).abs() + 0.01
+
+
+def ends(bits: int, *, asymmetric: bool) -> tuple[int, int]:
+    """Return the lowest and the highest code."""
+    return (0, 2**bits - 1) if asymmetric else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def spread(parts: Tensor, group: int | None, width: int) -> Tensor:
+    """Return one value a column from one a group."""
+    return parts if group is None else parts.repeat_interleave(group, -1)[..., :width]
