@@ -7,11 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+# What the tests here share; importlib mode puts no folder of tests on the path.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from warm_process import WarmProcess
 
 REPOSITORY = Path(__file__).parents[2]
 SETTINGS = """\
@@ -60,6 +65,7 @@ class Project:
 
     root: Path
     cache: Path
+    warm: WarmProcess
 
     def settings(
         self,
@@ -97,14 +103,8 @@ class Project:
     def run(self, *command: str, timeout: int = 240) -> subprocess.CompletedProcess[str]:
         """Run a command in the project, as a user would; never from this repository's root."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
-        return subprocess.run(
-            [sys.executable, "-m", *command],
-            cwd=self.root,
-            env=environment | {"PYTHONPATH": str(self.root)},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        environment["PYTHONPATH"] = str(self.root)
+        return self.warm.run(command, cwd=self.root, environment=environment, timeout=timeout)
 
     def pytest(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.run("pytest", "-p", "no:cacheprovider", "test_gate.py", *arguments)
@@ -119,10 +119,18 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session")
+def warm_process() -> Iterator[WarmProcess]:
+    """What a project's commands are forked from."""
+    process = WarmProcess()
+    yield process
+    process.close()
+
+
 @pytest.fixture
-def project(tmp_path: Path, shared_cache: Path) -> Project:
+def project(tmp_path: Path, shared_cache: Path, warm_process: WarmProcess) -> Project:
     """A project with settings, margins, this repository's baseline and a two-line test."""
-    made = Project(tmp_path, shared_cache)
+    made = Project(tmp_path, shared_cache, warm_process)
     made.settings()
     (tmp_path / "baselines").mkdir()
     (tmp_path / "baselines" / "margins.toml").write_text(MARGINS)

@@ -1,0 +1,129 @@
+"""Run `python -m MODULE` in a fork of a process that has imported torch and open_clip already.
+
+Importing them takes a fresh process three seconds, leaving it another: most of what a command does
+on a small project. clipq itself is imported in the fork, as in a fresh process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_PRELOADED = ("torch", "open_clip")
+
+
+class WarmProcess:
+    """The process that forks; one at a time. Start it once, `close` it at the end."""
+
+    def __init__(self) -> None:
+        self._channel, theirs = socket.socketpair()
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno())],
+                env=environment | {"OMP_NUM_THREADS": environment.get("OMP_NUM_THREADS", "1")},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        self._answers = self._channel.makefile("r")
+
+    def run(
+        self, command: Sequence[str], *, cwd: Path, environment: Mapping[str, str], timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a module with arguments, as `subprocess.run` with captured text does.
+
+        Raises:
+            TimeoutExpired: it took longer than `timeout` seconds; it was killed.
+        """
+        request = {"command": list(command), "cwd": str(cwd), "environment": dict(environment)}
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+            line = json.dumps(request).encode() + b"\n"
+            socket.send_fds(self._channel, [line], [output.fileno(), errors.fileno()])
+            child = int(self._answers.readline())
+            late = threading.Timer(timeout, os.kill, (child, signal.SIGKILL))
+            late.start()
+            code = int(self._answers.readline())
+            expired = not late.is_alive()
+            late.cancel()
+            texts = []
+            for stream in (output, errors):
+                stream.seek(0)
+                texts.append(stream.read().decode())
+        if expired:
+            raise subprocess.TimeoutExpired(list(command), timeout, *texts)
+        return subprocess.CompletedProcess(list(command), code, *texts)
+
+    def close(self) -> None:
+        """End the process."""
+        self._channel.shutdown(socket.SHUT_RDWR)
+        self._process.wait(timeout=60)
+        self._answers.close()
+        self._channel.close()
+
+
+def _serve(channel: socket.socket) -> None:
+    for name in _PRELOADED:
+        __import__(name)
+    tasks = Path("/proc/self/task")
+    if tasks.is_dir() and len(list(tasks.iterdir())) > 1:
+        sys.exit("an import started a thread: a fork would lack it")
+    while True:
+        line, descriptors = b"", []
+        while not line.endswith(b"\n"):
+            part, more, *_ = socket.recv_fds(channel, 2**16, 2)
+            if not part:
+                return
+            line, descriptors = line + part, [*descriptors, *more]
+        child = os.fork()
+        if not child:
+            channel.close()
+            _become(json.loads(line), *descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        channel.sendall(f"{child}\n".encode())
+        _, status = os.waitpid(child, 0)
+        channel.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+
+
+def _become(request: dict[str, object], output: int, errors: int) -> None:
+    """Turn this fork into `python -m` of a module; never returns."""
+    os.dup2(output, 1)
+    os.dup2(errors, 2)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    module, *arguments = request["command"]
+    sys.argv = [module, *arguments]
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:1] = [request["cwd"], *(path for path in given if path)]
+    code: object = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not by sys.exit: the teardown of what was imported takes a second.
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+if __name__ == "__main__":
+    _serve(socket.socket(fileno=int(sys.argv[1])))
