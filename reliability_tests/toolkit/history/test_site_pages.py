@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+from browsing import change_fragment
 from trend_site import synthetic_table
 
 from clipq.history.site import commit_link, write_site
@@ -354,8 +355,7 @@ def test_markup_in_names_commits_branches_and_environments_is_inert(visit, table
     hrefs = page.locator(".atlas a.tile").evaluate_all("a => a.map(x => x.getAttribute('href'))")
     addresses = ["#/", "#/cases", "#/steps", "#/runs", "#/runs/1", "#/runs/40", *hrefs]
     for address in addresses:
-        page.evaluate("address => { location.hash = address; }", address)
-        page.wait_for_timeout(15)
+        change_fragment(page, address)
         assert elements_that_should_not_be(page) == [], address
         assert "Not found" not in page.inner_text("h1"), address
     assert page.evaluate("window.pwned === undefined && ({}).pwned === undefined")
@@ -369,13 +369,10 @@ def test_hostile_texts_are_shown_as_they_are_and_their_pages_open(visit, table, 
     subjects = page.locator("main .subject").evaluate_all("all => all.map(x => x.textContent)")
     assert subjects[::-1] == [run.commit["subject"][:200] for run in shown.runs]
     for number in (*range(len(PAYLOADS)), 40, 75, 100):
-        page.evaluate(
-            "address => { location.hash = address; }",
-            "#/case/" + "/".join(quote(part, safe="") for part in shown.cases[number].split("/")),
-        )
+        parts = shown.cases[number].split("/")
+        change_fragment(page, "#/case/" + "/".join(quote(part, safe="") for part in parts))
         page.wait_for_selector(".place svg.chart")
-        key = shown.cases[number].rpartition("/")[2]
-        assert page.locator("h1").evaluate("h => h.firstChild.textContent") == key
+        assert page.locator("h1").evaluate("h => h.firstChild.textContent") == parts[-1]
         assert elements_that_should_not_be(page) == []
     assert page.evaluate("window.pwned === undefined")
 

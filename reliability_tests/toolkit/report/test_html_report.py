@@ -164,7 +164,7 @@ def test_back_closes_what_was_opened(text, open_report):
     page.locator("#rows .opener").first.click()
     assert page.locator("#detail").is_visible()
     page.go_back()
-    assert page.locator("#detail").count() == 0
+    page.wait_for_selector("#detail", state="detached")
 
 
 def test_a_cell_of_the_heat_map_opens_the_metrics_of_its_pair(run, text, open_report):
@@ -272,6 +272,7 @@ def test_every_kind_of_chart_is_drawn_for_the_chosen_pair(text, open_report):
     page.locator("#figures").get_by_label("score").select_option("energy")
     assert page.locator("#charts svg[aria-label^='ROC curve of energy']").count() > 0
     page.locator("#charts summary").first.click()
+    page.locator("#charts details table").first.wait_for()
     assert page.locator("#charts details table").first.locator("tbody tr").count() == 15
 
 

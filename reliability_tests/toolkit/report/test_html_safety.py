@@ -9,6 +9,7 @@ import re
 from urllib.parse import quote
 
 import pytest
+from browsing import change_fragment
 
 from clipq.records import CaseResult, KernelResult, RunRecord, Verdict
 from clipq.report.html import html
@@ -118,7 +119,7 @@ def test_a_link_that_holds_markup_is_inert_too(open_report):
             f"{key}={quote(text.encode('utf-8', 'replace'), safe='')}"
             for key in ("case", "pair", "figures", "model", "verdict", "find", "sort")
         )
-        page.evaluate("fragment => { location.hash = fragment; }", fragment)
+        change_fragment(page, fragment)
         assert page.locator("#listing").inner_text() == "No case matches.", text
     page.reload()
     page.wait_for_selector("html[data-ready]", state="attached")
