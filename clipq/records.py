@@ -114,18 +114,24 @@ class CaseResult:
 
     def to_json(self) -> str:
         """Return one strict JSON text: safe to send between processes."""
-        plain = asdict(self) | {"verdict": self.verdict.value}
-        return json.dumps(plain, allow_nan=False, sort_keys=True)
+        return json.dumps(_plain(self), allow_nan=False, sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> CaseResult:
         return _case(json.loads(text))
 
 
+_FIELDS = dict.fromkeys(f.name for f in fields(CaseResult))  # in order
+
+
 def _case(plain: Mapping[str, Any]) -> CaseResult:
-    known = {f.name for f in fields(CaseResult)}
-    values = {key: value for key, value in plain.items() if key in known}
+    values = {key: value for key, value in plain.items() if key in _FIELDS}
     return CaseResult(**values | {"verdict": Verdict(plain["verdict"])})
+
+
+def _plain(case: CaseResult) -> dict[str, Any]:
+    # Not by `asdict`, which copies all evidence, deeply.
+    return {name: getattr(case, name) for name in _FIELDS} | {"verdict": case.verdict.value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +227,7 @@ class RunRecord:
         """Return the record as built-in types, ready for strict JSON."""
         cases = []
         for case in self.cases:
-            plain = asdict(case) | {"case": case.case, "verdict": case.verdict.value}
+            plain = _plain(case) | {"case": case.case}
             plain.pop("evidence")
             cases.append(plain)
         plain = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -112,7 +112,11 @@ class Comparison:
 
     def to_plain(self) -> dict[str, Any]:
         """Return the comparison as strict-JSON values."""
-        rows = [asdict(d) | {"change": d.change.value} for d in self.differences]
+        names = [f.name for f in fields(Difference)]
+        rows = [
+            {name: getattr(d, name) for name in names} | {"change": d.change.value}
+            for d in self.differences
+        ]
         return {
             "schema": "clipq-comparison/1",
             "before": dict(self.before),

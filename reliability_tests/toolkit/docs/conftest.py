@@ -22,6 +22,7 @@ from clipq.records import RunRecord
 sys.path.insert(0, str(Path(__file__).parent))
 
 from page_session import PageSession, _environment
+from small_data import part
 
 REPOSITORY = Path(__file__).parents[3]
 _DATA = REPOSITORY / "fixtures" / "data"
@@ -89,8 +90,8 @@ def session(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def _make(root: Path) -> None:
     shutil.copytree(REPOSITORY / "fixtures" / "models" / "vit-clean", root / "models" / "vit-clean")
-    _part(_DATA / "shapes", root / "data" / "shapes", _IMAGES)
-    _part(_DATA / "digits", root / "data" / "digits", {"test": 256})
+    part(_DATA / "shapes", root / "data" / "shapes", _IMAGES)
+    part(_DATA / "digits", root / "data" / "digits", {"test": 256})
     _as_folders(root / "data" / "shapes", root / "data" / "photos")
     _as_list(root / "data" / "digits", root / "data" / "scans")
     (root / "clipq.toml").write_text(_SETTINGS)
@@ -125,26 +126,6 @@ def _passed(run: RunRecord) -> RunRecord:
     cases = [case for case in run.cases if case.quantizer != "rtn:w4a4"]
     cases[0] = replace(cases[0], evidence=run.evidence())
     return replace(run, cases=tuple(cases), planned=len(cases))
-
-
-def _part(source: Path, target: Path, images: dict[str, int]) -> None:
-    """Copy the first images of each split of a WebDataset folder, as one shard."""
-    target.mkdir(parents=True)
-    for path in source.glob("*.txt"):
-        shutil.copy(path, target)
-    for split, count in images.items():
-        (target / split).mkdir()
-        (target / split / "nshards.txt").write_text("1")
-        with (
-            tarfile.open(source / split / "0.tar") as whole,
-            tarfile.open(target / split / "0.tar", "w") as part,
-        ):
-            keys: set[str] = set()
-            for member in whole:
-                keys.add(member.name.partition(".")[0])
-                if len(keys) > count:
-                    break
-                part.addfile(member, whole.extractfile(member))
 
 
 def _samples(folder: Path, split: str) -> list[tuple[str, bytes, int]]:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+from small_data import part
+
+DATA = Path(__file__).parents[3] / "fixtures" / "data"
 BROKEN = "visual.transformer.resblocks.1.mlp.c_fc"
 
 
 def damaged(project) -> str:
     """Return a case whose quantizer harms one layer only."""
     (project.root / "formats.toml").write_text(f'"{BROKEN}" = "w2t"\n')
-    project.settings(quantizers=("rtn:w8,table=formats.toml", "rtn:w8"))
+    data = project.root / "data"
+    part(DATA / "shapes", data / "shapes", {"test": 768, "calibration": 256})
+    part(DATA / "digits", data / "digits", {"test": 128})
+    project.settings(quantizers=("rtn:w8,table=formats.toml", "rtn:w8"), data=data)
     (project.root / "baselines" / "margins.toml").write_text(
         '[[margin]]\n[margin.metrics]\n"*" = 0.02\n'
     )
+    (project.root / "baselines" / "vit-clean.json").unlink()
+    created = project.clipq("baseline", "create", "--quiet")
+    assert created.returncode == 0, created.stderr
     return "vit-clean/rtn:w8,table=formats.toml/id.top1"
 
 
