@@ -76,10 +76,12 @@ def git_commit(folder: Path) -> dict[str, str | bool]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), "-c", "i18n.logOutputEncoding=UTF-8", *arguments]
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=30
-        )
+            # A subject or a branch's name may be any bytes: one that is no text loses no report.
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=30,
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None  # no git here, or no answer: the run is recorded without its commit
     return done.stdout.strip() if done.returncode == 0 else None
