@@ -1,8 +1,9 @@
 """Two runs, case by case: what got worse, by how much, and how sure that is.
 
 Where both runs kept their predictions, the same samples are compared and the difference has a
-paired interval, as a verdict of the gate has. Where they did not, the two standard errors bound it:
-a difference varies by at most their sum. Reads records and tables; never imports torch.
+paired interval, as a verdict of the gate has. Where they did not, but were compared with the same
+FP32 predictions, the two standard errors bound it: a difference varies by at most their sum. Reads
+records and tables; never imports torch.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from scipy.special import ndtr, ndtri
 
-from clipq.history.pairs import PairedEstimate
+from clipq.history.pairs import PairedEstimate, tolerance
 from clipq.records import CaseResult, RunRecord, Verdict
 from clipq.stats import adjusted
 
@@ -52,7 +53,8 @@ class Difference:
         loss: how much worse the second run is, in `unit`; negative = better.
         low: lower confidence bound of the loss; None where it is a point, or has none.
         high: upper bound.
-        margin: how much worse is acceptable: the second run's.
+        margin: how much worse is acceptable: the size of the second run's margin; None where the
+            gate holds the value against a limit.
         unit: of all of these.
         interval: ``paired``, ``bounded`` by both runs' standard errors, ``exact`` for equal
             predictions, ``point`` for what is not resampled, "" for none.
@@ -162,7 +164,13 @@ def compare(before: RunRecord, after: RunRecord, *, paired: Estimator | None = N
         else {}
     )
     measured = [
-        _difference(*pair, estimated.get(pair[1].case), alpha, exact=alike(pair[1]))
+        _difference(
+            *pair,
+            estimated.get(pair[1].case),
+            alpha,
+            exact=alike(pair[1]),
+            bounded=_same_reference(*pair, *evidence),
+        )
         for pair in comparable
     ]
     correction = str(statistics.get("correction", "holm"))
@@ -220,13 +228,24 @@ def _obstacle(
     """Return why two results of a case cannot be compared, or ""."""
     if first.metric_version != second.metric_version:
         return f"metric version {first.metric_version}, then {second.metric_version}"
-    prints = [e.get("probes", {}).get(first.probe, {}).get("fingerprint") for e in (before, after)]
-    if None not in prints and prints[0] != prints[1]:
-        return f"probe {first.probe!r} has other samples: {prints[0][:12]}, then {prints[1][:12]}"
+    for probe in dict.fromkeys((first.probe, in_distribution(after))):
+        prints = [e.get("probes", {}).get(probe, {}).get("fingerprint") for e in (before, after)]
+        if None not in prints and prints[0] != prints[1]:
+            return f"probe {probe!r} has other samples: {prints[0][:12]}, then {prints[1][:12]}"
     if first.observed is None or second.observed is None:
         which = "neither run has" if first.observed is second.observed else "one run lacks"
         return f"{which} a value: {first.verdict.value}, then {second.verdict.value}"
     return ""
+
+
+def _same_reference(
+    first: CaseResult, second: CaseResult, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> bool:
+    """Whether both runs compared a case with the same FP32 predictions."""
+    digests = [
+        e.get("baselines", {}).get(first.model, {}).get("columns_sha256") for e in (before, after)
+    ]
+    return digests[0] == digests[1] and first.baseline == second.baseline
 
 
 def _both_infinite(first: CaseResult, second: CaseResult) -> bool:
@@ -237,10 +256,9 @@ def _both_infinite(first: CaseResult, second: CaseResult) -> bool:
 
 def _same(first: CaseResult, second: CaseResult) -> Difference:
     verdicts = first.verdict.value, second.verdict.value
-    margin, unit = second.margin, second.unit
     return Difference(
-        second.case, Change.IDENTICAL, None, None, verdicts, margin=margin, unit=unit,
-        interval="exact",
+        second.case, Change.IDENTICAL, None, None, verdicts, margin=tolerance(second),
+        unit=second.unit, interval="exact",
     )  # fmt: skip
 
 
@@ -253,7 +271,7 @@ def _unpaired(first: CaseResult, second: CaseResult, policy: str, reason: str) -
         first.observed,
         second.observed,
         (first.verdict.value, second.verdict.value),
-        margin=second.margin,
+        margin=tolerance(second),
         unit=second.unit,
         reason=reason,
     )
@@ -266,8 +284,12 @@ def _difference(
     alpha: float,
     *,
     exact: bool,
+    bounded: bool,
 ) -> Difference:
-    """Return one measured difference; what became of the case is decided later."""
+    """Return one measured difference; what became of the case is decided later.
+
+    Equal predictions are `exact`; without an estimate, standard errors count if they are `bounded`.
+    """
     loss = _loss(first, second)
     plain = Difference(
         second.case,
@@ -276,7 +298,7 @@ def _difference(
         second.observed,
         (first.verdict.value, second.verdict.value),
         loss=loss,
-        margin=second.margin,
+        margin=tolerance(second),
         unit=second.unit,
     )
     if exact and loss == 0.0:
@@ -286,9 +308,15 @@ def _difference(
         return replace(plain, low=low, high=high, p_value=p_value, interval="paired")
     if first.standard_error is None or second.standard_error is None:
         return replace(plain, interval="point")
+    if not bounded:
+        reason = (
+            f"FP32 of {second.model} changed, and a run's predictions are not at hand: nothing "
+            "bounds the difference"
+        )
+        return replace(plain, change=Change.INCOMPARABLE, loss=None, reason=reason)
     error = first.standard_error + second.standard_error
     half = -float(ndtri(alpha / 2)) * error
-    margin = second.margin or 0.0
+    margin = plain.margin or 0.0
     p_value = float(ndtr((margin - loss) / error)) if error else float(loss <= margin)
     return replace(plain, low=loss - half, high=loss + half, p_value=p_value, interval="bounded")
 
@@ -315,8 +343,7 @@ def _decided(
     found = []
     for index, (difference, (first, second)) in enumerate(zip(measured, pairs, strict=True)):
         p_value = p_values.get(index)
-        change = _change(difference, p_value, tail)
-        reason = ""
+        change, reason = _change(difference, p_value, tail), difference.reason
         if second.verdict.blocks(policy) and not first.verdict.blocks(policy):
             change = Change.REGRESSED
             reason = f"the gate says {second.verdict.value}, before it said {first.verdict.value}"
@@ -326,12 +353,14 @@ def _decided(
 
 def _change(difference: Difference, p_value: float | None, tail: float) -> Change:
     loss, margin = difference.loss or 0.0, difference.margin or 0.0
+    if not difference.interval:
+        return difference.change
     if difference.interval == "exact":
         return Change.IDENTICAL
     if difference.interval == "point":
         if loss == 0.0:
             return Change.IDENTICAL
-        if loss > margin:
+        if difference.margin is not None and loss > margin:
             return Change.REGRESSED
         return Change.WORSE if loss > 0 else Change.BETTER
     if p_value is not None and p_value <= tail:

@@ -21,7 +21,7 @@ from clipq.metrics import Predictions, metrics
 from clipq.records import CaseResult
 from clipq.settings import StatisticsSettings
 
-__all__ = ["PairedEstimate", "PairedEstimator", "Tables"]
+__all__ = ["PairedEstimate", "PairedEstimator", "Tables", "tolerance", "with_replicates"]
 
 Tables = Callable[[str], bytes | None]
 """From a cell, ``model/quantizer/probe``, to its stored table; None where it is gone."""
@@ -158,7 +158,7 @@ def _estimate(
     metric = metrics.get(second.metric)
     if metric.version != second.metric_version or metric.statistic is None:
         return None  # another definition than the run's, or one that only its own code can compute
-    margin = second.margin or 0.0
+    margin = tolerance(second) or 0.0
     loss = metric.loss(first.observed or 0.0, second.observed or 0.0)
     evidence = Evidence(
         metric, first.observed, second.observed or 0.0, margin, samples[0], samples[1]
@@ -166,6 +166,15 @@ def _estimate(
     judge.resampler.check(samples[0], samples[1], metric)
     found = judge.estimate(evidence, loss, margin=margin)
     return PairedEstimate(found.interval.low, found.interval.high, found.p_value)
+
+
+def tolerance(case: CaseResult) -> float | None:
+    """Return by how much a case may be worse than in another run: the size of its margin.
+
+    A negative margin, which demands an improvement over FP32, counts by its size as well. None
+    where the value is held against a limit and not against FP32: nothing says how much it may move.
+    """
+    return None if case.baseline is None or case.margin is None else abs(case.margin)
 
 
 def with_replicates(statistics: Mapping[str, object], *, replicates: int) -> StatisticsSettings:

@@ -104,11 +104,12 @@ def find_steps(table: TrendTable) -> tuple[tuple[Step, ...], tuple[Levels, ...]]
     """Return every case's steps, newest and largest first, and the levels of each case."""
     series = losses(table)
     yards = yardsticks(table)
+    margins = _margins(table)
     steps: list[Step] = []
     levels = [Levels()] * len(table.cases)
     for case in map(int, _moving(series, _LEAST_CHANGE * yards)):
         found = levels[case] = find_levels(series[case], yard=float(yards[case]))
-        steps += _steps(table, series[case], case, found)
+        steps += _steps(table, series[case], case, found, margin=float(margins[case]))
     steps.sort(key=lambda s: (-s.run, -abs(np.nan_to_num(s.margins)), s.case))
     return tuple(steps), tuple(levels)
 
@@ -128,12 +129,19 @@ def losses(table: TrendTable) -> np.ndarray:
 def yardsticks(table: TrendTable) -> np.ndarray:
     """Return what a change is measured by (C,): the margin; without one the standard error; without
     that a hundredth of the level."""
-    yards = np.where(np.isfinite(table.margins), np.abs(table.margins), 0.0).astype(np.float64)
+    margins = _margins(table)
+    yards = np.where(np.isfinite(margins), margins, 0.0).astype(np.float64)
     for case in np.flatnonzero(yards == 0.0):
         error = _median(table.error[case])
         level = _median(np.abs(table.observed[case]))
         yards[case] = error if error > 0.0 else 0.01 * level if level > 0.0 else 1e-9
     return yards
+
+
+def _margins(table: TrendTable) -> np.ndarray:
+    """Return the sizes of margins (C,); NaN where a case is held against a limit, not FP32."""
+    relative = np.isfinite(table.baseline).any(axis=1)
+    return np.asarray(np.where(relative, np.abs(table.margins), np.nan))
 
 
 def find_levels(values: Sequence[float] | np.ndarray, *, yard: float) -> Levels:
@@ -151,6 +159,8 @@ def find_levels(values: Sequence[float] | np.ndarray, *, yard: float) -> Levels:
     jitter = _jitter(known, floor=_LEAST_JITTER * yard)
     odd = _odd(known, jitter=jitter, least=_LEAST_CHANGE * yard)
     tail = _tail(odd, known)
+    if odd.all():  # of an even number of runs the median may be none of them
+        odd[:tail] = False
     kept = np.flatnonzero(~odd)
     starts: list[int] = []
     if np.ptp(known[kept]) >= _LEAST_CHANGE * yard:
@@ -240,7 +250,9 @@ def _confirmed(values: np.ndarray, starts: list[int], *, least: float, yard: flo
     return starts
 
 
-def _steps(table: TrendTable, series: np.ndarray, case: int, levels: Levels) -> list[Step]:
+def _steps(
+    table: TrendTable, series: np.ndarray, case: int, levels: Levels, *, margin: float
+) -> list[Step]:
     kept = np.isfinite(series)
     kept[list(levels.odd)] = False
     starts = list(levels.starts)
@@ -253,7 +265,6 @@ def _steps(table: TrendTable, series: np.ndarray, case: int, levels: Levels) -> 
         before, after = _median(series[old]), _median(series[new])
         both = np.concatenate([old, new])
         error = _median(table.error[case, both])
-        margin = abs(float(table.margins[case]))
         change = after - before
         earlier = np.flatnonzero(np.isfinite(series[:start]))
         found.append(

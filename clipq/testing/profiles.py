@@ -27,6 +27,6 @@ def load_profile() -> str:
 
     Call it in a `conftest.py`.
     """
-    name = os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default")
+    name = os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if "CI" in os.environ else "default")
     settings.load_profile(name)
     return name

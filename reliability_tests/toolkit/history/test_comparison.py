@@ -85,6 +85,35 @@ class TestWithoutPredictions:
         assert (fell.change, fell.interval) == (Change.REGRESSED, "point")
         assert same.change is Change.IDENTICAL
 
+    def test_nothing_bounds_a_difference_where_fp32_changed(self):
+        """An error of the loss says nothing of how far FP32 itself moved."""
+        evidence = [{"baselines": {"m": {"columns_sha256": digest}}} for digest in "ab"]
+        first, second = (run(case(), evidence=known) for known in evidence)
+        (found,) = compare(first, second).differences
+        assert found.change is Change.INCOMPARABLE
+        assert "FP32 of m changed" in found.reason
+        assert compare(first, first).differences[0].interval == "bounded"
+        moved = only(case(), case(baseline=0.06))
+        assert moved.change is Change.INCOMPARABLE
+        failed = only(case(), case(baseline=0.06, verdict=Verdict.FAIL))
+        assert failed.change is Change.REGRESSED
+
+    def test_a_limit_is_no_margin(self):
+        """A value that keeps its limit of 20 dB fell all the same, by any amount."""
+        limit = {"standard_error": None, "direction": "higher", "unit": "dB", "baseline": None}
+        high = case("sqnr", **limit, margin=20.0, observed=45.0)
+        fell = only(high, replace(high, observed=20.5))
+        assert (fell.change, fell.margin, fell.severity) == (Change.WORSE, None, 0.0)
+        below = only(high, replace(high, observed=19.0, verdict=Verdict.FAIL))
+        assert below.change is Change.REGRESSED
+
+    def test_a_demanded_improvement_is_no_regression_where_nothing_changed(self):
+        demanded = case(margin=-0.02)
+        assert only(demanded, demanded).change is Change.EQUIVALENT
+        assert only(demanded, replace(demanded, observed=0.10)).change is Change.REGRESSED
+        point = replace(demanded, standard_error=None)
+        assert only(point, replace(point, observed=0.051)).change is Change.WORSE
+
     def test_many_cases_are_corrected_for(self):
         """One difference of 2.3 errors beyond the margin regresses alone, among 200 it does not."""
         borderline = case(observed=0.05 + 0.02 + 2.3 * 0.004)
@@ -127,6 +156,24 @@ class TestWhatIsMissing:
         found = compare(first, second)
         assert found.compared == 0
         assert "has other samples" in found.differences[0].reason
+
+    def test_other_samples_in_distribution_make_every_case_incomparable(self):
+        outside = replace(case("auroc-mcm"), probe="textures")
+        first, second = (
+            run(
+                outside,
+                evidence={
+                    "probes": {
+                        "id": {"role": "in-distribution", "fingerprint": digest * 64},
+                        "textures": {"role": "ood", "fingerprint": "c" * 64},
+                    }
+                },
+            )
+            for digest in "ab"
+        )
+        found = compare(first, second)
+        assert found.compared == 0
+        assert "probe 'id' has other samples" in found.differences[0].reason
 
     def test_a_newly_blocking_verdict_regressed_however_small_the_step(self):
         found = only(case(), case(observed=0.0505, verdict=Verdict.FAIL))

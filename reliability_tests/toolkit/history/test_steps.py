@@ -29,7 +29,7 @@ def table(loss, *, margin=1.0, baseline=None, error=None, direction="lower", obs
     loss = np.atleast_2d(np.asarray(loss, float))
     count, runs = loss.shape
     full = np.full_like(loss, NAN)
-    baseline = full if baseline is None else np.atleast_2d(np.asarray(baseline, float))
+    baseline = np.zeros_like(loss) if baseline is None else np.atleast_2d(baseline).astype(float)
     return TrendTable(
         runs=tuple(
             RunInfo(str(r), r + 1, "2025-01-01T00:00:00Z", {}, "ci", True, count)
@@ -179,6 +179,23 @@ def test_a_change_is_measured_by_the_margin_or_else_by_the_error_or_else_by_the_
     (step,), _ = find_steps(table([0.0] * 9 + [1.0] * 9, margin=NAN, error=0.2))
     assert math.isnan(step.margins)
     assert step.errors == pytest.approx(5.0)
+
+
+def test_two_runs_at_either_of_two_levels_are_a_step_not_yet_confirmed():
+    """The median of four such runs is none of them: all would be odd."""
+    (step,), (levels,) = find_steps(table([1.0, 1.0, 0.0, 0.0]))
+    assert (step.run, step.before, step.after, step.confirmed) == (2, 1.0, 0.0, False)
+    assert levels.odd == ()
+
+
+def test_a_limit_is_no_margin():
+    """20 dB that a value must keep say nothing of how far it may fall."""
+    fell = [1.9] * 9 + [0.0] * 9
+    limit = table(fell, margin=20.0, baseline=[NAN] * 18, observed=[32.0] * 9 + [30.1] * 9)
+    assert yardsticks(limit) == pytest.approx([0.3105])
+    (step,), _ = find_steps(limit)
+    assert (step.run, step.change) == (9, pytest.approx(-1.9))
+    assert math.isnan(step.margins)
 
 
 def test_a_finite_loss_is_preferred_and_never_mixed_with_observed_values():
