@@ -11,7 +11,7 @@ from typing import Any
 
 from clipq.cli.main import parser
 
-_SHELL = ("cd", "export", "mkdir", "source", "test", "true")
+_SHELL = ("cd", "exit", "export", "mkdir", "source", "test", "true")
 _PROGRAMS = ("clipq", "gh", "git", "mkdocs", "pip", "pytest", "python", "tox", *_SHELL)
 _PYTEST = re.compile(r"-[nkxqvp]|-n\d+|-n=?auto|--lf|--numprocesses|--(maxfail|durations)=\d+")
 _EXPRESSION = re.compile(r"\$\{\{.*?\}\}")
@@ -45,7 +45,9 @@ def _commands(text: str) -> Iterator[list[str]]:
                 if words:
                     yield words
                 words = []
-            elif words or not re.fullmatch(r"[A-Z_]+=.*", word):  # VARIABLE=value before a program
+            elif words or not re.fullmatch(
+                r"[A-Za-z_]+=.*", word
+            ):  # VARIABLE=value before a program
                 words.append(word)
 
 

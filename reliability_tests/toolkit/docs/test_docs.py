@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -125,6 +128,68 @@ def test_a_ci_example_parses_and_calls_clipq_as_it_is(path: Path) -> None:
 
 def test_there_is_a_ci_example_of_each_kind() -> None:
     assert [path.name for path in CI] == ["action.yml", "github-workflow.yml", "gitlab-ci.yml"]
+
+
+def _ci(name: str) -> dict[str, Any]:
+    read: dict[str, Any] = yaml.safe_load(
+        (REPOSITORY / "docs" / "examples" / "ci" / name).read_text()
+    )
+    return read
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        _ci("action.yml")["runs"]["steps"],
+        _ci("github-workflow.yml")["jobs"]["nightly"]["steps"],
+    ],
+    ids=["action", "nightly"],
+)
+def test_a_github_cache_is_saved_after_a_failing_gate(steps: list[dict[str, Any]]) -> None:
+    caches = [step for step in steps if step.get("uses", "").startswith("actions/cache")]
+    restored, saved = caches
+    assert restored["uses"].startswith("actions/cache/restore@")
+    assert saved["uses"].startswith("actions/cache/save@")
+    assert saved["if"] == "always()"
+    assert saved["with"] == {key: restored["with"][key] for key in ("path", "key")}
+    (gate,) = (step for step in steps if "clipq gate" in step.get("run", ""))
+    assert steps.index(restored) < steps.index(gate) < steps.index(saved)
+
+
+def test_a_gitlab_cache_is_saved_and_published_after_a_failing_gate() -> None:
+    pipeline = _ci("gitlab-ci.yml")
+    assert pipeline["default"]["cache"]["when"] == "always"
+    assert pipeline["pages"]["rules"][0]["when"] == "always"
+    assert pipeline["pages"]["needs"] == ["nightly"]
+
+
+def _elsewhere() -> str:
+    *_, last = blocks(REPOSITORY / "docs" / "ci.md")
+    return last.text
+
+
+@pytest.mark.parametrize("code", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("script", "then"),
+    [
+        (_elsewhere(), "report .clipq/report/report.json --format markdown"),
+        ("\n".join(_ci("gitlab-ci.yml")["nightly"]["script"]), "site --output public"),
+    ],
+    ids=["elsewhere", "gitlab"],
+)
+def test_a_ci_script_goes_on_after_a_failing_gate_and_exits_as_it_did(
+    tmp_path: Path, script: str, then: str, code: int
+) -> None:
+    (tmp_path / "clipq").write_text(
+        f'#!/bin/sh\necho "$@" >> called\ntest "$1" != gate || exit {code}\n'
+    )
+    (tmp_path / "clipq").chmod(0o755)
+    (tmp_path / ".clipq" / "report").mkdir(parents=True)
+    (tmp_path / ".clipq" / "report" / "junit.xml").write_text("<testsuites/>")
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, env={"PATH": path})
+    assert done.returncode == code
+    assert (tmp_path / "called").read_text().splitlines()[1:] == [then]
 
 
 @pytest.mark.parametrize("page", [*PAGES, *sorted(REPOSITORY.glob("[A-Z]*.md"))], ids=_ids)
