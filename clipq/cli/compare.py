@@ -21,7 +21,7 @@ _DESCRIPTION = """\
 Compare two runs case by case. A and B are report.json files or runs in the history store: latest,
 latest~1, #12, the start of a run's id, commit:SHA. Where both runs' predictions are at hand (in the
 store, or in the cache for a file), differences are judged on the same samples; elsewhere the two
-standard errors bound them.
+standard errors bound them, as long as FP32 is the same.
 
 A case regressed where B is surely worse than A by more than the case's margin, corrected for the
 number of cases, or where the gate blocks it in B and did not in A. A case that B lacks counts as a
@@ -164,7 +164,7 @@ class _Sources:
         self, before: RunRecord, after: RunRecord, *, replicates: int
     ) -> PairedEstimator | None:
         """Return what estimates differences on the same samples; None where that cannot be."""
-        from clipq.history.comparison import in_distribution
+        from clipq.history.around import in_distribution
         from clipq.history.pairs import PairedEstimator, with_replicates
 
         known = in_distribution(after.evidence())

@@ -16,11 +16,12 @@ from typing import Any
 
 from scipy.special import ndtr, ndtri
 
+from clipq.history.around import Alike, notes, obstacle, same_reference
 from clipq.history.pairs import PairedEstimate, tolerance
 from clipq.records import CaseResult, RunRecord, Verdict
 from clipq.stats import adjusted
 
-__all__ = ["Change", "Comparison", "Difference", "Estimator", "compare", "in_distribution"]
+__all__ = ["Change", "Comparison", "Difference", "Estimator", "compare"]
 
 Estimator = Callable[[Sequence[tuple[CaseResult, CaseResult]]], list[PairedEstimate | None]]
 """From pairs of cases to paired estimates; None where predictions are not at hand."""
@@ -147,10 +148,10 @@ def compare(before: RunRecord, after: RunRecord, *, paired: Estimator | None = N
     found += [_added(case) for name, case in second.items() if name not in first]
     pairs = [(first[name], second[name]) for name in first if name in second]
     evidence = before.evidence(), after.evidence()
-    alike = _Alike(*evidence)
+    alike = Alike(*evidence)
     comparable = []
     for pair in pairs:
-        reason = _obstacle(*pair, *evidence)
+        reason = obstacle(*pair, *evidence)
         if reason and _both_infinite(*pair) and alike(pair[1]):
             found.append(_same(*pair))
         elif reason:
@@ -169,7 +170,7 @@ def compare(before: RunRecord, after: RunRecord, *, paired: Estimator | None = N
             estimated.get(pair[1].case),
             alpha,
             exact=alike(pair[1]),
-            bounded=_same_reference(*pair, *evidence),
+            bounded=same_reference(*pair, *evidence),
         )
         for pair in comparable
     ]
@@ -178,32 +179,8 @@ def compare(before: RunRecord, after: RunRecord, *, paired: Estimator | None = N
     order = list(Change)
     found.sort(key=lambda d: (order.index(d.change), -d.severity, d.case))
     return Comparison(
-        _identity(before), _identity(after), tuple(found), _notes(*evidence), alpha=alpha
+        _identity(before), _identity(after), tuple(found), notes(*evidence), alpha=alpha
     )
-
-
-class _Alike:
-    """Which cases two runs gave equal predictions for, by the digests that they recorded."""
-
-    def __init__(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-        first, second = (evidence.get("predictions", {}) for evidence in (before, after))
-        self._cells = frozenset(
-            cell
-            for cell, kept in second.items()
-            if cell in first and first[cell]["sha256"] == kept["sha256"]
-        )
-        self._known = in_distribution(after)
-
-    def __call__(self, case: CaseResult) -> bool:
-        """Whether what a case depends on is equal: its cell and the in-distribution one."""
-        probes = {case.probe, self._known or case.probe}
-        return self._cells.issuperset(f"{case.model}/{case.quantizer}/{p}" for p in probes)
-
-
-def in_distribution(evidence: Mapping[str, Any]) -> str | None:
-    """Return the probe that a run's out-of-distribution metrics contrast with, where known."""
-    probes = evidence.get("probes", {})
-    return next((n for n, p in probes.items() if p.get("role") == "in-distribution"), None)
 
 
 def _removed(case: CaseResult) -> Difference:
@@ -220,32 +197,6 @@ def _added(case: CaseResult) -> Difference:
     return Difference(
         case.case, Change.ADDED, None, case.observed, verdicts, unit=case.unit, reason=reason
     )
-
-
-def _obstacle(
-    first: CaseResult, second: CaseResult, before: Mapping[str, Any], after: Mapping[str, Any]
-) -> str:
-    """Return why two results of a case cannot be compared, or ""."""
-    if first.metric_version != second.metric_version:
-        return f"metric version {first.metric_version}, then {second.metric_version}"
-    for probe in dict.fromkeys((first.probe, in_distribution(after))):
-        prints = [e.get("probes", {}).get(probe, {}).get("fingerprint") for e in (before, after)]
-        if None not in prints and prints[0] != prints[1]:
-            return f"probe {probe!r} has other samples: {prints[0][:12]}, then {prints[1][:12]}"
-    if first.observed is None or second.observed is None:
-        which = "neither run has" if first.observed is second.observed else "one run lacks"
-        return f"{which} a value: {first.verdict.value}, then {second.verdict.value}"
-    return ""
-
-
-def _same_reference(
-    first: CaseResult, second: CaseResult, before: Mapping[str, Any], after: Mapping[str, Any]
-) -> bool:
-    """Whether both runs compared a case with the same FP32 predictions."""
-    digests = [
-        e.get("baselines", {}).get(first.model, {}).get("columns_sha256") for e in (before, after)
-    ]
-    return digests[0] == digests[1] and first.baseline == second.baseline
 
 
 def _both_infinite(first: CaseResult, second: CaseResult) -> bool:
@@ -382,25 +333,3 @@ def _identity(record: RunRecord) -> dict[str, Any]:
         "passed": record.passed,
         "cases": len(record.cases),
     }
-
-
-def _notes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name what else changed: FP32 weights, baselines, quantizers' code, environments."""
-    notes = []
-    for kind, key, what in (
-        ("models", "weights_sha256", "FP32 weights of {} changed"),
-        ("baselines", "columns_sha256", "the baseline of {} changed"),
-        ("quantizers", "code_sha256", "the code of {} changed"),
-    ):
-        one, other = before.get(kind, {}), after.get(kind, {})
-        moved = [n for n in one if n in other and one[n].get(key) != other[n].get(key)]
-        if moved:
-            more = f" and {len(moved) - 3} more" if len(moved) > 3 else ""
-            notes.append(what.format(", ".join(moved[:3]) + more))
-    first = [dict(e) for e in before.get("environments", {}).values()]
-    second = [dict(e) for e in after.get("environments", {}).values()]
-    if first and second:
-        for name in sorted({*first[0], *second[0]}):
-            if first[0].get(name) != second[0].get(name):
-                notes.append(f"{name} was {first[0].get(name)}, now {second[0].get(name)}")
-    return tuple(notes)

@@ -81,7 +81,7 @@ class PairedEstimator:
                 for read, known_of in zip(self._tables, known_tables, strict=True)
             ]
             if any(part is None for parts in content for part in parts):
-                self.skipped[cell] = "a run no longer has its predictions"
+                self.skipped[cell] = "predictions of a run are not at hand"
                 continue
             jobs.append((cell, content, [pairs[i] for i in indices], indices))
         found: list[PairedEstimate | None] = [None] * len(pairs)

@@ -1,0 +1,82 @@
+"""What two runs recorded around their cases: what can be compared, and what else changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from clipq.records import CaseResult
+
+__all__ = ["Alike", "in_distribution", "notes", "obstacle", "same_reference"]
+
+Evidence = Mapping[str, Any]
+
+
+class Alike:
+    """Which cases two runs gave equal predictions for, by the digests that they recorded."""
+
+    def __init__(self, before: Evidence, after: Evidence) -> None:
+        first, second = (evidence.get("predictions", {}) for evidence in (before, after))
+        self._cells = frozenset(
+            cell
+            for cell, kept in second.items()
+            if cell in first and first[cell]["sha256"] == kept["sha256"]
+        )
+        self._known = in_distribution(after)
+
+    def __call__(self, case: CaseResult) -> bool:
+        """Whether what a case depends on is equal: its cell and the in-distribution one."""
+        probes = {case.probe, self._known or case.probe}
+        return self._cells.issuperset(f"{case.model}/{case.quantizer}/{p}" for p in probes)
+
+
+def in_distribution(evidence: Evidence) -> str | None:
+    """Return the probe that a run's out-of-distribution metrics contrast with, where known."""
+    probes = evidence.get("probes", {})
+    return next((n for n, p in probes.items() if p.get("role") == "in-distribution"), None)
+
+
+def obstacle(first: CaseResult, second: CaseResult, before: Evidence, after: Evidence) -> str:
+    """Return why two results of a case cannot be compared, or ""."""
+    if first.metric_version != second.metric_version:
+        return f"metric version {first.metric_version}, then {second.metric_version}"
+    for probe in dict.fromkeys((first.probe, in_distribution(after))):
+        prints = [e.get("probes", {}).get(probe, {}).get("fingerprint") for e in (before, after)]
+        if None not in prints and prints[0] != prints[1]:
+            return f"probe {probe!r} has other samples: {prints[0][:12]}, then {prints[1][:12]}"
+    if first.observed is None or second.observed is None:
+        which = "neither run has" if first.observed is second.observed else "one run lacks"
+        return f"{which} a value: {first.verdict.value}, then {second.verdict.value}"
+    return ""
+
+
+def same_reference(
+    first: CaseResult, second: CaseResult, before: Evidence, after: Evidence
+) -> bool:
+    """Whether both runs compared a case with the same FP32 predictions."""
+    digests = [
+        e.get("baselines", {}).get(first.model, {}).get("columns_sha256") for e in (before, after)
+    ]
+    return digests[0] == digests[1] and first.baseline == second.baseline
+
+
+def notes(before: Evidence, after: Evidence) -> tuple[str, ...]:
+    """Name what else changed: FP32 weights, baselines, quantizers' code, environments."""
+    found = []
+    for kind, key, what in (
+        ("models", "weights_sha256", "FP32 weights of {} changed"),
+        ("baselines", "columns_sha256", "the baseline of {} changed"),
+        ("quantizers", "code_sha256", "the code of {} changed"),
+    ):
+        one, other = before.get(kind, {}), after.get(kind, {})
+        moved = [n for n in one if n in other and one[n].get(key) != other[n].get(key)]
+        if moved:
+            more = f" and {len(moved) - 3} more" if len(moved) > 3 else ""
+            found.append(what.format(", ".join(moved[:3]) + more))
+    first = [dict(e) for e in before.get("environments", {}).values()]
+    second = [dict(e) for e in after.get("environments", {}).values()]
+    if first and second:
+        for name in sorted({*first[0], *second[0]}):
+            if first[0].get(name) != second[0].get(name):
+                found.append(f"{name} was {first[0].get(name)}, now {second[0].get(name)}")
+    return tuple(found)
