@@ -8,6 +8,8 @@
 
 A waiver holds for `fail` and `inconclusive` only: what could not be measured cannot be accepted. An
 expired waiver and one that no case needs fail the run, so that the file never outlives its reasons.
+Where several waivers name a case, the first in the file that has not expired is the one it has,
+whoever signed the others; a waiver that is left nothing to do by those above it is no problem.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ __all__ = ["Waiver", "Waivers", "load_waivers"]
 
 _KEYS = ("cases", "reason", "owner", "expires")
 _WAIVABLE = (Verdict.FAIL, Verdict.INCONCLUSIVE)
+_FINE = (Verdict.PASS, Verdict.IMPROVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,11 @@ class Waiver:
         more = f" and {len(self.cases) - 1} more" if len(self.cases) > 1 else ""
         return f"{self.cases[0]!r}{more}"
 
+    @property
+    def signature(self) -> str:
+        """The reason that a case waived by it gives."""
+        return f"waived by {self.owner} until {self.expires}: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True)
 class Waivers:
@@ -65,8 +73,9 @@ class Waivers:
         found = [entry for entry in self.entries if entry.matches(case.case)]
         valid = next((entry for entry in found if not entry.expired(today)), None)
         if valid is not None:
-            reason = f"waived by {valid.owner} until {valid.expires}: {valid.reason}"
-            return replace(case, verdict=Verdict.WAIVED, reason=reason, waived_by=valid.owner)
+            return replace(
+                case, verdict=Verdict.WAIVED, reason=valid.signature, waived_by=valid.owner
+            )
         if found:
             old = found[0]
             lapsed = f"the waiver of {old.owner} expired on {old.expires}: {old.reason}"
@@ -82,10 +91,11 @@ class Waivers:
             cases: of the run, with waivers applied.
             today: expired waivers are judged by it.
             matrix: ids of all cases, run or not: a waiver is needless where every case that it
-                names was run and none failed.
+                names was measured and none failed but as the margins expect.
         """
         found = []
-        reported = {case.case for case in cases}
+        fine = {case.case for case in cases if case.verdict in _FINE}
+        expected = {c.case for c in cases if c.verdict is Verdict.WAIVED and not c.waived_by}
         for entry in self.entries:
             named = {case for case in matrix if entry.matches(case)}
             if entry.expired(today):
@@ -98,31 +108,41 @@ class Waivers:
                     f"waiver {entry.name} of {entry.owner} matches no case: correct it, or remove "
                     f"it from {self.path.name}"
                 )
-            elif named <= reported and not self._covered(entry, cases):
+            elif named <= fine | expected:
+                why = "only expected failures fail" if named & expected else "no case of it fails"
                 found.append(
-                    f"waiver {entry.name} of {entry.owner} is not needed, no case of it fails: "
+                    f"waiver {entry.name} of {entry.owner} is not needed, {why}: "
                     f"remove it from {self.path.name}"
                 )
         return tuple(found)
 
     def to_plain(self, cases: Sequence[CaseResult]) -> tuple[dict[str, Any], ...]:
-        """Return every waiver with the cases it covers, for the record."""
+        """Return every waiver with the cases that have it, for the record."""
+        used: dict[int, list[str]] = {}
+        for case in cases:
+            if (number := self._used(case)) is not None:
+                used.setdefault(number, []).append(case.case)
         return tuple(
             {
                 "cases": list(entry.cases),
                 "reason": entry.reason,
                 "owner": entry.owner,
                 "expires": entry.expires.isoformat(),
-                "waived": [case.case for case in self._covered(entry, cases)],
+                "waived": used.get(number, []),
             }
-            for entry in self.entries
+            for number, entry in enumerate(self.entries)
         )
 
-    @staticmethod
-    def _covered(entry: Waiver, cases: Sequence[CaseResult]) -> list[CaseResult]:
-        return [
-            case for case in cases if case.waived_by == entry.owner and entry.matches(case.case)
-        ]
+    def _used(self, case: CaseResult) -> int | None:
+        """Return which waiver, counted from 0, `apply` gave a case; None where it gave none."""
+        if not case.waived_by:
+            return None
+        signed = (
+            number
+            for number, entry in enumerate(self.entries)
+            if entry.signature == case.reason and entry.matches(case.case)
+        )
+        return next(signed, None)
 
 
 def load_waivers(path: Path) -> Waivers:

@@ -45,9 +45,7 @@ def _commands(text: str) -> Iterator[list[str]]:
                 if words:
                     yield words
                 words = []
-            elif words or not re.fullmatch(
-                r"[A-Za-z_]+=.*", word
-            ):  # VARIABLE=value before a program
+            elif words or not re.fullmatch(r"[A-Za-z_]+=.*", word):  # not NAME=value
                 words.append(word)
 
 

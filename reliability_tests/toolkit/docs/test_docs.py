@@ -131,9 +131,8 @@ def test_there_is_a_ci_example_of_each_kind() -> None:
 
 
 def _ci(name: str) -> dict[str, Any]:
-    read: dict[str, Any] = yaml.safe_load(
-        (REPOSITORY / "docs" / "examples" / "ci" / name).read_text()
-    )
+    (path,) = (path for path in CI if path.name == name)
+    read: dict[str, Any] = yaml.safe_load(path.read_text())
     return read
 
 

@@ -81,7 +81,55 @@ class TestProblems:
     def test_an_expected_failure_is_not_credited_to_a_waiver(self, tmp_path):
         expected = replace(FAIL, verdict=Verdict.WAIVED, reason="expected: naive rounding")
         (problem,) = self.found(tmp_path, expected)
-        assert "is not needed" in problem
+        assert "is not needed, only expected failures fail" in problem
+
+    def test_a_case_that_could_not_be_measured_makes_no_waiver_needless(self, tmp_path):
+        assert self.found(tmp_path, replace(FAIL, verdict=Verdict.ERROR)) == ()
+
+
+class TestSeveralWaiversOfOneCase:
+    WIDE = """\
+[[waiver]]
+cases = ["*"]
+reason = "the pilot"
+owner = "{owner}"
+expires = {expires}
+
+"""
+    CASES = (FAIL, replace(FAIL, metric="top1"))
+
+    def read(self, tmp_path, *, owner="ben@example.org", expires="2026-06-01"):
+        wide = self.WIDE.replace("{owner}", owner).replace("{expires}", expires)
+        return waivers(tmp_path, wide + TEXT.replace("id.*", "id.ece"))
+
+    @pytest.mark.parametrize("owner", ["ben@example.org", "ada@example.org"])
+    def test_the_first_of_the_file_is_used_whoever_signed_it(self, tmp_path, owner):
+        read = self.read(tmp_path, owner=owner)
+        cases = [read.apply(case, today=TODAY) for case in self.CASES]
+        assert {case.waived_by for case in cases} == {owner}
+        wide, narrow = read.to_plain(cases)
+        assert wide["waived"] == ["m/rtn:w4/id.ece", "m/rtn:w4/id.top1"]
+        assert narrow["waived"] == []
+
+    @pytest.mark.parametrize("owner", ["ben@example.org", "ada@example.org"])
+    def test_one_whose_cases_are_covered_by_another_is_no_problem(self, tmp_path, owner):
+        read = self.read(tmp_path, owner=owner)
+        cases = [read.apply(case, today=TODAY) for case in self.CASES]
+        assert read.problems(cases, today=TODAY, matrix=[case.case for case in cases]) == ()
+
+    def test_one_that_expired_gives_way_to_the_next(self, tmp_path):
+        read = self.read(tmp_path, expires="2026-05-31")
+        ece, top1 = (read.apply(case, today=TODAY) for case in self.CASES)
+        assert (ece.waived_by, top1.verdict) == ("ada@example.org", Verdict.FAIL)
+        assert [entry["waived"] for entry in read.to_plain([ece, top1])] == [[], [ece.case]]
+        (problem,) = read.problems([ece, top1], today=TODAY, matrix=[ece.case, top1.case])
+        assert "'*' of ben@example.org expired" in problem
+
+    def test_one_that_nothing_needs_is_still_named(self, tmp_path):
+        read = self.read(tmp_path)
+        cases = [replace(FAIL, verdict=Verdict.PASS), read.apply(self.CASES[1], today=TODAY)]
+        (problem,) = read.problems(cases, today=TODAY, matrix=[case.case for case in cases])
+        assert "'m/rtn:w4/id.ece' of ada@example.org is not needed" in problem
 
 
 def test_a_record_says_which_cases_a_waiver_covers(tmp_path):
