@@ -33,9 +33,8 @@ def explain(case: CaseResult) -> str:
         compared = case.margin if case.baseline is None else case.baseline
         line = f"  {reference} {number_text(compared)}, observed {number_text(case.observed)}"
         if case.baseline is not None and case.loss is not None:
-            sign = ">" if case.verdict is Verdict.FAIL else "against"
             loss = f"{number_text(case.loss)} {_interval(case)}".rstrip()
-            line += f": loss {loss} {sign} margin {number_text(case.margin)}"
+            line += f": loss {loss} {_sign(case)} margin {number_text(case.margin)}"
         lines.append(f"{line} {case.unit}")
     if case.samples_needed is not None:
         lines.append(f"  {case.samples:,} samples cannot tell; about {case.samples_needed:,} could")
@@ -148,6 +147,13 @@ def _undecided(cases: Sequence[CaseResult]) -> str:
     return f"{text}\n... and {more} more: see report.json" if more > 0 else text
 
 
+def _sign(case: CaseResult) -> str:
+    """Return how loss and margin compare; undecided ones only stand against each other."""
+    if case.verdict is Verdict.INCONCLUSIVE or case.loss is None or case.margin is None:
+        return "against"
+    return ">" if case.loss > case.margin else "<="
+
+
 def _interval(case: CaseResult) -> str:
     if case.low is None or case.high is None:
         return ""
@@ -161,16 +167,18 @@ def _counts(record: RunRecord) -> str:
     for model, quantizer in sorted(pairs):
         cases = [c for c in record.cases if (c.model, c.quantizer) == (model, quantizer)]
         counted = [sum(case.verdict.value == verdict for case in cases) for verdict in verdicts]
-        worst = max(cases, key=lambda case: case.severity)
-        rows.append((model, quantizer, *(n or "" for n in counted), _worst(worst)))
+        rows.append((model, quantizer, *(n or "" for n in counted), _worst(cases)))
     rows.append(("all", "", *record.counts.values(), ""))
     return tabulate(rows, ("model", "quantizer", *verdicts, "worst (loss / margin)"))
 
 
-def _worst(case: CaseResult) -> str:
-    if case.loss is None or not case.margin or case.loss <= 0 or case.baseline is None:
+def _worst(cases: Sequence[CaseResult]) -> str:
+    """Return the case that loses most margins, or lies furthest beyond its limit."""
+    losing = [case for case in cases if case.margin and case.loss is not None and case.loss > 0]
+    if not losing:
         return ""
-    return f"{case.probe}.{case.metric} ({case.severity:.2f})"
+    worst = max(losing, key=lambda case: case.severity)
+    return f"{worst.probe}.{worst.metric} ({worst.severity:.2f})"
 
 
 def _blocking(record: RunRecord) -> str:

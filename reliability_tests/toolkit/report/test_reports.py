@@ -47,6 +47,29 @@ def test_a_failure_says_by_how_much_against_what_and_what_to_run_next():
     assert "next: clipq gate --clipq-model m" in text
 
 
+def test_the_sign_between_loss_and_margin_follows_from_the_numbers():
+    unexpected = replace(
+        FAIL, loss=0.0012, low=-0.0062, high=0.0086, reason="expected to fail, and passes"
+    )
+    assert "loss 0.0012 [-0.0062, +0.0086] <= margin 0.02 fraction" in explain(unexpected)
+    at_the_margin = replace(FAIL, loss=0.02)
+    assert "loss 0.02 <= margin 0.02 fraction" in explain(at_the_margin)
+
+
+def test_the_worst_case_of_a_pair_may_be_one_with_a_limit():
+    limit = replace(
+        FAIL, metric="sqnr", unit="dB", direction="higher", baseline=None, observed=1.0, loss=7.0,
+        margin=8.0,
+    )  # fmt: skip
+    mild = replace(FAIL, verdict=Verdict.PASS, loss=0.01)
+    broken = replace(FAIL, metric="nll", verdict=Verdict.ERROR, loss=None, margin=None)
+    text = summary(RunRecord("ci", 3, (mild, limit, broken)))
+    assert "id.sqnr (1.88)" in text  # 1 at the limit, and 7 / 8 beyond it
+    assert "id.ece (0.50)" in summary(RunRecord("ci", 2, (mild, broken)))
+    kept = replace(limit, verdict=Verdict.PASS, observed=9.0, loss=-1.0)
+    assert "id.ece (0.50)" in summary(RunRecord("ci", 2, (mild, kept)))
+
+
 def test_intervals_and_what_would_decide_are_shown_in_every_form():
     undecided = CaseResult(
         "m", "rtn:w8", "id", "nll", Verdict.INCONCLUSIVE, unit="nats", samples=2048,
