@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clipq.errors import ClipqError
+from clipq.errors import ClipqError, SettingsError
 from clipq.pytest_collector import KERNEL_PROPERTY, PROPERTY, RunCollector, result_of
 from clipq.records import Verdict
 from clipq.settings import POLICIES, PROFILES, Settings, find_settings, load_settings
@@ -171,6 +171,12 @@ def _matrix(config: pytest.Config) -> Matrix | None:
         for name in _PATHS
         if config.getoption(f"--clipq-{name}")
     }
+    waivers = overrides.get("waivers")
+    if waivers is not None and not waivers.is_file():
+        raise SettingsError(
+            f"--clipq-waivers {waivers} is no file",
+            hint="name the file of waivers, or leave it out",
+        )
     if config.getoption("--clipq-record"):
         overrides["history"] = replace(settings.history, record=True)
     if config.getoption("--clipq-policy"):

@@ -208,6 +208,8 @@ def _records(path: Path) -> Iterator[RunRecord]:
             f"{path} is no export of whole records: {error!r}",
             hint="clipq history export --output FILE.jsonl",
         ) from error
+    if not number:
+        raise RecordError(f"{path} holds no run", hint="clipq history export --output FILE.jsonl")
 
 
 def _warn(message: str) -> None:
@@ -230,7 +232,9 @@ def _list(options: argparse.Namespace, settings: Settings | None) -> int:
     elif found:
         print(runs_text(found))
     else:
-        print(f"no such run in {where}; `clipq history record REPORT.json` adds one")
+        narrowed = options.branch or options.policy or options.failed
+        empty = f"no run yet in {where}; `clipq history record REPORT.json` adds one"
+        print(f"no such run in {where}" if narrowed else empty)
     return 0
 
 

@@ -177,6 +177,12 @@ def test_an_altered_line_of_an_export_is_named(filled, capsys):
     assert "runs.jsonl, line 2: a run record that was altered" in capsys.readouterr().err
 
 
+def test_an_empty_export_is_no_run(filled, capsys):
+    Path("runs.jsonl").write_text("")
+    assert main(["history", "record", "runs.jsonl"]) == 2
+    assert "runs.jsonl holds no run" in capsys.readouterr().err
+
+
 def test_exported_results_are_rows_of_numbers(filled, capsys):
     assert main(["history", "export", "latest", "--format", "csv"]) == 0
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
