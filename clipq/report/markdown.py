@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from tabulate import tabulate
 
@@ -18,6 +19,7 @@ _LIMIT = 60_000  # characters; GitHub refuses a comment of more than 65,536
 _ROWS = (30, 10, 3)
 _QUANTIZERS = 60
 _REASONS = 10
+_CELL = 160  # characters of a text that people write
 _ESCAPES = str.maketrans(
     {character: f"\\{character}" for character in "\\|`*_[]~!"}
     | {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "#": "&#35;"}
@@ -67,6 +69,8 @@ def _parts(record: RunRecord, rows: int) -> Iterator[str]:
         if cases and not (verdict is Verdict.INCONCLUSIVE and record.policy == "release"):
             cases.sort(key=lambda case: (-case.severity, case.case))
             yield _folded(f"{title}: {len(cases)}", _table(cases, rows))
+    if record.waivers:
+        yield _waivers(record.waivers, rows)
     yield _folded("Provenance", _provenance(record))
 
 
@@ -135,6 +139,27 @@ def _kernels(record: RunRecord, rows: int) -> Iterator[str]:
     headers = ("kernel", "written in", "ran on", "pass", "fail", "not run")
     title = f"Kernel checks: {len(record.kernels)}"
     yield _folded(title, tabulate(counted, headers, tablefmt="github"))
+
+
+def _waivers(waivers: Sequence[Mapping[str, Any]], rows: int) -> str:
+    """Who answers for what, why, until when and for how many cases; long texts are cut."""
+    signed = [
+        [
+            *(inert(_cut(waiver.get(key, ""))) for key in ("owner", "reason", "expires")),
+            str(len(waiver.get("waived", ()))),
+            inert(_cut(", ".join(waiver.get("cases", ())))),
+        ]
+        for waiver in waivers
+    ]
+    headers = ("owner", "reason", "until", "waives", "cases named")
+    table = tabulate(signed[:rows], headers, tablefmt="github", disable_numparse=True)
+    waived = sum(len(waiver.get("waived", ())) for waiver in waivers)
+    return _folded(f"Waivers: {len(signed)}, of {waived} cases", table + _more(len(signed), rows))
+
+
+def _cut(text: str) -> str:
+    plain = " ".join(str(text).split())
+    return plain if len(plain) <= _CELL else f"{plain[: _CELL - 3]}..."
 
 
 def _provenance(record: RunRecord) -> str:

@@ -149,6 +149,36 @@ def test_markdown_fits_a_comment_whatever_the_number_of_cases(cases):
         assert f"... and {cases - 30:d} more in `report.json`." in text or cases == 5000
 
 
+WAIVER = {
+    "cases": ["m/rtn:w4/id.*"],
+    "reason": "accepted for the pilot",
+    "owner": "ada@example.org",
+    "expires": "2026-12-31",
+    "waived": [f"m/rtn:w4/id.metric{i}" for i in range(38)],
+}
+
+
+def test_markdown_names_who_waived_what_and_until_when():
+    text = markdown(RunRecord("ci", 1, (PASS,), waivers=(WAIVER,)))
+    (row,) = (line for line in text.splitlines() if "accepted for the pilot" in line)
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == [
+        "ada&#64;example.org", "accepted for the pilot", "2026-12-31", "38", "m/rtn:w4/id.\\*",
+    ]  # fmt: skip
+    assert "<summary>Waivers: 1, of 38 cases</summary>" in text
+    assert "Waivers" not in markdown(RUN)
+
+
+def test_many_and_wordy_waivers_do_not_drive_all_else_out_of_a_comment():
+    wordy = [{**WAIVER, "reason": "why " * 5000, "owner": f"o{i}"} for i in range(500)]
+    text = markdown(replace(RUN, waivers=tuple(wordy)))
+    assert len(text) <= 60_000
+    assert "## Blocking, worst first" in text
+    assert "| o29 " in text
+    assert "| o30 " not in text
+    assert "... and 470 more in `report.json`." in text
+
+
 def test_equal_runs_give_equal_markdown():
     assert markdown(RUN) == markdown(RunRecord.from_plain(RUN.to_plain()))
 
@@ -218,6 +248,8 @@ def hostile_run(text: str) -> RunRecord:
     return RunRecord(
         "ci", 2, (case,), (text,), versions={text: text}, warnings=(text,), problems=(text,),
         commit={"sha": text, "subject": text}, started=text,
+        waivers=({"owner": text, "reason": text, "expires": text, "cases": [text],
+                  "waived": [text]},),
         kernels=(KernelResult(text, text, "fail", text, text, text),),
     )  # fmt: skip
 
