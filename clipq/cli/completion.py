@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from clipq.errors import ClipqError
 __all__ = ["SHELLS", "declare", "run"]
 
 SHELLS = ("bash", "zsh", "tcsh")
+_RUNS = ("before", "after")  # of `clipq compare`: files as often as names
 _EPILOG = """\
 to install it:
   bash  clipq completion bash > ~/.local/share/bash-completion/completions/clipq
@@ -46,22 +47,46 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         ClipqError: shtab, which makes it, is not installed.
     """
     from clipq.cli.main import parser
+    from clipq.pytest_plugin import pytest_addoption
 
     try:
         import shtab
     except ImportError:
         raise ClipqError("shtab is not installed", hint="pip install shtab") from None
     made = parser()
+    gate = next(_commands(made))["gate"]
+    pytest_addoption(_GateOptions(gate))  # type: ignore[arg-type]
     _complete_files(made, shtab.FILE)
     print(shtab.complete(made, shell=options.shell))
     return 0
 
 
-def _complete_files(parser: argparse.ArgumentParser, files: object) -> None:
-    """Let every argument that is a path complete as one, in all commands below `parser`."""
+class _GateOptions:
+    """Declares the plugin's options for `clipq gate`, which hands them to pytest."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._parser = parser
+
+    def getgroup(self, *_: str) -> _GateOptions:
+        return self
+
+    def addoption(self, *names: str, **options: Any) -> None:
+        if options.get("metavar") in ("PATH", "FILE"):
+            options["type"] = Path
+        self._parser.add_argument(*names, **options)
+
+
+def _commands(parser: argparse.ArgumentParser) -> Iterator[dict[str, argparse.ArgumentParser]]:
     for action in parser._actions:  # argparse has no other way to look at what was declared
         if isinstance(action, argparse._SubParsersAction):
-            for below in action.choices.values():
-                _complete_files(below, files)
-        elif action.type is Path:
+            yield action.choices
+
+
+def _complete_files(parser: argparse.ArgumentParser, files: object) -> None:
+    """Let every argument that may be a file complete as one, in all commands below `parser`."""
+    for commands in _commands(parser):
+        for below in commands.values():
+            _complete_files(below, files)
+    for action in parser._actions:
+        if action.type is Path or action.dest in _RUNS:
             action.complete = files  # type: ignore[attr-defined]  # shtab reads it

@@ -61,6 +61,7 @@ def test_bash_loads_the_script(script):
         (("clipq", "list", "ca"), ["cases"]),
         (("clipq", "baseline", "ver"), ["verify"]),
         (("clipq", "gate", "--pol"), ["--policy"]),
+        (("clipq", "gate", "--clipq-pro"), ["--clipq-probe", "--clipq-profile"]),
         (("clipq", "completion", ""), ["bash", "zsh", "tcsh"]),
     ],
 )
@@ -71,6 +72,16 @@ def test_commands_options_and_choices_are_completed(script, words, offered):
 @needs_bash
 def test_every_command_is_offered(script):
     assert set(COMMANDS) <= set(completed(script, "clipq", ""))
+
+
+@needs_bash
+@pytest.mark.parametrize(
+    "words", [("compare", "rep"), ("gate", "--clipq-config", "rep"), ("compare", "a", "rep")]
+)
+def test_files_are_completed_where_they_may_stand(script, words, tmp_path, monkeypatch):
+    (tmp_path / "report.json").touch()
+    monkeypatch.chdir(tmp_path)
+    assert completed(script, "clipq", *words) == ["report.json"]
 
 
 @needs_bash
