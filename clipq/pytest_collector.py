@@ -158,8 +158,6 @@ class RunCollector:
         from clipq.gate.waivers import load_waivers
         from clipq.provenance import git_commit, package_versions
 
-        selection = self.matrix.selection
-        chosen = {name: list(getattr(selection, name)) for name in selection.__dataclass_fields__}
         settings = self.matrix.settings
         statistics = settings.statistics
         cases = finalise(sort_cases(list(self.results.values())), statistics)
@@ -179,11 +177,45 @@ class RunCollector:
             kernels=tuple(result for _, result in sorted(self.kernels.items())),
             cases=cases,
             unreported=self.unreported,
-            selection={name: globs for name, globs in chosen.items() if globs},
+            selection=self._selection(),
             versions=package_versions(),
             timings={"seconds": round(time.perf_counter() - self.started, 3)},
             warnings=_environment_warnings(self.matrix, cases) + _noise_warnings(cases),
         )
+
+    def _selection(self) -> dict[str, Any]:
+        """Return what narrowed the run and how much the whole matrix holds; {} if nothing did."""
+        chosen = self.matrix.selection
+        globs = {name: list(getattr(chosen, name)) for name in chosen.__dataclass_fields__}
+        globs["kernels"] = list(self.matrix.kernels)
+        found = {name: given for name, given in globs.items() if given}
+        if self.unreported and self.config.option.maxfail:
+            found["maxfail"] = [str(self.config.option.maxfail)]
+        asked = _asked_of_pytest(self.config)
+        whole, checks = self._whole_matrix()
+        planned = {case.id for case in map(self._case, self.planned) if case is not None}
+        unplanned = self.matrix.by_id.keys() - planned
+        unchecked = len(self.planned_kernels) < checks and bool(found or asked)
+        if not (found or planned < whole or unchecked):
+            return {}
+        if self.matrix.profile in self.matrix.settings.profiles:
+            found["profile"] = [self.matrix.profile]
+        if unplanned or unchecked:
+            found |= asked
+        if unplanned and not asked:
+            found["deselected"] = ["by other means"]
+        size = {"of": len(whole), "kernel-checks-of": checks if unchecked else 0}
+        return found | {name: number for name, number in size.items() if number}
+
+    def _whole_matrix(self) -> tuple[set[str], int]:
+        """Return the cases and the number of kernel checks that nothing narrows."""
+        from clipq.kernels.spec import CHECKS, matching
+
+        try:
+            cases = {case.id for case in self.matrix.everything} | self.matrix.by_id.keys()
+            return cases, len(matching(self.matrix.settings.kernels)) * len(CHECKS)
+        except ClipqError:
+            return set(), 0  # kernels alone were selected, and the settings have no valid matrix
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -204,13 +236,16 @@ class RunCollector:
             session.exitstatus = _INTERRUPTED
 
     def _keep(self, record: RunRecord) -> None:
-        """Record the run in the history store.
+        """Record the run in the history store: a narrowed one only where it was asked for.
 
         Raises:
             ClipqError: the store cannot be reached or written; the report is there to record later.
         """
         from clipq.history.keep import keep_run
 
+        if record.narrowed and not self.config.getoption("--clipq-record"):
+            self.recorded = (f"not recorded: {record.partial}; --clipq-record keeps it",)
+            return
         self.recorded = keep_run(record, self.matrix.settings)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -236,6 +271,20 @@ def _brackets(node_id: str) -> str:
     """Return what a node id has in brackets."""
     start, end = node_id.find("["), node_id.rfind("]")
     return node_id[start + 1 : end] if 0 <= start < end else ""
+
+
+def _asked_of_pytest(config: pytest.Config) -> dict[str, list[str]]:
+    """Return the options of pytest that leave tests out, by what a record calls them."""
+    option = config.option
+    flags = {"--lf": "lf", "--sw": "stepwise"}  # of a plugin that may be off
+    found = {
+        "keyword": [option.keyword] if option.keyword else [],
+        "marks": [option.markexpr] if option.markexpr else [],
+        "deselected": list(option.deselect or ()),
+        "arguments": [argument.split("::", 1)[1] for argument in config.args if "::" in argument],
+        "cache": [flag for flag, name in flags.items() if getattr(option, name, False)],
+    }
+    return {name: values for name, values in found.items() if values}
 
 
 def _banner(record: RunRecord) -> str:

@@ -173,7 +173,9 @@ class RunRecord:
 
     `started` is UTC in ISO 8601; `commit` says which commit of the project was checked out (empty
     outside of version control); `waivers` are the signed-off ones, with how many cases each
-    covers; `problems` are sentences about the run as a whole, each of which fails it.
+    covers; `problems` are sentences about the run as a whole, each of which fails it. `selection`
+    says what narrowed the run, and ``of`` how many cases the whole matrix has; it is empty where
+    nothing did.
     """
 
     policy: str
@@ -214,6 +216,33 @@ class RunRecord:
     def broken_kernels(self) -> tuple[KernelResult, ...]:
         """The checks that a kernel failed; they block under every policy."""
         return tuple(row for row in self.kernels if row.outcome == "fail")
+
+    @property
+    def partial(self) -> str:
+        """What part of the whole matrix was measured, and why no more; "" where all was."""
+        if not self.selection and not self.unreported:
+            return ""
+        why = [
+            f"{name} {', '.join(map(str, values))}"
+            for name, values in self.selection.items()
+            if isinstance(values, (list, tuple))
+        ]
+        if self.unreported:
+            why.append(f"{len(self.unreported):,} planned but never reported")
+        whole = self.selection.get("of", 0 if self.selection else self.planned)
+        share = f"{len(self.cases):,} of {whole:,}" if whole else f"{len(self.cases):,}"
+        share += " cases"
+        if "kernel-checks-of" in self.selection:
+            share += f", {len(self.kernels)} of {self.selection['kernel-checks-of']} kernel checks"
+        return f"partial: {share}" + (f" ({'; '.join(why)})" if why else "")
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether less was reported than the project's everyday gate, its default profile, has."""
+        everyday = {"of", "kernel-checks-of"}
+        if self.selection.get("profile") == ["default"]:
+            everyday.add("profile")
+        return bool(self.unreported or set(self.selection) - everyday)
 
     def evidence(self) -> dict[str, dict[str, Any]]:
         """What was measured, once per kind: models, quantizers, probes, environments, figures."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,15 @@ model-index metadata that model hubs read, as an HTML page, or as that metadata 
 """
 _EPILOG = """\
 examples:
-  clipq gate --policy release && clipq card vit-b-32/rtn:w8a8 --output CARD.md
+  clipq gate --policy release --profile full && clipq card vit-b-32/rtn:w8a8 --output CARD.md
   clipq card vit-b-32/rtn:w8a8 --format html --output card.html
   clipq card vit-b-32/rtn:w8a8 --format model-index > model-index.json
 
-exit codes: 0 the pair may be released, 1 a case of it blocks under policy release, 2 wrong usage
+exit codes:
+  0  the pair may be released
+  1  a case of it blocks under policy release, a waiver or a kernel is wrong, or the run measured
+     only a part of the matrix
+  2  wrong usage
 """
 
 
@@ -47,11 +52,17 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Print or write the card; return 0 where nothing of the pair blocks a release, else 1."""
+    """Print or write the card; return 0 where nothing speaks against a release, else 1."""
     from clipq.cli.context import settings_of
     from clipq.files import write_atomically
     from clipq.records import read_run
-    from clipq.report.card import card_html, card_markdown, model_index, release_card
+    from clipq.report.card import (
+        card_html,
+        card_markdown,
+        model_index,
+        plain_statement,
+        release_card,
+    )
 
     model, _, quantizer = options.pair.partition("/")
     if not model or not quantizer:
@@ -61,7 +72,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         )
     path = options.record or settings_of(options).report / "report.json"
     if not path.is_file():
-        raise RecordError(f"no run record at {path}", hint="run `clipq gate --policy release`")
+        raise RecordError(
+            f"no run record at {path}", hint="run `clipq gate --policy release --profile full`"
+        )
     card = release_card(read_run(path), model, quantizer, name=options.name)
     if options.format == "model-index":
         text = json.dumps(model_index(card), indent=2) + "\n"
@@ -72,4 +85,8 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     else:
         write_atomically(options.output, text.encode())
         print(f"written: {options.output}")
-    return 0 if card.releasable else 1
+    if card.releasable:
+        return 0
+    if options.output or options.format == "model-index":
+        print(f"clipq: {plain_statement(card)}", file=sys.stderr)
+    return 1

@@ -19,7 +19,7 @@ from clipq.errors import RecordError, did_you_mean
 from clipq.records import CaseResult, RunRecord, Verdict
 from clipq.report.markdown import inert
 
-__all__ = ["Card", "card_html", "card_markdown", "model_index", "release_card"]
+__all__ = ["Card", "card_html", "card_markdown", "model_index", "plain_statement", "release_card"]
 
 _HEADERS = (
     "probe",
@@ -59,10 +59,21 @@ class Card:
     record: RunRecord
 
     @property
+    def hindrances(self) -> tuple[str, ...]:
+        """What of the run as a whole, not of this pair's cases, speaks against a release."""
+        broken = self.record.broken_kernels
+        found = [self.record.partial, *self.record.problems]
+        if broken:
+            count = (
+                f"{len(broken)} kernel checks fail" if len(broken) > 1 else "a kernel check fails"
+            )
+            found.append(f"{count}: {broken[0].id} {broken[0].reason}".rstrip())
+        return tuple(sentence for sentence in found if sentence)
+
+    @property
     def releasable(self) -> bool:
-        """Whether nothing of this pair blocks under policy ``release``, in a complete run."""
-        whole = not self.record.unreported and not self.record.problems
-        return whole and not any(case.verdict.blocks("release") for case in self.cases)
+        """Whether nothing of this pair blocks under policy ``release``, in a complete sound run."""
+        return not (self.hindrances or any(case.verdict.blocks("release") for case in self.cases))
 
     @property
     def evidence(self) -> Mapping[str, Any]:
@@ -143,7 +154,7 @@ def card_html(card: Card) -> str:
         "style-src 'unsafe-inline'\">"
         f"<title>Reliability of {_e(card.name)}</title><style>{_STYLE}</style></head><body><main>"
         f"<h1>Reliability of {_e(card.name)}</h1>"
-        f'<p class="{state}" role="status">{_e(_plain_statement(card))}</p>'
+        f'<p class="{state}" role="status">{_e(plain_statement(card))}</p>'
         f"<table><caption>Facts</caption><tbody>{facts}</tbody></table>"
         f"<h2>Worst cases</h2>{_html_table(_worst(card), 'Cases nearest to their margins')}"
         f"{known}<details><summary>Everything that was measured: {len(card.cases)} cases</summary>"
@@ -181,7 +192,8 @@ def model_index(card: Card) -> dict[str, Any]:
     }
 
 
-def _plain_statement(card: Card) -> str:
+def plain_statement(card: Card) -> str:
+    """Return the one sentence that says whether to release, and why not."""
     counts = dict.fromkeys(Verdict, 0)
     for case in card.cases:
         counts[case.verdict] += 1
@@ -190,11 +202,11 @@ def _plain_statement(card: Card) -> str:
         known = counts[Verdict.WAIVED]
         but = f", but for {known} known failures" if known else ""
         return f"As reliable as FP32 within the reviewed margins{but}: {listed}."
-    return f"Not shown to be as reliable as FP32: {listed}."
+    return f"Not shown to be as reliable as FP32: {'; '.join([listed, *card.hindrances])}."
 
 
 def _statement(card: Card) -> str:
-    return f"**{inert(_plain_statement(card))}**"
+    return f"**{inert(plain_statement(card))}**"
 
 
 def _facts(card: Card) -> list[tuple[str, str]]:

@@ -61,6 +61,23 @@ def test_a_run_that_measured_nothing_or_lost_a_case_does_not_pass():
 
 
 @pytest.mark.parametrize(
+    ("values", "partial", "narrowed"),
+    [
+        ({}, False, False),
+        ({"selection": {"profile": ["default"], "of": 9}}, True, False),
+        ({"selection": {"profile": ["quick"], "of": 9}}, True, True),
+        ({"selection": {"profile": ["default"], "keyword": ["a"], "of": 9}}, True, True),
+        ({"unreported": ("m/rtn:w8/b.ece",)}, True, True),
+    ],
+)
+def test_the_default_profile_is_an_everyday_gate_but_not_the_whole_matrix(
+    values, partial, narrowed
+):
+    run = RunRecord("ci", 1, (case(),), **values)
+    assert (bool(run.partial), run.narrowed) == (partial, narrowed)
+
+
+@pytest.mark.parametrize(
     ("values", "severity"),
     [
         ({"baseline": 0.1, "loss": 0.06, "margin": 0.05}, 1.2),
@@ -139,6 +156,8 @@ class TestPublishedSchema:
     def test_records_follow_it(self, schema):
         schema.validate(synthetic_run(500).to_plain())
         schema.validate(RunRecord("release", 0, ()).to_plain())
+        narrowed = {"keyword": ["a"], "of": 9, "kernel-checks-of": 3}
+        schema.validate(RunRecord("ci", 0, (), selection=narrowed).to_plain())
 
     def test_it_knows_every_key_and_every_verdict(self, schema):
         plain = synthetic_run(100).to_plain()

@@ -129,7 +129,8 @@ def test_selecting_a_part_is_no_disappearance(project):
     done = project.pytest("-n0", "--clipq-metric", "top1", "--clipq-quantizer", "rtn:w8")
     assert done.returncode == 0
     assert list(verdicts(project)) == ["vit-clean/rtn:w8/id.top1"]
-    assert report(project)["selection"] == {"metrics": ["top1"], "quantizers": ["rtn:w8"]}
+    expected = {"metrics": ["top1"], "quantizers": ["rtn:w8"], "of": 6}
+    assert report(project)["selection"] == expected
 
 
 def test_a_baseline_of_other_weights_is_incomparable(project):
@@ -182,12 +183,37 @@ def test_last_failed_and_keyword_selection_work(project):
     done = project.run("pytest", "test_gate.py", "-n0", "-k", "w8a8 and ece")
     assert done.returncode == 0
     assert list(verdicts(project)) == ["vit-clean/rtn:w8a8/id.ece"]
+    assert report(project)["selection"] == {"keyword": ["w8a8 and ece"], "of": 6}
     (project.root / "baselines" / "margins.toml").write_text(
         '[[margin]]\n[margin.metrics]\n"*" = 0.05\nece = -0.9\n'
     )
     assert project.run("pytest", "test_gate.py", "-n0").returncode == 1
+    assert report(project)["selection"] == {}
     assert project.run("pytest", "test_gate.py", "-n0", "--lf").returncode == 1
+    assert report(project)["selection"] == {"cache": ["--lf"], "of": 6}
     assert {name.rpartition(".")[2] for name in verdicts(project)} == {"ece"}
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n2"])
+def test_the_record_says_what_was_left_out_by_node_id_and_deselection(project, workers):
+    one = "test_reliability[vit-clean/rtn:w8/id.top1]"
+    project.pytest(workers, "--deselect", f"test_gate.py::{one}")
+    assert report(project)["selection"] == {"deselected": [f"test_gate.py::{one}"], "of": 6}
+    done = project.run("pytest", workers, f"test_gate.py::{one}")
+    assert done.returncode == 0
+    assert report(project)["selection"] == {"arguments": [one], "of": 6}
+
+
+def test_the_record_says_where_a_profile_or_a_conftest_left_cases_out(project):
+    path = project.root / "clipq.toml"
+    path.write_text(path.read_text() + '\n[profiles.quick]\nmetrics = ["top1"]\n')
+    project.pytest("-n0", "--clipq-profile", "quick")
+    assert report(project)["selection"] == {"profile": ["quick"], "of": 6}
+    (project.root / "conftest.py").write_text(
+        "def pytest_collection_modifyitems(items):\n    del items[1:]\n"
+    )
+    project.pytest("-n0")
+    assert report(project)["selection"] == {"deselected": ["by other means"], "of": 6}
 
 
 def test_a_killed_worker_is_an_error_and_leaves_the_cache_whole(project):

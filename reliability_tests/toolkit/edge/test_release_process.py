@@ -48,6 +48,14 @@ def test_a_signed_waiver_lets_a_failure_pass_and_is_recorded(failing):
     assert "## Known failures" in card.stdout
 
 
+def test_a_part_of_the_matrix_is_no_ground_for_a_release(project):
+    done = project.clipq("gate", "-n0", "--policy", "release", "--clipq-metric", "top1")
+    assert done.returncode == 0, done.stdout
+    card = project.clipq("card", "vit-clean/rtn:w8")
+    assert card.returncode == 1
+    assert "partial: 2 of 6 cases (metrics top1)" in card.stdout
+
+
 @pytest.mark.parametrize(
     ("cases", "expires", "said"),
     [
@@ -63,6 +71,9 @@ def test_an_expired_needless_or_unmatched_waiver_fails_the_run(failing, cases, e
     assert done.returncode == 1
     assert said in done.stdout
     assert any(said in problem for problem in report(failing)["problems"])
+    card = failing.clipq("card", "vit-clean/rtn:w8")
+    assert card.returncode == 1
+    assert said in card.stdout
 
 
 def test_a_needless_waiver_fails_a_run_that_would_pass(project):
@@ -102,6 +113,23 @@ def test_runs_are_recorded_and_compared_on_the_same_samples(project):
     assert done.stdout.rstrip().endswith(
         "NO REGRESSION: 3 cases compared, 3 of them on the same samples"
     )
+
+
+def test_the_setting_keeps_complete_gates_and_the_option_any(project):
+    path = project.settings(metrics=("top1", "ece", "auroc-mcm"))
+    path.write_text(path.read_text() + "\n[history]\nrecord = true\n")
+    done = project.clipq("gate", "-n0", "--clipq-metric", "top1")
+    assert "not recorded: partial: 2 of 6 cases (metrics top1)" in done.stdout
+    done = project.clipq("gate", "-n0", "--clipq-metric", "top1", "--record")
+    assert "recorded: run #1" in done.stdout
+    assert "passed, partial" in project.clipq("history", "list").stdout
+    done = project.clipq("gate", "-n0")
+    assert "recorded: run #2" in done.stdout
+    margins = project.root / "baselines" / "margins.toml"
+    margins.write_text(margins.read_text() + "ece = -0.5\n")
+    done = project.clipq("gate", "-n0", "-x")
+    assert "not recorded: partial: " in done.stdout
+    assert report(project)["selection"] == {"maxfail": ["1"], "of": 6}
 
 
 def test_an_edited_quantizer_is_compared_sample_by_sample(project):

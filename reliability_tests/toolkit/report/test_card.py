@@ -14,8 +14,14 @@ from synthetic_runs import synthetic_run
 
 from clipq.cli import main
 from clipq.errors import RecordError
-from clipq.records import CaseResult, RunRecord, Verdict
-from clipq.report.card import card_html, card_markdown, model_index, release_card
+from clipq.records import CaseResult, KernelResult, RunRecord, Verdict
+from clipq.report.card import (
+    card_html,
+    card_markdown,
+    model_index,
+    plain_statement,
+    release_card,
+)
 
 EVIDENCE = {
     "models": {"m": {"source": "local-dir:m", "weights_sha256": "ab" * 32}},
@@ -72,6 +78,49 @@ def test_a_card_claims_reliability_only_where_nothing_blocks_a_release(verdict, 
 
 def test_an_incomplete_run_is_no_ground_for_a_release():
     assert not release_card(run(ECE, unreported=("m/rtn:w4/id.nll",)), "m", "rtn:w4").releasable
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            {"selection": {"metrics": ["ece"], "keyword": ["id"], "of": 55}},
+            "partial: 1 of 55 cases (metrics ece; keyword id).",
+        ),
+        (
+            {"selection": {"keyword": ["not kernel"], "of": 1, "kernel-checks-of": 9}},
+            "partial: 1 of 1 cases, 0 of 9 kernel checks (keyword not kernel).",
+        ),
+        ({"selection": {"metrics": ["ece"]}}, "partial: 1 cases (metrics ece)."),
+        (
+            {"unreported": ("m/rtn:w4/id.nll",), "planned": 2},
+            "partial: 1 of 2 cases (1 planned but never reported).",
+        ),
+        ({"problems": ("waiver 'm/*' expired",)}, "waiver 'm/*' expired."),
+        (
+            {"kernels": (KernelResult("fast", "matches", "fail", reason="off by 3"),)},
+            "a kernel check fails: fast/matches off by 3.",
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_run_forbids_the_release_and_is_told(values, said):
+    card = release_card(replace(run(ECE), **values), "m", "rtn:w4")
+    assert not card.releasable
+    assert plain_statement(card) == f"Not shown to be as reliable as FP32: 1 pass; {said}"
+    assert "Not shown to be as reliable" in card_html(card)
+
+
+def test_kernel_checks_that_pass_or_could_not_run_forbid_nothing():
+    kernels = (KernelResult("a", "c", "pass"), KernelResult("b", "c", "not-run", reason="no GPU"))
+    assert release_card(run(ECE, kernels=kernels), "m", "rtn:w4").releasable
+
+
+def test_the_command_says_on_stderr_why_a_written_card_is_no_release(tmp_path, capsys):
+    record = run(ECE, selection={"metrics": ["ece"], "of": 55})
+    (tmp_path / "r.json").write_text(json.dumps(record.to_plain()))
+    arguments = ["card", "m/rtn:w4", "--record", str(tmp_path / "r.json")]
+    assert main([*arguments, "--output", str(tmp_path / "card.md")]) == 1
+    assert "partial: 1 of 55 cases (metrics ece)" in capsys.readouterr().err
 
 
 def test_waivers_are_told_with_owner_and_expiry():
