@@ -10,7 +10,14 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["canonical_json", "digest", "git_commit", "package_versions", "sha256_file"]
+__all__ = [
+    "canonical_json",
+    "digest",
+    "git_commit",
+    "package_versions",
+    "repository_top",
+    "sha256_file",
+]
 
 _PACKAGES = (
     "clipq",
@@ -73,6 +80,12 @@ def git_commit(folder: Path) -> dict[str, str | bool]:
     branch = _git(folder, "symbolic-ref", "--short", "--quiet", "HEAD") or ""
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return {"sha": sha, "date": date, "subject": subject, "branch": branch, "dirty": bool(changes)}
+
+
+def repository_top(folder: Path) -> Path | None:
+    """Return the top folder of the repository around `folder`; None where there is none."""
+    upwards = _git(folder, "rev-parse", "--show-cdup")
+    return None if upwards is None else (folder / upwards).resolve()
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

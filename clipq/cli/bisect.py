@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipq.errors import SettingsError
+from clipq.records import CaseResult, Verdict
 from clipq.settings import POLICIES, Settings
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ examples:
   clipq bisect 'vit-clean/rtn:w4/id.ece'              since when does it fail?
   clipq bisect 'vit-clean/rtn:w4/id.ece' --changed    since when has it this value?
 
-`git bisect run` calls `clipq gate`, narrowed to the case, on each commit it tries; commits on which
-the gate cannot run are skipped. --judge is what it calls for --changed: it exits 0 where the report
-has the old value, 1 where it has the new one, 125 where that cannot be told.
+The commands are typed at the top of the git repository. `git bisect run` calls `clipq gate`,
+narrowed to the case, on each commit it tries, and then --judge, which exits 0 where the report is
+like --old, 1 where it is like --new, 125 where that cannot be told: the commit is skipped. Both are
+verdicts, of which those that block are alike, or values, of which the nearer one counts.
 
 exit codes: 0 a change was found or there is none, 2 wrong usage, no store, no such case
 """
@@ -53,10 +54,12 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     add_change_options(parser)
     parser.add_argument(
-        "--judge", type=Path, metavar="REPORT", help="compare a report's value; see below"
+        "--judge", type=Path, metavar="REPORT", help="compare a report's case; see below"
     )
-    parser.add_argument("--old", type=_value, metavar="VALUE", help="with --judge")
-    parser.add_argument("--new", type=_value, metavar="VALUE", help="with --judge")
+    for name in ("--old", "--new"):
+        parser.add_argument(
+            name, type=_side, metavar="SIDE", help="with --judge: a verdict, a value or `none`"
+        )
     parser.set_defaults(run=run)
 
 
@@ -74,10 +77,16 @@ def add_change_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--branch", help="only runs of this branch")
 
 
-def _value(text: str) -> str:
-    if text != "none":
-        float(text)
-    return text
+def _side(text: str) -> Verdict | str:
+    if text in list(Verdict):
+        return Verdict(text)
+    try:
+        return text if text == "none" else str(float(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a verdict nor a value; write a number, `none`, or one of: "
+            + ", ".join(Verdict)
+        ) from None
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -108,14 +117,29 @@ def guide(store: Store, options: argparse.Namespace, settings: Settings | None) 
     change = find(rows, policy=policy)
     if change is None:
         return _unchanged(rows, options, policy)
-    report = settings.report / "report.json" if settings else Path(".clipq/report/report.json")
-    where = os.path.relpath(report)
-    commands = git_commands(change, store.parts(options.case), report=where)
+    commands = git_commands(change, store.parts(options.case), **_project(store, options, settings))
     if options.json:
         print(json.dumps(change.to_plain() | {"commands": commands}, indent=1, allow_nan=False))
     else:
         print(_text(change, commands))
     return 0
+
+
+def _project(
+    store: Store, options: argparse.Namespace, settings: Settings | None
+) -> dict[str, str]:
+    """Return how a gate of this project is called from the top of its repository."""
+    if settings is None:
+        return {"folder": ".clipq/report/bisect"}
+    from clipq.evaluation.plan import Case
+    from clipq.gate.commands import Commands
+
+    commands = Commands(settings)
+    return {
+        "folder": commands.shown(settings.report / "bisect"),
+        "program": commands.program,
+        "profile": commands.profile(Case(**dict(store.parts(options.case).named()))),
+    }
 
 
 def _unchanged(rows: Sequence[StoredResult], options: argparse.Namespace, policy: str) -> int:
@@ -164,7 +188,10 @@ def _text(change: Change, commands: Sequence[str]) -> str:
         tabulate(rows, headers, disable_numparse=True),
     ]
     if commands:
-        parts.append("to find the commit:\n" + "\n".join(f"  {line}" for line in commands))
+        parts.append(
+            "to find the commit, at the top of the repository:\n"
+            + "\n".join(f"  {line}" for line in commands)
+        )
         parts.append("  git bisect reset")
         dirty = [s.run for s in (change.before, change.after) if s.run.commit["dirty"]]
         if dirty:
@@ -179,12 +206,14 @@ def _text(change: Change, commands: Sequence[str]) -> str:
 
 def _judge(options: argparse.Namespace) -> int:
     from clipq.errors import RecordError
-    from clipq.history.bisect import is_new_value
     from clipq.records import read_run
 
     if options.old is None or options.new is None:
         raise SettingsError("--judge without --old and --new", hint="give both, as printed")
-    old, new = (None if text == "none" else float(text) for text in (options.old, options.new))
+    if isinstance(options.old, Verdict) != isinstance(options.new, Verdict):
+        raise SettingsError(
+            f"--old={options.old} and --new={options.new}", hint="give two verdicts or two values"
+        )
     try:
         record = read_run(options.judge)
     except RecordError as error:
@@ -194,10 +223,29 @@ def _judge(options: argparse.Namespace) -> int:
     if not found:
         print(f"cannot be told: the report has no case {options.case!r}")
         return _SKIP
-    value = found[0].observed
-    is_new = is_new_value(value, old=old, new=new)
+    if isinstance(options.new, Verdict):
+        return _judge_verdict(found[0], options, options.policy or record.policy)
+    return _judge_value(found[0], options)
+
+
+def _judge_verdict(case: CaseResult, options: argparse.Namespace, policy: str) -> int:
+    from clipq.history.bisect import is_new_verdict
+
+    is_new = is_new_verdict(case.verdict, old=options.old, new=options.new, policy=policy)
+    if is_new is None:
+        print(f"cannot be told: the case is {case.verdict}: {case.reason}")
+        return _SKIP
+    print(f"{case.verdict}: like {options.new if is_new else options.old}")
+    return int(is_new)
+
+
+def _judge_value(case: CaseResult, options: argparse.Namespace) -> int:
+    from clipq.history.bisect import is_new_value
+
+    old, new = (None if text == "none" else float(text) for text in (options.old, options.new))
+    is_new = is_new_value(case.observed, old=old, new=new)
     if is_new is None:
         print("cannot be told: there is a value on one side only")
         return _SKIP
-    print(f"observed {value}: {'new' if is_new else 'old'}")
+    print(f"observed {case.observed}: {'new' if is_new else 'old'}")
     return int(is_new)

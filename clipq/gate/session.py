@@ -12,6 +12,7 @@ from clipq.evaluation.evaluator import Evaluated, Evaluator
 from clipq.evaluation.plan import FP32, Case, planned_quantizers
 from clipq.evaluation.resampling import Resampler, Sample
 from clipq.gate.baseline import Baseline, load_baseline, load_values
+from clipq.gate.commands import Commands
 from clipq.gate.interval import IntervalJudge
 from clipq.gate.latency import Latencies, load_latencies
 from clipq.gate.margins import Margins, load_margins
@@ -71,6 +72,10 @@ class Gate:
         self._drifts: dict[str, str] = {}
         self._altered_values: dict[tuple[str, str, str], str] = {}
         self._drawn: set[tuple[str, str, str]] = set()
+
+    @cached_property
+    def commands(self) -> Commands:
+        return Commands(self.settings)
 
     @cached_property
     def margins(self) -> Margins:
@@ -239,11 +244,8 @@ class Gate:
 
     def _provenance(self, stored: Baseline) -> dict[str, str]:
         latest = stored.history[-1] if stored.history else {}
-        folder = self.settings.baselines
-        inside = folder.is_relative_to(self.settings.root)
-        shown = folder.relative_to(self.settings.root) if inside else folder
         return {
-            "file": (shown / f"{stored.model}.json").as_posix(),
+            "file": self.commands.shown(self.settings.baselines / f"{stored.model}.json"),
             "columns_sha256": stored.digest,
             "approved": str(latest.get("date", "")),
             "reason": str(latest.get("reason", "")),
@@ -289,25 +291,10 @@ class Gate:
             p_value=number(judgement.p_value),
             standard_error=number(judgement.standard_error),
             samples_needed=judgement.samples_needed,
-            next_command=_next_command(case, judgement.verdict),
+            next_command=self.commands.next(case, judgement.verdict),
             evidence=evidence,
         )
 
 
 def _close(first: float, second: float) -> bool:
     return math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-9)
-
-
-def _next_command(case: Case, verdict: Verdict) -> str:
-    """Return the one command that helps with a verdict."""
-    if verdict is Verdict.MISSING:
-        return f"clipq baseline create {case.model}"
-    if verdict in (Verdict.INCOMPARABLE, Verdict.VANISHED):
-        return f"clipq baseline update {case.model} --reason '...'"
-    if verdict is Verdict.DRIFTED:
-        return f"clipq baseline verify {case.model}"
-    if verdict is Verdict.INCONCLUSIVE:
-        return "clipq power --record report.json"
-    if verdict in (Verdict.FAIL, Verdict.NON_FINITE, Verdict.ERROR):
-        return f"clipq gate --clipq-model {case.model} --clipq-quantizer '{case.quantizer}' -n0"
-    return ""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from clipq.evaluation.resampling import Sample
+from clipq.gate.commands import promoted_command
 from clipq.metrics import Metric
 from clipq.records import CaseResult, Verdict
 from clipq.settings import StatisticsSettings
@@ -107,6 +108,8 @@ def finalise(cases: Sequence[CaseResult], settings: StatisticsSettings) -> tuple
                 verdict=Verdict.FAIL,
                 reason=f"worse than the margin, seen with all {len(tested)} cases of the run "
                 f"({settings.correction})",
+                samples_needed=None,
+                next_command=promoted_command(case),
             )
         found[index] = case
     return tuple(found)

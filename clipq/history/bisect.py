@@ -15,6 +15,7 @@ from typing import Any
 
 from clipq.errors import StoreError
 from clipq.history.model import CaseParts, StoredResult
+from clipq.records import Verdict
 
 __all__ = [
     "Change",
@@ -22,9 +23,17 @@ __all__ = [
     "find_verdict_change",
     "git_commands",
     "is_new_value",
+    "is_new_verdict",
 ]
 
 _SAME = 1e-6  # values this close, relatively, are the same: float noise between machines
+_UNJUDGED = (
+    Verdict.MISSING,
+    Verdict.VANISHED,
+    Verdict.INCOMPARABLE,
+    Verdict.DRIFTED,
+    Verdict.ERROR,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,36 +99,43 @@ def find_value_change(rows: Sequence[StoredResult], *, policy: str) -> Change | 
     return Change(before, after, "value", worse, len(rows) - at, policy)
 
 
-def git_commands(change: Change, case: CaseParts, *, report: str) -> list[str]:
+def git_commands(
+    change: Change, case: CaseParts, *, folder: str, program: str = "clipq", profile: str = ""
+) -> list[str]:
     """Return what to type in order to find the commit; [] where git cannot tell.
 
-    A commit on which the gate itself cannot run is skipped (125), never called bad.
+    A commit is judged by what a report, written on it, says of the case. One on which the gate
+    writes none, or on which the case was not judged, is skipped (125), never called bad.
 
     Args:
         change: between runs of two commits.
         case: what the gate is narrowed to.
-        report: path of the record that a gate writes, from where the commands will be run.
+        folder: where the gate writes its report, from the top of the repository.
+        program: how clipq is called there.
+        profile: of the gate; "" for its default.
     """
     old, new = (str(side.run.commit.get("sha", "")) for side in (change.before, change.after))
     if not old or not new or old == new:
         return []
-    gate = " ".join(
-        ["clipq gate"]
-        + [f"--clipq-{name} {shlex.quote(escape(value))}" for name, value in case.named()]
-        + [f"--policy {change.policy}", "-n0"]
-    )
+    gate = [f"{program} gate"]
+    gate += [f"--clipq-{name} {shlex.quote(escape(value))}" for name, value in case.named()]
+    gate += [f"--clipq-report {shlex.quote(folder)}"]
+    gate += [f"--profile {profile}"] if profile else []
+    gate += [f"--policy {change.policy}", "-n0"]
+    report = shlex.quote(f"{folder}/report.json")
+    judge = [f"clipq bisect {shlex.quote(change.after.case)} --judge {report}"]
     if change.by == "value":
-        values = f"--old={_text(change.before.observed)} --new={_text(change.after.observed)}"
-        judge = f"clipq bisect {shlex.quote(change.after.case)} --judge {shlex.quote(report)}"
-        script = f"{gate}; [ $? -le 1 ] || exit 125; {judge} {values}"
-        start = f"git bisect start --term-new=changed --term-old=same {new} {old}"
-    elif change.worse:
-        script = f"{gate}; code=$?; [ $code -le 1 ] || exit 125; exit $code"
-        start = f"git bisect start {new} {old}"
+        terms = "--term-new=changed --term-old=same "
+        judge += [f"--old={_text(change.before.observed)} --new={_text(change.after.observed)}"]
     else:
-        script = f"{gate}; case $? in 0) exit 1;; 1) exit 0;; *) exit 125;; esac"
-        start = f"git bisect start --term-new=fixed --term-old=broken {new} {old}"
-    return [start, f"git bisect run sh -c {shlex.quote(script)}"]
+        terms = "" if change.worse else "--term-new=fixed --term-old=broken "
+        judge += [f"--old={change.before.verdict} --new={change.after.verdict}"]
+    # A program that breaks ends with 1 too: without a new report nothing is judged.
+    script = (
+        f"rm -f {report}; {' '.join(gate)}; [ $? -le 1 ] && [ -f {report} ] || exit 125; "
+        f"{' '.join(judge)}; case $? in 0) exit 0;; 1) exit 1;; *) exit 125;; esac"
+    )
+    return [f"git bisect start {terms}{new} {old}", f"git bisect run sh -c {shlex.quote(script)}"]
 
 
 def is_new_value(value: float | None, *, old: float | None, new: float | None) -> bool | None:
@@ -134,6 +150,17 @@ def is_new_value(value: float | None, *, old: float | None, new: float | None) -
     if (value is None) == (old is None) and (value is None) != (new is None):
         return False
     return None
+
+
+def is_new_verdict(verdict: Verdict, *, old: Verdict, new: Verdict, policy: str) -> bool | None:
+    """Return whether `verdict` blocks, or does not, as `new` does; None where that is not told.
+
+    A verdict that says nothing of the quantizer, such as `missing` or `error`, is on a side only
+    if it is that side's own.
+    """
+    if verdict in _UNJUDGED:
+        return verdict is new if verdict in (old, new) else None
+    return verdict.blocks(policy) == new.blocks(policy)
 
 
 def _boundary(

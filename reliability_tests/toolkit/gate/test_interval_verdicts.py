@@ -14,6 +14,7 @@ from clipq.gate.interval import IntervalJudge, discordance
 from clipq.gate.verdict import Evidence, finalise
 from clipq.metrics import Metric, Predictions, Statistic, metrics
 from clipq.records import CaseResult, Verdict
+from clipq.report.text import explain
 from clipq.settings import StatisticsSettings
 
 SETTINGS = StatisticsSettings(replicates=200)
@@ -237,6 +238,25 @@ def test_the_runs_end_may_turn_inconclusive_into_fail_and_nothing_else():
     strict = finalise(cases[1:], SETTINGS)
     assert strict[0].verdict is Verdict.FAIL  # alone with one other: 0.012 x 2
     assert finalise([case("a", Verdict.WAIVED, 1e-9)], SETTINGS)[0].verdict is Verdict.WAIVED
+
+
+def test_a_promoted_failure_says_what_a_failure_says():
+    undecided = replace(
+        case("late", Verdict.INCONCLUSIVE, 0.012),
+        samples=256,
+        samples_needed=857,
+        next_command="clipq --config sub/clipq.toml power --record sub/.clipq/report/report.json",
+    )
+    cases = [case("clear", Verdict.FAIL, 1e-9), undecided]
+    promoted = finalise(cases, SETTINGS)[1]
+    assert promoted.verdict is Verdict.FAIL
+    assert promoted.samples_needed is None
+    assert promoted.next_command == (
+        "clipq --config sub/clipq.toml gate --clipq-model m --clipq-quantizer 'q' -n0"
+    )
+    assert "cannot tell" not in explain(promoted)
+    kept = finalise([case("passing", Verdict.PASS, 0.9)] * 9 + [undecided], SETTINGS)[-1]
+    assert (kept.samples_needed, kept.next_command) == (857, undecided.next_command)
 
 
 def test_the_fdr_is_more_lenient_than_the_family_wise_rate():

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from clipq.errors import SettingsError
-from clipq.evaluation.plan import Case
+from clipq.evaluation.plan import FP32, Case
 from clipq.evaluation.resampling import Sample
+from clipq.gate.commands import Commands
 from clipq.gate.margins import load_margins
+from clipq.gate.session import Gate
 from clipq.gate.verdict import Evidence, judge_point
 from clipq.metrics import Predictions, metrics
 from clipq.records import Verdict
+from clipq.settings import load_settings
 
 RULES = """\
 [[margin]]
@@ -126,3 +131,82 @@ def test_an_absolute_metric_is_judged_against_its_floor():
     failed = judge("sqnr", None, 8.0, margin=10.0)
     assert (failed.verdict, failed.loss) == (Verdict.FAIL, 2.0)
     assert judge("sqnr", None, math.nan, margin=10.0).verdict is Verdict.NON_FINITE
+
+
+# -- what to type next ---------------------------------------------------------------------------
+
+PROFILES = """\
+[profiles.default]
+exclude = ["*/rtn:w8a8/*"]
+[profiles.quick]
+probes = ["digits"]
+"""
+FAILED = Case("vit-clean", "rtn:w8", "id", "top1")
+
+
+def placed(project, folder, name="clipq.toml", extra=""):
+    """The settings of a project in a folder of a git repository."""
+    subprocess.run(["git", "init", "-q"], cwd=project.root, check=True)
+    path = project.root / folder / name
+    path.parent.mkdir(exist_ok=True)
+    project.settings().rename(path)
+    path.write_text(path.read_text() + extra)
+    return load_settings(path)
+
+
+def test_a_project_at_the_top_of_its_repository_is_found_without_its_settings(project):
+    commands = Commands(placed(project, "."))
+    gate = "clipq gate --clipq-model vit-clean --clipq-quantizer 'rtn:w8' -n0"
+    assert commands.next(FAILED, Verdict.FAIL) == gate
+    assert commands.next(FAILED, Verdict.MISSING) == "clipq baseline create vit-clean"
+    assert commands.next(FAILED, Verdict.PASS) == ""
+
+
+def test_a_project_without_a_repository_is_found_from_its_own_folder(project, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(project.root.parent))
+    commands = Commands(load_settings(project.settings()))
+    assert commands.next(FAILED, Verdict.DRIFTED) == "clipq baseline verify vit-clean"
+
+
+@pytest.mark.parametrize("name", ["clipq.toml", "other.toml"])
+@pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict.blocks("release")])
+def test_every_command_names_the_settings_of_a_project_that_lies_deeper(project, name, verdict):
+    commands = Commands(placed(project, "sub", name))
+    assert commands.next(FAILED, verdict).startswith(f"clipq --config sub/{name} ")
+
+
+def test_the_report_that_measured_too_little_is_named_from_the_top(project):
+    command = Commands(placed(project, "sub")).next(FAILED, Verdict.INCONCLUSIVE)
+    assert command.endswith(" power --record sub/.clipq/report/report.json")
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "ends"), [("rtn:w8", "-n0"), ("rtn:w8a8", "-n0 --profile full")]
+)
+def test_a_case_that_the_default_profile_leaves_out_is_run_again_with_another(
+    project, quantizer, ends
+):
+    commands = Commands(placed(project, ".", extra=PROFILES))
+    assert commands.next(replace(FAILED, quantizer=quantizer), Verdict.FAIL).endswith(ends)
+
+
+def test_a_release_is_run_again_as_a_release(project):
+    settings = replace(placed(project, "."), policy="release")
+    assert Commands(settings).next(FAILED, Verdict.FAIL).endswith("-n0 --policy release")
+
+
+def test_globs_in_a_quantizer_are_taken_literally(project):
+    case = replace(FAILED, quantizer="rtn:w8,float=visual.*[0]")
+    command = Commands(placed(project, ".")).next(case, Verdict.ERROR)
+    assert "--clipq-quantizer 'rtn:w8,float=visual.[*][[]0]'" in command
+
+
+def test_a_gate_gives_its_cases_the_command_and_the_baseline_s_place_from_the_top(project):
+    settings = placed(project, "sub")
+    missing = Gate(settings, evaluator=None).check(FAILED, expectations=False)
+    assert missing.next_command == "clipq --config sub/clipq.toml baseline create vit-clean"
+    (project.root / "baselines").rename(settings.baselines)
+    gone = replace(FAILED, quantizer=FP32)
+    vanished = Gate(settings, evaluator=None).check(gone, expectations=False)
+    stored = vanished.evidence["baselines"]["vit-clean"]
+    assert stored["file"] == "sub/baselines/vit-clean.json"

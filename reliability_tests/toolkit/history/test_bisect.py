@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,12 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from history_runs import small_run
 
 from clipq.history.bisect import (
     find_value_change,
     find_verdict_change,
     git_commands,
     is_new_value,
+    is_new_verdict,
 )
 from clipq.history.model import CaseParts, RunInfo, StoredResult
 from clipq.records import Verdict
@@ -80,13 +83,13 @@ def test_there_is_nothing_for_git_within_a_commit_or_without_one():
     for commit in (history[1].run.commit, {}):
         run = replace(history[0].run, commit=commit)
         same = replace(change, before=replace(history[0], run=run))
-        assert git_commands(same, PARTS, report="r.json") == []
+        assert git_commands(same, PARTS, folder="out") == []
 
 
 def test_globs_in_a_quantizer_s_text_are_taken_literally():
     parts = replace(PARTS, quantizer="gptq:w4,float=visual.*[0]")
     change = find_verdict_change(rows((P, 0.9), (F, 0.8)), policy="ci")
-    assert "visual.[*][[]0]" in git_commands(change, parts, report="r.json")[1]
+    assert "visual.[*][[]0]" in git_commands(change, parts, folder="out")[1]
 
 
 @pytest.mark.parametrize(
@@ -106,6 +109,39 @@ def test_a_value_is_judged_by_which_side_it_is_nearer_to(value, old, new, expect
     assert is_new_value(value, old=old, new=new) is expected
 
 
+@pytest.mark.parametrize(
+    ("verdict", "old", "new", "policy", "expected"),
+    [
+        (Verdict.IMPROVED, P, F, "ci", False),
+        (Verdict.WAIVED, P, F, "ci", False),
+        (Verdict.NON_FINITE, P, F, "ci", True),
+        (I, P, F, "ci", False),
+        (I, P, F, "release", True),
+        (P, F, P, "ci", True),
+        (F, F, P, "ci", False),
+        (Verdict.MISSING, P, F, "ci", None),
+        (Verdict.ERROR, P, F, "ci", None),
+        (Verdict.INCOMPARABLE, F, P, "ci", None),
+        (Verdict.DRIFTED, P, F, "ci", None),
+        (Verdict.VANISHED, P, F, "ci", None),
+        (Verdict.MISSING, P, Verdict.ERROR, "ci", None),
+        (Verdict.ERROR, P, Verdict.ERROR, "ci", True),
+        (Verdict.ERROR, Verdict.ERROR, P, "ci", False),
+    ],
+)
+def test_a_verdict_is_judged_by_whether_it_blocks(verdict, old, new, policy, expected):
+    assert is_new_verdict(verdict, old=old, new=new, policy=policy) is expected
+
+
+def test_the_gate_is_called_as_the_project_needs_it():
+    change = find_verdict_change(rows((P, 0.9), (F, 0.8)), policy="release")
+    _, run = git_commands(
+        change, PARTS, folder="sub/out", program="clipq --config sub/clipq.toml", profile="full"
+    )
+    assert "clipq --config sub/clipq.toml gate --clipq-model vit" in run
+    assert "--clipq-report sub/out --profile full --policy release -n0" in run
+
+
 # A stand-in for a gate: what it does is in the file that the commits change.
 GATE = """\
 #!{python}
@@ -116,16 +152,23 @@ if sys.argv[1] == "bisect":
     from clipq.cli import main
     raise SystemExit(main(sys.argv[1:]))
 assert sys.argv[1:] == ["gate", "--clipq-model", "vit-0", "--clipq-quantizer", "rtn:w4",
-                        "--clipq-probe", "id", "--clipq-metric", "top1", "--policy", "ci", "-n0"]
-state = Path("state").read_text().strip()
+                        "--clipq-probe", "id", "--clipq-metric", "top1", "--clipq-report", "out",
+                        "--policy", "ci", "-n0"]
+state, _, problem = Path("state").read_text().strip().partition(" ")
 if state == "broken":
     raise SystemExit(2)
+if state == "crashed":
+    raise SystemExit(1)
 from clipq.records import Verdict
 from history_runs import small_run
 value = float(state)
 verdict = Verdict.PASS if value > 0.85 else Verdict.FAIL
-Path("report.json").write_text(json.dumps(small_run(0, value=value, verdict=verdict).to_plain()))
-raise SystemExit(int(verdict is Verdict.FAIL))
+if problem == "missing":
+    verdict = Verdict.MISSING
+Path("out").mkdir(exist_ok=True)
+record = small_run(0, value=value, verdict=verdict)
+Path("out/report.json").write_text(json.dumps(record.to_plain()))
+raise SystemExit(int(verdict is not Verdict.PASS or problem == "expired"))
 """
 
 
@@ -187,12 +230,24 @@ def at(run: RunInfo, sha: str) -> RunInfo:
         (["0.9", "0.91", "broken", "0.92", "0.7"], "verdict", 4),
         (["0.7", "0.71", "0.9", "0.91"], "verdict", 2),
         (["0.95", "0.95", "0.95", "0.93", "0.93"], "value", 3),
+        (["0.9", "0.91 expired", "0.92 expired", "0.93", "0.7"], "verdict", 4),
+        (["0.7", "0.71", "0.9 expired", "0.91 expired"], "verdict", 2),
+        (["0.9", "0.91", "0.92 missing", "0.93", "0.7"], "verdict", 4),
+        (["0.9", "0.91", "crashed", "0.93", "0.7"], "verdict", 4),
+        (["0.9", "0.93", "0.7", "crashed", "0.71"], "verdict", 2),
     ],
-    ids=["got worse", "got better", "has another value"],
-)
+    ids=[
+        "got worse", "got better", "has another value", "a waiver had expired",
+        "got better while a waiver had expired", "a baseline was missing", "nothing was written",
+        "a report was left from before",
+    ],
+)  # fmt: skip
 def test_the_printed_commands_find_the_commit(repository, states, by, culprit):
     root, hashes = repository(states)
-    ends = [float(states[0]), float(states[-1])]
+    (root / "out").mkdir()  # a report that another gate left
+    stale = small_run(0, value=0.7, verdict=F).to_plain()
+    (root / "out/report.json").write_text(json.dumps(stale))
+    ends = [float(state.split()[0]) for state in (states[0], states[-1])]
     history = rows(*((P if value > 0.85 else F, value) for value in ends))
     history = [
         replace(row, run=at(row.run, sha), case="vit-0/rtn:w4/id.top1")
@@ -200,6 +255,6 @@ def test_the_printed_commands_find_the_commit(repository, states, by, culprit):
     ]
     find = find_verdict_change if by == "verdict" else find_value_change
     parts = replace(PARTS, model="vit-0")
-    commands = git_commands(find(history, policy="ci"), parts, report="report.json")
+    commands = git_commands(find(history, policy="ci"), parts, folder="out")
     said = bisected(root, commands)
     assert f"{hashes[culprit]} is the first" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +18,23 @@ from clipq.history.store import open_store
 from clipq.records import Verdict
 
 CASE = "vit-0/rtn:w4/id.top1"
+PROJECT = """\
+[matrix]
+quantizers = ["rtn:w4", "rtn:w8"]
+[[models]]
+name = "vit-0"
+source = "local-dir:vit-0"
+[[probes]]
+name = "id"
+role = "in-distribution"
+source = "folder:id"
+[[probes]]
+name = "calibration"
+role = "calibration"
+source = "folder:id"
+[profiles.default]
+exclude = ["*/rtn:w4/*"]
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +137,8 @@ def test_history_first_and_bisect_say_since_when_and_what_to_type(filled, run, c
     good, bad = (run(index).commit["sha"] for index in (1, 2))
     assert f"{CASE} has blocked for 2 runs, since run #3" in shown
     assert f"git bisect start {bad} {good}\n" in shown
-    assert "git bisect run sh -c 'clipq gate --clipq-model vit-0" in shown
+    assert "git bisect run sh -c 'rm -f .clipq/report/bisect/report.json; " in shown
+    assert "; clipq gate --clipq-model vit-0" in shown
     assert main(["bisect", CASE, "--changed", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["last_before"]["run"], told["first_after"]["run"]) == (3, 4)
@@ -138,6 +157,40 @@ def test_bisect_judges_a_report_as_git_expects(run, capsys):
     assert main(["bisect", "vit-9/x/id.y", "--judge", report, "--old=1", "--new=2"]) == 125
     assert main(["bisect", CASE, "--judge", "gone.json", "--old=1", "--new=2"]) == 125
     assert "cannot be told" in capsys.readouterr().out
+
+
+def test_bisect_judges_a_report_by_the_verdict_of_the_case(run, capsys):
+    good = ["bisect", CASE, "--judge", write_report(run(0))]
+    assert main([*good, "--old=pass", "--new=fail"]) == 0
+    assert main([*good, "--old=fail", "--new=pass"]) == 1
+    unsure = run(0, verdict=Verdict.INCONCLUSIVE, policy="release")
+    judge = ["bisect", CASE, "--judge", write_report(unsure)]
+    assert main([*judge, "--old=pass", "--new=fail"]) == 1
+    assert main([*judge, "--old=pass", "--new=fail", "--policy=ci"]) == 0
+    for verdict in (Verdict.MISSING, Verdict.ERROR, Verdict.INCOMPARABLE):
+        write_report(run(0, verdict=verdict))
+        assert main([*judge, "--old=pass", "--new=fail"]) == 125
+    assert f"cannot be told: the case is {verdict}" in capsys.readouterr().out
+    assert main([*judge, "--old=pass", "--new=0.9"]) == 2
+    assert "give two verdicts or two values" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*judge, "--old=pass", "--new=worse"])
+    assert "'worse' is neither a verdict nor a value" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["sub/clipq.toml", "clipq.toml", "sub/pyproject.toml"])
+def test_bisect_prints_what_runs_at_the_top_of_the_repository(filled, folder, capsys, place):
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    path = folder / place
+    path.parent.mkdir(exist_ok=True)
+    table = "tool.clipq." if path.name == "pyproject.toml" else ""
+    path.write_text(re.sub(r"^(\[+)", rf"\1{table}", PROJECT, flags=re.MULTILINE))
+    assert main(["--config", place, "bisect", CASE, "--json"]) == 0
+    run = json.loads(capsys.readouterr().out)["commands"][1]
+    inside = "sub/" if place.startswith("sub") else ""
+    assert f"rm -f {inside}.clipq/report/bisect/report.json" in run
+    assert (f"clipq --config {place} gate" in run) == bool(inside)
+    assert f"--clipq-report {inside}.clipq/report/bisect --profile full --policy ci" in run
 
 
 def test_pruning_names_what_would_go_and_removes_it_only_when_told(filled, capsys):
