@@ -146,18 +146,23 @@ def _waivers(waivers: Sequence[Mapping[str, Any]], rows: int) -> str:
     signed = [
         [
             *(inert(_cut(waiver.get(key, ""))) for key in ("owner", "reason", "expires")),
-            str(len(waiver.get("waived", ()))),
-            inert(_cut(", ".join(waiver.get("cases", ())))),
+            str(len(_listed(waiver, "waived"))),
+            inert(_cut(", ".join(_listed(waiver, "cases")))),
         ]
         for waiver in waivers
     ]
     headers = ("owner", "reason", "until", "waives", "cases named")
     table = tabulate(signed[:rows], headers, tablefmt="github", disable_numparse=True)
-    waived = sum(len(waiver.get("waived", ())) for waiver in waivers)
+    waived = sum(len(_listed(waiver, "waived")) for waiver in waivers)
     return _folded(f"Waivers: {len(signed)}, of {waived} cases", table + _more(len(signed), rows))
 
 
-def _cut(text: str) -> str:
+def _listed(waiver: Mapping[str, Any], key: str) -> list[str]:
+    value = waiver.get(key)
+    return [str(name) for name in value] if isinstance(value, (list, tuple)) else []
+
+
+def _cut(text: object) -> str:
     plain = " ".join(str(text).split())
     return plain if len(plain) <= _CELL else f"{plain[: _CELL - 3]}..."
 

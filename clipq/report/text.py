@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 _SHOWN = 25
+_UNSURE = "the interval lies beyond the margin, but not surely enough for so many cases"
 _KERNEL_HEADERS = ("kernel", "written in", "ran on", "pass", "fail", "not run")
 HEADERS = ("case", "verdict", "FP32", "observed", "loss", "interval", "margin", "unit")
 
@@ -36,6 +37,8 @@ def explain(case: CaseResult) -> str:
             loss = f"{number_text(case.loss)} {_interval(case)}".rstrip()
             line += f": loss {loss} {_sign(case)} margin {number_text(case.margin)}"
         lines.append(f"{line} {case.unit}")
+    if _beyond(case):
+        lines.append(f"  {_UNSURE}")
     if case.samples_needed is not None:
         lines.append(f"  {case.samples:,} samples cannot tell; about {case.samples_needed:,} could")
     if case.reason:
@@ -144,7 +147,17 @@ def _undecided(cases: Sequence[CaseResult]) -> str:
     text = "inconclusive: the samples cannot tell (blocks under policy release):\n"
     text += tabulate(rows, headers, disable_numparse=True)
     more = len(cases) - _SHOWN
-    return f"{text}\n... and {more} more: see report.json" if more > 0 else text
+    if more > 0:
+        text += f"\n... and {more} more: see report.json"
+    beyond = sum(map(_beyond, cases))
+    return f"{text}\n{beyond} of {len(cases)}: {_UNSURE}" if beyond else text
+
+
+def _beyond(case: CaseResult) -> bool:
+    """Whether a case is undecided though its interval holds nothing that would be acceptable."""
+    if case.verdict is not Verdict.INCONCLUSIVE or case.low is None or case.margin is None:
+        return False
+    return case.low > case.margin
 
 
 def _sign(case: CaseResult) -> str:

@@ -241,6 +241,23 @@ def test_details_say_it_in_words_with_the_next_command(open_report):
     assert "20250921" in page.inner_text("#provenance")
 
 
+def test_an_undecided_case_beyond_its_margin_says_that_there_are_too_many_cases(open_report):
+    beyond = replace(
+        FAIL, verdict=Verdict.INCONCLUSIVE, low=0.03, p_value=0.01, adjusted_p=0.2,
+        samples_needed=9000,
+    )  # fmt: skip
+    across = replace(beyond, quantizer="rtn:w8", low=0.01)
+    page = open_report(RunRecord("ci", 2, (beyond, across)))
+    details = []
+    for row in (0, 1):
+        page.locator("#rows .opener").nth(row).click()
+        details.append(plain(page.inner_text("#detail")))
+    said = "The interval lies beyond the margin, but not surely enough for so many cases. 2,048"
+    assert said in details[0]
+    assert said not in details[1]
+    assert "2,048 samples cannot tell; about 9,000 could." in details[1]
+
+
 def test_a_limit_below_zero_that_is_kept_is_drawn_as_kept(open_report):
     sampled = replace(FLOOR, metric="sqnr-low", low=-57.0, high=-54.0)
     page = open_report(RunRecord("ci", 2, (FLOOR, sampled)))
@@ -334,6 +351,28 @@ def test_problems_warnings_waivers_and_unreported_cases_are_shown(open_report):
     for part in ("Problem: a waiver expired", "Warning: torch differs", "2 cases planned, never"):
         assert part in shown
     assert page.locator("#waivers tbody td").all_inner_texts() == ["4", "known"]
+
+
+def test_a_waiver_of_many_cases_counts_them_and_lists_them_when_asked(open_report):
+    ids = [f"vit-clean/smoothquant:w4a4,alpha=0.5/corruptions.metric-{i}" for i in range(38)]
+    waiver = {
+        "cases": ["vit-clean/smoothquant:w4a4*/*"], "reason": "accepted for the pilot",
+        "owner": "ada.of-the-release-team@example.org", "expires": "2026-12-31", "waived": ids,
+    }  # fmt: skip
+    narrow = {"width": 390, "height": 800}
+    page = open_report(RunRecord("ci", 1, (FAIL,), waivers=(waiver,)), viewport=narrow)
+    shown = page.locator("#waivers")
+    assert "38 cases waived" in shown.inner_text()
+    assert waiver["cases"][0] in shown.inner_text()
+    assert ids[0] not in shown.inner_text()
+    for _ in range(2):  # closed, then open
+        for box in ("document.documentElement", "document.querySelector('#waivers .scroll')"):
+            assert page.evaluate(f"{box}.scrollWidth <= {box}.clientWidth"), box
+        shown.locator("summary").click()
+    shown.locator("summary").click()
+    assert shown.locator("details li").count() == 38
+    lines = "[...document.querySelectorAll('#waivers li code')].map(e => e.getClientRects().length)"
+    assert set(page.evaluate(lines)) == {1}
 
 
 @pytest.mark.parametrize(

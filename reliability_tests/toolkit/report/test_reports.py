@@ -95,6 +95,20 @@ def test_intervals_and_what_would_decide_are_shown_in_every_form():
     assert RunRecord.from_plain(run.to_plain()).statistics == statistics
 
 
+def test_an_undecided_case_beyond_its_margin_says_that_there_are_too_many_cases():
+    beyond = replace(
+        FAIL, verdict=Verdict.INCONCLUSIVE, low=0.03, high=0.27, p_value=0.01, adjusted_p=0.2,
+        samples_needed=9000,
+    )  # fmt: skip
+    across = replace(beyond, metric="nll", low=0.01)
+    said = "the interval lies beyond the margin, but not surely enough for so many cases"
+    assert said in explain(beyond)
+    assert said not in explain(across)
+    assert said not in explain(replace(beyond, verdict=Verdict.FAIL))
+    assert f"1 of 2: {said}" in summary(RunRecord("ci", 2, (beyond, across)))
+    assert said not in summary(RunRecord("ci", 1, (across,)))
+
+
 def test_the_terminal_report_counts_names_and_proves():
     text = summary(RUN)
     for expected in (
@@ -167,6 +181,7 @@ def test_markdown_names_who_waived_what_and_until_when():
     ]  # fmt: skip
     assert "<summary>Waivers: 1, of 38 cases</summary>" in text
     assert "Waivers" not in markdown(RUN)
+    assert "| kim " in markdown(replace(RUN, waivers=({"owner": "kim", "cases": 4},)))
 
 
 def test_many_and_wordy_waivers_do_not_drive_all_else_out_of_a_comment():

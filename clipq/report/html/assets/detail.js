@@ -29,7 +29,9 @@ function sentence(item) {
   const direction = better[item.direction] ? ` (${better[item.direction]})` : "";
   const needed = item.samples_needed
     ? ` ${count(item.samples, "sample")} cannot tell; about ${item.samples_needed.toLocaleString("en")} could.` : "";
-  return `${size}${by}${direction}.${needed}`;
+  const unsure = item.verdict === "inconclusive" && item.low !== null && item.low > item.margin
+    ? " The interval lies beyond the margin, but not surely enough for so many cases." : "";
+  return `${size}${by}${direction}.${unsure}${needed}`;
 }
 
 function facts(item) {

@@ -103,11 +103,30 @@ function notice(kind, name, text) {
   return el("p", { class: `notice ${kind}` }, el("b", {}, `${name}: `), text);
 }
 
-/** Signed-off waivers, whatever their columns are. */
+/** Signed-off waivers, whatever their columns are, whoever signed first; lists stand below each. */
 function waivers() {
   if (!run.waivers.length) return null;
-  const names = [...new Set(run.waivers.flatMap((waiver) => Object.keys(waiver)))];
+  const names = [...new Set(run.waivers.flatMap((waiver) => Object.keys(waiver)))]
+    .filter((name) => !run.waivers.some((waiver) => Array.isArray(waiver[name])))
+    .sort((a, b) => (b === "owner") - (a === "owner"));
   const columns = names.map((title) => ({ title, number: run.waivers.every((w) => typeof w[title] === "number") }));
-  const rows = run.waivers.map((waiver) => names.map((name) => plainText(waiver[name])));
-  return section("waivers", "Waivers", table({ caption: "Signed-off waivers", columns, rows, quiet: true }));
+  const rows = run.waivers.map((waiver) => names.map((name) =>
+    el("span", { class: name === "expires" ? "day" : null }, plainText(waiver[name]))));
+  const box = table({ caption: "Signed-off waivers", columns, rows, quiet: true, name: "plain signed" });
+  for (const [index, row] of [...box.querySelectorAll("tbody tr")].entries()) {
+    const lists = Object.entries(run.waivers[index]).filter(([, value]) => Array.isArray(value));
+    if (lists.length) {
+      row.after(el("tr", { class: "listed" },
+        el("td", { colspan: String(names.length) }, lists.map(([name, ids]) => caseIds(name, ids)))));
+    }
+  }
+  return section("waivers", "Waivers", box);
+}
+
+/** What a waiver names, and, folded away, the cases that it waives: they may be hundreds. */
+function caseIds(name, ids) {
+  const list = el("ul", { class: "ids" }, ids.map((id) => el("li", {}, el("code", {}, plainText(id)))));
+  if (name === "cases" && ids.length <= 3) return list;
+  const words = { cases: count(ids.length, "pattern"), waived: count(ids.length, "case waived", "cases waived") };
+  return ids.length ? details(words[name] || `${name}: ${ids.length}`, list) : el("p", {}, words[name] || name);
 }
