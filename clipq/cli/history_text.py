@@ -9,12 +9,14 @@ from typing import Any
 from tabulate import tabulate
 
 from clipq.history.model import RunInfo, StoredResult, TrendTable
+from clipq.history.recording import PARTIAL, REMARKS
 from clipq.history.sparkline import sparkline
 from clipq.records import Verdict
 from clipq.report.text import number_text
 
 __all__ = [
     "commit_text",
+    "is_partial",
     "printable",
     "result_plain",
     "run_plain",
@@ -25,7 +27,12 @@ __all__ = [
     "trend_text",
 ]
 
-_SHOWN = {"fail": "fail", "inconclusive": "inconclusive", "waived": "waived"}
+_SHOWN = ("fail", "inconclusive", "waived")
+_OTHER = tuple(
+    verdict.value
+    for verdict in Verdict
+    if verdict.blocks("release") and verdict.value not in _SHOWN
+)
 _SUBJECT = 40
 
 
@@ -41,6 +48,11 @@ def commit_text(run: RunInfo) -> str:
     return printable(str(run.commit["sha"])[:10]) + ("+changes" if run.commit["dirty"] else "")
 
 
+def is_partial(run: RunInfo) -> bool:
+    """Return whether a run was narrowed or ended before everything planned was reported."""
+    return PARTIAL in run.environment or run.cases < run.planned
+
+
 def run_plain(run: RunInfo) -> dict[str, Any]:
     """Return a run as built-in types, ready for strict JSON."""
     return {
@@ -51,10 +63,12 @@ def run_plain(run: RunInfo) -> dict[str, Any]:
         "commit": dict(run.commit),
         "policy": run.policy,
         "passed": run.passed,
+        "partial": is_partial(run),
         "cases": run.cases,
         "planned": run.planned,
         "counts": dict(run.counts),
-        "environment": dict(run.environment),
+        "environment": {k: v for k, v in run.environment.items() if k not in REMARKS},
+        "remarks": _remarks(run),
         "predictions": run.predictions,
     }
 
@@ -84,14 +98,16 @@ def runs_text(runs: Sequence[RunInfo]) -> str:
             commit_text(run),
             printable(str(run.commit.get("branch", ""))),
             run.policy,
-            "passed" if run.passed else "FAILED",
+            ("passed" if run.passed else "FAILED") + (", partial" if is_partial(run) else ""),
             run.cases,
             *(run.counts.get(name, "") for name in _SHOWN),
+            sum(run.counts.get(name, 0) for name in _OTHER) or "",
             printable(str(run.commit.get("subject", "")))[:_SUBJECT],
         )
         for run in runs
     ]
-    headers = ("run", "id", "started", "commit", "branch", "policy", "gate", "cases", *_SHOWN, "")
+    first = ("run", "id", "started", "commit", "branch", "policy", "gate", "cases")
+    headers = (*first, *_SHOWN, "other", "")
     return tabulate(rows, headers, disable_numparse=True)
 
 
@@ -102,11 +118,16 @@ def run_text(run: RunInfo, worst: Sequence[StoredResult]) -> str:
         ("run", f"#{run.number}  {run.id}"),
         ("gate", f"{'passed' if run.passed else 'FAILED'} under policy {run.policy}"),
         ("cases", f"{run.cases:,} of {run.planned:,} planned: {counts or 'none'}"),
+        *((name, printable(text)) for name, text in _remarks(run).items()),
         ("started", f"{printable(run.started) or '-'}, recorded {run.recorded}"),
         ("commit", f"{commit_text(run)} {printable(str(run.commit.get('subject', '')))}".rstrip()),
         ("branch", printable(str(run.commit.get("branch", ""))) or "-"),
         ("predictions", f"of {run.predictions:,} cells kept"),
-        *((printable(name), printable(value)) for name, value in run.environment.items()),
+        *(
+            (printable(name), printable(value))
+            for name, value in run.environment.items()
+            if name not in REMARKS
+        ),
     ]
     parts = [tabulate(facts, tablefmt="plain", disable_numparse=True)]
     if worst:
@@ -175,6 +196,11 @@ def table_plain(table: TrendTable) -> dict[str, Any]:
             for at, case in enumerate(table.cases)
         ],
     }
+
+
+def _remarks(run: RunInfo) -> dict[str, str]:
+    """Return what was odd about the run as a whole: why it failed, what it left out."""
+    return {name: run.environment[name] for name in REMARKS if name in run.environment}
 
 
 def _result_row(row: StoredResult) -> tuple[str, ...]:

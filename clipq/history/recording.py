@@ -16,8 +16,10 @@ from clipq.history.schema import blobs, cases, code_of, results, run_predictions
 from clipq.provenance import canonical_json
 from clipq.records import CaseResult, RunRecord
 
-__all__ = ["Prepared", "insert", "key_of", "prepare", "with_tables"]
+__all__ = ["PARTIAL", "REMARKS", "Prepared", "insert", "key_of", "prepare", "with_tables"]
 
+PARTIAL = "part of the matrix"  # what a narrowed run measured
+REMARKS = (PARTIAL, "profile", "problems", "failed kernel checks")  # in `RunInfo.environment`
 _BLOCK = 2000  # rows per statement
 
 
@@ -74,7 +76,7 @@ def prepare(record: RunRecord, *, now: datetime) -> Prepared:
         "cases": len(record.cases),
         "planned": record.planned,
         "counts": canonical_json(record.counts),
-        "environment": canonical_json(_environment(record)),
+        "environment": canonical_json(_environment(record) | _remarks(record)),
         "record": zlib.compress(content),
     }
     return Prepared(identity, row, record.cases)
@@ -124,6 +126,16 @@ def _environment(record: RunRecord) -> dict[str, str]:
         for name, value in entries.items():
             found.setdefault(str(name), set()).add(str(value))
     return {name: ", ".join(sorted(values)) for name, values in sorted(found.items())}
+
+
+def _remarks(record: RunRecord) -> dict[str, str]:
+    """Return what was odd about the run as a whole, as one text per kind; {} if nothing was."""
+    found = {
+        PARTIAL if record.narrowed else "profile": record.partial,
+        "problems": "; ".join(record.problems),
+        "failed kernel checks": ", ".join(row.id for row in record.broken_kernels),
+    }
+    return {name: found[name] for name in REMARKS if found.get(name)}
 
 
 def _case_ids(connection: sa.Connection, found: Sequence[CaseResult]) -> dict[str, int]:

@@ -1,0 +1,57 @@
+"""Lists of runs explain: why a run failed, and which measured only a part of the matrix."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clipq.cli import main
+from clipq.history.store import open_store
+from clipq.records import KernelResult, Verdict
+
+
+def test_a_failed_run_is_explained(url, run, monkeypatch, capsys):
+    monkeypatch.setenv("CLIPQ_STORE", url)
+    kernels = (KernelResult("fast", "matches", "fail"), KernelResult("slow", "matches", "pass"))
+    record = replace(
+        run(0, verdict=Verdict.MISSING), problems=("waiver 'a/*' expired",), kernels=kernels
+    )
+    with open_store(url, root=Path.cwd()) as store:
+        store.record(record)
+    assert main(["history", "list"]) == 0
+    header, _, row = capsys.readouterr().out.splitlines()[:3]
+    assert row[header.index("other") :].split()[0] == str(len(record.cases))
+    assert main(["history", "show"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"problems +waiver 'a/\*' expired", told)
+    assert re.search(r"failed kernel checks +fast/matches", told)
+    assert main(["history", "show", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["remarks"] == {
+        "problems": "waiver 'a/*' expired",
+        "failed kernel checks": "fast/matches",
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "partial"),
+    [
+        ({}, False),
+        ({"selection": {"profile": ["default"], "of": 9}}, False),
+        ({"selection": {"keyword": ["id"], "of": 9}}, True),
+        ({"unreported": ("vit-9/rtn:w4/id.top1",), "planned": 5}, True),
+    ],
+)
+def test_a_part_of_the_matrix_is_marked(url, run, monkeypatch, capsys, values, partial):
+    monkeypatch.setenv("CLIPQ_STORE", url)
+    with open_store(url, root=Path.cwd()) as store:
+        store.record(replace(run(0), **values))
+    assert main(["history", "list"]) == 0
+    assert (", partial" in capsys.readouterr().out) is partial
+    assert main(["history", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["partial"] is partial
+    assert main(["history", "show"]) == 0
+    assert ("partial: 4 of " in capsys.readouterr().out) is bool(values)
