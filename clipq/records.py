@@ -18,6 +18,7 @@ from typing import Any
 
 from clipq.errors import RecordError
 from clipq.provenance import digest
+from clipq.record_types import check_types
 
 __all__ = [
     "SCHEMA",
@@ -286,7 +287,8 @@ class RunRecord:
         """Read a record back; the shared evidence stays on the first case.
 
         Raises:
-            RecordError: another schema, or not what was recorded under its id.
+            RecordError: another schema, not what was recorded under its id, or a field of a
+                wrong type.
         """
         if plain.get("schema") not in _READABLE:
             raise RecordError(
@@ -299,6 +301,7 @@ class RunRecord:
                 f"to {run_id(plain)}",
                 hint="restore the file as the gate wrote it, or run the gate again",
             )
+        check_types(plain)
         cases = [_case(case) for case in plain["cases"]]
         if cases:
             cases[0] = replace(cases[0], evidence=plain["evidence"])

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from synthetic_runs import synthetic_run
 
 from clipq.errors import RecordError
-from clipq.records import CaseResult, RunRecord, Verdict, number, read_run, sort_cases
+from clipq.records import CaseResult, RunRecord, Verdict, number, read_run, run_id, sort_cases
 
 
 def case(name="id", verdict=Verdict.PASS, **values):
@@ -122,6 +122,39 @@ class TestIdentity:
         path = self.written(tmp_path)
         path.write_text(path.read_text().replace(old, new))
         with pytest.raises(RecordError, match=r"run.json is a run record that was altered"):
+            read_run(path)
+
+    @pytest.mark.parametrize(
+        ("damage", "said"),
+        [
+            (
+                lambda plain: plain["cases"][0].update(loss="abc"),
+                r"cases\[0\]\.loss is text \('abc'\); it must be a number or null",
+            ),
+            (lambda plain: plain["cases"][0].update(samples=None), r"samples is null .* a whole n"),
+            (lambda plain: plain["cases"].append("x"), r"cases\[1\] is text .* an object"),
+            (lambda plain: plain.update(evidence=[]), r"evidence is a list .* be an object"),
+            (lambda plain: plain["evidence"].update(models=3), r"evidence\.models is a whole num"),
+            (
+                lambda plain: plain["evidence"].update(models={"m": "x"}),
+                r"evidence\.models\.m is text",
+            ),
+            (lambda plain: plain.update(planned="1"), r"planned is text .* a whole number"),
+            (lambda plain: plain.update(problems=[{}]), r"problems\[0\] is an object .* be text"),
+            (lambda plain: plain["commit"].update(sha=1.5), r"commit\.sha is a number .* be text"),
+            (lambda plain: plain["selection"].update(of="many"), r"selection\.of is text"),
+            (lambda plain: plain.update(waivers=[{"cases": "*"}]), r"waivers\[0\]\.cases is text"),
+            (lambda plain: plain.update(kernels=[{"kernel": 0}]), r"kernels\[0\]\.kernel is a w"),
+            (lambda plain: plain["timings"].update(seconds=True), r"seconds is true or false"),
+        ],
+    )
+    def test_a_field_of_another_type_is_named(self, tmp_path, damage, said):
+        path = self.written(tmp_path)
+        plain = json.loads(path.read_text())
+        damage(plain)
+        plain["id"] = run_id(plain)
+        path.write_text(json.dumps(plain))
+        with pytest.raises(RecordError, match=r"^.*run.json is a run record whose .*" + said):
             read_run(path)
 
     def test_a_truncated_record_is_named(self, tmp_path):
