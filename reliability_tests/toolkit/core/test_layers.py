@@ -12,7 +12,10 @@ import pytest
 import clipq
 
 PACKAGE = Path(clipq.__file__).parent
-CORE = ("errors", "files", "provenance", "records", "registry", "settings", "settings_reader")
+CORE = (
+    *("errors", "files", "provenance", "record_types", "records", "registry"),
+    *("settings", "settings_reader"),
+)
 BELOW = {
     "core": set(),
     "quant": {"core"},
