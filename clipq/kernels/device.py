@@ -7,6 +7,9 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +28,7 @@ __all__ = [
 
 CAPABILITY = (8, 0)
 """Least compute capability of clipq's kernels: bfloat16 and int8 tensor cores."""
-_PROGRAMS = "clipq.kernels.programs.arithmetic"  # imported by every module of Triton programs
+_PROGRAMS = "clipq.kernels.programs."  # modules of Triton programs
 _LIBRARY = ("triton.language.standard", "triton.language.random", "triton.language")
 
 
@@ -46,11 +49,13 @@ def use_interpreter() -> None:
     """
     if importlib.util.find_spec("triton") is None:
         raise KernelError("Triton is not installed", hint="pip install triton (Linux)")
-    if _PROGRAMS in sys.modules and not interpreting():
+    loaded = any(name.startswith(_PROGRAMS) for name in sys.modules)
+    if loaded and not interpreting():
         raise KernelError(
             "kernels were loaded for a GPU before the interpreter was asked for",
             hint="set TRITON_INTERPRET=1 in the environment of the process",
         )
+    _mend_interpreter()
     if interpreting():
         return
     import triton
@@ -61,6 +66,22 @@ def use_interpreter() -> None:
     for name in _LIBRARY:
         if name in sys.modules:
             importlib.reload(sys.modules[name])
+
+
+@cache
+def _mend_interpreter() -> None:
+    """Let arguments bound loops: numpy 2.4 refuses how Triton 3.6, of torch 2.11, reads them."""
+    if not version("triton").startswith("3.6."):
+        return
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def mended(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = mended
 
 
 def capability(device: torch.device) -> tuple[int, int]:
@@ -109,6 +130,8 @@ def check_devices(*tensors: Tensor | None, least: tuple[int, int] = CAPABILITY) 
 def launching_on(device: torch.device) -> Iterator[None]:
     """Launch on the tensors' own device, whichever is current, on its current stream."""
     if device.type != "cuda":
+        if interpreting():
+            _mend_interpreter()
         yield
         return
     with torch.cuda.device(device):

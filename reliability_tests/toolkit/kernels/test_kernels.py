@@ -243,6 +243,23 @@ def test_the_interpreter_takes_over_where_triton_was_imported_before():
     assert done.stdout.split("\n")[0] == "[[75.0, 75.0], [75.0, 75.0]]"
 
 
+@pytest.mark.parametrize("module", ["linear", "hadamard", "rounding"])
+def test_programs_that_were_loaded_for_a_gpu_are_not_interpreted(module):
+    code = (
+        f"import clipq.kernels.{module}\n"
+        "from clipq.errors import KernelError\n"
+        "from clipq.kernels.device import use_interpreter\n"
+        "try:\n"
+        "    use_interpreter()\n"
+        "except KernelError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=COMPILED
+    )
+    assert "loaded for a GPU before" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize("granularity", ["row", "group"])
 def test_scales_may_be_a_part_of_something_wider(granularity, device):
     x = normal(6, 64)
