@@ -268,8 +268,9 @@ def _html_table(cases: Sequence[CaseResult], caption: str) -> str:
         "<tr>" + "".join(f"<td>{_e(cell)}</td>" for cell in _row(case)) + "</tr>" for case in cases
     )
     return (
+        f'<div class="wide" role="region" aria-label="{_e(caption)}" tabindex="0">'
         f"<table><caption>{_e(caption)}</caption><thead><tr>{head}</tr></thead>"
-        f"<tbody>{rows}</tbody></table>"
+        f"<tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -280,8 +281,9 @@ def _e(text: object) -> str:
 _EXPLANATION = (
     "Loss is how much worse than FP32 the quantized model is on the same samples, in the metric's "
     "unit; positive is worse. A case passes where the whole confidence interval of the loss lies "
-    "below the margin, fails where it lies above, and is inconclusive otherwise. Simulated "
-    "quantization was judged unless the quantizer's text says compute=integer."
+    "below the margin, fails where it lies surely above, corrected for the number of cases, and is "
+    "inconclusive otherwise. Simulated quantization was judged unless the quantizer's text says "
+    "compute=integer."
 )
 _STYLE = (
     ":root{color-scheme:light dark;--ink:#1c2330;--paper:#fff;--line:#d5dae3;--good:#0b6b3a;"
@@ -291,6 +293,7 @@ _STYLE = (
     "padding:1.5rem}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;"
     "font-size:.875rem;margin:1rem 0}caption{text-align:left;font-weight:600}th,td{text-align:left;"
     "padding:.3rem .6rem;border-bottom:1px solid var(--line);overflow-wrap:anywhere}"
+    "th{overflow-wrap:normal}.wide{overflow-x:auto}.wide td{white-space:nowrap}"
     ".good,.bad{font-weight:600;border-left:.3rem solid;padding-left:.75rem}"
     ".good{color:var(--good)}.bad{color:var(--bad)}summary{cursor:pointer}"
 )
