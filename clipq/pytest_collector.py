@@ -123,7 +123,10 @@ class RunCollector:
         self.finished.add(report.nodeid)
         if case is None or case.id in self.results:
             return
+        from clipq.gate.commands import Commands
+
         lines = str(report.longrepr).strip().splitlines() or ["no detail"]
+        program = Commands(self.matrix.settings).program
         self.results[case.id] = CaseResult(
             model=case.model,
             quantizer=case.quantizer,
@@ -131,7 +134,7 @@ class RunCollector:
             metric=case.metric,
             verdict=Verdict.ERROR,
             reason=lines[-1],
-            next_command=f"clipq gate -n0 -k '{case.id}'",
+            next_command=f"{program} gate -n0 -k '{case.id}'",
         )
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
