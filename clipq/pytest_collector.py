@@ -20,6 +20,7 @@ from clipq.records import CaseResult, KernelResult, RunRecord, Verdict, sort_cas
 
 if TYPE_CHECKING:
     from clipq.evaluation.plan import Case
+    from clipq.gate.commands import Commands
     from clipq.pytest_plugin import Matrix
 
 __all__ = ["KERNEL_PROPERTY", "PROPERTY", "RunCollector", "result_of"]
@@ -123,10 +124,7 @@ class RunCollector:
         self.finished.add(report.nodeid)
         if case is None or case.id in self.results:
             return
-        from clipq.gate.commands import Commands
-
         lines = str(report.longrepr).strip().splitlines() or ["no detail"]
-        program = Commands(self.matrix.settings).program
         self.results[case.id] = CaseResult(
             model=case.model,
             quantizer=case.quantizer,
@@ -134,7 +132,7 @@ class RunCollector:
             metric=case.metric,
             verdict=Verdict.ERROR,
             reason=lines[-1],
-            next_command=f"{program} gate -n0 -k '{case.id}'",
+            next_command=f"{self._commands.program} gate -n0 -k '{case.id}'",
         )
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
@@ -155,6 +153,12 @@ class RunCollector:
         return tuple(sorted([*cases, *self.planned_kernels - self.kernels.keys()]))
 
     @cached_property
+    def _commands(self) -> Commands:
+        from clipq.gate.commands import Commands
+
+        return Commands(self.matrix.settings)
+
+    @cached_property
     def record(self) -> RunRecord:
         """The run as it stood when it was first asked for: when the session ended."""
         from clipq.gate.verdict import finalise
@@ -163,7 +167,8 @@ class RunCollector:
 
         settings = self.matrix.settings
         statistics = settings.statistics
-        cases = finalise(sort_cases(list(self.results.values())), statistics)
+        results = sort_cases(list(self.results.values()))
+        cases = finalise(results, statistics, command=self._after_failure)
         waivers = load_waivers(settings.waivers)
         problems: tuple[str, ...] = ()
         if cases and waivers.entries:
@@ -185,6 +190,10 @@ class RunCollector:
             timings={"seconds": round(time.perf_counter() - self.started, 3)},
             warnings=_environment_warnings(self.matrix, cases) + _noise_warnings(cases),
         )
+
+    def _after_failure(self, case: CaseResult) -> str:
+        planned = self.matrix.by_id.get(case.case)
+        return "" if planned is None else self._commands.next(planned, Verdict.FAIL)
 
     def _selection(self) -> dict[str, Any]:
         """Return what narrowed the run and how much the whole matrix holds; {} if nothing did."""

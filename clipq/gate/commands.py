@@ -14,12 +14,10 @@ from pathlib import Path
 from clipq.errors import ClipqError
 from clipq.evaluation.plan import Case, load_plugins, plan
 from clipq.provenance import repository_top
-from clipq.records import CaseResult, Verdict
+from clipq.records import Verdict
 from clipq.settings import Settings, find_settings
 
-__all__ = ["Commands", "promoted_command"]
-
-_POWER = " power --record "
+__all__ = ["Commands"]
 
 
 class Commands:
@@ -67,11 +65,12 @@ class Commands:
             return f"{self.program} baseline verify {case.model}"
         if verdict is Verdict.INCONCLUSIVE:
             report = self.shown(self.settings.report / "report.json")
-            return f"{self.program}{_POWER}{shlex.quote(report)}"
+            return f"{self.program} power --record {shlex.quote(report)}"
         if verdict in (Verdict.FAIL, Verdict.NON_FINITE, Verdict.ERROR):
             profile = self.profile(case)
             return (
-                _gate(self.program, case.model, case.quantizer)
+                f"{self.program} gate --clipq-model {case.model} "
+                f"--clipq-quantizer '{escape(case.quantizer)}' -n0"
                 + (f" --profile {profile}" if profile else "")
                 + (" --policy release" if self.settings.policy == "release" else "")
             )
@@ -83,12 +82,3 @@ class Commands:
             return frozenset(plan(self.settings, profile=profile))
         except ClipqError:
             return frozenset()  # a profile that takes nothing, or settings that a gate refuses
-
-
-def promoted_command(case: CaseResult) -> str:
-    """Return a failure's command for a case that was inconclusive, for the same project."""
-    return _gate(case.next_command.partition(_POWER)[0] or "clipq", case.model, case.quantizer)
-
-
-def _gate(program: str, model: str, quantizer: str) -> str:
-    return f"{program} gate --clipq-model {model} --clipq-quantizer '{escape(quantizer)}' -n0"

@@ -7,12 +7,11 @@ number per probe is compared as it stands, by `judge_point`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from clipq.evaluation.resampling import Sample
-from clipq.gate.commands import promoted_command
 from clipq.metrics import Metric
 from clipq.records import CaseResult, Verdict
 from clipq.settings import StatisticsSettings
@@ -88,11 +87,21 @@ def judge_point(evidence: Evidence) -> Judgement:
     return Judgement(verdict, loss, margin=margin)
 
 
-def finalise(cases: Sequence[CaseResult], settings: StatisticsSettings) -> tuple[CaseResult, ...]:
+def finalise(
+    cases: Sequence[CaseResult],
+    settings: StatisticsSettings,
+    *,
+    command: Callable[[CaseResult], str] = lambda case: "",
+) -> tuple[CaseResult, ...]:
     """Return the cases of one run with p-values corrected for how many there are.
 
     A case was judged before the others were known, by what fails whatever they show. Now that all
     are known, an inconclusive case may turn out to be a failure; nothing else can change.
+
+    Args:
+        cases: all of the run.
+        settings: error rates and correction.
+        command: what to type next after a failure of a case.
     """
     tested = [i for i, case in enumerate(cases) if case.p_value is not None]
     corrected = adjusted(
@@ -109,7 +118,7 @@ def finalise(cases: Sequence[CaseResult], settings: StatisticsSettings) -> tuple
                 reason=f"worse than the margin, seen with all {len(tested)} cases of the run "
                 f"({settings.correction})",
                 samples_needed=None,
-                next_command=promoted_command(case),
+                next_command=command(case),
             )
         found[index] = case
     return tuple(found)

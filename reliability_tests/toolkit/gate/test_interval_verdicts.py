@@ -248,12 +248,10 @@ def test_a_promoted_failure_says_what_a_failure_says():
         next_command="clipq --config sub/clipq.toml power --record sub/.clipq/report/report.json",
     )
     cases = [case("clear", Verdict.FAIL, 1e-9), undecided]
-    promoted = finalise(cases, SETTINGS)[1]
+    promoted = finalise(cases, SETTINGS, command=lambda case: f"gate of {case.case}")[1]
     assert promoted.verdict is Verdict.FAIL
     assert promoted.samples_needed is None
-    assert promoted.next_command == (
-        "clipq --config sub/clipq.toml gate --clipq-model m --clipq-quantizer 'q' -n0"
-    )
+    assert promoted.next_command == f"gate of {undecided.case}"
     assert "cannot tell" not in explain(promoted)
     kept = finalise([case("passing", Verdict.PASS, 0.9)] * 9 + [undecided], SETTINGS)[-1]
     assert (kept.samples_needed, kept.next_command) == (857, undecided.next_command)
