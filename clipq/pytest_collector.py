@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cached_property
@@ -216,8 +217,16 @@ class RunCollector:
             found |= asked
         if unplanned and not asked:
             found["deselected"] = ["by other means"]
+        if whole and (pairs := self._complete_pairs()):
+            found["complete"] = pairs
         size = {"of": len(whole), "kernel-checks-of": checks if unchecked else 0}
         return found | {name: number for name, number in size.items() if number}
+
+    def _complete_pairs(self) -> list[str]:
+        """Return each model/quantizer of which every case of the whole matrix was measured."""
+        planned = Counter(f"{case.model}/{case.quantizer}" for case in self.matrix.everything)
+        measured = Counter(f"{case.model}/{case.quantizer}" for case in self.results.values())
+        return sorted(pair for pair, cases in measured.items() if cases >= planned[pair])
 
     def _whole_matrix(self) -> tuple[set[str], int]:
         """Return the cases and the number of kernel checks that nothing narrows."""

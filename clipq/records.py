@@ -175,8 +175,8 @@ class RunRecord:
     `started` is UTC in ISO 8601; `commit` says which commit of the project was checked out (empty
     outside of version control); `waivers` are the signed-off ones, with how many cases each
     covers; `problems` are sentences about the run as a whole, each of which fails it. `selection`
-    says what narrowed the run, and ``of`` how many cases the whole matrix has; it is empty where
-    nothing did.
+    says what narrowed the run, ``of`` how many cases the whole matrix has, ``complete`` which
+    model/quantizer was measured in full all the same; it is empty where nothing did.
     """
 
     policy: str
@@ -226,7 +226,7 @@ class RunRecord:
         why = [
             f"{name} {', '.join(map(str, values))}"
             for name, values in self.selection.items()
-            if isinstance(values, (list, tuple))
+            if isinstance(values, (list, tuple)) and name != "complete"
         ]
         if self.unreported:
             why.append(f"{len(self.unreported):,} planned but never reported")
@@ -240,7 +240,7 @@ class RunRecord:
     @property
     def narrowed(self) -> bool:
         """Whether less was reported than the project's everyday gate, its default profile, has."""
-        everyday = {"of", "kernel-checks-of"}
+        everyday = {"of", "kernel-checks-of", "complete"}
         if self.selection.get("profile") == ["default"]:
             everyday.add("profile")
         return bool(self.unreported or set(self.selection) - everyday)

@@ -27,7 +27,7 @@ examples:
 exit codes:
   0  the pair may be released
   1  a case of it blocks under policy release, a waiver or a kernel is wrong, or the run measured
-     only a part of the matrix
+     only a part of the pair's cases
   2  wrong usage
 """
 

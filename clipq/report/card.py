@@ -62,7 +62,9 @@ class Card:
     def hindrances(self) -> tuple[str, ...]:
         """What of the run as a whole, not of this pair's cases, speaks against a release."""
         broken = self.record.broken_kernels
-        found = [self.record.partial, *self.record.problems]
+        whole = f"{self.model}/{self.quantizer}" in self.record.selection.get("complete", ())
+        part = "" if whole and not self.record.unreported else self.record.partial
+        found = [part, *self.record.problems]
         if broken:
             count = (
                 f"{len(broken)} kernel checks fail" if len(broken) > 1 else "a kernel check fails"

@@ -133,6 +133,14 @@ def test_selecting_a_part_is_no_disappearance(project):
     assert report(project)["selection"] == expected
 
 
+def test_a_pair_that_is_measured_in_full_is_named(project):
+    assert project.pytest("--clipq-quantizer", "rtn:w8").returncode == 0
+    complete = ["vit-clean/rtn:w8"]
+    assert report(project)["selection"] == {
+        "quantizers": ["rtn:w8"], "complete": complete, "of": 6
+    }  # fmt: skip
+
+
 def test_a_baseline_of_other_weights_is_incomparable(project):
     path = project.root / "baselines" / "vit-clean.json"
     document = json.loads(path.read_text())

@@ -110,6 +110,15 @@ def test_what_is_wrong_with_the_run_forbids_the_release_and_is_told(values, said
     assert "Not shown to be as reliable" in card_html(card)
 
 
+def test_a_run_narrowed_to_whole_pairs_may_release_them_and_no_other():
+    selection = {"quantizers": ["rtn:w4"], "of": 55, "complete": ["m/rtn:w4"]}
+    assert release_card(run(ECE, selection=selection), "m", "rtn:w4").releasable
+    other = release_card(run(ECE, selection=selection | {"complete": ["m/rtn:w8"]}), "m", "rtn:w4")
+    assert "partial: 1 of 55 cases (quantizers rtn:w4)." in plain_statement(other)
+    aborted = run(ECE, selection=selection, unreported=("m/rtn:w4/id.nll",))
+    assert not release_card(aborted, "m", "rtn:w4").releasable
+
+
 def test_kernel_checks_that_pass_or_could_not_run_forbid_nothing():
     kernels = (KernelResult("a", "c", "pass"), KernelResult("b", "c", "not-run", reason="no GPU"))
     assert release_card(run(ECE, kernels=kernels), "m", "rtn:w4").releasable
