@@ -206,7 +206,11 @@ def test_last_failed_and_keyword_selection_work(project):
 def test_the_record_says_what_was_left_out_by_node_id_and_deselection(project, workers):
     one = "test_reliability[vit-clean/rtn:w8/id.top1]"
     project.pytest(workers, "--deselect", f"test_gate.py::{one}")
-    assert report(project)["selection"] == {"deselected": [f"test_gate.py::{one}"], "of": 6}
+    assert report(project)["selection"] == {
+        "deselected": [f"test_gate.py::{one}"],
+        "complete": ["vit-clean/rtn:w8a8"],
+        "of": 6,
+    }
     done = project.run("pytest", workers, f"test_gate.py::{one}")
     assert done.returncode == 0
     assert report(project)["selection"] == {"arguments": [one], "of": 6}
