@@ -8,8 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from clipq.history.model import RunInfo, StoredResult, TrendTable
-from clipq.history.recording import PARTIAL, REMARKS
+from clipq.history.model import PARTIAL, RunInfo, StoredResult, TrendTable
 from clipq.history.sparkline import sparkline
 from clipq.records import Verdict
 from clipq.report.text import number_text
@@ -50,7 +49,7 @@ def commit_text(run: RunInfo) -> str:
 
 def is_partial(run: RunInfo) -> bool:
     """Return whether a run was narrowed or ended before everything planned was reported."""
-    return PARTIAL in run.environment or run.cases < run.planned
+    return PARTIAL in run.remarks or run.cases < run.planned
 
 
 def run_plain(run: RunInfo) -> dict[str, Any]:
@@ -67,8 +66,8 @@ def run_plain(run: RunInfo) -> dict[str, Any]:
         "cases": run.cases,
         "planned": run.planned,
         "counts": dict(run.counts),
-        "environment": {k: v for k, v in run.environment.items() if k not in REMARKS},
-        "remarks": _remarks(run),
+        "environment": dict(run.environment),
+        "remarks": dict(run.remarks),
         "predictions": run.predictions,
     }
 
@@ -118,16 +117,12 @@ def run_text(run: RunInfo, worst: Sequence[StoredResult]) -> str:
         ("run", f"#{run.number}  {run.id}"),
         ("gate", f"{'passed' if run.passed else 'FAILED'} under policy {run.policy}"),
         ("cases", f"{run.cases:,} of {run.planned:,} planned: {counts or 'none'}"),
-        *((name, printable(text)) for name, text in _remarks(run).items()),
+        *((name, printable(text)) for name, text in run.remarks.items()),
         ("started", f"{printable(run.started) or '-'}, recorded {run.recorded}"),
         ("commit", f"{commit_text(run)} {printable(str(run.commit.get('subject', '')))}".rstrip()),
         ("branch", printable(str(run.commit.get("branch", ""))) or "-"),
         ("predictions", f"of {run.predictions:,} cells kept"),
-        *(
-            (printable(name), printable(value))
-            for name, value in run.environment.items()
-            if name not in REMARKS
-        ),
+        *((printable(name), printable(value)) for name, value in run.environment.items()),
     ]
     parts = [tabulate(facts, tablefmt="plain", disable_numparse=True)]
     if worst:
@@ -196,11 +191,6 @@ def table_plain(table: TrendTable) -> dict[str, Any]:
             for at, case in enumerate(table.cases)
         ],
     }
-
-
-def _remarks(run: RunInfo) -> dict[str, str]:
-    """Return what was odd about the run as a whole: why it failed, what it left out."""
-    return {name: run.environment[name] for name in REMARKS if name in run.environment}
 
 
 def _result_row(row: StoredResult) -> tuple[str, ...]:

@@ -10,7 +10,21 @@ import numpy as np
 
 from clipq.records import CaseResult, Verdict
 
-__all__ = ["CaseParts", "Pruned", "Recorded", "RunInfo", "StoredResult", "TrendTable"]
+__all__ = [
+    "PARTIAL",
+    "REMARKS",
+    "CaseParts",
+    "Pruned",
+    "Recorded",
+    "RunInfo",
+    "StoredResult",
+    "TrendTable",
+]
+
+PARTIAL = "part of the matrix"
+"""The remark that says what a narrowed run measured."""
+REMARKS = (PARTIAL, "profile", "problems", "failed kernel checks")
+"""Every remark; stored beside the environment, and told apart where a run is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +44,7 @@ class RunInfo:
         predictions: cells whose per-sample predictions are kept.
         planned: cases that were collected.
         recorded: when the store took it; UTC, ISO 8601.
+        remarks: what was odd about the run as a whole, by the names in `REMARKS`.
     """
 
     id: str
@@ -44,6 +59,7 @@ class RunInfo:
     predictions: int = 0
     planned: int = 0
     recorded: str = ""
+    remarks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

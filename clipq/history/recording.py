@@ -12,14 +12,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from clipq.errors import RecordError
+from clipq.history.model import PARTIAL, REMARKS
 from clipq.history.schema import blobs, cases, code_of, results, run_predictions, runs
 from clipq.provenance import canonical_json
 from clipq.records import CaseResult, RunRecord
 
-__all__ = ["PARTIAL", "REMARKS", "Prepared", "insert", "key_of", "prepare", "with_tables"]
+__all__ = ["Prepared", "insert", "key_of", "prepare", "with_tables"]
 
-PARTIAL = "part of the matrix"  # what a narrowed run measured
-REMARKS = (PARTIAL, "profile", "problems", "failed kernel checks")  # in `RunInfo.environment`
 _BLOCK = 2000  # rows per statement
 
 

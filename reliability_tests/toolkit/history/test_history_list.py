@@ -36,6 +36,17 @@ def test_a_failed_run_is_explained(url, run, monkeypatch, capsys):
     }
 
 
+def test_a_remark_is_no_part_of_the_environment(url, run):
+    """Trend pages mark what changed in the environment from run to run: no failure is that."""
+    record = run(0)
+    with open_store(url, root=Path.cwd()) as store:
+        store.record(record)
+        store.record(replace(run(1), problems=("waiver 'a/*' expired",)))
+        latest, first = store.runs()
+    assert latest.remarks == {"problems": "waiver 'a/*' expired"}
+    assert latest.environment == first.environment
+
+
 @pytest.mark.parametrize(
     ("values", "partial"),
     [
