@@ -158,18 +158,18 @@ def compare(before: RunRecord, after: RunRecord, *, paired: Estimator | None = N
             found.append(_unpaired(*pair, after.policy, reason))
         else:
             comparable.append(pair)
-    unlike = [pair for pair in comparable if not alike(pair[1])]
-    estimated = (
-        dict(zip((second.case for _, second in unlike), paired(unlike), strict=True))
-        if paired
-        else {}
-    )
+    exact = {second.case for _, second in comparable if alike(second)}
+    estimated: dict[str, PairedEstimate | None] = {}
+    if paired:
+        unlike = [pair for pair in comparable if pair[1].case not in exact]
+        names = (second.case for _, second in unlike)
+        estimated = dict(zip(names, paired(unlike), strict=True))
     measured = [
         _difference(
             *pair,
             estimated.get(pair[1].case),
             alpha,
-            exact=alike(pair[1]),
+            exact=pair[1].case in exact,
             bounded=same_reference(*pair, *evidence),
         )
         for pair in comparable

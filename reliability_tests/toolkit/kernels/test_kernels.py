@@ -33,6 +33,13 @@ pytestmark = [
 COMPILED = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
 
 
+def run_compiled(code: str) -> subprocess.CompletedProcess[str]:
+    """Run Python where nothing has asked for the interpreter yet."""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=COMPILED
+    )
+
+
 def poisoned(shape, dtype, device):
     """Return an output that holds garbage, between guard bands that nothing may touch."""
     count = int(torch.Size(shape).numel())
@@ -218,9 +225,7 @@ def test_without_gpu_and_interpreter_a_kernel_says_what_it_needs():
         "import torch; from clipq.kernels import rounding\n"
         "rounding.fake_quantize_dynamic(torch.ones(2, 2), bits=8)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=COMPILED
-    )
+    done = run_compiled(code)
     assert "TRITON_INTERPRET=1" in done.stderr
     assert "KernelError" in done.stderr
 
@@ -236,9 +241,7 @@ def test_the_interpreter_takes_over_where_triton_was_imported_before():
         "from clipq.kernels.rounding import fake_quantize_dynamic\n"
         "print(fake_quantize_dynamic(torch.tensor([[0.0, 127.4]]), bits=8).tolist())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=COMPILED
-    )
+    done = run_compiled(code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[0] == "[[75.0, 75.0], [75.0, 75.0]]"
 
@@ -254,9 +257,7 @@ def test_programs_that_were_loaded_for_a_gpu_are_not_interpreted(module):
         "except KernelError as error:\n"
         "    print(error)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=COMPILED
-    )
+    done = run_compiled(code)
     assert "loaded for a GPU before" in done.stdout, done.stderr
 
 
