@@ -21,7 +21,7 @@ from clipq.records import CaseResult, KernelResult, RunRecord, Verdict, sort_cas
 
 if TYPE_CHECKING:
     from clipq.evaluation.plan import Case
-    from clipq.gate.commands import Commands
+    from clipq.gating.commands import Commands
     from clipq.pytest_plugin import Matrix
 
 __all__ = ["KERNEL_PROPERTY", "PROPERTY", "RunCollector", "result_of"]
@@ -155,15 +155,15 @@ class RunCollector:
 
     @cached_property
     def _commands(self) -> Commands:
-        from clipq.gate.commands import Commands
+        from clipq.gating.commands import Commands
 
         return Commands(self.matrix.settings)
 
     @cached_property
     def record(self) -> RunRecord:
         """The run as it stood when it was first asked for: when the session ended."""
-        from clipq.gate.verdict import finalise
-        from clipq.gate.waivers import load_waivers
+        from clipq.gating.verdict import finalise
+        from clipq.gating.waivers import load_waivers
         from clipq.provenance import git_commit, package_versions
 
         settings = self.matrix.settings
@@ -331,8 +331,8 @@ def _banner(record: RunRecord) -> str:
 
 def _planning_note(matrix: Matrix) -> str:
     """Say which margins these samples cannot decide, or "" where they decide all."""
-    from clipq.gate.margins import load_margins
-    from clipq.gate.planning import plan_power
+    from clipq.gating.margins import load_margins
+    from clipq.gating.planning import plan_power
 
     try:
         found = plan_power(matrix.settings, matrix.cases, load_margins(matrix.settings.margins))
@@ -352,7 +352,7 @@ def _planning_note(matrix: Matrix) -> str:
 
 def _environment_warnings(matrix: Matrix, cases: tuple[CaseResult, ...]) -> tuple[str, ...]:
     """Name what differs between the baselines' environments and this run's."""
-    from clipq.gate.baseline import load_environment
+    from clipq.gating.baseline import load_environment
 
     now: dict[str, dict[str, Any]] = {}
     for case in cases:

@@ -33,7 +33,7 @@ from clipq.settings import POLICIES, PROFILES, Settings, find_settings, load_set
 
 if TYPE_CHECKING:
     from clipq.evaluation.plan import Case, Selection
-    from clipq.gate.session import Gate
+    from clipq.gating.session import Gate
 
 __all__ = ["Matrix"]
 
@@ -67,9 +67,9 @@ class Matrix:
         if self.kernels and not self.selection:
             return ()
         from clipq.evaluation.plan import plan
-        from clipq.gate.margins import load_margins
-        from clipq.gate.session import vanished_cases
-        from clipq.gate.waivers import load_waivers
+        from clipq.gating.margins import load_margins
+        from clipq.gating.session import vanished_cases
+        from clipq.gating.waivers import load_waivers
 
         load_waivers(self.settings.waivers)  # a malformed file fails before anything is measured
         cases = plan(self.settings, self.selection, profile=self.profile)
@@ -238,7 +238,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _clipq_session(pytestconfig: pytest.Config) -> Gate:
     """One gate per process."""
     from clipq.evaluation.evaluator import Evaluator
-    from clipq.gate.session import Gate
+    from clipq.gating.session import Gate
 
     matrix = pytestconfig.stash[_KEY]
     worker = getattr(pytestconfig, "workerinput", {}).get("workerid", "gw0")

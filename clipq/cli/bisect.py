@@ -132,7 +132,7 @@ def _project(
     if settings is None:
         return {"folder": ".clipq/report/bisect"}
     from clipq.evaluation.plan import Case
-    from clipq.gate.commands import Commands
+    from clipq.gating.commands import Commands
 
     commands = Commands(settings)
     return {

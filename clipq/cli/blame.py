@@ -14,8 +14,8 @@ from clipq.cli.context import settings_of
 from clipq.cli.progress import Progress, watching
 from clipq.errors import SettingsError, did_you_mean
 from clipq.evaluation.plan import Case, load_plugins, plan
-from clipq.gate.blame import GOOD, Blame, Search, UnitBlame
-from clipq.gate.verdict import Judgement
+from clipq.gating.blame import GOOD, Blame, Search, UnitBlame
+from clipq.gating.verdict import Judgement
 from clipq.metrics import Metric, metrics
 from clipq.quant import QuantizerSpec
 from clipq.records import Verdict
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def _taken_apart(options: argparse.Namespace, watch: Progress) -> int:
     settings = settings_of(options)
     from clipq.evaluation.evaluator import Evaluator
-    from clipq.gate.session import Gate
+    from clipq.gating.session import Gate
 
     load_plugins(settings)
     planned = plan(settings)

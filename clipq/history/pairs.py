@@ -15,8 +15,8 @@ from threadpoolctl import threadpool_limits
 from clipq.errors import ClipqError
 from clipq.evaluation.resampling import Resampler, Sample
 from clipq.evaluation.tables import as_predictions, parse_table
-from clipq.gate.interval import IntervalJudge
-from clipq.gate.verdict import Evidence
+from clipq.gating.interval import IntervalJudge
+from clipq.gating.verdict import Evidence
 from clipq.metrics import Predictions, metrics
 from clipq.records import CaseResult
 from clipq.settings import StatisticsSettings

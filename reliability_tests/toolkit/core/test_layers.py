@@ -25,9 +25,9 @@ BELOW = {
     "stats": {"core"},
     "kernels": {"core"},
     "evaluation": {"core", "quant", "models", "data", "metrics", "stats", "kernels"},
-    "gate": {"core", "quant", "metrics", "stats", "evaluation"},
+    "gating": {"core", "quant", "metrics", "stats", "evaluation"},
     "report": {"core"},
-    "history": {"core", "metrics", "stats", "evaluation", "gate", "report"},
+    "history": {"core", "metrics", "stats", "evaluation", "gating", "report"},
 }
 EDGE = (
     *("cli", "suite", "testing", "__init__", "__main__"),
@@ -70,7 +70,7 @@ def test_a_module_imports_only_from_its_own_layer_and_below(path):
         "clipq.report.annotations, clipq.report.comparison, clipq.report.card",
         "import clipq.history.store, clipq.history.comparison, clipq.history.pairs, "
         "clipq.history.site, clipq.history.keep",
-        "import clipq.gate.session, clipq.gate.margins, clipq.gate.baseline",
+        "import clipq.gating.session, clipq.gating.margins, clipq.gating.baseline",
         "from clipq.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
         "from clipq.cli import main; main(['list', 'cases'])",
         "import pytest; pytest.main(['reliability_tests/test_reliability.py', '--collect-only', "

@@ -21,7 +21,7 @@ from clipq.cli.onboarding.walk import Limits, walk
 from clipq.cli.onboarding.writing import MARGINS, quoted, settings_text
 from clipq.errors import SettingsError
 from clipq.evaluation.plan import Case
-from clipq.gate.margins import load_margins
+from clipq.gating.margins import load_margins
 from clipq.metrics import metrics
 from clipq.settings import load_settings
 

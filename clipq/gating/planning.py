@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 from clipq.evaluation.plan import Case
 from clipq.evaluation.resampling import Resampler, Sample, resolution
-from clipq.gate.baseline import Baseline, load_baseline
-from clipq.gate.interval import IntervalJudge
-from clipq.gate.margins import Margins
-from clipq.gate.verdict import Evidence
+from clipq.gating.baseline import Baseline, load_baseline
+from clipq.gating.interval import IntervalJudge
+from clipq.gating.margins import Margins
+from clipq.gating.verdict import Evidence
 from clipq.metrics import Predictions, metrics
 from clipq.quant import QuantizerSpec
 from clipq.records import RunRecord

@@ -11,14 +11,14 @@ from clipq.errors import BaselineError, ClipqError
 from clipq.evaluation.evaluator import Evaluated, Evaluator
 from clipq.evaluation.plan import FP32, Case, planned_quantizers
 from clipq.evaluation.resampling import Resampler, Sample
-from clipq.gate.baseline import Baseline, load_baseline, load_values
-from clipq.gate.commands import Commands
-from clipq.gate.interval import IntervalJudge
-from clipq.gate.latency import Latencies, load_latencies
-from clipq.gate.margins import Margins, load_margins
-from clipq.gate.sentinel import SAMPLES, drift
-from clipq.gate.verdict import Evidence, Judge, Judgement
-from clipq.gate.waivers import Waivers, load_waivers
+from clipq.gating.baseline import Baseline, load_baseline, load_values
+from clipq.gating.commands import Commands
+from clipq.gating.interval import IntervalJudge
+from clipq.gating.latency import Latencies, load_latencies
+from clipq.gating.margins import Margins, load_margins
+from clipq.gating.sentinel import SAMPLES, drift
+from clipq.gating.verdict import Evidence, Judge, Judgement
+from clipq.gating.waivers import Waivers, load_waivers
 from clipq.metrics import metrics
 from clipq.records import CaseResult, Verdict, number
 from clipq.settings import Settings

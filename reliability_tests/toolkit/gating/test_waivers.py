@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from clipq.errors import SettingsError
-from clipq.gate.waivers import load_waivers
+from clipq.gating.waivers import load_waivers
 from clipq.records import CaseResult, Verdict
 
 TODAY = datetime.date(2026, 6, 1)

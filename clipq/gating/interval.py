@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from clipq.evaluation.resampling import Resampler, resolution
-from clipq.gate.verdict import Evidence, Judgement, judge_point, unusable
+from clipq.gating.verdict import Evidence, Judgement, judge_point, unusable
 from clipq.records import Verdict
 from clipq.settings import StatisticsSettings
 from clipq.stats import (

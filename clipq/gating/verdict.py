@@ -1,6 +1,6 @@
 """From a baseline value and an observed one to a verdict.
 
-`Judge` is the interface. `clipq.gate.interval` judges by paired confidence intervals; what is one
+`Judge` is the interface. `clipq.gating.interval` judges by paired confidence intervals; what is one
 number per probe is compared as it stands, by `judge_point`.
 """
 

@@ -12,10 +12,10 @@ import pytest
 from clipq.errors import SettingsError
 from clipq.evaluation.plan import FP32, Case
 from clipq.evaluation.resampling import Sample
-from clipq.gate.commands import Commands
-from clipq.gate.margins import load_margins
-from clipq.gate.session import Gate
-from clipq.gate.verdict import Evidence, judge_point
+from clipq.gating.commands import Commands
+from clipq.gating.margins import load_margins
+from clipq.gating.session import Gate
+from clipq.gating.verdict import Evidence, judge_point
 from clipq.metrics import Predictions, metrics
 from clipq.records import Verdict
 from clipq.settings import load_settings

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from clipq.evaluation.mixture import MixtureEvaluator
 from clipq.evaluation.plan import Case
-from clipq.gate.session import Gate
-from clipq.gate.verdict import Judgement
+from clipq.gating.session import Gate
+from clipq.gating.verdict import Judgement
 from clipq.quant import QuantizerSpec
 from clipq.records import CaseResult, Verdict
 

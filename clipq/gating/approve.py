@@ -16,11 +16,11 @@ from clipq.errors import BaselineError
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.plan import FP32, plan
 from clipq.evaluation.resampling import Resampler, Sample
-from clipq.gate.baseline import Baseline, BaselineValue
-from clipq.gate.interval import IntervalJudge
-from clipq.gate.margins import Margins
-from clipq.gate.sentinel import SAMPLES, drift
-from clipq.gate.verdict import Evidence
+from clipq.gating.baseline import Baseline, BaselineValue
+from clipq.gating.interval import IntervalJudge
+from clipq.gating.margins import Margins
+from clipq.gating.sentinel import SAMPLES, drift
+from clipq.gating.verdict import Evidence
 from clipq.metrics import metrics
 from clipq.settings import Settings
 from clipq.stats import Interval

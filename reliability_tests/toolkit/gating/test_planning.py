@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from clipq.evaluation.plan import plan
-from clipq.gate.margins import load_margins
-from clipq.gate.planning import plan_power
+from clipq.gating.margins import load_margins
+from clipq.gating.planning import plan_power
 from clipq.records import CaseResult, RunRecord, Verdict
 from clipq.settings import load_settings
 

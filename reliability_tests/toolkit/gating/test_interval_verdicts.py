@@ -10,8 +10,8 @@ import pytest
 
 from clipq.errors import StatisticsError
 from clipq.evaluation.resampling import Resampler, Sample
-from clipq.gate.interval import IntervalJudge, discordance
-from clipq.gate.verdict import Evidence, finalise
+from clipq.gating.interval import IntervalJudge, discordance
+from clipq.gating.verdict import Evidence, finalise
 from clipq.metrics import Metric, Predictions, Statistic, metrics
 from clipq.records import CaseResult, Verdict
 from clipq.report.text import explain
