@@ -14,10 +14,10 @@ from tabulate import tabulate
 from clipq.cli.context import settings_of
 from clipq.cli.progress import watching
 from clipq.errors import BaselineError
+from clipq.estimate import Estimate
 from clipq.evaluation.plan import load_plugins
 from clipq.gating.baseline import Baseline, json_path, load_baseline, save_baseline
 from clipq.settings import Settings
-from clipq.stats import Interval
 
 __all__ = ["declare", "run"]
 
@@ -221,8 +221,11 @@ def _drift(first: float | None, now: float | None) -> str:
     return "-" if first is None or now is None else f"{now - first:+.4g}"
 
 
-def _bounds(interval: Interval | None) -> str:
-    return "-" if interval is None else f"[{interval.low:+.3g}, {interval.high:+.3g}]"
+def _bounds(estimate: Estimate | None) -> str:
+    if estimate is None or estimate.interval is None:
+        return "-"
+    low, high = estimate.interval
+    return f"[{low:+.3g}, {high:+.3g}]"
 
 
 def _text(value: float | None) -> str:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import datetime
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from clipq.cases import FP32, Candidate, Case, Cell
 from clipq.errors import BaselineError, ClipqError
+from clipq.estimate import number
 from clipq.evaluation.evaluator import Evaluated, Evaluator
-from clipq.evaluation.plan import FP32, Case, planned_quantizers
+from clipq.evaluation.plan import planned_quantizers
 from clipq.evaluation.resampling import Resampler, Sample
-from clipq.gating.baseline import Baseline, load_baseline, load_values
+from clipq.gating.baseline import Baseline, BaselineValue, load_baseline
 from clipq.gating.commands import Commands
 from clipq.gating.interval import IntervalJudge
 from clipq.gating.latency import Latencies, load_latencies
@@ -20,30 +24,14 @@ from clipq.gating.sentinel import SAMPLES, drift
 from clipq.gating.verdict import Evidence, Judge, Judgement
 from clipq.gating.waivers import Waivers, load_waivers
 from clipq.metrics import metrics
-from clipq.records import CaseResult, Verdict, number
+from clipq.records import CaseResult, Verdict
 from clipq.settings import Settings
 
-__all__ = ["Gate", "vanished_cases"]
-
-
-def vanished_cases(settings: Settings, planned: tuple[Case, ...]) -> tuple[Case, ...]:
-    """Return a case for every baseline value that the whole matrix no longer measures.
-
-    A metric that disappears must not pass by absence: each becomes a case of the ``fp32``
-    quantizer whose verdict is `vanished`.
-    """
-    measured = {(case.model, f"{case.probe}.{case.metric}") for case in planned}
-    found = []
-    for model in settings.models:
-        for key in load_values(settings.baselines, model.name) or {}:
-            if (model.name, key) not in measured:
-                probe, _, metric = key.partition(".")
-                found.append(Case(model.name, FP32, probe, metric))
-    return tuple(sorted(found))
+__all__ = ["Gate"]
 
 
 class Gate:
-    """Judges cases in this process.
+    """Judges cases in this process. What `check` returns depends on its case alone.
 
     Args:
         settings: what is evaluated, against which baselines and margins.
@@ -70,25 +58,30 @@ class Gate:
         self._judge = judge or IntervalJudge(statistics, resampler, cases=cases)
         self._baselines: dict[str, Baseline | None] = {}
         self._drifts: dict[str, str] = {}
-        self._altered_values: dict[tuple[str, str, str], str] = {}
-        self._drawn: set[tuple[str, str, str]] = set()
+        self._altered_values: dict[tuple[str, str], str] = {}
+        self._figure_keys: dict[Cell, str] = {}
 
     @cached_property
     def commands(self) -> Commands:
+        """Commands that results tell their reader to type."""
         return Commands(self.settings)
 
     @cached_property
     def margins(self) -> Margins:
+        """The margin table."""
         return load_margins(self.settings.margins)
 
     @cached_property
     def latencies(self) -> Latencies:
+        """Latencies measured elsewhere; none where the settings name no file."""
         quantizers = (*planned_quantizers(self.settings), FP32)
-        pairs = {f"{model.name}/{name}" for model in self.settings.models for name in quantizers}
-        return load_latencies(self.settings.latency, pairs)
+        models = [model.name for model in self.settings.models]
+        known = {str(Candidate(model, name)) for model in models for name in quantizers}
+        return load_latencies(self.settings.latency, known)
 
     @cached_property
     def waivers(self) -> Waivers:
+        """The waivers; none where there is no file."""
         return load_waivers(self.settings.waivers)
 
     def check(self, case: Case, *, expectations: bool = True) -> CaseResult:
@@ -99,42 +92,12 @@ class Gate:
             expectations: whether expected failures and waivers are taken into account.
         """
         try:
-            found = self._check(case)
+            result = self._check(case)
             if not expectations:
-                return found
-            return self.waivers.apply(self._expected(case, found), today=self.today)
+                return result
+            return self.waivers.apply(self._expected(case, result), today=self.today)
         except ClipqError as error:
-            return self._result(case, Judgement(Verdict.ERROR, None, str(error)))
-
-    def _check(self, case: Case) -> CaseResult:
-        key = f"{case.probe}.{case.metric}"
-        baseline = self._baseline(case.model)
-        if case.quantizer == FP32:
-            return self._result(
-                case,
-                Judgement(Verdict.VANISHED, None, f"the baseline holds {key}, the matrix does not"),
-                baseline=baseline.values[key].value if baseline else None,
-            )
-        if baseline is None or key not in baseline.values:
-            where = self.settings.baselines / f"{case.model}.json"
-            return self._result(case, Judgement(Verdict.MISSING, None, f"no {key} in {where}"))
-        stored = baseline.values[key]
-        found = self.evaluator.evaluate(case.model, case.quantizer, case.probe)
-        blocked = self._altered(case, baseline) or self._incomparable(
-            case, baseline, found, stored.version
-        )
-        if blocked is not None:
-            return self._result(case, blocked, baseline=stored.value, found=found)
-        reference = self.settings.in_distribution.name
-        known = self.evaluator.evaluate(case.model, case.quantizer, reference)
-        evidence = self._evidence(case, baseline, Sample(found.predictions, known.predictions))
-        return self._result(
-            case,
-            self._judge(evidence),
-            baseline=evidence.baseline,
-            observed=evidence.observed,
-            found=found,
-        )
+            return self._result(case, Judgement(Verdict.ERROR, str(error)))
 
     def judge(self, case: Case, observed: Sample) -> Judgement:
         """Judge a case by predictions that come from elsewhere.
@@ -144,15 +107,43 @@ class Gate:
             StatisticsError: the predictions and the baseline's are not paired.
         """
         baseline = self._baseline(case.model)
-        if baseline is None or f"{case.probe}.{case.metric}" not in baseline.values:
+        if baseline is None or case.key not in baseline.values:
             raise BaselineError(
-                f"no baseline value for {case.id}", hint=f"clipq baseline create {case.model}"
+                f"no baseline value for {case}", hint=f"clipq baseline create {case.model}"
             )
         return self._judge(self._evidence(case, baseline, observed))
 
+    # -- from a case to a judgement ---------------------------------------------------------
+
+    def _check(self, case: Case) -> CaseResult:
+        baseline = self._baseline(case.model)
+        stored = baseline.values.get(case.key) if baseline else None
+        if case.candidate.is_reference:
+            reason = f"the baseline holds {case.key}, the matrix does not"
+            value = stored.value if stored else None
+            return self._result(case, Judgement(Verdict.VANISHED, reason), baseline=value)
+        if baseline is None or stored is None:
+            where = self.settings.baselines / f"{case.model}.json"
+            return self._result(case, Judgement(Verdict.MISSING, f"no {case.key} in {where}"))
+        evaluated = self.evaluator.evaluate(case.cell)
+        blocked = self._altered(case, baseline, stored) or self._incomparable(
+            case, baseline, evaluated, stored
+        )
+        if blocked is not None:
+            return self._result(case, blocked, baseline=stored.value, evaluated=evaluated)
+        known = self.evaluator.evaluate(case.cell.on(self.settings.in_distribution.name))
+        sample = Sample(evaluated.predictions, known.predictions)
+        evidence = self._evidence(case, baseline, sample)
+        return self._result(
+            case,
+            self._judge(evidence),
+            baseline=evidence.baseline,
+            observed=evidence.observed,
+            evaluated=evaluated,
+        )
+
     def _evidence(self, case: Case, baseline: Baseline, observed: Sample) -> Evidence:
-        metric = metrics.get(case.metric)
-        stored = baseline.values[f"{case.probe}.{case.metric}"]
+        metric, stored = metrics.get(case.metric), baseline.values[case.key]
         reference = baseline.predictions[self.settings.in_distribution.name]
         return Evidence(
             metric=metric,
@@ -166,8 +157,6 @@ class Gate:
 
     def _expected(self, case: Case, result: CaseResult) -> CaseResult:
         """Turn an expected failure into `waived`, and its unexpected success into a failure."""
-        from dataclasses import replace
-
         expected = self.margins.expected_failure(case)
         if expected is None:
             return result
@@ -183,13 +172,11 @@ class Gate:
             )
         return result
 
-    def _altered(self, case: Case, baseline: Baseline) -> Judgement | None:
+    def _altered(self, case: Case, baseline: Baseline, stored: BaselineValue) -> Judgement | None:
         """Refuse a stored value that does not follow from the columns stored beside it."""
-        key = (case.model, case.probe, case.metric)
+        key = (case.model, case.key)
         if key not in self._altered_values:
-            metric = metrics.get(case.metric)
-            stored = baseline.values[f"{case.probe}.{case.metric}"]
-            tables = baseline.predictions
+            metric, tables = metrics.get(case.metric), baseline.predictions
             reference = tables[self.settings.in_distribution.name]
             own = metric.compute(tables[case.probe], reference)
             same_version = metric.version == stored.version
@@ -198,25 +185,23 @@ class Gate:
                 f"the baseline says {stored.value}, its own columns give {own}" if wrong else ""
             )
         reason = self._altered_values[key]
-        return Judgement(Verdict.INCOMPARABLE, None, reason) if reason else None
+        return Judgement(Verdict.INCOMPARABLE, reason) if reason else None
 
     def _incomparable(
-        self, case: Case, baseline: Baseline, found: Evaluated, version: int
+        self, case: Case, baseline: Baseline, evaluated: Evaluated, stored: BaselineValue
     ) -> Judgement | None:
-        stored = baseline.identity_of(case.probe)
-        for name, value in found.identity.items():
-            if stored.get(name) != value:
+        made_with = baseline.identity_of(case.probe)
+        for name, value in evaluated.identity.items():
+            if made_with.get(name) != value:
                 return Judgement(
                     Verdict.INCOMPARABLE,
-                    None,
-                    f"{name} is {value}, the baseline was made with {stored.get(name)}",
+                    f"{name} is {value}, the baseline was made with {made_with.get(name)}",
                 )
         current = metrics.get(case.metric).version
-        if current != version:
+        if current != stored.version:
             return Judgement(
                 Verdict.INCOMPARABLE,
-                None,
-                f"metric {case.metric} is version {current}, the baseline's is {version}",
+                f"metric {case.metric} is version {current}, the baseline's is {stored.version}",
             )
         if case.model not in self._drifts:
             self._drifts[case.model] = drift(
@@ -225,31 +210,14 @@ class Gate:
                 self.settings.in_distribution.name,
             )
         moved = self._drifts[case.model]
-        return Judgement(Verdict.DRIFTED, None, moved) if moved else None
+        return Judgement(Verdict.DRIFTED, moved) if moved else None
 
     def _baseline(self, model: str) -> Baseline | None:
         if model not in self._baselines:
             self._baselines[model] = load_baseline(self.settings.baselines, model)
         return self._baselines[model]
 
-    def _figures(self, case: Case) -> dict[str, Any]:
-        """Return the figures of a case's cell and of FP32's, each once per process."""
-        drawn = {}
-        for quantizer in (FP32, case.quantizer):
-            cell = (case.model, quantizer, case.probe)
-            if cell not in self._drawn:
-                self._drawn.add(cell)
-                drawn["/".join(cell)] = self.evaluator.figures(*cell)
-        return {name: found for name, found in drawn.items() if found}
-
-    def _provenance(self, stored: Baseline) -> dict[str, str]:
-        latest = stored.history[-1] if stored.history else {}
-        return {
-            "file": self.commands.shown(self.settings.baselines / f"{stored.model}.json"),
-            "columns_sha256": stored.digest,
-            "approved": str(latest.get("date", "")),
-            "reason": str(latest.get("reason", "")),
-        }
+    # -- from a judgement to a result -------------------------------------------------------
 
     def _result(
         self,
@@ -258,42 +226,63 @@ class Gate:
         *,
         baseline: float | None = None,
         observed: float | None = None,
-        found: Evaluated | None = None,
+        evaluated: Evaluated | None = None,
     ) -> CaseResult:
         metric = metrics.get(case.metric) if case.metric in metrics else None
-        evidence: dict[str, Any] = dict(found.evidence) if found else {}
-        if found is not None:
-            evidence["figures"] = self._figures(case)
-        pair = f"{case.model}/{case.quantizer}"
-        if pair in evidence.get("quantizers", {}):
-            known = evidence["quantizers"][pair]
-            evidence["quantizers"] = {pair: known | self.latencies.evidence(pair)}
-        stored = self._baselines.get(case.model)
-        if stored is not None:
-            evidence["baselines"] = {case.model: self._provenance(stored)}
         return CaseResult(
-            model=case.model,
-            quantizer=case.quantizer,
-            probe=case.probe,
-            metric=case.metric,
-            verdict=judgement.verdict,
+            case,
+            judgement.verdict,
             reason=judgement.reason,
             unit=metric.unit if metric else "",
             direction=metric.direction if metric else "",
             metric_version=metric.version if metric else 0,
-            samples=len(found.predictions) if found else 0,
+            samples=len(evaluated.predictions) if evaluated else 0,
             baseline=number(baseline),
             observed=number(observed),
-            loss=number(judgement.loss),
-            margin=number(judgement.margin),
-            low=number(judgement.low),
-            high=number(judgement.high),
-            p_value=number(judgement.p_value),
-            standard_error=number(judgement.standard_error),
-            samples_needed=judgement.samples_needed,
+            estimate=judgement.estimate.finite(),
+            noise=number(judgement.noise),
             next_command=self.commands.next(case, judgement.verdict),
-            evidence=evidence,
+            evidence=self._measured(case, evaluated) | self._compared_with(case.model),
         )
+
+    def _measured(self, case: Case, evaluated: Evaluated | None) -> dict[str, Any]:
+        """Return what a record says of how a case was measured; figures by their keys."""
+        if evaluated is None:
+            return {}
+        evidence: dict[str, Any] = dict(evaluated.evidence)
+        pair = str(case.candidate)
+        evidence["quantizers"] = {
+            name: known | (self.latencies.evidence(pair) if name == pair else {})
+            for name, known in evidence.get("quantizers", {}).items()
+        }
+        evidence["figures"] = {
+            str(cell): {"key": self._figure_key(cell)} for cell in (case.cell.reference, case.cell)
+        }
+        return evidence
+
+    def _figure_key(self, cell: Cell) -> str:
+        """Return the key of a cell's figures, which are in the cache then."""
+        if cell not in self._figure_keys:
+            self.evaluator.figures(cell)
+            self._figure_keys[cell] = self.evaluator.figures_key(cell)
+        return self._figure_keys[cell]
+
+    def _compared_with(self, model: str) -> dict[str, Mapping[str, Any]]:
+        """Return what a record says of a model's baseline; {} where there is none to read."""
+        try:
+            stored = self._baseline(model)
+        except BaselineError:
+            return {}  # the case itself fails with this error and shows it
+        if stored is None:
+            return {}
+        latest = stored.history[-1] if stored.history else {}
+        provenance = {
+            "file": self.commands.shown(self.settings.baselines / f"{stored.model}.json"),
+            "columns_sha256": stored.digest,
+            "approved": str(latest.get("date", "")),
+            "reason": str(latest.get("reason", "")),
+        }
+        return {"baselines": {model: provenance}}
 
 
 def _close(first: float, second: float) -> bool:

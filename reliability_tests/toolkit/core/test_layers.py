@@ -13,7 +13,8 @@ import clipq
 
 PACKAGE = Path(clipq.__file__).parent
 CORE = (
-    *("errors", "files", "provenance", "record_types", "records", "registry"),
+    *("cases", "errors", "estimate", "files", "provenance", "record_types", "records"),
+    "registry",
     *("settings", "settings_reader"),
 )
 BELOW = {
@@ -25,13 +26,13 @@ BELOW = {
     "stats": {"core"},
     "kernels": {"core"},
     "evaluation": {"core", "quant", "models", "data", "metrics", "stats", "kernels"},
-    "gating": {"core", "quant", "metrics", "stats", "evaluation"},
+    "gating": {"core", "quant", "metrics", "stats", "kernels", "evaluation"},
     "report": {"core"},
     "history": {"core", "metrics", "stats", "evaluation", "gating", "report"},
 }
 EDGE = (
     *("cli", "suite", "testing", "__init__", "__main__"),
-    *("pytest_plugin", "pytest_collector", "pytest_progress"),
+    *("node_ids", "pytest_plugin", "pytest_collector", "pytest_progress"),
 )
 
 
