@@ -21,7 +21,8 @@ import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
-from clipq.evaluation.encode import encode_images, image_batches
+from clipq.data import blocks_of
+from clipq.evaluation.encode import encode_blocks, image_batches
 from clipq.models import Preprocess
 
 
@@ -44,7 +45,8 @@ def main() -> None:
             return torch.cat([model.encode_image(batch) for batch in tensors]).numpy()
 
     def clipq() -> np.ndarray:
-        return encode_images(model, images, preprocess, batch_size=options.batch)
+        blocks = blocks_of(images, options.batch)
+        return np.concatenate(list(encode_blocks(model, blocks, preprocess)))
 
     if not np.array_equal(bare(), clipq()):
         raise SystemExit("the two loops disagree")

@@ -88,7 +88,7 @@ def measure(name: str, store: Store, runs: int, cases: int) -> None:
         f"95 % of runs; median {middle:.2f}, of the last 20 {last:.2f}, slowest {max(seconds):.2f}"
     )
     report(f"record one run of {count:,} cases", most, 2.0, note)
-    case = first.cases[count // 2].case
+    case = first.cases[count // 2].id
     latest = store.find("latest")
     asked: tuple[tuple[str, float, Callable[[], object]], ...] = (
         ("one case's trend", 1.0, lambda: store.trend(case)),

@@ -10,7 +10,7 @@ ESTIMATED = {field.name for field in fields(Estimate)}
 
 POSITIONS = (
     *("reason", "unit", "direction", "metric_version", "samples", "baseline", "observed"),
-    *("loss", "margin", "next_command"),
+    *("loss", "margin", "next_command", "evidence"),
 )
 
 

@@ -44,7 +44,7 @@ def synthetic_table(
     """
     rng = np.random.default_rng(seed)
     found = synthetic_run(cases, seed=seed).cases
-    found = tuple(sorted(found, key=lambda case: case.case))
+    found = tuple(sorted(found, key=lambda case: case.id))
     shape = (len(found), runs)
     level = rng.normal(0.1, 0.25, shape[0])
     level += np.array([1.4 if "w4a4" in case.quantizer else 0.0 for case in found])
@@ -66,7 +66,7 @@ def synthetic_table(
         loss[gone] = error[gone] = np.nan
     return TrendTable(
         runs=tuple(_run(index, verdicts[:, index]) for index in range(runs)),
-        cases=tuple(case.case for case in found),
+        cases=tuple(case.id for case in found),
         units=tuple(case.unit for case in found),
         directions=tuple(case.direction for case in found),
         margins=np.full(shape[0], MARGIN),

@@ -33,6 +33,7 @@ __all__ = [
     "Verdict",
     "read_run",
     "run_id",
+    "severity",
     "sort_cases",
 ]
 
@@ -124,16 +125,8 @@ class CaseResult:
 
     @property
     def severity(self) -> float:
-        """How many margins the loss is worth: 1 at the margin, whatever the margin's sign.
-
-        Where a limit takes the place of FP32's value, 1 at the limit; infinite where there is
-        nothing to divide.
-        """
-        loss, margin = self.estimate.loss, self.estimate.margin
-        if loss is None or not margin:
-            return math.inf if self.verdict.blocks("release") else -math.inf
-        beyond = loss if self.baseline is None else loss - margin
-        return beyond / abs(margin) + 1.0
+        """How many margins the loss is worth; see `severity`."""
+        return severity(self.verdict, self.baseline, self.estimate)
 
     def to_json(self) -> str:
         """Return one strict JSON text: safe to send between processes."""
@@ -142,6 +135,19 @@ class CaseResult:
     @staticmethod
     def from_json(text: str) -> CaseResult:
         return _case(json.loads(text))
+
+
+def severity(verdict: Verdict, baseline: float | None, estimate: Estimate) -> float:
+    """Return how many margins a loss is worth: 1 at the margin, whatever the margin's sign.
+
+    Where a limit takes the place of FP32's value, 1 at the limit; infinite where there is nothing
+    to divide.
+    """
+    loss, margin = estimate.loss, estimate.margin
+    if loss is None or not margin:
+        return math.inf if verdict.blocks("release") else -math.inf
+    beyond = loss if baseline is None else loss - margin
+    return beyond / abs(margin) + 1.0
 
 
 _OWN = tuple(f.name for f in fields(CaseResult) if f.name not in ("case", "verdict", "estimate"))

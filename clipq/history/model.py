@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from clipq.cases import Case
 from clipq.estimate import Estimate
-from clipq.records import CaseResult, Verdict
+from clipq.records import Verdict, severity
 
 __all__ = [
     "PARTIAL",
@@ -117,10 +116,9 @@ class StoredResult:
 
     @property
     def severity(self) -> float:
-        """How many margins the loss is worth; `CaseResult.severity` says what that means."""
+        """How many margins the loss is worth; `clipq.records.severity` says what that means."""
         estimate = Estimate(loss=self.loss, margin=self.margin)
-        case = Case.parse(self.case)
-        return CaseResult(case, self.verdict, baseline=self.baseline, estimate=estimate).severity
+        return severity(self.verdict, self.baseline, estimate)
 
 
 @dataclass(frozen=True, slots=True)

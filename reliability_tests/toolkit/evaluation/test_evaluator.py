@@ -11,7 +11,7 @@ import torch
 
 from clipq.cases import Candidate, Cell
 from clipq.errors import ProbeError
-from clipq.evaluation import encode
+from clipq.evaluation import encoder
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.predict import calibrated_temperature, cosine_logits
 from clipq.metrics.classify import classification_columns
@@ -49,14 +49,14 @@ def test_each_cell_is_encoded_once_whatever_the_number_of_metrics_or_processes(
     settings, tmp_path, monkeypatch
 ):
     encoded = []
-    original = encode.encode_blocks
+    original = encoder.encode_blocks
 
     def counting(*arguments, **keywords):
         features = list(original(*arguments, **keywords))
         encoded.append(sum(map(len, features)))
         return features
 
-    monkeypatch.setattr(encode, "encode_blocks", counting)
+    monkeypatch.setattr(encoder, "encode_blocks", counting)
     fresh = replace(settings, cache=tmp_path / "fresh")
     for _ in range(2):  # a second evaluator is a second process's view
         evaluator = Evaluator(fresh)
@@ -85,8 +85,9 @@ def test_images_are_decoded_once_per_probe_not_per_quantizer(settings, tmp_path,
 def test_batch_size_and_environment_are_part_of_the_cache_key(settings):
     small = Evaluator(replace(settings, batch_size=32))
     large = Evaluator(settings)
-    assert small.encoder_key("vit-clean", "rtn:w8") != large.encoder_key("vit-clean", "rtn:w8")
-    assert small.identity("vit-clean", "id") == large.identity("vit-clean", "id")
+    assert small.encoders.identity("rtn:w8") != large.encoders.identity("rtn:w8")
+    cell = Cell("vit-clean", "rtn:w8", "id")
+    assert small.identity(cell) == large.identity(cell)
 
 
 def test_the_temperature_comes_from_the_calibration_split(settings):
@@ -128,13 +129,13 @@ def test_the_live_reference_goes_past_every_cache(settings, monkeypatch):
     evaluator = Evaluator(settings)
     evaluator.evaluate(Cell("vit-clean", "fp32", "id"))
     called = []
-    original = encode.encode_images
+    original = encoder.encode_blocks
 
     def counting(*arguments, **keywords):
         called.append(1)
         return original(*arguments, **keywords)
 
-    monkeypatch.setattr(encode, "encode_images", counting)
+    monkeypatch.setattr(encoder, "encode_blocks", counting)
     live = evaluator.live_reference("vit-clean", 16)
     stored = evaluator.evaluate(Cell("vit-clean", "fp32", "id")).predictions
     assert called == [1]

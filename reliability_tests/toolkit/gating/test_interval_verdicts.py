@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_results import made_result
+from made_results import altered, made_result
 
 from clipq.errors import StatisticsError
 from clipq.evaluation.resampling import Resampler, Sample
@@ -245,17 +245,17 @@ def test_the_runs_end_may_turn_inconclusive_into_fail_and_nothing_else():
 
 
 def test_a_promoted_failure_says_what_a_failure_says():
-    undecided = replace(
+    undecided = altered(
         case("late", Verdict.INCONCLUSIVE, 0.012),
         samples=256,
         samples_needed=857,
         next_command="clipq --config sub/clipq.toml power --record sub/.clipq/report/report.json",
     )
     cases = [case("clear", Verdict.FAIL, 1e-9), undecided]
-    promoted = finalise(cases, SETTINGS, command=lambda case: f"gate of {case.case}")[1]
+    promoted = finalise(cases, SETTINGS, command=lambda case: f"gate of {case.id}")[1]
     assert promoted.verdict is Verdict.FAIL
     assert promoted.estimate.samples_needed is None
-    assert promoted.next_command == f"gate of {undecided.case}"
+    assert promoted.next_command == f"gate of {undecided.id}"
     assert "cannot tell" not in explain(promoted)
     kept = finalise([case("passing", Verdict.PASS, 0.9)] * 9 + [undecided], SETTINGS)[-1]
     assert (kept.estimate.samples_needed, kept.next_command) == (857, undecided.next_command)

@@ -57,7 +57,7 @@ class TestProblems:
     def found(self, tmp_path, case, *, matrix=None, expires="2026-06-01"):
         read = waivers(tmp_path, expires=expires)
         cases = [read.apply(case, today=TODAY)]
-        return read.problems(cases, today=TODAY, matrix=matrix or [case.case])
+        return read.problems(cases, today=TODAY, matrix=matrix or [case.id])
 
     def test_a_needed_waiver_has_none(self, tmp_path):
         assert self.found(tmp_path, FAIL) == ()
@@ -76,7 +76,7 @@ class TestProblems:
 
     def test_a_run_of_a_part_does_not_call_a_waiver_needless(self, tmp_path):
         passed = replace(FAIL, verdict=Verdict.PASS)
-        matrix = [passed.case, "m/rtn:w4/id.nll"]
+        matrix = [passed.id, "m/rtn:w4/id.nll"]
         assert self.found(tmp_path, passed, matrix=matrix) == ()
 
     def test_an_expected_failure_is_not_credited_to_a_waiver(self, tmp_path):
@@ -116,20 +116,20 @@ expires = {expires}
     def test_one_whose_cases_are_covered_by_another_is_no_problem(self, tmp_path, owner):
         read = self.read(tmp_path, owner=owner)
         cases = [read.apply(case, today=TODAY) for case in self.CASES]
-        assert read.problems(cases, today=TODAY, matrix=[case.case for case in cases]) == ()
+        assert read.problems(cases, today=TODAY, matrix=[case.id for case in cases]) == ()
 
     def test_one_that_expired_gives_way_to_the_next(self, tmp_path):
         read = self.read(tmp_path, expires="2026-05-31")
         ece, top1 = (read.apply(case, today=TODAY) for case in self.CASES)
         assert (ece.waived_by, top1.verdict) == ("ada@example.org", Verdict.FAIL)
-        assert [entry["waived"] for entry in read.to_plain([ece, top1])] == [[], [ece.case]]
-        (problem,) = read.problems([ece, top1], today=TODAY, matrix=[ece.case, top1.case])
+        assert [entry["waived"] for entry in read.to_plain([ece, top1])] == [[], [ece.id]]
+        (problem,) = read.problems([ece, top1], today=TODAY, matrix=[ece.id, top1.id])
         assert "'*' of ben@example.org expired" in problem
 
     def test_one_that_nothing_needs_is_still_named(self, tmp_path):
         read = self.read(tmp_path)
         cases = [replace(FAIL, verdict=Verdict.PASS), read.apply(self.CASES[1], today=TODAY)]
-        (problem,) = read.problems(cases, today=TODAY, matrix=[case.case for case in cases])
+        (problem,) = read.problems(cases, today=TODAY, matrix=[case.id for case in cases])
         assert "'m/rtn:w4/id.ece' of ada@example.org is not needed" in problem
 
 

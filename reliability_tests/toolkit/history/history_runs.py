@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from made_results import made_result
-
-from clipq.records import RunRecord, Verdict, sort_cases
+from clipq.cases import Cell
+from clipq.estimate import Estimate
+from clipq.records import CaseResult, RunRecord, Verdict, sort_cases
 
 __all__ = ["small_run"]
 
@@ -20,11 +20,14 @@ def small_run(
 ) -> RunRecord:
     """Return a record of a few cases; day and commit follow from `index`."""
     found = [
-        made_result(
-            f"vit-{number}", "rtn:w4", "id", "top1", verdict,
+        CaseResult(
+            Cell(f"vit-{number}", "rtn:w4", "id").case("top1"), verdict,
             unit="fraction", direction="higher", metric_version=1, samples=100, baseline=0.95,
-            observed=value - 0.01 * number, loss=0.95 - value + 0.01 * number, margin=0.02,
-            low=0.0, high=0.1, standard_error=0.01,
+            observed=value - 0.01 * number,
+            estimate=Estimate(
+                loss=0.95 - value + 0.01 * number, margin=0.02, low=0.0, high=0.1,
+                standard_error=0.01,
+            ),
         )
         for number in range(cases)
     ]  # fmt: skip

@@ -292,7 +292,7 @@ class TestCommand:
     def test_json_holds_every_difference(self, folder, capsys):
         assert main(["compare", "good.json", "bad.json", "--json", "d.json"]) == 1
         plain = json.loads((folder / "d.json").read_text())
-        assert plain["schema"] == "clipq-comparison/1"
+        assert plain["schema"] == "clipq-comparison/2"
         assert {d["change"] for d in plain["differences"]} == {"regressed", "equivalent"}
 
     @pytest.mark.parametrize(

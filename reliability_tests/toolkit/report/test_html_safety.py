@@ -72,7 +72,7 @@ def hostile_run() -> RunRecord:
     cases = [
         made_result(
             text, text, text, text, Verdict.FAIL, text, text, "lower", 1, 10, 0.1, 0.4, 0.3, 0.1,
-            text, evidence if not index else {}, low=0.2, high=0.4,
+            text, evidence=evidence if not index else {}, low=0.2, high=0.4,
         )
         for index, text in enumerate(HOSTILE)
     ]  # fmt: skip

@@ -49,7 +49,7 @@ def test_a_failure_says_by_how_much_against_what_and_what_to_run_next():
 
 
 def test_the_sign_between_loss_and_margin_follows_from_the_numbers():
-    unexpected = replace(
+    unexpected = altered(
         FAIL, loss=0.0012, low=-0.0062, high=0.0086, reason="expected to fail, and passes"
     )
     assert "loss 0.0012 [-0.0062, +0.0086] <= margin 0.02 fraction" in explain(unexpected)
@@ -58,7 +58,7 @@ def test_the_sign_between_loss_and_margin_follows_from_the_numbers():
 
 
 def test_the_worst_case_of_a_pair_may_be_one_with_a_limit():
-    limit = replace(
+    limit = altered(
         FAIL, metric="sqnr", unit="dB", direction="higher", baseline=None, observed=1.0, loss=7.0,
         margin=8.0,
     )  # fmt: skip
@@ -97,7 +97,7 @@ def test_intervals_and_what_would_decide_are_shown_in_every_form():
 
 
 def test_an_undecided_case_beyond_its_margin_says_that_there_are_too_many_cases():
-    beyond = replace(
+    beyond = altered(
         FAIL, verdict=Verdict.INCONCLUSIVE, low=0.03, high=0.27, p_value=0.01, adjusted_p=0.2,
         samples_needed=9000,
     )  # fmt: skip
