@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,16 @@ from tabulate import tabulate
 
 from clipq.cli.context import settings_of
 from clipq.cli.progress import Progress, watching
-from clipq.data import Probe, check_disjoint, open_declared, unreadable_images, without
+from clipq.data import (
+    Probe,
+    check_disjoint,
+    fetch_probe,
+    look_at_probe,
+    open_declared,
+    unreadable_images,
+    without,
+)
 from clipq.data.contact_sheet import contact_sheet
-from clipq.data.fetch import fetch_shards, is_url
 from clipq.errors import ClipqError, ProbeError
 from clipq.evaluation.plan import load_plugins
 from clipq.settings import ProbeSettings, Settings
@@ -53,7 +61,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     check.add_argument(
         "--sheets", type=Path, metavar="DIR", help="where PNGs go; default: beside the cache"
     )
-    fetch = kinds.add_parser("fetch", help="download shards of probes whose source is a URL")
+    fetch = kinds.add_parser("fetch", help="bring probes here whose source is elsewhere: a URL")
     fetch.add_argument("probes", nargs="*", metavar="PROBE", help="default: all with a URL")
     for action in (check, fetch):
         action.add_argument("--quiet", action="store_true", help="no progress")
@@ -98,6 +106,7 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
         watch.step(declared.name, done, len(chosen))
         sheet = folder / f"{declared.name}.png"
         try:
+            seen = _seen(settings, declared)
             probe = _opened(settings, declared, opened)
             broken = unreadable_images(probe)
             probe = opened[declared.name] = without(probe, broken, most=declared.unreadable)
@@ -108,7 +117,7 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
             watch.clear()
             print(f"{declared.name}: WRONG\n  {error}\n")
             continue
-        found = _facts(probe, sheet, len(shown))
+        found = [("source", seen), *_facts(probe, sheet, len(shown))]
         if broken:
             reasons = "; ".join(reason for _, reason in broken[:3])
             found.append(("left out", f"{len(broken)} images that do not decode: {reasons}"))
@@ -122,30 +131,31 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
 
 
 def _fetch(settings: Settings, names: list[str], watch: Progress) -> int:
-    """Download the probes whose source is a URL; each source and split once."""
+    """Bring probes here whose source is elsewhere; each source and split once."""
     chosen = [settings.probe(name) for name in names] or list(settings.probes)
     done: set[tuple[str, str]] = set()
     for declared in chosen:
-        kind, _, location = declared.source.partition(":")
-        if kind != "webdataset" or not is_url(location):
+        if (declared.source, declared.split) in done:
+            continue
+        root = fetch_probe(
+            name=declared.name,
+            source=declared.source,
+            split=declared.split,
+            base_dir=settings.root,
+            progress=partial(watch, declared.name),
+        )
+        if root is None:
             if names:
                 raise ProbeError(
-                    f"probe {declared.name!r}: {declared.source} is not a URL of shards",
-                    hint="only webdataset:https://... is fetched; docs/probes.md says how to bring "
-                    "other data here",
+                    f"probe {declared.name!r}: {declared.source} is not fetched",
+                    hint="of clipq's own sources, webdataset:https://... is; docs/probes.md says "
+                    "how to bring other data here",
                 )
             continue
-        if (location, declared.split) in done:
-            continue
-        done.add((location, declared.split))
-
-        def show(ready: int, total: int, name: str = declared.name) -> None:
-            watch(name, ready, total)
-
-        root = fetch_shards(location, declared.split, settings.root, progress=show)
+        done.add((declared.source, declared.split))
         watch.clear()
         print(f"{declared.name}: in {root}")
-    print(f"{len(done)} fetched" if done else "no probe has a URL: nothing to fetch")
+    print(f"{len(done)} fetched" if done else "no probe lies elsewhere: nothing to fetch")
     return 0
 
 
@@ -169,6 +179,22 @@ def _opened(settings: Settings, declared: ProbeSettings, opened: dict[str, Probe
     if declared.name not in opened:
         opened[declared.name] = open_declared(declared, base_dir=settings.root)
     return opened[declared.name]
+
+
+def _seen(settings: Settings, declared: ProbeSettings) -> str:
+    """Return a probe's source, and what is there by a look.
+
+    Raises:
+        ClipqError: opening it would fail: nothing is read of a probe that lacks a part.
+    """
+    counts = look_at_probe(
+        name=declared.name,
+        role=declared.role,
+        source=declared.source,
+        split=declared.split,
+        base_dir=settings.root,
+    )
+    return ", ".join([declared.source, *(f"{count:,} {what}" for what, count in counts.items())])
 
 
 def _check_leakage(settings: Settings, probe: Probe, opened: dict[str, Probe]) -> None:
