@@ -1,12 +1,10 @@
-"""`clipq probe`: what the probes are, and whether they are what they should be."""
+"""`clipq probe`: whether the probes are what they should be, and bringing them here."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,31 +29,17 @@ from clipq.settings import ProbeSettings, Settings
 
 __all__ = ["declare", "run"]
 
-_ROLES = {
-    "adversarial": "is it right on images made to mislead it?",
-    "calibration": "activation ranges and the temperature; never evaluated on",
-    "corruption": "is it right on noisy, blurred, badly lit images?",
-    "groups": "is it as right for every group?",
-    "in-distribution": "accuracy, calibration and churn; its classes make the zero-shot head",
-    "ood": "is it told from the in-distribution probe?",
-    "retrieval": "are images found by captions and captions by images?",
-    "shift": "is it right on images of another kind?",
-    "spurious": "is it right where a misleading cue points elsewhere?",
-}
-
 
 def declare(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `clipq probe` to the command line."""
     probe = commands.add_parser(
         "probe",
-        help="list probes, check that they are what they should be, or fetch their shards",
+        help="check that probes are what they should be, or fetch those that are elsewhere",
         description="Check: every shard and image is read, counts, class map and checksums are "
         "verified, images are compared with those of the calibration split (and, out of "
         "distribution, with the in-distribution probe's), and a contact sheet is written.",
     )
     kinds = probe.add_subparsers(dest="action", required=True, metavar="ACTION")
-    listing = kinds.add_parser("list", help="names, roles and what each is for")
-    listing.add_argument("--json", action="store_true", help="print one JSON document")
     check = kinds.add_parser("check", help="read and verify everything, write contact sheets")
     check.add_argument("probes", nargs="*", metavar="PROBE", help="default: all of them")
     check.add_argument(
@@ -69,31 +53,14 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    """List or check probes; return 1 where a check failed."""
+    """Check or fetch probes; return 1 where a check failed."""
     settings = settings_of(options)
     load_plugins(settings)
-    if options.action == "list":
-        print(_listed_json(settings) if options.json else _listed(settings))
-        return 0
     if options.action == "fetch":
         with watching(options, unit="shard") as watch:
             return _fetch(settings, options.probes, watch)
     with watching(options, unit="image") as watch:
         return _check(settings, options, watch)
-
-
-def _listed(settings: Settings) -> str:
-    rows = [
-        (p.name, _role(p), f"{p.source} {p.split}", p.reason or _ROLES[p.role])
-        for p in settings.probes
-    ]
-    headers = ("probe", "role", "source, split", "why it is here")
-    return tabulate(rows, headers, maxcolwidths=[None, None, 40, 60])
-
-
-def _listed_json(settings: Settings) -> str:
-    """Return every declared probe with all its settings, as one JSON document."""
-    return json.dumps([asdict(probe) for probe in settings.probes], indent=1, allow_nan=False)
 
 
 def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> int:
@@ -157,17 +124,6 @@ def _fetch(settings: Settings, names: list[str], watch: Progress) -> int:
         print(f"{declared.name}: in {root}")
     print(f"{len(done)} fetched" if done else "no probe lies elsewhere: nothing to fetch")
     return 0
-
-
-def _role(probe: ProbeSettings) -> str:
-    """Return a probe's role, with what is done to its images."""
-    if probe.attack is not None:
-        attack = probe.attack
-        return f"{probe.role}: {attack.name}, {attack.epsilon:g}/255, against {attack.against}"
-    if probe.corruption is not None:
-        severities = ", ".join(map(str, probe.corruption.severities))
-        return f"{probe.role}: severities {severities}"
-    return f"{probe.distance} {probe.role}".strip()
 
 
 def _opened(settings: Settings, declared: ProbeSettings, opened: dict[str, Probe]) -> Probe:
