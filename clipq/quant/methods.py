@@ -30,7 +30,15 @@ from clipq.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Calibration", "Method", "method_code_hash", "method_version", "quantizers"]
+__all__ = [
+    "Calibration",
+    "Method",
+    "find_method",
+    "is_builtin",
+    "method_code_hash",
+    "method_version",
+    "quantizers",
+]
 
 
 @dataclass(frozen=True, slots=True)
