@@ -22,7 +22,7 @@ import numpy as np
 
 from clipq.evaluation.plan import plan
 from clipq.evaluation.tables import as_table, table_digest, write_table
-from clipq.gate.baseline import load_baseline
+from clipq.gating.baseline import load_baseline
 from clipq.metrics import Predictions, metrics
 from clipq.records import CaseResult, RunRecord, Verdict, sort_cases
 from clipq.settings import Settings, load_settings

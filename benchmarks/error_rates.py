@@ -25,8 +25,8 @@ from simulated_pairs import KINDS, Population, population
 from tabulate import tabulate
 
 from clipq.evaluation.resampling import Resampler, Sample, resolution
-from clipq.gate.interval import IntervalJudge
-from clipq.gate.verdict import Evidence, Judgement, finalise
+from clipq.gating.interval import IntervalJudge
+from clipq.gating.verdict import Evidence, Judgement, finalise
 from clipq.metrics import Metric, metrics
 from clipq.records import CaseResult, Verdict
 from clipq.settings import StatisticsSettings

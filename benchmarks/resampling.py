@@ -34,10 +34,10 @@ from torch_uncertainty.metrics import FPR95
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.plan import plan
 from clipq.evaluation.resampling import Resampler
-from clipq.gate.baseline import load_baseline
-from clipq.gate.interval import IntervalJudge
-from clipq.gate.margins import load_margins
-from clipq.gate.verdict import Evidence, Sample
+from clipq.gating.baseline import load_baseline
+from clipq.gating.interval import IntervalJudge
+from clipq.gating.margins import load_margins
+from clipq.gating.verdict import Evidence, Sample
 from clipq.metrics import metrics
 from clipq.settings import StatisticsSettings, load_settings
 

@@ -128,14 +128,14 @@ def _project(
     """Return how a gate of this project is called from the top of its repository."""
     if settings is None:
         return {"folder": ".clipq/report/bisect"}
-    from clipq.evaluation.plan import Case
-    from clipq.gate.commands import Commands
+    from clipq.cases import Case
+    from clipq.gating.commands import Commands
 
     commands = Commands(settings)
     return {
         "folder": commands.shown(settings.report / "bisect"),
         "program": commands.program,
-        "profile": commands.profile(Case(**dict(store.parts(options.case).named()))),
+        "profile": commands.profile(Case.parse(options.case)),
     }
 
 
@@ -216,7 +216,7 @@ def _judge(options: argparse.Namespace) -> int:
     except RecordError as error:
         print(f"cannot be told: {error}")
         return _SKIP
-    found = [case for case in record.cases if case.case == options.case]
+    found = [case for case in record.cases if case.id == options.case]
     if not found:
         print(f"cannot be told: the report has no case {options.case!r}")
         return _SKIP

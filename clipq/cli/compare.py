@@ -11,6 +11,7 @@ from clipq.cli.store import add_store_option, open_for, project_settings
 from clipq.errors import RecordError, SettingsError
 
 if TYPE_CHECKING:
+    from clipq.cases import Cell
     from clipq.history.pairs import PairedEstimator, Tables
     from clipq.history.store import Store
     from clipq.records import RunRecord
@@ -143,7 +144,7 @@ class _Sources:
             self._store = open_for(self._options, self.settings)
         store = self._store
         info = store.find(name)
-        self._tables.append(lambda cell: store.predictions(info, cell))
+        self._tables.append(lambda cell: store.predictions(info, str(cell)))
         return store.load(info)
 
     def _from_cache(self, record: RunRecord) -> Tables:
@@ -152,10 +153,10 @@ class _Sources:
         kept = record.evidence().get("predictions", {})
         cache = Cache(self.settings.cache) if self.settings else None
 
-        def read(cell: str) -> bytes | None:
-            if cache is None or cell not in kept:
+        def read(cell: Cell) -> bytes | None:
+            if cache is None or str(cell) not in kept:
                 return None
-            path = cache.path("predictions", kept[cell]["key"], ".safetensors")
+            path = cache.path("predictions", kept[str(cell)]["key"], ".safetensors")
             return path.read_bytes() if path.is_file() else None
 
         return read
@@ -182,7 +183,7 @@ def _narrowed(record: RunRecord, globs: Sequence[str]) -> RunRecord:
     from dataclasses import replace
     from fnmatch import fnmatchcase
 
-    cases = [c for c in record.cases if any(fnmatchcase(c.case, glob) for glob in globs)]
+    cases = [c for c in record.cases if any(fnmatchcase(c.id, glob) for glob in globs)]
     if not cases:
         raise RecordError(
             f"--case {', '.join(globs)} names no case of run {record.started or '(no date)'}",

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from clipq.cases import Case
+from clipq.estimate import Estimate
 from clipq.records import CaseResult, Verdict
 
 __all__ = [
@@ -113,9 +115,9 @@ class StoredResult:
     @property
     def severity(self) -> float:
         """How many margins the loss is worth; `CaseResult.severity` says what that means."""
-        return CaseResult(
-            "", "", "", "", self.verdict, baseline=self.baseline, loss=self.loss, margin=self.margin
-        ).severity  # fmt: skip
+        estimate = Estimate(loss=self.loss, margin=self.margin)
+        case = Case.parse(self.case)
+        return CaseResult(case, self.verdict, baseline=self.baseline, estimate=estimate).severity
 
 
 @dataclass(frozen=True, slots=True)

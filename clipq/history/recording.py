@@ -89,16 +89,16 @@ def insert(connection: sa.Connection, prepared: Prepared, tables: Mapping[str, b
     ids = _case_ids(connection, prepared.cases)
     rows: list[dict[str, Any]] = [
         {
-            "case_id": ids[key_of(case.case)],
+            "case_id": ids[key_of(case.id)],
             "run": number,
             "verdict": code_of(case.verdict),
             "observed": case.observed,
             "baseline": case.baseline,
-            "loss": case.loss,
-            "margin": case.margin,
-            "low": case.low,
-            "high": case.high,
-            "standard_error": case.standard_error,
+            "loss": case.estimate.loss,
+            "margin": case.estimate.margin,
+            "low": case.estimate.low,
+            "high": case.estimate.high,
+            "standard_error": case.estimate.standard_error,
         }
         for case in prepared.cases
     ]
@@ -111,12 +111,12 @@ def insert(connection: sa.Connection, prepared: Prepared, tables: Mapping[str, b
 def _refuse_twins(found: Sequence[CaseResult]) -> None:
     seen: set[str] = set()
     for case in found:
-        if case.case in seen:
+        if case.id in seen:
             raise RecordError(
-                f"a run record that has the case {case.case!r} twice",
+                f"a run record that has the case {case.id!r} twice",
                 hint="a run judges each case once; run the gate again",
             )
-        seen.add(case.case)
+        seen.add(case.id)
 
 
 def _environment(record: RunRecord) -> dict[str, str]:
@@ -148,12 +148,12 @@ def _case_ids(connection: sa.Connection, found: Sequence[CaseResult]) -> dict[st
     }
     fresh = []
     for case in found:
-        key = key_of(case.case)
+        key = key_of(case.id)
         if key not in known:
             fresh.append(
                 {
                     "sha256": key,
-                    "name": case.case,
+                    "name": case.id,
                     "model": case.model,
                     "quantizer": case.quantizer,
                     "probe": case.probe,

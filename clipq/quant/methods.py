@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from clipq.cases import FP32
 from clipq.errors import QuantizerError
-from clipq.quant.spec import FP32, QuantizerSpec
+from clipq.quant.spec import QuantizerSpec
 from clipq.registry import Registry
 
 if TYPE_CHECKING:

@@ -88,7 +88,7 @@ def _probes(context: Context) -> Iterator[Finding]:
 
 def _baselines(context: Context) -> Iterator[Finding]:
     from clipq.evaluation.plan import plan
-    from clipq.gate.baseline import load_baseline
+    from clipq.gating.baseline import load_baseline
 
     settings = _settings(context)
     cases = plan(settings)
@@ -119,7 +119,7 @@ def _baselines(context: Context) -> Iterator[Finding]:
 
 def _margins(context: Context) -> Iterator[Finding]:
     from clipq.evaluation.plan import plan
-    from clipq.gate.margins import load_margins
+    from clipq.gating.margins import load_margins
 
     settings = _settings(context)
     margins = load_margins(settings.margins)
@@ -130,7 +130,7 @@ def _margins(context: Context) -> Iterator[Finding]:
 
 def _waivers(context: Context) -> Iterator[Finding]:
     from clipq.evaluation.plan import plan
-    from clipq.gate.waivers import load_waivers
+    from clipq.gating.waivers import load_waivers
 
     settings = _settings(context)
     if not settings.waivers.is_file():

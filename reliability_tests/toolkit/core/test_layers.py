@@ -13,7 +13,8 @@ import clipq
 
 PACKAGE = Path(clipq.__file__).parent
 CORE = (
-    *("errors", "files", "provenance", "record_types", "records", "registry"),
+    *("cases", "errors", "estimate", "files", "provenance", "record_types", "records"),
+    "registry",
     *("settings", "settings_reader"),
 )
 BELOW = {
@@ -25,13 +26,13 @@ BELOW = {
     "stats": {"core"},
     "kernels": {"core"},
     "evaluation": {"core", "quant", "models", "data", "metrics", "stats", "kernels"},
-    "gate": {"core", "quant", "metrics", "stats", "evaluation"},
+    "gating": {"core", "quant", "metrics", "stats", "kernels", "evaluation"},
     "report": {"core"},
-    "history": {"core", "metrics", "stats", "evaluation", "gate", "report"},
+    "history": {"core", "metrics", "stats", "evaluation", "gating", "report"},
 }
 EDGE = (
     *("cli", "suite", "testing", "__init__", "__main__"),
-    *("pytest_plugin", "pytest_collector", "pytest_progress"),
+    *("node_ids", "pytest_plugin", "pytest_collector", "pytest_progress"),
 )
 
 
@@ -138,7 +139,7 @@ def test_circles_are_found(edges, expected):
         "clipq.report.annotations, clipq.report.comparison, clipq.report.card",
         "import clipq.history.store, clipq.history.comparison, clipq.history.pairs, "
         "clipq.history.site, clipq.history.keep",
-        "import clipq.gate.session, clipq.gate.margins, clipq.gate.baseline",
+        "import clipq.gating.session, clipq.gating.margins, clipq.gating.baseline",
         "from clipq.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
         "from clipq.cli import main; main(['list', 'cases'])",
         "import pytest; pytest.main(['reliability_tests/test_reliability.py', '--collect-only', "

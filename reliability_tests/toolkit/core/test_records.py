@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
+from made_results import made_result
 from synthetic_runs import synthetic_run
 
 from clipq.errors import RecordError
-from clipq.records import CaseResult, RunRecord, Verdict, number, read_run, run_id, sort_cases
+from clipq.estimate import number
+from clipq.records import CaseResult, RunRecord, Verdict, read_run, run_id, sort_cases
 
 
 def case(name="id", verdict=Verdict.PASS, **values):
     model, quantizer = values.pop("model", "m"), values.pop("quantizer", "rtn:w8")
-    return CaseResult(model, quantizer, name, "ece", verdict, **values)
+    return made_result(model, quantizer, name, "ece", verdict, **values)
 
 
 def test_a_case_survives_the_trip_between_processes():
@@ -129,7 +131,7 @@ class TestIdentity:
         [
             (
                 lambda plain: plain["cases"][0].update(loss="abc"),
-                r"cases\[0\]\.loss is text \('abc'\); it must be a number or null",
+                r"cases\[0\]\.estimate\.loss is text \('abc'\); it must be a number or null",
             ),
             (lambda plain: plain["cases"][0].update(samples=None), r"samples is null .* a whole n"),
             (lambda plain: plain["cases"].append("x"), r"cases\[1\] is text .* an object"),

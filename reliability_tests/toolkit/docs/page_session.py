@@ -113,12 +113,12 @@ class PageSession:
         document = tomllib.loads(block.text)
         target = self.root / (block.title or "block.toml")
         if "margin" in document or "expected-failure" in document:
-            from clipq.gate.margins import load_margins
+            from clipq.gating.margins import load_margins
 
             target.write_text(block.text, encoding="utf-8")
             assert load_margins(target).rules or "expected-failure" in document
         elif "waiver" in document:
-            from clipq.gate.waivers import load_waivers
+            from clipq.gating.waivers import load_waivers
 
             target.write_text(block.text, encoding="utf-8")
             assert load_waivers(target)

@@ -153,7 +153,7 @@ def test_a_baseline_of_other_weights_is_incomparable(project):
 
 
 def test_when_fp32_itself_moved_no_quantizer_is_judged(project):
-    from clipq.gate.baseline import load_baseline, save_baseline
+    from clipq.gating.baseline import load_baseline, save_baseline
 
     folder = project.root / "baselines"
     stored = load_baseline(folder, "vit-clean")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from clipq.records import CaseResult, RunRecord, Verdict, sort_cases
+from made_results import made_result
+
+from clipq.records import RunRecord, Verdict, sort_cases
 
 __all__ = ["small_run"]
 
@@ -18,7 +20,7 @@ def small_run(
 ) -> RunRecord:
     """Return a record of a few cases; day and commit follow from `index`."""
     found = [
-        CaseResult(
+        made_result(
             f"vit-{number}", "rtn:w4", "id", "top1", verdict,
             unit="fraction", direction="higher", metric_version=1, samples=100, baseline=0.95,
             observed=value - 0.01 * number, loss=0.95 - value + 0.01 * number, margin=0.02,

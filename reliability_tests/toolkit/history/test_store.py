@@ -17,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_results import altered
 
 from clipq.errors import RecordError, StoreError
 from clipq.history.schema import CODES, blobs, results, runs
@@ -103,7 +104,7 @@ def test_a_trend_table_narrows_to_cases_and_newest_runs(store, run):
 def test_margins_are_those_of_the_latest_run_that_has_one(store, run):
     for index, margin in enumerate((0.02, 0.03, None)):
         record = run(index, cases=1)
-        case = replace(record.cases[0], margin=margin)
+        case = altered(record.cases[0], margin=margin)
         store.record(replace(record, cases=(case,)))
     np.testing.assert_array_equal(store.trend_table().margins, [0.03])
 
@@ -238,7 +239,7 @@ def _without_trigger(connection: sa.Connection, statement: sa.Update) -> None:
 
 def test_a_record_that_is_no_strict_json_or_has_a_case_twice_is_refused(store, run):
     record = run(0)
-    odd = replace(record.cases[0], loss=float("nan"))
+    odd = altered(record.cases[0], loss=float("nan"))
     with pytest.raises(RecordError, match="no strict JSON"):
         store.record(replace(record, cases=(odd,)))
     with pytest.raises(RecordError, match=r"the case 'vit-0/rtn:w4/id.top1' twice"):

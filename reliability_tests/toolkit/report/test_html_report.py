@@ -7,19 +7,20 @@ from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
+from made_results import altered, made_result
 from synthetic_runs import synthetic_run
 
-from clipq.records import CaseResult, KernelResult, RunRecord, Verdict
+from clipq.records import KernelResult, RunRecord, Verdict
 from clipq.report import report_formats
 from clipq.report.html import html
 from clipq.report.html.page import outcome
 
-FAIL = CaseResult(
+FAIL = made_result(
     "m", "rtn:w4", "id", "ece", Verdict.FAIL, "worse than the margin", "fraction", "lower", 1, 2048,
     0.04, 0.19, 0.15, 0.02, "clipq gate --model m", low=0.13, high=0.17, p_value=1e-4,
     adjusted_p=2e-4, standard_error=0.01,
 )  # fmt: skip
-FLOOR = CaseResult(
+FLOOR = made_result(
     "m", "rtn:w4", "id", "sqnr", Verdict.PASS, unit="dB", direction="higher", samples=2048,
     observed=-5.0, loss=-55.0, margin=-60.0,
 )  # fmt: skip
@@ -110,7 +111,7 @@ def test_filters_survive_a_reload(text, open_report):
 
 def test_columns_sort_both_ways_and_say_so(run, text, open_report):
     page = open_report(text)
-    ordered = sorted(run.cases, key=lambda case: case.loss)
+    ordered = sorted(run.cases, key=lambda case: case.estimate.loss)
     for expected, direction in ((ordered[-1], "descending"), (ordered[0], "ascending")):
         page.click("[data-column=loss] button")
         assert page.locator("[data-column=loss]").get_attribute("aria-sort") == direction
@@ -217,7 +218,7 @@ def test_walking_past_the_last_row_makes_more(text, open_report):
 
 
 def test_a_row_shows_its_interval_and_an_arrow_where_it_is_clipped(open_report):
-    inside = replace(FAIL, metric="nll", loss=0.03, low=0.025, high=0.035, observed=0.07)
+    inside = altered(FAIL, metric="nll", loss=0.03, low=0.025, high=0.035, observed=0.07)
     page = open_report(RunRecord("ci", 2, (FAIL, inside)))
     clipped, shown = page.locator("#rows svg").all()
     assert (
@@ -246,7 +247,7 @@ def test_an_undecided_case_beyond_its_margin_says_that_there_are_too_many_cases(
         FAIL, verdict=Verdict.INCONCLUSIVE, low=0.03, p_value=0.01, adjusted_p=0.2,
         samples_needed=9000,
     )  # fmt: skip
-    across = replace(beyond, quantizer="rtn:w8", low=0.01)
+    across = altered(beyond, quantizer="rtn:w8", low=0.01)
     page = open_report(RunRecord("ci", 2, (beyond, across)))
     details = []
     for row in (0, 1):
@@ -259,7 +260,7 @@ def test_an_undecided_case_beyond_its_margin_says_that_there_are_too_many_cases(
 
 
 def test_a_limit_below_zero_that_is_kept_is_drawn_as_kept(open_report):
-    sampled = replace(FLOOR, metric="sqnr-low", low=-57.0, high=-54.0)
+    sampled = altered(FLOOR, metric="sqnr-low", low=-57.0, high=-54.0)
     page = open_report(RunRecord("ci", 2, (FLOOR, sampled)))
     labels = [plain(svg.get_attribute("aria-label")) for svg in page.locator("#rows svg").all()]
     assert labels == [

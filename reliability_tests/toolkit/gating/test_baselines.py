@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from clipq.errors import BaselineError
-from clipq.gate.approve import approve_first, approve_update, changes, flips
-from clipq.gate.baseline import Baseline, BaselineValue, load_baseline, load_values, save_baseline
-from clipq.gate.sentinel import drift
+from clipq.gating.approve import approve_first, approve_update, changes, flips
+from clipq.gating.baseline import Baseline, BaselineValue, load_baseline, load_values, save_baseline
+from clipq.gating.sentinel import drift
 from clipq.metrics import Predictions
 
 

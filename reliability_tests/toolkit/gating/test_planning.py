@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_results import made_result
 
 from clipq.evaluation.plan import plan
-from clipq.gate.margins import load_margins
-from clipq.gate.planning import plan_power
-from clipq.records import CaseResult, RunRecord, Verdict
+from clipq.gating.margins import load_margins
+from clipq.gating.planning import plan_power
+from clipq.records import RunRecord, Verdict
 from clipq.settings import load_settings
 
 REPOSITORY = Path(__file__).parents[3]
@@ -68,7 +69,7 @@ def test_point_metrics_and_unknowable_churn_are_left_out(settings, cases, tmp_pa
 
 
 def test_a_run_replaces_assumptions_by_what_it_measured(settings, cases, tmp_path):
-    measured = CaseResult(
+    measured = made_result(
         "vit-clean", "rtn:w8", "id", "kl-to-fp32", Verdict.PASS, standard_error=0.001
     )
     record = RunRecord("ci", 1, (measured,))

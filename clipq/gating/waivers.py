@@ -70,7 +70,7 @@ class Waivers:
         """Return a case as a waiver leaves it: `waived`, or told that its waiver expired."""
         if case.verdict not in _WAIVABLE:
             return case
-        found = [entry for entry in self.entries if entry.matches(case.case)]
+        found = [entry for entry in self.entries if entry.matches(case.id)]
         valid = next((entry for entry in found if not entry.expired(today)), None)
         if valid is not None:
             return replace(
@@ -94,8 +94,8 @@ class Waivers:
                 names was measured and none failed but as the margins expect.
         """
         found = []
-        fine = {case.case for case in cases if case.verdict in _FINE}
-        expected = {c.case for c in cases if c.verdict is Verdict.WAIVED and not c.waived_by}
+        fine = {case.id for case in cases if case.verdict in _FINE}
+        expected = {c.id for c in cases if c.verdict is Verdict.WAIVED and not c.waived_by}
         for entry in self.entries:
             named = {case for case in matrix if entry.matches(case)}
             if entry.expired(today):
@@ -121,7 +121,7 @@ class Waivers:
         used: dict[int, list[str]] = {}
         for case in cases:
             if (number := self._used(case)) is not None:
-                used.setdefault(number, []).append(case.case)
+                used.setdefault(number, []).append(case.id)
         return tuple(
             {
                 "cases": list(entry.cases),
@@ -140,7 +140,7 @@ class Waivers:
         signed = (
             number
             for number, entry in enumerate(self.entries)
-            if entry.signature == case.reason and entry.matches(case.case)
+            if entry.signature == case.reason and entry.matches(case.id)
         )
         return next(signed, None)
 

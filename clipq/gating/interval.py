@@ -9,13 +9,14 @@ passes wrongly no more often than its worst case does (Berger 1982, intersection
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from scipy.special import ndtr
 
+from clipq.estimate import Estimate
 from clipq.evaluation.resampling import Resampler, resolution
-from clipq.gate.verdict import Evidence, Judgement, judge_point, unusable
+from clipq.gating.verdict import Evidence, Judgement, judge_point, unusable
 from clipq.records import Verdict
 from clipq.settings import StatisticsSettings
 from clipq.stats import (
@@ -30,16 +31,7 @@ from clipq.stats import (
     standard_error,
 )
 
-__all__ = ["Estimate", "IntervalJudge", "discordance"]
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """Standard error and interval of a paired loss; p-value of "it is at most the margin"."""
-
-    standard_error: float
-    interval: Interval
-    p_value: float
+__all__ = ["IntervalJudge", "discordance"]
 
 
 class IntervalJudge:
@@ -75,38 +67,32 @@ class IntervalJudge:
         drowned = noise > abs(evidence.margin)  # a negative margin demands an improvement
         margin = noise if drowned else evidence.margin
         loss = metric.loss(evidence.baseline or 0.0, evidence.observed)
-        found = self.estimate(evidence, loss, margin=margin)
-        verdict = self._verdict(found, margin)
-        needed = None
+        estimate = self.estimate(evidence, loss, margin=margin)
+        verdict = self._verdict(estimate, margin)
         if verdict is Verdict.INCONCLUSIVE:
             needed = samples_needed(
                 len(evidence.observed_sample.predictions),
-                found.standard_error,
+                estimate.standard_error or 0.0,
                 margin - loss,
                 tail=self.settings.tail if loss < margin else self._fails_at,
                 power=self.settings.power,
             )
-        return Judgement(
-            verdict,
-            loss,
-            _noise_reason(evidence.margin, noise) if drowned else "",
-            margin=margin,
-            low=found.interval.low,
-            high=found.interval.high,
-            p_value=found.p_value,
-            standard_error=found.standard_error,
-            samples_needed=needed,
-        )
+            estimate = replace(estimate, samples_needed=needed)
+        if not drowned:
+            return Judgement(verdict, estimate=estimate)
+        return Judgement(verdict, _noise_reason(evidence.margin, noise), estimate, noise=noise)
 
-    def _verdict(self, found: Estimate, margin: float) -> Verdict:
-        if found.p_value <= self._fails_at:
+    def _verdict(self, estimate: Estimate, margin: float) -> Verdict:
+        # NaN is beyond every bound: it neither fails nor passes.
+        p_value, high = estimate.p_value, estimate.high
+        if p_value is not None and p_value <= self._fails_at:
             return Verdict.FAIL
-        if not found.interval.high < margin:
+        if high is None or not high < margin:
             return Verdict.INCONCLUSIVE
-        return Verdict.IMPROVED if found.interval.high < -margin else Verdict.PASS
+        return Verdict.IMPROVED if high < -margin else Verdict.PASS
 
     def estimate(self, evidence: Evidence, loss: float, *, margin: float) -> Estimate:
-        """Return how well the loss is known, and how surely it exceeds a margin.
+        """Return how well a loss is known, and how surely it exceeds a margin.
 
         Shares of independent samples use the score test of paired proportions, which keeps its
         level with few discordant samples; everything else the paired bootstrap.
@@ -119,7 +105,7 @@ class IntervalJudge:
             # Two imagined samples, one changed each way, as in `standard_error`.
             spread = counts.worse + counts.better + 2 - counts.samples * counts.drop**2
             error = math.sqrt(spread) / counts.samples
-            return Estimate(error, score_interval(counts, level=level), p_value)
+            return _estimate(loss, error, score_interval(counts, level=level), p_value, margin)
         metric = evidence.metric
         replicates = metric.loss(
             self.resampler.replicates(metric, evidence.baseline_sample),
@@ -129,7 +115,20 @@ class IntervalJudge:
         error = standard_error(replicates, resolution=worth)
         interval = normal_interval(loss, error, level=level)
         p_value = float(ndtr((margin - loss) / error)) if error else float(loss <= margin)
-        return Estimate(error, interval, p_value)
+        return _estimate(loss, error, interval, p_value, margin)
+
+
+def _estimate(
+    loss: float, error: float, interval: Interval, p_value: float, margin: float
+) -> Estimate:
+    return Estimate(
+        loss=loss,
+        low=interval.low,
+        high=interval.high,
+        p_value=p_value,
+        standard_error=error,
+        margin=margin,
+    )
 
 
 def discordance(evidence: Evidence) -> Discordance | None:

@@ -24,8 +24,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from clipq.cases import Case
 from clipq.errors import SettingsError, did_you_mean
-from clipq.evaluation.plan import Case
 from clipq.quant import QuantizerSpec
 
 __all__ = ["ExpectedFailure", "Margins", "load_margins"]
@@ -66,7 +66,6 @@ class Margins:
             SettingsError: no rule gives one.
         """
         spec = QuantizerSpec.parse(case.quantizer)
-        qualified = f"{case.probe}.{case.metric}"
         found: float | None = None
         for rule in self.rules:
             if not fnmatchcase(case.model, rule.models):
@@ -74,7 +73,7 @@ class Margins:
             if not fnmatchcase(spec.format_class, rule.formats):
                 continue
             for pattern, margin in rule.metrics.items():
-                if fnmatchcase(qualified if "." in pattern else case.metric, pattern):
+                if fnmatchcase(case.key if "." in pattern else case.metric, pattern):
                     found = margin
         if found is None:
             raise SettingsError(

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from clipq.errors import SettingsError
-from clipq.gate.latency import load_latencies
+from clipq.gating.latency import load_latencies
 
 PAIRS = ("m/rtn:w8", "m/fp32")
 TEXT = 'device = "a phone"\n[milliseconds]\n"m/rtn:w8" = 3.5\n"m/fp32" = 8\n'

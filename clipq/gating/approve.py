@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from clipq.cases import FP32, Candidate, split_key
 from clipq.errors import BaselineError
+from clipq.estimate import Estimate
 from clipq.evaluation.evaluator import Evaluator
-from clipq.evaluation.plan import FP32, plan
+from clipq.evaluation.plan import plan
 from clipq.evaluation.resampling import Resampler, Sample
-from clipq.gate.baseline import Baseline, BaselineValue
-from clipq.gate.interval import IntervalJudge
-from clipq.gate.margins import Margins
-from clipq.gate.sentinel import SAMPLES, drift
-from clipq.gate.verdict import Evidence
+from clipq.gating.baseline import Baseline, BaselineValue
+from clipq.gating.interval import IntervalJudge
+from clipq.gating.margins import Margins
+from clipq.gating.sentinel import SAMPLES, drift
+from clipq.gating.verdict import Evidence
 from clipq.metrics import metrics
 from clipq.settings import Settings
-from clipq.stats import Interval
 
 __all__ = [
     "Change",
@@ -56,18 +57,18 @@ def measure(evaluator: Evaluator, model: str) -> Baseline:
     FP32 is encoded again with another batch size and thread count, and on a GPU where there is one:
     the largest difference of each metric is its noise floor.
     """
-    settings = evaluator.settings
-    values = _values(evaluator, model)
+    settings, reference = evaluator.settings, Candidate(model, FP32)
+    values = _values(evaluator, reference)
     noise = dict.fromkeys(values, 0.0)
     variants = _variants(settings)
     for name, variant in variants.items():
         varied = evaluator.varied(replace(settings, **variant), name)
-        for key, value in _values(varied, model).items():
+        for key, value in _values(varied, reference).items():
             noise[key] = max(noise[key], abs(value - values[key]))
-    evaluator.pin()
+    evaluator.encoders.pin()
     stored = {}
     for key, value in values.items():
-        metric = metrics.get(key.partition(".")[2])
+        metric = metrics.get(split_key(key)[1])
         finite = value if np.isfinite(value) else None
         if finite is None and metric.reference == "baseline":
             raise BaselineError(
@@ -77,7 +78,7 @@ def measure(evaluator: Evaluator, model: str) -> Baseline:
         known_noise = noise[key] if np.isfinite(noise[key]) else 0.0
         stored[key] = BaselineValue(finite, metric.unit, metric.version, finite, known_noise)
     found = {
-        probe.name: evaluator.evaluate(model, FP32, probe.name)
+        probe.name: evaluator.evaluate(reference.on(probe.name))
         for probe in settings.probes
         if probe.role != "calibration"
     }
@@ -85,7 +86,7 @@ def measure(evaluator: Evaluator, model: str) -> Baseline:
     return Baseline(
         model=model,
         source=settings.model(model).source,
-        environment=evaluator.environment,
+        environment=evaluator.encoders.environment,
         identity={k: v for k, v in known.identity.items() if k != "probe"},
         probes={name: result.identity["probe"] for name, result in found.items()},
         values=stored,
@@ -95,16 +96,18 @@ def measure(evaluator: Evaluator, model: str) -> Baseline:
     )
 
 
-def _values(evaluator: Evaluator, model: str) -> dict[str, float]:
+def _values(evaluator: Evaluator, reference: Candidate) -> dict[str, float]:
     """Return FP32's value of every planned ``probe.metric`` of a model."""
     settings = evaluator.settings
-    known = evaluator.evaluate(model, FP32, settings.in_distribution.name).predictions
-    planned = sorted({(c.probe, c.metric) for c in plan(settings) if c.model == model})
+    known = evaluator.evaluate(reference.on(settings.in_distribution.name)).predictions
+    planned = {
+        reference.on(case.probe).case(case.metric)
+        for case in plan(settings)
+        if case.model == reference.model
+    }
     return {
-        f"{probe}.{name}": metrics.get(name).compute(
-            evaluator.evaluate(model, FP32, probe).predictions, known
-        )
-        for probe, name in planned
+        case.key: metrics.get(case.metric).compute(evaluator.evaluate(case.cell).predictions, known)
+        for case in sorted(planned)
     }
 
 
@@ -156,8 +159,8 @@ def changes(old: Baseline, new: Baseline) -> tuple[Change, ...]:
             continue
         a = before.value if before else None
         b = after.value if after else None
-        metric = key.partition(".")[2]
-        loss = metrics.get(metric).loss(a, b) if a is not None and b is not None else None
+        metric = metrics.get(split_key(key)[1])
+        loss = metric.loss(a, b) if a is not None and b is not None else None
         present = after or before
         found.append(
             Change(key, a, b, before.first if before else b, loss, present.unit if present else "")
@@ -167,8 +170,8 @@ def changes(old: Baseline, new: Baseline) -> tuple[Change, ...]:
 
 def paired_differences(
     old: Baseline, new: Baseline, changed: Sequence[Change], settings: Settings
-) -> dict[str, Interval]:
-    """Return confidence intervals of the loss new - old, for what both were resampled on.
+) -> dict[str, Estimate]:
+    """Return estimates of the loss new - old, for what both were resampled on.
 
     Empty where the samples themselves differ: there is then nothing to pair.
     """
@@ -177,7 +180,7 @@ def paired_differences(
     judge = IntervalJudge(statistics, Resampler(statistics, threads=settings.threads))
     found = {}
     for change in changed:
-        probe, _, name = change.key.partition(".")
+        probe, name = split_key(change.key)
         statistic = metrics.get(name).statistic
         if change.loss is None or (statistic is not None and statistic.kind == "point"):
             continue
@@ -191,7 +194,7 @@ def paired_differences(
             baseline_sample=Sample(old.predictions[probe], old.predictions[reference]),
             observed_sample=Sample(new.predictions[probe], new.predictions[reference]),
         )
-        found[change.key] = judge.estimate(evidence, change.loss, margin=0.0).interval
+        found[change.key] = judge.estimate(evidence, change.loss, margin=0.0)
     return found
 
 
@@ -205,14 +208,13 @@ def drifted(
     smallest: dict[str, float] = {}
     for case in plan(settings):
         if case.model == approved.model and metrics.get(case.metric).reference == "baseline":
-            key = f"{case.probe}.{case.metric}"
-            smallest[key] = min(smallest.get(key, np.inf), margins.margin(case))
+            smallest[case.key] = min(smallest.get(case.key, np.inf), margins.margin(case))
     found = {}
     for key, margin in smallest.items():
         value = approved.values.get(key)
         if value is None or value.value is None or value.first is None:
             continue
-        loss = metrics.get(key.partition(".")[2]).loss(value.first, value.value)
+        loss = metrics.get(split_key(key)[1]).loss(value.first, value.value)
         if loss > margin:
             found[key] = (loss, margin)
     return found

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from clipq.cases import Case
 from clipq.evaluation.mixture import MixtureEvaluator
-from clipq.evaluation.plan import Case
-from clipq.gate.session import Gate
-from clipq.gate.verdict import Judgement
+from clipq.gating.session import Gate
+from clipq.gating.verdict import Judgement
 from clipq.quant import QuantizerSpec
 from clipq.records import CaseResult, Verdict
 
@@ -87,7 +87,7 @@ class Blame:
         progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self.gate, self.case = gate, case
-        self._evaluator = MixtureEvaluator(gate.evaluator, case.model, case.quantizer)
+        self._evaluator = MixtureEvaluator(gate.evaluator, case.candidate)
         self._progress = progress or (lambda what, done, total: None)
         mixture = self._evaluator.mixture
         self.units: dict[str, tuple[str, ...]] = (
@@ -169,7 +169,8 @@ class Blame:
         layers = [layer for unit in units for layer in self.units[unit]]
         spec = with_excluded(QuantizerSpec.parse(self.case.quantizer), layers)
         self._progress(f"verifying {spec}", 0, 0)
-        result = self.gate.check(replace(self.case, quantizer=str(spec)), expectations=False)
+        cell = replace(self.case.cell, quantizer=str(spec))
+        result = self.gate.check(cell.case(self.case.metric), expectations=False)
         if result.verdict is Verdict.ERROR and "no option 'exclude'" in result.reason:
             return None
         return str(spec), result
@@ -225,7 +226,7 @@ def _without(options: Mapping[str, str], key: str) -> list[tuple[str, str]]:
 
 
 def _loss(judgement: Judgement) -> float:
-    return math.nan if judgement.loss is None else judgement.loss
+    return math.nan if judgement.estimate.loss is None else judgement.estimate.loss
 
 
 def _last(value: float, default: float = math.inf) -> float:

@@ -11,12 +11,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from clipq.evaluation.plan import Case
+from clipq.cases import Case
 from clipq.evaluation.resampling import Resampler, Sample, resolution
-from clipq.gate.baseline import Baseline, load_baseline
-from clipq.gate.interval import IntervalJudge
-from clipq.gate.margins import Margins
-from clipq.gate.verdict import Evidence
+from clipq.gating.baseline import Baseline, load_baseline
+from clipq.gating.interval import IntervalJudge
+from clipq.gating.margins import Margins
+from clipq.gating.verdict import Evidence
 from clipq.metrics import Predictions, metrics
 from clipq.quant import QuantizerSpec
 from clipq.records import RunRecord
@@ -78,7 +78,7 @@ def plan_power(
     for case in cases:
         statistic = metrics.get(case.metric).statistic
         if statistic is None or statistic.kind != "point":
-            group = (case.model, f"{case.probe}.{case.metric}", margins.margin(case))
+            group = (case.model, case.key, margins.margin(case))
             groups.setdefault(group, []).append(case)
     errors = _measured(measured) if measured else {}
     planners: dict[str, _Planner | None] = {}
@@ -133,7 +133,7 @@ class _Planner:
         evidence = Evidence(
             metric, 0.0, 0.0, margin, self._fp32[case.probe], self._twins[case.probe]
         )
-        found = self._judge.estimate(evidence, 0.0, margin=margin).standard_error
+        found = self._judge.estimate(evidence, 0.0, margin=margin).standard_error or 0.0
         if statistic.kind == "share" and 0.0 < margin < 1.0:
             # A loss as large as the margin takes at least that share of changed samples.
             samples = len(self._fp32[case.probe].predictions)
@@ -156,7 +156,7 @@ class _Planner:
         fails = minimum_detectable_effect(error, tail=self._fails_at, power=power)
         return CasePower(
             model=case.model,
-            key=f"{case.probe}.{case.metric}",
+            key=case.key,
             formats=formats,
             cases=len(members),
             unit=metric.unit,
@@ -176,9 +176,8 @@ class _Planner:
 
 
 def _measured(record: RunRecord) -> dict[str, float]:
-    return {
-        case.case: case.standard_error for case in record.cases if case.standard_error is not None
-    }
+    errors = {case.id: case.estimate.standard_error for case in record.cases}
+    return {name: error for name, error in errors.items() if error is not None}
 
 
 def _share(known: Predictions, statistics: StatisticsSettings) -> float:

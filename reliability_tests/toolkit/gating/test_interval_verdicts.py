@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_results import made_result
 
 from clipq.errors import StatisticsError
 from clipq.evaluation.resampling import Resampler, Sample
-from clipq.gate.interval import IntervalJudge, discordance
-from clipq.gate.verdict import Evidence, finalise
+from clipq.gating.interval import IntervalJudge, discordance
+from clipq.gating.verdict import Evidence, finalise
 from clipq.metrics import Metric, Predictions, Statistic, metrics
-from clipq.records import CaseResult, Verdict
+from clipq.records import Verdict
 from clipq.report.text import explain
 from clipq.settings import StatisticsSettings
 
@@ -83,17 +84,20 @@ def test_the_verdict_follows_where_the_interval_lies(metric, worse, better, verd
     margin = {"top1": 0.02, "confidence-gap": 0.02, "nll": 0.02 * 1.3}[metric]
     found = judge(metric, first, second, margin)
     assert found.verdict is verdict, found
-    assert found.low <= found.loss <= found.high
+    assert found.estimate.low <= found.estimate.loss <= found.estimate.high
 
 
 def test_an_inconclusive_case_says_how_many_samples_would_decide():
     first, second = tables(count=1000, worse=20)
     found = judge("top1", first, second, 0.03)
     assert found.verdict is Verdict.INCONCLUSIVE
-    many = tables(count=2 * found.samples_needed, worse=round(0.02 * 2 * found.samples_needed))
+    many = tables(
+        count=2 * found.estimate.samples_needed,
+        worse=round(0.02 * 2 * found.estimate.samples_needed),
+    )
     assert judge("top1", *many, 0.03).verdict is Verdict.PASS
     exactly = judge("top1", *tables(count=1000, worse=30), 0.03)
-    assert (exactly.verdict, exactly.samples_needed) == (Verdict.INCONCLUSIVE, None)
+    assert (exactly.verdict, exactly.estimate.samples_needed) == (Verdict.INCONCLUSIVE, None)
 
 
 def test_the_more_cases_the_surer_a_failure_must_be():
@@ -112,12 +116,12 @@ def test_noise_of_fp32_itself_widens_a_margin_and_says_so():
     first, second = tables(worse=60)
     found = judge("top1", first, second, 0.02, noise=0.03)
     assert found.verdict is not Verdict.FAIL
-    assert found.margin == pytest.approx(0.09)
+    assert found.estimate.margin == pytest.approx(0.09)
     assert "FP32's own noise exceeds the margin 0.02: 0.09" in found.reason
     quiet = judge("top1", first, second, 0.02, noise=1e-6)
-    assert (quiet.margin, quiet.reason) == (0.02, "")
+    assert (quiet.estimate.margin, quiet.reason) == (0.02, "")
     demanding = judge("top1", first, second, -0.02, noise=1e-6)
-    assert demanding.margin == -0.02
+    assert demanding.estimate.margin == -0.02
 
 
 def test_nan_is_never_a_pass():
@@ -143,7 +147,7 @@ def test_clustered_samples_make_a_verdict_less_sure():
     alone = judge("top1", first, second, 0.05)
     clusters = np.arange(1000) // 100
     grouped = judge("top1", *tables(worse=10, better=10, cluster=clusters), 0.05)
-    assert grouped.standard_error != alone.standard_error
+    assert grouped.estimate.standard_error != alone.estimate.standard_error
     assert discordance(evidence("top1", *tables(cluster=clusters), 0.05)) is None
 
 
@@ -154,8 +158,8 @@ def test_a_metric_without_a_statistic_is_resampled_by_its_own_function():
 
     sys.modules.setdefault(__name__, sys.modules[mean_nll.__module__])
     slowly, fast = judge(slow, first, second, 0.02), judge("nll", first, second, 0.02)
-    assert slowly.loss == pytest.approx(fast.loss)
-    assert slowly.standard_error == pytest.approx(fast.standard_error, rel=0.15)
+    assert slowly.estimate.loss == pytest.approx(fast.estimate.loss)
+    assert slowly.estimate.standard_error == pytest.approx(fast.estimate.standard_error, rel=0.15)
 
 
 def mean_nll(predictions):
@@ -210,15 +214,15 @@ def test_all_right_and_all_wrong_are_judged(level):
     )
     for name in ("top1", "ece", "mce", "ace", "confidence-gap"):
         found = judge(name, table, table, 0.05)
-        assert (found.verdict, found.loss) == (Verdict.PASS, 0.0)
-        assert found.high > 0  # no change among 300 samples is not certainty
+        assert (found.verdict, found.estimate.loss) == (Verdict.PASS, 0.0)
+        assert found.estimate.high > 0  # no change among 300 samples is not certainty
 
 
 # -- the end of a run ---------------------------------------------------------------------------
 
 
 def case(name, verdict, p_value):
-    return CaseResult("m", "q", "p", name, verdict, p_value=p_value)
+    return made_result("m", "q", "p", name, verdict, p_value=p_value)
 
 
 def test_the_runs_end_may_turn_inconclusive_into_fail_and_nothing_else():
@@ -231,10 +235,10 @@ def test_the_runs_end_may_turn_inconclusive_into_fail_and_nothing_else():
     found = {c.metric: c for c in finalise(cases, SETTINGS)}
     # Holm: 1e-9 x 3, then 0.012 x 2 = 0.024 <= 0.025.
     assert found["late"].verdict is Verdict.FAIL
-    assert found["late"].adjusted_p == pytest.approx(0.024)
+    assert found["late"].estimate.adjusted_p == pytest.approx(0.024)
     assert "3 cases of the run (holm)" in found["late"].reason
     assert found["passing"].verdict is Verdict.PASS
-    assert found["point"].adjusted_p is None
+    assert found["point"].estimate.adjusted_p is None
     strict = finalise(cases[1:], SETTINGS)
     assert strict[0].verdict is Verdict.FAIL  # alone with one other: 0.012 x 2
     assert finalise([case("a", Verdict.WAIVED, 1e-9)], SETTINGS)[0].verdict is Verdict.WAIVED
@@ -250,11 +254,11 @@ def test_a_promoted_failure_says_what_a_failure_says():
     cases = [case("clear", Verdict.FAIL, 1e-9), undecided]
     promoted = finalise(cases, SETTINGS, command=lambda case: f"gate of {case.case}")[1]
     assert promoted.verdict is Verdict.FAIL
-    assert promoted.samples_needed is None
+    assert promoted.estimate.samples_needed is None
     assert promoted.next_command == f"gate of {undecided.case}"
     assert "cannot tell" not in explain(promoted)
     kept = finalise([case("passing", Verdict.PASS, 0.9)] * 9 + [undecided], SETTINGS)[-1]
-    assert (kept.samples_needed, kept.next_command) == (857, undecided.next_command)
+    assert (kept.estimate.samples_needed, kept.next_command) == (857, undecided.next_command)
 
 
 def test_the_fdr_is_more_lenient_than_the_family_wise_rate():
@@ -289,5 +293,5 @@ def test_p_values_are_those_of_the_margin():
     at = judge(
         "nll", first, second, metrics.get("nll").compute(second) - metrics.get("nll").compute(first)
     )
-    assert at.p_value == pytest.approx(0.5)
-    assert math.isclose(at.low + at.high, 2 * at.loss)
+    assert at.estimate.p_value == pytest.approx(0.5)
+    assert math.isclose(at.estimate.low + at.estimate.high, 2 * at.estimate.loss)

@@ -6,13 +6,14 @@ import datetime
 from dataclasses import replace
 
 import pytest
+from made_results import altered, made_result
 
 from clipq.errors import SettingsError
-from clipq.gate.waivers import load_waivers
-from clipq.records import CaseResult, Verdict
+from clipq.gating.waivers import load_waivers
+from clipq.records import Verdict
 
 TODAY = datetime.date(2026, 6, 1)
-FAIL = CaseResult("m", "rtn:w4", "id", "ece", Verdict.FAIL, "too much", loss=0.1, margin=0.02)
+FAIL = made_result("m", "rtn:w4", "id", "ece", Verdict.FAIL, "too much", loss=0.1, margin=0.02)
 TEXT = """\
 [[waiver]]
 cases = ["m/rtn:w4/id.*"]
@@ -66,7 +67,7 @@ class TestProblems:
         assert "'m/rtn:w4/id.*' of ada@example.org expired on 2026-01-01" in problem
 
     def test_one_that_matches_no_case_is_named(self, tmp_path):
-        (problem,) = self.found(tmp_path, replace(FAIL, model="other"))
+        (problem,) = self.found(tmp_path, altered(FAIL, model="other"))
         assert "matches no case" in problem
 
     def test_one_that_no_case_needs_is_named(self, tmp_path):
@@ -96,7 +97,7 @@ owner = "{owner}"
 expires = {expires}
 
 """
-    CASES = (FAIL, replace(FAIL, metric="top1"))
+    CASES = (FAIL, altered(FAIL, metric="top1"))
 
     def read(self, tmp_path, *, owner="ben@example.org", expires="2026-06-01"):
         wide = self.WIDE.replace("{owner}", owner).replace("{expires}", expires)
@@ -134,7 +135,7 @@ expires = {expires}
 
 def test_a_record_says_which_cases_a_waiver_covers(tmp_path):
     read = waivers(tmp_path)
-    cases = [read.apply(FAIL, today=TODAY), replace(FAIL, metric="nll", verdict=Verdict.PASS)]
+    cases = [read.apply(FAIL, today=TODAY), altered(FAIL, metric="nll", verdict=Verdict.PASS)]
     assert read.to_plain(cases) == (
         {
             "cases": ["m/rtn:w4/id.*"],

@@ -11,8 +11,9 @@ from functools import cache, cached_property
 from glob import escape
 from pathlib import Path
 
+from clipq.cases import Case
 from clipq.errors import ClipqError
-from clipq.evaluation.plan import Case, load_plugins, plan
+from clipq.evaluation.plan import load_plugins, plan
 from clipq.provenance import repository_top
 from clipq.records import Verdict
 from clipq.settings import Settings, find_settings

@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from clipq.cases import FP32, Cell
 from clipq.errors import SettingsError
-from clipq.evaluation.plan import FP32, Case
 from clipq.evaluation.resampling import Sample
-from clipq.gate.commands import Commands
-from clipq.gate.margins import load_margins
-from clipq.gate.session import Gate
-from clipq.gate.verdict import Evidence, judge_point
+from clipq.gating.commands import Commands
+from clipq.gating.margins import load_margins
+from clipq.gating.session import Gate
+from clipq.gating.verdict import Evidence, judge_point
 from clipq.metrics import Predictions, metrics
 from clipq.records import Verdict
 from clipq.settings import load_settings
@@ -49,12 +49,12 @@ def margins(tmp_path):
 @pytest.mark.parametrize(
     ("case", "margin"),
     [
-        (Case("m", "rtn:w8", "id", "top1"), 0.01),
-        (Case("m", "rtn:w8", "id", "ece"), 0.02),
-        (Case("m", "rtn:w4g32", "digits", "auroc-mcm"), 0.1),
-        (Case("m", "rtn:w4a8", "digits", "auroc-mcm"), 0.1),
-        (Case("fragile", "rtn:w8", "id", "top1"), 0.001),
-        (Case("m", "mine", "id", "top1"), 0.01),
+        (Cell("m", "rtn:w8", "id").case("top1"), 0.01),
+        (Cell("m", "rtn:w8", "id").case("ece"), 0.02),
+        (Cell("m", "rtn:w4g32", "digits").case("auroc-mcm"), 0.1),
+        (Cell("m", "rtn:w4a8", "digits").case("auroc-mcm"), 0.1),
+        (Cell("fragile", "rtn:w8", "id").case("top1"), 0.001),
+        (Cell("m", "mine", "id").case("top1"), 0.01),
     ],
 )
 def test_the_last_rule_that_matches_gives_the_margin(margins, case, margin):
@@ -62,9 +62,9 @@ def test_the_last_rule_that_matches_gives_the_margin(margins, case, margin):
 
 
 def test_expected_failures_are_named_with_their_reason(margins):
-    found = margins.expected_failure(Case("m", "rtn:w4a4", "id", "top1"))
+    found = margins.expected_failure(Cell("m", "rtn:w4a4", "id").case("top1"))
     assert found.reason == "4-bit activations collapse"
-    assert margins.expected_failure(Case("m", "rtn:w4a4", "id", "ece")) is None
+    assert margins.expected_failure(Cell("m", "rtn:w4a4", "id").case("ece")) is None
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,13 @@ def test_a_malformed_margin_file_is_refused(tmp_path, text, message):
 def test_a_case_without_a_margin_is_an_error_not_a_default(tmp_path):
     (tmp_path / "m.toml").write_text("[[margin]]\nformats = 'w4'\n[margin.metrics]\ntop1 = 0.1\n")
     with pytest.raises(SettingsError, match=r"no margin for m/rtn:w8/id\.top1"):
-        load_margins(tmp_path / "m.toml").margin(Case("m", "rtn:w8", "id", "top1"))
+        load_margins(tmp_path / "m.toml").margin(Cell("m", "rtn:w8", "id").case("top1"))
 
 
 def test_an_excuse_that_excuses_nothing_is_refused(margins):
     with pytest.raises(SettingsError, match=r"'\*/rtn:w4a4/id\.top1' matches no case"):
-        margins.check_against([Case("m", "rtn:w8", "id", "top1")])
-    margins.check_against([Case("m", "rtn:w4a4", "id", "top1")])
+        margins.check_against([Cell("m", "rtn:w8", "id").case("top1")])
+    margins.check_against([Cell("m", "rtn:w4a4", "id").case("top1")])
 
 
 def judge(metric, baseline, observed, margin=0.02):
@@ -129,7 +129,7 @@ def test_an_absolute_metric_is_judged_against_its_floor():
     assert judge("sqnr", None, 12.0, margin=10.0).verdict is Verdict.PASS
     assert judge("sqnr", None, math.inf, margin=10.0).verdict is Verdict.PASS
     failed = judge("sqnr", None, 8.0, margin=10.0)
-    assert (failed.verdict, failed.loss) == (Verdict.FAIL, 2.0)
+    assert (failed.verdict, failed.estimate.loss) == (Verdict.FAIL, 2.0)
     assert judge("sqnr", None, math.nan, margin=10.0).verdict is Verdict.NON_FINITE
 
 
@@ -141,7 +141,7 @@ exclude = ["*/rtn:w8a8/*"]
 [profiles.quick]
 probes = ["digits"]
 """
-FAILED = Case("vit-clean", "rtn:w8", "id", "top1")
+FAILED = Cell("vit-clean", "rtn:w8", "id").case("top1")
 
 
 def placed(project, folder, name="clipq.toml", extra=""):
@@ -187,7 +187,9 @@ def test_a_case_that_the_default_profile_leaves_out_is_run_again_with_another(
     project, quantizer, ends
 ):
     commands = Commands(placed(project, ".", extra=PROFILES))
-    assert commands.next(replace(FAILED, quantizer=quantizer), Verdict.FAIL).endswith(ends)
+    assert commands.next(
+        replace(FAILED.cell, quantizer=quantizer).case(FAILED.metric), Verdict.FAIL
+    ).endswith(ends)
 
 
 def test_a_release_is_run_again_as_a_release(project):
@@ -196,7 +198,7 @@ def test_a_release_is_run_again_as_a_release(project):
 
 
 def test_globs_in_a_quantizer_are_taken_literally(project):
-    case = replace(FAILED, quantizer="rtn:w8,float=visual.*[0]")
+    case = replace(FAILED.cell, quantizer="rtn:w8,float=visual.*[0]").case(FAILED.metric)
     command = Commands(placed(project, ".")).next(case, Verdict.ERROR)
     assert "--quantizer 'rtn:w8,float=visual.[*][[]0]'" in command
 
@@ -206,7 +208,7 @@ def test_a_gate_gives_its_cases_the_command_and_the_baseline_s_place_from_the_to
     missing = Gate(settings, evaluator=None).check(FAILED, expectations=False)
     assert missing.next_command == "clipq --config sub/clipq.toml baseline create vit-clean"
     (project.root / "baselines").rename(settings.baselines)
-    gone = replace(FAILED, quantizer=FP32)
+    gone = replace(FAILED.cell, quantizer=FP32).case(FAILED.metric)
     vanished = Gate(settings, evaluator=None).check(gone, expectations=False)
     stored = vanished.evidence["baselines"]["vit-clean"]
     assert stored["file"] == "sub/baselines/vit-clean.json"

@@ -7,7 +7,7 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipq.gate.blame import fewest, with_excluded
+from clipq.gating.blame import fewest, with_excluded
 from clipq.quant import QuantizerSpec
 
 NAMES = [f"layer{i}" for i in range(12)]

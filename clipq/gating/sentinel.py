@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clipq.gate.baseline import Baseline
+from clipq.gating.baseline import Baseline
 from clipq.metrics import Predictions
 
 __all__ = ["SAMPLES", "TOLERANCES", "drift"]

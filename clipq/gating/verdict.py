@@ -1,6 +1,6 @@
 """From a baseline value and an observed one to a verdict.
 
-`Judge` is the interface. `clipq.gate.interval` judges by paired confidence intervals; what is one
+`Judge` is the interface. `clipq.gating.interval` judges by paired confidence intervals; what is one
 number per probe is compared as it stands, by `judge_point`.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from clipq.estimate import NOTHING_ESTIMATED, Estimate
 from clipq.evaluation.resampling import Sample
 from clipq.metrics import Metric
 from clipq.records import CaseResult, Verdict
@@ -39,22 +40,15 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict, the loss behind it (positive = worse) and how sure it is.
+    """A verdict, and the estimate of the loss behind it.
 
-    `low` and `high` bound the loss; `p_value` is the probability of a loss at least as large were
-    the true one at the margin; `samples_needed` would decide an inconclusive case. They are None
-    where nothing was resampled. `margin` is the one that was applied.
+    `noise` is FP32's own, where it exceeds the margin and was applied in its place.
     """
 
     verdict: Verdict
-    loss: float | None
     reason: str = ""
-    margin: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p_value: float | None = None
-    standard_error: float | None = None
-    samples_needed: int | None = None
+    estimate: Estimate = NOTHING_ESTIMATED
+    noise: float | None = None
 
 
 class Judge(Protocol):
@@ -65,10 +59,10 @@ def unusable(evidence: Evidence) -> Judgement | None:
     """Return the verdict on a value that is no number, else None."""
     metric, observed = evidence.metric, evidence.observed
     if math.isnan(observed) or (metric.reference == "baseline" and math.isinf(observed)):
-        return Judgement(Verdict.NON_FINITE, None, f"the observed value is {observed}")
+        return Judgement(Verdict.NON_FINITE, f"the observed value is {observed}")
     stored = evidence.baseline
     if metric.reference == "baseline" and (stored is None or not math.isfinite(stored)):
-        return Judgement(Verdict.NON_FINITE, None, f"the baseline is {stored}")
+        return Judgement(Verdict.NON_FINITE, f"the baseline is {stored}")
     return None
 
 
@@ -81,10 +75,10 @@ def judge_point(evidence: Evidence) -> Judgement:
     if evidence.baseline is None:
         return _absolute(metric, observed, margin)
     loss = metric.loss(evidence.baseline, observed)
+    estimate = Estimate(loss=loss, margin=margin)
     if not loss <= margin:
-        return Judgement(Verdict.FAIL, loss, margin=margin)
-    verdict = Verdict.IMPROVED if loss < -margin else Verdict.PASS
-    return Judgement(verdict, loss, margin=margin)
+        return Judgement(Verdict.FAIL, estimate=estimate)
+    return Judgement(Verdict.IMPROVED if loss < -margin else Verdict.PASS, estimate=estimate)
 
 
 def finalise(
@@ -103,30 +97,31 @@ def finalise(
         settings: error rates and correction.
         command: what to type next after a failure of a case.
     """
-    tested = [i for i, case in enumerate(cases) if case.p_value is not None]
-    corrected = adjusted(
-        [case.p_value for case in cases if case.p_value is not None],
-        correction=settings.correction,
-    )
-    found = list(cases)
+    p_values = [case.estimate.p_value for case in cases]
+    tested = [i for i, p_value in enumerate(p_values) if p_value is not None]
+    corrected = adjusted([p for p in p_values if p is not None], correction=settings.correction)
+    judged = list(cases)
     for index, p_value in zip(tested, corrected.tolist(), strict=True):
-        case = replace(found[index], adjusted_p=p_value)
+        case = judged[index]
+        estimate = replace(case.estimate, adjusted_p=p_value)
+        case = replace(case, estimate=estimate)
         if case.verdict is Verdict.INCONCLUSIVE and p_value <= settings.tail:
             case = replace(
                 case,
                 verdict=Verdict.FAIL,
                 reason=f"worse than the margin, seen with all {len(tested)} cases of the run "
                 f"({settings.correction})",
-                samples_needed=None,
+                estimate=replace(estimate, samples_needed=None),
                 next_command=command(case),
             )
-        found[index] = case
-    return tuple(found)
+        judged[index] = case
+    return tuple(judged)
 
 
 def _absolute(metric: Metric, observed: float, limit: float) -> Judgement:
     loss = metric.loss(limit, observed)
     if not loss <= 0:
         reason = f"the limit is {limit:g} {metric.unit}"
-        return Judgement(Verdict.FAIL, loss, reason, margin=limit)
-    return Judgement(Verdict.PASS, loss if math.isfinite(loss) else None, margin=limit)
+        return Judgement(Verdict.FAIL, reason, Estimate(loss=loss, margin=limit))
+    known = loss if math.isfinite(loss) else None
+    return Judgement(Verdict.PASS, estimate=Estimate(loss=known, margin=limit))
