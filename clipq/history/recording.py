@@ -57,7 +57,7 @@ def prepare(record: RunRecord, *, now: datetime) -> Prepared:
     except ValueError as error:
         raise RecordError(
             f"a run record that is no strict JSON: {error}",
-            hint="numbers that are not finite are None in a record; see `clipq.records.number`",
+            hint="numbers that are not finite are None in a record; see `clipq.estimate.number`",
         ) from error
     _refuse_twins(record.cases)
     commit = record.commit
