@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from clipq.cases import Cell
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.plan import planned_quantizers
 from clipq.gating.baseline import load_baseline
@@ -39,7 +40,9 @@ def main() -> None:
             continue
         before = stored.predictions[probe].column("correct")
         for quantizer in planned_quantizers(settings):
-            after = evaluator.evaluate(model.name, quantizer, probe).predictions.column("correct")
+            after = evaluator.evaluate(Cell(model.name, quantizer, probe)).predictions.column(
+                "correct"
+            )
             counts = count_discordant(before, after)
             changed = counts.worse + counts.better
             # Two imagined samples, one changed each way: as the gate counts them.

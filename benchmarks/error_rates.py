@@ -24,6 +24,7 @@ import numpy as np
 from simulated_pairs import KINDS, Population, population
 from tabulate import tabulate
 
+from clipq.cases import Cell
 from clipq.evaluation.resampling import Resampler, Sample, resolution
 from clipq.gating.interval import IntervalJudge
 from clipq.gating.verdict import Evidence, Judgement, finalise
@@ -131,7 +132,7 @@ def judge(drawn, names: dict[str, Metric], margins: np.ndarray, resampler: Resam
             )
         )
     cases = [
-        CaseResult("m", "q", "p", name, j.verdict, p_value=j.p_value)
+        CaseResult(Cell("m", "q", "p").case(name), j.verdict, estimate=j.estimate)
         for name, j in zip(names, judgements, strict=True)
     ]
     return [case.verdict for case in finalise(cases, SETTINGS)], judgements
@@ -173,8 +174,10 @@ def false_alarms(
         verdicts, judgements = judge(drawn, names, truth, resampler)
         passed.append([v in (Verdict.PASS, Verdict.IMPROVED) for v in verdicts])
         failed.append([v is Verdict.FAIL for v in verdicts])
-        covered.append([j.low <= t <= j.high for j, t in zip(judgements, truth, strict=True)])
-        errors.append([j.standard_error for j in judgements])
+        covered.append(
+            [j.estimate.low <= t <= j.estimate.high for j, t in zip(judgements, truth, strict=True)]
+        )
+        errors.append([j.estimate.standard_error for j in judgements])
         any_fail.append(any(failed[-1]))
     error = np.mean(errors, axis=0)
     return {
@@ -234,7 +237,7 @@ def detection(
     errors = []
     for drawn in draws(people, pilot, pilots, equal=False, seed=2):
         _, judgements = judge(drawn, names, truth / 2, Resampler(SETTINGS))
-        errors.append([judgement.standard_error or 0.0 for judgement in judgements])
+        errors.append([judgement.estimate.standard_error or 0.0 for judgement in judgements])
     rows = []
     for i, (name, metric) in enumerate(names.items()):
         if only and name not in only:

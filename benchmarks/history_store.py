@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from made_results import altered
 from private_postgresql import private_server, server_programs
 from synthetic_runs import synthetic_run
 
@@ -55,7 +56,11 @@ def later(record: RunRecord, index: int, rng: np.random.Generator) -> RunRecord:
     """Return the record of another day: every case has a new value."""
     noise = rng.normal(0.0, 0.002, len(record.cases)).tolist()
     cases = tuple(
-        replace(case, observed=(case.observed or 0.0) + change, loss=(case.loss or 0.0) + change)
+        altered(
+            case,
+            observed=(case.observed or 0.0) + change,
+            loss=(case.estimate.loss or 0.0) + change,
+        )
         for case, change in zip(record.cases, noise, strict=True)
     )
     day = f"{2024 + index // 336}-{index // 28 % 12 + 1:02}-{index % 28 + 1:02}T12:00:00Z"

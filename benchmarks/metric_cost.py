@@ -43,7 +43,7 @@ def main() -> None:
         for quantizer in QUANTIZERS:
             for probe in settings.probes:
                 evaluator.evaluate(model, quantizer, probe.name)
-        images = sum(len(probe) for probe in evaluator.probes.values())
+        images = sum(len(probe) for probe in evaluator.inputs.probes.values())
         print(
             f"{len(QUANTIZERS)} quantizers and FP32 on {images} images: {decoded} images decoded, "
             f"{decoded / images:.2f} per image (goal 1.00)"

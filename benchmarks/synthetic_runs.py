@@ -10,6 +10,7 @@ import datetime
 from dataclasses import replace
 
 import numpy as np
+from made_results import made_result
 
 from clipq.metrics import metrics
 from clipq.records import CaseResult, RunRecord, Verdict, sort_cases
@@ -103,7 +104,7 @@ def _case(
     elif high < -margin:
         verdict = Verdict.IMPROVED
     sign = -1.0 if declared.direction == "higher" else 1.0
-    return CaseResult(
+    return made_result(
         model, quantizer, probe, metric, verdict,
         reason="expected: naive 4-bit activations" if verdict is Verdict.WAIVED else "",
         unit=declared.unit, direction=declared.direction, metric_version=declared.version,

@@ -187,12 +187,15 @@ def end_to_end(url: str, folder: Path, runs: int, cases: int) -> None:
 def _record(table: TrendTable, index: int):
     from dataclasses import replace
 
-    from clipq.records import number, sort_cases
+    from made_results import altered
+
+    from clipq.estimate import number
+    from clipq.records import sort_cases
 
     record = synthetic_run(len(table.cases), index=index)
-    known = {case.case: case for case in record.cases}
+    known = {case.id: case for case in record.cases}
     found = [
-        replace(
+        altered(
             known[case],
             verdict=VERDICTS[table.verdicts[row, index]],
             loss=number(table.loss[row, index]),

@@ -30,6 +30,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from clipq.cases import Cell
 from clipq.evaluation.evaluator import Evaluator
 from clipq.metrics import metrics
 from clipq.settings import load_settings
@@ -106,7 +107,7 @@ def ours(root: Path) -> float:
     settings = load_settings(root / "clipq.toml")
     shutil.rmtree(settings.cache, ignore_errors=True)
     evaluator = Evaluator(settings)
-    return metrics.get("top1").compute(evaluator.evaluate("model", "fp32", "id").predictions)
+    return metrics.get("top1").compute(evaluator.evaluate(Cell("model", "fp32", "id")).predictions)
 
 
 def theirs(root: Path, workers: int, threads: int) -> float:
@@ -135,14 +136,14 @@ def theirs(root: Path, workers: int, threads: int) -> float:
 def decoding_alone(root: Path) -> None:
     settings = load_settings(root / "clipq.toml")
     evaluator = Evaluator(settings)
-    transform = evaluator.model("model").preprocess
-    for image in evaluator.probes["id"].images():
+    transform = evaluator.encoders.model("model").preprocess
+    for image in evaluator.inputs.probes["id"].images():
         transform.to_uint8(image)
 
 
 def model_alone(root: Path, images: int) -> None:
     evaluator = Evaluator(load_settings(root / "clipq.toml"))
-    loaded = evaluator.model("model")
+    loaded = evaluator.encoders.model("model")
     batch = torch.rand(64, 3, 224, 224)
     torch.set_num_threads(2)
     with torch.inference_mode():
@@ -190,10 +191,10 @@ def memory(root: Path, images: int) -> None:
     write_data(root, "test", images, seed=0, size=(64, 64))
     write_data(root, "calibration", 512, seed=1, size=(64, 64))
     evaluator = Evaluator(load_settings(root / "clipq.toml"))
-    evaluator.model("model")
+    evaluator.encoders.model("model")
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     before = pages * resource.getpagesize() / 1024  # now, not the peak that loading had
-    seconds, _ = timed(lambda: evaluator.evaluate("model", "fp32", "id"))
+    seconds, _ = timed(lambda: evaluator.evaluate(Cell("model", "fp32", "id")))
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
         f"{images} images: {(after - before) / 2**20:.2f} GiB beyond the model "

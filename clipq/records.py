@@ -14,13 +14,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clipq.cases import Case, Cell
 from clipq.errors import RecordError
 from clipq.estimate import NOTHING_ESTIMATED, Estimate
 from clipq.provenance import digest
 from clipq.record_types import check_types
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "SCHEMA",
@@ -290,6 +293,21 @@ class RunRecord:
             for kind, entries in case.evidence.items():
                 kinds.setdefault(kind, {}).update(entries)
         return {kind: dict(sorted(entries.items())) for kind, entries in sorted(kinds.items())}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per case, indexed by model, quantizer, probe and metric."""
+        import pandas as pd
+
+        left_out = ("evidence", "estimate")
+        rows = []
+        for case in self.cases:
+            plain = _plain(case)
+            own = {name: value for name, value in plain.items() if name not in left_out}
+            rows.append(own | case.estimate.to_plain())
+        parts = ["model", "quantizer", "probe", "metric"]
+        columns = [*parts, "verdict", *_OWN, *Estimate.__dataclass_fields__]
+        frame = pd.DataFrame(rows, columns=[name for name in columns if name not in left_out])
+        return frame.set_index(parts)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the record as built-in types, ready for strict JSON."""

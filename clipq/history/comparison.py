@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scipy.special import ndtr, ndtri
 
@@ -22,6 +22,9 @@ from clipq.history.around import Alike, notes, obstacle, same_reference
 from clipq.history.pairs import tolerance
 from clipq.records import CaseResult, RunRecord, Verdict
 from clipq.stats import adjusted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Change", "Comparison", "Difference", "Estimator", "compare"]
 
@@ -107,6 +110,20 @@ class Comparison:
         """What fails a comparison: regressed cases and, unless `common`, vanished ones."""
         wrong = (Change.REGRESSED,) if common else (Change.REGRESSED, Change.REMOVED)
         return tuple(d for d in self.differences if d.change in wrong)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per case, worst first, indexed by its id."""
+        import pandas as pd
+
+        rows = [
+            {"case": d.case, "change": d.change.value, "before": d.before, "after": d.after}
+            | d.estimate.to_plain()
+            | {"unit": d.unit, "interval": d.interval, "reason": d.reason}
+            for d in self.differences
+        ]
+        columns = ["case", "change", "before", "after", *Estimate.__dataclass_fields__]
+        frame = pd.DataFrame(rows, columns=[*columns, "unit", "interval", "reason"])
+        return frame.set_index("case")
 
     def to_plain(self) -> dict[str, Any]:
         """Return the comparison as strict-JSON values."""

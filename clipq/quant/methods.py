@@ -73,13 +73,14 @@ for _name in ("awq", "gptq", "quarot", "raana", "rtn", "smoothquant"):
     quantizers.register_lazy(_name, f"clipq.quant.{_name}:{_name}")
 
 
-def find_method(spec: QuantizerSpec) -> Method:
+def find_method(spec: QuantizerSpec | str) -> Method:
     """Return the method that `spec` names.
 
     Raises:
         UnknownNameError: no such method.
         QuantizerError: `spec` is the unquantized reference, which no method makes.
     """
+    spec = QuantizerSpec.parse(spec)
     if spec.is_reference:
         raise QuantizerError(
             f"{FP32!r} is the unquantized reference, not a quantizer",
@@ -88,8 +89,9 @@ def find_method(spec: QuantizerSpec) -> Method:
     return quantizers.get(spec.method)
 
 
-def method_version(spec: QuantizerSpec) -> int:
+def method_version(spec: QuantizerSpec | str) -> int:
     """Return the version its author gave the method, 1 if none; part of every result's key."""
+    spec = QuantizerSpec.parse(spec)
     version = getattr(find_method(spec), "version", 1)
     if not isinstance(version, int) or isinstance(version, bool):
         raise QuantizerError(
@@ -99,7 +101,7 @@ def method_version(spec: QuantizerSpec) -> int:
     return version
 
 
-def method_code_hash(spec: QuantizerSpec) -> str:
+def method_code_hash(spec: QuantizerSpec | str) -> str:
     """Return the SHA-256 (hex) of the code behind a method, so that edits never reuse results.
 
     Hashed are every source file of `clipq.quant`, which any method may build upon, the file that
@@ -109,6 +111,7 @@ def method_code_hash(spec: QuantizerSpec) -> str:
     Raises:
         QuantizerError: the source or the table cannot be read.
     """
+    spec = QuantizerSpec.parse(spec)
     package = Path(__file__).parent
     sources = {path.resolve() for path in package.rglob("*.py")}
     own = _source_file(find_method(spec), spec.method).resolve()

@@ -29,6 +29,10 @@ BELOW = {
     "gating": {"core", "quant", "metrics", "stats", "kernels", "evaluation"},
     "report": {"core"},
     "history": {"core", "metrics", "stats", "evaluation", "gating", "report"},
+    "api": {
+        *("core", "quant", "models", "data", "metrics", "stats", "evaluation", "gating"),
+        *("report", "history"),
+    },
 }
 EDGE = (
     *("cli", "suite", "testing", "__init__", "__main__"),

@@ -1,4 +1,4 @@
-"""Case results made up for tests, from the parts of a case and a flat list of numbers."""
+"""Case results made up for benchmarks and tests, from a flat list of names and numbers."""
 
 from dataclasses import fields, replace
 
