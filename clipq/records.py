@@ -234,6 +234,12 @@ class RunRecord:
     commit: Mapping[str, Any] = field(default_factory=dict)
     waivers: tuple[Mapping[str, Any], ...] = ()
     problems: tuple[str, ...] = ()
+    _id: str = field(default="", init=False, repr=False, compare=False)
+
+    @property
+    def id(self) -> str:
+        """The hash (sha256, hex) of the whole record; its content never changes, so found once."""
+        return self._id or str(self.to_plain()["id"])
 
     @property
     def counts(self) -> dict[str, int]:
@@ -336,7 +342,9 @@ class RunRecord:
             "kernels": [asdict(row) for row in self.kernels],
             "timings": dict(self.timings),
         }
-        return {"id": digest(plain), **plain}
+        if not self._id:
+            object.__setattr__(self, "_id", digest(plain))
+        return {"id": self._id, **plain}
 
     @staticmethod
     def from_plain(plain: Mapping[str, Any]) -> RunRecord:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipq.cli.store import add_store_option, open_for, project_settings
 from clipq.errors import SettingsError
 from clipq.records import CaseResult, Verdict
 from clipq.settings import POLICIES, Settings
@@ -41,8 +42,6 @@ _SKIP = 125  # what `git bisect run` takes for "this commit cannot be tested"
 
 def declare(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `clipq bisect` to the command line."""
-    from clipq.cli.history import add_store_option
-
     parser = commands.add_parser(
         "bisect",
         help="the first run where a case changed, and how git finds the commit",
@@ -91,8 +90,6 @@ def _side(text: str) -> Verdict | str:
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Print the guidance, or judge a report for `git bisect run`."""
-    from clipq.cli.history import open_for, project_settings
-
     if options.judge is not None:
         return _judge(options)
     settings = project_settings(options)

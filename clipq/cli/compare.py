@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipq.cli.history import add_store_option, open_for, project_settings
+from clipq.cli.store import add_store_option, open_for, project_settings
 from clipq.errors import RecordError, SettingsError
 
 if TYPE_CHECKING:

@@ -70,8 +70,8 @@ class Commands:
         if verdict in (Verdict.FAIL, Verdict.NON_FINITE, Verdict.ERROR):
             profile = self.profile(case)
             return (
-                f"{self.program} gate --clipq-model {case.model} "
-                f"--clipq-quantizer '{escape(case.quantizer)}' -n0"
+                f"{self.program} gate --model {case.model} "
+                f"--quantizer '{escape(case.quantizer)}' -n0"
                 + (f" --profile {profile}" if profile else "")
                 + (" --policy release" if self.settings.policy == "release" else "")
             )

@@ -337,7 +337,7 @@ def _change(difference: Difference, p_value: float | None, tail: float) -> Chang
 
 def _identity(record: RunRecord) -> dict[str, Any]:
     return {
-        "id": record.to_plain()["id"],
+        "id": record.id,
         "started": record.started,
         "commit": dict(record.commit),
         "policy": record.policy,

@@ -13,7 +13,6 @@ from clipq.records import Verdict, severity
 
 __all__ = [
     "PARTIAL",
-    "REMARKS",
     "CaseParts",
     "Pruned",
     "Recorded",
@@ -24,8 +23,6 @@ __all__ = [
 
 PARTIAL = "part of the matrix"
 """The remark that says what a narrowed run measured."""
-REMARKS = (PARTIAL, "profile", "problems", "failed kernel checks")
-"""Every remark; stored beside the environment, and told apart where a run is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +42,7 @@ class RunInfo:
         predictions: cells whose per-sample predictions are kept.
         planned: cases that were collected.
         recorded: when the store took it; UTC, ISO 8601.
-        remarks: what was odd about the run as a whole, by the names in `REMARKS`.
+        remarks: what was odd about the run as a whole, one text per kind, such as `PARTIAL`.
     """
 
     id: str

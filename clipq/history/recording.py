@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from clipq.errors import RecordError
-from clipq.history.model import PARTIAL, REMARKS
+from clipq.history.model import PARTIAL
 from clipq.history.schema import blobs, cases, code_of, results, run_predictions, runs
 from clipq.provenance import canonical_json
 from clipq.records import CaseResult, RunRecord
@@ -57,7 +57,7 @@ def prepare(record: RunRecord, *, now: datetime) -> Prepared:
     except ValueError as error:
         raise RecordError(
             f"a run record that is no strict JSON: {error}",
-            hint="numbers that are not finite are None in a record; see `clipq.records.number`",
+            hint="numbers that are not finite are None in a record; see `clipq.estimate.number`",
         ) from error
     _refuse_twins(record.cases)
     commit = record.commit
@@ -75,7 +75,8 @@ def prepare(record: RunRecord, *, now: datetime) -> Prepared:
         "cases": len(record.cases),
         "planned": record.planned,
         "counts": canonical_json(record.counts),
-        "environment": canonical_json(_environment(record) | _remarks(record)),
+        "environment": canonical_json(_environment(record)),
+        "remarks": canonical_json(_remarks(record)),
         "record": zlib.compress(content),
     }
     return Prepared(identity, row, record.cases)
@@ -134,7 +135,7 @@ def _remarks(record: RunRecord) -> dict[str, str]:
         "problems": "; ".join(record.problems),
         "failed kernel checks": ", ".join(row.id for row in record.broken_kernels),
     }
-    return {name: found[name] for name in REMARKS if found.get(name)}
+    return {name: text for name, text in found.items() if text}
 
 
 def _case_ids(connection: sa.Connection, found: Sequence[CaseResult]) -> dict[str, int]:

@@ -216,7 +216,7 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         ("model", f"{card.candidate.model}  {model.get('source', '')}".strip()),
         ("FP32 weights", f"sha256 {model.get('weights_sha256', 'unknown')}"),
         ("quantizer", card.candidate.quantizer),
-        ("run", f"{record.to_plain()['id'][:16]}, {record.started or 'no date'}"),
+        ("run", f"{record.id[:16]}, {record.started or 'no date'}"),
         ("policy", record.policy),
         ("baseline", f"{baseline.get('file', '')} approved {baseline.get('approved', 'never')}"),
     ]

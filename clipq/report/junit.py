@@ -29,7 +29,7 @@ def junit(record: RunRecord) -> str:
         time=str(record.timings.get("seconds", 0)),
     )
     properties = ElementTree.SubElement(suite, "properties")
-    about = {"run": record.to_plain()["id"], "policy": record.policy, "started": record.started}
+    about = {"run": record.id, "policy": record.policy, "started": record.started}
     about["commit"] = str(record.commit.get("sha", ""))
     for name, value in sorted(about.items() | record.versions.items()):
         ElementTree.SubElement(properties, "property", name=_clean(name), value=_clean(value))

@@ -49,7 +49,7 @@ def payload(record: RunRecord) -> dict[str, Any]:
     for name in _ESTIMATES:
         columns[name] = [_short(getattr(case.estimate, name)) for case in record.cases]
     return {
-        "id": record.to_plain()["id"],
+        "id": record.id,
         "passed": record.passed,
         "policy": record.policy,
         "planned": record.planned,

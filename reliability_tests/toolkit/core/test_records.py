@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,14 @@ class TestIdentity:
             for started in ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
         ]
         assert ids[0] == ids[1] != ids[2]
+
+    def test_the_id_is_computed_once_and_anew_for_a_changed_copy(self, monkeypatch):
+        record = RunRecord("ci", 1, (case(baseline=0.1, observed=0.2),))
+        first = record.id
+        assert first == record.to_plain()["id"]
+        assert replace(record, policy="release").id != first
+        monkeypatch.setattr("clipq.records.digest", None)
+        assert record.id == record.to_plain()["id"] == first
 
     @pytest.mark.parametrize(
         ("old", "new"), [("0.2", "0.1"), ('"ci"', '"release"'), ('"pass"', '"improved"')]

@@ -192,7 +192,7 @@ def _environment(root: Path) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
     return kept | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(root),
+        "PYTHONPATH": os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "PYTEST_XDIST_AUTO_NUM_WORKERS": "0",  # one process imports torch in half the time of two
         "GIT_AUTHOR_NAME": "reader",
         "GIT_AUTHOR_EMAIL": "reader@example.org",

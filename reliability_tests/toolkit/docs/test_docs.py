@@ -109,7 +109,7 @@ def test_shown_output_is_compared_without_its_numbers(session: PageSession) -> N
 
 @pytest.mark.parametrize(
     "command",
-    ["clipq", "clipq gate --policy never", "clipq gate --clipq-modell x", "frobnicate --all",
+    ["clipq", "clipq gate --policy never", "clipq gate --modell x", "frobnicate --all",
      "clipq report a.json --format pdf", "clipq list metrics && clipq lst"],
 )  # fmt: skip
 def test_a_command_that_clipq_does_not_know_is_noticed(command: str) -> None:

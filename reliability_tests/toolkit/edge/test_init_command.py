@@ -84,7 +84,7 @@ def test_from_a_bare_repository_to_a_gate_in_four_commands(tmp_path):
     assert "vit-clean/rtn:w8a8/digits.auroc-mcm" in listed.stdout
     created = clipq("baseline", "create")
     assert created.returncode == 0, created.stderr
-    gate = clipq("gate", "-n0", "--clipq-quantizer", "rtn:w8", "--clipq-metric", "top1")
+    gate = clipq("gate", "-n0", "--quantizer", "rtn:w8", "--metric", "top1")
     assert gate.returncode == 0, gate.stdout + gate.stderr
     assert "RELIABILITY GATE PASSED: 1 cases" in gate.stdout
 

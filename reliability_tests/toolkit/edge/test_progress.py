@@ -472,7 +472,7 @@ def test_a_killed_worker_is_still_told(suite):
 
 def test_the_gate_itself_runs_under_it_with_the_same_verdicts(project):
     project.use_reviewed_baseline()
-    arguments = ("gate", "-n0", "--clipq-quantizer", "rtn:w8", "--clipq-probe", "id")
+    arguments = ("gate", "-n0", "--quantizer", "rtn:w8", "--probe", "id")
     plain = project.clipq(*arguments)
     report = project.root / ".clipq" / "report" / "report.json"
     before = [case["verdict"] for case in json.loads(report.read_text())["cases"]]

@@ -156,7 +156,7 @@ def placed(project, folder, name="clipq.toml", extra=""):
 
 def test_a_project_at_the_top_of_its_repository_is_found_without_its_settings(project):
     commands = Commands(placed(project, "."))
-    gate = "clipq gate --clipq-model vit-clean --clipq-quantizer 'rtn:w8' -n0"
+    gate = "clipq gate --model vit-clean --quantizer 'rtn:w8' -n0"
     assert commands.next(FAILED, Verdict.FAIL) == gate
     assert commands.next(FAILED, Verdict.MISSING) == "clipq baseline create vit-clean"
     assert commands.next(FAILED, Verdict.PASS) == ""
@@ -200,7 +200,7 @@ def test_a_release_is_run_again_as_a_release(project):
 def test_globs_in_a_quantizer_are_taken_literally(project):
     case = replace(FAILED.cell, quantizer="rtn:w8,float=visual.*[0]").case(FAILED.metric)
     command = Commands(placed(project, ".")).next(case, Verdict.ERROR)
-    assert "--clipq-quantizer 'rtn:w8,float=visual.[*][[]0]'" in command
+    assert "--quantizer 'rtn:w8,float=visual.[*][[]0]'" in command
 
 
 def test_a_gate_gives_its_cases_the_command_and_the_baseline_s_place_from_the_top(project):

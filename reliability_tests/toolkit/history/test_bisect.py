@@ -138,8 +138,8 @@ def test_the_gate_is_called_as_the_project_needs_it():
     _, run = git_commands(
         change, PARTS, folder="sub/out", program="clipq --config sub/clipq.toml", profile="full"
     )
-    assert "clipq --config sub/clipq.toml gate --clipq-model vit" in run
-    assert "--clipq-report sub/out --profile full --policy release -n0" in run
+    assert "clipq --config sub/clipq.toml gate --model vit" in run
+    assert "--report sub/out --profile full --policy release -n0" in run
 
 
 # A stand-in for a gate: what it does is in the file that the commits change.
@@ -151,8 +151,8 @@ sys.path.insert(0, {here!r})
 if sys.argv[1] == "bisect":
     from clipq.cli import main
     raise SystemExit(main(sys.argv[1:]))
-assert sys.argv[1:] == ["gate", "--clipq-model", "vit-0", "--clipq-quantizer", "rtn:w4",
-                        "--clipq-probe", "id", "--clipq-metric", "top1", "--clipq-report", "out",
+assert sys.argv[1:] == ["gate", "--model", "vit-0", "--quantizer", "rtn:w4",
+                        "--probe", "id", "--metric", "top1", "--report", "out",
                         "--policy", "ci", "-n0"]
 state, _, problem = Path("state").read_text().strip().partition(" ")
 if state == "broken":

@@ -17,7 +17,7 @@ from clipq.report.html.page import outcome
 
 FAIL = made_result(
     "m", "rtn:w4", "id", "ece", Verdict.FAIL, "worse than the margin", "fraction", "lower", 1, 2048,
-    0.04, 0.19, 0.15, 0.02, "clipq gate --clipq-model m", low=0.13, high=0.17, p_value=1e-4,
+    0.04, 0.19, 0.15, 0.02, "clipq gate --model m", low=0.13, high=0.17, p_value=1e-4,
     adjusted_p=2e-4, standard_error=0.01,
 )  # fmt: skip
 FLOOR = made_result(
@@ -237,7 +237,7 @@ def test_details_say_it_in_words_with_the_next_command(open_report):
     detail = plain(page.inner_text("#detail"))
     assert "Worse than FP32 by 0.15 fraction, 7.50x the margin (lower is better)." in detail
     assert "95 % interval of the loss\n[+0.13, +0.17]" in detail
-    for part in ("worse than the margin", "clipq gate --clipq-model m", "2,048"):
+    for part in ("worse than the margin", "clipq gate --model m", "2,048"):
         assert part in detail
     assert "20250921" in page.inner_text("#provenance")
 

@@ -36,7 +36,7 @@ EVIDENCE = {
 }
 FAIL = made_result(
     "m", "rtn:w4", "id", "ece", Verdict.FAIL, "", "fraction", "lower", 1, 2048,
-    0.04, 0.19, 0.15, 0.02, "clipq gate --clipq-model m", EVIDENCE,
+    0.04, 0.19, 0.15, 0.02, "clipq gate --model m", EVIDENCE,
 )  # fmt: skip
 PASS = made_result("m", "rtn:w8", "id", "ece", Verdict.PASS, baseline=0.04, observed=0.05)
 RUN = RunRecord("ci", 3, (FAIL, PASS), ("m/rtn:w8/id.top1",), versions={"torch": "2.15.0"})
@@ -45,7 +45,7 @@ RUN = RunRecord("ci", 3, (FAIL, PASS), ("m/rtn:w8/id.top1",), versions={"torch":
 def test_a_failure_says_by_how_much_against_what_and_what_to_run_next():
     text = explain(FAIL)
     assert "FP32 baseline 0.04, observed 0.19: loss 0.15 > margin 0.02 fraction" in text
-    assert "next: clipq gate --clipq-model m" in text
+    assert "next: clipq gate --model m" in text
 
 
 def test_the_sign_between_loss_and_margin_follows_from_the_numbers():
