@@ -1,4 +1,4 @@
-"""One script of many modules: what a page's first module needs, each module once, those below first.
+"""One script of many modules: what a page's first module needs, each once, those below first.
 
 The pages are opened as files, where browsers load no modules. All modules share the one scope of a
 function, so a name is declared once in the whole folder (a test holds that), and their imports need
@@ -14,14 +14,14 @@ from graphlib import TopologicalSorter
 from importlib.resources import files
 from string import Template
 
-__all__ = ["imports", "modules", "script", "styles", "template"]
+__all__ = ["imports", "modules", "page_script", "page_styles", "page_template"]
 
 _STYLES = ("theme.css", "layout.css", "tables.css", "charts.css")
 _IMPORT = re.compile(r'^import \{([^}]*)\} from "([^"]+)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async function|function|const|let) )", re.MULTILINE)
 
 
-def script(first: str) -> str:
+def page_script(first: str) -> str:
     """Return the script of the page whose first module is `first`, such as ``report/main.js``.
 
     What it declares is its own: nothing of the page's (open, close, find ...) is replaced.
@@ -56,13 +56,13 @@ def imports(name: str) -> dict[str, tuple[str, ...]]:
     }
 
 
-def styles(own: str) -> str:
+def page_styles(own: str) -> str:
     """Return one style sheet: what both pages share, around a page's `own`; paper comes last."""
     shared = [f"shared/{name}" for name in _STYLES]
     return "\n".join(_read(name) for name in (*shared, own, "shared/print.css"))
 
 
-def template(name: str) -> Template:
+def page_template(name: str) -> Template:
     """Return a page with places for its script, styles and data."""
     return Template(_read(name))
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from clipq import web
 from clipq.errors import SettingsError
 from clipq.files import write_atomically
 from clipq.history.model import TrendTable
 from clipq.history.site.commits import CommitLink
 from clipq.history.site.payload import matrix_of, overview, pair_columns
 from clipq.history.steps import find_steps
+from clipq.web import page_script, page_styles, page_template
 
 __all__ = ["SiteFacts", "write_site"]
 
@@ -66,10 +66,10 @@ def write_site(table: TrendTable, folder: Path, *, link: CommitLink | None = Non
     shown = overview(table, steps, matrix=matrix, link=link)
     data = _add(files, "data/overview.js", _script("overview", {**shown, "files": names}))
     names_of_assets = {
-        "style": _add(files, "assets/site.css", web.styles("site/site.css")),
-        "script": _add(files, "assets/site.js", web.script("site/main.js")),
+        "style": _add(files, "assets/site.css", page_styles("site/site.css")),
+        "script": _add(files, "assets/site.js", page_script("site/main.js")),
     }
-    page = web.template("site/index.html")
+    page = page_template("site/index.html")
     text = page.substitute(names_of_assets, data=data, summary=_summary(table))
     files["index.html"] = text.encode()
     for name, content in files.items():  # index.html is the last of them

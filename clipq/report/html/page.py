@@ -11,10 +11,10 @@ import base64
 import hashlib
 import html as markup
 
-from clipq import web
 from clipq.records import RunRecord
 from clipq.report.html.payload import embed, payload
 from clipq.report.text import HEADERS, table_rows
+from clipq.web import page_script, page_styles, page_template
 
 __all__ = ["html", "outcome"]
 
@@ -23,9 +23,9 @@ _WITHOUT_SCRIPT = 25  # blocking cases that are listed where scripts do not run
 
 def html(record: RunRecord) -> str:
     """Return the run as one HTML file that needs nothing else, and no network."""
-    style, script = web.styles("report/report.css"), web.script("report/main.js")
+    style, script = page_styles("report/report.css"), page_script("report/main.js")
     state = "passed" if record.passed else "failed"
-    return web.template("report/page.html").substitute(
+    return page_template("report/page.html").substitute(
         policy=_policy(style, script),
         title=_text(f"{state}: clipq reliability report {record.started}".rstrip()),
         style=style,

@@ -26,8 +26,9 @@ BELOW = {
     "kernels": {"core"},
     "evaluation": {"core", "quant", "models", "data", "metrics", "stats", "kernels"},
     "gate": {"core", "quant", "metrics", "stats", "evaluation"},
-    "report": {"core"},
-    "history": {"core", "metrics", "stats", "evaluation", "gate", "report"},
+    "web": set(),
+    "report": {"core", "web"},
+    "history": {"core", "metrics", "stats", "evaluation", "gate", "report", "web"},
 }
 EDGE = (
     *("cli", "suite", "testing", "__init__", "__main__"),
