@@ -8,7 +8,7 @@ export function pairGrid({ models, quantizers, caption, cell }) {
     el("thead", {}, el("tr", {}, el("td", {}), models.map((model) => el("th", { scope: "col" }, model)))),
     el("tbody", {}, quantizers.map((quantizer) => el("tr", {}, el("th", { scope: "row" }, el("code", {}, quantizer)),
       models.map((model) => el("td", {}, cell(model, quantizer) || el("span", { class: "quiet", title: "not in this run" }, "–")))))));
-  grid.style.minWidth = `${12 + 9.5 * models.length}rem`;
+  grid.style.minWidth = `${12 + 11 * models.length}rem`;
   grid.style.maxWidth = `${14 + 16 * models.length}rem`;
   return scrollable("Models and quantizers", grid);
 }
