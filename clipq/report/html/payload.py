@@ -56,7 +56,6 @@ def payload(record: RunRecord) -> dict[str, Any]:
         "started": record.started,
         "timings": dict(record.timings),
         "commit": dict(record.commit),
-        "verdicts": [verdict.value for verdict in Verdict],
         "blocks": [verdict.value for verdict in Verdict if verdict.blocks(record.policy)],
         "counts": record.counts,
         "correction": correction(record),

@@ -27,8 +27,9 @@ BELOW = {
     "kernels": {"core"},
     "evaluation": {"core", "quant", "models", "data", "metrics", "stats", "kernels"},
     "gating": {"core", "quant", "metrics", "stats", "kernels", "evaluation"},
-    "report": {"core"},
-    "history": {"core", "metrics", "stats", "evaluation", "gating", "report"},
+    "web": set(),
+    "report": {"core", "web"},
+    "history": {"core", "metrics", "stats", "evaluation", "gating", "report", "web"},
     "api": {
         *("core", "quant", "models", "data", "metrics", "stats", "evaluation", "gating"),
         *("report", "history"),

@@ -160,6 +160,16 @@ def test_the_link_to_an_open_case_can_be_copied(text, open_report):
     assert page.evaluate("navigator.clipboard.readText()") == page.url
 
 
+def test_y_copies_the_link_and_not_the_command_of_the_open_case(open_report):
+    page = open_report(
+        RunRecord("ci", 1, (FAIL,)), permissions=["clipboard-read", "clipboard-write"]
+    )
+    page.locator("#rows .opener").first.click()
+    page.keyboard.press("y")
+    page.wait_for_selector("#detail :text-is('Copied')")
+    assert page.evaluate("navigator.clipboard.readText()") == page.url
+
+
 def test_back_closes_what_was_opened(text, open_report):
     page = open_report(text)
     page.locator("#rows .opener").first.click()
