@@ -63,7 +63,12 @@ def check_kernel(
 
 
 def judge(kernel: str, check: str) -> KernelResult:
-    """Run one check of a registered kernel and return what came of it, whatever it was."""
+    """Run one check of a registered kernel and return what came of it, whatever it was.
+
+    >>> found = judge("no-such-kernel", "edges")
+    >>> found.outcome, found.reason.splitlines()[0]
+    ('fail', "unknown kernel 'no-such-kernel'")
+    """
     outcome, reason, where, source = "fail", "", "", ""
     try:
         found = load_kernel(kernel)
