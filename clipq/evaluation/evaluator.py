@@ -79,6 +79,13 @@ class Evaluator:
         progress: called with (what, images done, images in all) during an encode.
         models: models that are in memory already, by their names in the settings.
         probes: probes that are open already, by their names in the settings.
+
+    >>> from pathlib import Path
+    >>> from clipq.settings import load_settings
+    >>> evaluator = Evaluator(load_settings(Path("clipq.toml")))
+    >>> found = evaluator.evaluate(Cell.parse("vit-clean/fp32/id"))
+    >>> len(found.predictions), round(float(found.predictions.samples("correct").mean()), 2)
+    (2048, 0.86)
     """
 
     def __init__(
