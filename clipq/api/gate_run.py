@@ -130,9 +130,8 @@ def gate(
         SettingsError: the settings are missing or malformed, or a glob matches nothing.
 
     >>> import clipq
-    >>> run = clipq.gate(
-    ...     "clipq.toml", models=["vit-clean"], quantizers=["rtn:w8"], probes=["id"], metrics=["top1"]
-    ... )
+    >>> part = {"models": ["vit-clean"], "quantizers": ["rtn:w8"], "probes": ["id"]}
+    >>> run = clipq.gate("clipq.toml", **part, metrics=["top1"])
     >>> run.passed, [str(one.candidate) for one in run.candidates], run.record.counts
     (True, ['vit-clean/rtn:w8'], {'pass': 1})
     """
