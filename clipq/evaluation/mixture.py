@@ -60,7 +60,7 @@ class MixtureEvaluator:
 
     def _predictions(self, floats: frozenset[str], cell: Cell) -> Predictions:
         encoder = self.evaluator.encoders.identity(cell.quantizer)
-        key = mixture_key(self.evaluator.identity(cell), encoder, floats)
+        key = mixture_key(self.evaluator.encodings.identity(cell), encoder, floats)
 
         def create() -> Table:
             return as_table(self._predict(floats, cell), {})
@@ -81,7 +81,7 @@ class MixtureEvaluator:
             inputs.probes[cell.probe].role,
             inputs.sample_info(cell.probe),
             observed,
-            self.evaluator.encoded(cell.reference),
+            self.evaluator.encodings.encoded(cell.reference),
             known_labels=inputs.calibration.labels,
             towers=QuantizerSpec.parse(cell.quantizer).towers,
         )
@@ -89,7 +89,7 @@ class MixtureEvaluator:
     def _texts(self, text: frozenset[str], probe: str) -> np.ndarray | None:
         if self.evaluator.inputs.probes[probe].role != "retrieval":
             return None
-        return self.evaluator.encode_captions(self._encoder(text), probe)
+        return self.evaluator.encodings.encode_captions(self._encoder(text), probe)
 
     def _fit_temperature(self, floats: frozenset[str]) -> float:
         vision, text = _by_tower(floats)
@@ -98,7 +98,7 @@ class MixtureEvaluator:
         return calibrated_temperature(features, self._heads(text), calibration.labels)
 
     def _encode(self, floats: frozenset[str], probe: str) -> np.ndarray:
-        return self.evaluator.encode(self._encoder(floats), self.candidate.on(probe))
+        return self.evaluator.encodings.encode(self._encoder(floats), self.candidate.on(probe))
 
     def _encode_head(self, floats: frozenset[str]) -> Head:
         return self._encoder(floats).head(self.evaluator.inputs.known)

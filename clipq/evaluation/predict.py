@@ -28,6 +28,7 @@ __all__ = [
     "SampleInfo",
     "build_predictions",
     "calibrated_temperature",
+    "check_features",
     "cosine_logits",
 ]
 

@@ -166,3 +166,17 @@ def test_the_package_raises_and_never_asserts():
     for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         assert not [n for n in ast.walk(tree) if isinstance(n, ast.Assert)], path
+
+
+LONGEST_CLASS = 250
+
+
+@pytest.mark.parametrize("room", ["evaluation", "gating", "api"])
+def test_no_class_is_longer_than_a_reader_keeps_in_mind(room):
+    lengths = {
+        f"{path.stem}.{node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for path in (PACKAGE / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    }
+    assert {name: count for name, count in lengths.items() if count > LONGEST_CLASS} == {}
