@@ -14,8 +14,7 @@ import clipq
 PACKAGE = Path(clipq.__file__).parent
 CORE = (
     *("cases", "errors", "estimate", "files", "provenance", "record_types", "records"),
-    "registry",
-    *("settings", "settings_reader"),
+    *("registry", "settings", "shapes"),
 )
 BELOW = {
     "core": set(),
