@@ -7,6 +7,7 @@ Paths are relative to the settings file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,6 @@ from clipq.shapes import (
     between,
     keys,
     one_of,
-    positive,
     table,
     whole,
 )
@@ -190,7 +190,7 @@ class StatisticsSettings:
     correction: Annotated[str, one_of(*CORRECTIONS)] = "holm"
     replicates: Annotated[int, whole(100)] = 500
     seed: Annotated[int, whole(0, 2**63 - 1)] = 20250921
-    noise_factor: Annotated[float, positive()] = 3.0
+    noise_factor: Annotated[float, between(0.0, math.inf)] = 3.0
     disagreement: Annotated[float, between(0.0, 1.0)] = 0.01
 
     @property
@@ -373,24 +373,23 @@ def _probe(given: Mapping[str, Any], document: Document, place: str) -> ProbeSet
     role = given["role"]
     corruption = {name: given[key] for key, name in _CORRUPTION.items() if key in given}
     attack = {name: given[key] for key, name in _ATTACK.items() if key in given}
-    if "distance" in given and role != "ood":
-        raise document.fail(
-            place,
-            f"distance of a probe with role {role!r}",
+    wrong = {
+        f"distance of a probe with role {role!r}": (
+            "distance" in given and role != "ood",
             "only probes out of distribution are near or far",
-        )
-    if corruption and (role != "corruption" or "kinds" not in corruption):
-        raise document.fail(
-            place,
-            f"{next(key for key in _CORRUPTION if key in given)} with role = {role!r}",
+        ),
+        f"{next((key for key in _CORRUPTION if key in given), '')} with role = {role!r}": (
+            corruption and (role != "corruption" or "kinds" not in corruption),
             "images are corrupted where role = 'corruption' and `corruptions` names the kinds",
-        )
-    if (attack or role == "adversarial") and (role != "adversarial" or "name" not in attack):
-        raise document.fail(
-            place,
-            f"role = {role!r} and attack = {given.get('attack')!r}",
+        ),
+        f"role = {role!r} and attack = {given.get('attack')!r}": (
+            (attack or role == "adversarial") and (role != "adversarial" or "name" not in attack),
             f"role = 'adversarial' and `attack` go together; attacks: {', '.join(ATTACKS)}",
-        )
+        ),
+    }
+    for problem, (found, hint) in wrong.items():
+        if found:
+            raise document.fail(place, problem, hint)
     return ProbeSettings(
         **{name: given[name] for name in _OWN if name in given},
         corruption=CorruptionSettings(**corruption) if corruption else None,

@@ -33,14 +33,13 @@ __all__ = [
     "Finite",
     "Meta",
     "Name",
+    "Number",
     "PathText",
     "Text",
     "Texts",
     "between",
     "keys",
-    "not_below",
     "one_of",
-    "positive",
     "shown",
     "table",
     "whole",
@@ -54,6 +53,9 @@ Text = Annotated[str, Meta(pattern=r"\A[^\0]+\Z", description="a non-empty text"
 Texts = Annotated[tuple[Text, ...], Meta(description="a list of texts")]
 PathText = Annotated[Path, Meta(description="a path: a non-empty text")]
 Finite = Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST, description="a finite number")]
+_WHOLE = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Number = Annotated[Finite | _WHOLE, Meta(description="a finite number")]
+"""Kept as it was written, so that it hashes as it did."""
 Name = Annotated[
     str, Meta(pattern=r"\A[A-Za-z0-9._-]+\Z", description=f"a text; a name holds {_NAME}")
 ]
@@ -64,19 +66,12 @@ def whole(least: int, most: int = 2**31 - 1) -> Meta:
     return Meta(ge=least, le=most, description=f"a whole number >= {least} and <= {most}")
 
 
-def between(low: float, high: float) -> Meta:
-    """Return the constraint of a number inside of an open interval."""
-    return Meta(gt=low, lt=high, description=f"a number above {low} and below {high}")
-
-
-def positive(what: str = "a finite number") -> Meta:
-    """Return the constraint of a finite number above 0; `what` says of what."""
-    return Meta(gt=0.0, le=_LARGEST, description=f"{what}, above 0")
-
-
-def not_below(least: float) -> Meta:
-    """Return the constraint of a finite number that is at least `least`."""
-    return Meta(ge=least, le=_LARGEST, description=f"a finite number >= {least}")
+def between(low: float, high: float, what: str = "a number") -> Meta:
+    """Return the constraint of a number inside of an open interval; `what` says of what."""
+    said = f"{what} above {low} and below {high}"
+    if math.isinf(high):
+        return Meta(gt=low, le=_LARGEST, description=said)
+    return Meta(gt=low, lt=high, description=said)
 
 
 def one_of(*allowed: str) -> Meta:
@@ -91,34 +86,26 @@ def table(name: str, held: Mapping[str, Any]) -> Any:
 
 
 def keys(shape: type, *names: str) -> dict[str, Any]:
-    """Return some fields of a shape as keys for a `table`."""
-    held = _keys(shape) or {}
-    return {
-        name: (typing.Required if held[name][1] else typing.NotRequired)[held[name][0]]
-        for name in names
-    }
+    """Return some fields of a shape, or all of them, as keys for a `table`."""
+    either, held = (typing.NotRequired, typing.Required), _keys(shape) or {}
+    return {name: either[held[name][1]][held[name][0]] for name in names or held}
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One file, or one line of it, as it is read.
-
-    A place in it is written ``probes[3]``, and so is a part of a value: ``severities[0]``.
+    """One file, or one line of it, as it is read. A place in it is written ``probes[3]``.
 
     Args:
         source: its path, or whatever names it in messages.
         form: ``TOML``, ``JSON`` or ``CSV``.
         error: what is raised, whatever is wrong.
         fix: how to get a good one; ends every hint.
-        undeclared: whether keys that a shape does not declare are passed over, as those are that a
-            later version may add.
     """
 
     source: Path | str
     form: str
     error: type[ClipqError]
     fix: str = ""
-    undeclared: bool = False
 
     def read(self, shape: type[T], content: bytes | None = None) -> T:
         """Return the document as `shape`; it is read from its path where `content` is None."""
@@ -166,13 +153,13 @@ class Document:
 
     def shaped(self, value: Any, shape: type[T], place: str = "") -> T:
         """Return what was parsed, or what lies at a place of it, as `shape`."""
-        if not self.undeclared:
-            self._check(value, shape, place, "")
         try:
-            return _converted(value, shape)
-        except (msgspec.ValidationError, RecursionError) as error:
-            self._check(value, shape, place, "")
+            found = _converted(value, shape)
+        except msgspec.ValidationError as error:
+            self._refuse(value, shape, place, "", fits=False)
             raise self.fail(place, str(error), "") from error
+        self._refuse(value, shape, place, "", fits=True)
+        return found
 
     def fail(self, place: str, problem: str, hint: str) -> ClipqError:
         """Return the error of a problem in the table at `place`, "" for the top."""
@@ -187,36 +174,37 @@ class Document:
         hint = self.fix or "correct the file at that place"
         return self.error(f"{self.source} cannot be read as {self.form}: {cause}", hint=hint)
 
-    def _check(self, value: Any, kind: Any, place: str, key: str) -> None:
-        """Raise the error of the first innermost part that does not fit, if there is one.
+    def _refuse(self, value: Any, kind: Any, place: str, key: str, *, fits: bool) -> None:
+        """Raise the error of the first innermost part that is wrong, if there is one.
 
         Args:
             value: of built-in types.
             kind: its declared type.
             place: of the table that holds it.
             key: under which the table holds it; "" for the table at `place` itself.
+            fits: whether it is known to convert, so that keys alone can be wrong: undeclared ones.
         """
         bare, held = _bare(kind), _keys(_bare(kind))
         if held is not None and isinstance(value, dict):
             inside = _joined(place, key)
-            for name, part in value.items():
-                if name in held:
-                    self._check(part, held[name][0], inside, _quoted(name))
-                elif not self.undeclared:
-                    raise self.fail(
-                        inside, f"unknown key {shown(name)}", did_you_mean(name[:99], held)
-                    )
-            for name, (inner, needed) in held.items():
+            for name in value:
+                if name not in held:
+                    hint = did_you_mean(name[:99], held)
+                    raise self.fail(inside, f"unknown key {shown(name)}", hint)
+            for name, (inner, needed, has_keys) in held.items():
                 if needed and name not in value:
                     raise self.fail(inside, f"no {name}", f"{name} must be {self._allowed(inner)}")
+                if name in value and (has_keys or not fits):
+                    self._refuse(value[name], inner, inside, _quoted(name), fits=fits)
         elif get_origin(bare) in (Mapping, dict) and isinstance(value, dict):
             for name, part in value.items():
-                self._check(part, get_args(bare)[1], place, _joined(key, _quoted(name)))
-        elif get_origin(bare) is tuple and isinstance(value, list):
+                inner = _joined(key, _quoted(name))
+                self._refuse(part, get_args(bare)[1], place, inner, fits=fits)
+        elif get_origin(bare) in (tuple, list) and isinstance(value, list):
             for at, part in enumerate(value):
-                self._check(part, get_args(bare)[0], place, f"{key}[{at}]")
+                self._refuse(part, get_args(bare)[0], place, f"{key}[{at}]", fits=fits)
         try:
-            _converted(value, kind)
+            fits or _converted(value, kind)
         except msgspec.ValidationError as error:
             found = f"{key} = {shown(value)}" if key else f"it is {shown(value)}"
             hint = f"{key or 'it'} must be {self._allowed(kind)}"
@@ -248,16 +236,21 @@ def _path(kind: type, value: Any) -> Any:
 
 
 @cache
-def _keys(shape: Any) -> dict[str, tuple[Any, bool]] | None:
-    """Return the declared types of a shape's keys, and whether each is needed."""
+def _keys(shape: Any) -> dict[str, tuple[Any, bool, bool]] | None:
+    """Return each key's declared type, whether it is needed, and whether keys can be in it."""
     if typing.is_typeddict(shape):
         hints, needed = typing.get_type_hints(shape, include_extras=True), shape.__required_keys__
-        return {key: (get_args(hint)[0], key in needed) for key, hint in hints.items()}
-    if is_dataclass(shape):
-        hints, unset = typing.get_type_hints(shape, include_extras=True), (MISSING, MISSING)
-        defaults = {field.name: (field.default, field.default_factory) for field in fields(shape)}
-        return {name: (hints[name], default == unset) for name, default in defaults.items()}
-    return None
+        kinds = {key: get_args(hint)[0] for key, hint in hints.items()}
+    elif is_dataclass(shape):
+        kinds, unset = typing.get_type_hints(shape, include_extras=True), (MISSING, MISSING)
+        needed = [f.name for f in fields(shape) if (f.default, f.default_factory) == unset]
+    else:
+        return None
+    return {key: (kind, key in needed, _has_keys(kind)) for key, kind in kinds.items()}
+
+
+def _has_keys(kind: Any) -> bool:
+    return bool(_keys(_bare(kind))) or any(map(_has_keys, get_args(kind)))
 
 
 def _bare(kind: Any) -> Any:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Required
+from typing import Any, Required
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from clipq.errors import BaselineError
 from clipq.evaluation.tables import TableError, read_table, write_table
 from clipq.files import write_atomically
 from clipq.metrics import Predictions
-from clipq.shapes import Document, Finite, Text, keys, not_below, shown, table
+from clipq.shapes import Document, Finite, Text, keys, shown, table
 
 __all__ = ["SCHEMA", "Baseline", "BaselineValue", "load_baseline", "save_baseline"]
 
@@ -37,7 +37,7 @@ class BaselineValue:
     unit: str
     version: int
     first: Finite | None
-    noise: Annotated[float, not_below(0.0)] = 0.0
+    noise: Finite = 0.0
 
 
 @dataclass(frozen=True)

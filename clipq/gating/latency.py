@@ -11,13 +11,14 @@ the file that `latency` in clipq.toml names holds what was measured elsewhere.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Required
 
 from clipq.errors import SettingsError, did_you_mean
-from clipq.shapes import Document, Text, positive, table
+from clipq.shapes import Document, Text, between, table
 
 __all__ = ["Latencies", "load_latencies"]
 
@@ -36,13 +37,12 @@ class Latencies:
         return {"milliseconds": self.milliseconds[pair], "measured_on": self.device}
 
 
+_IMAGE = between(0.0, math.inf, "milliseconds per image,")
 _FILE = table(
     "latencies",
     {
         "device": Required[Text],
-        "milliseconds": Required[
-            Mapping[str, Annotated[float, positive("milliseconds per image, a finite number")]]
-        ],
+        "milliseconds": Required[Mapping[str, Annotated[float, _IMAGE]]],
     },
 )
 

@@ -13,7 +13,7 @@ import clipq
 
 PACKAGE = Path(clipq.__file__).parent
 CORE = (
-    *("cases", "errors", "estimate", "files", "provenance", "record_types", "records"),
+    *("cases", "errors", "estimate", "files", "provenance", "records"),
     *("registry", "settings", "shapes"),
 )
 BELOW = {
