@@ -219,7 +219,7 @@ class Document:
         held = "a table" if self.form == "TOML" else "an object"
         if get_origin(kind) in (typing.Union, UnionType):
             return " or ".join(dict.fromkeys(map(self._allowed, get_args(kind))))
-        if get_origin(kind) is tuple:
+        if get_origin(kind) in (tuple, list):
             return f"a list, each {held}" if _keys(get_args(kind)[0]) else "a list"
         words = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
         return (words | {NoneType: "null"}).get(kind, held)
@@ -293,7 +293,9 @@ def _toml(text: str) -> Any:
     return tomllib.loads(text)
 
 
-def _json(text: str) -> Any:
+def _json(text: str, spare: int = 50) -> Any:
+    if spare:  # calls that are left for whoever writes it again, as deeply nested as it is
+        return _json(text, spare - 1)
     found = json.loads(text, object_pairs_hook=_once, parse_float=_finite, parse_constant=_finite)
     if re.search(r"\\u[dD][89a-fA-F]", text):
         try:
