@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, Required
 
@@ -373,7 +374,7 @@ class RunRecord:
                 f"{source} was altered: its id is {was}, its content hashes to {actual}", hint=_FIX
             )
         # What is empty says nothing; what is there is complete.
-        found = document.shaped({key: given[key] for key in given if given[key] != {}}, _RECORD)
+        found = document.shaped({key: given[key] for key in given if given[key] != {}}, _record())
         for key, kind in _SELECTION.items():
             if key in found.get("selection", {}):
                 document.shaped(found["selection"][key], kind, f"selection.{key}")
@@ -398,20 +399,7 @@ def _each(kind: Any, *names: str) -> dict[str, Any]:
 
 _VERDICTS = tuple(verdict.value for verdict in Verdict)
 _VERDICT = Meta(description=f"one of {', '.join(_VERDICTS)}", extra={"of": _VERDICTS})
-_CASE: Any = table(
-    "case",
-    {
-        **keys(CaseResult, *(name for name in _OWN if name != "evidence")),
-        **_each(str, "model", "quantizer", "probe", "metric", "case"),
-        "verdict": Required[Annotated[Verdict, _VERDICT]],
-        "estimate": Required[Estimate],
-    },
-)
-_COMMIT = table("commit", _each(str, "sha", "date", "subject", "branch") | _each(bool, "dirty"))
 _STATISTICS = _each(float, "alpha") | _each(int, "replicates", "seed") | _each(str, "correction")
-_WAIVER: Any = table(
-    "waiver", _each(list[str], "cases", "waived") | _each(str, "reason", "owner", "expires")
-)
 _SELECTION = {"of": _Count, "kernel-checks-of": _Count, "complete": list[str]}
 _EVIDENCE = {
     "models": ("source", "weights_sha256"),
@@ -420,21 +408,38 @@ _EVIDENCE = {
     "quantizers": ("code_sha256",),
     "predictions": ("sha256",),
 }
-_RECORD = table(
-    "record",
-    {
-        **keys(RunRecord),
-        **_each(str, "schema", "id"),
-        "passed": Required[bool],
-        "counts": NotRequired[Mapping[str, int]],
-        "cases": Required[tuple[_CASE, ...]],
-        "commit": NotRequired[_COMMIT],
-        "statistics": NotRequired[table("statistics", keys(StatisticsSettings) | _STATISTICS)],
-        "selection": NotRequired[Mapping[str, list[str] | _Count]],
-        "waivers": NotRequired[tuple[_WAIVER, ...]],
-        "evidence": NotRequired[Mapping[str, Mapping[str, Mapping[str, Any]]]],
-    },
-)
+
+
+@cache
+def _record() -> Any:
+    """Return the shape of a record; made when one is read, for that is seldom."""
+    case: Any = table(
+        "case",
+        {
+            **keys(CaseResult, *(name for name in _OWN if name != "evidence")),
+            **_each(str, "model", "quantizer", "probe", "metric", "case"),
+            "verdict": Required[Annotated[Verdict, _VERDICT]],
+            "estimate": Required[Estimate],
+        },
+    )
+    commit = _each(str, "sha", "date", "subject", "branch") | _each(bool, "dirty")
+    signed = _each(list[str], "cases", "waived") | _each(str, "reason", "owner", "expires")
+    waiver: Any = table("waiver", signed)
+    return table(
+        "record",
+        {
+            **keys(RunRecord),
+            **_each(str, "schema", "id"),
+            "passed": Required[bool],
+            "counts": NotRequired[Mapping[str, int]],
+            "cases": Required[tuple[case, ...]],
+            "commit": NotRequired[table("commit", commit)],
+            "statistics": NotRequired[table("statistics", keys(StatisticsSettings) | _STATISTICS)],
+            "selection": NotRequired[Mapping[str, list[str] | _Count]],
+            "waivers": NotRequired[tuple[waiver, ...]],
+            "evidence": NotRequired[Mapping[str, Mapping[str, Mapping[str, Any]]]],
+        },
+    )
 
 
 def run_id(plain: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, Required, TypeVar, get_args
 
@@ -306,25 +307,27 @@ def _flat(shape: type, names: Mapping[str, str]) -> dict[str, Any]:
     return {key: NotRequired[get_args(held[name])[0]] for key, name in names.items()}
 
 
-_NESTED: dict[str, Any] = _flat(CorruptionSettings, _CORRUPTION) | _flat(AttackSettings, _ATTACK)
-_PROBE: Any = table("probe", keys(ProbeSettings, *_OWN) | _NESTED)
-_MATRIX = table("matrix", keys(Settings, "quantizers", "metrics", "exclude", "kernels"))
-_MODELS = Meta(min_length=1, description="one or more tables [[models]]")
-_PROBES = Meta(min_length=1, description="one or more tables [[probes]]")
-_FILE = table(
-    "settings",
-    {
-        "clipq": NotRequired[table("clipq", keys(Settings, *_GENERAL))],
-        "models": Required[Annotated[tuple[ModelSettings, ...], _MODELS]],
-        "probes": Required[Annotated[tuple[_PROBE, ...], _PROBES]],
-        "matrix": Required[Annotated[_MATRIX, Meta(description="a table [matrix]")]],
-        "profiles": NotRequired[
-            table("profiles", dict.fromkeys(PROFILES, NotRequired[ProfileSettings]))
-        ],
-        "statistics": NotRequired[StatisticsSettings],
-        "history": NotRequired[HistorySettings],
-    },
-)
+@cache
+def _file() -> Any:
+    """Return the shape of the file; made when one is read, for it takes longer than `--help`."""
+    nested: dict[str, Any] = _flat(CorruptionSettings, _CORRUPTION) | _flat(AttackSettings, _ATTACK)
+    probe: Any = table("probe", keys(ProbeSettings, *_OWN) | nested)
+    matrix: Any = table("matrix", keys(Settings, "quantizers", "metrics", "exclude", "kernels"))
+    models = Meta(min_length=1, description="one or more tables [[models]]")
+    probes = Meta(min_length=1, description="one or more tables [[probes]]")
+    profiles = table("profiles", dict.fromkeys(PROFILES, NotRequired[ProfileSettings]))
+    return table(
+        "settings",
+        {
+            "clipq": NotRequired[table("clipq", keys(Settings, *_GENERAL))],
+            "models": Required[Annotated[tuple[ModelSettings, ...], models]],
+            "probes": Required[Annotated[tuple[probe, ...], probes]],
+            "matrix": Required[Annotated[matrix, Meta(description="a table [matrix]")]],
+            "profiles": NotRequired[profiles],
+            "statistics": NotRequired[StatisticsSettings],
+            "history": NotRequired[HistorySettings],
+        },
+    )
 
 
 def load_settings(path: Path) -> Settings:
@@ -344,7 +347,7 @@ def load_settings(path: Path) -> Settings:
     if path.name == "pyproject.toml":
         tools = content.get("tool")
         content, place = tools.get("clipq") if isinstance(tools, dict) else None, "tool.clipq"
-    found = document.shaped(content, _FILE, place)
+    found = document.shaped(content, _file(), place)
     found |= found.pop("matrix") | found.pop("clipq", {})
     found["probes"] = tuple(
         _probe(given, document, f"{place}.probes[{at}]".strip("."))

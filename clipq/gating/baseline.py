@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Required
 
@@ -75,20 +76,22 @@ def columns_path(folder: Path, model: str) -> Path:
     return folder / f"{model}.safetensors"
 
 
-_CHANGE: Any = table(
-    "change", {"date": Required[str], "reason": Required[str], "changed": Required[int]}
-)
-_FILE = table(
-    "baseline",
-    {
-        "schema": Required[str],
-        **keys(Baseline, "model", "source", "environment", "noise_from", "identity", "probes"),
-        "history": Required[tuple[_CHANGE, ...]],
-        "columns_sha256": Required[Text],
-        "scalars": Required[Mapping[str, Mapping[str, Finite | None]]],
-        "metrics": Required[Mapping[str, BaselineValue]],
-    },
-)
+@cache
+def _file() -> Any:
+    """Return the shape of the JSON."""
+    change: Any = {"date": Required[str], "reason": Required[str], "changed": Required[int]}
+    change = table("change", change)
+    return table(
+        "baseline",
+        {
+            "schema": Required[str],
+            **keys(Baseline, "model", "source", "environment", "noise_from", "identity", "probes"),
+            "history": Required[tuple[change, ...]],
+            "columns_sha256": Required[Text],
+            "scalars": Required[Mapping[str, Mapping[str, Finite | None]]],
+            "metrics": Required[Mapping[str, BaselineValue]],
+        },
+    )
 
 
 def load_values(folder: Path, model: str) -> Mapping[str, BaselineValue] | None:
@@ -194,7 +197,7 @@ def _read(folder: Path, model: str) -> dict[str, Any] | None:
     if isinstance(content, dict) and content.get("schema") != SCHEMA:
         was = shown(content.get("schema"))
         raise document.fail("", f"schema {was}", f"this clipq reads {SCHEMA}")
-    found: dict[str, Any] = document.shaped(content, _FILE)
+    found: dict[str, Any] = document.shaped(content, _file())
     if found["model"] != model:
         raise document.fail(
             "",
