@@ -146,8 +146,8 @@ class TestIdentity:
             ),
             (lambda plain: plain["cases"][0].update(samples=None), r"samples = None\n.* whole n"),
             (
-                lambda plain: plain["cases"][0].update(verdict="fial"),
-                "verdict = 'fial'\n.*mean 'fail'",
+                lambda plain: plain["cases"][0].update(verdict="fali"),
+                "verdict = 'fali'\n.*mean 'fail'",
             ),
             (lambda plain: plain["cases"][0].update(unknown=1), r"cases\[0\]: unknown key 'unk"),
             (lambda plain: plain["cases"].append("x"), r"cases\[1\] = 'x'\n.*must be an object"),

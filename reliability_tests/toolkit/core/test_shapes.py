@@ -145,7 +145,7 @@ def test_json_of_another_form(tmp_path, kind, content):
         ("class,head_class,file,colour\na,b", "each has 4 values"),
         ("class,head_class,file,colour\na,b,c,d,e", "each has 4 values"),
         ("class,class,head_class,file,file,colour\na,a,b,a,a,r", "2 column"),
-        ("klass,fille\na,b", "no column"),
+        ("klass,datei\na,b", "no column"),
         (b"class,head_class,file,colour\na,b,c,\xff", "can't decode byte 0xff"),
         ("class,head_class,file,colour\na,b,c,\0", "NUL"),
         ("class,head_class,file,colour\n" + "a" * 200_000 + ",b,c,d", "field larger"),
