@@ -162,23 +162,19 @@ def _record(options: argparse.Namespace, settings: Settings | None) -> int:
 
 def _records(path: Path) -> Iterator[RunRecord]:
     from clipq.errors import RecordError
-    from clipq.records import RunRecord, read_run
+    from clipq.records import read_run
 
     if path.suffix != ".jsonl":
         yield read_run(path)
         return
     number = 0
     try:
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                number += 1
-                yield RunRecord.from_plain(json.loads(line))
-    except RecordError as error:
-        raise RecordError(f"{path}, line {number}: {error.problem}", hint=error.hint) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                yield read_run(f"{path}, line {number}", line)
+    except OSError as error:
         raise RecordError(
-            f"{path} is no export of whole records: {error!r}",
-            hint="clipq history export --output FILE.jsonl",
+            f"{path} cannot be read: {error}", hint="clipq history export --output FILE.jsonl"
         ) from error
     if not number:
         raise RecordError(f"{path} holds no run", hint="clipq history export --output FILE.jsonl")

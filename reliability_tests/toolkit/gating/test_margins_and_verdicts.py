@@ -71,11 +71,14 @@ def test_expected_failures_are_named_with_their_reason(margins):
     ("text", "message"),
     [
         ("[[margin]]\nformat = '*'\n[margin.metrics]\na = 1\n", "did you mean 'formats'"),
-        ("[[margin]]\nformats = '*'\n", "without metrics"),
-        ("[[margin]]\n[margin.metrics]\ntop1 = nan\n", "margin of 'top1' is nan"),
-        ("[[margin]]\n[margin.metrics]\ntop1 = '1%'\n", "margin of 'top1' is '1%'"),
-        ("[[expected-failure]]\ncases = ['*']\n", "reason = None"),
-        ("margin = 3\n", "not a list of tables"),
+        ("[[margin]]\nformats = '*'\n", r"number 1: no metrics\n.*\[margin\.metrics\]"),
+        (
+            "[[margin]]\n[margin.metrics]\ntop1 = nan\n",
+            r"metrics\.top1 = nan\n.*finite number",
+        ),
+        ("[[margin]]\n[margin.metrics]\ntop1 = '1%'\n", "number 1: metrics.top1 = '1%'"),
+        ("[[expected-failure]]\ncases = ['*']\n", "number 1: no reason"),
+        ("margin = 3\n", "margin must be a list, each a table"),
         ("[[margin]\n", "cannot be read"),
     ],
 )

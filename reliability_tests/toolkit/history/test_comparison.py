@@ -22,6 +22,8 @@ from clipq.settings import StatisticsSettings
 
 N = 1000
 
+STATISTICS = {"alpha": 0.05, "replicates": 500, "seed": 1, "correction": "holm"}
+
 
 def case(metric: str = "ece", **values: object) -> CaseResult:
     known = {
@@ -41,7 +43,7 @@ def case(metric: str = "ece", **values: object) -> CaseResult:
 
 def run(*cases: CaseResult, evidence: dict | None = None, policy: str = "ci") -> RunRecord:
     first = replace(cases[0], evidence=evidence or {})
-    return RunRecord(policy, len(cases), (first, *cases[1:]), statistics={"alpha": 0.05})
+    return RunRecord(policy, len(cases), (first, *cases[1:]), statistics=STATISTICS)
 
 
 def only(before: CaseResult, after: CaseResult, **runs: object):
@@ -298,7 +300,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (("gone.json", "good.json"), "gone.json is not a complete run record"),
+            (("gone.json", "good.json"), "gone.json cannot be read as JSON"),
             (("good.json", "bad.json", "--case", "x*"), "names no case"),
             (("good.json", "bad.json", "--replicates", "5"), "--replicates 5"),
         ],
@@ -313,7 +315,7 @@ class TestCommand:
         text = (folder / "bad.json").read_text().replace("0.2", "0.05")
         (folder / "bad.json").write_text(text)
         assert main(["compare", "good.json", "bad.json"]) == 2
-        assert "bad.json is a run record that was altered" in capsys.readouterr().err
+        assert "bad.json was altered" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("render", [comparison_text, comparison_markdown])
