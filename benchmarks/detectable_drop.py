@@ -1,25 +1,32 @@
 """How much smaller an accuracy drop a paired test detects than an unpaired one, at equal size.
 
-    python benchmarks/detectable_drop.py
+    python benchmarks/detectable_drop.py [--quick]
 
 For every quantizer of this repository's matrix: the share of in-distribution samples whose
 correctness changed, and the smallest true accuracy drop that is told from none with 95 %
 probability (one-sided error rate 2.5 %), from paired predictions and from two accuracies alone.
-The unpaired test would need the square of the ratio times as many samples.
+The unpaired test would need the square of the ratio times as many samples. No goal. Predictions
+are kept in this repository's cache, and taken from there.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from benchmark import MET, Script
+from embedded import embedded_settings, predictions
 from tabulate import tabulate
 
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.plan import planned_quantizers
 from clipq.gate.baseline import load_baseline
-from clipq.settings import load_settings
+from clipq.settings import Settings
 from clipq.stats import (
     count_discordant,
     mcnemar,
@@ -28,8 +35,21 @@ from clipq.stats import (
 )
 
 
-def main() -> None:
-    settings = load_settings(Path(__file__).parents[1] / "clipq.toml")
+def main(arguments: Sequence[str] | None = None) -> int:
+    script = Script(__doc__, takes="about three minutes on 2 cores")
+    options = script.options(arguments)
+    with ExitStack() as stack:
+        if options.quick:
+            cache = Path(stack.enter_context(TemporaryDirectory()))
+            probes = ("id", "calibration")
+            report(embedded_settings(models=1, quantizers=("rtn:w4",), probes=probes, cache=cache))
+        else:
+            report(embedded_settings())
+    return MET
+
+
+def report(settings: Settings) -> None:
+    """Print a row for each model and quantizer."""
     tail, power = settings.statistics.tail, settings.statistics.power
     evaluator, probe = Evaluator(settings), settings.in_distribution.name
     rows, ratios = [], []
@@ -39,7 +59,7 @@ def main() -> None:
             continue
         before = stored.predictions[probe].column("correct")
         for quantizer in planned_quantizers(settings):
-            after = evaluator.evaluate(model.name, quantizer, probe).predictions.column("correct")
+            after = predictions(evaluator, model.name, quantizer, probe).column("correct")
             counts = count_discordant(before, after)
             changed = counts.worse + counts.better
             # Two imagined samples, one changed each way: as the gate counts them.
@@ -71,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

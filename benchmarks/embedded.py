@@ -5,7 +5,7 @@ The one place here that knows how clipq evaluates and judges.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +15,15 @@ from clipq.evaluation.resampling import Resampler, Sample
 from clipq.gate.baseline import load_baseline
 from clipq.gate.interval import IntervalJudge
 from clipq.gate.margins import load_margins
-from clipq.gate.verdict import Evidence
+from clipq.gate.verdict import Evidence, Judgement, finalise
 from clipq.metrics import Metric, Predictions, metrics
+from clipq.records import CaseResult, Verdict
 from clipq.settings import Settings, StatisticsSettings, load_settings
 
 __all__ = [
     "MODEL",
     "REPOSITORY",
+    "corrected",
     "embedded_settings",
     "evidence",
     "judge",
@@ -79,6 +81,17 @@ def evidence(
 ) -> Evidence:
     """Return what a judge looks at, from FP32's and the quantized model's values and samples."""
     return Evidence(metric, *values, margin, *samples)
+
+
+def corrected(
+    judgements: Mapping[str, Judgement], settings: StatisticsSettings
+) -> tuple[Verdict, ...]:
+    """Return the verdicts of one gate's metrics, corrected for how many there are."""
+    cases = [
+        CaseResult("m", "q", "p", name, judged.verdict, p_value=judged.p_value)
+        for name, judged in judgements.items()
+    ]
+    return tuple(case.verdict for case in finalise(cases, settings))
 
 
 def prepared_cases(settings: Settings, evaluator: Evaluator) -> Iterator[Evidence]:
