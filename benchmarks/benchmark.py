@@ -9,11 +9,13 @@ where something that the measurement needs is not installed here; one line then 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
-__all__ = ["LACKING", "MET", "MISSED", "Goals", "Script", "lacking"]
+__all__ = ["LACKING", "MET", "MISSED", "Goals", "Script", "lacking", "quiet"]
 
 MET, MISSED, LACKING = 0, 1, 3
 _CODES = (
@@ -104,6 +106,17 @@ def lacking(what: str) -> NoReturn:
     """End the script: something that the rest of it needs is not here."""
     print(f"not measured: {what}", file=sys.stderr, flush=True)
     raise SystemExit(LACKING)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep libraries from warning: open_clip does of every model with random weights."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 class _Verbatim(argparse.HelpFormatter):

@@ -21,7 +21,6 @@ from clipq.records import CaseResult, Verdict
 from clipq.settings import Settings, StatisticsSettings, load_settings
 
 __all__ = [
-    "MODEL",
     "REPOSITORY",
     "corrected",
     "embedded_settings",
@@ -32,8 +31,6 @@ __all__ = [
 ]
 
 REPOSITORY = Path(__file__).parents[1]
-MODEL = f"local-dir:{REPOSITORY / 'fixtures' / 'models' / 'vit-clean'}"
-"""The smallest model at hand with trained weights, as open_clip names it: 0.8 million weights."""
 
 
 def embedded_settings(
