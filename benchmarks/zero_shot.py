@@ -23,6 +23,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -135,7 +136,10 @@ def theirs(root: Path, workers: int, threads: int) -> float:
     torch.set_num_threads(threads)
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{root / 'model'}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{root / 'model'}")
-    dataset = build_wds_dataset("wds/data", transform, split="test", data_dir=str(root / "data"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "WebDataset.shardshuffle")
+        data = str(root / "data")
+        dataset = build_wds_dataset("wds/data", transform, split="test", data_dir=data)
     loader = torch.utils.data.DataLoader(
         dataset.batched(64), batch_size=None, shuffle=False, num_workers=workers
     )
