@@ -6,7 +6,7 @@ For every quantizer of this repository's matrix: the share of in-distribution sa
 correctness changed, and the smallest true accuracy drop that is told from none with 95 %
 probability (one-sided error rate 2.5 %), from paired predictions and from two accuracies alone.
 The unpaired test would need the square of the ratio times as many samples. No goal. Predictions
-are kept in this repository's cache, and taken from there.
+are kept in this repository's cache, and taken from there; a quick run leaves it alone.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ import math
 import statistics
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from benchmark import MET, Script
-from embedded import embedded_settings, predictions
+from embedded import embedded_settings, kept_predictions, predictions
 from tabulate import tabulate
 
 from clipq.evaluation.evaluator import Evaluator
@@ -37,14 +35,19 @@ from clipq.stats import (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     script = Script(__doc__, takes="about three minutes on 2 cores")
+    script.size("--models", full=4, quick=1, help="the first of the settings")
+    script.size("--quantizers", full=("*",), quick=("rtn:w8",), help="* for all")
+    script.add_argument("--cache", type=Path, help="where predictions are kept")
     options = script.options(arguments)
-    with ExitStack() as stack:
-        if options.quick:
-            cache = Path(stack.enter_context(TemporaryDirectory()))
-            probes = ("id", "calibration")
-            report(embedded_settings(models=1, quantizers=("rtn:w4",), probes=probes, cache=cache))
-        else:
-            report(embedded_settings())
+    with kept_predictions(options.cache, quick=options.quick) as cache:
+        report(
+            embedded_settings(
+                models=options.models,
+                quantizers=() if "*" in options.quantizers else options.quantizers,
+                probes=("id", "calibration"),
+                cache=cache,
+            )
+        )
     return MET
 
 

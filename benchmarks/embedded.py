@@ -6,8 +6,10 @@ The one place here that knows how clipq evaluates and judges.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.plan import plan
@@ -26,6 +28,7 @@ __all__ = [
     "embedded_settings",
     "evidence",
     "judge",
+    "kept_predictions",
     "predictions",
     "prepared_cases",
 ]
@@ -61,6 +64,19 @@ def embedded_settings(
         probes=tuple(chosen),
         cache=settings.cache if cache is None else cache,
     )
+
+
+@contextmanager
+def kept_predictions(cache: Path | None, *, quick: bool) -> Iterator[Path | None]:
+    """Yield where predictions are kept: the given folder, this repository's, or for now only.
+
+    A quick run leaves this repository's cache alone.
+    """
+    if cache is not None or not quick:
+        yield cache
+        return
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def predictions(evaluator: Evaluator, model: str, quantizer: str, probe: str) -> Predictions:

@@ -26,11 +26,10 @@ import time
 import tracemalloc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from benchmark import Goals, Script
-from embedded import embedded_settings, judge, prepared_cases
+from embedded import embedded_settings, judge, kept_predictions, prepared_cases
 from simulated_pairs import wide_population
 from tabulate import tabulate
 
@@ -59,20 +58,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     script.size("--replicates", full=1000, quick=20, help="paired replicates")
     script.size("--looped", full=5, quick=1, help="replicates by looping")
     script.size("--rounds", full=3, quick=1, help="of the engine; medians are shown")
+    few = ("id", "calibration", "digits")
+    script.size("--quantizers", full=("*",), quick=("rtn:w8",), help="of the cases; * for all")
+    script.size("--probes", full=("*",), quick=few, help="of the cases; * for all")
+    script.add_argument("--cache", type=Path, help="where the cases' predictions are kept")
     options = script.options(arguments)
     goals = Goals(quick=options.quick)
     at_size(options, goals)
-    if not options.quick:
-        per_case(embedded_settings(models=1), goals)
-        return goals.code
-    with TemporaryDirectory() as folder:
-        few = embedded_settings(
+    with kept_predictions(options.cache, quick=options.quick) as cache:
+        settings = embedded_settings(
             models=1,
-            quantizers=("rtn:w8",),
-            probes=("id", "calibration", "digits"),
-            cache=Path(folder),
+            quantizers=() if "*" in options.quantizers else options.quantizers,
+            probes=() if "*" in options.probes else options.probes,
+            cache=cache,
         )
-        per_case(few, goals)
+        per_case(settings, goals)
     return goals.code
 
 

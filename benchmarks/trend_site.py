@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -132,24 +132,33 @@ def _run(index: int, verdicts: np.ndarray) -> RunInfo:
     )
 
 
-def opening_seconds(index: Path, address: str, ready: str, rounds: int) -> float:
-    """Return the median time from starting to load a page until `ready` is in it."""
+def opening_seconds(index: Path, pages: Mapping[str, str], rounds: int) -> list[float]:
+    """Return the median times from starting to load each page until it is drawn.
+
+    Args:
+        index: the site's only HTML file.
+        pages: what is drawn last of each, a selector, by the page's address within the site.
+        rounds: of each page.
+    """
     from playwright.sync_api import sync_playwright
 
+    found = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
-        times = []
-        for _ in range(rounds):
-            page = browser.new_page()
-            started = time.perf_counter()
-            page.goto(f"{index.as_uri()}#{address}")
-            page.wait_for_selector(ready)
-            times.append(time.perf_counter() - started)
-            page.close()
+        for address, drawn in pages.items():
+            times = []
+            for _ in range(rounds):
+                page = browser.new_page()
+                started = time.perf_counter()
+                page.goto(f"{index.as_uri()}#{address}")
+                page.wait_for_selector(drawn)
+                times.append(time.perf_counter() - started)
+                page.close()
+            found.append(statistics.median(times))
         browser.close()
-    return statistics.median(times)
+    return found
 
 
 def build(table: TrendTable, folder: Path, kind: str, *, rounds: int) -> None:
@@ -165,9 +174,8 @@ def build(table: TrendTable, folder: Path, kind: str, *, rounds: int) -> None:
         f"files, {facts.steps:,} steps"
     )
     if shutil.which("chromium"):
-        case = f"/case/{table.cases[0]}"
-        index = opening_seconds(facts.index, "/", ".atlas", rounds)
-        chart = opening_seconds(facts.index, case, ".place svg.chart", rounds)
+        pages = {"/": ".atlas", f"/case/{table.cases[0]}": ".place svg.chart"}
+        index, chart = opening_seconds(facts.index, pages, rounds)
         print(f"          Chromium: overview {index:.2f} s, case {chart:.2f} s")
 
 
@@ -211,7 +219,7 @@ def _record(table: TrendTable, index: int):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     script = Script(__doc__, takes="about a minute; with --store, minutes to fill it")
-    script.size("--runs", full=500, quick=20, help="runs of the history")
+    script.size("--runs", full=500, quick=10, help="runs of the history")
     script.size("--cases", full=5000, quick=100, help="of each run")
     script.size("--rounds", full=5, quick=1, help="of opening a page; medians are shown")
     script.add_argument("--store", help="fill this store first; time the whole command")

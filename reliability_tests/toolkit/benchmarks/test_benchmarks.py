@@ -6,14 +6,15 @@ for a fresh one takes seconds to import torch; what they start themselves is for
 
 from __future__ import annotations
 
-import ast
 import importlib
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,8 @@ FURTHER = {
     "zero_shot": (["--memory"],),
 }
 """What else a script measures than without an option."""
+CACHED = ("detectable_drop", "resampling")
+"""Scripts that keep predictions, and here take those that other tests have made."""
 SHOWN = {
     "architectures": "differing by more than 1e-05: none",
     "compare_runs": "every cell changed: 100 cases",
@@ -45,7 +48,7 @@ SHOWN = {
     "metric_cost": "1.00 per image (goal 1.00)",
     "quantizers": "awq:w8,clip=none",
     "resampling": "ms per case over",
-    "trend_site": "noise     20 runs",
+    "trend_site": "noise     10 runs",
     "zero_shot": "(equal)",
 }
 """A part of what the last of a script's lines say."""
@@ -102,8 +105,9 @@ def called(name: str, *arguments: str) -> object:
 
 @pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(("name", "options"), RUNS)
-def test_a_quick_run_measures_and_says_what(name, options, capsys):
-    code = called(name, "--quick", *options)
+def test_a_quick_run_measures_and_says_what(name, options, shared_cache, capsys):
+    kept = ["--cache", str(shared_cache)] if name in CACHED else []
+    code = called(name, "--quick", *options, *kept)
     printed = capsys.readouterr()
     if code == LACKING:
         (line,) = [x for x in printed.err.splitlines() if x.startswith("not measured: ")]
@@ -129,19 +133,15 @@ def test_the_readme_tells_of_every_file(name):
 
 @pytest.mark.parametrize("name", sorted(set(FILES) - set(SCRIPTS)))
 def test_a_library_is_used(name):
-    tests = (REPOSITORY / "reliability_tests").rglob("*.py")
-    importing = [path for path in (*FILES.values(), *tests) if name in _imported(path)]
-    assert importing, "nothing imports it: delete it, or make it a script"
+    assert name in _imported(), "nothing imports it: delete it, or make it a script"
 
 
-def _imported(path: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
+@cache
+def _imported() -> frozenset[str]:
+    """Return the modules that benchmarks and tests import."""
+    paths = (*FILES.values(), *(REPOSITORY / "reliability_tests").rglob("*.py"))
+    statement = re.compile(r"^(?:import|from) (\w+)", re.MULTILINE)
+    return frozenset(name for path in paths for name in statement.findall(path.read_text()))
 
 
 # -- what is missing is named in one line --------------------------------------------------------
