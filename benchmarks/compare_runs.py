@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 from benchmark import Goals, Script
 from embedded import REPOSITORY
-from synthetic_runs import case_result
+from made_results import made_result
 
 from clipq.evaluation.plan import plan
 from clipq.evaluation.tables import as_table, table_digest, write_table
-from clipq.gate.baseline import load_baseline
+from clipq.gating.baseline import load_baseline
 from clipq.metrics import Predictions, metrics
 from clipq.records import RunRecord, Verdict, sort_cases
 from clipq.settings import Settings, load_settings
@@ -112,13 +112,15 @@ def run(settings: Settings, cases: int, root: Path, *, changed: float, kept: boo
     for case in planned:
         declared = metrics.get(case.metric)
         baseline = stored[case.model]
-        value = baseline.values[f"{case.probe}.{case.metric}"].value if baseline else 0.5
+        value = baseline.values[case.key].value if baseline else 0.5
         value = 30.0 if value is None else value
         point = declared.statistic is None or declared.statistic.kind == "point"
         found.append(
-            case_result(
-                (case.model, case.quantizer, case.probe, case.metric),
-                Verdict.PASS,
+            made_result(
+                *(case.model, case.quantizer, case.probe, case.metric, Verdict.PASS),
+                unit=declared.unit,
+                direction=declared.direction,
+                metric_version=declared.version,
                 baseline=value,
                 observed=value + changed * float(rng.normal(0, 0.002)),
                 margin=0.02,

@@ -23,7 +23,7 @@ from tabulate import tabulate
 
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.plan import planned_quantizers
-from clipq.gate.baseline import load_baseline
+from clipq.gating.baseline import load_baseline
 from clipq.settings import Settings
 from clipq.stats import (
     count_discordant,

@@ -11,13 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from clipq.cases import Cell
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.plan import plan
 from clipq.evaluation.resampling import Resampler, Sample
-from clipq.gate.baseline import load_baseline
-from clipq.gate.interval import IntervalJudge
-from clipq.gate.margins import load_margins
-from clipq.gate.verdict import Evidence, Judgement, finalise
+from clipq.gating.baseline import load_baseline
+from clipq.gating.interval import IntervalJudge
+from clipq.gating.margins import load_margins
+from clipq.gating.verdict import Evidence, Judgement, finalise
 from clipq.metrics import Metric, Predictions, metrics
 from clipq.records import CaseResult, Verdict
 from clipq.settings import Settings, StatisticsSettings, load_settings
@@ -81,7 +82,7 @@ def kept_predictions(cache: Path | None, *, quick: bool) -> Iterator[Path | None
 
 def predictions(evaluator: Evaluator, model: str, quantizer: str, probe: str) -> Predictions:
     """Return the predictions of one cell."""
-    return evaluator.evaluate(model, quantizer, probe).predictions
+    return evaluator.evaluate(Cell(model, quantizer, probe)).predictions
 
 
 def judge(settings: StatisticsSettings, resampler: Resampler, *, cases: int) -> IntervalJudge:
@@ -101,7 +102,7 @@ def corrected(
 ) -> tuple[Verdict, ...]:
     """Return the verdicts of one gate's metrics, corrected for how many there are."""
     cases = [
-        CaseResult("m", "q", "p", name, judged.verdict, p_value=judged.p_value)
+        CaseResult(Cell("m", "q", "p").case(name), judged.verdict, estimate=judged.estimate)
         for name, judged in judgements.items()
     ]
     return tuple(case.verdict for case in finalise(cases, settings))
@@ -119,7 +120,7 @@ def prepared_cases(settings: Settings, evaluator: Evaluator) -> Iterator[Evidenc
             if case.model != model.name:
                 continue
             metric = metrics.get(case.metric)
-            stored = baseline.values[f"{case.probe}.{case.metric}"].value
+            stored = baseline.values[case.key].value
             found, inside = (
                 predictions(evaluator, case.model, case.quantizer, probe)
                 for probe in (case.probe, reference)

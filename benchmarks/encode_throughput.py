@@ -24,7 +24,8 @@ from benchmark import Goals, Script
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from random_models import SMALL, image_size, random_model
 
-from clipq.evaluation.encode import encode_images, image_batches
+from clipq.data import blocks_of
+from clipq.evaluation.encode import encode_blocks, image_batches
 from clipq.models import Preprocess
 
 GOAL = 0.95
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return torch.cat([model.encode_image(batch) for batch in tensors]).numpy()
 
     def clipq() -> np.ndarray:
-        return encode_images(model, images, preprocess, batch_size=options.batch)
+        blocks = blocks_of(images, options.batch)
+        return np.concatenate(list(encode_blocks(model, blocks, preprocess)))
 
     if not np.array_equal(bare(), clipq()):
         print("the two loops disagree")

@@ -31,7 +31,7 @@ from simulated_pairs import KINDS, Population, population
 from tabulate import tabulate
 
 from clipq.evaluation.resampling import Resampler, Sample, resolution
-from clipq.gate.verdict import Judgement
+from clipq.gating.verdict import Judgement
 from clipq.metrics import Metric, metrics
 from clipq.records import Verdict
 from clipq.settings import StatisticsSettings
@@ -170,8 +170,9 @@ def false_alarms(
         verdicts, judgements = judge(drawn, names, truth, resampler)
         passed.append([v in (Verdict.PASS, Verdict.IMPROVED) for v in verdicts])
         failed.append([v is Verdict.FAIL for v in verdicts])
-        covered.append([j.low <= t <= j.high for j, t in zip(judgements, truth, strict=True)])
-        errors.append([j.standard_error for j in judgements])
+        estimates = [judged.estimate for judged in judgements]
+        covered.append([e.low <= t <= e.high for e, t in zip(estimates, truth, strict=True)])
+        errors.append([found.standard_error for found in estimates])
         any_fail.append(any(failed[-1]))
     error = np.mean(errors, axis=0)
     return {
@@ -236,7 +237,7 @@ def detection(
     errors = []
     for drawn in draws(people, pilot, pilots, equal=False, seed=2):
         _, judgements = judge(drawn, names, truth / 2, Resampler(SETTINGS))
-        errors.append([judgement.standard_error or 0.0 for judgement in judgements])
+        errors.append([judged.estimate.standard_error or 0.0 for judged in judgements])
     rows = []
     for i, (name, metric) in enumerate(names.items()):
         if only and name not in only:

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 from benchmark import Goals, Script, lacking
+from made_results import altered
 from private_postgresql import private_server, server_programs
-from synthetic_runs import moved, synthetic_run
+from synthetic_runs import synthetic_run
 
 from clipq.history.store import Store, open_store
 from clipq.records import RunRecord
@@ -59,7 +60,11 @@ def later(record: RunRecord, index: int, rng: np.random.Generator) -> RunRecord:
     """Return the record of another day: every case has a new value."""
     noise = rng.normal(0.0, 0.002, len(record.cases)).tolist()
     cases = tuple(
-        moved(case, (case.loss or 0.0) + change, observed=(case.observed or 0.0) + change)
+        altered(
+            case,
+            observed=(case.observed or 0.0) + change,
+            loss=(case.estimate.loss or 0.0) + change,
+        )
         for case, change in zip(record.cases, noise, strict=True)
     )
     day = f"{2024 + index // 336}-{index // 28 % 12 + 1:02}-{index % 28 + 1:02}T12:00:00Z"
@@ -87,7 +92,7 @@ def measure(name: str, store: Store, runs: int, cases: int, goals: Goals) -> Non
         f"95 % of runs; median {middle:.2f}, of the last 20 {last:.2f}, slowest {max(seconds):.2f}"
     )
     report(f"record one run of {count:,} cases", most, 2.0, note, goals)
-    case = first.cases[count // 2].case
+    case = first.cases[count // 2].id
     latest = store.find("latest")
     asked: tuple[tuple[str, float, Callable[[], object]], ...] = (
         ("one case's trend", 1.0, lambda: store.trend(case)),

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for quantizer in options.quantizers:
                 for probe in settings.probes:
                     predictions(evaluator, settings.models[0].name, quantizer, probe.name)
-        images = sum(len(probe) for probe in evaluator.probes.values())
+        images = sum(len(probe) for probe in evaluator.inputs.probes.values())
         print(
             f"{len(options.quantizers)} quantizers and FP32 on {images:,} images: {decodes():,} "
             f"decoded, {decodes() / images:.2f} per image (goal 1.00)"

@@ -10,6 +10,7 @@ import datetime
 from dataclasses import replace
 
 import numpy as np
+from made_results import made_result
 
 from clipq.metrics import metrics
 from clipq.records import CaseResult, RunRecord, Verdict, sort_cases
@@ -70,26 +71,6 @@ def synthetic_run(
     )
 
 
-def case_result(key: tuple[str, str, str, str], verdict: Verdict, **numbers: object) -> CaseResult:
-    """Return the result of (model, quantizer, probe, metric), with what the metric declares."""
-    declared = metrics.get(key[3])
-    return CaseResult(
-        *key,
-        verdict,
-        unit=declared.unit,
-        direction=declared.direction,
-        metric_version=declared.version,
-        **numbers,
-    )
-
-
-def moved(
-    case: CaseResult, loss: float | None, *, observed: float | None, **further: object
-) -> CaseResult:
-    """Return the same case with another loss and value, and whatever else is given."""
-    return replace(case, loss=loss, observed=observed, **further)
-
-
 def _keys(count: int) -> list[tuple[str, str]]:
     """Return so many (probe, metric); probes are repeated under new names where need be."""
     keys = [
@@ -123,9 +104,10 @@ def _case(
     elif high < -margin:
         verdict = Verdict.IMPROVED
     sign = -1.0 if declared.direction == "higher" else 1.0
-    return case_result(
-        (model, quantizer, probe, metric), verdict,
+    return made_result(
+        model, quantizer, probe, metric, verdict,
         reason="expected: naive 4-bit activations" if verdict is Verdict.WAIVED else "",
+        unit=declared.unit, direction=declared.direction, metric_version=declared.version,
         samples=2048, baseline=baseline, observed=baseline + sign * loss, loss=loss, margin=margin,
         low=low, high=high, p_value=float(rng.uniform()), adjusted_p=1.0, standard_error=error,
         samples_needed=9000 if verdict is Verdict.INCONCLUSIVE else None,

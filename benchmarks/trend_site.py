@@ -22,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 from benchmark import Goals, Script
-from synthetic_runs import MODELS, QUANTIZERS, moved, synthetic_run
+from made_results import altered
+from synthetic_runs import MODELS, QUANTIZERS, synthetic_run
 
 from clipq.history.model import RunInfo, TrendTable
 from clipq.history.site import write_site
@@ -47,7 +48,7 @@ def synthetic_table(
     """
     rng = np.random.default_rng(seed)
     found = synthetic_run(cases, seed=seed).cases
-    found = tuple(sorted(found, key=lambda case: case.case))
+    found = tuple(sorted(found, key=lambda case: case.id))
     shape = (len(found), runs)
     level = rng.normal(0.1, 0.25, shape[0])
     level += np.array([1.4 if "w4a4" in case.quantizer else 0.0 for case in found])
@@ -69,7 +70,7 @@ def synthetic_table(
         loss[gone] = error[gone] = np.nan
     return TrendTable(
         runs=tuple(_run(index, verdicts[:, index]) for index in range(runs)),
-        cases=tuple(case.case for case in found),
+        cases=tuple(case.id for case in found),
         units=tuple(case.unit for case in found),
         directions=tuple(case.direction for case in found),
         margins=np.full(shape[0], MARGIN),
@@ -174,7 +175,7 @@ def build(table: TrendTable, folder: Path, kind: str, *, rounds: int) -> None:
         f"files, {facts.steps:,} steps"
     )
     if shutil.which("chromium"):
-        pages = {"/": ".atlas", f"/case/{table.cases[0]}": ".place svg.chart"}
+        pages = {"/": "main a.cell", f"/case/{table.cases[0]}": ".place svg.chart"}
         index, chart = opening_seconds(facts.index, pages, rounds)
         print(f"          Chromium: overview {index:.2f} s, case {chart:.2f} s")
 
@@ -199,15 +200,16 @@ def end_to_end(url: str, folder: Path, runs: int, cases: int) -> float:
 def _record(table: TrendTable, index: int):
     from dataclasses import replace
 
-    from clipq.records import number, sort_cases
+    from clipq.estimate import number
+    from clipq.records import sort_cases
 
     record = synthetic_run(len(table.cases), index=index)
-    known = {case.case: case for case in record.cases}
+    known = {case.id: case for case in record.cases}
     found = [
-        moved(
+        altered(
             known[case],
-            number(table.loss[row, index]),
             verdict=VERDICTS[table.verdicts[row, index]],
+            loss=number(table.loss[row, index]),
             observed=number(table.observed[row, index]),
             baseline=number(table.baseline[row, index]),
             standard_error=number(table.error[row, index]),

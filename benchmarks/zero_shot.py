@@ -154,14 +154,14 @@ def theirs(root: Path, workers: int, threads: int) -> float:
 def decoding_alone(root: Path) -> None:
     settings = load_settings(root / "clipq.toml")
     evaluator = Evaluator(settings)
-    transform = evaluator.model("model").preprocess
-    for image in evaluator.probes["id"].images():
+    transform = evaluator.encoders.model("model").preprocess
+    for image in evaluator.inputs.probes["id"].images():
         transform.to_uint8(image)
 
 
 def model_alone(root: Path, images: int, threads: int) -> None:
     evaluator = Evaluator(load_settings(root / "clipq.toml"))
-    loaded = evaluator.model("model")
+    loaded = evaluator.encoders.model("model")
     batch = torch.rand(64, 3, *image_size(loaded.model))
     torch.set_num_threads(threads)
     with torch.inference_mode():
@@ -219,7 +219,7 @@ def memory(root: Path, options, goals: Goals) -> None:
     write_data(root, "test", images, seed=0, size=(64, 64))
     write_data(root, "calibration", min(512, images), seed=1, size=(64, 64))
     evaluator = Evaluator(load_settings(root / "clipq.toml"))
-    evaluator.model("model")
+    evaluator.encoders.model("model")
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     before = pages * resource.getpagesize() / 1024  # now, not the peak that loading had
     seconds, _ = timed(lambda: predictions(evaluator, "model", "fp32", "id"))

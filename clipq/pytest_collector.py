@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 from clipq.errors import ClipqError
-from clipq.records import CaseResult, KernelResult, RunRecord, Verdict, sort_cases
+from clipq.node_ids import bracketed
+from clipq.records import CaseResult, KernelResult, RunRecord, Verdict
 
 if TYPE_CHECKING:
-    from clipq.evaluation.plan import Case
-    from clipq.gate.commands import Commands
-    from clipq.pytest_plugin import Matrix
+    from clipq.cases import Case
+    from clipq.gating.matrix import Matrix
 
 __all__ = ["KERNEL_PROPERTY", "PROPERTY", "RunCollector", "result_of"]
 
@@ -39,12 +37,19 @@ def result_of(report: pytest.TestReport) -> CaseResult | None:
     return None
 
 
+class Planner(Protocol):
+    """Knows what a run is about; asked only once a test may be clipq's."""
+
+    @property
+    def matrix(self) -> Matrix: ...
+
+
 class RunCollector:
     """Gathers one run on the controlling process."""
 
-    def __init__(self, config: pytest.Config, matrix: Matrix) -> None:
+    def __init__(self, config: pytest.Config, asked: Planner) -> None:
         self.config = config
-        self.matrix = matrix
+        self._asked = asked
         self.results: dict[str, CaseResult] = {}
         self.kernels: dict[str, KernelResult] = {}
         self.planned_kernels: set[str] = set()
@@ -56,6 +61,11 @@ class RunCollector:
         self.recorded: tuple[str, ...] = ()
         self.started = time.perf_counter()
         self.began = datetime.datetime.now(datetime.UTC)
+
+    @property
+    def matrix(self) -> Matrix:
+        """The matrix of this run."""
+        return self._asked.matrix
 
     # -- what was planned -------------------------------------------------------------------
 
@@ -69,10 +79,10 @@ class RunCollector:
     def _plan(self, node_ids: Iterable[str]) -> None:
         node_ids = list(node_ids)
         self.planned_kernels.update(filter(None, map(self._kernel_check, node_ids)))
-        found = {node_id for node_id in node_ids if self._case(node_id) is not None}
-        if found and not self.planned:
+        cases = {node_id for node_id in node_ids if self._case(node_id) is not None}
+        if cases and not self.planned:
             self._note_planning()
-        self.planned.update(found)
+        self.planned.update(cases)
 
     def _note_planning(self) -> None:
         """Say before time is spent which margins the samples cannot decide."""
@@ -83,16 +93,17 @@ class RunCollector:
 
     def _case(self, node_id: str) -> Case | None:
         """Return the planned case that a node id's brackets name; for attribution only."""
+        name = bracketed(node_id)
         try:
-            return self.matrix.by_id.get(_brackets(node_id))
+            return self.matrix.by_id.get(name) if "/" in name else None
         except ClipqError:
             return None  # the workers' collection fails with this error and shows it
 
     def _kernel_check(self, node_id: str) -> str:
         """Return the planned kernel check that a node id's brackets name, or ""."""
-        found = _brackets(node_id)
+        name = bracketed(node_id)
         try:
-            return found if found in self.matrix.kernel_checks else ""
+            return name if "/" in name and name in self.matrix.kernel_checks else ""
         except ClipqError:
             return ""
 
@@ -105,7 +116,7 @@ class RunCollector:
             return
         result = result_of(report)
         if result is not None and report.when == "call":
-            self.results[result.case] = result
+            self.results[result.id] = result
             self.finished.add(report.nodeid)
         elif report.failed and report.nodeid in self.planned:
             self._failed_outside(report)
@@ -126,14 +137,14 @@ class RunCollector:
         if case is None or case.id in self.results:
             return
         lines = str(report.longrepr).strip().splitlines() or ["no detail"]
+        from clipq.gating.commands import Commands
+
+        program = Commands(self.matrix.settings).program
         self.results[case.id] = CaseResult(
-            model=case.model,
-            quantizer=case.quantizer,
-            probe=case.probe,
-            metric=case.metric,
-            verdict=Verdict.ERROR,
+            case,
+            Verdict.ERROR,
             reason=lines[-1],
-            next_command=f"{self._commands.program} gate -n0 -k '{case.id}'",
+            next_command=f"{program} gate -n0 -k '{case}'",
         )
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
@@ -154,89 +165,42 @@ class RunCollector:
         return tuple(sorted([*cases, *self.planned_kernels - self.kernels.keys()]))
 
     @cached_property
-    def _commands(self) -> Commands:
-        from clipq.gate.commands import Commands
-
-        return Commands(self.matrix.settings)
-
-    @cached_property
     def record(self) -> RunRecord:
         """The run as it stood when it was first asked for: when the session ended."""
-        from clipq.gate.verdict import finalise
-        from clipq.gate.waivers import load_waivers
-        from clipq.provenance import git_commit, package_versions
+        from clipq.gating.run import assemble, narrowing
 
-        settings = self.matrix.settings
-        statistics = settings.statistics
-        results = sort_cases(list(self.results.values()))
-        cases = finalise(results, statistics, command=self._after_failure)
-        waivers = load_waivers(settings.waivers)
-        problems: tuple[str, ...] = ()
-        if cases and waivers.entries:
-            matrix = [case.id for case in self.matrix.everything]
-            problems = waivers.problems(cases, today=self.began.date(), matrix=matrix)
-        return RunRecord(
-            policy=settings.policy,
-            started=self.began.isoformat(timespec="seconds").replace("+00:00", "Z"),
-            commit=git_commit(settings.root),
-            waivers=waivers.to_plain(cases),
-            problems=problems,
-            statistics=asdict(statistics),
-            planned=len(self.planned),
-            kernels=tuple(result for _, result in sorted(self.kernels.items())),
-            cases=cases,
+        results = list(self.results.values())
+        planned = {case for case in map(self._case, self.planned) if case is not None}
+        return assemble(
+            self.matrix,
+            results,
+            planned=len(planned),
+            began=self.began,
+            seconds=time.perf_counter() - self.started,
+            kernels=list(self.kernels.values()),
             unreported=self.unreported,
-            selection=self._selection(),
-            versions=package_versions(),
-            timings={"seconds": round(time.perf_counter() - self.started, 3)},
-            warnings=_environment_warnings(self.matrix, cases) + _noise_warnings(cases),
+            selection=narrowing(
+                self.matrix,
+                planned=planned,
+                results=results,
+                kernel_checks=len(self.planned_kernels),
+                asked=self._left_out(),
+            ),
         )
 
-    def _after_failure(self, case: CaseResult) -> str:
-        planned = self.matrix.by_id.get(case.case)
-        return "" if planned is None else self._commands.next(planned, Verdict.FAIL)
-
-    def _selection(self) -> dict[str, Any]:
-        """Return what narrowed the run and how much the whole matrix holds; {} if nothing did."""
-        chosen = self.matrix.selection
-        globs = {name: list(getattr(chosen, name)) for name in chosen.__dataclass_fields__}
-        globs["kernels"] = list(self.matrix.kernels)
-        found = {name: given for name, given in globs.items() if given}
-        if self.unreported and self.config.option.maxfail:
-            found["maxfail"] = [str(self.config.option.maxfail)]
-        asked = _asked_of_pytest(self.config)
-        whole, checks = self._whole_matrix()
-        planned = {case.id for case in map(self._case, self.planned) if case is not None}
-        unplanned = self.matrix.by_id.keys() - planned
-        unchecked = len(self.planned_kernels) < checks and bool(found or asked)
-        if not (found or planned < whole or unchecked):
-            return {}
-        if self.matrix.profile in self.matrix.settings.profiles:
-            found["profile"] = [self.matrix.profile]
-        if unplanned or unchecked:
-            found |= asked
-        if unplanned and not asked:
-            found["deselected"] = ["by other means"]
-        if whole and (pairs := self._complete_pairs()):
-            found["complete"] = pairs
-        size = {"of": len(whole), "kernel-checks-of": checks if unchecked else 0}
-        return found | {name: number for name, number in size.items() if number}
-
-    def _complete_pairs(self) -> list[str]:
-        """Return each model/quantizer of which every case of the whole matrix was measured."""
-        planned = Counter(f"{case.model}/{case.quantizer}" for case in self.matrix.everything)
-        measured = Counter(f"{case.model}/{case.quantizer}" for case in self.results.values())
-        return sorted(pair for pair, cases in measured.items() if cases >= planned[pair])
-
-    def _whole_matrix(self) -> tuple[set[str], int]:
-        """Return the cases and the number of kernel checks that nothing narrows."""
-        from clipq.kernels.spec import CHECKS, matching
-
-        try:
-            cases = {case.id for case in self.matrix.everything} | self.matrix.by_id.keys()
-            return cases, len(matching(self.matrix.settings.kernels)) * len(CHECKS)
-        except ClipqError:
-            return set(), 0  # kernels alone were selected, and the settings have no valid matrix
+    def _left_out(self) -> dict[str, list[str]]:
+        """Return what pytest was asked to leave out, by what a record calls it."""
+        option = self.config.option
+        flags = {"--lf": "lf", "--sw": "stepwise"}  # of a plugin that may be off
+        asked = {
+            "maxfail": [str(option.maxfail)] if self.unreported and option.maxfail else [],
+            "keyword": [option.keyword] if option.keyword else [],
+            "marks": [option.markexpr] if option.markexpr else [],
+            "deselected": list(option.deselect or ()),
+            "arguments": [text.split("::", 1)[1] for text in self.config.args if "::" in text],
+            "cache": [flag for flag, name in flags.items() if getattr(option, name, False)],
+        }
+        return {name: values for name, values in asked.items() if values}
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -288,26 +252,6 @@ class RunCollector:
         terminalreporter.write_line(_banner(record), bold=True, **colour)
 
 
-def _brackets(node_id: str) -> str:
-    """Return what a node id has in brackets."""
-    start, end = node_id.find("["), node_id.rfind("]")
-    return node_id[start + 1 : end] if 0 <= start < end else ""
-
-
-def _asked_of_pytest(config: pytest.Config) -> dict[str, list[str]]:
-    """Return the options of pytest that leave tests out, by what a record calls them."""
-    option = config.option
-    flags = {"--lf": "lf", "--sw": "stepwise"}  # of a plugin that may be off
-    found = {
-        "keyword": [option.keyword] if option.keyword else [],
-        "marks": [option.markexpr] if option.markexpr else [],
-        "deselected": list(option.deselect or ()),
-        "arguments": [argument.split("::", 1)[1] for argument in config.args if "::" in argument],
-        "cache": [flag for flag, name in flags.items() if getattr(option, name, False)],
-    }
-    return {name: values for name, values in found.items() if values}
-
-
 def _banner(record: RunRecord) -> str:
     ran = sum(row.outcome != "not-run" for row in record.kernels)
     kernels = f", {ran} kernel checks" if record.kernels else ""
@@ -331,44 +275,20 @@ def _banner(record: RunRecord) -> str:
 
 def _planning_note(matrix: Matrix) -> str:
     """Say which margins these samples cannot decide, or "" where they decide all."""
-    from clipq.gate.margins import load_margins
-    from clipq.gate.planning import plan_power
+    from clipq.gating.margins import load_margins
+    from clipq.gating.planning import plan_power
 
     try:
-        found = plan_power(matrix.settings, matrix.cases, load_margins(matrix.settings.margins))
+        powers = plan_power(matrix.settings, matrix.cases, load_margins(matrix.settings.margins))
     except ClipqError:
         return ""  # collection, or the case itself, fails with this error and shows it
-    hard = [power for power in found if power.problem]
+    hard = [power for power in powers if power.problem]
     if not hard:
         return ""
-    count, total = sum(power.cases for power in hard), sum(power.cases for power in found)
+    count, total = sum(power.cases for power in hard), sum(power.cases for power in powers)
     names = ", ".join(dict.fromkeys(power.key for power in hard))
     shown = names if len(names) < 90 else f"{names[:87]}..."
     return (
         f"clipq: {count} of {total} margins are smaller than these samples can decide ({shown}); "
         "`clipq power` tells how many could"
     )
-
-
-def _environment_warnings(matrix: Matrix, cases: tuple[CaseResult, ...]) -> tuple[str, ...]:
-    """Name what differs between the baselines' environments and this run's."""
-    from clipq.gate.baseline import load_environment
-
-    now: dict[str, dict[str, Any]] = {}
-    for case in cases:
-        now.update(case.evidence.get("environments", {}))
-    found = set()
-    for model in {case.model for case in cases}:
-        stored = load_environment(matrix.settings.baselines, model)
-        for environment in now.values():
-            for name, value in environment.items():
-                if stored and stored.get(name) != value:
-                    found.add(
-                        f"{model}: {name} is {value}, the baseline was made with {stored.get(name)}"
-                    )
-    return tuple(sorted(found))
-
-
-def _noise_warnings(cases: tuple[CaseResult, ...]) -> tuple[str, ...]:
-    """Say where FP32's own noise, not the reviewed margin, decided."""
-    return tuple(f"{case.case}: {case.reason}" for case in cases if "own noise" in case.reason)

@@ -26,80 +26,74 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clipq.errors import ClipqError, SettingsError
+from clipq.errors import ClipqError
 from clipq.pytest_collector import KERNEL_PROPERTY, PROPERTY, RunCollector, result_of
 from clipq.records import Verdict
 from clipq.settings import POLICIES, PROFILES, Settings, find_settings, load_settings
 
 if TYPE_CHECKING:
-    from clipq.evaluation.plan import Case, Selection
-    from clipq.gate.session import Gate
+    from clipq.cases import Case
+    from clipq.gating.matrix import Matrix
+    from clipq.gating.session import Gate
 
-__all__ = ["Matrix"]
+__all__ = ["Asked"]
 
-_KEY = pytest.StashKey["Matrix"]()
+_KEY = pytest.StashKey["Asked"]()
 _SELECTORS = ("model", "quantizer", "probe", "metric")
 _PARAMETERS = ("clipq_case", "clipq_kernel_check")
 _PATHS = ("baselines", "margins", "waivers", "cache", "report")
 
 
-class Matrix:
-    """Settings, profile, command-line selection and the cases that follow from them."""
+class Asked:
+    """What a command line asks for.
 
-    def __init__(
-        self,
-        settings: Settings,
-        selection: Selection,
-        profile: str,
-        kernels: tuple[str, ...] = (),
-    ) -> None:
-        self.settings = settings
-        self.selection = selection
-        self.profile = profile
-        self.kernels = kernels
+    Settings and users' plugins are read when a test that takes a case or a kernel check is
+    collected: a settings file that is not finished stops no other test.
+    """
+
+    def __init__(self, config: pytest.Config, path: Path) -> None:
+        self.config = config
+        self.path = path
 
     @cached_property
-    def cases(self) -> tuple[Case, ...]:
-        """The selected cases, sorted; with the whole matrix, also the vanished ones.
+    def settings(self) -> Settings:
+        """The settings file with what the command line says instead.
 
-        None where kernels alone were selected.
+        Raises:
+            SettingsError: the file is malformed.
         """
-        if self.kernels and not self.selection:
-            return ()
-        from clipq.evaluation.plan import plan
-        from clipq.gate.margins import load_margins
-        from clipq.gate.session import vanished_cases
-        from clipq.gate.waivers import load_waivers
-
-        load_waivers(self.settings.waivers)  # a malformed file fails before anything is measured
-        cases = plan(self.settings, self.selection, profile=self.profile)
-        if self.selection:
-            return cases
-        load_margins(self.settings.margins).check_against(self.everything)
-        return cases + vanished_cases(self.settings, self.everything)
-
-    @cached_property
-    def everything(self) -> tuple[Case, ...]:
-        """Every case of the whole matrix, whatever was selected."""
-        from clipq.evaluation.plan import plan
-
-        return plan(self.settings)
-
-    def planned(self, parameter: str) -> bool:
-        """Whether anything was planned for a parameter of tests."""
-        return bool(self.cases if parameter == "clipq_case" else self.kernel_checks)
+        option, folder = self.config.getoption, self.config.invocation_params.dir
+        overrides: dict[str, Any] = {
+            name: Path(folder, option(f"--clipq-{name}"))
+            for name in _PATHS
+            if option(f"--clipq-{name}")
+        }
+        settings = load_settings(self.path)
+        if option("--clipq-record"):
+            overrides["history"] = replace(settings.history, record=True)
+        if option("--clipq-policy"):
+            overrides["policy"] = option("--clipq-policy")
+        return replace(settings, **overrides)
 
     @cached_property
-    def by_id(self) -> dict[str, Case]:
-        return {case.id: case for case in self.cases}
+    def matrix(self) -> Matrix:
+        """The matrix of this run, users' plugins loaded.
 
-    @cached_property
-    def kernel_checks(self) -> dict[str, tuple[str, str]]:
-        """The planned (kernel, check) by id; none where cases alone were selected."""
-        from clipq.kernels.spec import CHECKS, matching
+        Raises:
+            SettingsError: the settings are malformed, or a plugin cannot be imported.
+        """
+        from clipq.evaluation.plan import Selection, load_plugins
+        from clipq.gating.matrix import Matrix
 
-        globs = self.kernels or (() if self.selection else self.settings.kernels)
-        return {f"{name}/{check}": (name, check) for name in matching(globs) for check in CHECKS}
+        option, settings = self.config.getoption, self.settings
+        load_plugins(settings)
+        chosen = {f"{name}s": tuple(option(f"--clipq-{name}")) for name in _SELECTORS}
+        return Matrix(
+            settings,
+            Selection(**chosen),
+            profile=option("--clipq-profile"),
+            kernels=tuple(option("--clipq-kernel")),
+        )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -143,72 +137,66 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "clipq: a case of the reliability matrix")
-    try:
-        matrix = _matrix(config)
-    except ClipqError as error:
-        raise pytest.UsageError(str(error)) from None
-    if matrix is None:
+    path = _settings_path(config)
+    if path is None:
         return
-    config.stash[_KEY] = matrix
+    asked = config.stash[_KEY] = Asked(config, path)
     if hasattr(config, "workerinput"):
         # BLAS libraries read these when they load, which is after this point.
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            os.environ[variable] = str(matrix.settings.threads)
+            os.environ[variable] = str(_threads(asked))
     else:
-        config.pluginmanager.register(RunCollector(config, matrix), "clipq-collector")
+        config.pluginmanager.register(RunCollector(config, asked), "clipq-collector")
 
 
-def _matrix(config: pytest.Config) -> Matrix | None:
-    given = config.getoption("--clipq-config")
-    path = Path(config.invocation_params.dir, given) if given else find_settings(config.rootpath)
-    if path is None:
-        return None
-    from clipq.evaluation.plan import Selection, load_plugins
+def _settings_path(config: pytest.Config) -> Path | None:
+    """Return the settings file; None where there is none.
 
-    settings = load_settings(path)
-    overrides: dict[str, Any] = {
-        name: Path(config.invocation_params.dir, config.getoption(f"--clipq-{name}"))
-        for name in _PATHS
-        if config.getoption(f"--clipq-{name}")
-    }
-    waivers = overrides.get("waivers")
-    if waivers is not None and not waivers.is_file():
-        raise SettingsError(
-            f"--clipq-waivers {waivers} is no file",
-            hint="name the file of waivers, or leave it out",
-        )
-    if config.getoption("--clipq-record"):
-        overrides["history"] = replace(settings.history, record=True)
-    if config.getoption("--clipq-policy"):
-        overrides["policy"] = config.getoption("--clipq-policy")
-    settings = replace(settings, **overrides)
-    load_plugins(settings)
-    chosen = {f"{name}s": tuple(config.getoption(f"--clipq-{name}")) for name in _SELECTORS}
-    kernels = tuple(config.getoption("--clipq-kernel"))
-    return Matrix(settings, Selection(**chosen), config.getoption("--clipq-profile"), kernels)
+    Raises:
+        pytest.UsageError: a file that an option names is not there.
+    """
+    folder = config.invocation_params.dir
+    given, waivers = config.getoption("--clipq-config"), config.getoption("--clipq-waivers")
+    path = Path(folder, given) if given else find_settings(config.rootpath)
+    for option, named in (("--clipq-config", given), ("--clipq-waivers", waivers)):
+        if named and not Path(folder, named).is_file():
+            raise pytest.UsageError(
+                f"{option} {Path(folder, named)} is no file\n  fix: name a file, or leave it out"
+            )
+    return path
+
+
+def _threads(asked: Asked) -> int:
+    try:
+        return asked.settings.threads
+    except ClipqError:
+        return 1  # a test that takes a case will say why
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    matrix = config.stash.get(_KEY, None)
-    if matrix is None:
+    asked = config.stash.get(_KEY, None)
+    if asked is None:
         return None
-    return (
-        f"clipq: {matrix.settings.path}, policy {matrix.settings.policy}, profile {matrix.profile}"
-    )
+    try:
+        policy = asked.settings.policy
+    except ClipqError:
+        return f"clipq: {asked.path} cannot be used; a test that takes a case will say why"
+    return f"clipq: {asked.path}, policy {policy}, profile {config.getoption('--clipq-profile')}"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     wanted = [name for name in _PARAMETERS if name in metafunc.fixturenames]
     if not wanted:
         return
-    matrix = metafunc.config.stash.get(_KEY, None)
+    asked = metafunc.config.stash.get(_KEY, None)
     # A CollectError is shown as its message alone, without a traceback.
-    if matrix is None:
+    if asked is None:
         raise pytest.Collector.CollectError(
             f"clipq: no clipq.toml found at or above {metafunc.config.rootpath}\n"
             "  fix: create one, or pass --clipq-config FILE"
         )
     try:
+        matrix = asked.matrix
         if "clipq_case" in wanted:
             metafunc.parametrize("clipq_case", matrix.cases, ids=list(matrix.by_id))
         if "clipq_kernel_check" in wanted:
@@ -220,27 +208,32 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what is clipq's; a test for which nothing was planned is deselected, not skipped."""
-    matrix = config.stash.get(_KEY, None)
+    asked = config.stash.get(_KEY, None)
     nothing = []
     for item in items:
         for name in _PARAMETERS:
             if name not in getattr(item, "fixturenames", ()):
                 continue
             item.add_marker("clipq")
-            if matrix is not None and not matrix.planned(name):
+            if asked is not None and not _planned(asked.matrix, name):
                 nothing.append(item)
     if nothing:
         config.hook.pytest_deselected(items=nothing)
         items[:] = [item for item in items if item not in nothing]
 
 
+def _planned(matrix: Matrix, parameter: str) -> bool:
+    """Return whether anything was planned for a parameter of tests."""
+    return bool(matrix.cases if parameter == "clipq_case" else matrix.kernel_checks)
+
+
 @pytest.fixture(scope="session")
 def _clipq_session(pytestconfig: pytest.Config) -> Gate:
     """One gate per process."""
     from clipq.evaluation.evaluator import Evaluator
-    from clipq.gate.session import Gate
+    from clipq.gating.session import Gate
 
-    matrix = pytestconfig.stash[_KEY]
+    matrix = pytestconfig.stash[_KEY].matrix
     worker = getattr(pytestconfig, "workerinput", {}).get("workerid", "gw0")
     evaluator = Evaluator(matrix.settings, worker=int(worker.removeprefix("gw")))
     return Gate(matrix.settings, evaluator, cases=len(matrix.cases))

@@ -24,7 +24,7 @@ from typing import Any, TextIO
 import pytest
 
 from clipq.cli.progress import EVERY_SECONDS, is_live
-from clipq.cli.tally import Tally, cell_of
+from clipq.cli.tally import Tally, unit_of
 
 __all__ = ["LiveTerminal", "ProgressLine"]
 
@@ -138,7 +138,7 @@ class ProgressLine:
     def _plan(self, node_ids: Iterable[str]) -> None:
         with self._lock:
             if not self.tally.planned:  # with xdist: the first worker's; all collect the same
-                self.tally.plan(cell_of(node_id) for node_id in node_ids)
+                self.tally.plan(unit_of(node_id) for node_id in node_ids)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         node_id = report.nodeid
@@ -148,7 +148,7 @@ class ProgressLine:
             return
         self._seen.add(node_id)
         with self._lock:
-            self.tally.finish(cell_of(node_id), self._durations.pop(node_id), time.monotonic())
+            self.tally.finish(unit_of(node_id), self._durations.pop(node_id), time.monotonic())
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_report_teststatus(

@@ -18,8 +18,12 @@ _CASE_TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("model", "quantizer", "probe", "metric", "verdict", "reason"), (str,)),
     **dict.fromkeys(("unit", "direction", "next_command", "waived_by"), (str,)),
     **dict.fromkeys(("metric_version", "samples"), (int,)),
-    **dict.fromkeys(("baseline", "observed", "loss", "margin", "low", "high"), _NUMBER),
-    **dict.fromkeys(("p_value", "adjusted_p", "standard_error"), _NUMBER),
+    **dict.fromkeys(("baseline", "observed", "noise"), _NUMBER),
+    "estimate": (dict,),
+}
+_ESTIMATE_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("loss", "margin", "low", "high", "standard_error"), _NUMBER),
+    **dict.fromkeys(("p_value", "adjusted_p"), _NUMBER),
     "samples_needed": (int, type(None)),
 }
 _KERNEL_TYPES: dict[str, tuple[type, ...]] = dict.fromkeys(
@@ -71,6 +75,7 @@ def check_types(plain: Mapping[str, Any]) -> None:
         _check_each(name, plain.get(name, ()), (dict,))
         for at, entry in enumerate(plain.get(name, ())):
             _check_fields(f"{name}[{at}].", entry, types)
+            _check_fields(f"{name}[{at}].estimate.", entry.get("estimate", {}), _ESTIMATE_TYPES)
     for name, wanted in (("versions", (str,)), ("timings", (float, int)), ("evidence", (dict,))):
         _check_fields(f"{name}.", plain[name], dict.fromkeys(plain[name], wanted))
     for kind, entries in plain["evidence"].items():

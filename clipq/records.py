@@ -14,11 +14,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from clipq.cases import Case, Cell
 from clipq.errors import RecordError
+from clipq.estimate import NOTHING_ESTIMATED, Estimate
 from clipq.provenance import digest
 from clipq.record_types import check_types
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "SCHEMA",
@@ -26,14 +31,13 @@ __all__ = [
     "KernelResult",
     "RunRecord",
     "Verdict",
-    "number",
     "read_run",
     "run_id",
+    "severity",
     "sort_cases",
 ]
 
-SCHEMA = "clipq-run/2"
-_READABLE = (SCHEMA, "clipq-run/1")  # 1 has no id, start, commit, problems and waivers
+SCHEMA = "clipq-run/3"
 
 
 class Verdict(StrEnum):
@@ -58,25 +62,28 @@ class Verdict(StrEnum):
         return self not in (Verdict.PASS, Verdict.IMPROVED, Verdict.WAIVED)
 
 
-def number(value: float | None) -> float | None:
-    """Return a built-in float, or None where the value is missing, NaN or infinite."""
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """One case's outcome. Numbers are in the metric's unit; `loss` > 0 means worse than FP32.
+    """One case's outcome. Numbers are in the metric's unit.
 
-    `low` and `high` bound the loss; `p_value` is the chance of such a loss were the true one at the
-    margin, `adjusted_p` the same corrected for all cases of the run; `samples_needed` would decide
-    an inconclusive case. They are None where nothing was resampled. `waived_by` is the owner of
-    the waiver that a `waived` case has; "" where it is an expected failure.
+    Args:
+        case: which.
+        verdict: what the gate says.
+        reason: why, where the numbers do not say it.
+        unit: of the metric.
+        direction: which values of it are better.
+        metric_version: of the metric's definition.
+        samples: of the probe.
+        baseline: FP32's value; None where a limit takes its place.
+        observed: the candidate's value.
+        estimate: the loss against FP32 and how sure it is.
+        noise: FP32's own noise, where it exceeds the margin and is applied in its place.
+        next_command: what to type next.
+        evidence: what was measured, by kind: models, quantizers, probes, environments, figures.
+        waived_by: owner of the waiver that a `waived` case has; "" where it is an expected failure.
     """
 
-    model: str
-    quantizer: str
-    probe: str
-    metric: str
+    case: Case
     verdict: Verdict
     reason: str = ""
     unit: str = ""
@@ -85,33 +92,41 @@ class CaseResult:
     samples: int = 0
     baseline: float | None = None
     observed: float | None = None
-    loss: float | None = None
-    margin: float | None = None
+    estimate: Estimate = NOTHING_ESTIMATED
+    noise: float | None = None
     next_command: str = ""
     evidence: Mapping[str, Any] = field(default_factory=dict)
-    low: float | None = None
-    high: float | None = None
-    p_value: float | None = None
-    adjusted_p: float | None = None
-    standard_error: float | None = None
-    samples_needed: int | None = None
     waived_by: str = ""
 
     @property
-    def case(self) -> str:
-        return f"{self.model}/{self.quantizer}/{self.probe}.{self.metric}"
+    def id(self) -> str:
+        """The case's id."""
+        return self.case.id
+
+    @property
+    def model(self) -> str:
+        """Name of its model."""
+        return self.case.model
+
+    @property
+    def quantizer(self) -> str:
+        """Text of its quantizer."""
+        return self.case.quantizer
+
+    @property
+    def probe(self) -> str:
+        """Name of its probe."""
+        return self.case.probe
+
+    @property
+    def metric(self) -> str:
+        """Name of its metric."""
+        return self.case.metric
 
     @property
     def severity(self) -> float:
-        """How many margins the loss is worth: 1 at the margin, whatever the margin's sign.
-
-        Where a limit takes the place of FP32's value, 1 at the limit; infinite where there is
-        nothing to divide.
-        """
-        if self.loss is None or not self.margin:
-            return math.inf if self.verdict.blocks("release") else -math.inf
-        beyond = self.loss if self.baseline is None else self.loss - self.margin
-        return beyond / abs(self.margin) + 1.0
+        """How many margins the loss is worth; see `severity`."""
+        return severity(self.verdict, self.baseline, self.estimate)
 
     def to_json(self) -> str:
         """Return one strict JSON text: safe to send between processes."""
@@ -122,17 +137,43 @@ class CaseResult:
         return _case(json.loads(text))
 
 
-_FIELDS = dict.fromkeys(f.name for f in fields(CaseResult))  # in order
+def severity(verdict: Verdict, baseline: float | None, estimate: Estimate) -> float:
+    """Return how many margins a loss is worth: 1 at the margin, whatever the margin's sign.
+
+    Where a limit takes the place of FP32's value, 1 at the limit; infinite where there is nothing
+    to divide.
+    """
+    loss, margin = estimate.loss, estimate.margin
+    if loss is None or not margin:
+        return math.inf if verdict.blocks("release") else -math.inf
+    beyond = loss if baseline is None else loss - margin
+    return beyond / abs(margin) + 1.0
+
+
+_OWN = tuple(f.name for f in fields(CaseResult) if f.name not in ("case", "verdict", "estimate"))
 
 
 def _case(plain: Mapping[str, Any]) -> CaseResult:
-    values = {key: value for key, value in plain.items() if key in _FIELDS}
-    return CaseResult(**values | {"verdict": Verdict(plain["verdict"])})
+    return CaseResult(
+        Case(Cell(plain["model"], plain["quantizer"], plain["probe"]), plain["metric"]),
+        Verdict(plain["verdict"]),
+        estimate=Estimate(**plain["estimate"]),
+        **{name: plain[name] for name in _OWN if name in plain},
+    )
 
 
-def _plain(case: CaseResult) -> dict[str, Any]:
+def _plain(result: CaseResult) -> dict[str, Any]:
     # Not by `asdict`, which copies all evidence, deeply.
-    return {name: getattr(case, name) for name in _FIELDS} | {"verdict": case.verdict.value}
+    case = result.case
+    return {
+        "model": case.model,
+        "quantizer": case.quantizer,
+        "probe": case.probe,
+        "metric": case.metric,
+        "verdict": result.verdict.value,
+        "estimate": result.estimate.to_plain(),
+        **{name: getattr(result, name) for name in _OWN},
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +234,12 @@ class RunRecord:
     commit: Mapping[str, Any] = field(default_factory=dict)
     waivers: tuple[Mapping[str, Any], ...] = ()
     problems: tuple[str, ...] = ()
+    _id: str = field(default="", init=False, repr=False, compare=False)
+
+    @property
+    def id(self) -> str:
+        """The hash (sha256, hex) of the whole record; its content never changes, so found once."""
+        return self._id or str(self.to_plain()["id"])
 
     @property
     def counts(self) -> dict[str, int]:
@@ -204,7 +251,7 @@ class RunRecord:
     def blocking(self) -> tuple[CaseResult, ...]:
         """The cases that fail the gate under this run's policy, worst first."""
         found = [case for case in self.cases if case.verdict.blocks(self.policy)]
-        return tuple(sorted(found, key=lambda case: (-case.severity, case.case)))
+        return tuple(sorted(found, key=lambda case: (-case.severity, case.id)))
 
     @property
     def passed(self) -> bool:
@@ -253,11 +300,26 @@ class RunRecord:
                 kinds.setdefault(kind, {}).update(entries)
         return {kind: dict(sorted(entries.items())) for kind, entries in sorted(kinds.items())}
 
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per case, indexed by model, quantizer, probe and metric."""
+        import pandas as pd
+
+        left_out = ("evidence", "estimate")
+        rows = []
+        for case in self.cases:
+            plain = _plain(case)
+            own = {name: value for name, value in plain.items() if name not in left_out}
+            rows.append(own | case.estimate.to_plain())
+        parts = ["model", "quantizer", "probe", "metric"]
+        columns = [*parts, "verdict", *_OWN, *Estimate.__dataclass_fields__]
+        frame = pd.DataFrame(rows, columns=[name for name in columns if name not in left_out])
+        return frame.set_index(parts)
+
     def to_plain(self) -> dict[str, Any]:
         """Return the record as built-in types, ready for strict JSON."""
         cases = []
         for case in self.cases:
-            plain = _plain(case) | {"case": case.case}
+            plain = _plain(case) | {"case": case.id}
             plain.pop("evidence")
             cases.append(plain)
         plain = {
@@ -280,7 +342,9 @@ class RunRecord:
             "kernels": [asdict(row) for row in self.kernels],
             "timings": dict(self.timings),
         }
-        return {"id": digest(plain), **plain}
+        if not self._id:
+            object.__setattr__(self, "_id", digest(plain))
+        return {"id": self._id, **plain}
 
     @staticmethod
     def from_plain(plain: Mapping[str, Any]) -> RunRecord:
@@ -290,12 +354,12 @@ class RunRecord:
             RecordError: another schema, not what was recorded under its id, or a field of a
                 wrong type.
         """
-        if plain.get("schema") not in _READABLE:
+        if plain.get("schema") != SCHEMA:
             raise RecordError(
                 f"a run record of schema {plain.get('schema')!r}",
-                hint=f"this clipq reads {' and '.join(_READABLE)}",
+                hint=f"this clipq reads {SCHEMA}: run the gate again",
             )
-        if plain["schema"] == SCHEMA and plain.get("id") != run_id(plain):
+        if plain.get("id") != run_id(plain):
             raise RecordError(
                 f"a run record that was altered: its id is {plain.get('id')!r}, its content hashes "
                 f"to {run_id(plain)}",
@@ -314,12 +378,12 @@ class RunRecord:
             versions=plain["versions"],
             timings=plain["timings"],
             warnings=tuple(plain["warnings"]),
-            statistics=plain.get("statistics", {}),
-            kernels=tuple(KernelResult(**row) for row in plain.get("kernels", ())),
-            started=plain.get("started", ""),
-            commit=plain.get("commit", {}),
-            waivers=tuple(plain.get("waivers", ())),
-            problems=tuple(plain.get("problems", ())),
+            statistics=plain["statistics"],
+            kernels=tuple(KernelResult(**row) for row in plain["kernels"]),
+            started=plain["started"],
+            commit=plain["commit"],
+            waivers=tuple(plain["waivers"]),
+            problems=tuple(plain["problems"]),
         )
 
 
@@ -347,4 +411,4 @@ def read_run(path: Path) -> RunRecord:
 
 def sort_cases(cases: Sequence[CaseResult]) -> tuple[CaseResult, ...]:
     """Return cases in the one order that does not depend on who ran first."""
-    return tuple(sorted(cases, key=lambda case: (case.model, case.quantizer, case.case)))
+    return tuple(sorted(cases, key=lambda case: (case.case.candidate, case.id)))

@@ -14,10 +14,10 @@ from tabulate import tabulate
 from clipq.cli.context import settings_of
 from clipq.cli.progress import watching
 from clipq.errors import BaselineError
+from clipq.estimate import Estimate
 from clipq.evaluation.plan import load_plugins
-from clipq.gate.baseline import Baseline, json_path, load_baseline, save_baseline
+from clipq.gating.baseline import Baseline, json_path, load_baseline, save_baseline
 from clipq.settings import Settings
-from clipq.stats import Interval
 
 __all__ = ["declare", "run"]
 
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _create(settings: Settings, model: str, options: argparse.Namespace) -> int:
-    from clipq.gate.approve import approve_first
+    from clipq.gating.approve import approve_first
 
     path = json_path(settings.baselines, model)
     if path.exists():
@@ -85,14 +85,14 @@ def _create(settings: Settings, model: str, options: argparse.Namespace) -> int:
 
 
 def _update(settings: Settings, model: str, options: argparse.Namespace) -> int:
-    from clipq.gate.approve import (
+    from clipq.gating.approve import (
         approve_update,
         changes,
         drifted,
         flips,
         paired_differences,
     )
-    from clipq.gate.margins import load_margins
+    from clipq.gating.margins import load_margins
 
     old = _stored(settings, model)
     new = _measured(settings, model, options)
@@ -146,7 +146,7 @@ def _update(settings: Settings, model: str, options: argparse.Namespace) -> int:
 
 def _verify(settings: Settings, model: str, options: argparse.Namespace) -> int:
     from clipq.evaluation.evaluator import Evaluator
-    from clipq.gate.approve import problems
+    from clipq.gating.approve import problems
 
     stored = _stored(settings, model)
     with watching(options, unit="image") as watch:
@@ -161,7 +161,7 @@ def _verify(settings: Settings, model: str, options: argparse.Namespace) -> int:
 def _measured(settings: Settings, model: str, options: argparse.Namespace) -> Baseline:
     """Return FP32's baseline as it is measured here and now."""
     from clipq.evaluation.evaluator import Evaluator
-    from clipq.gate.approve import measure
+    from clipq.gating.approve import measure
 
     with watching(options, unit="image") as watch:
         return measure(Evaluator(settings, progress=watch), model)
@@ -221,8 +221,11 @@ def _drift(first: float | None, now: float | None) -> str:
     return "-" if first is None or now is None else f"{now - first:+.4g}"
 
 
-def _bounds(interval: Interval | None) -> str:
-    return "-" if interval is None else f"[{interval.low:+.3g}, {interval.high:+.3g}]"
+def _bounds(estimate: Estimate | None) -> str:
+    if estimate is None or estimate.interval is None:
+        return "-"
+    low, high = estimate.interval
+    return f"[{low:+.3g}, {high:+.3g}]"
 
 
 def _text(value: float | None) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipq.cli.store import add_store_option, open_for, project_settings
 from clipq.errors import SettingsError
 from clipq.records import CaseResult, Verdict
 from clipq.settings import POLICIES, Settings
@@ -41,8 +42,6 @@ _SKIP = 125  # what `git bisect run` takes for "this commit cannot be tested"
 
 def declare(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `clipq bisect` to the command line."""
-    from clipq.cli.history import add_store_option
-
     parser = commands.add_parser(
         "bisect",
         help="the first run where a case changed, and how git finds the commit",
@@ -91,8 +90,6 @@ def _side(text: str) -> Verdict | str:
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Print the guidance, or judge a report for `git bisect run`."""
-    from clipq.cli.history import open_for, project_settings
-
     if options.judge is not None:
         return _judge(options)
     settings = project_settings(options)
@@ -131,14 +128,14 @@ def _project(
     """Return how a gate of this project is called from the top of its repository."""
     if settings is None:
         return {"folder": ".clipq/report/bisect"}
-    from clipq.evaluation.plan import Case
-    from clipq.gate.commands import Commands
+    from clipq.cases import Case
+    from clipq.gating.commands import Commands
 
     commands = Commands(settings)
     return {
         "folder": commands.shown(settings.report / "bisect"),
         "program": commands.program,
-        "profile": commands.profile(Case(**dict(store.parts(options.case).named()))),
+        "profile": commands.profile(Case.parse(options.case)),
     }
 
 
@@ -219,7 +216,7 @@ def _judge(options: argparse.Namespace) -> int:
     except RecordError as error:
         print(f"cannot be told: {error}")
         return _SKIP
-    found = [case for case in record.cases if case.case == options.case]
+    found = [case for case in record.cases if case.id == options.case]
     if not found:
         print(f"cannot be told: the report has no case {options.case!r}")
         return _SKIP

@@ -10,12 +10,13 @@ from typing import Any
 
 from tabulate import tabulate
 
+from clipq.cases import Candidate, Case
 from clipq.cli.context import settings_of
 from clipq.cli.progress import Progress, watching
 from clipq.errors import SettingsError, did_you_mean
-from clipq.evaluation.plan import Case, load_plugins, plan
-from clipq.gate.blame import GOOD, Blame, Search, UnitBlame
-from clipq.gate.verdict import Judgement
+from clipq.evaluation.plan import load_plugins, plan
+from clipq.gating.blame import GOOD, Blame, Search, UnitBlame
+from clipq.gating.verdict import Judgement
 from clipq.metrics import Metric, metrics
 from clipq.quant import QuantizerSpec
 from clipq.records import Verdict
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def _taken_apart(options: argparse.Namespace, watch: Progress) -> int:
     settings = settings_of(options)
     from clipq.evaluation.evaluator import Evaluator
-    from clipq.gate.session import Gate
+    from clipq.gating.session import Gate
 
     load_plugins(settings)
     planned = plan(settings)
@@ -107,19 +108,16 @@ def _case(text: str, planned: tuple[Case, ...]) -> Case:
     by_id = {case.id: case for case in planned}
     if text in by_id:
         return by_id[text]
-    model, _, rest = text.partition("/")
-    quantizer, _, last = rest.rpartition("/")
-    probe, _, metric = last.partition(".")
-    same = [c for c in planned if (c.model, c.probe, c.metric) == (model, probe, metric)]
-    if not same or not quantizer:
+    named = Case.parse(text)
+    if not any((case.model, case.key) == (named.model, named.key) for case in planned):
         raise SettingsError(f"no case is called {text!r}", hint=did_you_mean(text, list(by_id)))
-    spec = QuantizerSpec.parse(quantizer)
+    spec = QuantizerSpec.parse(named.quantizer)
     if spec.is_reference:
         raise SettingsError(
             f"{text!r} is a case of the reference, which has no quantized layers",
             hint="name a quantizer; `clipq list cases` shows those of the matrix",
         )
-    return Case(model, str(spec), probe, metric)
+    return Candidate(named.model, str(spec)).on(named.probe).case(named.metric)
 
 
 def _headers(metric: Metric) -> tuple[str, ...]:
@@ -136,7 +134,7 @@ def _headers(metric: Metric) -> tuple[str, ...]:
 
 
 def _row(unit: UnitBlame, whole: Judgement) -> tuple[str, ...]:
-    total = math.nan if whole.loss is None else whole.loss
+    total = math.nan if whole.estimate.loss is None else whole.estimate.loss
     return (
         unit.name,
         f"{total - unit.rest:+.4f}",
@@ -149,16 +147,16 @@ def _row(unit: UnitBlame, whole: Judgement) -> tuple[str, ...]:
 
 
 def _described(judgement: Judgement, metric: Metric) -> str:
-    if judgement.loss is None:
+    if judgement.estimate.loss is None:
         return f"{judgement.verdict.value} ({judgement.reason})"
     interval = (
         ""
-        if judgement.low is None or judgement.high is None
-        else f" [{judgement.low:+.4f}, {judgement.high:+.4f}]"
+        if judgement.estimate.low is None or judgement.estimate.high is None
+        else f" [{judgement.estimate.low:+.4f}, {judgement.estimate.high:+.4f}]"
     )
-    margin = "" if judgement.margin is None else f", margin {judgement.margin:g}"
+    margin = "" if judgement.estimate.margin is None else f", margin {judgement.estimate.margin:g}"
     unit = f" {metric.unit}" if metric.unit else ""
-    return f"{judgement.verdict.value}, loss {judgement.loss:+.4f}{interval}{margin}{unit}"
+    return f"{judgement.verdict.value}, loss {judgement.estimate.loss:+.4f}{interval}{margin}{unit}"
 
 
 def _conclusion(found: Search, case: Case, metric: Metric, by: str) -> str:
@@ -177,11 +175,15 @@ def _conclusion(found: Search, case: Case, metric: Metric, by: str) -> str:
         return "\n".join([*lines, f"{method!r} has no option `exclude` to do so."])
     result = found.verified
     lines += ["", "As a quantizer:", f"  {found.quantizer}"]
-    if result.loss is None:
+    if result.estimate.loss is None:
         lines.append(f"The gate says of it: {result.verdict.value}: {result.reason}")
     else:
-        bounds = "" if result.low is None else f" [{result.low:+.4f}, {result.high:+.4f}]"
+        bounds = (
+            ""
+            if result.estimate.low is None
+            else f" [{result.estimate.low:+.4f}, {result.estimate.high:+.4f}]"
+        )
         lines.append(
-            f"The gate says of it: {result.verdict.value}, loss {result.loss:+.4f}{bounds}"
+            f"The gate says of it: {result.verdict.value}, loss {result.estimate.loss:+.4f}{bounds}"
         )
     return "\n".join(lines)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clipq.errors import RecordError, SettingsError
+from clipq.cases import Candidate
+from clipq.errors import RecordError
 
 __all__ = ["declare", "run"]
 
@@ -64,18 +65,13 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         release_card,
     )
 
-    model, _, quantizer = options.pair.partition("/")
-    if not model or not quantizer:
-        raise SettingsError(
-            f"{options.pair!r} names no model and quantizer",
-            hint="write MODEL/QUANTIZER as in case ids, for example vit-b-32/rtn:w8a8",
-        )
+    candidate = Candidate.parse(options.pair)
     path = options.record or settings_of(options).report / "report.json"
     if not path.is_file():
         raise RecordError(
             f"no run record at {path}", hint="run `clipq gate --policy release --profile full`"
         )
-    card = release_card(read_run(path), model, quantizer, name=options.name)
+    card = release_card(read_run(path), candidate, name=options.name)
     if options.format == "model-index":
         text = json.dumps(model_index(card), indent=2) + "\n"
     else:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipq.cli.history import add_store_option, open_for, project_settings
+from clipq.cli.store import add_store_option, open_for, project_settings
 from clipq.errors import RecordError, SettingsError
 
 if TYPE_CHECKING:
@@ -129,12 +129,15 @@ class _Sources:
 
     def load(self, name: str) -> RunRecord:
         """Return a run record, and remember where its predictions are."""
+        from clipq.evaluation.cache import Cache
+        from clipq.history.estimation import cached_tables
         from clipq.records import read_run
 
         path = Path(name)
         if path.suffix == ".json" or path.is_file():
             record = read_run(path)
-            self._tables.append(self._from_cache(record))
+            cache = Cache(self.settings.cache) if self.settings else None
+            self._tables.append(cached_tables(record, cache))
             return record
         return self._from_store(name)
 
@@ -143,38 +146,17 @@ class _Sources:
             self._store = open_for(self._options, self.settings)
         store = self._store
         info = store.find(name)
-        self._tables.append(lambda cell: store.predictions(info, cell))
+        self._tables.append(lambda cell: store.predictions(info, str(cell)))
         return store.load(info)
-
-    def _from_cache(self, record: RunRecord) -> Tables:
-        from clipq.evaluation.cache import Cache
-
-        kept = record.evidence().get("predictions", {})
-        cache = Cache(self.settings.cache) if self.settings else None
-
-        def read(cell: str) -> bytes | None:
-            if cache is None or cell not in kept:
-                return None
-            path = cache.path("predictions", kept[cell]["key"], ".safetensors")
-            return path.read_bytes() if path.is_file() else None
-
-        return read
 
     def estimator(
         self, before: RunRecord, after: RunRecord, *, replicates: int
     ) -> PairedEstimator | None:
         """Return what estimates differences on the same samples; None where that cannot be."""
-        from clipq.history.around import in_distribution
-        from clipq.history.pairs import PairedEstimator, with_replicates
+        from clipq.history.estimation import paired_estimator
 
-        known = in_distribution(after.evidence())
-        if known is None or not all(r.evidence().get("predictions") for r in (before, after)):
-            return None
-        return PairedEstimator(
-            *self._tables,
-            in_distribution=known,
-            statistics=with_replicates(after.statistics, replicates=replicates),
-        )
+        first, second = self._tables
+        return paired_estimator(before, after, (first, second), replicates=replicates)
 
 
 def _narrowed(record: RunRecord, globs: Sequence[str]) -> RunRecord:
@@ -182,7 +164,7 @@ def _narrowed(record: RunRecord, globs: Sequence[str]) -> RunRecord:
     from dataclasses import replace
     from fnmatch import fnmatchcase
 
-    cases = [c for c in record.cases if any(fnmatchcase(c.case, glob) for glob in globs)]
+    cases = [c for c in record.cases if any(fnmatchcase(c.id, glob) for glob in globs)]
     if not cases:
         raise RecordError(
             f"--case {', '.join(globs)} names no case of run {record.started or '(no date)'}",

@@ -47,33 +47,15 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         ClipqError: shtab, which makes it, is not installed.
     """
     from clipq.cli.main import parser
-    from clipq.pytest_plugin import pytest_addoption
 
     try:
         import shtab
     except ImportError:
         raise ClipqError("shtab is not installed", hint="pip install shtab") from None
     made = parser()
-    gate = next(_commands(made))["gate"]
-    pytest_addoption(_GateOptions(gate))  # type: ignore[arg-type]
     _complete_files(made, shtab.FILE)
     print(shtab.complete(made, shell=options.shell))
     return 0
-
-
-class _GateOptions:
-    """Declares the plugin's options for `clipq gate`, which hands them to pytest."""
-
-    def __init__(self, parser: argparse.ArgumentParser) -> None:
-        self._parser = parser
-
-    def getgroup(self, *_: str) -> _GateOptions:
-        return self
-
-    def addoption(self, *names: str, **options: Any) -> None:
-        if options.get("metavar") in ("PATH", "FILE"):
-            options["type"] = Path
-        self._parser.add_argument(*names, **options)
 
 
 def _commands(parser: argparse.ArgumentParser) -> Iterator[dict[str, argparse.ArgumentParser]]:

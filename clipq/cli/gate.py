@@ -14,15 +14,14 @@ __all__ = ["declare", "run"]
 
 _DESCRIPTION = """\
 Run the matrix under pytest (-n auto unless -n is given), judge every case, write the reports and
-exit 1 where something blocks. What is not listed here goes to pytest: -k, --lf, -x,
---clipq-model GLOB, --clipq-quantizer GLOB, --clipq-probe GLOB, --clipq-metric GLOB ...
+exit 1 where something blocks. What is not listed here goes to pytest: -k, --lf, -x, -n0 ...
 """
 _EPILOG = """\
 examples:
   clipq gate                                    every pull request
   clipq gate --policy release --profile full    before a release: inconclusive cases block too
   clipq gate --record                           keep the run in the history store
-  clipq gate --clipq-quantizer 'rtn:w4*' -n0    a part of it, in one process
+  clipq gate --quantizer 'rtn:w4*' -n0          a part of it, in one process
 
 exit codes:
   0  passed
@@ -36,6 +35,8 @@ exit codes:
 """
 _PROGRESS = ("-p", "clipq.pytest_progress", "-o", "console_output_style=classic")
 _SUITE = Path(__file__).parent.parent / "suite"
+_SELECTORS = ("model", "quantizer", "probe", "metric")
+_PATHS = ("baselines", "margins", "waivers", "cache", "report")
 
 
 def declare(commands: argparse._SubParsersAction[Any]) -> None:
@@ -46,6 +47,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # pytest may have an option that begins like one of these
     )
     gate.add_argument(
         "--policy",
@@ -63,17 +65,36 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     gate.add_argument(
         "--quiet", action="store_true", help="neither progress nor a header, but the report"
     )
-    gate.set_defaults(run=run)
+    part = gate.add_argument_group("a part of the matrix")
+    for name in _SELECTORS:
+        part.add_argument(
+            f"--{name}", action="append", metavar="GLOB", help=f"only these {name}s (repeatable)"
+        )
+    part.add_argument(
+        "--kernel",
+        action="append",
+        metavar="GLOB",
+        help="check only these kernels, and no case unless one is selected too (repeatable)",
+    )
+    places = gate.add_argument_group("instead of what clipq.toml says")
+    for name in _PATHS:
+        places.add_argument(f"--{name}", type=Path, metavar="PATH", help=f"`{name}`")
+    gate.set_defaults(run=run, declared=gate)
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Run pytest on the shipped suite; return its exit code."""
+    """Run pytest on the shipped suite; return its exit code.
+
+    Raises:
+        UnknownNameError: an option that neither this command nor pytest has.
+    """
     import pytest
+
+    from clipq.cli.pytest_usage import PytestUsage
 
     settings = settings_of(options)
     modules = ("test_reliability.py", "test_kernels.py")
     parallel = any(argument.startswith(("-n", "--numprocesses")) for argument in rest)
-    chosen = {"--clipq-policy": options.policy, "--clipq-profile": options.profile}
     return pytest.main(
         [
             *(str(_SUITE / module) for module in modules),
@@ -81,9 +102,19 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
             f"--clipq-config={settings.path}",
             "-Wignore::pytest.PytestAssertRewriteWarning",  # clipq is imported: this is it
             *([] if parallel else ["-n", "auto"]),
-            *(f"{name}={value}" for name, value in chosen.items() if value),
-            *(["--clipq-record"] if options.record else []),
+            *_of_the_plugin(options),
             *(["-q"] if options.quiet else _PROGRESS),
             *rest,
-        ]
+        ],
+        plugins=[PytestUsage(options.declared)],
     )
+
+
+def _of_the_plugin(options: argparse.Namespace) -> list[str]:
+    """Return what was chosen as the plugin's own options, which are called ``--clipq-...``."""
+    chosen = ["--clipq-record"] if options.record else []
+    for name in ("policy", "profile", *_SELECTORS, "kernel", *_PATHS):
+        value = getattr(options, name)
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        chosen += [f"--clipq-{name}={one}" for one in values]
+    return chosen

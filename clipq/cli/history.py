@@ -11,14 +11,15 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipq.cli.bisect import add_change_options, guide
+from clipq.cli.store import add_store_option, open_for, project_settings
 from clipq.errors import StoreError
-from clipq.settings import Settings, find_settings, load_settings
+from clipq.settings import Settings
 
 if TYPE_CHECKING:
-    from clipq.history.store import Store
     from clipq.records import RunRecord
 
-__all__ = ["add_store_option", "declare", "open_for", "project_settings", "run"]
+__all__ = ["declare", "run"]
 
 _DESCRIPTION = """\
 Runs kept in a store, SQLite or PostgreSQL. The store is what --store says, else the environment
@@ -44,8 +45,6 @@ exit codes: 0 done, 2 wrong usage, no store, no such run or case
 
 def declare(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `clipq history` to the command line."""
-    from clipq.cli.bisect import add_change_options
-
     parser = commands.add_parser(
         "history",
         help="keep runs in a store; list, show, follow, prune and export them",
@@ -100,12 +99,6 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     export.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
 
 
-def add_store_option(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
-    """Give a command the option that names a store."""
-    text = "default: CLIPQ_STORE, else [history] store in clipq.toml"
-    parser.add_argument("--store", metavar="URL", default=default, help=text)
-
-
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -118,27 +111,6 @@ def _day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no day; write YYYY-MM-DD") from None
-
-
-def project_settings(options: argparse.Namespace) -> Settings | None:
-    """Return the project's settings; None outside of a project, where --store is enough."""
-    path = options.config or find_settings(Path.cwd())
-    return load_settings(path) if path else None
-
-
-def open_for(
-    options: argparse.Namespace, settings: Settings | None, *, create: bool = False
-) -> Store:
-    """Open the store that a command means; say on stderr what opening it changed."""
-    from clipq.history.place import store_url
-    from clipq.history.store import open_store
-
-    folder = Path.cwd()
-    url = store_url(options.store, settings, environ=os.environ, folder=folder)
-    store = open_store(url, root=folder, create=create)
-    if store.notice:
-        print(f"clipq: {store.notice}", file=sys.stderr)
-    return store
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -276,8 +248,6 @@ def _trend(options: argparse.Namespace, settings: Settings | None) -> int:
 
 
 def _first(options: argparse.Namespace, settings: Settings | None) -> int:
-    from clipq.cli.bisect import guide
-
     with open_for(options, settings) as store:
         return guide(store, options, settings)
 
@@ -307,16 +277,18 @@ def _prune(options: argparse.Namespace, settings: Settings | None) -> int:
 
 
 def _export(options: argparse.Namespace, settings: Settings | None) -> int:
+    from clipq.history.export import export
+
     with open_for(options, settings) as store:
-        runs = [store.find(reference) for reference in options.references] or None
+        runs = [store.find(reference) for reference in options.references] or store.runs()[::-1]
         if options.output is None:
             try:
-                store.export(sys.stdout, form=options.format, runs=runs)
+                export(store, runs, sys.stdout, form=options.format)
                 sys.stdout.flush()
             except BrokenPipeError:  # `| head` has read enough
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        store.export(options.output, form=options.format, runs=runs)
+        export(store, runs, options.output, form=options.format)
     print(f"written: {options.output}")
     return 0
 

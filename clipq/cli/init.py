@@ -150,7 +150,7 @@ def _load_parts(path: Path) -> None:
 
 
 def _load_margins(path: Path) -> None:
-    from clipq.gate.margins import load_margins
+    from clipq.gating.margins import load_margins
 
     load_margins(path)
 

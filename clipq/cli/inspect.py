@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
+from clipq.cases import Candidate
 from clipq.cli.context import settings_of
 from clipq.cli.progress import watching
-from clipq.errors import SettingsError
 from clipq.evaluation.plan import load_plugins
 from clipq.files import write_atomically
 from clipq.settings import Settings
@@ -60,59 +60,57 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from clipq.evaluation.evaluator import Evaluator
 
     load_plugins(settings)
-    model, quantizer, probe = _place(options.where, settings)
+    candidate, probe = _place(options.where, settings)
     with watching(options, unit="image") as watch:
         evaluator = Evaluator(settings, progress=watch)
-        found = _tables(evaluator, options, model, quantizer, probe)
+        found = _tables(evaluator, options, candidate, probe)
     for title, table in found.items():
         shown = [tuple(_text(value) for value in row) for row in table.rows]
-        print(f"{model} {quantizer}, {title}")
+        print(f"{candidate.model} {candidate.quantizer}, {title}")
         print(tabulate(shown, table.headers, disable_numparse=True))
         print(f"{table.note}\n" if table.note else "")
     if options.json is not None:
         plain = {title: table.to_plain() for title, table in found.items()}
-        document = {"model": model, "quantizer": quantizer, "tables": plain}
+        document = {"model": candidate.model, "quantizer": candidate.quantizer, "tables": plain}
         write_atomically(options.json, (json.dumps(document, indent=1) + "\n").encode())
         print(f"written: {options.json}")
     return 0
 
 
 def _tables(
-    evaluator: Evaluator, options: argparse.Namespace, model: str, quantizer: str, probe: str
+    evaluator: Evaluator, options: argparse.Namespace, candidate: Candidate, probe: str
 ) -> dict[str, Table]:
     from clipq.evaluation import inspection, spectrum
 
     known = probe or evaluator.settings.in_distribution.name
     if options.what == "groups":
-        return {f"{known} by group": inspection.by_group(evaluator, model, quantizer, known)}
+        return {f"{known} by group": inspection.by_group(evaluator, candidate.on(known))}
     if options.what == "calibration":
-        return {f"{known} by confidence": inspection.by_bin(evaluator, model, quantizer, known)}
+        return {f"{known} by confidence": inspection.by_bin(evaluator, candidate.on(known))}
     if options.what == "ood":
-        found = inspection.detection(evaluator, model, quantizer, local=options.local)
+        found = inspection.detection(evaluator, candidate, local=options.local)
         return {"out-of-distribution detection": found}
-    of: dict[str, Callable[[Evaluator, str, str], Table]] = {
+    of: dict[str, Callable[[Evaluator, Candidate], Table]] = {
         "bands of ranks": spectrum.by_band,
         "feature map by spatial frequency": spectrum.by_frequency,
         "features under gratings": spectrum.by_grating,
     }
     if options.ranks:
         of["ranks"] = spectrum.by_rank
-    return {title: table(evaluator, model, quantizer) for title, table in of.items()}
+    return {title: table(evaluator, candidate) for title, table in of.items()}
 
 
-def _place(text: str, settings: Settings) -> tuple[str, str, str]:
-    """Return model, quantizer and probe ("" for none) of ``MODEL/QUANTIZER[/PROBE]``."""
+def _place(text: str, settings: Settings) -> tuple[Candidate, str]:
+    """Return candidate and probe ("" for none) of ``MODEL/QUANTIZER[/PROBE]``."""
     from clipq.quant import QuantizerSpec
 
-    model, _, rest = text.partition("/")
-    quantizer, _, probe = rest.partition("/")
-    if not model or not quantizer:
-        raise SettingsError(
-            f"{text!r} names no model and quantizer",
-            hint="write MODEL/QUANTIZER or MODEL/QUANTIZER/PROBE, for example vit-clean/rtn:w4/id",
-        )
+    named = Candidate.parse(text)
+    quantizer, slash, probe = named.quantizer.rpartition("/")
+    if not slash or ("=" in quantizer and probe not in [p.name for p in settings.probes]):
+        quantizer, probe = named.quantizer, ""  # the slash is an option's: exclude=blocks.0/*
     spec = QuantizerSpec.parse(quantizer)
-    return settings.model(model).name, str(spec), settings.probe(probe).name if probe else ""
+    model = settings.model(named.model).name
+    return Candidate(model, str(spec)), settings.probe(probe).name if probe else ""
 
 
 def _text(value: object) -> str:

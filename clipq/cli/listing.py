@@ -15,9 +15,21 @@ from clipq.cli.context import settings_of
 from clipq.evaluation.plan import load_plugins, plan, planned_quantizers
 from clipq.metrics import metrics
 from clipq.quant import QuantizerSpec, quantizers
-from clipq.settings import PROFILES, Settings
+from clipq.settings import PROFILES, ProbeSettings, Settings
 
 __all__ = ["declare", "listing", "run"]
+
+_ROLES = {
+    "adversarial": "is it right on images made to mislead it?",
+    "calibration": "activation ranges and the temperature; never evaluated on",
+    "corruption": "is it right on noisy, blurred, badly lit images?",
+    "groups": "is it as right for every group?",
+    "in-distribution": "accuracy, calibration and churn; its classes make the zero-shot head",
+    "ood": "is it told from the in-distribution probe?",
+    "retrieval": "are images found by captions and captions by images?",
+    "shift": "is it right on images of another kind?",
+    "spurious": "is it right where a misleading cue points elsewhere?",
+}
 
 
 def declare(commands: argparse._SubParsersAction[Any]) -> None:
@@ -47,7 +59,9 @@ def _entries(
 ) -> list[dict[str, Any]] | dict[str, list[dict[str, Any]]]:
     """Return what a listing holds, for scripts."""
     if kind == "cases":
-        return [{"id": case.id, **asdict(case)} for case in plan(settings, profile=profile)]
+        parts = ("id", "model", "quantizer", "probe", "metric")
+        planned = plan(settings, profile=profile)
+        return [{part: getattr(case, part) for part in parts} for case in planned]
     if kind == "models":
         return [asdict(model) for model in settings.models]
     if kind == "probes":
@@ -86,8 +100,12 @@ def listing(settings: Settings, kind: str, *, profile: str = "default") -> str:
     if kind == "models":
         return tabulate([(m.name, m.source) for m in settings.models], ("model", "source"))
     if kind == "probes":
-        rows = [(p.name, p.role, p.source, p.split) for p in settings.probes]
-        return tabulate(rows, ("probe", "role", "source", "split"))
+        rows = [
+            (p.name, _role(p), f"{p.source} {p.split}", p.reason or _ROLES[p.role])
+            for p in settings.probes
+        ]
+        headers = ("probe", "role", "source, split", "why it is here")
+        return tabulate(rows, headers, maxcolwidths=[None, None, 40, 60])
     if kind == "quantizers":
         chosen = [
             (text, QuantizerSpec.parse(text).format_class) for text in planned_quantizers(settings)
@@ -105,8 +123,19 @@ def listing(settings: Settings, kind: str, *, profile: str = "default") -> str:
         (m.name, m.title, m.unit, m.direction, ", ".join(sorted(m.roles)), m.version, m.note)
         for m in declared
     ]
-    headers = ("metric", "title", "unit", "better", "probes", "version", "note")
-    return tabulate(described, headers, maxcolwidths=[None, 40, None, None, None, None, 60])
+    of_metric = ("metric", "title", "unit", "better", "probes", "version", "note")
+    return tabulate(described, of_metric, maxcolwidths=[None, 40, None, None, None, None, 60])
+
+
+def _role(probe: ProbeSettings) -> str:
+    """Return a probe's role, with what is done to its images."""
+    if probe.attack is not None:
+        attack = probe.attack
+        return f"{probe.role}: {attack.name}, {attack.epsilon:g}/255, against {attack.against}"
+    if probe.corruption is not None:
+        severities = ", ".join(map(str, probe.corruption.severities))
+        return f"{probe.role}: severities {severities}"
+    return f"{probe.distance} {probe.role}".strip()
 
 
 def _described(name: str) -> str:

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from clipq import __version__
+from clipq.cli.unknown import chosen, unknown
 from clipq.errors import ClipqError
 
 __all__ = ["COMMANDS", "main", "parser"]
@@ -48,7 +49,7 @@ a first session:
   clipq baseline create                 measure FP32 and store it for review
   clipq power                           what the margins ask of the probes' sizes
   clipq gate                            run every case, print the report, exit 1 if one blocks
-  clipq gate --clipq-quantizer 'rtn:w4*' -n0     a part of it, in one process
+  clipq gate --quantizer 'rtn:w4*' -n0           a part of it, in one process
   clipq blame 'vit-clean/rtn:w4a4/id.ece'        which layers make a case fail
   clipq inspect groups vit-clean/rtn:w4/corruptions     by kind of corruption, beside FP32
 
@@ -66,12 +67,12 @@ exit codes: 0 passed, 1 a case blocks or was never reported, 2 wrong usage or in
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    chosen = _command(given)
-    made = parser([chosen] if chosen else COMMANDS)
+    command = _command(given)
+    made = parser([command] if command else COMMANDS)
     options, rest = made.parse_known_args(given)
-    if rest and options.command != "gate":
-        made.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
+        if rest and options.command != "gate":  # which hands them to pytest
+            raise unknown(rest, chosen(made, options))
         return int(options.run(options, rest))
     except ClipqError as error:
         print(f"clipq: {error}", file=sys.stderr)

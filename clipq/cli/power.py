@@ -14,10 +14,11 @@ from tabulate import tabulate
 
 from clipq.cli.context import settings_of
 from clipq.errors import SettingsError
+from clipq.estimate import number
 from clipq.evaluation.plan import load_plugins, plan
-from clipq.gate.margins import load_margins
-from clipq.gate.planning import CasePower, plan_power
-from clipq.records import number, read_run
+from clipq.gating.margins import load_margins
+from clipq.gating.planning import CasePower, plan_power
+from clipq.records import read_run
 from clipq.settings import Settings
 
 __all__ = ["declare", "run"]

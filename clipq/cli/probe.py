@@ -1,12 +1,11 @@
-"""`clipq probe`: what the probes are, and whether they are what they should be."""
+"""`clipq probe`: whether the probes are what they should be, and bringing them here."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,46 +13,39 @@ from tabulate import tabulate
 
 from clipq.cli.context import settings_of
 from clipq.cli.progress import Progress, watching
-from clipq.data import Probe, check_disjoint, open_declared, unreadable_images, without
+from clipq.data import (
+    Probe,
+    check_disjoint,
+    fetch_probe,
+    look_at_probe,
+    open_declared,
+    unreadable_images,
+    without,
+)
 from clipq.data.contact_sheet import contact_sheet
-from clipq.data.fetch import fetch_shards, is_url
 from clipq.errors import ClipqError, ProbeError
 from clipq.evaluation.plan import load_plugins
 from clipq.settings import ProbeSettings, Settings
 
 __all__ = ["declare", "run"]
 
-_ROLES = {
-    "adversarial": "is it right on images made to mislead it?",
-    "calibration": "activation ranges and the temperature; never evaluated on",
-    "corruption": "is it right on noisy, blurred, badly lit images?",
-    "groups": "is it as right for every group?",
-    "in-distribution": "accuracy, calibration and churn; its classes make the zero-shot head",
-    "ood": "is it told from the in-distribution probe?",
-    "retrieval": "are images found by captions and captions by images?",
-    "shift": "is it right on images of another kind?",
-    "spurious": "is it right where a misleading cue points elsewhere?",
-}
-
 
 def declare(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `clipq probe` to the command line."""
     probe = commands.add_parser(
         "probe",
-        help="list probes, check that they are what they should be, or fetch their shards",
+        help="check that probes are what they should be, or fetch those that are elsewhere",
         description="Check: every shard and image is read, counts, class map and checksums are "
         "verified, images are compared with those of the calibration split (and, out of "
         "distribution, with the in-distribution probe's), and a contact sheet is written.",
     )
     kinds = probe.add_subparsers(dest="action", required=True, metavar="ACTION")
-    listing = kinds.add_parser("list", help="names, roles and what each is for")
-    listing.add_argument("--json", action="store_true", help="print one JSON document")
     check = kinds.add_parser("check", help="read and verify everything, write contact sheets")
     check.add_argument("probes", nargs="*", metavar="PROBE", help="default: all of them")
     check.add_argument(
         "--sheets", type=Path, metavar="DIR", help="where PNGs go; default: beside the cache"
     )
-    fetch = kinds.add_parser("fetch", help="download shards of probes whose source is a URL")
+    fetch = kinds.add_parser("fetch", help="bring probes here whose source is elsewhere: a URL")
     fetch.add_argument("probes", nargs="*", metavar="PROBE", help="default: all with a URL")
     for action in (check, fetch):
         action.add_argument("--quiet", action="store_true", help="no progress")
@@ -61,31 +53,14 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    """List or check probes; return 1 where a check failed."""
+    """Check or fetch probes; return 1 where a check failed."""
     settings = settings_of(options)
     load_plugins(settings)
-    if options.action == "list":
-        print(_listed_json(settings) if options.json else _listed(settings))
-        return 0
     if options.action == "fetch":
         with watching(options, unit="shard") as watch:
             return _fetch(settings, options.probes, watch)
     with watching(options, unit="image") as watch:
         return _check(settings, options, watch)
-
-
-def _listed(settings: Settings) -> str:
-    rows = [
-        (p.name, _role(p), f"{p.source} {p.split}", p.reason or _ROLES[p.role])
-        for p in settings.probes
-    ]
-    headers = ("probe", "role", "source, split", "why it is here")
-    return tabulate(rows, headers, maxcolwidths=[None, None, 40, 60])
-
-
-def _listed_json(settings: Settings) -> str:
-    """Return every declared probe with all its settings, as one JSON document."""
-    return json.dumps([asdict(probe) for probe in settings.probes], indent=1, allow_nan=False)
 
 
 def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> int:
@@ -98,6 +73,7 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
         watch.step(declared.name, done, len(chosen))
         sheet = folder / f"{declared.name}.png"
         try:
+            seen = _seen(settings, declared)
             probe = _opened(settings, declared, opened)
             broken = unreadable_images(probe)
             probe = opened[declared.name] = without(probe, broken, most=declared.unreadable)
@@ -108,7 +84,7 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
             watch.clear()
             print(f"{declared.name}: WRONG\n  {error}\n")
             continue
-        found = _facts(probe, sheet, len(shown))
+        found = [("source", seen), *_facts(probe, sheet, len(shown))]
         if broken:
             reasons = "; ".join(reason for _, reason in broken[:3])
             found.append(("left out", f"{len(broken)} images that do not decode: {reasons}"))
@@ -122,42 +98,32 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
 
 
 def _fetch(settings: Settings, names: list[str], watch: Progress) -> int:
-    """Download the probes whose source is a URL; each source and split once."""
+    """Bring probes here whose source is elsewhere; each source and split once."""
     chosen = [settings.probe(name) for name in names] or list(settings.probes)
     done: set[tuple[str, str]] = set()
     for declared in chosen:
-        kind, _, location = declared.source.partition(":")
-        if kind != "webdataset" or not is_url(location):
+        if (declared.source, declared.split) in done:
+            continue
+        root = fetch_probe(
+            name=declared.name,
+            source=declared.source,
+            split=declared.split,
+            base_dir=settings.root,
+            progress=partial(watch, declared.name),
+        )
+        if root is None:
             if names:
                 raise ProbeError(
-                    f"probe {declared.name!r}: {declared.source} is not a URL of shards",
-                    hint="only webdataset:https://... is fetched; docs/probes.md says how to bring "
-                    "other data here",
+                    f"probe {declared.name!r}: {declared.source} is not fetched",
+                    hint="of clipq's own sources, webdataset:https://... is; docs/probes.md says "
+                    "how to bring other data here",
                 )
             continue
-        if (location, declared.split) in done:
-            continue
-        done.add((location, declared.split))
-
-        def show(ready: int, total: int, name: str = declared.name) -> None:
-            watch(name, ready, total)
-
-        root = fetch_shards(location, declared.split, settings.root, progress=show)
+        done.add((declared.source, declared.split))
         watch.clear()
         print(f"{declared.name}: in {root}")
-    print(f"{len(done)} fetched" if done else "no probe has a URL: nothing to fetch")
+    print(f"{len(done)} fetched" if done else "no probe lies elsewhere: nothing to fetch")
     return 0
-
-
-def _role(probe: ProbeSettings) -> str:
-    """Return a probe's role, with what is done to its images."""
-    if probe.attack is not None:
-        attack = probe.attack
-        return f"{probe.role}: {attack.name}, {attack.epsilon:g}/255, against {attack.against}"
-    if probe.corruption is not None:
-        severities = ", ".join(map(str, probe.corruption.severities))
-        return f"{probe.role}: severities {severities}"
-    return f"{probe.distance} {probe.role}".strip()
 
 
 def _opened(settings: Settings, declared: ProbeSettings, opened: dict[str, Probe]) -> Probe:
@@ -169,6 +135,22 @@ def _opened(settings: Settings, declared: ProbeSettings, opened: dict[str, Probe
     if declared.name not in opened:
         opened[declared.name] = open_declared(declared, base_dir=settings.root)
     return opened[declared.name]
+
+
+def _seen(settings: Settings, declared: ProbeSettings) -> str:
+    """Return a probe's source, and what is there by a look.
+
+    Raises:
+        ClipqError: opening it would fail: nothing is read of a probe that lacks a part.
+    """
+    counts = look_at_probe(
+        name=declared.name,
+        role=declared.role,
+        source=declared.source,
+        split=declared.split,
+        base_dir=settings.root,
+    )
+    return ", ".join([declared.source, *(f"{count:,} {what}" for what, count in counts.items())])
 
 
 def _check_leakage(settings: Settings, probe: Probe, opened: dict[str, Probe]) -> None:

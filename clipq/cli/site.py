@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clipq.cli.history import add_store_option, open_for, project_settings
+from clipq.cli.store import add_store_option, open_for, project_settings
 from clipq.errors import SettingsError
 
 __all__ = ["declare", "run"]

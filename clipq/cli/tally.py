@@ -26,9 +26,12 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from clipq.cases import Case
 from clipq.cli.progress import duration
+from clipq.errors import ClipqError
+from clipq.node_ids import bracketed
 
-__all__ = ["Cell", "Tally", "cell_of"]
+__all__ = ["Tally", "Unit", "unit_of"]
 
 _RECENT = 9
 _OTHERS = 200
@@ -41,21 +44,23 @@ _SOONEST_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """What is encoded once: `what` is a model and quantizer (or a kernel), `probe` may be ""."""
+class Unit:
+    """What is encoded once: `what` is a candidate (or a kernel), `probe` may be ""."""
 
     what: str
     probe: str = ""
 
 
-def cell_of(node_id: str) -> Cell:
-    """Return the cell of a test, from the case id in the brackets of its node id."""
-    start, end = node_id.find("["), node_id.rfind("]")
-    if not 0 <= start < end:
-        return Cell(node_id.partition("::")[0])
-    what, _, last = node_id[start + 1 : end].rpartition("/")
-    probe, dot, _ = last.rpartition(".")
-    return Cell(what or last, probe if dot else "")
+def unit_of(node_id: str) -> Unit:
+    """Return the unit of a test: its case's cell, a kernel, or else its file."""
+    name = bracketed(node_id)
+    if not name:
+        return Unit(node_id.partition("::")[0])
+    try:
+        cell = Case.parse(name).cell
+    except ClipqError:
+        return Unit(name.rpartition("/")[0] or name)
+    return Unit(str(cell.candidate), cell.probe)
 
 
 class Tally:
@@ -67,18 +72,18 @@ class Tally:
         self.last = ""
         self._begun_at = 0.0
         self._counts: Counter[str] = Counter()
-        self._left: Counter[Cell] = Counter()
-        self._encoding: dict[Cell, float] = {}  # seconds of a cell's first case, and of waiting
-        self._starting: list[Cell] = []  # cells that began with the run
-        self._recent: defaultdict[str, deque[Cell]] = defaultdict(lambda: deque(maxlen=_RECENT))
+        self._left: Counter[Unit] = Counter()
+        self._encoding: dict[Unit, float] = {}  # seconds of a unit's first case, and of waiting
+        self._starting: list[Unit] = []  # units that began with the run
+        self._recent: defaultdict[str, deque[Unit]] = defaultdict(lambda: deque(maxlen=_RECENT))
         self._first_end: float | None = None
         self._others: deque[float] = deque(maxlen=_OTHERS)
         self._busy = 0.0
         self._until = 0.0
 
-    def plan(self, cells: Iterable[Cell]) -> None:
-        """Expect one case for each cell given (a cell is given once a case)."""
-        self._left.update(cells)
+    def plan(self, units: Iterable[Unit]) -> None:
+        """Expect one case for each unit given (a unit is given once a case)."""
+        self._left.update(units)
         self.planned = self._left.total()
 
     def start(self, now: float) -> None:
@@ -89,21 +94,21 @@ class Tally:
         """Count one outcome, named as pytest or a verdict names it."""
         self._counts[_NAMES.get(category, category)] += 1
 
-    def finish(self, cell: Cell, seconds: float, now: float) -> None:
-        """Note that a case of `cell` ended after `seconds`."""
+    def finish(self, unit: Unit, seconds: float, now: float) -> None:
+        """Note that a case of `unit` ended after `seconds`."""
         self.done += 1
-        self.last = cell.what
-        self._left[cell] -= 1
+        self.last = unit.what
+        self._left[unit] -= 1
         self._busy += seconds
         self._until = now
         if self._first_end is None:
             self._first_end = now
-        if cell not in self._encoding:
+        if unit not in self._encoding:
             starting = now - seconds < self._first_end
-            (self._starting if starting else self._recent[cell.probe]).append(cell)
-            self._encoding[cell] = seconds
-        elif seconds >= max(_WAITING_SECONDS, self._encoding[cell] / 2):
-            self._encoding[cell] += seconds
+            (self._starting if starting else self._recent[unit.probe]).append(unit)
+            self._encoding[unit] = seconds
+        elif seconds >= max(_WAITING_SECONDS, self._encoding[unit] / 2):
+            self._encoding[unit] += seconds
         else:
             self._others.append(seconds)
 
@@ -114,23 +119,23 @@ class Tally:
             return None
         if self.done >= self.planned:
             return 0.0
-        medians = {probe: self._median(cells) for probe, cells in self._recent.items()}
+        medians = {probe: self._median(units) for probe, units in self._recent.items()}
         any_probe = (
             statistics.median_low(medians.values()) if medians else self._median(self._starting)
         )
         other = statistics.fmean(self._others) if self._others else 0.0
         rest = 0.0
-        for cell, cases in self._left.items():
-            if cases > 0 and cell not in self._encoding:
-                rest += medians.get(cell.probe, any_probe) + (cases - 1) * other
+        for unit, cases in self._left.items():
+            if cases > 0 and unit not in self._encoding:
+                rest += medians.get(unit.probe, any_probe) + (cases - 1) * other
             elif cases > 0:
                 rest += cases * other
         busy = max(self._busy / elapsed, 1e-3)
         # Since the last case ended, part of the rest was done.
         return max(0.0, rest / busy - (now - self._until))
 
-    def _median(self, cells: Iterable[Cell]) -> float:
-        return statistics.median_low(self._encoding[cell] for cell in cells)
+    def _median(self, units: Iterable[Unit]) -> float:
+        return statistics.median_low(self._encoding[unit] for unit in units)
 
     def text(self, now: float) -> str:
         """Return all of it as one line."""

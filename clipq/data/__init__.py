@@ -3,22 +3,31 @@
 Importing this package imports neither torch nor webdataset; opening a probe does.
 """
 
+from clipq.data.arrays import Images, probe_from_images
 from clipq.data.class_map import head_columns
 from clipq.data.declared import open_declared, unreadable_images, without
 from clipq.data.images import blocks_of, load, materialise, streamed
-from clipq.data.probe import Probe, check_disjoint, open_probe, probe_sources
+from clipq.data.probe import Probe, check_disjoint, hashed_order, taken
+from clipq.data.sources import Source, fetch_probe, look_at_probe, open_probe, probe_sources
 
 __all__ = [
+    "Images",
     "Probe",
+    "Source",
     "blocks_of",
     "check_disjoint",
+    "fetch_probe",
+    "hashed_order",
     "head_columns",
     "load",
+    "look_at_probe",
     "materialise",
     "open_declared",
     "open_probe",
+    "probe_from_images",
     "probe_sources",
     "streamed",
+    "taken",
     "unreadable_images",
     "without",
 ]

@@ -8,8 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from clipq.data.corruption import corrupted
-from clipq.data.probe import Probe, hashed_order, open_probe, taken
+from clipq.data.probe import Probe, hashed_order, taken
 from clipq.data.shipped_lists import class_list, template_list, wordnet_names
+from clipq.data.sources import open_probe
 from clipq.errors import ProbeError
 from clipq.provenance import digest
 from clipq.settings import ProbeSettings

@@ -14,36 +14,29 @@ of <root>, every file read must be listed there and match.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from clipq.data.image_files import probe_from_files
 from clipq.data.probe import Probe
 from clipq.data.reading import CLASSES, IMAGES, read_lines
 from clipq.data.shards import Checksums, find_checksums
+from clipq.data.sources import Source
 from clipq.errors import ProbeError, did_you_mean
 
-__all__ = ["open_folder"]
+__all__ = ["FOLDER"]
 
 
-def open_folder(
-    location: str, *, name: str, role: str, split: str, base_dir: Path, group: str
-) -> Probe:
+def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, group: str) -> Probe:
     """Open a probe from class folders; see `clipq.data.open_probe`."""
     root = base_dir / location
-    folder = root / split
-    if not split or not folder.is_dir():
-        known = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
-        raise ProbeError(
-            f"probe {name!r}: no folder {folder}",
-            hint=f'{did_you_mean(split, known)}; split = "." stands for the root itself',
-        )
+    folder, classes = _classes(root, split, name)
     checksums = find_checksums(root)
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     files = [
         (path, label)
         for label, class_name in enumerate(classes)
         for path in sorted((folder / class_name).rglob("*"))
-        if path.is_file() and path.suffix.lower().removeprefix(".") in IMAGES
+        if path.is_file() and _is_image(path.name)
     ]
     return probe_from_files(
         [(path.relative_to(folder).as_posix(), path, label) for path, label in files],
@@ -55,6 +48,49 @@ def open_folder(
         checksums=checksums,
         origin=folder,
     )
+
+
+def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) -> dict[str, int]:
+    """Count class folders and images; see `clipq.data.sources.Look`."""
+    root = base_dir / location
+    folder, classes = _classes(root, split, name)
+    if not classes:
+        raise ProbeError(
+            f"probe {name!r}: {folder} has no folders", hint="a folder of images for each class"
+        )
+    _classnames(root, classes, name, find_checksums(root))
+    images = sum(
+        _is_image(file)
+        for class_name in classes
+        for _, _, files in os.walk(folder / class_name)
+        for file in files
+    )
+    if not images:
+        raise ProbeError(
+            f"probe {name!r}: no image in the folders below {folder}",
+            hint=f"images end in {', '.join(IMAGES)}",
+        )
+    return {"classes": len(classes), "images": images}
+
+
+FOLDER = Source(_open, _look)
+"""The source ``folder:LOCATION``."""
+
+
+def _classes(root: Path, split: str, name: str) -> tuple[Path, list[str]]:
+    """Return a split's folder and the folders in it, sorted."""
+    folder = root / split
+    if not split or not folder.is_dir():
+        known = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
+        raise ProbeError(
+            f"probe {name!r}: no folder {folder}",
+            hint=f'{did_you_mean(split, known)}; split = "." stands for the root itself',
+        )
+    return folder, sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+
+
+def _is_image(name: str) -> bool:
+    return name.rpartition(".")[2].lower() in IMAGES
 
 
 def _classnames(

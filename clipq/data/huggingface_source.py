@@ -10,8 +10,9 @@ of the label's `ClassLabel` feature.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,19 @@ import numpy as np
 
 from clipq.data.probe import Probe, fingerprint
 from clipq.data.reading import check_classes, check_ids
+from clipq.data.sources import Source
 from clipq.errors import ProbeError, did_you_mean
 
-__all__ = ["open_huggingface"]
+__all__ = ["HUGGINGFACE"]
 
 _IMAGES = ("image", "img", "webp", "jpg", "png")
 _LABELS = ("label", "fine_label", "labels", "cls")
 _CAPTIONS = ("caption", "captions", "text", "txt")
 _TEMPLATE = "a photo of a {c}."
+_SPLITS = "dataset_dict.json"
 
 
-def open_huggingface(
-    location: str, *, name: str, role: str, split: str, base_dir: Path, group: str
-) -> Probe:
+def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, group: str) -> Probe:
     """Open a probe from a Hugging Face data set; see `clipq.data.open_probe`."""
     table = _load(location, name, split, base_dir)
     columns = list(table.column_names)
@@ -71,6 +72,47 @@ def open_huggingface(
     )
 
 
+def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) -> dict[str, int]:
+    """Count the files of a local data set; of one of the hub nothing is known.
+
+    See `clipq.data.sources.Look`.
+    """
+    path = base_dir / location
+    if not path.exists():
+        return {}
+    if path.is_file():
+        return {"files": 1}
+    files = _parquet(path, split)
+    if not files:  # what `save_to_disk` wrote
+        folder = path
+        if (path / _SPLITS).is_file():
+            known = json.loads((path / _SPLITS).read_text(encoding="utf-8"))["splits"]
+            if split not in known:
+                raise _no_split(split, known, path, name)
+            folder = path / split
+        files = sorted(folder.glob("*.arrow"))
+    if not files:
+        raise ProbeError(
+            f"probe {name!r}: {path} holds neither Parquet files nor a saved data set",
+            hint=f"it needs {split}*.parquet, or what `save_to_disk` writes",
+        )
+    return {"files": len(files)}
+
+
+HUGGINGFACE = Source(_open, _look)
+"""The source ``huggingface:LOCATION``."""
+
+
+def _parquet(path: Path, split: str) -> list[Path]:
+    return sorted(path.glob(f"{split}*.parquet"))
+
+
+def _no_split(split: str, known: Iterable[str], path: Path, name: str) -> ProbeError:
+    return ProbeError(
+        f"probe {name!r}: no split {split!r} in {path}", hint=did_you_mean(split, known)
+    )
+
+
 def _load(location: str, name: str, split: str, base_dir: Path) -> Any:
     path = base_dir / location
     if not path.exists():
@@ -87,8 +129,8 @@ def _load(location: str, name: str, split: str, base_dir: Path) -> Any:
     try:
         if path.is_file():
             return datasets.load_dataset("parquet", data_files=str(path), split="train")
-        if path.is_dir() and list(path.glob(f"{split}*.parquet")):
-            files = sorted(str(file) for file in path.glob(f"{split}*.parquet"))
+        files = [str(file) for file in _parquet(path, split)] if path.is_dir() else []
+        if files:
             return datasets.load_dataset("parquet", data_files=files, split="train")
         found = datasets.load_from_disk(path) if path.is_dir() else None
         if found is None:
@@ -96,9 +138,7 @@ def _load(location: str, name: str, split: str, base_dir: Path) -> Any:
         if not isinstance(found, datasets.DatasetDict):
             return found
         if split not in found:
-            raise ProbeError(
-                f"probe {name!r}: no split {split!r} in {path}", hint=did_you_mean(split, found)
-            )
+            raise _no_split(split, found, path, name)
         return found[split]
     except ProbeError:
         raise

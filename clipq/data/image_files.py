@@ -15,9 +15,10 @@ from clipq.data.reading import TEMPLATES, check_classes, check_ids, read_lines
 from clipq.data.shards import Checksums
 from clipq.errors import ProbeError
 
-__all__ = ["probe_from_files"]
+__all__ = ["DEFAULT_TEMPLATE", "probe_from_files"]
 
-_TEMPLATE = "a photo of a {c}."
+DEFAULT_TEMPLATE = "a photo of a {c}."
+"""The prompt where a source brings none."""
 
 
 def probe_from_files(
@@ -61,7 +62,7 @@ def probe_from_files(
         name=name,
         role=role,
         classnames=classnames,
-        templates=read_lines(root / TEMPLATES, checksums) if has_templates else (_TEMPLATE,),
+        templates=read_lines(root / TEMPLATES, checksums) if has_templates else (DEFAULT_TEMPLATE,),
         ids=tuple(ids),
         labels=labels,
         groups=groups,

@@ -19,26 +19,59 @@ from pathlib import Path
 from clipq.data.image_files import probe_from_files
 from clipq.data.probe import Probe
 from clipq.data.reading import CLASSES, read_lines
-from clipq.data.shards import find_checksums
+from clipq.data.shards import Checksums, find_checksums
+from clipq.data.sources import Source
 from clipq.errors import ProbeError
 
-__all__ = ["open_image_list"]
+__all__ = ["IMAGE_LIST"]
 
 _LINE = re.compile(r"(\S.*?)\s+(-?[0-9]{1,9})")
 
 
-def open_image_list(
-    location: str, *, name: str, role: str, split: str, base_dir: Path, group: str
-) -> Probe:
+def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, group: str) -> Probe:
     """Open a probe from a list of images; see `clipq.data.open_probe`."""
     root = base_dir / location
+    checksums = find_checksums(root)
+    classnames, files = _listed(root, split, name, role, checksums)
+    return probe_from_files(
+        files,
+        name=name,
+        role=role,
+        root=root,
+        classnames=classnames,
+        group=group,
+        checksums=checksums,
+        origin=root / split,
+    )
+
+
+def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) -> dict[str, int]:
+    """Count images in the list, and look for the first; see `clipq.data.sources.Look`."""
+    root = base_dir / location
+    classnames, files = _listed(root, split, name, role, find_checksums(root))
+    _, first, _ = files[0]
+    if not first.is_file():
+        raise ProbeError(
+            f"probe {name!r}: {root / split} lists {first}, which is not there",
+            hint="`source` names the folder that images are relative to",
+        )
+    return {"classes": len(classnames), "images": len(files)}
+
+
+IMAGE_LIST = Source(_open, _look)
+"""The source ``imagelist:LOCATION``."""
+
+
+def _listed(
+    root: Path, split: str, name: str, role: str, checksums: Checksums | None
+) -> tuple[tuple[str, ...], list[tuple[str, Path, int]]]:
+    """Return the classes, and the id, path and label of each image in a list."""
     listing = root / split
     if not split or not listing.is_file():
         raise ProbeError(
             f"probe {name!r}: no list of images {listing}",
             hint="`source` names the folder that images are relative to, `split` the list below it",
         )
-    checksums = find_checksums(root)
     has_classes = (root / CLASSES).is_file() or role != "ood"
     classnames = read_lines(root / CLASSES, checksums) if has_classes else ()
     inside = root.resolve()
@@ -64,13 +97,4 @@ def open_image_list(
                 f"{len(classnames) - 1}",
             )
         files.append((sample, path, label))
-    return probe_from_files(
-        files,
-        name=name,
-        role=role,
-        root=root,
-        classnames=classnames,
-        group=group,
-        checksums=checksums,
-        origin=listing,
-    )
+    return classnames, files

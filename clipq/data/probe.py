@@ -1,33 +1,19 @@
-"""What a probe is, how one is opened, and that calibration and evaluation never share a sample."""
+"""What a probe is, and that calibration and evaluation never share a sample."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from clipq.data.reading import decode_image
-from clipq.errors import ProbeError, SettingsError, did_you_mean
+from clipq.errors import ProbeError
 from clipq.provenance import digest
-from clipq.registry import Registry
-from clipq.settings import ROLES
 
-__all__ = [
-    "ROLES",
-    "Probe",
-    "ProbeSource",
-    "check_disjoint",
-    "fingerprint",
-    "hashed_order",
-    "open_probe",
-    "probe_sources",
-    "taken",
-]
+__all__ = ["Probe", "check_disjoint", "fingerprint", "hashed_order", "taken"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,54 +70,6 @@ class Probe:
             where += f" of {self.locate(position)}"
         image = decode_image(encoded, where)
         return image if self.alter is None else self.alter(image, position)
-
-
-class ProbeSource(Protocol):
-    """Opens probes of one kind of storage; the part after ``kind:`` is `location`."""
-
-    def __call__(
-        self, location: str, *, name: str, role: str, split: str, base_dir: Path, group: str
-    ) -> Probe: ...
-
-
-probe_sources: Registry[ProbeSource] = Registry("probe source", group="clipq.probes")
-"""Kinds of storage; a source text is ``kind:location``."""
-probe_sources.register_lazy("folder", "clipq.data.folder_source:open_folder")
-probe_sources.register_lazy("huggingface", "clipq.data.huggingface_source:open_huggingface")
-probe_sources.register_lazy("imagelist", "clipq.data.image_list_source:open_image_list")
-probe_sources.register_lazy("torchvision", "clipq.data.torchvision_source:open_torchvision")
-probe_sources.register_lazy("webdataset", "clipq.data.webdataset_source:open_webdataset")
-
-
-def open_probe(
-    *, name: str, role: str, source: str, split: str, base_dir: Path, group: str = ""
-) -> Probe:
-    """Open and verify a probe.
-
-    Args:
-        name: as in case ids.
-        role: one of `ROLES`.
-        source: ``kind:location``, for example ``webdataset:fixtures/data/shapes``.
-        split: which split of it.
-        base_dir: folder that relative locations start from.
-        group: attribute that divides samples into groups; "" for none.
-
-    Raises:
-        SettingsError: the role is unknown, or the source is not of the form ``kind:location``.
-        UnknownNameError: no source of that kind is registered.
-        ProbeError: data are missing, damaged, empty or mislabelled.
-    """
-    if role not in ROLES:
-        raise SettingsError(f"probe {name!r}: role {role!r}", hint=did_you_mean(role, ROLES))
-    kind, colon, location = source.partition(":")
-    if not colon or not location:
-        raise SettingsError(
-            f"probe {name!r}: source {source!r} is not of the form kind:location",
-            hint="for example 'webdataset:data/my-probe'; kinds: "
-            f"{', '.join(probe_sources.names())}",
-        )
-    opened = probe_sources.get(kind)
-    return opened(location, name=name, role=role, split=split, base_dir=base_dir, group=group)
 
 
 def hashed_order(probe: Probe) -> list[int]:

@@ -18,6 +18,7 @@ __all__ = [
     "CLASSES",
     "IMAGES",
     "TEMPLATES",
+    "as_rgb",
     "check_classes",
     "check_ids",
     "decode_image",
@@ -44,14 +45,15 @@ def decode_image(encoded: bytes, where: str) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(encoded))
             image.load()
-            return _rgb(image)
+            return as_rgb(image)
     except Exception as error:  # decoders fed with damaged bytes raise nearly anything
         raise ProbeError(
             f"{where}: the image does not decode: {error}", hint="replace or remove the sample"
         ) from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Return a picture of any mode as RGB; 16 bits a channel are scaled to 8."""
     if image.mode.startswith("I"):  # 16 bits a channel: Pillow would cut all above 255 off
         values = np.asarray(image).astype(np.float64) / 257.0
         image = Image.fromarray(np.clip(np.round(values), 0, 255).astype(np.uint8))
@@ -79,7 +81,7 @@ def read_lines(path: Path, checksums: Checksums | None) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def check_ids(name: str, folder: Path, ids: list[str]) -> None:
+def check_ids(name: str, folder: Path | str, ids: list[str]) -> None:
     """Refuse an empty probe, and ids that repeat.
 
     Raises:
@@ -96,7 +98,9 @@ def check_ids(name: str, folder: Path, ids: list[str]) -> None:
         )
 
 
-def check_classes(name: str, folder: Path, classnames: tuple[str, ...], labels: list[int]) -> None:
+def check_classes(
+    name: str, folder: Path | str, classnames: tuple[str, ...], labels: list[int]
+) -> None:
     """Refuse classes without a sample, which would only draw predictions.
 
     Raises:
@@ -105,8 +109,8 @@ def check_classes(name: str, folder: Path, classnames: tuple[str, ...], labels: 
     absent = sorted(set(range(len(classnames))) - set(labels))
     if absent:
         raise ProbeError(
-            f"probe {name!r}: class count does not match: classnames.txt names "
-            f"{len(classnames)} classes, {len(absent)} of them have no sample in {folder} "
+            f"probe {name!r}: class count does not match: of {len(classnames)} class names, "
+            f"{len(absent)} have no sample in {folder} "
             f"(first: {classnames[absent[0]]!r})",
             hint="list exactly the classes that occur",
         )

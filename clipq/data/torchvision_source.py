@@ -17,39 +17,24 @@ from PIL import Image
 
 from clipq.data.probe import Probe, fingerprint
 from clipq.data.shipped_lists import class_list, template_list
+from clipq.data.sources import Source
 from clipq.errors import ProbeError, did_you_mean
 
-__all__ = ["open_torchvision"]
+__all__ = ["TORCHVISION"]
 
 _LISTS = {"CIFAR10": "cifar10", "CIFAR100": "cifar100"}
+_FOLDERS = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}
 
 
-def open_torchvision(
-    location: str, *, name: str, role: str, split: str, base_dir: Path, group: str
-) -> Probe:
+def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, group: str) -> Probe:
     """Open a probe from torchvision's files; see `clipq.data.open_probe`."""
     from torchvision import datasets
 
-    kind, _, folder = location.partition("@")
-    if kind not in _LISTS or not folder:
-        raise ProbeError(
-            f"probe {name!r}: torchvision data set {location!r}",
-            hint=f"write torchvision:CIFAR10@FOLDER; {did_you_mean(kind, _LISTS)}",
-        )
-    if split not in ("train", "test") or group:
-        raise ProbeError(
-            f"probe {name!r}: split {split!r}, group {group!r}",
-            hint=f"{kind} has the splits 'train' and 'test', and no attributes",
-        )
-    root = base_dir / folder
+    kind, root = _named(location, name, split, base_dir, group)
     try:
         found = getattr(datasets, kind)(root=str(root), train=split == "train", download=False)
     except (RuntimeError, OSError) as error:
-        raise ProbeError(
-            f"probe {name!r}: {kind} is not whole in {root}: {error}",
-            hint='where there is a network: python -c "from torchvision.datasets import '
-            f"{kind}; {kind}('{folder}', download=True)\"; then copy the folder here",
-        ) from error
+        raise _incomplete(kind, root, name, str(error)) from error
     pixels: np.ndarray = found.data
     labels = np.array(found.targets, dtype=np.int64)
     hashes = tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in pixels)
@@ -69,6 +54,42 @@ def open_torchvision(
         sample_hashes=hashes,
         fingerprint=fingerprint(ids, hashes, labels, groups),
         read_encoded=lambda: _encoded(pixels),
+    )
+
+
+def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) -> dict[str, int]:
+    """Look for torchvision's folder and count its classes; see `clipq.data.sources.Look`."""
+    kind, root = _named(location, name, split, base_dir, "")
+    if not (root / _FOLDERS[kind]).is_dir():
+        raise _incomplete(kind, root, name, f"no folder {_FOLDERS[kind]}")
+    return {"classes": len(class_list(_LISTS[kind], base_dir))}
+
+
+TORCHVISION = Source(_open, _look)
+"""The source ``torchvision:LOCATION``."""
+
+
+def _named(location: str, name: str, split: str, base_dir: Path, group: str) -> tuple[str, Path]:
+    """Return the data set that a location names, and the folder that holds it."""
+    kind, _, folder = location.partition("@")
+    if kind not in _LISTS or not folder:
+        raise ProbeError(
+            f"probe {name!r}: torchvision data set {location!r}",
+            hint=f"write torchvision:CIFAR10@FOLDER; {did_you_mean(kind, _LISTS)}",
+        )
+    if split not in ("train", "test") or group:
+        raise ProbeError(
+            f"probe {name!r}: split {split!r}, group {group!r}",
+            hint=f"{kind} has the splits 'train' and 'test', and no attributes",
+        )
+    return kind, base_dir / folder
+
+
+def _incomplete(kind: str, root: Path, name: str, why: str) -> ProbeError:
+    return ProbeError(
+        f"probe {name!r}: {kind} is not whole in {root}: {why}",
+        hint='where there is a network: python -c "from torchvision.datasets import '
+        f"{kind}; {kind}('{root}', download=True)\"; then copy the folder here",
     )
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import numpy as np
 
 from clipq.data.attributes import ATTRIBUTES, read_attribute
 from clipq.data.class_map import read_class_map
-from clipq.data.fetch import download_folder, is_url
+from clipq.data.fetch import download_folder, fetch_shards, is_url
 from clipq.data.probe import Probe, fingerprint
 from clipq.data.reading import (
     CLASSES,
@@ -38,28 +38,20 @@ from clipq.data.reading import (
     read_lines,
 )
 from clipq.data.shards import Checksums, Shard, find_checksums, open_shard
+from clipq.data.sources import Source
 from clipq.errors import ProbeError, did_you_mean
 
-__all__ = ["open_webdataset"]
+__all__ = ["WEBDATASET"]
 
 
-def open_webdataset(
-    location: str, *, name: str, role: str, split: str, base_dir: Path, group: str
-) -> Probe:
+def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, group: str) -> Probe:
     """Open a probe from shards; see `clipq.data.open_probe`."""
-    root = download_folder(location, base_dir) if is_url(location) else base_dir / location
-    if is_url(location) and not (root / split / "nshards.txt").is_file():
-        raise ProbeError(
-            f"probe {name!r}: {location} is not on this machine, and nothing is downloaded unasked",
-            hint=f"clipq probe fetch {name}",
-        )
-    if not root.is_dir():
-        raise ProbeError(f"probe {name!r}: no folder {root}", hint="check `source` in clipq.toml")
+    root = _root(location, name, split, base_dir)
     checksums = find_checksums(root)
     labelled = role != "retrieval"  # images and captions need no classes
     classnames = read_lines(root / CLASSES, checksums) if labelled else ()
     templates = read_lines(root / TEMPLATES, checksums) if labelled else ()
-    shards = _shards(root, split, name, checksums)
+    shards = [open_shard(path, checksums) for path in _announced(root, split, name, checksums)]
     from_table = bool(group) and (root / ATTRIBUTES).is_file()
     ids: list[str] = []
     labels: list[int] = []
@@ -102,6 +94,51 @@ def open_webdataset(
     )
 
 
+def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) -> dict[str, int]:
+    """Count shards and classes; see `clipq.data.sources.Look`."""
+    root = _root(location, name, split, base_dir)
+    checksums = find_checksums(root)
+    shards = _announced(root, split, name, checksums)
+    absent = [path for path in shards if not path.is_file()]
+    if absent:
+        raise ProbeError(
+            f"probe {name!r}: no shard {absent[0]}"
+            + (f", nor {len(absent) - 1} others" if absent[1:] else ""),
+            hint="restore the shard, or correct nshards.txt",
+        )
+    counts = {"shards": len(shards)}
+    if role != "retrieval":
+        counts["classes"] = len(read_lines(root / CLASSES, checksums))
+        read_lines(root / TEMPLATES, checksums)
+    return counts
+
+
+def _fetch(
+    location: str, *, split: str, base_dir: Path, progress: Callable[[int, int], None]
+) -> Path | None:
+    """Download the shards of a URL; see `clipq.data.sources.Fetch`."""
+    if not is_url(location):
+        return None
+    return fetch_shards(location, split, base_dir, progress=progress)
+
+
+WEBDATASET = Source(_open, _look, _fetch)
+"""The source ``webdataset:LOCATION``."""
+
+
+def _root(location: str, name: str, split: str, base_dir: Path) -> Path:
+    """Return the folder of a location, which is there."""
+    root = download_folder(location, base_dir) if is_url(location) else base_dir / location
+    if is_url(location) and not (root / split / "nshards.txt").is_file():
+        raise ProbeError(
+            f"probe {name!r}: {location} is not on this machine, and nothing is downloaded unasked",
+            hint=f"clipq probe fetch {name}",
+        )
+    if not root.is_dir():
+        raise ProbeError(f"probe {name!r}: no folder {root}", hint="check `source` in clipq.toml")
+    return root
+
+
 def _encoded(shards: list[Shard], name: str, hashes: list[str]) -> Iterator[bytes]:
     samples = ((shard, sample) for shard in shards for sample in shard.samples())
     expected = iter(hashes)
@@ -120,7 +157,8 @@ def _where(name: str, sample: dict[str, Any], shard: Shard) -> str:
     return f"probe {name!r}, sample {sample['__key__']!r} of {shard}"
 
 
-def _shards(root: Path, split: str, name: str, checksums: Checksums | None) -> list[Shard]:
+def _announced(root: Path, split: str, name: str, checksums: Checksums | None) -> list[Path]:
+    """Return the shards that a split announces, and holds no others."""
     folder = root / split
     if not split or not folder.is_dir():
         known = [entry.name for entry in root.iterdir() if entry.is_dir()]
@@ -140,7 +178,7 @@ def _shards(root: Path, split: str, name: str, checksums: Checksums | None) -> l
             f"probe {name!r}: {folder} holds {extra[0]}, but nshards.txt announces {text} shards",
             hint="correct nshards.txt, or remove the shard: an unread one is not evaluated",
         )
-    return [open_shard(path, checksums) for path in announced]
+    return announced
 
 
 def _image_bytes(sample: dict[str, Any], where: str) -> bytes:

@@ -9,113 +9,130 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
 from clipq.evaluation.attack import ZeroShotClassifier, attack_identity, attacked
-from clipq.evaluation.plan import FP32
+from clipq.evaluation.cache import Cache, Table
+from clipq.evaluation.encoder import Encoder
+from clipq.evaluation.predict import Head
 from clipq.provenance import digest
+from clipq.settings import AttackSettings
 
-if TYPE_CHECKING:
-    from clipq.evaluation.evaluator import Evaluator
-    from clipq.settings import AttackSettings
-
-__all__ = ["encode_attacked"]
+__all__ = ["AttackedProbe", "Victim", "encode_attacked"]
 
 _CHUNK = 128
 
 
-def encode_attacked(
-    evaluator: Evaluator,
-    encoder: torch.nn.Module,
-    model: str,
-    quantizer: str,
-    probe: str,
-    key: Mapping[str, Any] | None,
-) -> Iterator[np.ndarray]:
-    """Yield the features of a probe's images after its attack, chunk by chunk.
+@dataclass(frozen=True, slots=True, eq=False)
+class Victim:
+    """What an attack is made against: an encoder and the head that its answers come from.
+
+    `key` identifies both for the cache; None where nothing is to be kept of them.
+    """
+
+    encoder: Encoder
+    head: Head
+    key: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttackedProbe:
+    """An adversarial probe, ready to be attacked.
 
     Args:
-        evaluator: of models, images and the cache.
-        encoder: the form of the model under test.
-        model: its name.
-        quantizer: how it was quantized.
-        probe: whose settings hold an attack.
-        key: what identifies the encoder; None where nothing is to be kept of it.
+        images: preprocessed pixels (N, H, W, 3) uint8.
+        labels: (N,) classes that the attack leads away from.
+        columns: which classes of the head stand for each of them; None for themselves.
+        settings: of the attack.
+        identity: of the model on this probe: part of every key and seed.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    columns: tuple[tuple[int, ...], ...] | None
+    settings: AttackSettings
+    identity: Mapping[str, str]
+
+
+def encode_attacked(
+    shown: Victim, probe: AttackedProbe, cache: Cache, *, against: Victim | None = None
+) -> Iterator[np.ndarray]:
+    """Yield the features (B, D) that a model gives a probe's images after its attack.
+
+    Args:
+        shown: the form of the model under test.
+        probe: what is attacked.
+        cache: where chunks are kept.
+        against: FP32, where the images are made against it and transferred; None where they are
+            made against the form under test itself.
 
     Raises:
         QuantizerError: the model has no gradient, or encoding failed.
     """
-    settings = evaluator.settings.probe(probe).attack
-    if settings is None:
-        raise ValueError(f"probe {probe!r} declares no attack")
-    loaded = evaluator.model(model)
-    columns = evaluator.inputs.sample_info(probe).columns
-    shown = ZeroShotClassifier(
-        encoder, evaluator.encode_head(encoder, model, quantizer), loaded.preprocess, columns
-    )
-    if settings.against == FP32:
-        reference = evaluator.head(model, FP32)
-        target = ZeroShotClassifier(loaded.model, reference, loaded.preprocess, columns)
-        chunks = _Chunks(evaluator, model, probe, settings, evaluator.encoder_key(model, FP32))
-        for pixels in chunks.kept(target, lambda pixels: pixels):
-            yield _features(shown, pixels, evaluator.device)
+    classifier = _classifier(shown, probe)
+    if against is not None:
+        target = _classifier(against, probe)
+        for pixels in _chunks(target, probe, cache, against, of=lambda pixels: pixels):
+            yield _features(classifier, pixels, device=shown.encoder.device)
         return
-    chunks = _Chunks(evaluator, model, probe, settings, key)
-    yield from chunks.kept(shown, lambda pixels: _features(shown, pixels, evaluator.device))
+    of = partial(_features, classifier, device=shown.encoder.device)
+    yield from _chunks(classifier, probe, cache, shown, of=of)
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunks:
-    """The chunks of one adversarial probe, and where they are kept."""
+def _classifier(victim: Victim, probe: AttackedProbe) -> ZeroShotClassifier:
+    encoder = victim.encoder
+    return ZeroShotClassifier(encoder.module, victim.head, encoder.loaded.preprocess, probe.columns)
 
-    evaluator: Evaluator
-    model: str
-    probe: str
-    settings: AttackSettings
-    key: Mapping[str, Any] | None
 
-    def kept(
-        self, target: ZeroShotClassifier, of: Callable[[np.ndarray], np.ndarray]
-    ) -> Iterator[np.ndarray]:
-        """Yield what is kept of each chunk's adversarial pixels, made once."""
-        evaluator = self.evaluator
-        identity = evaluator.identity(self.model, self.probe)
-        labels = evaluator.inputs.sample_info(self.probe).labels
-        images = evaluator.inputs.images(self.probe, evaluator.model(self.model).preprocess)
-        for start in range(0, len(images), _CHUNK):
-            chunk = slice(start, start + _CHUNK)
+def _chunks(
+    target: ZeroShotClassifier,
+    probe: AttackedProbe,
+    cache: Cache,
+    victim: Victim,
+    *,
+    of: Callable[[np.ndarray], np.ndarray],
+) -> Iterator[np.ndarray]:
+    """Yield what is kept of each chunk's adversarial pixels, made once."""
+    for start in range(0, len(probe.images), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
 
-            def make(chunk: slice = chunk) -> np.ndarray:
-                seed = digest([identity["probe"], chunk.start])
-                pixels = attacked(
-                    target,
-                    images[chunk],
-                    labels[chunk],
-                    self.settings,
-                    seed=seed,
-                    device=evaluator.device,
-                )
-                return of(pixels)
-
-            if self.key is None:
-                yield make()
-                continue
-            key = digest(
-                {
-                    "identity": identity,
-                    "encoder": self.key,
-                    "chunk": [start, len(images[chunk])],
-                    **attack_identity(self.settings),
-                }
+        def make(chunk: slice = chunk) -> np.ndarray:
+            pixels = attacked(
+                target,
+                probe.images[chunk],
+                probe.labels[chunk],
+                probe.settings,
+                seed=digest([probe.identity["probe"], chunk.start]),
+                device=victim.encoder.device,
             )
-            stored, _ = evaluator.cache.table("attacked", key, lambda: ({"kept": make()}, {}))
-            yield stored["kept"]
+            return of(pixels)
+
+        if victim.key is None:
+            yield make()
+            continue
+        key = digest(
+            {
+                "identity": probe.identity,
+                "encoder": victim.key,
+                "chunk": [start, len(probe.images[chunk])],
+                **attack_identity(probe.settings),
+            }
+        )
+        stored, _ = cache.table("attacked", key, partial(_table, make))
+        yield stored["kept"]
 
 
-def _features(classifier: ZeroShotClassifier, pixels: np.ndarray, device: str) -> np.ndarray:
+def _table(make: Callable[[], np.ndarray]) -> Table:
+    return {"kept": make()}, {}
+
+
+def _features(classifier: ZeroShotClassifier, pixels: np.ndarray, *, device: str) -> np.ndarray:
     with torch.inference_mode():
-        found: np.ndarray = classifier.features(torch.from_numpy(pixels).to(device)).cpu().numpy()
-    return found
+        features: np.ndarray = (
+            classifier.features(torch.from_numpy(pixels).to(device)).cpu().numpy()
+        )
+    return features

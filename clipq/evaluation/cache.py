@@ -59,6 +59,10 @@ class Cache:
                     write_table(path, *found)
         return found
 
+    def read(self, kind: str, key: str) -> Table | None:
+        """Return the table stored under `key`; None where there is none, or a damaged one."""
+        return _read(self.path(kind, key, ".safetensors"))
+
     def file(self, kind: str, key: str, suffix: str, create: Callable[[Path], None]) -> Path:
         """Return a file's path, calling `create(path)` once where it is missing."""
         path = self.path(kind, key, suffix)

@@ -19,7 +19,6 @@ from clipq.provenance import package_versions
 
 __all__ = [
     "encode_blocks",
-    "encode_images",
     "encode_texts",
     "environment",
     "gpu_present",
@@ -87,19 +86,6 @@ def encode_blocks(
         with torch.inference_mode():
             found: np.ndarray = model.encode_image(batch).float().cpu().numpy()  # type: ignore[operator]
         yield found
-
-
-def encode_images(
-    model: nn.Module,
-    images: np.ndarray,
-    preprocess: Preprocess,
-    *,
-    batch_size: int,
-    device: str = "cpu",
-) -> np.ndarray:
-    """Return image features (N, D) of uint8 images (N, H, W, 3)."""
-    blocks = blocks_of(images, batch_size)
-    return np.concatenate(list(encode_blocks(model, blocks, preprocess, device=device)))
 
 
 def encode_texts(

@@ -8,22 +8,18 @@ five significant digits; a value that does not exist is None.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from clipq.evaluation.plan import FP32
+from clipq.evaluation.cache import Cache
 from clipq.metrics import Predictions
 from clipq.metrics.calibration import BINS, bin_of
 from clipq.metrics.spectra import residual_spectrum
 
-if TYPE_CHECKING:
-    from clipq.evaluation.evaluator import Evaluator
+__all__ = ["detection_figure", "figures", "reliability_bins", "spectrum_figure", "stored_figures"]
 
-__all__ = ["FIGURES_VERSION", "detection_figure", "figures", "reliability_bins", "spectrum_figure"]
-
-FIGURES_VERSION = 1
-"""Bumped when what a figure holds changes; part of the cache key."""
 SCORES = ("mcm", "max_logit", "energy")
 _CELLS = 32
 _POINTS = 33
@@ -31,30 +27,47 @@ _RANKS = 48
 _MOST_GROUPS = 100
 
 
-def figures(evaluator: Evaluator, model: str, quantizer: str, probe: str) -> dict[str, Any]:
+def figures(
+    role: str,
+    table: Predictions,
+    *,
+    known: Predictions | None = None,
+    features: tuple[np.ndarray, np.ndarray] | None = None,
+) -> dict[str, Any]:
     """Return the figures of one cell, by name; which there are depends on the probe's role.
 
     ``calibration`` and ``groups`` where samples have right answers, ``detection`` out of
     distribution, ``spectrum`` in distribution and quantized. docs/report-schema.md describes each.
+
+    Args:
+        role: of the probe.
+        table: the cell's predictions.
+        known: the same candidate's in distribution, for ``detection``.
+        features: image features (N, D) of FP32 and of the candidate, for ``spectrum``.
     """
-    settings = evaluator.settings
-    table = evaluator.evaluate(model, quantizer, probe).predictions
-    role = settings.probe(probe).role
-    found: dict[str, Any] = {}
+    drawn: dict[str, Any] = {}
     if "correct" in table.columns and "confidence" in table.columns:
-        found["calibration"] = _calibration(table)
-        found |= _groups(table)
-    if role == "ood":
-        known = evaluator.evaluate(model, quantizer, settings.in_distribution.name).predictions
-        found["detection"] = {
+        drawn["calibration"] = _calibration(table)
+        drawn |= _groups(table)
+    if role == "ood" and known is not None:
+        drawn["detection"] = {
             score.replace("_", "-"): detection_figure(known.column(score), table.column(score))
             for score in SCORES
         }
-    if role == "in-distribution" and quantizer != FP32:
-        found["spectrum"] = spectrum_figure(
-            evaluator.features(model, FP32, probe), evaluator.features(model, quantizer, probe)
-        )
-    return found
+    if role == "in-distribution" and features is not None:
+        drawn["spectrum"] = spectrum_figure(*features)
+    return drawn
+
+
+def stored_figures(cache: Cache, keys: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the figures that the cache holds, by cell; cells without any are left out.
+
+    Args:
+        cache: where `Evaluator.figures` put them, in whichever process.
+        keys: of the figures of each cell.
+    """
+    read = {cell: cache.read("figures", key) for cell, key in sorted(keys.items())}
+    return {cell: entry[1] for cell, entry in read.items() if entry is not None and entry[1]}
 
 
 def reliability_bins(table: Predictions) -> np.ndarray:

@@ -5,7 +5,7 @@ Everything here depends on data and preprocessing alone, never on a quantizer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,7 @@ class Inputs:
         settings: which probes.
         cache: where decoded images are kept.
         progress: called with (what, images done, images in all) while images are decoded.
+        opened: probes that are open already, by name.
     """
 
     def __init__(
@@ -53,10 +54,12 @@ class Inputs:
         cache: Cache,
         *,
         progress: Callable[[str, int, int], None] | None = None,
+        opened: Mapping[str, Probe] | None = None,
     ) -> None:
         self.settings = settings
         self.cache = cache
         self._progress = progress
+        self._given = dict(opened or {})
         self._read: dict[tuple[str, ...], Probe] = {}
 
     @cached_property
@@ -155,6 +158,8 @@ class Inputs:
 
     def _opened(self, declared: ProbeSettings) -> Probe:
         """Open a probe; where some images may be unreadable, find out which, once."""
+        if declared.name in self._given:
+            return self._given[declared.name]
         root = self.settings.root
         probe = open_declared(declared, base_dir=root, opened=self._read)
         if not declared.unreadable:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipq.cases import Candidate, Cell
 from clipq.errors import ProbeError
 from clipq.evaluation.figures import reliability_bins
-from clipq.evaluation.plan import FP32
 from clipq.metrics import Predictions, metrics
 from clipq.metrics.calibration import BINS
 
@@ -45,7 +45,7 @@ class Table:
         ]
 
 
-def by_group(evaluator: Evaluator, model: str, quantizer: str, probe: str) -> Table:
+def by_group(evaluator: Evaluator, cell: Cell) -> Table:
     """Return accuracy, calibration error and true-positive rate of each group, beside FP32's.
 
     The last rows are the groups' smallest, largest, range and standard deviation; by fairlearn.
@@ -53,11 +53,11 @@ def by_group(evaluator: Evaluator, model: str, quantizer: str, probe: str) -> Ta
     Raises:
         ProbeError: the probe has no groups or no labels.
     """
-    observed = evaluator.evaluate(model, quantizer, probe).predictions
-    reference = evaluator.evaluate(model, FP32, probe).predictions
+    observed = evaluator.evaluate(cell).predictions
+    reference = evaluator.evaluate(cell.reference).predictions
     if "correct" not in observed.columns or len(set(observed.column("group"))) < 2:
         raise ProbeError(
-            f"probe {probe!r} has no groups of labelled samples to compare",
+            f"probe {cell.probe!r} has no groups of labelled samples to compare",
             hint="name an attribute in its table: group = '...'; `clipq probe check` shows it",
         )
     ours, theirs = _frame(observed), _frame(reference)
@@ -81,16 +81,16 @@ def by_group(evaluator: Evaluator, model: str, quantizer: str, probe: str) -> Ta
     return Table(("group", "samples", *headers), tuple(rows), "tpr: mean over the classes present")
 
 
-def by_bin(evaluator: Evaluator, model: str, quantizer: str, probe: str) -> Table:
+def by_bin(evaluator: Evaluator, cell: Cell) -> Table:
     """Return the reliability diagram's data: per bin of confidence, samples and accuracy.
 
     Raises:
         ProbeError: the probe has no labels.
     """
-    tables = [evaluator.evaluate(model, name, probe).predictions for name in (FP32, quantizer)]
+    tables = [evaluator.evaluate(form).predictions for form in (cell.reference, cell)]
     if "correct" not in tables[0].columns:
         raise ProbeError(
-            f"probe {probe!r} has no labelled samples", hint="calibration needs right answers"
+            f"probe {cell.probe!r} has no labelled samples", hint="calibration needs right answers"
         )
     rows = []
     sums = [reliability_bins(table) for table in tables]
@@ -112,13 +112,12 @@ def by_bin(evaluator: Evaluator, model: str, quantizer: str, probe: str) -> Tabl
     return Table(("bin", *headers), tuple(rows), "an edge belongs to the upper bin, 1 to the last")
 
 
-def detection(evaluator: Evaluator, model: str, quantizer: str, *, local: bool = False) -> Table:
+def detection(evaluator: Evaluator, candidate: Candidate, *, local: bool = False) -> Table:
     """Return OpenOOD's kind of table: each set and score, and the means of near and far sets.
 
     Args:
         evaluator: of models and probes.
-        model: which.
-        quantizer: which.
+        candidate: which.
         local: also the GL-MCM score, where the tower exposes tokens; takes another encoding.
 
     Raises:
@@ -131,16 +130,14 @@ def detection(evaluator: Evaluator, model: str, quantizer: str, *, local: bool =
         raise ProbeError(
             f"{settings.path} declares no probe with role 'ood'", hint="add one to [[probes]]"
         )
-    known_name = settings.in_distribution.name
-    known = evaluator.evaluate(model, quantizer, known_name).predictions
+    known_cell = candidate.on(settings.in_distribution.name)
+    known = evaluator.evaluate(known_cell).predictions
     scores = list(_SCORES)
     columns = {score: metrics.get(f"auroc-{score}").score for score in scores}
     inside = {score: known.column(columns[score]) for score in scores}
     outside = {
         probe.name: {
-            score: evaluator.evaluate(model, quantizer, probe.name).predictions.column(
-                columns[score]
-            )
+            score: evaluator.evaluate(candidate.on(probe.name)).predictions.column(columns[score])
             for score in scores
         }
         for probe in probes
@@ -149,9 +146,9 @@ def detection(evaluator: Evaluator, model: str, quantizer: str, *, local: bool =
         from clipq.evaluation.local import gl_mcm
 
         scores.append("gl-mcm")
-        inside["gl-mcm"] = gl_mcm(evaluator, model, quantizer, known_name)
+        inside["gl-mcm"] = gl_mcm(evaluator, known_cell)
         for probe in probes:
-            outside[probe.name]["gl-mcm"] = gl_mcm(evaluator, model, quantizer, probe.name)
+            outside[probe.name]["gl-mcm"] = gl_mcm(evaluator, candidate.on(probe.name))
     found = {
         (probe.name, score): _areas(inside[score], outside[probe.name][score])
         for probe in probes

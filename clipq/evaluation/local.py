@@ -21,6 +21,7 @@ from clipq.metrics.scores import mcm
 from clipq.provenance import digest
 
 if TYPE_CHECKING:
+    from clipq.cases import Cell
     from clipq.evaluation.cache import Table
     from clipq.evaluation.evaluator import Evaluator
 
@@ -29,37 +30,35 @@ __all__ = ["gl_mcm", "local_features"]
 _VERSION = 1
 
 
-def gl_mcm(evaluator: Evaluator, model: str, quantizer: str, probe: str) -> np.ndarray:
+def gl_mcm(evaluator: Evaluator, cell: Cell) -> np.ndarray:
     """Return MCM + the largest MCM of a patch (N,), T = 1; higher = more in-distribution.
 
     Raises:
         QuantizerError: the image tower exposes no tokens that could be projected.
     """
-    head = evaluator.head(model, quantizer).embeddings.astype(np.float64)
-    loaded = evaluator.model(model)
+    head = evaluator.head(cell.candidate).embeddings.astype(np.float64)
 
     def create() -> Table:
-        encoder = evaluator.quantized_model(model, quantizer)
-        images = evaluator.inputs.images(probe, loaded.preprocess)
+        encoder = evaluator.encoders.encoder(cell.candidate)
+        preprocess, device = encoder.loaded.preprocess, encoder.device
+        images = evaluator.inputs.images(cell.probe, preprocess)
         size = evaluator.settings.batch_size
-        found = []
-        for batch in image_batches(
-            images, loaded.preprocess, batch_size=size, device=evaluator.device
-        ):
-            local = local_features(encoder, batch).cpu().numpy()
+        largest = []
+        for batch in image_batches(images, preprocess, batch_size=size, device=device):
+            local = local_features(encoder.module, batch).cpu().numpy()
             patches = mcm(unit(local.reshape(-1, local.shape[-1])) @ head.T)
-            found.append(patches.reshape(local.shape[:2]).max(axis=1))
-        return {"local": np.concatenate(found)}, {}
+            largest.append(patches.reshape(local.shape[:2]).max(axis=1))
+        return {"local": np.concatenate(largest)}, {}
 
     key = digest(
         {
-            "identity": evaluator.identity(model, probe),
-            "encoder": evaluator.encoder_key(model, quantizer),
+            "identity": evaluator.identity(cell),
+            "encoder": evaluator.encoders.identity(cell.quantizer),
             "version": _VERSION,
         }
     )
     local, _ = evaluator.cache.table("local", key, create)
-    return evaluator.evaluate(model, quantizer, probe).predictions.column("mcm") + local["local"]
+    return evaluator.evaluate(cell).predictions.column("mcm") + local["local"]
 
 
 def local_features(encoder: torch.nn.Module, images: Tensor) -> Tensor:

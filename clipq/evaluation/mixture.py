@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clipq.cases import Candidate, Cell
 from clipq.evaluation.cache import Table
 from clipq.evaluation.evaluator import Evaluator
-from clipq.evaluation.plan import FP32
+from clipq.evaluation.identity import mixture_key
 from clipq.evaluation.predict import Encoded, Head, build_predictions, calibrated_temperature
 from clipq.evaluation.resampling import Sample
 from clipq.evaluation.tables import as_predictions, as_table
 from clipq.metrics import Predictions
-from clipq.provenance import digest
 from clipq.quant import QuantizerSpec
 
 if TYPE_CHECKING:
+    from clipq.evaluation.encoder import Encoder
     from clipq.quant.mixture import Mixture
 
 __all__ = ["MixtureEvaluator"]
@@ -26,19 +27,18 @@ _FEATURES_KEPT = 12  # image features in memory: of the towers all float, all qu
 
 
 class MixtureEvaluator:
-    """Evaluates one model x quantizer with any of its layers in float.
+    """Evaluates one candidate with any of its layers in float.
 
     Predictions are cached, so that an interrupted search goes on where it was; a tower whose layers
     are as before is not encoded again.
 
     Args:
         evaluator: where probes, models and the cache come from.
-        model: its name.
-        quantizer: its text.
+        candidate: which.
     """
 
-    def __init__(self, evaluator: Evaluator, model: str, quantizer: str) -> None:
-        self.evaluator, self.name, self.quantizer = evaluator, model, quantizer
+    def __init__(self, evaluator: Evaluator, candidate: Candidate) -> None:
+        self.evaluator, self.candidate = evaluator, candidate
         self._features = lru_cache(maxsize=_FEATURES_KEPT)(self._encode)
         self._heads = lru_cache(maxsize=_FEATURES_KEPT)(self._encode_head)
         self._temperatures = lru_cache(maxsize=None)(self._fit_temperature)
@@ -46,7 +46,7 @@ class MixtureEvaluator:
     @cached_property
     def mixture(self) -> Mixture:
         """The quantized model, made at first use."""
-        return self.evaluator.mixture(self.name, self.quantizer)
+        return self.evaluator.encoders.mixture(self.candidate)
 
     def sample(self, floats: frozenset[str], probe: str) -> Sample:
         """Return what the model with these layers in float predicts on a probe.
@@ -54,64 +54,58 @@ class MixtureEvaluator:
         Raises:
             QuantizerError: no layer has such a name, or encoding failed.
         """
-        known = self.evaluator.settings.in_distribution.name
-        return Sample(self._predictions(floats, probe), self._predictions(floats, known))
+        cell = self.candidate.on(probe)
+        known = self.candidate.on(self.evaluator.settings.in_distribution.name)
+        return Sample(self._predictions(floats, cell), self._predictions(floats, known))
 
-    def _predictions(self, floats: frozenset[str], probe: str) -> Predictions:
-        key = digest(
-            {
-                "identity": self.evaluator.identity(self.name, probe),
-                "encoder": self.evaluator.encoder_key(self.name, self.quantizer),
-                "float": sorted(floats),
-            }
-        )
+    def _predictions(self, floats: frozenset[str], cell: Cell) -> Predictions:
+        encoder = self.evaluator.encoders.identity(cell.quantizer)
+        key = mixture_key(self.evaluator.identity(cell), encoder, floats)
 
         def create() -> Table:
-            return as_table(self._predict(floats, probe), {})
+            return as_table(self._predict(floats, cell), {})
 
         return as_predictions(*self.evaluator.cache.table("mixtures", key, create))
 
-    def _predict(self, floats: frozenset[str], probe: str) -> Predictions:
+    def _predict(self, floats: frozenset[str], cell: Cell) -> Predictions:
         vision, text = _by_tower(floats)
         inputs = self.evaluator.inputs
         observed = Encoded(
-            self._features(vision, probe),
+            self._features(vision, cell.probe),
             self._heads(text),
             self._features(vision, inputs.calibration.name),
             self._temperatures(floats),
-            self._texts(text, probe),
+            self._texts(text, cell.probe),
         )
         return build_predictions(
-            self.evaluator.probes[probe].role,
-            inputs.sample_info(probe),
+            inputs.probes[cell.probe].role,
+            inputs.sample_info(cell.probe),
             observed,
-            self.evaluator.encoded(self.name, FP32, probe),
+            self.evaluator.encoded(cell.reference),
             known_labels=inputs.calibration.labels,
-            towers=QuantizerSpec.parse(self.quantizer).towers,
+            towers=QuantizerSpec.parse(cell.quantizer).towers,
         )
 
     def _texts(self, text: frozenset[str], probe: str) -> np.ndarray | None:
-        if self.evaluator.probes[probe].role != "retrieval":
+        if self.evaluator.inputs.probes[probe].role != "retrieval":
             return None
-        self.mixture.keep_float(text)
-        return self.evaluator.encode_captions(self.mixture.model, self.name, self.quantizer, probe)
+        return self.evaluator.encode_captions(self._encoder(text), probe)
 
     def _fit_temperature(self, floats: frozenset[str]) -> float:
         vision, text = _by_tower(floats)
-        calibration = self.evaluator.settings.calibration.name
-        features, labels = (
-            self._features(vision, calibration),
-            self.evaluator.probes[calibration].labels,
-        )
-        return calibrated_temperature(features, self._heads(text), labels)
+        calibration = self.evaluator.inputs.calibration
+        features = self._features(vision, calibration.name)
+        return calibrated_temperature(features, self._heads(text), calibration.labels)
 
     def _encode(self, floats: frozenset[str], probe: str) -> np.ndarray:
-        self.mixture.keep_float(floats)
-        return self.evaluator.encode(self.mixture.model, self.name, self.quantizer, probe)
+        return self.evaluator.encode(self._encoder(floats), self.candidate.on(probe))
 
     def _encode_head(self, floats: frozenset[str]) -> Head:
+        return self._encoder(floats).head(self.evaluator.inputs.known)
+
+    def _encoder(self, floats: frozenset[str]) -> Encoder:
         self.mixture.keep_float(floats)
-        return self.evaluator.encode_head(self.mixture.model, self.name, self.quantizer)
+        return self.evaluator.encoders.wrap(self.candidate, self.mixture.model)
 
 
 def _by_tower(floats: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:

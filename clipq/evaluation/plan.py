@@ -11,27 +11,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import import_module
 
+from clipq.cases import Case, Cell
 from clipq.errors import ClipqError, QuantizerError, SettingsError, did_you_mean
 from clipq.metrics import metrics
-from clipq.quant import FP32, QuantizerSpec, quantizers
+from clipq.quant import QuantizerSpec, quantizers
 from clipq.settings import ProbeSettings, ProfileSettings, Settings
 
-__all__ = ["FP32", "Case", "Selection", "load_plugins", "plan"]
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Case:
-    """One cell of the matrix: is this metric, on this probe, as good as FP32's?"""
-
-    model: str
-    quantizer: str
-    probe: str
-    metric: str
-
-    @property
-    def id(self) -> str:
-        """The case's name, for example ``vit-clean/rtn:w8a8/id.ece``."""
-        return f"{self.model}/{self.quantizer}/{self.probe}.{self.metric}"
+__all__ = ["Selection", "load_plugins", "plan", "planned_quantizers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +78,7 @@ def plan(
     names = _select("metric", chosen.metrics, declared)
     of_probe = {probe: _metrics_of(settings.probe(probe), names, settings) for probe in probes}
     cases = {
-        Case(model, quantizer, probe, name)
+        Case(Cell(model, quantizer, probe), name)
         for model in models
         for quantizer in selected
         for probe in probes

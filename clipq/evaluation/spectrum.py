@@ -1,4 +1,4 @@
-"""Spectra of one model x quantizer: per rank, over space, and against sinusoidal gratings.
+"""Spectra of one candidate: per rank, over space, and against sinusoidal gratings.
 
 Measurements, not a mechanism: the study's follow-up refutes the naive reading that a quantized
 model filters its input's high frequencies away.
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from clipq.cases import Candidate
 from clipq.errors import QuantizerError
 from clipq.evaluation.encode import image_batches
 from clipq.evaluation.inspection import Table
-from clipq.evaluation.plan import FP32
 from clipq.metrics.features import decibels
 from clipq.metrics.spectra import BANDS, band_name, residual_spectrum
 
 if TYPE_CHECKING:
+    from clipq.evaluation.encoder import Encoder
     from clipq.evaluation.evaluator import Evaluator
 
 __all__ = ["by_band", "by_frequency", "by_grating", "by_rank", "radial_energy"]
@@ -28,11 +29,11 @@ _CONTRAST = 8.0 / 255.0
 _RINGS = 8
 
 
-def by_band(evaluator: Evaluator, model: str, quantizer: str) -> Table:
+def by_band(evaluator: Evaluator, candidate: Candidate) -> Table:
     """Return SQNR, accuracy and energy of each band of ranks, FP32 beside quantized."""
-    probe = evaluator.settings.in_distribution.name
-    theirs = evaluator.evaluate(model, FP32, probe).predictions
-    ours = evaluator.evaluate(model, quantizer, probe).predictions
+    cell = candidate.on(evaluator.settings.in_distribution.name)
+    theirs = evaluator.evaluate(cell.reference).predictions
+    ours = evaluator.evaluate(cell).predictions
     rows = tuple(
         (
             band_name(band),
@@ -50,13 +51,11 @@ def by_band(evaluator: Evaluator, model: str, quantizer: str) -> Table:
     return Table(headers, rows, note)
 
 
-def by_rank(evaluator: Evaluator, model: str, quantizer: str) -> Table:
+def by_rank(evaluator: Evaluator, candidate: Candidate) -> Table:
     """Return signal and residual energy of each rank in FP32's basis."""
-    probe = evaluator.settings.in_distribution.name
-    found = residual_spectrum(
-        evaluator.features(model, FP32, probe), evaluator.features(model, quantizer, probe)
-    )
-    energies = zip(found.signal.tolist(), found.residual.tolist(), strict=True)
+    cell = candidate.on(evaluator.settings.in_distribution.name)
+    spectrum = residual_spectrum(evaluator.features(cell.reference), evaluator.features(cell))
+    energies = zip(spectrum.signal.tolist(), spectrum.residual.tolist(), strict=True)
     rows = tuple(
         (rank, signal, residual, decibels(signal, residual))
         for rank, (signal, residual) in enumerate(energies)
@@ -65,7 +64,7 @@ def by_rank(evaluator: Evaluator, model: str, quantizer: str) -> Table:
     return Table(headers, rows, "mean square along each of FP32's directions")
 
 
-def by_frequency(evaluator: Evaluator, model: str, quantizer: str) -> Table:
+def by_frequency(evaluator: Evaluator, candidate: Candidate) -> Table:
     """Return the share of energy of the last feature map by spatial frequency.
 
     The two-dimensional Fourier transform of each channel over the grid of patches, its mean left
@@ -74,7 +73,7 @@ def by_frequency(evaluator: Evaluator, model: str, quantizer: str) -> Table:
     Raises:
         QuantizerError: the image tower exposes no map of features.
     """
-    shares = [_map_spectrum(evaluator, model, name) for name in (FP32, quantizer)]
+    shares = [_map_spectrum(evaluator, form) for form in (candidate.reference, candidate)]
     rows = tuple(
         (f"{low:.3f}-{high:.3f}", float(first), float(second))
         for (low, high), first, second in zip(_rings(len(shares[0])), *shares, strict=True)
@@ -83,20 +82,18 @@ def by_frequency(evaluator: Evaluator, model: str, quantizer: str) -> Table:
     return Table(("frequency", "FP32", "quantized"), rows, note)
 
 
-def by_grating(evaluator: Evaluator, model: str, quantizer: str) -> Table:
+def by_grating(evaluator: Evaluator, candidate: Candidate) -> Table:
     """Return how far features move when a sinusoidal grating is laid over the image.
 
     After Yin et al. 2019: ||f(x + g) - f(x)|| / ||f(x)||, averaged over images and orientations,
     for gratings of an amplitude of 8 / 255 at eight frequencies.
     """
-    probe = evaluator.settings.in_distribution.name
-    loaded = evaluator.model(model)
-    images = evaluator.inputs.images(probe, loaded.preprocess)[:_IMAGES]
+    images = _first_images(evaluator, candidate)
     size = images.shape[1]
     frequencies = np.unique(np.linspace(1, size // 2, _RINGS).round().astype(int))
     moved = [
-        [_moved(evaluator, model, name, images, int(frequency)) for frequency in frequencies]
-        for name in (FP32, quantizer)
+        [_moved(evaluator.encoders.encoder(form), images, int(count)) for count in frequencies]
+        for form in (candidate.reference, candidate)
     ]
     rows = tuple(
         (f"{frequency / size:.3f}", first, second)
@@ -125,40 +122,43 @@ def _rings(count: int) -> list[tuple[float, float]]:
     return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
 
 
-def _map_spectrum(evaluator: Evaluator, model: str, quantizer: str) -> np.ndarray:
-    loaded = evaluator.model(model)
-    images = evaluator.inputs.images(evaluator.settings.in_distribution.name, loaded.preprocess)
-    visual: Any = getattr(evaluator.quantized_model(model, quantizer), "visual", None)
+def _map_spectrum(evaluator: Evaluator, candidate: Candidate) -> np.ndarray:
+    images = _first_images(evaluator, candidate)
+    encoder = evaluator.encoders.encoder(candidate)
+    visual: Any = getattr(encoder.module, "visual", None)
     if not hasattr(visual, "forward_intermediates"):
         raise QuantizerError(
             f"image tower {type(visual).__name__} exposes no map of features",
             hint="the Fourier spectrum needs a tower with forward_intermediates, as open_clip's",
         )
     batches = image_batches(
-        images[:_IMAGES], loaded.preprocess, batch_size=_IMAGES, device=evaluator.device
+        images, encoder.loaded.preprocess, batch_size=_IMAGES, device=encoder.device
     )
     with torch.inference_mode():
-        found = visual.forward_intermediates(
+        features = visual.forward_intermediates(
             next(iter(batches)), indices=1, intermediates_only=True, output_fmt="NCHW"
         )["image_intermediates"][-1]
-    maps = found.double().cpu().numpy()
+    maps = features.double().cpu().numpy()
     return radial_energy(maps, max(2, min(_RINGS, maps.shape[2] // 2 + 1)))
 
 
-def _moved(
-    evaluator: Evaluator, model: str, quantizer: str, images: np.ndarray, cycles: int
-) -> float:
-    loaded = evaluator.model(model)
-    encoder: Any = evaluator.quantized_model(model, quantizer)
-    size = images.shape[1]
-    pixels = loaded.preprocess.pixels(images)
+def _first_images(evaluator: Evaluator, candidate: Candidate) -> np.ndarray:
+    known = evaluator.settings.in_distribution.name
+    preprocess = evaluator.encoders.model(candidate.model).preprocess
+    return evaluator.inputs.images(known, preprocess)[:_IMAGES]
+
+
+def _moved(encoder: Encoder, images: np.ndarray, cycles: int) -> float:
+    module: Any = encoder.module
+    preprocess, size = encoder.loaded.preprocess, images.shape[1]
+    pixels = preprocess.pixels(images)
     grid = 2.0 * np.pi * cycles * np.arange(size) / size
-    found = []
+    shares = []
     with torch.inference_mode():
 
         def features(values: torch.Tensor) -> torch.Tensor:
-            normalised = loaded.preprocess.normalise_pixels(values.to(evaluator.device))
-            encoded: torch.Tensor = encoder.encode_image(normalised)
+            normalised = preprocess.normalise_pixels(values.to(encoder.device))
+            encoded: torch.Tensor = module.encode_image(normalised)
             return encoded.double()
 
         plain = features(pixels)
@@ -167,5 +167,5 @@ def _moved(
             wave = np.sin(across * grid[None, :] + down * grid[:, None] + np.pi / 4.0)
             grating = torch.from_numpy(wave).float() * _CONTRAST
             moved = features((pixels + grating).clamp(0.0, 1.0)) - plain
-            found.append((moved.norm(dim=1) / plain.norm(dim=1)).mean().item())
-    return float(np.mean(found))
+            shares.append((moved.norm(dim=1) / plain.norm(dim=1)).mean().item())
+    return float(np.mean(shares))

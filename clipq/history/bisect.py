@@ -118,8 +118,8 @@ def git_commands(
     if not old or not new or old == new:
         return []
     gate = [f"{program} gate"]
-    gate += [f"--clipq-{name} {shlex.quote(escape(value))}" for name, value in case.named()]
-    gate += [f"--clipq-report {shlex.quote(folder)}"]
+    gate += [f"--{name} {shlex.quote(escape(value))}" for name, value in case.named()]
+    gate += [f"--report {shlex.quote(folder)}"]
     gate += [f"--profile {profile}"] if profile else []
     gate += [f"--policy {change.policy}", "-n0"]
     report = shlex.quote(f"{folder}/report.json")

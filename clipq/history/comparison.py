@@ -12,18 +12,23 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scipy.special import ndtr, ndtri
 
+from clipq.estimate import NOTHING_ESTIMATED, Estimate
+from clipq.estimate import loss as loss_of
 from clipq.history.around import Alike, notes, obstacle, same_reference
-from clipq.history.pairs import PairedEstimate, tolerance
+from clipq.history.pairs import tolerance
 from clipq.records import CaseResult, RunRecord, Verdict
 from clipq.stats import adjusted
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 __all__ = ["Change", "Comparison", "Difference", "Estimator", "compare"]
 
-Estimator = Callable[[Sequence[tuple[CaseResult, CaseResult]]], list[PairedEstimate | None]]
+Estimator = Callable[[Sequence[tuple[CaseResult, CaseResult]]], list[Estimate | None]]
 """From pairs of cases to paired estimates; None where predictions are not at hand."""
 
 
@@ -51,15 +56,12 @@ class Difference:
         before: the first run's value.
         after: the second run's.
         verdicts: of the gate, before and after; "" where a run lacks the case.
-        loss: how much worse the second run is, in `unit`; negative = better.
-        low: lower confidence bound of the loss; None where it is a point, or has none.
-        high: upper bound.
-        margin: how much worse is acceptable: the size of the second run's margin; None where the
-            gate holds the value against a limit.
+        estimate: how much worse the second run is, in `unit`, negative = better; its margin is the
+            size of the second run's, None where the gate holds the value against a limit, and its
+            p-value is of the loss being at most the margin.
         unit: of all of these.
         interval: ``paired``, ``bounded`` by both runs' standard errors, ``exact`` for equal
             predictions, ``point`` for what is not resampled, "" for none.
-        p_value: of the loss being at most the margin, corrected for the cases compared.
         reason: what a reader should know.
     """
 
@@ -68,19 +70,15 @@ class Difference:
     before: float | None = None
     after: float | None = None
     verdicts: tuple[str, str] = ("", "")
-    loss: float | None = None
-    low: float | None = None
-    high: float | None = None
-    margin: float | None = None
+    estimate: Estimate = NOTHING_ESTIMATED
     unit: str = ""
     interval: str = ""
-    p_value: float | None = None
     reason: str = ""
 
     @property
     def severity(self) -> float:
         """The loss in margins; 0 where there is none."""
-        return self.loss / self.margin if self.loss is not None and self.margin else 0.0
+        return self.estimate.margins or 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +111,30 @@ class Comparison:
         wrong = (Change.REGRESSED,) if common else (Change.REGRESSED, Change.REMOVED)
         return tuple(d for d in self.differences if d.change in wrong)
 
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per case, worst first, indexed by its id."""
+        import pandas as pd
+
+        rows = [
+            {"case": d.case, "change": d.change.value, "before": d.before, "after": d.after}
+            | d.estimate.to_plain()
+            | {"unit": d.unit, "interval": d.interval, "reason": d.reason}
+            for d in self.differences
+        ]
+        columns = ["case", "change", "before", "after", *Estimate.__dataclass_fields__]
+        frame = pd.DataFrame(rows, columns=[*columns, "unit", "interval", "reason"])
+        return frame.set_index("case")
+
     def to_plain(self) -> dict[str, Any]:
         """Return the comparison as strict-JSON values."""
         names = [f.name for f in fields(Difference)]
         rows = [
-            {name: getattr(d, name) for name in names} | {"change": d.change.value}
+            {name: getattr(d, name) for name in names}
+            | {"change": d.change.value, "estimate": d.estimate.to_plain()}
             for d in self.differences
         ]
         return {
-            "schema": "clipq-comparison/1",
+            "schema": "clipq-comparison/2",
             "before": dict(self.before),
             "after": dict(self.after),
             "alpha": self.alpha,
@@ -140,8 +153,8 @@ def compare(before: RunRecord, after: RunRecord, *, paired: Estimator | None = N
         paired: where paired estimates come from, for cases whose predictions differ; without it,
             standard errors bound differences.
     """
-    first = {case.case: case for case in before.cases}
-    second = {case.case: case for case in after.cases}
+    first = {case.id: case for case in before.cases}
+    second = {case.id: case for case in after.cases}
     statistics = after.statistics or {}
     alpha = float(statistics.get("alpha", 0.05))
     found = [_removed(case) for name, case in first.items() if name not in second]
@@ -158,18 +171,18 @@ def compare(before: RunRecord, after: RunRecord, *, paired: Estimator | None = N
             found.append(_unpaired(*pair, after.policy, reason))
         else:
             comparable.append(pair)
-    exact = {second.case for _, second in comparable if alike(second)}
-    estimated: dict[str, PairedEstimate | None] = {}
+    exact = {second.id for _, second in comparable if alike(second)}
+    estimated: dict[str, Estimate | None] = {}
     if paired:
-        unlike = [pair for pair in comparable if pair[1].case not in exact]
-        names = (second.case for _, second in unlike)
+        unlike = [pair for pair in comparable if pair[1].id not in exact]
+        names = (second.id for _, second in unlike)
         estimated = dict(zip(names, paired(unlike), strict=True))
     measured = [
         _difference(
             *pair,
-            estimated.get(pair[1].case),
+            estimated.get(pair[1].id),
             alpha,
-            exact=pair[1].case in exact,
+            exact=pair[1].id in exact,
             bounded=same_reference(*pair, *evidence),
         )
         for pair in comparable
@@ -187,7 +200,7 @@ def _removed(case: CaseResult) -> Difference:
     reason = "the second run does not have it"
     verdicts = case.verdict.value, ""
     return Difference(
-        case.case, Change.REMOVED, case.observed, None, verdicts, unit=case.unit, reason=reason
+        case.id, Change.REMOVED, case.observed, None, verdicts, unit=case.unit, reason=reason
     )
 
 
@@ -195,7 +208,7 @@ def _added(case: CaseResult) -> Difference:
     reason = "the first run does not have it"
     verdicts = "", case.verdict.value
     return Difference(
-        case.case, Change.ADDED, None, case.observed, verdicts, unit=case.unit, reason=reason
+        case.id, Change.ADDED, None, case.observed, verdicts, unit=case.unit, reason=reason
     )
 
 
@@ -208,8 +221,8 @@ def _both_infinite(first: CaseResult, second: CaseResult) -> bool:
 def _same(first: CaseResult, second: CaseResult) -> Difference:
     verdicts = first.verdict.value, second.verdict.value
     return Difference(
-        second.case, Change.IDENTICAL, None, None, verdicts, margin=tolerance(second),
-        unit=second.unit, interval="exact",
+        second.id, Change.IDENTICAL, None, None, verdicts,
+        estimate=Estimate(margin=tolerance(second)), unit=second.unit, interval="exact",
     )  # fmt: skip
 
 
@@ -217,12 +230,12 @@ def _unpaired(first: CaseResult, second: CaseResult, policy: str, reason: str) -
     newly_blocking = second.verdict.blocks(policy) and not first.verdict.blocks(policy)
     change = Change.REGRESSED if newly_blocking else Change.INCOMPARABLE
     return Difference(
-        second.case,
+        second.id,
         change,
         first.observed,
         second.observed,
         (first.verdict.value, second.verdict.value),
-        margin=tolerance(second),
+        estimate=Estimate(margin=tolerance(second)),
         unit=second.unit,
         reason=reason,
     )
@@ -231,7 +244,7 @@ def _unpaired(first: CaseResult, second: CaseResult, policy: str, reason: str) -
 def _difference(
     first: CaseResult,
     second: CaseResult,
-    estimate: PairedEstimate | None,
+    estimate: Estimate | None,
     alpha: float,
     *,
     exact: bool,
@@ -241,42 +254,38 @@ def _difference(
 
     Equal predictions are `exact`; without an estimate, standard errors count if they are `bounded`.
     """
-    loss = _loss(first, second)
+    loss = loss_of(second.direction, first.observed or 0.0, second.observed or 0.0)
     plain = Difference(
-        second.case,
+        second.id,
         Change.EQUIVALENT,
         first.observed,
         second.observed,
         (first.verdict.value, second.verdict.value),
-        loss=loss,
-        margin=tolerance(second),
+        estimate=Estimate(loss=loss, margin=tolerance(second)),
         unit=second.unit,
     )
+    own = plain.estimate
     if exact and loss == 0.0:
-        return replace(plain, change=Change.IDENTICAL, low=0.0, high=0.0, interval="exact")
+        bounds = replace(own, low=0.0, high=0.0)
+        return replace(plain, change=Change.IDENTICAL, estimate=bounds, interval="exact")
     if estimate is not None:
-        low, high, p_value = estimate.low, estimate.high, estimate.p_value
-        return replace(plain, low=low, high=high, p_value=p_value, interval="paired")
-    if first.standard_error is None or second.standard_error is None:
+        # A limit is no margin for a difference, though the estimate had to be made at some margin.
+        return replace(plain, estimate=replace(estimate, margin=own.margin), interval="paired")
+    if first.estimate.standard_error is None or second.estimate.standard_error is None:
         return replace(plain, interval="point")
     if not bounded:
         reason = (
             f"FP32 of {second.model} changed, and a run's predictions are not at hand: nothing "
             "bounds the difference"
         )
-        return replace(plain, change=Change.INCOMPARABLE, loss=None, reason=reason)
-    error = first.standard_error + second.standard_error
+        unknown = replace(own, loss=None)
+        return replace(plain, change=Change.INCOMPARABLE, estimate=unknown, reason=reason)
+    error = first.estimate.standard_error + second.estimate.standard_error
     half = -float(ndtri(alpha / 2)) * error
-    margin = plain.margin or 0.0
+    margin = own.margin or 0.0
     p_value = float(ndtr((margin - loss) / error)) if error else float(loss <= margin)
-    return replace(plain, low=loss - half, high=loss + half, p_value=p_value, interval="bounded")
-
-
-def _loss(first: CaseResult, second: CaseResult) -> float:
-    before, after = first.observed or 0.0, second.observed or 0.0
-    if second.direction == "zero":
-        return abs(after) - abs(before)
-    return before - after if second.direction == "higher" else after - before
+    bounded_by = replace(own, low=loss - half, high=loss + half, p_value=p_value)
+    return replace(plain, estimate=bounded_by, interval="bounded")
 
 
 def _decided(
@@ -287,8 +296,8 @@ def _decided(
     correction: str,
 ) -> list[Difference]:
     """Return what became of each case, with p-values corrected over the cases that differ."""
-    tested = [i for i, d in enumerate(measured) if d.p_value is not None]
-    values = [measured[i].p_value for i in tested]
+    values = [difference.estimate.p_value for difference in measured]
+    tested = [i for i, p_value in enumerate(values) if p_value is not None]
     corrected = adjusted([p for p in values if p is not None], correction=correction).tolist()
     p_values = dict(zip(tested, corrected, strict=True))
     found = []
@@ -298,12 +307,14 @@ def _decided(
         if second.verdict.blocks(policy) and not first.verdict.blocks(policy):
             change = Change.REGRESSED
             reason = f"the gate says {second.verdict.value}, before it said {first.verdict.value}"
-        found.append(replace(difference, change=change, p_value=p_value, reason=reason))
+        estimate = replace(difference.estimate, adjusted_p=p_value)
+        found.append(replace(difference, change=change, estimate=estimate, reason=reason))
     return found
 
 
 def _change(difference: Difference, p_value: float | None, tail: float) -> Change:
-    loss, margin = difference.loss or 0.0, difference.margin or 0.0
+    estimate = difference.estimate
+    loss, margin = estimate.loss or 0.0, estimate.margin or 0.0
     if not difference.interval:
         return difference.change
     if difference.interval == "exact":
@@ -311,12 +322,12 @@ def _change(difference: Difference, p_value: float | None, tail: float) -> Chang
     if difference.interval == "point":
         if loss == 0.0:
             return Change.IDENTICAL
-        if difference.margin is not None and loss > margin:
+        if estimate.margin is not None and loss > margin:
             return Change.REGRESSED
         return Change.WORSE if loss > 0 else Change.BETTER
     if p_value is not None and p_value <= tail:
         return Change.REGRESSED
-    low, high = difference.low or 0.0, difference.high or 0.0
+    low, high = estimate.low or 0.0, estimate.high or 0.0
     if not high < margin:
         return Change.INCONCLUSIVE if loss or high else Change.EQUIVALENT
     if low > 0.0:
@@ -326,7 +337,7 @@ def _change(difference: Difference, p_value: float | None, tail: float) -> Chang
 
 def _identity(record: RunRecord) -> dict[str, Any]:
     return {
-        "id": record.to_plain()["id"],
+        "id": record.id,
         "started": record.started,
         "commit": dict(record.commit),
         "policy": record.policy,

@@ -18,6 +18,7 @@ from clipq.history.url import StoreURL
 __all__ = [
     "HEAD",
     "REVISIONS",
+    "SCRIPTS",
     "VERSION_TABLE",
     "bring_up_to_date",
     "no_store",
@@ -25,9 +26,11 @@ __all__ = [
     "upgrade",
 ]
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001",)
 HEAD = REVISIONS[-1]
 VERSION_TABLE = "clipq_version"
+SCRIPTS = "clipq.history:migrations"
+"""Where Alembic finds the migrations: a folder of a package, or the path of a folder."""
 
 
 def bring_up_to_date(
@@ -83,7 +86,7 @@ def upgrade(connection: sa.Connection, revision: str) -> None:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", "clipq.history:migrations")
+    config.set_main_option("script_location", SCRIPTS)
     config.set_main_option("path_separator", "os")
     config.attributes.update(connection=connection, version_table=VERSION_TABLE)
     command.upgrade(config, revision)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from clipq.records import CaseResult, Verdict
+from clipq.estimate import Estimate
+from clipq.records import Verdict, severity
 
 __all__ = [
     "PARTIAL",
-    "REMARKS",
     "CaseParts",
     "Pruned",
     "Recorded",
@@ -23,8 +23,6 @@ __all__ = [
 
 PARTIAL = "part of the matrix"
 """The remark that says what a narrowed run measured."""
-REMARKS = (PARTIAL, "profile", "problems", "failed kernel checks")
-"""Every remark; stored beside the environment, and told apart where a run is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class RunInfo:
         predictions: cells whose per-sample predictions are kept.
         planned: cases that were collected.
         recorded: when the store took it; UTC, ISO 8601.
-        remarks: what was odd about the run as a whole, by the names in `REMARKS`.
+        remarks: what was odd about the run as a whole, one text per kind, such as `PARTIAL`.
     """
 
     id: str
@@ -115,10 +113,9 @@ class StoredResult:
 
     @property
     def severity(self) -> float:
-        """How many margins the loss is worth; `CaseResult.severity` says what that means."""
-        return CaseResult(
-            "", "", "", "", self.verdict, baseline=self.baseline, loss=self.loss, margin=self.margin
-        ).severity  # fmt: skip
+        """How many margins the loss is worth; `clipq.records.severity` says what that means."""
+        estimate = Estimate(loss=self.loss, margin=self.margin)
+        return severity(self.verdict, self.baseline, estimate)
 
 
 @dataclass(frozen=True, slots=True)

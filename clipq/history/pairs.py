@@ -6,38 +6,31 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from multiprocessing import get_context
 
 from threadpoolctl import threadpool_limits
 
+from clipq.cases import Cell
 from clipq.errors import ClipqError
+from clipq.estimate import Estimate
 from clipq.evaluation.resampling import Resampler, Sample
 from clipq.evaluation.tables import as_predictions, parse_table
-from clipq.gate.interval import IntervalJudge
-from clipq.gate.verdict import Evidence
+from clipq.gating.interval import IntervalJudge
+from clipq.gating.verdict import Evidence
 from clipq.metrics import Predictions, metrics
 from clipq.records import CaseResult
 from clipq.settings import StatisticsSettings
 
-__all__ = ["PairedEstimate", "PairedEstimator", "Tables", "tolerance", "with_replicates"]
+__all__ = ["PairedEstimator", "Tables", "tolerance", "with_replicates"]
 
-Tables = Callable[[str], bytes | None]
-"""From a cell, ``model/quantizer/probe``, to its stored table; None where it is gone."""
+Tables = Callable[[Cell], bytes | None]
+"""From a cell to its stored table; None where it is gone."""
 _WORTH_A_PROCESS = 400
 """Cases below which a second process costs more than it saves."""
 
 Pair = tuple[CaseResult, CaseResult]
-
-
-@dataclass(frozen=True, slots=True)
-class PairedEstimate:
-    """Bounds of how much worse the second run is, and the p-value of "by the margin at most"."""
-
-    low: float
-    high: float
-    p_value: float
 
 
 class PairedEstimator:
@@ -66,28 +59,28 @@ class PairedEstimator:
         self._processes = processes or os.cpu_count() or 1
         self.skipped: dict[str, str] = {}
 
-    def __call__(self, pairs: Sequence[Pair]) -> list[PairedEstimate | None]:
+    def __call__(self, pairs: Sequence[Pair]) -> list[Estimate | None]:
         """Return an estimate per pair; None where a table is gone or nothing can be resampled."""
-        cells: dict[str, list[int]] = defaultdict(list)
-        for index, (_, case) in enumerate(pairs):
-            cells[f"{case.model}/{case.quantizer}/{case.probe}"].append(index)
+        cells: dict[Cell, list[int]] = defaultdict(list)
+        for index, (_, result) in enumerate(pairs):
+            cells[result.case.cell].append(index)
         # The in-distribution table of a pair is read, sent and parsed once for all its probes.
         known_tables = [lru_cache(maxsize=None)(read) for read in self._tables]
         jobs = []
         for cell, indices in cells.items():
-            known = f"{cell.rpartition('/')[0]}/{self._known}"
+            known = cell.on(self._known)
             content = [
                 [known_of(known) if cell == known else read(cell), known_of(known)]
                 for read, known_of in zip(self._tables, known_tables, strict=True)
             ]
             if any(part is None for parts in content for part in parts):
-                self.skipped[cell] = "predictions of a run are not at hand"
+                self.skipped[str(cell)] = "predictions of a run are not at hand"
                 continue
             jobs.append((cell, content, [pairs[i] for i in indices], indices))
-        found: list[PairedEstimate | None] = [None] * len(pairs)
+        found: list[Estimate | None] = [None] * len(pairs)
         for cell, problem, indices, estimates in self._run(jobs):
             if problem:
-                self.skipped[cell] = problem
+                self.skipped[str(cell)] = problem
             for index, estimate in zip(indices, estimates, strict=True):
                 found[index] = estimate
         return found
@@ -106,8 +99,8 @@ class PairedEstimator:
             return [done for part in pool.map(of, parts) for done in part]
 
 
-_Job = tuple[str, list[list[bytes | None]], list[Pair], list[int]]
-_Done = tuple[str, str, list[int], list[PairedEstimate | None]]
+_Job = tuple[Cell, list[list[bytes | None]], list[Pair], list[int]]
+_Done = tuple[Cell, str, list[int], list[Estimate | None]]
 
 
 def _estimate_cells(jobs: list[_Job], statistics: StatisticsSettings) -> list[_Done]:
@@ -121,7 +114,7 @@ def _estimate_cells(jobs: list[_Job], statistics: StatisticsSettings) -> list[_D
 def _estimate_cell(
     judge: IntervalJudge,
     parsed: dict[int, Predictions],
-    cell: str,
+    cell: Cell,
     content: list[list[bytes | None]],
     pairs: list[Pair],
     indices: list[int],
@@ -143,7 +136,7 @@ def _estimate_cell(
     return cell, problems[0] if problems else "", indices, estimates
 
 
-def _predictions(content: bytes, cell: str, parsed: dict[int, Predictions]) -> Predictions:
+def _predictions(content: bytes, cell: Cell, parsed: dict[int, Predictions]) -> Predictions:
     if id(content) not in parsed:
         columns, metadata, _ = parse_table(content, name=f"the predictions of {cell}")
         parsed[id(content)] = as_predictions(columns, metadata)
@@ -152,8 +145,8 @@ def _predictions(content: bytes, cell: str, parsed: dict[int, Predictions]) -> P
 
 def _estimate(
     judge: IntervalJudge, samples: Sequence[Sample], first: CaseResult, second: CaseResult
-) -> PairedEstimate | None:
-    if second.metric not in metrics or second.standard_error is None:
+) -> Estimate | None:
+    if second.metric not in metrics or second.estimate.standard_error is None:
         return None
     metric = metrics.get(second.metric)
     if metric.version != second.metric_version or metric.statistic is None:
@@ -164,8 +157,7 @@ def _estimate(
         metric, first.observed, second.observed or 0.0, margin, samples[0], samples[1]
     )
     judge.resampler.check(samples[0], samples[1], metric)
-    found = judge.estimate(evidence, loss, margin=margin)
-    return PairedEstimate(found.interval.low, found.interval.high, found.p_value)
+    return judge.estimate(evidence, loss, margin=margin)
 
 
 def tolerance(case: CaseResult) -> float | None:
@@ -174,7 +166,9 @@ def tolerance(case: CaseResult) -> float | None:
     A negative margin, which demands an improvement over FP32, counts by its size as well. None
     where the value is held against a limit and not against FP32: nothing says how much it may move.
     """
-    return None if case.baseline is None or case.margin is None else abs(case.margin)
+    return (
+        None if case.baseline is None or case.estimate.margin is None else abs(case.estimate.margin)
+    )
 
 
 def with_replicates(statistics: Mapping[str, object], *, replicates: int) -> StatisticsSettings:

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from clipq.errors import RecordError, StoreError
-from clipq.history.model import REMARKS, RunInfo, StoredResult
+from clipq.history.model import RunInfo, StoredResult
 from clipq.history.schema import CODES, results, run_predictions, runs, verdict_of
 from clipq.records import RunRecord
 
@@ -49,8 +49,6 @@ def run_infos(connection: sa.Connection, query: sa.Select[Any]) -> tuple[RunInfo
 def _info(row: Any) -> RunInfo:
     commit = {name: row[f"commit_{name}"] for name in _COMMIT} if row["commit_sha"] else {}
     counts = json.loads(row["counts"])
-    environment = json.loads(row["environment"])
-    remarks = {name: environment.pop(name) for name in REMARKS if name in environment}
     return RunInfo(
         id=row["id"],
         number=row["number"],
@@ -60,11 +58,11 @@ def _info(row: Any) -> RunInfo:
         passed=row["passed"],
         cases=row["cases"],
         counts={verdict: counts[verdict] for verdict in CODES if verdict in counts},
-        environment=environment,
+        environment=json.loads(row["environment"]),
         predictions=row["predictions"],
         planned=row["planned"],
         recorded=row["recorded"],
-        remarks=remarks,
+        remarks=json.loads(row["remarks"]),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from clipq.errors import RecordError
-from clipq.history.model import PARTIAL, REMARKS
+from clipq.history.model import PARTIAL
 from clipq.history.schema import blobs, cases, code_of, results, run_predictions, runs
 from clipq.provenance import canonical_json
 from clipq.records import CaseResult, RunRecord
@@ -57,7 +57,7 @@ def prepare(record: RunRecord, *, now: datetime) -> Prepared:
     except ValueError as error:
         raise RecordError(
             f"a run record that is no strict JSON: {error}",
-            hint="numbers that are not finite are None in a record; see `clipq.records.number`",
+            hint="numbers that are not finite are None in a record; see `clipq.estimate.number`",
         ) from error
     _refuse_twins(record.cases)
     commit = record.commit
@@ -75,7 +75,8 @@ def prepare(record: RunRecord, *, now: datetime) -> Prepared:
         "cases": len(record.cases),
         "planned": record.planned,
         "counts": canonical_json(record.counts),
-        "environment": canonical_json(_environment(record) | _remarks(record)),
+        "environment": canonical_json(_environment(record)),
+        "remarks": canonical_json(_remarks(record)),
         "record": zlib.compress(content),
     }
     return Prepared(identity, row, record.cases)
@@ -88,16 +89,16 @@ def insert(connection: sa.Connection, prepared: Prepared, tables: Mapping[str, b
     ids = _case_ids(connection, prepared.cases)
     rows: list[dict[str, Any]] = [
         {
-            "case_id": ids[key_of(case.case)],
+            "case_id": ids[key_of(case.id)],
             "run": number,
             "verdict": code_of(case.verdict),
             "observed": case.observed,
             "baseline": case.baseline,
-            "loss": case.loss,
-            "margin": case.margin,
-            "low": case.low,
-            "high": case.high,
-            "standard_error": case.standard_error,
+            "loss": case.estimate.loss,
+            "margin": case.estimate.margin,
+            "low": case.estimate.low,
+            "high": case.estimate.high,
+            "standard_error": case.estimate.standard_error,
         }
         for case in prepared.cases
     ]
@@ -110,12 +111,12 @@ def insert(connection: sa.Connection, prepared: Prepared, tables: Mapping[str, b
 def _refuse_twins(found: Sequence[CaseResult]) -> None:
     seen: set[str] = set()
     for case in found:
-        if case.case in seen:
+        if case.id in seen:
             raise RecordError(
-                f"a run record that has the case {case.case!r} twice",
+                f"a run record that has the case {case.id!r} twice",
                 hint="a run judges each case once; run the gate again",
             )
-        seen.add(case.case)
+        seen.add(case.id)
 
 
 def _environment(record: RunRecord) -> dict[str, str]:
@@ -134,7 +135,7 @@ def _remarks(record: RunRecord) -> dict[str, str]:
         "problems": "; ".join(record.problems),
         "failed kernel checks": ", ".join(row.id for row in record.broken_kernels),
     }
-    return {name: found[name] for name in REMARKS if found.get(name)}
+    return {name: text for name, text in found.items() if text}
 
 
 def _case_ids(connection: sa.Connection, found: Sequence[CaseResult]) -> dict[str, int]:
@@ -147,12 +148,12 @@ def _case_ids(connection: sa.Connection, found: Sequence[CaseResult]) -> dict[st
     }
     fresh = []
     for case in found:
-        key = key_of(case.case)
+        key = key_of(case.id)
         if key not in known:
             fresh.append(
                 {
                     "sha256": key,
-                    "name": case.case,
+                    "name": case.id,
                     "model": case.model,
                     "quantizer": case.quantizer,
                     "probe": case.probe,

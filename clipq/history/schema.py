@@ -93,6 +93,7 @@ runs = sa.Table(
     sa.Column("planned", sa.Integer, nullable=False),
     sa.Column("counts", sa.Text, nullable=False),
     sa.Column("environment", sa.Text, nullable=False),
+    sa.Column("remarks", sa.Text, nullable=False),
     # Last: SQLite then lists runs without reading their records.
     sa.Column("record", sa.LargeBinary, nullable=False),
     sqlite_autoincrement=True,  # the number of a removed run is never given again

@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Concatenate, ParamSpec, TextIO, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
 from clipq.errors import StoreError
 from clipq.history import trends
 from clipq.history.connect import connect, explain, is_database_error
-from clipq.history.export import export
 from clipq.history.migrate import bring_up_to_date, no_store
 from clipq.history.model import CaseParts, Pruned, Recorded, RunInfo, StoredResult, TrendTable
 from clipq.history.prune import prune
@@ -296,12 +295,6 @@ class Store:
         """
         with self.engine.execution_options(writes=not dry_run).begin() as connection:
             return prune(connection, keep=keep, before=before, dry_run=dry_run)
-
-    def export(
-        self, target: Path | TextIO, *, form: str, runs: Sequence[RunInfo] | None = None
-    ) -> None:
-        """Write runs (all, oldest first, unless given); see `clipq.history.export`."""
-        export(self, self.runs()[::-1] if runs is None else runs, target, form=form)
 
     def _recorded(self, identity: str) -> RunInfo | None:
         with self.engine.connect() as connection:

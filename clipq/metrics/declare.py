@@ -10,13 +10,11 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from clipq.errors import ClipqError, did_you_mean
+from clipq.estimate import Direction, loss
 from clipq.metrics.predictions import Predictions
 from clipq.registry import Registry
 
 __all__ = ["STATISTICS", "Direction", "Metric", "Statistic", "metrics"]
-
-Direction = Literal["lower", "higher", "zero"]
-"""Which values are better: lower, higher, or nearer to zero."""
 
 _Value = TypeVar("_Value", float, np.ndarray)
 
@@ -128,6 +126,11 @@ class Metric:
     arguments: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not self.name or any(mark in self.name for mark in "./ "):
+            raise ClipqError(
+                f"metric {self.name!r}: a name with a dot, a slash or a space",
+                hint="case ids are read as MODEL/QUANTIZER/PROBE.METRIC: use letters, digits and -",
+            )
         if self.direction not in ("lower", "higher", "zero"):
             raise ClipqError(
                 f"metric {self.name!r}: direction {self.direction!r}",
@@ -197,11 +200,7 @@ class Metric:
 
         Takes two numbers, or two arrays of replicates.
         """
-        worse: _Value
-        if self.direction == "zero":
-            worse = abs(observed) - abs(baseline)
-        else:
-            worse = observed - baseline if self.direction == "lower" else baseline - observed
+        worse: _Value = loss(self.direction, baseline, observed)
         return worse
 
 

@@ -12,6 +12,7 @@ from clipq.models.source import ModelIdentity, ModelSource, identity
 
 if TYPE_CHECKING:
     from clipq.models.loading import LoadedModel, load_model, logit_map
+    from clipq.models.memory import model_in_memory
     from clipq.models.preprocess import Preprocess
     from clipq.models.zeroshot import class_embeddings, prompt_tokens
 
@@ -24,6 +25,7 @@ __all__ = [
     "identity",
     "load_model",
     "logit_map",
+    "model_in_memory",
     "prompt_tokens",
 ]
 
@@ -31,6 +33,7 @@ _LAZY = {
     "LoadedModel": "clipq.models.loading",
     "load_model": "clipq.models.loading",
     "logit_map": "clipq.models.loading",
+    "model_in_memory": "clipq.models.memory",
     "Preprocess": "clipq.models.preprocess",
     "class_embeddings": "clipq.models.zeroshot",
     "prompt_tokens": "clipq.models.zeroshot",

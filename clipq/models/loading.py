@@ -32,7 +32,7 @@ from clipq.models.source import (
 )
 from clipq.provenance import sha256_file
 
-__all__ = ["LoadedModel", "Tokenizer", "load_model"]
+__all__ = ["LoadedModel", "Tokenizer", "load_model", "logit_map"]
 
 Tokenizer = Callable[[list[str]], torch.Tensor]
 
@@ -50,6 +50,11 @@ class LoadedModel:
     identity: ModelIdentity
     logit_scale: float
     logit_bias: float
+
+    @property
+    def logit_map(self) -> tuple[float, float]:
+        """Scale and bias that turn cosines into logits."""
+        return self.logit_scale, self.logit_bias
 
 
 def load_model(

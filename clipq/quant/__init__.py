@@ -16,14 +16,13 @@ from clipq.quant.methods import (
     method_version,
     quantizers,
 )
-from clipq.quant.spec import FP32, QuantizerSpec, Towers
+from clipq.quant.spec import QuantizerSpec, Towers
 
 if TYPE_CHECKING:
     from clipq.quant.apply import Quantized, quantize
     from clipq.quant.coverage import Coverage
 
 __all__ = [
-    "FP32",
     "ActivationFormat",
     "Calibration",
     "Coverage",

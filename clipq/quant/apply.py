@@ -35,12 +35,12 @@ class Quantized:
     storage: Storage | None = None
 
 
-def quantize(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> Quantized:
+def quantize(model: nn.Module, spec: QuantizerSpec | str, calibration: Calibration) -> Quantized:
     """Return a quantized copy of `model`, which itself stays as it is.
 
     Args:
         model: an open_clip model.
-        spec: what to quantize with.
+        spec: what to quantize with, or its text.
         calibration: data for the method; its first image and text also serve to count coverage,
             so that every selected tower needs at least one batch.
 
@@ -49,6 +49,7 @@ def quantize(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) ->
         QuantizerError: the method failed, returned no usable model, changed the caller's model or
             quantized nothing.
     """
+    spec = QuantizerSpec.parse(spec)
     method = find_method(spec)
     before = _fingerprint(model)
     # Inference tensors could never take part in the gradients that probes ask for; autocast would

@@ -26,6 +26,7 @@ __all__ = [
     "ExplicitAttention",
     "ExplicitAttentionPool2d",
     "ExplicitSelfAttention",
+    "linear_of",
     "quantize_attention",
 ]
 

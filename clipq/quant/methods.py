@@ -23,14 +23,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from clipq.cases import FP32
 from clipq.errors import QuantizerError
-from clipq.quant.spec import FP32, QuantizerSpec
+from clipq.quant.spec import QuantizerSpec
 from clipq.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Calibration", "Method", "method_code_hash", "method_version", "quantizers"]
+__all__ = [
+    "Calibration",
+    "Method",
+    "find_method",
+    "is_builtin",
+    "method_code_hash",
+    "method_version",
+    "quantizers",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +73,14 @@ for _name in ("awq", "gptq", "quarot", "raana", "rtn", "smoothquant"):
     quantizers.register_lazy(_name, f"clipq.quant.{_name}:{_name}")
 
 
-def find_method(spec: QuantizerSpec) -> Method:
+def find_method(spec: QuantizerSpec | str) -> Method:
     """Return the method that `spec` names.
 
     Raises:
         UnknownNameError: no such method.
         QuantizerError: `spec` is the unquantized reference, which no method makes.
     """
+    spec = QuantizerSpec.parse(spec)
     if spec.is_reference:
         raise QuantizerError(
             f"{FP32!r} is the unquantized reference, not a quantizer",
@@ -79,8 +89,9 @@ def find_method(spec: QuantizerSpec) -> Method:
     return quantizers.get(spec.method)
 
 
-def method_version(spec: QuantizerSpec) -> int:
+def method_version(spec: QuantizerSpec | str) -> int:
     """Return the version its author gave the method, 1 if none; part of every result's key."""
+    spec = QuantizerSpec.parse(spec)
     version = getattr(find_method(spec), "version", 1)
     if not isinstance(version, int) or isinstance(version, bool):
         raise QuantizerError(
@@ -90,7 +101,7 @@ def method_version(spec: QuantizerSpec) -> int:
     return version
 
 
-def method_code_hash(spec: QuantizerSpec) -> str:
+def method_code_hash(spec: QuantizerSpec | str) -> str:
     """Return the SHA-256 (hex) of the code behind a method, so that edits never reuse results.
 
     Hashed are every source file of `clipq.quant`, which any method may build upon, the file that
@@ -100,6 +111,7 @@ def method_code_hash(spec: QuantizerSpec) -> str:
     Raises:
         QuantizerError: the source or the table cannot be read.
     """
+    spec = QuantizerSpec.parse(spec)
     package = Path(__file__).parent
     sources = {path.resolve() for path in package.rglob("*.py")}
     own = _source_file(find_method(spec), spec.method).resolve()

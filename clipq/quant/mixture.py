@@ -60,7 +60,10 @@ class Mixture:
         QuantizerError: as `quantize` does, or the method brings modules of its own.
     """
 
-    def __init__(self, model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> None:
+    def __init__(
+        self, model: nn.Module, spec: QuantizerSpec | str, calibration: Calibration
+    ) -> None:
+        spec = QuantizerSpec.parse(spec)
         with keeping_float_layers() as kept:
             self.model = quantize(model, spec, calibration).model
         if not kept:

@@ -41,7 +41,7 @@ from clipq.quant.surgery import (
 from clipq.quant.transforms.structure import execution_order
 from clipq.quant.weights import WeightRange, quantize_weight
 
-__all__ = ["Prepared", "RoundToNearest", "Rounder", "Task", "post_training", "stages"]
+__all__ = ["Prepared", "RoundToNearest", "Rounder", "Task", "post_training", "stages", "tower_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,16 +16,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, cast
 
+from clipq.cases import FP32
 from clipq.errors import QuantizerError, did_you_mean
 from clipq.quant.formats import Format
 
-__all__ = ["FP32", "QuantizerSpec", "Towers"]
+__all__ = ["QuantizerSpec", "Towers"]
 
 Towers = Literal["both", "vision", "text"]
 
-FP32 = "fp32"
 _TOWERS = ("both", "vision", "text")
 _METHOD = re.compile("[a-z][a-z0-9_-]*")
 _KEY = re.compile("[a-z][a-z0-9_]*")
@@ -77,29 +78,13 @@ class QuantizerSpec:
             )
 
     @classmethod
-    def parse(cls, text: str) -> QuantizerSpec:
-        """Read the text form.
+    def parse(cls, text: str | QuantizerSpec) -> QuantizerSpec:
+        """Read the text form; a spec is returned as it is.
 
         Raises:
             QuantizerError: `text` does not follow the grammar, or a part of it makes no sense.
         """
-        body, at, towers = text.partition("@")
-        head, *pairs = body.split(",")
-        method, colon, number_format = head.partition(":")
-        options = []
-        for pair in pairs:
-            key, equals, value = pair.partition("=")
-            if not equals:
-                raise QuantizerError(
-                    f"option {pair!r} in quantizer {text!r} has no value", hint=_GRAMMAR
-                )
-            options.append((key, value))
-        return cls(
-            method=method,
-            format=Format.parse(number_format) if colon else None,
-            options=tuple(options),
-            towers=cast(Towers, towers) if at else "both",
-        )
+        return text if isinstance(text, cls) else _parsed(str(text))
 
     def __str__(self) -> str:
         number_format = f":{self.format}" if self.format else ""
@@ -136,6 +121,27 @@ class QuantizerSpec:
                     hint=did_you_mean(key, allowed),
                 )
         return dict(self.options)
+
+
+@lru_cache(maxsize=1024)  # a gate reads the same few texts once per case
+def _parsed(text: str) -> QuantizerSpec:
+    body, at, towers = text.partition("@")
+    head, *pairs = body.split(",")
+    method, colon, number_format = head.partition(":")
+    options = []
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise QuantizerError(
+                f"option {pair!r} in quantizer {text!r} has no value", hint=_GRAMMAR
+            )
+        options.append((key, value))
+    return QuantizerSpec(
+        method=method,
+        format=Format.parse(number_format) if colon else None,
+        options=tuple(options),
+        towers=cast(Towers, towers) if at else "both",
+    )
 
 
 def _check(pattern: re.Pattern[str], text: str, what: str) -> None:

@@ -16,8 +16,10 @@ __all__ = [
     "covers_images",
     "covers_texts",
     "encode_batches",
+    "image_batches",
     "in_towers",
     "named_sites",
+    "text_batches",
     "tower_batches",
 ]
 

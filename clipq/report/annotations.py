@@ -69,7 +69,7 @@ def _findings(record: RunRecord) -> Iterator[_Finding]:
     def finding(level: str, case: CaseResult) -> _Finding:
         text = explain(case).partition("\n")[2].strip() or case.verdict.value
         file = baselines.get(case.model, {}).get("file", "")
-        return _Finding(level, f"{case.case}: {case.verdict.value}", text, file)
+        return _Finding(level, f"{case.id}: {case.verdict.value}", text, file)
 
     for case in record.blocking:
         yield finding("error", case)
@@ -79,9 +79,9 @@ def _findings(record: RunRecord) -> Iterator[_Finding]:
         yield _Finding("error", f"waiver: {problem}", problem, "")
     for name in record.unreported:
         yield _Finding("error", f"{name}: never reported", "planned, never reported", "")
-    blocking = {case.case for case in record.blocking}
+    blocking = {case.id for case in record.blocking}
     for case in record.cases:
-        if case.verdict is Verdict.INCONCLUSIVE and case.case not in blocking:
+        if case.verdict is Verdict.INCONCLUSIVE and case.id not in blocking:
             yield finding("warning", case)
     for warning in record.warnings:
         yield _Finding("warning", f"environment: {warning}", warning, "")

@@ -15,6 +15,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from clipq.cases import Candidate
 from clipq.errors import RecordError, did_you_mean
 from clipq.records import CaseResult, RunRecord, Verdict
 from clipq.report.markdown import inert
@@ -46,15 +47,13 @@ class Card:
 
     Args:
         name: of the released model.
-        model: as in case ids.
-        quantizer: likewise.
-        cases: of that pair, in the order of the record.
+        candidate: the model and quantizer.
+        cases: of it, in the order of the record.
         record: the run they are from.
     """
 
     name: str
-    model: str
-    quantizer: str
+    candidate: Candidate
     cases: tuple[CaseResult, ...]
     record: RunRecord
 
@@ -62,7 +61,7 @@ class Card:
     def hindrances(self) -> tuple[str, ...]:
         """What of the run as a whole, not of this pair's cases, speaks against a release."""
         broken = self.record.broken_kernels
-        whole = f"{self.model}/{self.quantizer}" in self.record.selection.get("complete", ())
+        whole = str(self.candidate) in self.record.selection.get("complete", ())
         part = "" if whole and not self.record.unreported else self.record.partial
         found = [part, *self.record.problems]
         if broken:
@@ -84,35 +83,32 @@ class Card:
     @property
     def quantized(self) -> Mapping[str, Any]:
         """What the record says of the quantizer: code, coverage, bits, bytes."""
-        found: Mapping[str, Any] = self.evidence.get("quantizers", {}).get(
-            f"{self.model}/{self.quantizer}", {}
-        )
+        found: Mapping[str, Any] = self.evidence.get("quantizers", {}).get(str(self.candidate), {})
         return found
 
     def role(self, probe: str) -> str:
         return str(self.evidence.get("probes", {}).get(probe, {}).get("role", ""))
 
 
-def release_card(record: RunRecord, model: str, quantizer: str, *, name: str = "") -> Card:
-    """Return the card of one model x quantizer.
+def release_card(record: RunRecord, candidate: Candidate, *, name: str = "") -> Card:
+    """Return the card of one candidate.
 
     Args:
         record: a run, of the policy ``release`` where a release shall rest on it.
-        model: as in case ids.
-        quantizer: likewise.
+        candidate: which.
         name: of the released model; by default ``model-quantizer``.
 
     Raises:
-        RecordError: the run has no case of that pair.
+        RecordError: the run has no case of it.
     """
-    cases = tuple(c for c in record.cases if (c.model, c.quantizer) == (model, quantizer))
+    cases = tuple(result for result in record.cases if result.case.candidate == candidate)
     if not cases:
-        pairs = {f"{case.model}/{case.quantizer}" for case in record.cases}
+        known = {str(result.case.candidate) for result in record.cases}
         raise RecordError(
-            f"the run has no case of {model}/{quantizer}",
-            hint=did_you_mean(f"{model}/{quantizer}", pairs),
+            f"the run has no case of {candidate}", hint=did_you_mean(str(candidate), known)
         )
-    return Card(name or f"{model}-{quantizer}", model, quantizer, cases, record)
+    default = f"{candidate.model}-{candidate.quantizer}"
+    return Card(name or default, candidate, cases, record)
 
 
 def card_markdown(card: Card) -> str:
@@ -213,14 +209,14 @@ def _statement(card: Card) -> str:
 
 def _facts(card: Card) -> list[tuple[str, str]]:
     record, evidence = card.record, card.evidence
-    model = evidence.get("models", {}).get(card.model, {})
-    baseline = evidence.get("baselines", {}).get(card.model, {})
+    model = evidence.get("models", {}).get(card.candidate.model, {})
+    baseline = evidence.get("baselines", {}).get(card.candidate.model, {})
     quantized = card.quantized
     facts = [
-        ("model", f"{card.model}  {model.get('source', '')}".strip()),
+        ("model", f"{card.candidate.model}  {model.get('source', '')}".strip()),
         ("FP32 weights", f"sha256 {model.get('weights_sha256', 'unknown')}"),
-        ("quantizer", card.quantizer),
-        ("run", f"{record.to_plain()['id'][:16]}, {record.started or 'no date'}"),
+        ("quantizer", card.candidate.quantizer),
+        ("run", f"{record.id[:16]}, {record.started or 'no date'}"),
         ("policy", record.policy),
         ("baseline", f"{baseline.get('file', '')} approved {baseline.get('approved', 'never')}"),
     ]
@@ -243,15 +239,23 @@ def _facts(card: Card) -> list[tuple[str, str]]:
 
 def _worst(card: Card, count: int = 12) -> list[CaseResult]:
     """The cases nearest to their margins or beyond them."""
-    judged = [c for c in card.cases if c.loss is not None and c.margin and c.baseline is not None]
-    return sorted(judged, key=lambda case: (-case.severity, case.case))[:count]
+    judged = [
+        c
+        for c in card.cases
+        if c.estimate.loss is not None and c.estimate.margin and c.baseline is not None
+    ]
+    return sorted(judged, key=lambda case: (-case.severity, case.id))[:count]
 
 
 def _row(case: CaseResult) -> tuple[str, ...]:
-    interval = "" if case.low is None else f"[{case.low:+.4g}, {case.high or 0:+.4g}]"
-    numbers = [case.baseline, case.observed, case.loss]
+    interval = (
+        ""
+        if case.estimate.low is None
+        else f"[{case.estimate.low:+.4g}, {case.estimate.high or 0:+.4g}]"
+    )
+    numbers = [case.baseline, case.observed, case.estimate.loss]
     shown = ["-" if value is None else f"{value:.4g}" for value in numbers]
-    margin = "-" if case.margin is None else f"{case.margin:.4g}"
+    margin = "-" if case.estimate.margin is None else f"{case.estimate.margin:.4g}"
     return (case.probe, case.metric, *shown, interval, margin, case.unit, case.verdict.value)
 
 

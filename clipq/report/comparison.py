@@ -89,18 +89,19 @@ def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
         row["case"],
         number_text(row["before"]),
         number_text(row["after"]),
-        number_text(row["loss"]),
+        number_text(row["estimate"]["loss"]),
         _interval(row),
-        number_text(row["margin"]),
+        number_text(row["estimate"]["margin"]),
         row["unit"],
         _verdicts(row["verdicts"]),
     )
 
 
 def _interval(row: Mapping[str, Any]) -> str:
-    if row["low"] is None:
+    estimate = row["estimate"]
+    if estimate["low"] is None:
         return str(row["interval"])
-    return f"[{row['low']:+.4g}, {row['high']:+.4g}] {row['interval']}"
+    return f"[{estimate['low']:+.4g}, {estimate['high']:+.4g}] {row['interval']}"
 
 
 def _verdicts(verdicts: Sequence[str]) -> str:

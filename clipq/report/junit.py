@@ -15,7 +15,7 @@ _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def junit(record: RunRecord) -> str:
     """Return the run as JUnit XML."""
-    blocking = {case.case for case in record.blocking}
+    blocking = {case.id for case in record.blocking}
     errors = [case for case in record.blocking if case.verdict is Verdict.ERROR]
     failed = len(blocking) - len(errors) + len(record.broken_kernels) + len(record.problems)
     extra = len(record.problems) + len(record.unreported)
@@ -29,12 +29,12 @@ def junit(record: RunRecord) -> str:
         time=str(record.timings.get("seconds", 0)),
     )
     properties = ElementTree.SubElement(suite, "properties")
-    about = {"run": record.to_plain()["id"], "policy": record.policy, "started": record.started}
+    about = {"run": record.id, "policy": record.policy, "started": record.started}
     about["commit"] = str(record.commit.get("sha", ""))
     for name, value in sorted(about.items() | record.versions.items()):
         ElementTree.SubElement(properties, "property", name=_clean(name), value=_clean(value))
     for case in record.cases:
-        _add(suite, case, blocks=case.case in blocking)
+        _add(suite, case, blocks=case.id in blocking)
     for row in record.kernels:
         _add_kernel(suite, row)
     for problem in record.problems:
@@ -56,20 +56,14 @@ def _add(suite: ElementTree.Element, case: CaseResult, *, blocks: bool) -> None:
         suite,
         "testcase",
         classname=_clean(f"{case.model}.{case.quantizer}"),
-        name=_clean(case.case),
+        name=_clean(case.id),
     )
     properties = ElementTree.SubElement(element, "properties")
     values = {
         "verdict": case.verdict.value,
         "baseline": case.baseline,
         "observed": case.observed,
-        "loss": case.loss,
-        "low": case.low,
-        "high": case.high,
-        "p_value": case.p_value,
-        "adjusted_p": case.adjusted_p,
-        "samples_needed": case.samples_needed,
-        "margin": case.margin,
+        **case.estimate.to_plain(),
         "unit": case.unit,
         "samples": case.samples,
         "waived_by": case.waived_by or None,

@@ -67,7 +67,7 @@ def _parts(record: RunRecord, rows: int) -> Iterator[str]:
     ):
         cases = [case for case in record.cases if case.verdict is verdict]
         if cases and not (verdict is Verdict.INCONCLUSIVE and record.policy == "release"):
-            cases.sort(key=lambda case: (-case.severity, case.case))
+            cases.sort(key=lambda case: (-case.severity, case.id))
             yield _folded(f"{title}: {len(cases)}", _table(cases, rows))
     if record.waivers:
         yield _waivers(record.waivers, rows)

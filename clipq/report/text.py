@@ -28,19 +28,21 @@ HEADERS = ("case", "verdict", "FP32", "observed", "loss", "interval", "margin", 
 
 def explain(case: CaseResult) -> str:
     """Return why one case blocks, in a few lines."""
-    lines = [f"{case.case}: {case.verdict.value}"]
+    lines = [f"{case.id}: {case.verdict.value}"]
     if case.observed is not None:
         reference = "limit" if case.baseline is None else "FP32 baseline"
-        compared = case.margin if case.baseline is None else case.baseline
+        compared = case.estimate.margin if case.baseline is None else case.baseline
         line = f"  {reference} {number_text(compared)}, observed {number_text(case.observed)}"
-        if case.baseline is not None and case.loss is not None:
-            loss = f"{number_text(case.loss)} {_interval(case)}".rstrip()
-            line += f": loss {loss} {_sign(case)} margin {number_text(case.margin)}"
+        if case.baseline is not None and case.estimate.loss is not None:
+            loss = f"{number_text(case.estimate.loss)} {_interval(case)}".rstrip()
+            line += f": loss {loss} {_sign(case)} margin {number_text(case.estimate.margin)}"
         lines.append(f"{line} {case.unit}")
     if _beyond(case):
         lines.append(f"  {_UNSURE}")
-    if case.samples_needed is not None:
-        lines.append(f"  {case.samples:,} samples cannot tell; about {case.samples_needed:,} could")
+    if case.estimate.samples_needed is not None:
+        lines.append(
+            f"  {case.samples:,} samples cannot tell; about {case.estimate.samples_needed:,} could"
+        )
     if case.reason:
         lines.append(f"  {case.reason}")
     if case.next_command:
@@ -80,13 +82,13 @@ def table_rows(cases: Iterable[CaseResult]) -> list[tuple[str, ...]]:
     """Return one row of texts per case, in the order of the report's columns."""
     return [
         (
-            case.case,
+            case.id,
             case.verdict.value,
             number_text(case.baseline),
             number_text(case.observed),
-            number_text(case.loss),
+            number_text(case.estimate.loss),
             _interval(case),
-            number_text(case.margin),
+            number_text(case.estimate.margin),
             case.unit,
         )
         for case in cases
@@ -119,7 +121,7 @@ def kernel_rows(results: Sequence[KernelResult]) -> list[tuple[str | int, ...]]:
 def correction(record: RunRecord) -> str:
     """Return one sentence on how sure verdicts are; "" for a record without statistics."""
     statistics = record.statistics
-    tested = sum(case.p_value is not None for case in record.cases)
+    tested = sum(case.estimate.p_value is not None for case in record.cases)
     if not statistics or not tested:
         return ""
     return (
@@ -130,16 +132,16 @@ def correction(record: RunRecord) -> str:
 
 
 def _undecided(cases: Sequence[CaseResult]) -> str:
-    ordered = sorted(cases, key=lambda case: (-case.severity, case.case))
+    ordered = sorted(cases, key=lambda case: (-case.severity, case.id))
     rows = [
         (
-            case.case,
-            number_text(case.loss),
+            case.id,
+            number_text(case.estimate.loss),
             _interval(case),
-            number_text(case.margin),
+            number_text(case.estimate.margin),
             case.unit,
             f"{case.samples:,}",
-            "-" if case.samples_needed is None else f"{case.samples_needed:,}",
+            "-" if case.estimate.samples_needed is None else f"{case.estimate.samples_needed:,}",
         )
         for case in ordered[:_SHOWN]
     ]
@@ -155,22 +157,30 @@ def _undecided(cases: Sequence[CaseResult]) -> str:
 
 def _beyond(case: CaseResult) -> bool:
     """Whether a case is undecided though its interval holds nothing that would be acceptable."""
-    if case.verdict is not Verdict.INCONCLUSIVE or case.low is None or case.margin is None:
+    if (
+        case.verdict is not Verdict.INCONCLUSIVE
+        or case.estimate.low is None
+        or case.estimate.margin is None
+    ):
         return False
-    return case.low > case.margin
+    return case.estimate.low > case.estimate.margin
 
 
 def _sign(case: CaseResult) -> str:
     """Return how loss and margin compare; undecided ones only stand against each other."""
-    if case.verdict is Verdict.INCONCLUSIVE or case.loss is None or case.margin is None:
+    if (
+        case.verdict is Verdict.INCONCLUSIVE
+        or case.estimate.loss is None
+        or case.estimate.margin is None
+    ):
         return "against"
-    return ">" if case.loss > case.margin else "<="
+    return ">" if case.estimate.loss > case.estimate.margin else "<="
 
 
 def _interval(case: CaseResult) -> str:
-    if case.low is None or case.high is None:
+    if case.estimate.low is None or case.estimate.high is None:
         return ""
-    return f"[{case.low:+.4g}, {case.high:+.4g}]"
+    return f"[{case.estimate.low:+.4g}, {case.estimate.high:+.4g}]"
 
 
 def _counts(record: RunRecord) -> str:
@@ -187,7 +197,11 @@ def _counts(record: RunRecord) -> str:
 
 def _worst(cases: Sequence[CaseResult]) -> str:
     """Return the case that loses most margins, or lies furthest beyond its limit."""
-    losing = [case for case in cases if case.margin and case.loss is not None and case.loss > 0]
+    losing = [
+        case
+        for case in cases
+        if case.estimate.margin and case.estimate.loss is not None and case.estimate.loss > 0
+    ]
     if not losing:
         return ""
     worst = max(losing, key=lambda case: case.severity)
@@ -195,8 +209,8 @@ def _worst(cases: Sequence[CaseResult]) -> str:
 
 
 def _blocking(record: RunRecord) -> str:
-    measured = [case for case in record.blocking if case.loss is not None]
-    others = [case for case in record.blocking if case.loss is None]
+    measured = [case for case in record.blocking if case.estimate.loss is not None]
+    others = [case for case in record.blocking if case.estimate.loss is None]
     parts = []
     if measured:
         rows = table_rows(measured[:_SHOWN])
@@ -223,8 +237,8 @@ def _grouped(title: str, cases: Sequence[CaseResult]) -> str:
         groups.setdefault((case.verdict, case.reason), []).append(case)
     lines = [f"{title}:"]
     for (verdict, reason), members in sorted(groups.items(), key=lambda item: -len(item[1])):
-        name = members[0].case if len(members) == 1 else f"{len(members)} cases, first "
-        first = "" if len(members) == 1 else members[0].case
+        name = members[0].id if len(members) == 1 else f"{len(members)} cases, first "
+        first = "" if len(members) == 1 else members[0].id
         lines.append(f"  {verdict.value}: {name}{first}")
         lines += [f"    {line.strip()}" for line in reason.splitlines()]
     return "\n".join(lines)

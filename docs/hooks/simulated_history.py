@@ -49,11 +49,12 @@ def simulated_runs(record: RunRecord, *, days: int, seed: int) -> Iterator[RunRe
 
 def _drawn(case: CaseResult, rng: np.random.Generator, *, step: bool) -> CaseResult:
     noise = float(rng.normal())
-    if case.verdict not in _JUDGED or not case.standard_error:
+    if case.verdict not in _JUDGED or not case.estimate.standard_error:
         return case  # nothing was resampled: nothing is known of its noise
-    measured, margin = case.loss or 0.0, case.margin or 0.0
-    change = noise * case.standard_error + (_STEP_MARGINS * margin if step else 0.0)
-    loss, half = measured + change, 1.96 * case.standard_error
+    estimate = case.estimate
+    measured, margin = estimate.loss or 0.0, estimate.margin or 0.0
+    change = noise * estimate.standard_error + (_STEP_MARGINS * margin if step else 0.0)
+    loss, half = measured + change, 1.96 * estimate.standard_error
     verdict = Verdict.INCONCLUSIVE
     if loss + half < margin:
         verdict = Verdict.PASS
@@ -62,5 +63,8 @@ def _drawn(case: CaseResult, rng: np.random.Generator, *, step: bool) -> CaseRes
     worse = 1.0 if case.direction == "lower" else -1.0
     observed = None if case.observed is None else case.observed + worse * change
     return replace(
-        case, verdict=verdict, loss=loss, low=loss - half, high=loss + half, observed=observed
+        case,
+        verdict=verdict,
+        observed=observed,
+        estimate=replace(estimate, loss=loss, low=loss - half, high=loss + half),
     )

@@ -16,6 +16,8 @@ from pathlib import Path, PurePosixPath
 from clipq.cli.onboarding.walk import Folder, Walk
 from clipq.data.attributes import ATTRIBUTES
 from clipq.data.reading import CLASSES, TEMPLATES
+from clipq.data.sources import look_at_probe
+from clipq.errors import ClipqError
 
 __all__ = ["SPLITS", "DataFindings", "DataSet", "find_data"]
 
@@ -94,7 +96,7 @@ def find_data(walk: Walk) -> DataFindings:
                 attributes=_table(walk.root / root / ATTRIBUTES),
             )
         )
-    findings.found = _joined(findings.found)
+    findings.found = [data for data in _joined(findings.found) if _sound(walk, data, findings)]
     findings.found.sort(key=lambda data: (len(data.root.parts), str(data.root), data.kind))
     return findings
 
@@ -109,6 +111,25 @@ def _joined(found: list[DataSet]) -> list[DataSet]:
         splits = (*known.splits, *data.splits) if known else data.splits
         joined[key] = replace(data, splits=tuple(sorted(splits)))
     return list(joined.values())
+
+
+def _sound(walk: Walk, data: DataSet, findings: DataFindings) -> bool:
+    """Whether every split would open, as far as its source can see; note why not."""
+    roles = {"webdataset": "retrieval", "imagelist": "ood"}  # what needs no labels
+    role = "in-distribution" if data.labels else roles.get(data.kind, "ood")
+    for split in data.splits:
+        try:
+            look_at_probe(
+                name=data.root.name,
+                role=role,
+                source=data.source,
+                split=split,
+                base_dir=walk.root,
+            )
+        except ClipqError as error:
+            findings.notes.append(f"{data.root} is left out: {error.problem}")
+            return False
+    return True
 
 
 def _merged(splits: list[tuple[str, ...]]) -> tuple[str, ...]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from clipq.cli.onboarding.health import Check, Context, Finding, State
 from clipq.errors import ClipqError
-from clipq.settings import ProbeSettings, Settings
+from clipq.settings import Settings
 
 __all__ = ["CHECKS"]
 
@@ -60,86 +59,36 @@ def _models(context: Context) -> Iterator[Finding]:
 
 
 def _probes(context: Context) -> Iterator[Finding]:
+    from clipq.data import look_at_probe
+
     settings = _settings(context)
-    looks = {
-        "webdataset": _shards,
-        "folder": _folder,
-        "imagelist": _list,
-        "torchvision": _torchvision,
-        "huggingface": _huggingface,
-    }
-    good: list[str] = []
+    seen: list[str] = []
     for probe in settings.probes:
-        kind, _, location = probe.source.partition(":")
-        if kind not in looks:
-            text = f"{probe.source}: a source of another package"
-            yield Finding(f"probe {probe.name}", State.SKIPPED, text, "clipq probe check")
+        name = f"probe {probe.name}"
+        try:
+            counts = look_at_probe(
+                name=probe.name,
+                role=probe.role,
+                source=probe.source,
+                split=probe.split,
+                base_dir=settings.root,
+            )
+        except ClipqError as error:
+            yield Finding(name, State.PROBLEM, error.problem, error.hint)
             continue
-        state, text, fix = looks[kind](probe, location, settings.root)
-        if state is State.OK:
-            good.append(probe.name)
+        if counts:
+            seen.append(probe.name)
         else:
-            yield Finding(f"probe {probe.name}", state, text, fix)
-    if good:
-        text = f"{len(good)} of {len(settings.probes)} are there; `clipq probe check` reads them"
+            text = f"{probe.source}: nothing is known of it before it is opened"
+            yield Finding(name, State.SKIPPED, text, f"clipq probe check {probe.name}")
+    if seen:
+        text = f"{len(seen)} of {len(settings.probes)} are there; `clipq probe check` reads them"
         yield Finding("probes", State.OK, text)
-
-
-_Look = tuple[State, str, str]
-_FINE: _Look = (State.OK, "", "")
-
-
-def _absent(path: Path, what: str) -> _Look:
-    return State.PROBLEM, f"no {what} {path}", "correct `source` or `split` in clipq.toml"
-
-
-def _shards(probe: ProbeSettings, location: str, root: Path) -> _Look:
-    from clipq.data.fetch import download_folder, is_url
-
-    remote = is_url(location)
-    folder = (download_folder(location, root) if remote else root / location) / probe.split
-    listing = folder / "nshards.txt"
-    if not listing.is_file():
-        if remote:
-            fetch = f"clipq probe fetch {probe.name}"
-            return State.PROBLEM, f"{location} is not on this machine", fetch
-        return _absent(listing, "file")
-    text = listing.read_text(encoding="utf-8").strip()
-    if not text.isdecimal() or not int(text):
-        return State.PROBLEM, f"{listing} says {text!r}", "it holds the number of shards"
-    absent = [i for i in range(int(text)) if not (folder / f"{i}.tar").is_file()]
-    return _absent(folder / f"{absent[0]}.tar", "shard") if absent else _FINE
-
-
-def _folder(probe: ProbeSettings, location: str, root: Path) -> _Look:
-    folder = root / location / probe.split
-    if not folder.is_dir():
-        return _absent(folder, "folder")
-    if not any(entry.is_dir() for entry in folder.iterdir()):
-        return State.PROBLEM, f"{folder} has no folders", "a folder of images for each class"
-    return _FINE
-
-
-def _list(probe: ProbeSettings, location: str, root: Path) -> _Look:
-    listing = root / location / probe.split
-    return _FINE if listing.is_file() else _absent(listing, "list of images")
-
-
-def _torchvision(probe: ProbeSettings, location: str, root: Path) -> _Look:
-    folder = root / location.partition("@")[2]
-    return _FINE if folder.is_dir() else _absent(folder, "folder")
-
-
-def _huggingface(probe: ProbeSettings, location: str, root: Path) -> _Look:
-    if (root / location).exists():
-        return _FINE
-    text = f"{location} is no folder here: a data set of the hub, read from its local cache"
-    return State.SKIPPED, text, f"clipq probe check {probe.name}"
 
 
 def _baselines(context: Context) -> Iterator[Finding]:
     from clipq.evaluation.plan import plan
-    from clipq.gate.baseline import load_baseline
+    from clipq.gating.baseline import load_baseline
 
     settings = _settings(context)
     cases = plan(settings)
@@ -170,7 +119,7 @@ def _baselines(context: Context) -> Iterator[Finding]:
 
 def _margins(context: Context) -> Iterator[Finding]:
     from clipq.evaluation.plan import plan
-    from clipq.gate.margins import load_margins
+    from clipq.gating.margins import load_margins
 
     settings = _settings(context)
     margins = load_margins(settings.margins)
@@ -181,7 +130,7 @@ def _margins(context: Context) -> Iterator[Finding]:
 
 def _waivers(context: Context) -> Iterator[Finding]:
     from clipq.evaluation.plan import plan
-    from clipq.gate.waivers import load_waivers
+    from clipq.gating.waivers import load_waivers
 
     settings = _settings(context)
     if not settings.waivers.is_file():

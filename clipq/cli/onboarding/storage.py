@@ -24,7 +24,7 @@ def _cache(context: Context) -> Iterator[Finding]:
     folder = context.settings.cache
     problem = _unwritable(folder)
     if problem:
-        fix = "point `cache` in clipq.toml (or --clipq-cache) to a writable folder"
+        fix = "point `cache` in clipq.toml (or `clipq gate --cache`) to a writable folder"
         yield Finding("cache", State.PROBLEM, problem, fix)
         return
     held, whole = _size(folder)
@@ -46,7 +46,7 @@ def _report(context: Context) -> Iterator[Finding]:
     folder = context.settings.report
     problem = _unwritable(folder)
     if problem:
-        fix = "point `report` in clipq.toml (or --clipq-report) to a writable folder"
+        fix = "point `report` in clipq.toml (or `clipq gate --report`) to a writable folder"
         yield Finding("report folder", State.PROBLEM, problem, fix)
     else:
         yield Finding("report folder", State.OK, str(folder))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from clipq.cases import Case
 from clipq.history.model import RunInfo, TrendTable
 from clipq.history.site.columns import decimal_step, pack, whole_steps
 from clipq.history.site.commits import CommitLink
@@ -47,11 +48,8 @@ class Current:
 
 def matrix_of(table: TrendTable) -> Matrix:
     """Split case ids; both names and pairs are in the order of the table."""
-    split = []
-    for case in table.cases:
-        cell, _, key = case.rpartition("/")
-        model, _, quantizer = cell.partition("/")
-        split.append((model, quantizer, key))
+    cases = [Case.parse(text) for text in table.cases]
+    split = [(case.model, case.quantizer, case.key) for case in cases]
     pairs = tuple(dict.fromkeys((model, quantizer) for model, quantizer, _ in split))
     keys = tuple(dict.fromkeys(key for _, _, key in split))
     pair_number = {pair: number for number, pair in enumerate(pairs)}

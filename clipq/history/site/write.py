@@ -11,9 +11,7 @@ import html
 import json
 import re
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -24,29 +22,10 @@ from clipq.history.model import TrendTable
 from clipq.history.site.commits import CommitLink
 from clipq.history.site.payload import matrix_of, overview, pair_columns
 from clipq.history.steps import find_steps
+from clipq.web import page_script, page_styles, page_template
 
 __all__ = ["SiteFacts", "write_site"]
 
-# The report's own look and elements, so that both read as one; then what is the site's.
-_SHARED_STYLES = ("theme.css", "layout.css", "tables.css")
-_STYLES = ("site.css",)
-_SHARED_SCRIPTS = ("elements.js", "format.js")
-_SCRIPTS = (
-    "columns.js",
-    "model.js",
-    "parts.js",
-    "scales.js",
-    "sparkline.js",
-    "chart.js",
-    "listing.js",
-    "steps.js",
-    "cases.js",
-    "case.js",
-    "runs.js",
-    "overview.js",
-    "main.js",
-)
-_HERE, _REPORT = ("history", "site"), ("report", "html")
 _MARK = '<meta name="generator" content="clipq site">'
 _OURS = re.compile(r"(?:data/(?:overview|pair-\d+)|assets/site)\.[0-9a-f]{12}\.(?:js|css)")
 
@@ -87,10 +66,10 @@ def write_site(table: TrendTable, folder: Path, *, link: CommitLink | None = Non
     shown = overview(table, steps, matrix=matrix, link=link)
     data = _add(files, "data/overview.js", _script("overview", {**shown, "files": names}))
     names_of_assets = {
-        "style": _add(files, "assets/site.css", _style()),
-        "script": _add(files, "assets/site.js", _program()),
+        "style": _add(files, "assets/site.css", page_styles("site/site.css")),
+        "script": _add(files, "assets/site.js", page_script("site/main.js")),
     }
-    page = Template(_asset("index.html"))
+    page = page_template("site/index.html")
     text = page.substitute(names_of_assets, data=data, summary=_summary(table))
     files["index.html"] = text.encode()
     for name, content in files.items():  # index.html is the last of them
@@ -141,24 +120,6 @@ def _add(files: dict[str, bytes], name: str, content: str) -> str:
     full = f"{stem}.{hashlib.sha256(encoded).hexdigest()[:12]}.{ending}"
     files[full] = encoded
     return full
-
-
-def _style() -> str:
-    shared = [_asset(name, package=_REPORT) for name in _SHARED_STYLES]
-    return "\n".join(shared + [_asset(name) for name in _STYLES])
-
-
-def _program() -> str:
-    """Return the one script; what it declares is its own, but for `clipqSite`."""
-    parts = [_asset(name, package=_REPORT) for name in _SHARED_SCRIPTS]
-    parts += [_asset(name) for name in _SCRIPTS]
-    return "(() => {\n" + "\n".join(parts) + "})();\n"
-
-
-def _asset(name: str, *, package: tuple[str, ...] = _HERE) -> str:
-    # From the top package: naming the report's own would import it, and history does not.
-    path = resources.files("clipq").joinpath(*package, "assets", name)
-    return path.read_text(encoding="utf-8")
 
 
 def _summary(table: TrendTable) -> str:

@@ -10,50 +10,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import html as markup
-from functools import cache
-from importlib.resources import files
-from string import Template
 
 from clipq.records import RunRecord
 from clipq.report.html.payload import embed, payload
 from clipq.report.text import HEADERS, table_rows
+from clipq.web import page_script, page_styles, page_template
 
 __all__ = ["html", "outcome"]
 
-_STYLES = ("theme.css", "layout.css", "tables.css", "charts.css", "print.css")
-_SCRIPTS = (
-    "elements.js",
-    "format.js",
-    "record.js",
-    "state.js",
-    "forest.js",
-    "summary.js",
-    "heatmap.js",
-    "pair.js",
-    "filters.js",
-    "detail.js",
-    "cases.js",
-    "plot.js",
-    "calibration.js",
-    "detection.js",
-    "groups.js",
-    "spectrum.js",
-    "figures.js",
-    "pareto.js",
-    "kernels.js",
-    "provenance.js",
-    "keyboard.js",
-    "main.js",
-)
 _WITHOUT_SCRIPT = 25  # blocking cases that are listed where scripts do not run
 
 
 def html(record: RunRecord) -> str:
     """Return the run as one HTML file that needs nothing else, and no network."""
-    # One function around the script keeps its names out of the page's own (open, close, find ...).
-    style, script = _asset(_STYLES), f"(() => {{\n{_asset(_SCRIPTS)}}})();"
+    style, script = page_styles("report/report.css"), page_script("report/main.js")
     state = "passed" if record.passed else "failed"
-    return Template(_read("page.html")).substitute(
+    return page_template("report/page.html").substitute(
         policy=_policy(style, script),
         title=_text(f"{state}: clipq reliability report {record.started}".rstrip()),
         style=style,
@@ -123,12 +95,3 @@ def _blocking(record: RunRecord) -> str:
 def _text(value: str) -> str:
     """Escape; what cannot be encoded (half a surrogate pair in a name) becomes a question mark."""
     return markup.escape(value.encode("utf-8", "replace").decode())
-
-
-def _asset(names: tuple[str, ...]) -> str:
-    return "\n".join(_read(name) for name in names)
-
-
-@cache
-def _read(name: str) -> str:
-    return files(__package__).joinpath("assets", name).read_text(encoding="utf-8")

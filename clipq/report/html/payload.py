@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
+from clipq.estimate import Estimate
 from clipq.records import RunRecord, Verdict
 from clipq.report.text import correction
 
@@ -22,15 +23,8 @@ _NUMBERS = (
     "samples",
     "baseline",
     "observed",
-    "loss",
-    "margin",
-    "low",
-    "high",
-    "p_value",
-    "adjusted_p",
-    "standard_error",
-    "samples_needed",
 )
+_ESTIMATES = tuple(field.name for field in fields(Estimate))
 _DIGITS = 6  # more than any cell shows; report.json keeps every digit
 
 # What could end a script element, start a comment or an entity, or end a line of old scripts.
@@ -52,15 +46,16 @@ def payload(record: RunRecord) -> dict[str, Any]:
     }
     for name in _NUMBERS:
         columns[name] = [_short(getattr(case, name)) for case in record.cases]
+    for name in _ESTIMATES:
+        columns[name] = [_short(getattr(case.estimate, name)) for case in record.cases]
     return {
-        "id": record.to_plain()["id"],
+        "id": record.id,
         "passed": record.passed,
         "policy": record.policy,
         "planned": record.planned,
         "started": record.started,
         "timings": dict(record.timings),
         "commit": dict(record.commit),
-        "verdicts": [verdict.value for verdict in Verdict],
         "blocks": [verdict.value for verdict in Verdict if verdict.blocks(record.policy)],
         "counts": record.counts,
         "correction": correction(record),

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
+from made_results import made_result
 from synthetic_runs import synthetic_run
 
 from clipq.errors import RecordError
-from clipq.records import CaseResult, RunRecord, Verdict, number, read_run, run_id, sort_cases
+from clipq.estimate import number
+from clipq.records import CaseResult, RunRecord, Verdict, read_run, run_id, sort_cases
 
 
 def case(name="id", verdict=Verdict.PASS, **values):
     model, quantizer = values.pop("model", "m"), values.pop("quantizer", "rtn:w8")
-    return CaseResult(model, quantizer, name, "ece", verdict, **values)
+    return made_result(model, quantizer, name, "ece", verdict, **values)
 
 
 def test_a_case_survives_the_trip_between_processes():
@@ -115,6 +118,14 @@ class TestIdentity:
         ]
         assert ids[0] == ids[1] != ids[2]
 
+    def test_the_id_is_computed_once_and_anew_for_a_changed_copy(self, monkeypatch):
+        record = RunRecord("ci", 1, (case(baseline=0.1, observed=0.2),))
+        first = record.id
+        assert first == record.to_plain()["id"]
+        assert replace(record, policy="release").id != first
+        monkeypatch.setattr("clipq.records.digest", None)
+        assert record.id == record.to_plain()["id"] == first
+
     @pytest.mark.parametrize(
         ("old", "new"), [("0.2", "0.1"), ('"ci"', '"release"'), ('"pass"', '"improved"')]
     )
@@ -129,7 +140,7 @@ class TestIdentity:
         [
             (
                 lambda plain: plain["cases"][0].update(loss="abc"),
-                r"cases\[0\]\.loss is text \('abc'\); it must be a number or null",
+                r"cases\[0\]\.estimate\.loss is text \('abc'\); it must be a number or null",
             ),
             (lambda plain: plain["cases"][0].update(samples=None), r"samples is null .* a whole n"),
             (lambda plain: plain["cases"].append("x"), r"cases\[1\] is text .* an object"),

@@ -7,7 +7,6 @@ import io
 import re
 import shlex
 from collections.abc import Iterator
-from typing import Any
 
 from clipq.cli.main import parser
 
@@ -62,27 +61,6 @@ def _check_clipq(arguments: list[str]) -> None:
         return  # --help, --version
     if rest and options.command != "gate":
         raise ValueError(f"clipq {' '.join(arguments)}: unrecognized {rest}")
-    known = _plugin_options()
     for word in rest:
-        name = word.partition("=")[0]
-        if word.startswith("-") and name not in known and not _PYTEST.fullmatch(word):
-            raise ValueError(f"clipq {' '.join(arguments)}: {word} is no option of the plugin")
-
-
-def _plugin_options() -> set[str]:
-    """Return the options that clipq adds to pytest."""
-    from clipq.pytest_plugin import pytest_addoption
-
-    found: set[str] = set()
-
-    class Group:
-        def addoption(self, *names: str, **_: Any) -> None:
-            found.update(names)
-
-        addini = addoption
-
-        def getgroup(self, *_: Any) -> Group:
-            return self
-
-    pytest_addoption(Group())  # type: ignore[arg-type]
-    return found
+        if word.startswith("-") and not _PYTEST.fullmatch(word):
+            raise ValueError(f"clipq {' '.join(arguments)}: {word} is no option of clipq gate")

@@ -113,12 +113,12 @@ class PageSession:
         document = tomllib.loads(block.text)
         target = self.root / (block.title or "block.toml")
         if "margin" in document or "expected-failure" in document:
-            from clipq.gate.margins import load_margins
+            from clipq.gating.margins import load_margins
 
             target.write_text(block.text, encoding="utf-8")
             assert load_margins(target).rules or "expected-failure" in document
         elif "waiver" in document:
-            from clipq.gate.waivers import load_waivers
+            from clipq.gating.waivers import load_waivers
 
             target.write_text(block.text, encoding="utf-8")
             assert load_waivers(target)
@@ -192,7 +192,7 @@ def _environment(root: Path) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
     return kept | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(root),
+        "PYTHONPATH": os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "PYTEST_XDIST_AUTO_NUM_WORKERS": "0",  # one process imports torch in half the time of two
         "GIT_AUTHOR_NAME": "reader",
         "GIT_AUTHOR_EMAIL": "reader@example.org",

@@ -89,7 +89,7 @@ def test_a_block_cannot_be_hidden_by_a_word(
         ("yaml", "steps:\n  - run: clipq gate --polcy ci", ValueError),
         ("yaml", "a: b: c", yaml.YAMLError),
         ("json", "{", ValueError),
-        ("json", '{"schema": "clipq-run/2", "cases": []}', Exception),
+        ("json", '{"schema": "clipq-run/3", "cases": []}', Exception),
     ],
 )
 def test_a_wrong_block_is_noticed(
@@ -109,7 +109,7 @@ def test_shown_output_is_compared_without_its_numbers(session: PageSession) -> N
 
 @pytest.mark.parametrize(
     "command",
-    ["clipq", "clipq gate --policy never", "clipq gate --clipq-modell x", "frobnicate --all",
+    ["clipq", "clipq gate --policy never", "clipq gate --modell x", "frobnicate --all",
      "clipq report a.json --format pdf", "clipq list metrics && clipq lst"],
 )  # fmt: skip
 def test_a_command_that_clipq_does_not_know_is_noticed(command: str) -> None:

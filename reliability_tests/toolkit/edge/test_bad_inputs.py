@@ -131,6 +131,6 @@ def test_a_misspelled_margin_key_stops_nothing_silently(project):
 
 
 def test_waivers_that_are_named_and_are_not_there_are_an_error(project):
-    done = project.clipq("gate", "-n0", "--clipq-waivers", "nope.toml")
+    done = project.clipq("gate", "-n0", "--waivers", "nope.toml")
     assert done.returncode == 4
     assert "nope.toml is no file" in done.stderr + done.stdout

@@ -8,6 +8,9 @@ import shutil
 
 import pytest
 
+from clipq.cli.main import parser
+from clipq.pytest_plugin import pytest_addoption
+
 
 def test_help_teaches_a_first_session(project):
     done = project.clipq("--help")
@@ -70,7 +73,7 @@ def test_an_update_shows_what_changes_and_keeps_the_first_value(project):
 
 
 def test_the_gate_command_runs_the_matrix_and_its_record_prints_again(project):
-    done = project.clipq("gate", "-n0", "--clipq-metric", "top1", "-q")
+    done = project.clipq("gate", "-n0", "--metric", "top1", "-q")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "RELIABILITY GATE PASSED: 2 cases" in done.stdout
     path = ".clipq/report/report.json"
@@ -107,3 +110,41 @@ def test_without_settings_the_way_to_them_is_shown(project):
     done = project.clipq("list", "cases")
     assert done.returncode == 2
     assert "no clipq.toml" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("gate", "--quantizr", "rtn:w8"), "clipq gate has no option --quantizr"),
+        (("gate", "--quantizr", "rtn:w8"), "did you mean '--quantizer'"),
+        (("gate", "--quant=rtn:w8", "-n0"), "clipq gate has no option --quant\n"),
+        (("gate", "--config", "clipq.toml"), "clipq --config FILE gate"),
+        (("history", "list", "--limt=3"), "did you mean '--limit'"),
+        (("list", "cases", "models"), "clipq list takes no 'models'"),
+    ],
+)
+def test_an_option_that_a_command_does_not_have_is_named_with_the_nearest(
+    project, command, message
+):
+    done = project.clipq(*command)
+    assert done.returncode == 2, done.stdout
+    assert message in done.stderr
+    assert "usage:" not in done.stdout + done.stderr
+
+
+def test_the_gate_command_has_every_option_of_the_plugin_by_a_shorter_name():
+    plugin = pytest.Parser(_ispytest=True)
+    pytest_addoption(plugin)
+    long = {name for option in plugin.getgroup("clipq").options for name in option.names()}
+    gate = next(iter(parser(["gate"])._subparsers._group_actions)).choices["gate"]
+    short = {name for action in gate._actions for name in action.option_strings}
+    assert {name.replace("--clipq-", "--") for name in long} - {"--config"} <= short
+
+
+def test_the_gate_command_hands_what_was_chosen_to_the_plugin(project):
+    chosen = ("--metric", "top1", "--metric", "ece", "--quantizer=rtn:w8", "--report", "elsewhere")
+    done = project.clipq("gate", "-n0", "--quiet", *chosen, "--profile", "full")
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads((project.root / "elsewhere" / "report.json").read_text())
+    cases = {(case["quantizer"], case["metric"]) for case in record["cases"]}
+    assert cases == {("rtn:w8", "top1"), ("rtn:w8", "ece")}

@@ -61,7 +61,7 @@ def test_bash_loads_the_script(script):
         (("clipq", "list", "ca"), ["cases"]),
         (("clipq", "baseline", "ver"), ["verify"]),
         (("clipq", "gate", "--pol"), ["--policy"]),
-        (("clipq", "gate", "--clipq-pro"), ["--clipq-probe", "--clipq-profile"]),
+        (("clipq", "gate", "--pro"), ["--profile", "--probe"]),
         (("clipq", "completion", ""), ["bash", "zsh", "tcsh"]),
     ],
 )
@@ -76,7 +76,7 @@ def test_every_command_is_offered(script):
 
 @needs_bash
 @pytest.mark.parametrize(
-    "words", [("compare", "rep"), ("gate", "--clipq-config", "rep"), ("compare", "a", "rep")]
+    "words", [("compare", "rep"), ("gate", "--report", "rep"), ("compare", "a", "rep")]
 )
 def test_files_are_completed_where_they_may_stand(script, words, tmp_path, monkeypatch):
     (tmp_path / "report.json").touch()

@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from clipq.cases import Cell
 from clipq.cli.main import main
 from clipq.cli.onboarding.code import read_code
 from clipq.cli.onboarding.proposal import look, propose
 from clipq.cli.onboarding.walk import Limits, walk
 from clipq.cli.onboarding.writing import MARGINS, quoted, settings_text
 from clipq.errors import SettingsError
-from clipq.evaluation.plan import Case
-from clipq.gate.margins import load_margins
+from clipq.gating.margins import load_margins
 from clipq.metrics import metrics
 from clipq.settings import load_settings
 
@@ -84,7 +84,7 @@ def test_from_a_bare_repository_to_a_gate_in_four_commands(tmp_path):
     assert "vit-clean/rtn:w8a8/digits.auroc-mcm" in listed.stdout
     created = clipq("baseline", "create")
     assert created.returncode == 0, created.stderr
-    gate = clipq("gate", "-n0", "--clipq-quantizer", "rtn:w8", "--clipq-metric", "top1")
+    gate = clipq("gate", "-n0", "--quantizer", "rtn:w8", "--metric", "top1")
     assert gate.returncode == 0, gate.stdout + gate.stderr
     assert "RELIABILITY GATE PASSED: 1 cases" in gate.stdout
 
@@ -130,7 +130,7 @@ def test_the_margins_cover_every_metric(tmp_path, quantizer):
     path.write_text(MARGINS)
     margins = load_margins(path)
     for name in metrics.names():
-        assert margins.margin(Case("m", quantizer, "p", name)) is not None
+        assert margins.margin(Cell("m", quantizer, "p").case(name)) is not None
 
 
 def test_margins_of_four_bits_are_no_narrower_than_those_of_eight(tmp_path):
@@ -138,8 +138,8 @@ def test_margins_of_four_bits_are_no_narrower_than_those_of_eight(tmp_path):
     path.write_text(MARGINS)
     margins = load_margins(path)
     for name in metrics.names():
-        wide = margins.margin(Case("m", "rtn:w4", "p", name))
-        narrow = margins.margin(Case("m", "rtn:w8", "p", name))
+        wide = margins.margin(Cell("m", "rtn:w4", "p").case(name))
+        narrow = margins.margin(Cell("m", "rtn:w8", "p").case(name))
         floor = metrics.get(name).unit == "dB"
         assert wide <= narrow if floor else wide >= narrow, name
 

@@ -72,7 +72,7 @@ def test_a_baseline_is_shown_with_provenance_and_values(printed, project):
 
 
 def test_probes_are_listed_with_all_their_settings(printed):
-    code, probes = printed("probe", "list", "--json")
+    code, probes = printed("list", "probes", "--json")
     assert code == 0
     assert [probe["name"] for probe in probes] == ["id", "calibration", "digits"]
     assert probes[0]["group"] == "colour"

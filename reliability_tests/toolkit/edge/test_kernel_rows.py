@@ -88,7 +88,7 @@ def test_a_kernel_that_keeps_its_spec_passes_beside_the_cases(with_kernels):
 
 def test_a_kernel_that_breaks_its_spec_blocks_and_is_named(with_kernels):
     project = with_kernels("mine-*")
-    done = project.clipq("gate", "-n0", "--clipq-kernel", "mine-half-up")
+    done = project.clipq("gate", "-n0", "--kernel", "mine-half-up")
     assert done.returncode == 1
     assert "fail: mine-half-up/rounds-half-to-even" in done.stdout
     assert report(project)["cases"] == []
@@ -98,21 +98,21 @@ def test_a_kernel_that_breaks_its_spec_blocks_and_is_named(with_kernels):
 
 def test_nothing_that_could_run_is_no_pass(with_kernels):
     project = with_kernels("mine-*")
-    done = project.clipq("gate", "-n0", "--clipq-kernel", "mine-gpu")
+    done = project.clipq("gate", "-n0", "--kernel", "mine-gpu")
     assert done.returncode == 1, done.stdout
     assert set(outcomes(project, "mine-gpu").values()) == {"not-run"}
     assert "GATE FAILED" in done.stdout
 
 
 def test_cases_that_are_selected_leave_kernels_out(with_kernels):
-    done = with_kernels("mine-good").clipq("gate", "-n0", "--clipq-metric", "top1")
+    done = with_kernels("mine-good").clipq("gate", "-n0", "--metric", "top1")
     assert done.returncode == 0, done.stdout
     assert "1 cases, policy ci" in done.stdout
     assert "1 deselected" in done.stdout
 
 
 def test_an_unknown_kernel_is_named(with_kernels):
-    done = with_kernels("mine-good").clipq("gate", "-n0", "--clipq-kernel", "mine-god")
+    done = with_kernels("mine-good").clipq("gate", "-n0", "--kernel", "mine-god")
     assert done.returncode != 0
     assert "no kernel matches 'mine-god'" in done.stdout
 

@@ -66,7 +66,7 @@ def test_a_broken_quantizer_from_outside_fails_and_says_which_case_by_how_much(p
     assert found["vit-clean/broken/id.top1"] == "fail"
     assert found["vit-clean/rtn:w8/id.top1"] == "pass"
     assert re.search(r"vit-clean/broken/id\.top1 +fail +0\.\d+ +0\.\d+", done.stdout)
-    assert "clipq gate --clipq-model vit-clean --clipq-quantizer 'broken'" in done.stdout
+    assert "clipq gate --model vit-clean --quantizer 'broken'" in done.stdout
 
 
 def test_a_quantizer_may_be_registered_in_conftest(project):
@@ -153,7 +153,7 @@ def test_a_baseline_of_other_weights_is_incomparable(project):
 
 
 def test_when_fp32_itself_moved_no_quantizer_is_judged(project):
-    from clipq.gate.baseline import load_baseline, save_baseline
+    from clipq.gating.baseline import load_baseline, save_baseline
 
     folder = project.root / "baselines"
     stored = load_baseline(folder, "vit-clean")

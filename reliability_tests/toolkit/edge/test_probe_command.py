@@ -21,7 +21,7 @@ def test_good_probes_are_described_and_drawn(project):
 
 
 def test_the_list_says_what_each_is_for(project):
-    done = project.clipq("probe", "list")
+    done = project.clipq("list", "probes")
     assert done.returncode == 0
     assert "activation ranges and the temperature; never evaluated on" in done.stdout
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from clipq.cli.progress import duration, is_live, watching
-from clipq.cli.tally import Cell, Tally, cell_of
+from clipq.cli.tally import Tally, Unit, unit_of
 from clipq.pytest_progress import LiveTerminal
 
 LOUD = argparse.Namespace(quiet=False)
@@ -192,7 +192,7 @@ def test_creating_a_baseline_into_a_pipe_ends_with_one_line(project, tmp_path):
 # -- the estimate -----------------------------------------------------------------------------
 
 
-def tally_of(cells: dict[Cell, int]) -> Tally:
+def tally_of(cells: dict[Unit, int]) -> Tally:
     tally = Tally()
     tally.plan(cell for cell, cases in cells.items() for _ in range(cases))
     tally.start(0.0)
@@ -201,14 +201,14 @@ def tally_of(cells: dict[Cell, int]) -> Tally:
 
 def test_cells_are_read_from_node_ids():
     node = "suite/test_reliability.py::test_reliability[vit-clean/rtn:w4,exclude=a/b/id.ece]"
-    assert cell_of(node) == Cell("vit-clean/rtn:w4,exclude=a/b", "id")
+    assert unit_of(node) == Unit("vit-clean/rtn:w4,exclude=a/b", "id")
     kernel = "suite/test_kernels.py::test_kernel[triton-linear/shapes]"
-    assert cell_of(kernel) == Cell("triton-linear", "")
-    assert cell_of("test_mine.py::test_mine") == Cell("test_mine.py")
+    assert unit_of(kernel) == Unit("triton-linear", "")
+    assert unit_of("test_mine.py::test_mine") == Unit("test_mine.py")
 
 
 def test_cold_cells_are_not_taken_for_the_rate_of_all_cases():
-    small, large = Cell("m/a", "id"), Cell("m/b", "id")
+    small, large = Unit("m/a", "id"), Unit("m/b", "id")
     tally = tally_of({small: 11, large: 11})
     tally.finish(small, 10.0, 10.0)  # encoding
     assert tally.left_seconds(10.0) == pytest.approx(10.0)  # one more encoding, 0 for the others
@@ -220,56 +220,56 @@ def test_cold_cells_are_not_taken_for_the_rate_of_all_cases():
 
 
 def test_a_probe_is_expected_to_take_what_it_took_before():
-    cells = {Cell(f"m/{q}", probe): 2 for q in "abcd" for probe in ("huge", "tiny")}
+    cells = {Unit(f"m/{q}", probe): 2 for q in "abcd" for probe in ("huge", "tiny")}
     tally, now = tally_of(cells), 0.0
     for q in "ab":
         for probe, seconds in (("huge", 100.0), ("tiny", 1.0)):
             for taken in (seconds, 0.25):
                 now += taken
-                tally.finish(Cell(f"m/{q}", probe), taken, now)
+                tally.finish(Unit(f"m/{q}", probe), taken, now)
     assert tally.left_seconds(now) == pytest.approx(2 * (100.0 + 0.25 + 1.0 + 0.25))
 
 
 def test_what_began_with_the_run_is_forgotten_once_there_is_something_else():
-    tally = tally_of({Cell(f"m/{q}", "id"): 1 for q in "abcdef"})
-    tally.finish(Cell("m/a", "id"), 40.0, 40.0)  # it loads libraries, too
+    tally = tally_of({Unit(f"m/{q}", "id"): 1 for q in "abcdef"})
+    tally.finish(Unit("m/a", "id"), 40.0, 40.0)  # it loads libraries, too
     assert tally.left_seconds(40.0) == pytest.approx(5 * 40.0)
-    tally.finish(Cell("m/b", "id"), 4.0, 44.0)
+    tally.finish(Unit("m/b", "id"), 4.0, 44.0)
     assert tally.left_seconds(44.0) == pytest.approx(4 * 4.0)
 
 
 def test_waiting_for_anothers_encoding_is_not_what_other_cases_take():
-    tally = tally_of({Cell(f"m/{q}", "id"): 102 for q in "abc"})
+    tally = tally_of({Unit(f"m/{q}", "id"): 102 for q in "abc"})
     for q, end in (("a", 10.0), ("b", 20.0)):
         for _ in range(2):  # two processes: one encodes, one waits
-            tally.finish(Cell(f"m/{q}", "id"), 10.0, end)
+            tally.finish(Unit(f"m/{q}", "id"), 10.0, end)
         for _ in range(100):
-            tally.finish(Cell(f"m/{q}", "id"), 0.0, end)
+            tally.finish(Unit(f"m/{q}", "id"), 0.0, end)
     assert tally.left_seconds(20.0) == pytest.approx(10.0)
 
 
 def test_two_busy_processes_halve_the_rest():
-    cells = {Cell(f"m/{q}", "id"): 1 for q in "abcd"}
+    cells = {Unit(f"m/{q}", "id"): 1 for q in "abcd"}
     tally = tally_of(cells)
-    tally.finish(Cell("m/a", "id"), 10.0, 10.0)
-    tally.finish(Cell("m/b", "id"), 10.0, 10.0)
+    tally.finish(Unit("m/a", "id"), 10.0, 10.0)
+    tally.finish(Unit("m/b", "id"), 10.0, 10.0)
     assert tally.left_seconds(10.0) == pytest.approx(10.0)
 
 
 def test_nothing_is_estimated_from_nothing():
-    tally = tally_of({Cell("m/a", "id"): 3})
+    tally = tally_of({Unit("m/a", "id"): 3})
     assert tally.left_seconds(60.0) is None
     assert "ETA ?" in tally.text(60.0)
-    tally.finish(Cell("m/a", "id"), 0.5, 0.5)
+    tally.finish(Unit("m/a", "id"), 0.5, 0.5)
     assert tally.left_seconds(0.6) is None
 
 
 def test_the_line_says_counts_share_time_and_what_ended_last():
-    tally = tally_of({Cell("m/a", "id"): 2, Cell("m/b", "id"): 2})
+    tally = tally_of({Unit("m/a", "id"): 2, Unit("m/b", "id"): 2})
     for category in ("passed", "inconclusive", "waived"):
         tally.count(category)
     for _ in range(2):
-        tally.finish(Cell("m/a", "id"), 2.0, 4.0)
+        tally.finish(Unit("m/a", "id"), 2.0, 4.0)
     assert tally.text(4.0) == (
         "2/4 cases (50%) | 1 pass, 1 inconclusive, 1 waived | 4 s | ETA 4 s | m/a"
     )
@@ -472,7 +472,7 @@ def test_a_killed_worker_is_still_told(suite):
 
 def test_the_gate_itself_runs_under_it_with_the_same_verdicts(project):
     project.use_reviewed_baseline()
-    arguments = ("gate", "-n0", "--clipq-quantizer", "rtn:w8", "--clipq-probe", "id")
+    arguments = ("gate", "-n0", "--quantizer", "rtn:w8", "--probe", "id")
     plain = project.clipq(*arguments)
     report = project.root / ".clipq" / "report" / "report.json"
     before = [case["verdict"] for case in json.loads(report.read_text())["cases"]]

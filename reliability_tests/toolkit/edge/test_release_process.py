@@ -49,7 +49,7 @@ def test_a_signed_waiver_lets_a_failure_pass_and_is_recorded(failing):
 
 
 def test_a_part_of_the_matrix_is_no_ground_for_a_release(project):
-    done = project.clipq("gate", "-n0", "--policy", "release", "--clipq-metric", "top1")
+    done = project.clipq("gate", "-n0", "--policy", "release", "--metric", "top1")
     assert done.returncode == 0, done.stdout
     card = project.clipq("card", "vit-clean/rtn:w8")
     assert card.returncode == 1
@@ -118,9 +118,9 @@ def test_runs_are_recorded_and_compared_on_the_same_samples(project):
 def test_the_setting_keeps_complete_gates_and_the_option_any(project):
     path = project.settings(metrics=("top1", "ece", "auroc-mcm"))
     path.write_text(path.read_text() + "\n[history]\nrecord = true\n")
-    done = project.clipq("gate", "-n0", "--clipq-metric", "top1")
+    done = project.clipq("gate", "-n0", "--metric", "top1")
     assert "not recorded: partial: 2 of 6 cases (metrics top1)" in done.stdout
-    done = project.clipq("gate", "-n0", "--clipq-metric", "top1", "--record")
+    done = project.clipq("gate", "-n0", "--metric", "top1", "--record")
     assert "recorded: run #1" in done.stdout
     assert "passed, partial" in project.clipq("history", "list").stdout
     done = project.clipq("gate", "-n0")

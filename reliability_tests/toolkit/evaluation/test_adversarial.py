@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from clipq.cases import Candidate, Cell
 from clipq.errors import QuantizerError
 from clipq.evaluation.attack import ZeroShotClassifier, attacked
 from clipq.evaluation.evaluator import Evaluator
@@ -48,13 +49,17 @@ def evaluator(project) -> Evaluator:
 
 @pytest.fixture
 def classifier(evaluator):
-    loaded = evaluator.model("vit-clean")
-    return ZeroShotClassifier(loaded.model, evaluator.head("vit-clean", "fp32"), loaded.preprocess)
+    loaded = evaluator.encoders.model("vit-clean")
+    return ZeroShotClassifier(
+        loaded.model, evaluator.head(Candidate("vit-clean", "fp32")), loaded.preprocess
+    )
 
 
 def images(evaluator: Evaluator) -> tuple[np.ndarray, np.ndarray]:
-    loaded = evaluator.model("vit-clean")
-    return evaluator.inputs.images("fgsm", loaded.preprocess), evaluator.probes["fgsm"].labels
+    loaded = evaluator.encoders.model("vit-clean")
+    return evaluator.inputs.images("fgsm", loaded.preprocess), evaluator.inputs.probes[
+        "fgsm"
+    ].labels
 
 
 def right(classifier: ZeroShotClassifier, pixels: np.ndarray, labels: np.ndarray) -> float:
@@ -93,9 +98,9 @@ def test_one_gradient_step_equals_its_formula(evaluator, classifier):
 
 def test_logits_are_the_zero_shot_head_s(evaluator, classifier):
     shown, _ = images(evaluator)
-    predictions = evaluator.evaluate("vit-clean", "fp32", "id").predictions
+    predictions = evaluator.evaluate(Cell("vit-clean", "fp32", "id")).predictions
     order = {str(name): row for row, name in enumerate(predictions.column("id"))}
-    rows = [order[name] for name in evaluator.probes["fgsm"].ids]
+    rows = [order[name] for name in evaluator.inputs.probes["fgsm"].ids]
     with torch.inference_mode():
         pixels = torch.from_numpy(shown.transpose(0, 3, 1, 2).astype(np.float32) / 255)
         guess = classifier(pixels).argmax(1).numpy()
@@ -105,12 +110,12 @@ def test_logits_are_the_zero_shot_head_s(evaluator, classifier):
 @pytest.mark.parametrize("quantizer", ["rtn:w8a8", "rtn:w4a4", "rtn:w8a8d", "smoothquant:w8a8"])
 def test_gradients_see_the_quantized_model(evaluator, quantizer):
     top1 = metrics.get("top1")
-    robust = top1.compute(evaluator.evaluate("vit-clean", quantizer, "fgsm").predictions)
+    robust = top1.compute(evaluator.evaluate(Cell("vit-clean", quantizer, "fgsm")).predictions)
     transferred = top1.compute(
-        evaluator.evaluate("vit-clean", quantizer, "fgsm-transfer").predictions
+        evaluator.evaluate(Cell("vit-clean", quantizer, "fgsm-transfer")).predictions
     )
     info = evaluator.inputs.sample_info("fgsm")
-    clean = evaluator.evaluate("vit-clean", quantizer, "id").predictions
+    clean = evaluator.evaluate(Cell("vit-clean", quantizer, "id")).predictions
     rows = np.isin(clean.column("id"), info.ids)
     assert robust < clean.column("correct")[rows].mean()
     assert robust <= transferred + 0.1  # its own gradient misleads a model at least as well
@@ -129,11 +134,11 @@ def test_a_rounding_without_gradient_is_named(evaluator, classifier):
         def encode_image(self, batch):
             return self.inner.encode_image(batch.detach())
 
-    loaded = evaluator.model("vit-clean")
+    loaded = evaluator.encoders.model("vit-clean")
     shown, labels = images(evaluator)
     for kind, message in ((Rounded, "zero or not finite"), (Detached, "no gradient goes through")):
         broken = ZeroShotClassifier(
-            kind(loaded.model), evaluator.head("vit-clean", "fp32"), loaded.preprocess
+            kind(loaded.model), evaluator.head(Candidate("vit-clean", "fp32")), loaded.preprocess
         )
         with pytest.raises(QuantizerError, match=message):
             attacked(broken, shown, labels, AttackSettings("pgd"), seed="")
@@ -157,10 +162,10 @@ def test_a_chunk_that_was_attacked_is_not_attacked_again(evaluator, monkeypatch)
 
     monkeypatch.setattr(module, "attacked", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        evaluator.evaluate("vit-clean", "rtn:w8", "pgd")
+        evaluator.evaluate(Cell("vit-clean", "rtn:w8", "pgd"))
     calls.clear()
     monkeypatch.setattr(module, "attacked", lambda *a, **k: calls.append(1) or original(*a, **k))
-    evaluator.evaluate("vit-clean", "rtn:w8", "pgd")
+    evaluator.evaluate(Cell("vit-clean", "rtn:w8", "pgd"))
     assert calls == [1] * 4  # one chunk of the quantizer was left, three of FP32
 
 
@@ -170,7 +175,7 @@ def test_other_prompts_make_other_adversaries(evaluator, tmp_path):
     prompts.write_text("the {c}\n")
     probes = (replace(evaluator.settings.probes[0], templates=str(prompts)),)
     other = Evaluator(replace(evaluator.settings, probes=(*probes, *evaluator.settings.probes[1:])))
-    features = [e.features("vit-clean", "rtn:w8", "fgsm") for e in (evaluator, other)]
+    features = [e.features(Cell("vit-clean", "rtn:w8", "fgsm")) for e in (evaluator, other)]
     assert not np.array_equal(*features)
-    plain = [e.features("vit-clean", "rtn:w8", "digits") for e in (evaluator, other)]
+    plain = [e.features(Cell("vit-clean", "rtn:w8", "digits")) for e in (evaluator, other)]
     assert np.array_equal(*plain)

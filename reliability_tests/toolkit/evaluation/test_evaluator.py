@@ -9,8 +9,9 @@ import open_clip
 import pytest
 import torch
 
+from clipq.cases import Candidate, Cell
 from clipq.errors import ProbeError
-from clipq.evaluation import encode
+from clipq.evaluation import encoder
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.predict import calibrated_temperature, cosine_logits
 from clipq.metrics.classify import classification_columns
@@ -24,8 +25,8 @@ def settings(project):
 
 def test_fp32_predictions_equal_open_clip_used_by_hand(settings):
     evaluator = Evaluator(settings)
-    found = evaluator.evaluate("vit-clean", "fp32", "id").predictions
-    probe = evaluator.probes["id"]
+    found = evaluator.evaluate(Cell("vit-clean", "fp32", "id")).predictions
+    probe = evaluator.inputs.probes["id"]
     folder = settings.models[0].source
     model, transform = open_clip.create_model_from_pretrained(folder)
     vocabulary = folder.removeprefix("local-dir:") + "/bpe_vocab.txt.gz"
@@ -48,19 +49,19 @@ def test_each_cell_is_encoded_once_whatever_the_number_of_metrics_or_processes(
     settings, tmp_path, monkeypatch
 ):
     encoded = []
-    original = encode.encode_blocks
+    original = encoder.encode_blocks
 
     def counting(*arguments, **keywords):
         features = list(original(*arguments, **keywords))
         encoded.append(sum(map(len, features)))
         return features
 
-    monkeypatch.setattr(encode, "encode_blocks", counting)
+    monkeypatch.setattr(encoder, "encode_blocks", counting)
     fresh = replace(settings, cache=tmp_path / "fresh")
     for _ in range(2):  # a second evaluator is a second process's view
         evaluator = Evaluator(fresh)
         for _ in range(3):
-            evaluator.evaluate("vit-clean", "rtn:w8", "digits")
+            evaluator.evaluate(Cell("vit-clean", "rtn:w8", "digits"))
     assert sorted(encoded) == [512, 512, 768, 768]  # w8 and FP32, and their known features
 
 
@@ -77,23 +78,24 @@ def test_images_are_decoded_once_per_probe_not_per_quantizer(settings, tmp_path,
     monkeypatch.setattr(reading.Image, "open", counting)
     evaluator = Evaluator(replace(settings, cache=tmp_path / "fresh"))
     for quantizer in ("fp32", "rtn:w8", "rtn:w4"):
-        evaluator.evaluate("vit-clean", quantizer, "digits")
+        evaluator.evaluate(Cell("vit-clean", quantizer, "digits"))
     assert len(decoded) == 768 + 512  # the probe and the calibration split
 
 
 def test_batch_size_and_environment_are_part_of_the_cache_key(settings):
     small = Evaluator(replace(settings, batch_size=32))
     large = Evaluator(settings)
-    assert small.encoder_key("vit-clean", "rtn:w8") != large.encoder_key("vit-clean", "rtn:w8")
-    assert small.identity("vit-clean", "id") == large.identity("vit-clean", "id")
+    assert small.encoders.identity("rtn:w8") != large.encoders.identity("rtn:w8")
+    cell = Cell("vit-clean", "rtn:w8", "id")
+    assert small.identity(cell) == large.identity(cell)
 
 
 def test_the_temperature_comes_from_the_calibration_split(settings):
     evaluator = Evaluator(settings)
-    scalar = evaluator.evaluate("vit-clean", "rtn:w8", "id").predictions.scalar("temperature")
-    known = evaluator.features("vit-clean", "rtn:w8", "calibration")
+    scalar = evaluator.evaluate(Cell("vit-clean", "rtn:w8", "id")).predictions.scalar("temperature")
+    known = evaluator.features(Cell("vit-clean", "rtn:w8", "calibration"))
     labels = evaluator.inputs.calibration.labels
-    head = evaluator.head("vit-clean", "rtn:w8")
+    head = evaluator.head(Candidate("vit-clean", "rtn:w8"))
     assert calibrated_temperature(known, head, labels) == scalar
     _, logits = cosine_logits(known, head)
     scaled, plain = (
@@ -104,15 +106,15 @@ def test_the_temperature_comes_from_the_calibration_split(settings):
 
 def test_a_text_only_quantizer_leaves_image_features_but_moves_the_head(settings):
     evaluator = Evaluator(settings)
-    fp32 = evaluator.features("vit-clean", "fp32", "digits")
-    text = evaluator.features("vit-clean", "rtn:w4@text", "digits")
+    fp32 = evaluator.features(Cell("vit-clean", "fp32", "digits"))
+    text = evaluator.features(Cell("vit-clean", "rtn:w4@text", "digits"))
     assert np.array_equal(fp32, text)
-    table = evaluator.evaluate("vit-clean", "rtn:w4@text", "id").predictions
+    table = evaluator.evaluate(Cell("vit-clean", "rtn:w4@text", "id")).predictions
     assert np.isfinite(table.scalar("sqnr_db"))
 
 
 def test_coverage_is_part_of_the_evidence(settings):
-    evidence = Evaluator(settings).evaluate("vit-clean", "rtn:w8a8", "digits").evidence
+    evidence = Evaluator(settings).evaluate(Cell("vit-clean", "rtn:w8a8", "digits")).evidence
     assert evidence["quantizers"]["vit-clean/rtn:w8a8"]["share"] >= 0.99
 
 
@@ -120,21 +122,21 @@ def test_calibrating_on_the_evaluation_split_is_refused(project):
     path = project.settings()
     path.write_text(path.read_text().replace('split = "calibration"', 'split = "test"'))
     with pytest.raises(ProbeError, match="shares 2048 images"):
-        _ = Evaluator(load_settings(path)).probes
+        _ = Evaluator(load_settings(path)).inputs.probes
 
 
 def test_the_live_reference_goes_past_every_cache(settings, monkeypatch):
     evaluator = Evaluator(settings)
-    evaluator.evaluate("vit-clean", "fp32", "id")
+    evaluator.evaluate(Cell("vit-clean", "fp32", "id"))
     called = []
-    original = encode.encode_images
+    original = encoder.encode_blocks
 
     def counting(*arguments, **keywords):
         called.append(1)
         return original(*arguments, **keywords)
 
-    monkeypatch.setattr(encode, "encode_images", counting)
+    monkeypatch.setattr(encoder, "encode_blocks", counting)
     live = evaluator.live_reference("vit-clean", 16)
-    stored = evaluator.evaluate("vit-clean", "fp32", "id").predictions
+    stored = evaluator.evaluate(Cell("vit-clean", "fp32", "id")).predictions
     assert called == [1]
     assert live.column("max_logit") == pytest.approx(stored.column("max_logit")[:16], abs=1e-5)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from clipq.cases import Cell
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.figures import detection_figure, spectrum_figure
 from clipq.metrics import metrics
@@ -22,8 +23,8 @@ def evaluator(project) -> Evaluator:
 
 
 def test_calibration_bins_give_the_calibration_error(evaluator):
-    figure = evaluator.figures("vit-clean", QUANTIZER, "id")["calibration"]
-    table = evaluator.evaluate("vit-clean", QUANTIZER, "id").predictions
+    figure = evaluator.figures(Cell("vit-clean", QUANTIZER, "id"))["calibration"]
+    table = evaluator.evaluate(Cell("vit-clean", QUANTIZER, "id")).predictions
     counts = np.array(figure["samples"])
     assert counts.sum() == len(table)
     filled = counts > 0
@@ -35,8 +36,8 @@ def test_calibration_bins_give_the_calibration_error(evaluator):
 
 
 def test_groups_give_the_metrics_between_groups(evaluator):
-    figure = evaluator.figures("vit-clean", QUANTIZER, "id")["groups"]
-    table = evaluator.evaluate("vit-clean", QUANTIZER, "id").predictions
+    figure = evaluator.figures(Cell("vit-clean", QUANTIZER, "id"))["groups"]
+    table = evaluator.evaluate(Cell("vit-clean", QUANTIZER, "id")).predictions
     top1 = [group["top1"] for group in figure.values()]
     ece = [group["ece"] for group in figure.values()]
     for name, found in (
@@ -49,13 +50,13 @@ def test_groups_give_the_metrics_between_groups(evaluator):
 
 
 def test_fp32_and_out_of_distribution_probes_have_their_own_figures(evaluator):
-    assert set(evaluator.figures("vit-clean", "fp32", "id")) == {"calibration", "groups"}
-    assert set(evaluator.figures("vit-clean", QUANTIZER, "id")) == {
+    assert set(evaluator.figures(Cell("vit-clean", "fp32", "id"))) == {"calibration", "groups"}
+    assert set(evaluator.figures(Cell("vit-clean", QUANTIZER, "id"))) == {
         "calibration",
         "groups",
         "spectrum",
     }
-    found = evaluator.figures("vit-clean", QUANTIZER, "digits")
+    found = evaluator.figures(Cell("vit-clean", QUANTIZER, "digits"))
     assert set(found) == {"detection"}
     assert set(found["detection"]) == {"mcm", "max-logit", "energy"}
 
@@ -99,11 +100,11 @@ def test_spectra_are_those_of_a_plain_decomposition():
 
 
 def test_figures_are_small_strict_json_and_made_once(evaluator, monkeypatch):
-    first = evaluator.figures("vit-clean", QUANTIZER, "id")
+    first = evaluator.figures(Cell("vit-clean", QUANTIZER, "id"))
     assert len(json.dumps(first, allow_nan=False)) < 6000
 
     def fail(*_: object) -> None:
         raise AssertionError("made again")
 
     monkeypatch.setattr("clipq.evaluation.figures.figures", fail)
-    assert Evaluator(evaluator.settings).figures("vit-clean", QUANTIZER, "id") == first
+    assert Evaluator(evaluator.settings).figures(Cell("vit-clean", QUANTIZER, "id")) == first

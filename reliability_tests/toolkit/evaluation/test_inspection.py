@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from clipq.cases import Candidate, Cell
 from clipq.errors import ProbeError, QuantizerError
 from clipq.evaluation import inspection, spectrum
 from clipq.evaluation.evaluator import Evaluator
@@ -33,9 +34,9 @@ def evaluator(project) -> Evaluator:
 
 
 def test_groups_and_their_summary_are_the_metrics(evaluator):
-    found = inspection.by_group(evaluator, "vit-clean", QUANTIZER, "id")
+    found = inspection.by_group(evaluator, Cell("vit-clean", QUANTIZER, "id"))
     rows = {row[0]: dict(zip(found.headers, row, strict=True)) for row in found.rows}
-    table = evaluator.evaluate("vit-clean", QUANTIZER, "id").predictions
+    table = evaluator.evaluate(Cell("vit-clean", QUANTIZER, "id")).predictions
     assert sum(row["samples"] or 0 for row in rows.values()) == len(table)
     for name, summary, column in (
         ("worst-group-top1", "smallest", "top1"),
@@ -49,8 +50,8 @@ def test_groups_and_their_summary_are_the_metrics(evaluator):
 
 
 def test_bins_hold_every_sample_and_give_the_calibration_error(evaluator):
-    found = inspection.by_bin(evaluator, "vit-clean", QUANTIZER, "id")
-    table = evaluator.evaluate("vit-clean", QUANTIZER, "id").predictions
+    found = inspection.by_bin(evaluator, Cell("vit-clean", QUANTIZER, "id"))
+    table = evaluator.evaluate(Cell("vit-clean", QUANTIZER, "id")).predictions
     rows = [dict(zip(found.headers, row, strict=True)) for row in found.rows]
     counts = np.array([row["samples quantized"] for row in rows])
     gaps = np.array([abs(row["confidence quantized"] - row["accuracy quantized"]) for row in rows])
@@ -60,10 +61,10 @@ def test_bins_hold_every_sample_and_give_the_calibration_error(evaluator):
 
 
 def test_detection_is_tabulated_by_score_set_and_distance(evaluator):
-    found = inspection.detection(evaluator, "vit-clean", QUANTIZER)
+    found = inspection.detection(evaluator, Candidate("vit-clean", QUANTIZER))
     rows = {row[:2]: row for row in found.rows}
-    known = evaluator.evaluate("vit-clean", QUANTIZER, "id").predictions
-    table = evaluator.evaluate("vit-clean", QUANTIZER, "digits").predictions
+    known = evaluator.evaluate(Cell("vit-clean", QUANTIZER, "id")).predictions
+    table = evaluator.evaluate(Cell("vit-clean", QUANTIZER, "digits")).predictions
     expected = metrics.get("fpr95-mahalanobis").compute(table, known)
     assert rows["mahalanobis", "digits"][-1] == expected
     assert rows["mahalanobis", "mean of far"][3:] == rows["mahalanobis", "digits"][3:]
@@ -71,15 +72,15 @@ def test_detection_is_tabulated_by_score_set_and_distance(evaluator):
 
 def test_what_cannot_be_tabulated(evaluator):
     with pytest.raises(ProbeError, match="no groups of labelled samples"):
-        inspection.by_group(evaluator, "vit-clean", QUANTIZER, "digits")
+        inspection.by_group(evaluator, Cell("vit-clean", QUANTIZER, "digits"))
     with pytest.raises(ProbeError, match="no labelled samples"):
-        inspection.by_bin(evaluator, "vit-clean", QUANTIZER, "digits")
+        inspection.by_bin(evaluator, Cell("vit-clean", QUANTIZER, "digits"))
 
 
 class TestLocalScores:
     def test_a_token_that_sees_itself_alone_is_the_class_token_of_one_token(self, evaluator):
         """With one token, attention is its value path: compare with the layers written out."""
-        loaded = evaluator.model("vit-clean")
+        loaded = evaluator.encoders.model("vit-clean")
         visual = loaded.model.visual
         images = loaded.preprocess.normalise(
             evaluator.inputs.images("digits", loaded.preprocess)[:4]
@@ -104,21 +105,24 @@ class TestLocalScores:
 
     def test_the_score_adds_the_best_patch_and_works_quantized(self, evaluator):
         for quantizer in ("fp32", "rtn:w8a8"):
-            score = gl_mcm(evaluator, "vit-clean", quantizer, "digits")
-            own = evaluator.evaluate("vit-clean", quantizer, "digits").predictions.column("mcm")
+            cell = Cell("vit-clean", quantizer, "digits")
+            score = gl_mcm(evaluator, cell)
+            own = evaluator.evaluate(cell).predictions.column("mcm")
             assert ((score - own > 1 / 16) & (score - own <= 1)).all()
 
     @pytest.mark.parametrize("model", ["resnet", "siglip"])
     def test_towers_without_such_tokens_are_named(self, evaluator, model):
         with pytest.raises(QuantizerError, match="exposes no tokens"):
-            inspection.detection(evaluator, model, "fp32", local=True)
+            inspection.detection(evaluator, Candidate(model, "fp32"), local=True)
 
 
 class TestSpectra:
     def test_ranks_sum_to_the_whole_signal_and_residual(self, evaluator):
-        rows = np.array([row[1:3] for row in spectrum.by_rank(evaluator, "resnet", QUANTIZER).rows])
-        reference = evaluator.features("resnet", "fp32", "id").astype(np.float64)
-        residual = evaluator.features("resnet", QUANTIZER, "id") - reference
+        rows = np.array(
+            [row[1:3] for row in spectrum.by_rank(evaluator, Candidate("resnet", QUANTIZER)).rows]
+        )
+        reference = evaluator.features(Cell("resnet", "fp32", "id")).astype(np.float64)
+        residual = evaluator.features(Cell("resnet", QUANTIZER, "id")) - reference
         centred = reference - reference.mean(axis=0)
         assert rows[:, 0].sum() == pytest.approx((centred**2).sum() / len(centred))
         assert rows[:, 1].sum() == pytest.approx((residual**2).sum() / len(residual))
@@ -126,9 +130,13 @@ class TestSpectra:
     @pytest.mark.parametrize("model", ["vit-clean", "resnet", "siglip"])
     def test_every_tower_has_a_map_and_answers_gratings(self, evaluator, model):
         for table in (spectrum.by_frequency, spectrum.by_grating):
-            values = np.array([row[1:] for row in table(evaluator, model, QUANTIZER).rows])
+            values = np.array(
+                [row[1:] for row in table(evaluator, Candidate(model, QUANTIZER)).rows]
+            )
             assert np.isfinite(values).all()
-        shares = [row[1:] for row in spectrum.by_frequency(evaluator, model, QUANTIZER).rows]
+        shares = [
+            row[1:] for row in spectrum.by_frequency(evaluator, Candidate(model, QUANTIZER)).rows
+        ]
         assert np.sum(shares, axis=0) == pytest.approx([1.0, 1.0])
 
     def test_a_grating_has_its_energy_at_its_frequency(self):

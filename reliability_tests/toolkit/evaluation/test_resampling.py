@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clipq.evaluation.resampling import Resampler, Sample, resolution
-from clipq.gate.baseline import load_baseline
+from clipq.gating.baseline import load_baseline
 from clipq.metrics import metrics
 from clipq.settings import StatisticsSettings
 from clipq.stats import bin_resolution, standard_error

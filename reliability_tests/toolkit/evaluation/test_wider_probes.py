@@ -10,6 +10,7 @@ import pytest
 from open_clip import create_model_and_transforms
 from torch.nn.functional import normalize
 
+from clipq.cases import Candidate, Cell
 from clipq.errors import ProbeError, SettingsError
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.inputs import caption_lines
@@ -54,12 +55,12 @@ def evaluator(settings) -> Evaluator:
 
 
 def test_a_probe_of_two_classes_is_decided_between_the_two(evaluator):
-    table = evaluator.evaluate("vit-clean", "fp32", "four").predictions
+    table = evaluator.evaluate(Cell("vit-clean", "fp32", "four")).predictions
     assert set(table.column("prediction")) == {0, 1}
-    head = evaluator.head("vit-clean", "fp32").embeddings
+    head = evaluator.head(Candidate("vit-clean", "fp32")).embeddings
     names = evaluator.inputs.known.classnames
     pair = head[[names.index("pentagon"), names.index("hexagon")]].astype(np.float64)
-    features = evaluator.features("vit-clean", "fp32", "four").astype(np.float64)
+    features = evaluator.features(Cell("vit-clean", "fp32", "four")).astype(np.float64)
     expected = (features @ pair.T).argmax(axis=1)
     assert np.array_equal(table.column("prediction"), expected)
 
@@ -70,20 +71,20 @@ def test_classes_of_the_head_that_the_probe_does_not_know_are_an_error(settings,
     other = replace(PROBES[0], classes=str(names))
     evaluator = Evaluator(replace(settings, probes=(*settings.probes[:3], other)))
     with pytest.raises(ProbeError, match=r"no class .* called 'hexagram'\n.*did you mean 'hexagon"):
-        evaluator.evaluate("vit-clean", "fp32", "four")
+        evaluator.evaluate(Cell("vit-clean", "fp32", "four"))
 
 
 def test_recall_equals_open_clip_s_own_features(evaluator):
-    table = evaluator.evaluate("vit-clean", "fp32", "captions").predictions
+    table = evaluator.evaluate(Cell("vit-clean", "fp32", "captions")).predictions
     folder = DATA.parent / "models" / "vit-clean"
     model, _, transform = create_model_and_transforms(f"local-dir:{folder}")
-    opened = evaluator.probes["captions"]
+    opened = evaluator.inputs.probes["captions"]
     import torch
 
     with torch.inference_mode():
         batch = torch.stack([transform(image) for image in opened.images()])
         images = normalize(model.eval().encode_image(batch), dim=-1)
-        tokens = evaluator.model("vit-clean").tokenizer(list(opened.captions))
+        tokens = evaluator.encoders.model("vit-clean").tokenizer(list(opened.captions))
         texts = normalize(model.encode_text(tokens), dim=-1)
     scores = images @ texts.T
     found = (scores.argmax(dim=1) == torch.arange(len(scores))).float().mean()
@@ -91,7 +92,7 @@ def test_recall_equals_open_clip_s_own_features(evaluator):
 
 
 def test_versions_of_one_image_are_one_cluster(evaluator):
-    table = evaluator.evaluate("vit-clean", "rtn:w8", "noise").predictions
+    table = evaluator.evaluate(Cell("vit-clean", "rtn:w8", "noise")).predictions
     assert len(table) == 160
     assert len(set(table.column("cluster"))) == 40
     assert set(table.column("group")) == {"gaussian_noise", "fog"}
@@ -166,13 +167,13 @@ def test_zero_shot_accuracy_equals_clip_benchmark_s(evaluator):
     model, _, transform = create_model_and_transforms(f"local-dir:{folder}")
     dataset = build_wds_dataset("wds/shapes", transform, data_dir=str(DATA / "shapes"))
     loader = DataLoader(dataset.batched(256), batch_size=None)
-    tokenizer = evaluator.model("vit-clean").tokenizer
+    tokenizer = evaluator.encoders.model("vit-clean").tokenizer
     head = zero_shot_classifier(
         model.eval(), tokenizer, dataset.classes, dataset.templates, "cpu", amp=False
     )
     # Its `accuracy`, which comes next, fails with numpy >= 2.4; this is what it does.
     logits, target = run_classification(model, head, loader, "cpu", amp=False)
     hits = logits.topk(5, dim=1).indices == target[:, None]
-    table = evaluator.evaluate("vit-clean", "fp32", "id").predictions
+    table = evaluator.evaluate(Cell("vit-clean", "fp32", "id")).predictions
     assert metrics.get("top1").compute(table) == hits[:, 0].double().mean()
     assert metrics.get("top5").compute(table) == hits.any(dim=1).double().mean()

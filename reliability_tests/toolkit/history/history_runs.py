@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from clipq.cases import Cell
+from clipq.estimate import Estimate
 from clipq.records import CaseResult, RunRecord, Verdict, sort_cases
 
 __all__ = ["small_run"]
@@ -19,10 +21,13 @@ def small_run(
     """Return a record of a few cases; day and commit follow from `index`."""
     found = [
         CaseResult(
-            f"vit-{number}", "rtn:w4", "id", "top1", verdict,
+            Cell(f"vit-{number}", "rtn:w4", "id").case("top1"), verdict,
             unit="fraction", direction="higher", metric_version=1, samples=100, baseline=0.95,
-            observed=value - 0.01 * number, loss=0.95 - value + 0.01 * number, margin=0.02,
-            low=0.0, high=0.1, standard_error=0.01,
+            observed=value - 0.01 * number,
+            estimate=Estimate(
+                loss=0.95 - value + 0.01 * number, margin=0.02, low=0.0, high=0.1,
+                standard_error=0.01,
+            ),
         )
         for number in range(cases)
     ]  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_results import altered, made_result
 from scipy.stats import norm
 
 from clipq.cli import main
@@ -35,7 +36,7 @@ def case(metric: str = "ece", **values: object) -> CaseResult:
     }
     identity = (values.pop("model", "m"), values.pop("quantizer", "rtn:w8"), "id", metric)
     verdict = values.pop("verdict", Verdict.PASS)
-    return CaseResult(*identity, verdict, **known | values)
+    return made_result(*identity, verdict, **known | values)
 
 
 def run(*cases: CaseResult, evidence: dict | None = None, policy: str = "ci") -> RunRecord:
@@ -51,8 +52,8 @@ def only(before: CaseResult, after: CaseResult, **runs: object):
 class TestWithoutPredictions:
     def test_both_standard_errors_bound_the_difference(self):
         found = only(case(observed=0.05), case(observed=0.06))
-        assert found.loss == pytest.approx(0.01)
-        assert found.high - found.loss == pytest.approx(norm.ppf(0.975) * 0.004)
+        assert found.estimate.loss == pytest.approx(0.01)
+        assert found.estimate.high - found.estimate.loss == pytest.approx(norm.ppf(0.975) * 0.004)
         assert found.interval == "bounded"
 
     @pytest.mark.parametrize(
@@ -70,13 +71,13 @@ class TestWithoutPredictions:
 
     def test_direction_turns_the_loss(self):
         up = only(case("top1", direction="higher"), case("top1", direction="higher", observed=0.15))
-        assert up.loss == pytest.approx(-0.10)
+        assert up.estimate.loss == pytest.approx(-0.10)
         assert up.change is Change.BETTER
         gap = {"direction": "zero", "observed": -0.01}
         moved = only(
             case("confidence-gap", **gap), case("confidence-gap", **gap | {"observed": 0.09})
         )
-        assert moved.loss == pytest.approx(0.08)
+        assert moved.estimate.loss == pytest.approx(0.08)
 
     def test_what_has_no_standard_error_is_compared_as_it_stands(self):
         point = {"standard_error": None, "direction": "higher", "unit": "dB", "margin": 1.0}
@@ -103,7 +104,7 @@ class TestWithoutPredictions:
         limit = {"standard_error": None, "direction": "higher", "unit": "dB", "baseline": None}
         high = case("sqnr", **limit, margin=20.0, observed=45.0)
         fell = only(high, replace(high, observed=20.5))
-        assert (fell.change, fell.margin, fell.severity) == (Change.WORSE, None, 0.0)
+        assert (fell.change, fell.estimate.margin, fell.severity) == (Change.WORSE, None, 0.0)
         below = only(high, replace(high, observed=19.0, verdict=Verdict.FAIL))
         assert below.change is Change.REGRESSED
 
@@ -111,7 +112,7 @@ class TestWithoutPredictions:
         demanded = case(margin=-0.02)
         assert only(demanded, demanded).change is Change.EQUIVALENT
         assert only(demanded, replace(demanded, observed=0.10)).change is Change.REGRESSED
-        point = replace(demanded, standard_error=None)
+        point = altered(demanded, standard_error=None)
         assert only(point, replace(point, observed=0.051)).change is Change.WORSE
 
     def test_many_cases_are_corrected_for(self):
@@ -158,7 +159,7 @@ class TestWhatIsMissing:
         assert "has other samples" in found.differences[0].reason
 
     def test_other_samples_in_distribution_make_every_case_incomparable(self):
-        outside = replace(case("auroc-mcm"), probe="textures")
+        outside = altered(case("auroc-mcm"), probe="textures")
         first, second = (
             run(
                 outside,
@@ -228,9 +229,9 @@ class TestWithPredictions:
     def test_the_same_samples_give_a_narrower_interval_than_two_errors(self, tmp_path):
         found = self.compared(tmp_path, flipped=10)
         assert found.interval == "paired"
-        assert found.loss == pytest.approx(0.01)
+        assert found.estimate.loss == pytest.approx(0.01)
         # Ten of a thousand changed, all to the worse: McNemar's error is about sqrt(10) / 1000.
-        assert 0 < found.high - found.low < 4.5 * np.sqrt(10) / N
+        assert 0 < found.estimate.high - found.estimate.low < 4.5 * np.sqrt(10) / N
         assert found.change is Change.WORSE
 
     def test_a_loss_beyond_the_margin_regressed(self, tmp_path):
@@ -238,7 +239,11 @@ class TestWithPredictions:
 
     def test_equal_predictions_are_identical(self, tmp_path):
         found = self.compared(tmp_path, flipped=0)
-        assert (found.change, found.interval, found.low) == (Change.IDENTICAL, "exact", 0.0)
+        assert (found.change, found.interval, found.estimate.low) == (
+            Change.IDENTICAL,
+            "exact",
+            0.0,
+        )
 
     def test_processes_do_not_move_a_number(self, tmp_path, monkeypatch):
         monkeypatch.setattr("clipq.history.pairs._WORTH_A_PROCESS", 0)
@@ -287,7 +292,7 @@ class TestCommand:
     def test_json_holds_every_difference(self, folder, capsys):
         assert main(["compare", "good.json", "bad.json", "--json", "d.json"]) == 1
         plain = json.loads((folder / "d.json").read_text())
-        assert plain["schema"] == "clipq-comparison/1"
+        assert plain["schema"] == "clipq-comparison/2"
         assert {d["change"] for d in plain["differences"]} == {"regressed", "equivalent"}
 
     @pytest.mark.parametrize(

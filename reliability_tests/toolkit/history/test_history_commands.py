@@ -138,7 +138,7 @@ def test_history_first_and_bisect_say_since_when_and_what_to_type(filled, run, c
     assert f"{CASE} has blocked for 2 runs, since run #3" in shown
     assert f"git bisect start {bad} {good}\n" in shown
     assert "git bisect run sh -c 'rm -f .clipq/report/bisect/report.json; " in shown
-    assert "; clipq gate --clipq-model vit-0" in shown
+    assert "; clipq gate --model vit-0" in shown
     assert main(["bisect", CASE, "--changed", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["last_before"]["run"], told["first_after"]["run"]) == (3, 4)
@@ -190,7 +190,7 @@ def test_bisect_prints_what_runs_at_the_top_of_the_repository(filled, folder, ca
     inside = "sub/" if place.startswith("sub") else ""
     assert f"rm -f {inside}.clipq/report/bisect/report.json" in run
     assert (f"clipq --config {place} gate" in run) == bool(inside)
-    assert f"--clipq-report {inside}.clipq/report/bisect --profile full --policy ci" in run
+    assert f"--report {inside}.clipq/report/bisect --profile full --policy ci" in run
 
 
 def test_pruning_names_what_would_go_and_removes_it_only_when_told(filled, capsys):

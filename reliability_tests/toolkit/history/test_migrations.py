@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
@@ -17,7 +18,6 @@ from clipq.errors import StoreError
 from clipq.history import migrate, schema
 from clipq.history.connect import connect
 from clipq.history.migrate import HEAD, REVISIONS, stored_revision, upgrade
-from clipq.history.recording import prepare
 from clipq.history.store import open_store
 from clipq.history.url import parse_url
 
@@ -32,22 +32,30 @@ def engine(url, tmp_path):
     made.dispose()
 
 
+NEXT = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+def upgrade():
+    op.create_table("notes", sa.Column("run", sa.Integer, primary_key=True))
+    op.add_column("runs", sa.Column("note", sa.Text))
+"""
+
+
 @pytest.fixture
-def old_store(url, engine, run):
-    """A store of schema 0001 with a run in it, as the first clipq with a history wrote it."""
-    prepared = prepare(run(0), now=NOON)
-    with engine.execution_options(writes=True).begin() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.exec_driver_sql("CREATE SCHEMA clipq")
-        upgrade(connection, "0001")
-        connection.execute(sa.insert(schema.runs).values(**prepared.run))
-        row = {"case_id": 1, "run": 1, "verdict": 0, "observed": 0.5}
-        connection.execute(sa.insert(schema.results), [row])
-        names = ("name", "model", "quantizer", "probe", "metric", "unit", "direction")
-        connection.execute(
-            sa.insert(schema.cases), [{"sha256": "00" * 32, **dict.fromkeys(names, "x")}]
-        )
-    engine.dispose()
+def old_store(url, engine, run, tmp_path, monkeypatch):
+    """A store with a run in it, and a clipq that has gone on by one schema since."""
+    with open_store(url, root=tmp_path) as store:
+        store.record(run(0))
+    scripts = tmp_path / "scripts"
+    shutil.copytree(Path(migrate.__file__).parent / "migrations", scripts)
+    (scripts / "versions" / "r0002_notes.py").write_text(NEXT)
+    monkeypatch.setattr(migrate, "SCRIPTS", str(scripts))
+    monkeypatch.setattr(migrate, "REVISIONS", ("0001", "0002"))
+    monkeypatch.setattr(migrate, "HEAD", "0002")
     return url
 
 
@@ -82,6 +90,9 @@ def test_an_older_store_is_migrated_after_a_backup_that_is_named(old_store, engi
         assert "was of schema 0001 and is now of 0002" in store.notice
         assert store.load(store.find("latest")).to_plain() == run(0).to_plain()
         assert store.record(run(1), {"a/b/c": b"table"}).run.predictions == 1
+    with engine.connect() as connection:
+        assert stored_revision(connection) == "0002"
+        assert connection.exec_driver_sql("SELECT note FROM runs").all() == [(None,), (None,)]
     if engine.dialect.name == "sqlite":
         backup = tmp_path / "history.db.0001_20250601T120000Z.backup"
         assert str(backup) in store.notice
@@ -228,8 +239,10 @@ def test_the_backup_of_a_file_in_use_holds_what_was_committed(old_store, tmp_pat
     path = tmp_path / "history.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as writer:
         writer.execute("PRAGMA journal_mode = WAL")
-        writer.execute("INSERT INTO results (case_id, run, verdict) VALUES (2, 1, 0)")  # in the WAL
+        writer.execute(
+            "INSERT INTO results (case_id, run, verdict) VALUES (99, 1, 0)"
+        )  # in the WAL
         open_store(old_store, root=tmp_path, clock=lambda: NOON).close()
     backup = tmp_path / "history.db.0001_20250601T120000Z.backup"
     with closing(sqlite3.connect(backup)) as raw:
-        assert raw.execute("SELECT count(*) FROM results").fetchone() == (2,)
+        assert raw.execute("SELECT count(*) FROM results").fetchone() == (5,)

@@ -146,9 +146,9 @@ def test_the_overview_tells_the_latest_run_and_every_pair(visit, site, table):
     assert page.inner_text("h1") == f"Latest run {state}"
     assert f"run {latest.number}" in page.inner_text(".banner")
     assert f"{len(table.runs)} runs since" in page.inner_text(".banner")
-    assert page.locator(".atlas a.tile").count() == 50
-    assert page.locator(".atlas a.tile svg.sparkline").count() == 50
-    page.locator(".atlas a.tile").first.click()
+    assert page.locator(".heat a.cell").count() == 50
+    assert page.locator(".heat a.cell svg.sparkline").count() == 50
+    page.locator(".heat a.cell").first.click()
     page.wait_for_selector(".sparkline .end")
     assert rows(page).count() == 4
 
@@ -254,17 +254,58 @@ def test_the_verdict_filter_shows_that_verdict_alone(visit, site):
 
 def test_columns_sort_by_mouse_and_keyboard_and_say_so(visit, site):
     page = visit(site, "/cases")
-    page.click("button[data-sort=case]")
+    page.click("[data-column=case] button")
     names = page.locator("main tbody a.name").evaluate_all(
         "links => links.map(link => decodeURIComponent(link.getAttribute('href')))"
     )
     assert names == sorted(names)
-    assert page.get_attribute("th:has(button[data-sort=case])", "aria-sort") == "ascending"
-    page.locator("button[data-sort=size]").focus()
+    assert page.get_attribute("[data-column=case]", "aria-sort") == "ascending"
+    page.locator("[data-column=size] button").focus()
     page.keyboard.press("Enter")
     sizes = page.locator("main tbody .times").all_inner_texts()
     numbers = [number(size) for size in sizes]
     assert numbers == sorted(numbers, reverse=True)
+
+
+def test_a_third_click_on_a_heading_sorts_no_more_and_the_focus_stays_on_it(visit, site):
+    page = visit(site, "/cases")
+    before = first_cells(page)
+    heading = page.locator("[data-column=case]")
+    heading.get_by_role("button").focus()
+    for expected in ("ascending", "descending", None):
+        page.keyboard.press("Enter")
+        assert heading.get_attribute("aria-sort") == expected
+        assert heading.locator(":focus").count() == 1
+    assert first_cells(page) == before
+
+
+def test_keys_search_leave_switch_the_colours_and_explain_themselves(visit, site):
+    page = visit(site, "/runs", color_scheme="light")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "find"
+    page.keyboard.type("t?")
+    page.keyboard.press("Escape")
+    assert page.input_value("#find") == ""
+    page.keyboard.press("Escape")
+    page.keyboard.press("t")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.keyboard.press("?")
+    assert "light or dark" in page.inner_text("#help")
+    page.keyboard.press("Escape")
+    assert page.locator("#help").is_hidden()
+
+
+def test_a_metric_without_fp32_is_held_to_its_limit_as_in_the_report(visit, table, tmp_path):
+    # The loss counts from the limit, which may be below zero: -55 of it is far inside.
+    loss, margins, baseline = table.loss.copy(), table.margins.copy(), table.baseline.copy()
+    loss[0], margins[0], baseline[0] = -55.0, -60.0, np.nan
+    floor = replace(table, loss=loss, margins=margins, baseline=baseline)
+    page = visit(write_site(floor, tmp_path).index, f"/case/{table.cases[0]}")
+    page.wait_for_selector(".place svg.chart")
+    facts = page.inner_text(".facts").replace("\N{MULTIPLICATION SIGN}", "x").split("\n")
+    assert facts[facts.index("loss") + 1].endswith("0.08x limit")
+    assert facts[facts.index("limit") + 1] == "\N{MINUS SIGN}60"
+    assert page.locator(".chart line.zero").count() == 0
 
 
 def test_steps_are_listed_newest_first_and_filtered(visit, site, table):
@@ -352,7 +393,7 @@ def test_markup_in_names_commits_branches_and_environments_is_inert(visit, table
     shown = hostile(table)
     index = write_site(shown, tmp_path, link=commit_link("https://example.org/{sha}")).index
     page = visit(index)
-    hrefs = page.locator(".atlas a.tile").evaluate_all("a => a.map(x => x.getAttribute('href'))")
+    hrefs = page.locator(".heat a.cell").evaluate_all("a => a.map(x => x.getAttribute('href'))")
     addresses = ["#/", "#/cases", "#/steps", "#/runs", "#/runs/1", "#/runs/40", *hrefs]
     for address in addresses:
         change_fragment(page, address)

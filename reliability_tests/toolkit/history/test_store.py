@@ -17,11 +17,12 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_results import altered, made_result
 
 from clipq.errors import RecordError, StoreError
 from clipq.history.schema import CODES, blobs, results, runs
 from clipq.history.store import Store, open_store
-from clipq.records import CaseResult, RunRecord, Verdict
+from clipq.records import RunRecord, Verdict
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 
@@ -103,7 +104,7 @@ def test_a_trend_table_narrows_to_cases_and_newest_runs(store, run):
 def test_margins_are_those_of_the_latest_run_that_has_one(store, run):
     for index, margin in enumerate((0.02, 0.03, None)):
         record = run(index, cases=1)
-        case = replace(record.cases[0], margin=margin)
+        case = altered(record.cases[0], margin=margin)
         store.record(replace(record, cases=(case,)))
     np.testing.assert_array_equal(store.trend_table().margins, [0.03])
 
@@ -112,7 +113,7 @@ def test_a_run_s_results_are_sorted_and_know_their_severity(store, run):
     store.record(run(0))
     found = store.results(store.find("latest"))
     assert [result.case for result in found] == sorted(result.case for result in found)
-    recorded = {case.case: case.severity for case in run(0).cases}
+    recorded = {case.id: case.severity for case in run(0).cases}
     assert {result.case: result.severity for result in found} == recorded
 
 
@@ -238,7 +239,7 @@ def _without_trigger(connection: sa.Connection, statement: sa.Update) -> None:
 
 def test_a_record_that_is_no_strict_json_or_has_a_case_twice_is_refused(store, run):
     record = run(0)
-    odd = replace(record.cases[0], loss=float("nan"))
+    odd = altered(record.cases[0], loss=float("nan"))
     with pytest.raises(RecordError, match="no strict JSON"):
         store.record(replace(record, cases=(odd,)))
     with pytest.raises(RecordError, match=r"the case 'vit-0/rtn:w4/id.top1' twice"):
@@ -269,7 +270,7 @@ _plain = st.recursive(
     max_leaves=4,
 )  # fmt: skip
 _cases = st.builds(
-    CaseResult,
+    made_result,
     _text, _text, _text, _text, st.sampled_from(Verdict),
     reason=_text, unit=_text, direction=_text, samples=st.integers(0, 10**9),
     baseline=_number, observed=_number, loss=_number, margin=_number, low=_number, high=_number,
@@ -280,7 +281,7 @@ _records = st.builds(
     RunRecord,
     policy=st.sampled_from(["ci", "release"]),
     planned=st.integers(0, 10**6),
-    cases=st.lists(_cases, max_size=4, unique_by=lambda case: case.case).map(tuple),
+    cases=st.lists(_cases, max_size=4, unique_by=lambda case: case.id).map(tuple),
     unreported=st.lists(_text, max_size=2).map(tuple),
     selection=st.dictionaries(_text, _plain, max_size=2),
     versions=st.dictionaries(_text, _text, max_size=2),
@@ -306,12 +307,14 @@ def test_any_record_comes_back_exactly(store: Store, record: RunRecord):
         record.to_plain(), sort_keys=True
     )
     stored = {result.case: result for result in store.results(info)}
-    assert set(stored) == {case.case for case in record.cases}
+    assert set(stored) == {case.id for case in record.cases}
     for case in record.cases:
-        result = stored[case.case]
+        result = stored[case.id]
         assert result.verdict is case.verdict
-        for name in ("observed", "baseline", "loss", "margin", "low", "high"):
+        for name in ("observed", "baseline"):
             assert getattr(result, name) == getattr(case, name), name
+        for name in ("loss", "margin", "low", "high"):
+            assert getattr(result, name) == getattr(case.estimate, name), name
     if record.commit.get("sha"):
         assert info.commit["subject"] == record.commit.get("subject", "")
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from clipq.cases import Candidate, Cell
 from clipq.errors import QuantizerError
 from clipq.evaluation.evaluator import Evaluator
 from clipq.quant import QuantizerSpec, quantize
@@ -43,7 +44,7 @@ class TestEmbeddedModels:
         """As signal-to-noise ratio of the outputs, inputs exact, over the calibration split."""
         better = []
         plain, gptq = (
-            evaluator.mixture(model, f"{method}:{number_format}").distortions()
+            evaluator.encoders.mixture(Candidate(model, f"{method}:{number_format}")).distortions()
             for method in ("rtn", "gptq")
         )
         for name, found in gptq.items():
@@ -54,7 +55,9 @@ class TestEmbeddedModels:
     @pytest.mark.parametrize("model", ["vit-clean", "vit-noisy", "siglip"])
     def test_rotation_helps_4_bit_activations(self, evaluator, model):
         plain, rotated = (
-            evaluator.evaluate(model, f"{method}:w8a4", "digits").predictions.scalar("sqnr_db")
+            evaluator.evaluate(Cell(model, f"{method}:w8a4", "digits")).predictions.scalar(
+                "sqnr_db"
+            )
             for method in ("rtn", "quarot")
         )
         assert rotated > plain
@@ -63,7 +66,7 @@ class TestEmbeddedModels:
     @pytest.mark.parametrize("method", ["gptq:w3", "awq:w3"])
     def test_calibrated_weights_keep_features_closer(self, evaluator, model, method):
         plain, found = (
-            evaluator.evaluate(model, text, "digits").predictions.scalar("sqnr_db")
+            evaluator.evaluate(Cell(model, text, "digits")).predictions.scalar("sqnr_db")
             for text in ("rtn:w3", method)
         )
         assert found > plain

@@ -10,8 +10,10 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
+from made_results import altered, made_result
 from synthetic_runs import synthetic_run
 
+from clipq.cases import Candidate
 from clipq.cli import main
 from clipq.errors import RecordError
 from clipq.records import CaseResult, KernelResult, RunRecord, Verdict
@@ -35,11 +37,11 @@ EVIDENCE = {
         }
     },
 }
-ECE = CaseResult(
+ECE = made_result(
     "m", "rtn:w4", "id", "ece", Verdict.PASS, unit="fraction", direction="lower",
     baseline=0.04, observed=0.05, loss=0.01, margin=0.02, low=0.005, high=0.015, evidence=EVIDENCE,
 )  # fmt: skip
-AUROC = replace(ECE, probe="far", metric="auroc-mcm", observed=0.93, evidence={})
+AUROC = altered(ECE, probe="far", metric="auroc-mcm", observed=0.93, evidence={})
 
 
 def run(*cases: CaseResult, **values: object) -> RunRecord:
@@ -47,7 +49,7 @@ def run(*cases: CaseResult, **values: object) -> RunRecord:
 
 
 def test_a_card_states_values_sizes_and_what_identifies_them():
-    text = card_markdown(release_card(run(ECE, AUROC), "m", "rtn:w4", name="m-int4"))
+    text = card_markdown(release_card(run(ECE, AUROC), Candidate("m", "rtn:w4"), name="m-int4"))
     for expected in (
         "# Reliability of m-int4",
         "As reliable as FP32 within the reviewed margins: 2 pass",
@@ -70,14 +72,16 @@ def test_a_card_states_values_sizes_and_what_identifies_them():
     ],
 )
 def test_a_card_claims_reliability_only_where_nothing_blocks_a_release(verdict, releasable):
-    card = release_card(run(ECE, replace(AUROC, verdict=verdict)), "m", "rtn:w4")
+    card = release_card(run(ECE, replace(AUROC, verdict=verdict)), Candidate("m", "rtn:w4"))
     assert card.releasable is releasable
     assert ("Not shown to be as reliable" in card_markdown(card)) is not releasable
     assert ("Not shown to be as reliable" in card_html(card)) is not releasable
 
 
 def test_an_incomplete_run_is_no_ground_for_a_release():
-    assert not release_card(run(ECE, unreported=("m/rtn:w4/id.nll",)), "m", "rtn:w4").releasable
+    assert not release_card(
+        run(ECE, unreported=("m/rtn:w4/id.nll",)), Candidate("m", "rtn:w4")
+    ).releasable
 
 
 @pytest.mark.parametrize(
@@ -104,7 +108,7 @@ def test_an_incomplete_run_is_no_ground_for_a_release():
     ],
 )
 def test_what_is_wrong_with_the_run_forbids_the_release_and_is_told(values, said):
-    card = release_card(replace(run(ECE), **values), "m", "rtn:w4")
+    card = release_card(replace(run(ECE), **values), Candidate("m", "rtn:w4"))
     assert not card.releasable
     assert plain_statement(card) == f"Not shown to be as reliable as FP32: 1 pass; {said}"
     assert "Not shown to be as reliable" in card_html(card)
@@ -112,16 +116,18 @@ def test_what_is_wrong_with_the_run_forbids_the_release_and_is_told(values, said
 
 def test_a_run_narrowed_to_whole_pairs_may_release_them_and_no_other():
     selection = {"quantizers": ["rtn:w4"], "of": 55, "complete": ["m/rtn:w4"]}
-    assert release_card(run(ECE, selection=selection), "m", "rtn:w4").releasable
-    other = release_card(run(ECE, selection=selection | {"complete": ["m/rtn:w8"]}), "m", "rtn:w4")
+    assert release_card(run(ECE, selection=selection), Candidate("m", "rtn:w4")).releasable
+    other = release_card(
+        run(ECE, selection=selection | {"complete": ["m/rtn:w8"]}), Candidate("m", "rtn:w4")
+    )
     assert "partial: 1 of 55 cases (quantizers rtn:w4)." in plain_statement(other)
     aborted = run(ECE, selection=selection, unreported=("m/rtn:w4/id.nll",))
-    assert not release_card(aborted, "m", "rtn:w4").releasable
+    assert not release_card(aborted, Candidate("m", "rtn:w4")).releasable
 
 
 def test_kernel_checks_that_pass_or_could_not_run_forbid_nothing():
     kernels = (KernelResult("a", "c", "pass"), KernelResult("b", "c", "not-run", reason="no GPU"))
-    assert release_card(run(ECE, kernels=kernels), "m", "rtn:w4").releasable
+    assert release_card(run(ECE, kernels=kernels), Candidate("m", "rtn:w4")).releasable
 
 
 def test_the_command_says_on_stderr_why_a_written_card_is_no_release(tmp_path, capsys):
@@ -139,14 +145,14 @@ def test_waivers_are_told_with_owner_and_expiry():
         reason="waived by ada@x.org until 2027-01-01: pilot",
         waived_by="ada@x.org",
     )
-    card = release_card(run(ECE, waived), "m", "rtn:w4")
+    card = release_card(run(ECE, waived), Candidate("m", "rtn:w4"))
     assert "## Known failures" in card_markdown(card)
     for text in (card_markdown(card), card_html(card)):
         assert "until 2027-01-01: pilot" in text
 
 
 def test_hubs_read_the_metadata():
-    card = release_card(run(ECE, AUROC), "m", "rtn:w4", name="m-int4")
+    card = release_card(run(ECE, AUROC), Candidate("m", "rtn:w4"), name="m-int4")
     name, results = model_index_to_eval_results(model_index(card)["model-index"])
     assert name == "m-int4"
     assert {(r.dataset_name, r.metric_type, r.metric_value) for r in results} == {
@@ -160,8 +166,8 @@ def test_hubs_read_the_metadata():
 
 @pytest.mark.parametrize("text", ["<script>x</script>", "</style>", "---\nevil: 1", '"><b>', "`|`"])
 def test_names_stay_text_in_every_form(text):
-    case = replace(ECE, model=text, quantizer="rtn:w4", unit=text, evidence={})
-    card = release_card(run(case), text, "rtn:w4", name=text)
+    case = altered(ECE, model=text, quantizer="rtn:w4", unit=text, evidence={})
+    card = release_card(run(case), Candidate(text, "rtn:w4"), name=text)
     markdown = card_markdown(card)
     front = markdown.split("\n---\n")[0].removeprefix("---\n")
     assert list(yaml.safe_load(front)) == ["tags", "library_name", "model-index"]
@@ -187,7 +193,7 @@ def test_the_command_writes_all_forms_and_says_whether_to_release(tmp_path, caps
         arguments = ["card", "coca/rtn:w8", "--record", "r.json", "--format", form]
         codes.append(main([*arguments, "--output", f"card.{form}"]))
         assert (tmp_path / f"card.{form}").stat().st_size > 500
-    expected = release_card(record, "coca", "rtn:w8").releasable
+    expected = release_card(record, Candidate("coca", "rtn:w8")).releasable
     assert codes == [0 if expected else 1] * 3
 
 
@@ -209,4 +215,4 @@ def test_mistakes_are_one_message(tmp_path, capsys, monkeypatch, arguments, said
 
 def test_a_pair_that_was_not_run_has_no_card():
     with pytest.raises(RecordError, match="no case of m/rtn:w8"):
-        release_card(run(ECE), "m", "rtn:w8")
+        release_card(run(ECE), Candidate("m", "rtn:w8"))

@@ -7,19 +7,20 @@ from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
+from made_results import altered, made_result
 from synthetic_runs import synthetic_run
 
-from clipq.records import CaseResult, KernelResult, RunRecord, Verdict
+from clipq.records import KernelResult, RunRecord, Verdict
 from clipq.report import report_formats
 from clipq.report.html import html
 from clipq.report.html.page import outcome
 
-FAIL = CaseResult(
+FAIL = made_result(
     "m", "rtn:w4", "id", "ece", Verdict.FAIL, "worse than the margin", "fraction", "lower", 1, 2048,
-    0.04, 0.19, 0.15, 0.02, "clipq gate --clipq-model m", low=0.13, high=0.17, p_value=1e-4,
+    0.04, 0.19, 0.15, 0.02, "clipq gate --model m", low=0.13, high=0.17, p_value=1e-4,
     adjusted_p=2e-4, standard_error=0.01,
 )  # fmt: skip
-FLOOR = CaseResult(
+FLOOR = made_result(
     "m", "rtn:w4", "id", "sqnr", Verdict.PASS, unit="dB", direction="higher", samples=2048,
     observed=-5.0, loss=-55.0, margin=-60.0,
 )  # fmt: skip
@@ -88,7 +89,7 @@ def test_filters_and_search_narrow_the_list(run, text, open_report):
         page.locator("#cases [data-verdict=inconclusive]").get_attribute("aria-pressed") == "true"
     )
     page.fill("#find", "W4A4 id.")
-    expected = [case for case in expected if "w4a4" in case.case and "id." in case.case]
+    expected = [case for case in expected if "w4a4" in case.id and "id." in case.id]
     assert 0 < len(expected) == page.locator("#rows tr").count()
     page.fill("#find", "no such thing")
     assert listing(page) == "No case matches."
@@ -110,7 +111,7 @@ def test_filters_survive_a_reload(text, open_report):
 
 def test_columns_sort_both_ways_and_say_so(run, text, open_report):
     page = open_report(text)
-    ordered = sorted(run.cases, key=lambda case: case.loss)
+    ordered = sorted(run.cases, key=lambda case: case.estimate.loss)
     for expected, direction in ((ordered[-1], "descending"), (ordered[0], "ascending")):
         page.click("[data-column=loss] button")
         assert page.locator("[data-column=loss]").get_attribute("aria-sort") == direction
@@ -124,7 +125,7 @@ def test_columns_sort_both_ways_and_say_so(run, text, open_report):
 def test_a_link_opens_its_case_and_survives_a_reload(run, text, open_report):
     passed = [case for case in run.cases if case.verdict is Verdict.PASS]
     case = min(passed, key=lambda case: case.severity)  # the very end of the list
-    page = open_report(text, f"case={quote(case.case, safe='')}")
+    page = open_report(text, f"case={quote(case.id, safe='')}")
     for _ in range(2):
         row = page.locator("#rows tr.open")
         assert row.get_by_role("button").get_attribute("aria-expanded") == "true"
@@ -140,7 +141,7 @@ def test_a_link_opens_its_case_and_survives_a_reload(run, text, open_report):
 
 def test_a_link_goes_before_filters_that_hide_its_case(run, text, open_report):
     case = next(case for case in run.cases if case.model == "coca")
-    page = open_report(text, f"case={quote(case.case, safe='')}&model=siglip")
+    page = open_report(text, f"case={quote(case.id, safe='')}&model=siglip")
     assert page.locator("#detail").is_visible()
     assert listing(page).startswith("5,000 cases")
 
@@ -155,6 +156,16 @@ def test_the_link_to_an_open_case_can_be_copied(text, open_report):
     page = open_report(text, permissions=["clipboard-read", "clipboard-write"])
     page.locator("#rows .opener").first.click()
     page.locator("#detail").get_by_text("Copy link").click()
+    page.wait_for_selector("#detail :text-is('Copied')")
+    assert page.evaluate("navigator.clipboard.readText()") == page.url
+
+
+def test_y_copies_the_link_and_not_the_command_of_the_open_case(open_report):
+    page = open_report(
+        RunRecord("ci", 1, (FAIL,)), permissions=["clipboard-read", "clipboard-write"]
+    )
+    page.locator("#rows .opener").first.click()
+    page.keyboard.press("y")
     page.wait_for_selector("#detail :text-is('Copied')")
     assert page.evaluate("navigator.clipboard.readText()") == page.url
 
@@ -217,7 +228,7 @@ def test_walking_past_the_last_row_makes_more(text, open_report):
 
 
 def test_a_row_shows_its_interval_and_an_arrow_where_it_is_clipped(open_report):
-    inside = replace(FAIL, metric="nll", loss=0.03, low=0.025, high=0.035, observed=0.07)
+    inside = altered(FAIL, metric="nll", loss=0.03, low=0.025, high=0.035, observed=0.07)
     page = open_report(RunRecord("ci", 2, (FAIL, inside)))
     clipped, shown = page.locator("#rows svg").all()
     assert (
@@ -236,17 +247,17 @@ def test_details_say_it_in_words_with_the_next_command(open_report):
     detail = plain(page.inner_text("#detail"))
     assert "Worse than FP32 by 0.15 fraction, 7.50x the margin (lower is better)." in detail
     assert "95 % interval of the loss\n[+0.13, +0.17]" in detail
-    for part in ("worse than the margin", "clipq gate --clipq-model m", "2,048"):
+    for part in ("worse than the margin", "clipq gate --model m", "2,048"):
         assert part in detail
     assert "20250921" in page.inner_text("#provenance")
 
 
 def test_an_undecided_case_beyond_its_margin_says_that_there_are_too_many_cases(open_report):
-    beyond = replace(
+    beyond = altered(
         FAIL, verdict=Verdict.INCONCLUSIVE, low=0.03, p_value=0.01, adjusted_p=0.2,
         samples_needed=9000,
     )  # fmt: skip
-    across = replace(beyond, quantizer="rtn:w8", low=0.01)
+    across = altered(beyond, quantizer="rtn:w8", low=0.01)
     page = open_report(RunRecord("ci", 2, (beyond, across)))
     details = []
     for row in (0, 1):
@@ -259,7 +270,7 @@ def test_an_undecided_case_beyond_its_margin_says_that_there_are_too_many_cases(
 
 
 def test_a_limit_below_zero_that_is_kept_is_drawn_as_kept(open_report):
-    sampled = replace(FLOOR, metric="sqnr-low", low=-57.0, high=-54.0)
+    sampled = altered(FLOOR, metric="sqnr-low", low=-57.0, high=-54.0)
     page = open_report(RunRecord("ci", 2, (FLOOR, sampled)))
     labels = [plain(svg.get_attribute("aria-label")) for svg in page.locator("#rows svg").all()]
     assert labels == [
@@ -332,11 +343,8 @@ def test_a_record_of_kernels_alone(open_report):
     page.keyboard.press("j")
 
 
-def test_a_record_of_schema_1_says_that_it_has_no_figures(open_report):
-    plain = RunRecord("ci", 1, (FAIL,)).to_plain() | {"schema": "clipq-run/1"}
-    for newer in ("id", "started", "commit", "waivers", "problems"):
-        plain.pop(newer)
-    page = open_report(RunRecord.from_plain(plain))
+def test_a_record_without_figures_says_so(open_report):
+    page = open_report(RunRecord("ci", 1, (FAIL,)))
     assert "This record holds no figures" in page.inner_text("#figures")
     assert page.locator("#rows tr").count() == 1
 
@@ -440,4 +448,4 @@ def test_without_scripts_the_outcome_and_what_blocks_remain(run, text, open_repo
     shown = page.inner_text("main")
     assert "Gate failed" in shown
     assert "Scripts do not run here" in shown
-    assert run.blocking[0].case in shown
+    assert run.blocking[0].id in shown

@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 import pytest
 from browsing import change_fragment
+from made_results import made_result
 
-from clipq.records import CaseResult, KernelResult, RunRecord, Verdict
+from clipq.records import KernelResult, RunRecord, Verdict
 from clipq.report.html import html
 from clipq.report.html.payload import embed
 
@@ -69,9 +70,9 @@ def hostile_run() -> RunRecord:
         "figures": {f"{t}/{q}/{t}": figures for t in HOSTILE for q in ("fp32", t)},
     }
     cases = [
-        CaseResult(
+        made_result(
             text, text, text, text, Verdict.FAIL, text, text, "lower", 1, 10, 0.1, 0.4, 0.3, 0.1,
-            text, evidence if not index else {}, low=0.2, high=0.4,
+            text, evidence=evidence if not index else {}, low=0.2, high=0.4,
         )
         for index, text in enumerate(HOSTILE)
     ]  # fmt: skip
@@ -112,7 +113,7 @@ def test_markup_in_every_text_is_inert(open_report):
 
 
 def test_a_link_that_holds_markup_is_inert_too(open_report):
-    case = CaseResult("m", "q", "p", "x", Verdict.PASS, loss=0.1, margin=1.0)
+    case = made_result("m", "q", "p", "x", Verdict.PASS, loss=0.1, margin=1.0)
     page = open_report(RunRecord("ci", 1, (case,)))
     for text in HOSTILE:
         fragment = "&".join(

@@ -9,10 +9,11 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from made_results import altered, made_result
 from markdown_it import MarkdownIt
 
 from clipq.cli import main
-from clipq.records import CaseResult, KernelResult, RunRecord, Verdict
+from clipq.records import KernelResult, RunRecord, Verdict
 from clipq.report import write_reports
 from clipq.report.annotations import github, gitlab
 from clipq.report.junit import junit
@@ -33,45 +34,45 @@ EVIDENCE = {
     "quantizers": {"m/rtn:w8": {"code_sha256": "ef" * 32, "share": 0.998}},
     "environments": {"x": {"torch": "2.15.0", "device": "cpu"}},
 }
-FAIL = CaseResult(
+FAIL = made_result(
     "m", "rtn:w4", "id", "ece", Verdict.FAIL, "", "fraction", "lower", 1, 2048,
-    0.04, 0.19, 0.15, 0.02, "clipq gate --clipq-model m", EVIDENCE,
+    0.04, 0.19, 0.15, 0.02, "clipq gate --model m", EVIDENCE,
 )  # fmt: skip
-PASS = CaseResult("m", "rtn:w8", "id", "ece", Verdict.PASS, baseline=0.04, observed=0.05)
+PASS = made_result("m", "rtn:w8", "id", "ece", Verdict.PASS, baseline=0.04, observed=0.05)
 RUN = RunRecord("ci", 3, (FAIL, PASS), ("m/rtn:w8/id.top1",), versions={"torch": "2.15.0"})
 
 
 def test_a_failure_says_by_how_much_against_what_and_what_to_run_next():
     text = explain(FAIL)
     assert "FP32 baseline 0.04, observed 0.19: loss 0.15 > margin 0.02 fraction" in text
-    assert "next: clipq gate --clipq-model m" in text
+    assert "next: clipq gate --model m" in text
 
 
 def test_the_sign_between_loss_and_margin_follows_from_the_numbers():
-    unexpected = replace(
+    unexpected = altered(
         FAIL, loss=0.0012, low=-0.0062, high=0.0086, reason="expected to fail, and passes"
     )
     assert "loss 0.0012 [-0.0062, +0.0086] <= margin 0.02 fraction" in explain(unexpected)
-    at_the_margin = replace(FAIL, loss=0.02)
+    at_the_margin = altered(FAIL, loss=0.02)
     assert "loss 0.02 <= margin 0.02 fraction" in explain(at_the_margin)
 
 
 def test_the_worst_case_of_a_pair_may_be_one_with_a_limit():
-    limit = replace(
+    limit = altered(
         FAIL, metric="sqnr", unit="dB", direction="higher", baseline=None, observed=1.0, loss=7.0,
         margin=8.0,
     )  # fmt: skip
-    mild = replace(FAIL, verdict=Verdict.PASS, loss=0.01)
-    broken = replace(FAIL, metric="nll", verdict=Verdict.ERROR, loss=None, margin=None)
+    mild = altered(FAIL, verdict=Verdict.PASS, loss=0.01)
+    broken = altered(FAIL, metric="nll", verdict=Verdict.ERROR, loss=None, margin=None)
     text = summary(RunRecord("ci", 3, (mild, limit, broken)))
     assert "id.sqnr (1.88)" in text  # 1 at the limit, and 7 / 8 beyond it
     assert "id.ece (0.50)" in summary(RunRecord("ci", 2, (mild, broken)))
-    kept = replace(limit, verdict=Verdict.PASS, observed=9.0, loss=-1.0)
+    kept = altered(limit, verdict=Verdict.PASS, observed=9.0, loss=-1.0)
     assert "id.ece (0.50)" in summary(RunRecord("ci", 2, (mild, kept)))
 
 
 def test_intervals_and_what_would_decide_are_shown_in_every_form():
-    undecided = CaseResult(
+    undecided = made_result(
         "m", "rtn:w8", "id", "nll", Verdict.INCONCLUSIVE, unit="nats", samples=2048,
         baseline=0.5, observed=0.52, loss=0.02, margin=0.03, low=-0.01, high=0.05,
         p_value=0.2, adjusted_p=0.4, samples_needed=9000,
@@ -96,11 +97,11 @@ def test_intervals_and_what_would_decide_are_shown_in_every_form():
 
 
 def test_an_undecided_case_beyond_its_margin_says_that_there_are_too_many_cases():
-    beyond = replace(
+    beyond = altered(
         FAIL, verdict=Verdict.INCONCLUSIVE, low=0.03, high=0.27, p_value=0.01, adjusted_p=0.2,
         samples_needed=9000,
     )  # fmt: skip
-    across = replace(beyond, metric="nll", low=0.01)
+    across = altered(beyond, metric="nll", low=0.01)
     said = "the interval lies beyond the margin, but not surely enough for so many cases"
     assert said in explain(beyond)
     assert said not in explain(across)
@@ -125,7 +126,7 @@ def test_the_terminal_report_counts_names_and_proves():
 
 def test_a_thousand_cases_with_one_cause_are_one_entry():
     broken = [
-        CaseResult("m", "q", "id", f"metric{i}", Verdict.ERROR, "probe 'id': shard 0.tar is gone")
+        made_result("m", "q", "id", f"metric{i}", Verdict.ERROR, "probe 'id': shard 0.tar is gone")
         for i in range(1000)
     ]
     text = summary(RunRecord("ci", 1000, tuple(broken)))
@@ -152,7 +153,7 @@ def test_markdown_leads_with_the_verdict_and_a_marker_for_bots():
 @pytest.mark.parametrize("cases", [1, 500, 5000])
 def test_markdown_fits_a_comment_whatever_the_number_of_cases(cases):
     broken = [
-        CaseResult("m" * 40, f"rtn:w{i}", "id", f"metric{i}", Verdict.FAIL, "why " * 40, loss=1.0)
+        made_result("m" * 40, f"rtn:w{i}", "id", f"metric{i}", Verdict.FAIL, "why " * 40, loss=1.0)
         for i in range(cases)
     ]
     text = markdown(RunRecord("ci", cases, tuple(broken)))
@@ -251,7 +252,7 @@ class Tags(HTMLParser):
 
 
 def hostile_run(text: str) -> RunRecord:
-    case = CaseResult(
+    case = made_result(
         text, text, text, text, Verdict.ERROR, reason=text, unit=text, next_command=text,
         evidence={
             "models": {text: {"source": text, "weights_sha256": text}},
@@ -298,7 +299,7 @@ def test_annotations_hold_no_command_but_their_own(text):
 
 def test_annotations_put_what_blocks_first_and_count_what_is_left_out():
     cases = [
-        CaseResult("m", "q", "id", f"metric{i:02d}", Verdict.FAIL, loss=float(i), margin=1.0)
+        made_result("m", "q", "id", f"metric{i:02d}", Verdict.FAIL, loss=float(i), margin=1.0)
         for i in range(25)
     ]
     lines = github(RunRecord("ci", 25, tuple(cases))).splitlines()
@@ -311,7 +312,7 @@ def test_annotations_put_what_blocks_first_and_count_what_is_left_out():
 
 def test_a_waived_case_is_told_from_an_expected_failure():
     signed = replace(FAIL, verdict=Verdict.WAIVED, reason="waived by ada", waived_by="ada")
-    expected = replace(FAIL, quantizer="rtn:w2", verdict=Verdict.WAIVED, reason="expected: noise")
+    expected = altered(FAIL, quantizer="rtn:w2", verdict=Verdict.WAIVED, reason="expected: noise")
     text = summary(RunRecord("ci", 2, (signed, expected)))
     assert text.index("expected failures:") < text.index("waived:\n  waived: m/rtn:w4/id.ece")
 
@@ -327,7 +328,7 @@ def test_reports_are_written_whole(tmp_path):
     written = write_reports(RUN, tmp_path / "deep")
     names = ["junit.xml", "report.html", "report.json", "report.md"]
     assert [p.rpartition("/")[2] for p in written] == names
-    assert json.loads((tmp_path / "deep" / "report.json").read_text())["schema"] == "clipq-run/2"
+    assert json.loads((tmp_path / "deep" / "report.json").read_text())["schema"] == "clipq-run/3"
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "junit", "html", "github", "gitlab"])

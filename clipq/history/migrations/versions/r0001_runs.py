@@ -1,4 +1,4 @@
-"""Runs, cases and results; stored runs and results cannot be updated."""
+"""Runs, cases, results and predictions; stored runs and results cannot be updated."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("planned", sa.Integer, nullable=False),
         sa.Column("counts", sa.Text, nullable=False),
         sa.Column("environment", sa.Text, nullable=False),
+        sa.Column("remarks", sa.Text, nullable=False),
         sa.Column("record", sa.LargeBinary, nullable=False),
         sqlite_autoincrement=True,
     )
@@ -58,6 +59,20 @@ def upgrade() -> None:
         sa.Column("standard_error", sa.Double),
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "blobs",
+        sa.Column("sha256", sa.String(64), primary_key=True),
+        sa.Column("size", sa.BigInteger, nullable=False),
+        sa.Column("content", sa.LargeBinary, nullable=False),
+    )
+    op.create_table(
+        "run_predictions",
+        sa.Column("run", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("cell", sa.Text, nullable=False),
+        sa.Column("sha256", sa.String(64), sa.ForeignKey("blobs.sha256"), nullable=False),
+    )
+    op.create_index("ix_run_predictions_sha256", "run_predictions", ["sha256"])
     if op.get_context().dialect.name == "sqlite":
         for table in _IMMUTABLE:
             op.execute(

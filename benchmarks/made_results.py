@@ -1,0 +1,36 @@
+"""Case results made up for benchmarks and tests, from a flat list of names and numbers."""
+
+from dataclasses import fields, replace
+
+from clipq.cases import Cell
+from clipq.estimate import Estimate
+from clipq.records import CaseResult, Verdict
+
+ESTIMATED = {field.name for field in fields(Estimate)}
+
+POSITIONS = (
+    *("reason", "unit", "direction", "metric_version", "samples", "baseline", "observed"),
+    *("loss", "margin", "next_command", "evidence"),
+)
+
+
+def made_result(
+    model: str, quantizer: str, probe: str, metric: str, verdict: Verdict, *rest, **values
+) -> CaseResult:
+    """Return a result; values named as the fields of an estimate become its estimate.
+
+    Positional values are, in order, those of `POSITIONS`.
+    """
+    values |= dict(zip(POSITIONS, rest, strict=False))
+    estimate = {name: values.pop(name) for name in ESTIMATED & values.keys()}
+    case = Cell(model, quantizer, probe).case(metric)
+    return CaseResult(case, verdict, estimate=Estimate(**estimate), **values)
+
+
+def altered(result: CaseResult, **values) -> CaseResult:
+    """Return a result with other values, flat as for `made_result`."""
+    estimate = {name: values.pop(name) for name in ESTIMATED & values.keys()}
+    names = ("model", "quantizer", "probe", "metric")
+    parts = [values.pop(name, getattr(result.case, name)) for name in names]
+    case = Cell(*parts[:3]).case(parts[3])
+    return replace(result, case=case, estimate=replace(result.estimate, **estimate), **values)

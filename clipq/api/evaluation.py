@@ -1,0 +1,230 @@
+"""What `clipq.evaluate` returns: values beside FP32's, losses with intervals, verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipq.cases import Candidate, Case
+from clipq.errors import ClipqError, SettingsError, UnknownNameError, did_you_mean
+from clipq.estimate import NOTHING_ESTIMATED, Estimate, number
+from clipq.metrics import Predictions, metrics
+from clipq.records import CaseResult, Verdict
+from clipq.settings import StatisticsSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from clipq.evaluation.resampling import Resampler, Sample
+    from clipq.gating.verdict import Evidence, Judgement
+
+__all__ = ["Evaluation", "Measurement"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One metric of a candidate beside FP32's, judged by nobody.
+
+    Args:
+        case: candidate, probe and metric.
+        unit: of all numbers.
+        direction: which values are better: ``lower``, ``higher`` or ``zero``.
+        samples: of the probe.
+        reference: FP32's value; None where it is not finite (SQNR against itself).
+        observed: the candidate's value; None where it is not finite.
+        estimate: the paired loss; its p-value is of no harm at all, its margin 0.
+        reason: why nothing was estimated; "" where it was.
+    """
+
+    case: Case
+    unit: str
+    direction: str
+    samples: int
+    reference: float | None
+    observed: float | None
+    estimate: Estimate
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a quantizer did to a model's reliability, beside FP32 on the same samples.
+
+    Args:
+        candidate: the model and quantizer.
+        coverage: what the quantizer covers and stores.
+        predictions: the candidate's per-sample tables, by probe.
+        reference: FP32's, of the same samples in the same order.
+        cases: of everything that was computed.
+        statistics: how intervals are made.
+    """
+
+    candidate: Candidate
+    coverage: Mapping[str, Any]
+    predictions: Mapping[str, Predictions]
+    reference: Mapping[str, Predictions]
+    cases: tuple[Case, ...]
+    statistics: StatisticsSettings
+
+    @cached_property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """One measurement per metric, in the order of the cases."""
+        return tuple(map(self._measured, self.cases))
+
+    def __getitem__(self, metric: str) -> Measurement:
+        """Return one metric's measurement, by ``METRIC`` or ``PROBE.METRIC``.
+
+        Raises:
+            UnknownNameError: it was not computed.
+        """
+        for measurement in self.measurements:
+            if metric in (measurement.case.key, measurement.case.metric):
+                return measurement
+        raise UnknownNameError(
+            f"no metric {metric!r} was computed", hint=did_you_mean(metric, self._keys)
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per metric: both values, loss, interval, standard error, p-value."""
+        import pandas as pd
+
+        rows = [
+            {
+                "probe": one.case.probe,
+                "metric": one.case.metric,
+                "fp32": one.reference,
+                "quantized": one.observed,
+                **one.estimate.to_plain(),
+                "unit": one.unit,
+                "direction": one.direction,
+                "samples": one.samples,
+            }
+            for one in self.measurements
+        ]
+        frame = pd.DataFrame(rows).set_index(["probe", "metric"])
+        return frame.drop(columns=["adjusted_p", "margin", "samples_needed"])
+
+    def verdicts(self, margins: Mapping[str, float] | str | Path) -> tuple[CaseResult, ...]:
+        """Judge metrics by margins: how much worse than FP32 is still acceptable.
+
+        Args:
+            margins: by ``METRIC`` or ``PROBE.METRIC``, in the metric's unit: what has one is
+                judged; or the path of a margin file, which has one for everything.
+
+        Raises:
+            SettingsError: a margin is of nothing that was computed, or is no finite number.
+        """
+        from clipq.gating.verdict import finalise
+
+        chosen = self._margins(margins)
+        judged = [self._judged(case, margin, len(chosen)) for case, margin in chosen.items()]
+        return finalise(judged, self.statistics)
+
+    def __str__(self) -> str:
+        shown = self.to_frame().drop(columns=["standard_error", "direction"])
+        table = shown.to_string(float_format="{:.4g}".format, na_rep="-")
+        return f"{self.candidate.quantizer} beside FP32 (loss > 0 = worse)\n{table}"
+
+    # -- how --------------------------------------------------------------------------------
+
+    @property
+    def _keys(self) -> list[str]:
+        return [case.key for case in self.cases]
+
+    @cached_property
+    def _resampler(self) -> Resampler:
+        from clipq.evaluation.resampling import Resampler
+
+        return Resampler(self.statistics)
+
+    def _margins(self, margins: Mapping[str, float] | str | Path) -> dict[Case, float]:
+        if not isinstance(margins, Mapping):
+            from clipq.gating.margins import load_margins
+
+            table = load_margins(Path(margins))
+            return {case: table.margin(case) for case in self.cases}
+        chosen: dict[Case, float] = {}
+        for name, margin in margins.items():
+            named = [case for case in self.cases if name in (case.key, case.metric)]
+            if not named:
+                raise SettingsError(
+                    f"a margin of {name!r}, which was not computed",
+                    hint=did_you_mean(name, self._keys),
+                )
+            if isinstance(margin, bool) or number(margin) is None:
+                raise SettingsError(
+                    f"margin of {name!r} is {margin!r}",
+                    hint="a margin is a finite number in the metric's unit",
+                )
+            chosen |= dict.fromkeys(named, float(margin))
+        return chosen
+
+    def _measured(self, case: Case) -> Measurement:
+        metric = metrics.get(case.metric)
+        reason, evidence, estimate = "", None, NOTHING_ESTIMATED
+        try:
+            evidence = self._evidence(case, margin=0.0)
+            if metric.reference == "baseline":
+                judgement = self._judge(evidence, cases=1)
+                # Nobody asked for a decision: how many samples would make one says nothing.
+                estimate = replace(judgement.estimate.finite(), samples_needed=None)
+        except ClipqError as error:
+            reason = str(error)
+        return Measurement(
+            case,
+            metric.unit,
+            metric.direction,
+            len(self.predictions[case.probe]),
+            number(evidence.baseline) if evidence else None,
+            number(evidence.observed) if evidence else None,
+            estimate,
+            reason,
+        )
+
+    def _judged(self, case: Case, margin: float, cases: int) -> CaseResult:
+        measured, metric = self._measured(case), metrics.get(case.metric)
+        result = CaseResult(
+            case,
+            Verdict.ERROR,
+            reason=measured.reason,
+            unit=measured.unit,
+            direction=measured.direction,
+            metric_version=metric.version,
+            samples=measured.samples,
+            baseline=measured.reference,
+            observed=measured.observed,
+        )
+        try:
+            judgement = self._judge(self._evidence(case, margin=margin), cases=cases)
+        except ClipqError as error:
+            return replace(result, reason=str(error))
+        return replace(
+            result,
+            verdict=judgement.verdict,
+            reason=judgement.reason,
+            estimate=judgement.estimate.finite(),
+        )
+
+    def _judge(self, evidence: Evidence, *, cases: int) -> Judgement:
+        from clipq.gating.interval import IntervalJudge
+
+        return IntervalJudge(self.statistics, self._resampler, cases=cases)(evidence)
+
+    def _evidence(self, case: Case, *, margin: float) -> Evidence:
+        from clipq.gating.verdict import Evidence
+
+        metric = metrics.get(case.metric)
+        theirs, ours = self._sample(self.reference, case), self._sample(self.predictions, case)
+        baseline = None
+        if metric.reference == "baseline":
+            baseline = metric.compute(theirs.predictions, theirs.in_distribution)
+        observed = metric.compute(ours.predictions, ours.in_distribution)
+        return Evidence(metric, baseline, observed, margin, theirs, ours)
+
+    def _sample(self, tables: Mapping[str, Predictions], case: Case) -> Sample:
+        from clipq.evaluation.resampling import Sample
+
+        return Sample(tables[case.probe], tables["id"])

@@ -1,0 +1,122 @@
+"""What callers pass as model and as data, as the evaluation takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+
+from clipq.data import Images, Probe, hashed_order, probe_from_images, taken
+from clipq.data import open_probe as open_any_probe
+from clipq.errors import ModelError, ProbeError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from clipq.models import LoadedModel
+
+__all__ = ["Data", "Model", "as_model", "as_probe", "hold_out", "open_probe"]
+
+Data = Union[str, Images, Probe]  # noqa: UP007 - documented by name
+"""``KIND:LOCATION`` of a probe source, images in memory, or a probe that is open already."""
+Model = Union[str, "nn.Module"]
+"""An open_clip source (``ARCH/TAG``, ``hf-hub:ORG/NAME``, ``local-dir:PATH``) or a module."""
+
+_HELD_OUT = 5
+"""One sample in so many is held out for calibration where no split is given."""
+_MOST_HELD_OUT = 512
+
+
+def open_probe(
+    source: str, *, split: str = "test", group: str = "", role: str = "in-distribution"
+) -> Probe:
+    """Open a labelled evaluation set.
+
+    Args:
+        source: ``KIND:LOCATION``, relative to the working directory: ``folder:PATH``,
+            ``webdataset:PATH``, ``imagelist:FILE``, ``huggingface:NAME``, ``torchvision:NAME``, or
+            a kind that somebody registered.
+        split: which split of it; ``.`` for a folder without splits.
+        group: attribute that divides the samples, for metrics between groups.
+        role: ``ood`` for images whose classes are not those of the zero-shot head.
+
+    Raises:
+        ProbeError: data are missing, damaged, empty or mislabelled.
+
+    >>> probe = open_probe("webdataset:fixtures/data/shapes", split="calibration")
+    >>> len(probe), probe.classnames[:3]
+    (512, ('circle', 'square', 'triangle'))
+    """
+    return open_any_probe(
+        name=source, role=role, source=source, split=split, base_dir=Path.cwd(), group=group
+    )
+
+
+def as_probe(data: Data, *, name: str, role: str) -> Probe:
+    """Return data of any kind as a probe with a name and a role.
+
+    Raises:
+        ProbeError: it cannot be opened, or is something else.
+    """
+    if isinstance(data, Images):
+        return probe_from_images(data, name=name, role=role)
+    if isinstance(data, str):
+        data = open_probe(data, role=role)
+    if not isinstance(data, Probe):
+        raise ProbeError(
+            f"data of type {type(data).__name__}",
+            hint="pass 'KIND:LOCATION' of a probe source, clipq.Images(images, labels, "
+            "classnames), or what clipq.open_probe returns",
+        )
+    labels = np.full(len(data), -1, np.int64) if role == "ood" else data.labels
+    return replace(data, name=name, role=role, labels=labels)
+
+
+def hold_out(probe: Probe) -> tuple[Probe, Probe]:
+    """Return a probe in two disjoint parts: what is evaluated, and a calibration split.
+
+    A fifth of the samples, at most 512, chosen by the hashes of their ids: the same ones in every
+    call. Equal images go to the same side.
+
+    Raises:
+        ProbeError: there are too few samples to spare any.
+    """
+    count = min(len(probe) // _HELD_OUT, _MOST_HELD_OUT)
+    if count < 1:
+        raise ProbeError(
+            f"{len(probe)} samples leave none for calibration",
+            hint=f"pass calibration=..., disjoint from them, or at least {_HELD_OUT} samples",
+        )
+    chosen = {probe.sample_hashes[position] for position in hashed_order(probe)[:count]}
+    held = [p for p, image in enumerate(probe.sample_hashes) if image in chosen]
+    kept = [p for p, image in enumerate(probe.sample_hashes) if image not in chosen]
+    if not kept:
+        raise ProbeError(f"all {len(probe)} samples are one image", hint="give samples that differ")
+    calibration = replace(taken(probe, held), name="calibration", role="calibration")
+    return taken(probe, kept), calibration
+
+
+def as_model(
+    model: Model, *, tokenizer: Callable[[list[str]], Any] | None = None, device: str = "cpu"
+) -> LoadedModel:
+    """Return a model of any kind as the evaluation takes it.
+
+    Raises:
+        ModelError: it cannot be loaded, or is something else.
+    """
+    from torch import nn
+
+    from clipq.models import ModelSource, load_model, model_in_memory
+
+    if isinstance(model, str):
+        return load_model(ModelSource.parse(model, base_dir=Path.cwd()), device=device)
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"a model of type {type(model).__name__}",
+            hint="pass an open_clip module, or the text of a source such as "
+            "'ViT-B-32/laion2b_s34b_b79k'",
+        )
+    return model_in_memory(model, tokenizer=tokenizer, device=device)

@@ -1,0 +1,107 @@
+"""A quantized model from a model, for whoever wants the module itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clipq.api.inputs import Data, Model, as_model, as_probe
+from clipq.data import Images
+from clipq.errors import ProbeError
+from clipq.quant import Calibration, QuantizerSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from clipq.models import LoadedModel
+    from clipq.quant import Quantized
+
+__all__ = ["quantize"]
+
+_CAPTIONS = 256
+
+
+def quantize(
+    model: Model,
+    quantizer: str | QuantizerSpec,
+    calibration_images: Data | torch.Tensor | np.ndarray | Sequence[Any],
+    *,
+    captions: Sequence[str] = (),
+    tokenizer: Callable[[list[str]], Any] | None = None,
+    device: str = "cpu",
+    batch_size: int = 64,
+) -> Quantized:
+    """Return a quantized copy of a model, and how much of it is quantized.
+
+    Args:
+        model: an open_clip source as text, or an open_clip module in memory, which stays as it is.
+        quantizer: what to quantize with, or its text.
+        calibration_images: for activation ranges and methods that calibrate: a tensor
+            (N, 3, H, W) of floats, preprocessed already; uint8 pixels (N, H, W, 3) or a sequence of
+            PIL images, which are preprocessed; or data as `clipq.evaluate` takes them.
+        captions: texts for the text tower; by default the prompts of the data's classes where they
+            have any, otherwise 256 classes of ImageNet-1k, each as "a photo of a CLASS.".
+        tokenizer: of a module in memory whose vocabulary is not CLIP's.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        batch_size: images, or texts, per batch.
+
+    Returns:
+        `model` in evaluation mode, `coverage` and `storage`.
+
+    Raises:
+        QuantizerError: the method failed or quantized nothing.
+        ModelError, ProbeError: the model or the images cannot be used.
+
+    >>> import clipq
+    >>> quantized = clipq.quantize(
+    ...     "local-dir:fixtures/models/vit-clean",
+    ...     "rtn:w8",
+    ...     clipq.open_probe("webdataset:fixtures/data/shapes", split="calibration"),
+    ... )
+    >>> round(quantized.coverage.share, 2)
+    1.0
+    """
+    from clipq.quant import quantize as quantize_module
+
+    loaded = as_model(model, tokenizer=tokenizer, device=device)
+    images, lines = _calibration_data(calibration_images, loaded)
+    tokens = loaded.tokenizer(list(captions) or lines)
+
+    def batches(of: torch.Tensor) -> Callable[[], Iterator[torch.Tensor]]:
+        return lambda: (
+            of[start : start + batch_size].to(device) for start in range(0, len(of), batch_size)
+        )
+
+    return quantize_module(loaded.model, quantizer, Calibration(batches(images), batches(tokens)))
+
+
+def _calibration_data(given: Any, loaded: LoadedModel) -> tuple[torch.Tensor, list[str]]:
+    """Return preprocessed images (N, 3, H, W), and texts for the text tower."""
+    import torch
+
+    if isinstance(given, torch.Tensor):
+        if given.ndim != 4 or given.shape[1] != 3 or not given.is_floating_point():
+            raise ProbeError(
+                f"calibration images: a tensor of {given.dtype} and shape {tuple(given.shape)}",
+                hint="preprocessed images are floats (N, 3, H, W); give pixels as uint8 arrays "
+                "(N, H, W, 3) or as PIL images",
+            )
+        return given, _default_captions()
+    if isinstance(given, (np.ndarray, list, tuple)):
+        given = Images(given)
+    probe = as_probe(given, name="calibration", role="ood")  # labels are not needed
+    pixels = np.stack([loaded.preprocess.to_uint8(image) for image in probe.images()])
+    prompts = [
+        template.replace("{c}", name) for name in probe.classnames for template in probe.templates
+    ]
+    return loaded.preprocess.normalise(pixels), prompts or _default_captions()
+
+
+def _default_captions() -> list[str]:
+    from clipq.data.shipped_lists import class_list
+
+    names = class_list("imagenet1k", Path())
+    return [f"a photo of a {name}." for name in names[:: len(names) // _CAPTIONS][:_CAPTIONS]]

@@ -1,0 +1,125 @@
+"""Probes from images in memory: arrays, or pictures of Pillow."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from clipq.data.image_files import DEFAULT_TEMPLATE
+from clipq.data.probe import Probe, fingerprint
+from clipq.data.reading import as_rgb, check_classes, check_ids
+from clipq.errors import ProbeError
+
+__all__ = ["Images", "probe_from_images"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Images:
+    """Labelled images in memory.
+
+    Args:
+        images: N pictures: uint8 pixels (N, H, W, 3), RGB, or a sequence of `PIL.Image.Image`.
+            Floats are refused: nobody can tell what their range means.
+        labels: (N,) positions in `classnames`; empty for images out of distribution.
+        classnames: names for the prompts, in the order that labels count in.
+        templates: prompts; ``{c}`` stands for the class name.
+        ids: of the samples; by default ``0`` .. ``N - 1``.
+        groups: a group per sample, for metrics between groups; empty for none.
+
+    >>> import numpy as np
+    >>> pictures = np.zeros((2, 32, 32, 3), np.uint8)
+    >>> len(Images(pictures, [0, 1], ["cat", "dog"]))
+    2
+    """
+
+    images: np.ndarray | Sequence[Image.Image]
+    labels: Sequence[int] | np.ndarray = ()
+    classnames: Sequence[str] = ()
+    templates: Sequence[str] = (DEFAULT_TEMPLATE,)
+    ids: Sequence[str] = ()
+    groups: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def probe_from_images(given: Images, *, name: str, role: str) -> Probe:
+    """Return images in memory as a probe; what is encoded is a lossless copy of each.
+
+    Raises:
+        ProbeError: the images are no uint8 RGB pixels, or labels, ids or groups do not fit them.
+    """
+    where = f"probe {name!r}"
+    count = len(given)
+    ids = tuple(map(str, given.ids)) if len(given.ids) else tuple(map(str, range(count)))
+    groups = tuple(map(str, given.groups)) if len(given.groups) else ("",) * count
+    labels = np.full(count, -1) if role == "ood" else np.asarray(given.labels)
+    for what, values in (("labels", labels), ("ids", ids), ("groups", groups)):
+        if len(values) != count:
+            raise ProbeError(
+                f"{where}: {count} images and {len(values)} {what}",
+                hint=f"give as many {what} as images",
+            )
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ProbeError(
+            f"{where}: labels of type {labels.dtype} and shape {labels.shape}",
+            hint="whole numbers (N,): positions in `classnames`",
+        )
+    labels = labels.astype(np.int64)
+    check_ids(name, "images in memory", list(ids))
+    if role != "ood" and count and not 0 <= labels.min() <= labels.max() < len(given.classnames):
+        raise ProbeError(
+            f"{where}: labels from {labels.min()} to {labels.max()} for "
+            f"{len(given.classnames)} class names",
+            hint="labels are positions in `classnames`, counted from 0",
+        )
+    if role == "in-distribution":
+        check_classes(name, "images in memory", tuple(given.classnames), labels.tolist())
+    pictures = [_picture(image, f"{where}, image {i}") for i, image in enumerate(given.images)]
+    hashes = tuple(hashlib.sha256(_identity(picture)).hexdigest() for picture in pictures)
+
+    def read() -> Iterator[bytes]:
+        return map(_encoded, pictures)
+
+    return Probe(
+        name=name,
+        role=role,
+        classnames=tuple(given.classnames),
+        templates=tuple(given.templates),
+        ids=ids,
+        labels=labels,
+        groups=groups,
+        captions=None,
+        sample_hashes=hashes,
+        fingerprint=fingerprint(ids, hashes, labels, groups),
+        read_encoded=read,
+    )
+
+
+def _picture(image: Any, where: str) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return as_rgb(image)
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size:
+        raise ProbeError(
+            f"{where}: pixels of type {pixels.dtype} and shape {pixels.shape}",
+            hint="give uint8 pixels (H, W, 3), RGB, or a PIL image; floats are never guessed to be "
+            "in [0, 1], and channels never to be in front",
+        )
+    return Image.fromarray(pixels)
+
+
+def _identity(picture: Image.Image) -> bytes:
+    return f"{picture.size} ".encode() + picture.tobytes()
+
+
+def _encoded(picture: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", compress_level=0)
+    return stream.getvalue()

@@ -1,0 +1,190 @@
+"""Kinds of storage that probes come from: each opens them, and may look at them and fetch them.
+
+A source is called with a location and returns a `Probe`. Two methods are optional: by `look` it
+says what is there without an image being read, and by `fetch` it brings here what is elsewhere.
+`Source` makes one of functions; an object with methods of these names does as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from clipq.data.probe import Probe
+from clipq.errors import ClipqError, ProbeError, SettingsError, did_you_mean
+from clipq.registry import Registry
+from clipq.settings import ROLES
+
+__all__ = [
+    "Fetch",
+    "Look",
+    "ProbeSource",
+    "Source",
+    "fetch_probe",
+    "look_at_probe",
+    "open_probe",
+    "probe_sources",
+]
+
+
+class ProbeSource(Protocol):
+    """Opens probes of one kind of storage; the part after ``kind:`` is `location`."""
+
+    def __call__(
+        self, location: str, *, name: str, role: str, split: str, base_dir: Path, group: str
+    ) -> Probe: ...
+
+
+class Look(Protocol):
+    """Says what is there, in moments: files are listed, images neither read nor decoded.
+
+    Returns how many there are of what can be counted (``{"shards": 12, "classes": 100}``); empty
+    where nothing can be said before the probe is opened.
+
+    Raises:
+        ProbeError: opening the probe would fail.
+    """
+
+    def __call__(
+        self, location: str, *, name: str, role: str, split: str, base_dir: Path
+    ) -> Mapping[str, int]: ...
+
+
+class Fetch(Protocol):
+    """Brings a split here and returns its folder; None where the location is on this machine.
+
+    `progress` is called with (parts there, parts in all).
+
+    Raises:
+        ProbeError: it cannot be fetched.
+    """
+
+    def __call__(
+        self, location: str, *, split: str, base_dir: Path, progress: Callable[[int, int], None]
+    ) -> Path | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source made of functions; None for what it cannot do."""
+
+    open: ProbeSource
+    look: Look | None = None
+    fetch: Fetch | None = None
+
+    def __call__(
+        self, location: str, *, name: str, role: str, split: str, base_dir: Path, group: str
+    ) -> Probe:
+        """Open a probe."""
+        return self.open(
+            location, name=name, role=role, split=split, base_dir=base_dir, group=group
+        )
+
+
+probe_sources: Registry[ProbeSource] = Registry("probe source", group="clipq.probes")
+"""Kinds of storage; a source text is ``kind:location``."""
+probe_sources.register_lazy("folder", "clipq.data.folder_source:FOLDER")
+probe_sources.register_lazy("huggingface", "clipq.data.huggingface_source:HUGGINGFACE")
+probe_sources.register_lazy("imagelist", "clipq.data.image_list_source:IMAGE_LIST")
+probe_sources.register_lazy("torchvision", "clipq.data.torchvision_source:TORCHVISION")
+probe_sources.register_lazy("webdataset", "clipq.data.webdataset_source:WEBDATASET")
+
+
+def open_probe(
+    *, name: str, role: str, source: str, split: str, base_dir: Path, group: str = ""
+) -> Probe:
+    """Open and verify a probe.
+
+    Args:
+        name: as in case ids.
+        role: one of `clipq.settings.ROLES`.
+        source: ``kind:location``, for example ``webdataset:fixtures/data/shapes``.
+        split: which split of it.
+        base_dir: folder that relative locations start from.
+        group: attribute that divides samples into groups; "" for none.
+
+    Raises:
+        SettingsError: the role is unknown, or the source is not of the form ``kind:location``.
+        UnknownNameError: no source of that kind is registered.
+        ProbeError: data are missing, damaged, empty or mislabelled.
+    """
+    if role not in ROLES:
+        raise SettingsError(f"probe {name!r}: role {role!r}", hint=did_you_mean(role, ROLES))
+    opened, location = _source(source, name)
+    return opened(location, name=name, role=role, split=split, base_dir=base_dir, group=group)
+
+
+def look_at_probe(
+    *, name: str, role: str, source: str, split: str, base_dir: Path
+) -> Mapping[str, int]:
+    """Return what a probe's source sees without reading an image: counts by what is counted.
+
+    Empty where the source cannot look, or sees nothing that it can count.
+
+    Args:
+        name: as in case ids.
+        role: one of `clipq.settings.ROLES`.
+        source: ``kind:location``.
+        split: which split of it.
+        base_dir: folder that relative locations start from.
+
+    Raises:
+        SettingsError: the source is not of the form ``kind:location``.
+        UnknownNameError: no source of that kind is registered.
+        ProbeError: opening the probe would fail, or the source's `look` itself failed.
+    """
+    found, location = _source(source, name)
+    look: Look | None = getattr(found, "look", None)
+    if look is None:
+        return {}
+    try:
+        return dict(look(location, name=name, role=role, split=split, base_dir=base_dir))
+    except ClipqError:
+        raise
+    except Exception as error:  # the code of another package, on files of any kind
+        raise ProbeError(
+            f"probe {name!r}: looking at {source} failed: {error!r}",
+            hint="check `source` and `split` in clipq.toml, and that its files can be read",
+        ) from error
+
+
+def fetch_probe(
+    *,
+    name: str,
+    source: str,
+    split: str,
+    base_dir: Path,
+    progress: Callable[[int, int], None],
+) -> Path | None:
+    """Bring a probe's files here; return their folder, or None where there is nothing to fetch.
+
+    Args:
+        name: as in case ids.
+        source: ``kind:location``.
+        split: which split of it.
+        base_dir: folder below which downloads are kept.
+        progress: called with (parts there, parts in all).
+
+    Raises:
+        SettingsError: the source is not of the form ``kind:location``.
+        UnknownNameError: no source of that kind is registered.
+        ProbeError: it cannot be fetched.
+    """
+    found, location = _source(source, name)
+    fetch: Fetch | None = getattr(found, "fetch", None)
+    if fetch is None:
+        return None
+    return fetch(location, split=split, base_dir=base_dir, progress=progress)
+
+
+def _source(source: str, name: str) -> tuple[ProbeSource, str]:
+    kind, colon, location = source.partition(":")
+    if not colon or not location:
+        raise SettingsError(
+            f"probe {name!r}: source {source!r} is not of the form kind:location",
+            hint="for example 'webdataset:data/my-probe'; kinds: "
+            f"{', '.join(probe_sources.names())}",
+        )
+    return probe_sources.get(kind), location

@@ -1,0 +1,189 @@
+"""Models in this process: loaded once, quantized one at a time, on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from clipq.cases import Candidate
+from clipq.errors import ClipqError
+from clipq.evaluation.identity import encoder_identity
+from clipq.evaluation.inputs import Inputs, caption_lines
+from clipq.models import ModelSource
+from clipq.quant import QuantizerSpec
+from clipq.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from clipq.evaluation.encoder import Encoder
+    from clipq.models import LoadedModel
+    from clipq.quant import Calibration, Quantized
+    from clipq.quant.mixture import Mixture
+
+__all__ = ["Encoders"]
+
+
+class Encoders:
+    """Every form of every model of the settings, made when it is asked for.
+
+    Args:
+        settings: models, device, threads and batch size.
+        inputs: where calibration images come from.
+        worker: number of this worker process, to spread workers over devices.
+        models: models that are in memory already, by name; they are not loaded.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        inputs: Inputs,
+        *,
+        worker: int = 0,
+        models: Mapping[str, LoadedModel] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.inputs = inputs
+        self.worker = worker
+        self._loaded: dict[str, LoadedModel] = dict(models or {})
+        self._quantized: tuple[Candidate, Quantized] | None = None
+        self._accelerated: dict[str, int] = {}
+        self._failures: dict[Candidate, ClipqError] = {}
+
+    @cached_property
+    def device(self) -> str:
+        """Where models are."""
+        from clipq.evaluation.encode import resolve_device
+
+        return resolve_device(self.settings.device, worker=self.worker)
+
+    @cached_property
+    def backend(self) -> str:
+        """What computes quantized operations; "" where there is no choice."""
+        from clipq.evaluation.acceleration import backend_of
+
+        return backend_of(self.settings, self.device)
+
+    @cached_property
+    def environment(self) -> dict[str, str | int]:
+        """What can move a number on this machine; part of every cache key."""
+        from clipq.evaluation.encode import environment
+
+        self.pin()
+        machine = environment(
+            device=self.device,
+            threads=self.settings.threads,
+            batch_size=self.settings.batch_size,
+        )
+        return machine | ({"kernels": self.backend} if self.backend else {})
+
+    def pin(self) -> None:
+        """Use these settings' number of threads, after somebody else may have used their own."""
+        from clipq.evaluation.encode import pin_threads
+
+        pin_threads(self.settings.threads)
+
+    def model(self, name: str) -> LoadedModel:
+        """Return an FP32 model, loaded once per process.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+        if name not in self._loaded:
+            from clipq.models import load_model
+
+            self.pin()
+            declared = self.settings.model(name)
+            source = ModelSource.parse(declared.source, base_dir=self.settings.root)
+            self._loaded[name] = load_model(
+                source, device=self.device, expected_sha256=declared.sha256
+            )
+        return self._loaded[name]
+
+    def identity(self, quantizer: str) -> dict[str, Any]:
+        """Return what identifies an encoder beside the weights it starts from."""
+        return encoder_identity(
+            quantizer,
+            environment=self.environment,
+            calibration=self.inputs.calibration_fingerprint,
+        )
+
+    def encoder(self, candidate: Candidate) -> Encoder:
+        """Return a candidate's form of its model; FP32's own where it is the reference.
+
+        Raises:
+            QuantizerError: the quantizer failed.
+        """
+        loaded = self.model(candidate.model)
+        module = loaded.model if candidate.is_reference else self._quantize(candidate).model
+        return self.wrap(candidate, module)
+
+    def wrap(self, candidate: Candidate, module: torch.nn.Module) -> Encoder:
+        """Return any form of a candidate's model as an encoder."""
+        from clipq.evaluation.encoder import Encoder
+
+        loaded = self.model(candidate.model)
+        return Encoder(candidate.quantizer, module, loaded, self.device, self.settings.batch_size)
+
+    def coverage(self, candidate: Candidate) -> dict[str, Any]:
+        """Return what a quantizer covers and stores; {} for FP32."""
+        if candidate.is_reference:
+            return {}
+        made = self._quantize(candidate)
+        plain = made.coverage.to_plain() | (made.storage.to_plain() if made.storage else {})
+        return plain | ({"kernels": self._accelerated} if self.backend else {})
+
+    def mixture(self, candidate: Candidate) -> Mixture:
+        """Return a quantized form of a model whose layers can be put back to float."""
+        from clipq.quant.mixture import Mixture
+
+        self._quantized = None  # one quantized model in memory at a time
+        spec = QuantizerSpec.parse(candidate.quantizer)
+        fp32 = self.model(candidate.model).model
+        return Mixture(fp32, spec, self._calibration(candidate.model))
+
+    def _quantize(self, candidate: Candidate) -> Quantized:
+        if candidate in self._failures:
+            raise self._failures[candidate]  # what took minutes to fail fails no second time
+        if self._quantized is None or self._quantized[0] != candidate:
+            from clipq.evaluation.acceleration import accelerate
+            from clipq.quant import quantize
+
+            self._quantized = None  # one quantized model in memory at a time
+            spec = QuantizerSpec.parse(candidate.quantizer)
+            fp32 = self.model(candidate.model).model
+            try:
+                made = quantize(fp32, spec, self._calibration(candidate.model))
+                self._accelerated = accelerate(made.model, self.backend)
+            except ClipqError as error:
+                self._failures[candidate] = error
+                raise
+            self._quantized = (candidate, made)
+        return self._quantized[1]
+
+    def _calibration(self, model: str) -> Calibration:
+        from clipq.evaluation.encode import image_batches
+        from clipq.models import prompt_tokens
+        from clipq.quant import Calibration
+
+        loaded = self.model(model)
+        probe = self.inputs.calibration
+        images = self.inputs.images(probe.name, loaded.preprocess)
+        size = self.settings.batch_size
+        tokens = (
+            loaded.tokenizer(caption_lines(probe.captions)[0])
+            if probe.captions
+            else prompt_tokens(loaded.tokenizer, probe.classnames, probe.templates)
+        )
+
+        def texts() -> Iterator[torch.Tensor]:
+            for start in range(0, len(tokens), size):
+                yield tokens[start : start + size].to(self.device)
+
+        return Calibration(
+            images=lambda: image_batches(
+                images, loaded.preprocess, batch_size=size, device=self.device
+            ),
+            texts=texts,
+        )

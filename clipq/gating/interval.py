@@ -1,0 +1,155 @@
+"""Non-inferiority by paired confidence intervals.
+
+Pass: the loss is surely below the margin. Fail: surely above it, corrected for the number of cases.
+Otherwise the samples cannot tell, and the verdict says how many could. "Surely" is an error rate of
+alpha / 2 on each side. A pass needs no correction: a gate passes only if every case does, so it
+passes wrongly no more often than its worst case does (Berger 1982, intersection-union).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from scipy.special import ndtr
+
+from clipq.estimate import Estimate
+from clipq.evaluation.resampling import Resampler, resolution
+from clipq.gating.verdict import Evidence, Judgement, judge_point, unusable
+from clipq.records import Verdict
+from clipq.settings import StatisticsSettings
+from clipq.stats import (
+    Discordance,
+    Interval,
+    count_discordant,
+    normal_interval,
+    samples_needed,
+    score_interval,
+    score_z,
+    single_step,
+    standard_error,
+)
+
+__all__ = ["IntervalJudge", "discordance"]
+
+
+class IntervalJudge:
+    """Judges the paired loss of one case.
+
+    Args:
+        settings: error rates, correction and noise factor.
+        resampler: where replicates come from.
+        cases: number of cases in the run, for the correction.
+    """
+
+    def __init__(
+        self, settings: StatisticsSettings, resampler: Resampler, *, cases: int = 1
+    ) -> None:
+        self.settings = settings
+        self.resampler = resampler
+        self._fails_at = single_step(settings.tail, cases, correction=settings.correction)
+
+    def __call__(self, evidence: Evidence) -> Judgement:
+        """Return the verdict on one case.
+
+        Raises:
+            StatisticsError: the tables are not paired, too small, or FP32 separates nothing.
+        """
+        metric = evidence.metric
+        if metric.reference == "absolute" or _is_point(evidence):
+            return judge_point(evidence)
+        blocked = unusable(evidence)
+        if blocked is not None:
+            return blocked
+        self.resampler.check(evidence.baseline_sample, evidence.observed_sample, metric)
+        noise = self.settings.noise_factor * evidence.noise
+        drowned = noise > abs(evidence.margin)  # a negative margin demands an improvement
+        margin = noise if drowned else evidence.margin
+        loss = metric.loss(evidence.baseline or 0.0, evidence.observed)
+        estimate = self.estimate(evidence, loss, margin=margin)
+        verdict = self._verdict(estimate, margin)
+        if verdict is Verdict.INCONCLUSIVE:
+            needed = samples_needed(
+                len(evidence.observed_sample.predictions),
+                estimate.standard_error or 0.0,
+                margin - loss,
+                tail=self.settings.tail if loss < margin else self._fails_at,
+                power=self.settings.power,
+            )
+            estimate = replace(estimate, samples_needed=needed)
+        if not drowned:
+            return Judgement(verdict, estimate=estimate)
+        return Judgement(verdict, _noise_reason(evidence.margin, noise), estimate, noise=noise)
+
+    def _verdict(self, estimate: Estimate, margin: float) -> Verdict:
+        # NaN is beyond every bound: it neither fails nor passes.
+        p_value, high = estimate.p_value, estimate.high
+        if p_value is not None and p_value <= self._fails_at:
+            return Verdict.FAIL
+        if high is None or not high < margin:
+            return Verdict.INCONCLUSIVE
+        return Verdict.IMPROVED if high < -margin else Verdict.PASS
+
+    def estimate(self, evidence: Evidence, loss: float, *, margin: float) -> Estimate:
+        """Return how well a loss is known, and how surely it exceeds a margin.
+
+        Shares of independent samples use the score test of paired proportions, which keeps its
+        level with few discordant samples; everything else the paired bootstrap.
+        """
+        level = 1.0 - self.settings.alpha
+        counts = discordance(evidence)
+        if counts is not None:
+            bounded = min(max(margin, -1.0), 1.0)
+            p_value = float(ndtr(-score_z(counts, bounded)))
+            # Two imagined samples, one changed each way, as in `standard_error`.
+            spread = counts.worse + counts.better + 2 - counts.samples * counts.drop**2
+            error = math.sqrt(spread) / counts.samples
+            return _estimate(loss, error, score_interval(counts, level=level), p_value, margin)
+        metric = evidence.metric
+        replicates = metric.loss(
+            self.resampler.replicates(metric, evidence.baseline_sample),
+            self.resampler.replicates(metric, evidence.observed_sample),
+        )
+        worth = resolution(metric, evidence.observed_sample)
+        error = standard_error(replicates, resolution=worth)
+        interval = normal_interval(loss, error, level=level)
+        p_value = float(ndtr((margin - loss) / error)) if error else float(loss <= margin)
+        return _estimate(loss, error, interval, p_value, margin)
+
+
+def _estimate(
+    loss: float, error: float, interval: Interval, p_value: float, margin: float
+) -> Estimate:
+    return Estimate(
+        loss=loss,
+        low=interval.low,
+        high=interval.high,
+        p_value=p_value,
+        standard_error=error,
+        margin=margin,
+    )
+
+
+def discordance(evidence: Evidence) -> Discordance | None:
+    """Return how many samples changed, for a share of independent samples; None for others."""
+    statistic = evidence.metric.statistic
+    table = evidence.observed_sample.predictions
+    if statistic is None or statistic.kind != "share" or "cluster" in table.columns:
+        return None
+    below = [
+        np.asarray(sample.predictions.samples(statistic.columns[0]) < statistic.below)
+        for sample in (evidence.baseline_sample, evidence.observed_sample)
+    ]
+    if evidence.metric.direction == "lower":
+        below = [~outcome for outcome in below]
+    return count_discordant(*below)
+
+
+def _is_point(evidence: Evidence) -> bool:
+    statistic = evidence.metric.statistic
+    return statistic is not None and statistic.kind == "point"
+
+
+def _noise_reason(margin: float, noise: float) -> str:
+    return f"FP32's own noise exceeds the margin {margin:g}: {noise:.2g} is applied instead"

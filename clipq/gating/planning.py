@@ -1,0 +1,193 @@
+"""Planning: can these samples decide these margins? Asked before time is spent on a run.
+
+The standard error of a paired loss depends on how many samples a quantizer changes. Before a run
+that is assumed: a share of FP32's own rows is permuted, which changes samples and harms nothing
+(`clipq.stats.swap_rows`). After a run it is known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from clipq.cases import Case
+from clipq.evaluation.resampling import Resampler, Sample, resolution
+from clipq.gating.baseline import Baseline, load_baseline
+from clipq.gating.interval import IntervalJudge
+from clipq.gating.margins import Margins
+from clipq.gating.verdict import Evidence
+from clipq.metrics import Predictions, metrics
+from clipq.quant import QuantizerSpec
+from clipq.records import RunRecord
+from clipq.settings import Settings, StatisticsSettings
+from clipq.stats import minimum_detectable_effect, samples_needed, single_step, swap_rows
+
+__all__ = ["CasePower", "plan_power"]
+
+_REPLICATES = 200
+_AGAINST_FP32 = (("kl",), ("margin_loss",), ("cosine_drift",))
+"""Columns that are all zero for FP32: it says nothing about their spread."""
+
+
+@dataclass(frozen=True, slots=True)
+class CasePower:
+    """What the samples of one probe can decide of one metric of one model, at one margin.
+
+    `passes_from` is the smallest margin that a harmless quantizer passes with the stated power, and
+    `fails_from` the smallest loss that fails with that power, corrected for the number of cases:
+    the minimum detectable effects on either side of the margin. `needed` samples pass a loss of 0
+    and fail one of twice the margin. `problem` is "" where the margin can be decided. `cases`
+    counts the quantizers that share this entry.
+    """
+
+    model: str
+    key: str
+    formats: tuple[str, ...]
+    cases: int
+    unit: str
+    samples: int
+    standard_error: float
+    passes_from: float
+    fails_from: float
+    margin: float
+    needed: int | None
+    problem: str
+    basis: str
+
+
+def plan_power(
+    settings: Settings,
+    cases: Sequence[Case],
+    margins: Margins,
+    measured: RunRecord | None = None,
+) -> list[CasePower]:
+    """Return what can be decided, one entry per model, metric and margin.
+
+    Metrics that are one number per probe are left out: nothing is resampled. So are means of
+    differences from FP32 (KL, margin shrinkage, embedding drift) without a measured run: FP32 alone
+    says nothing about their spread.
+
+    Args:
+        settings: levels, power and assumed disagreement.
+        cases: what is to be run.
+        margins: the margin table.
+        measured: a run whose standard errors replace assumed ones.
+    """
+    groups: dict[tuple[str, str, float], list[Case]] = {}
+    for case in cases:
+        statistic = metrics.get(case.metric).statistic
+        if statistic is None or statistic.kind != "point":
+            group = (case.model, case.key, margins.margin(case))
+            groups.setdefault(group, []).append(case)
+    errors = _measured(measured) if measured else {}
+    planners: dict[str, _Planner | None] = {}
+    found = []
+    for (model, key, margin), members in sorted(groups.items()):
+        if model not in planners:
+            stored = load_baseline(settings.baselines, model)
+            planners[model] = _Planner(stored, settings, len(cases)) if stored else None
+        planner = planners[model]
+        if planner is None or key not in planner.baseline.values:
+            continue
+        seen = [errors[case.id] for case in members if case.id in errors]
+        error = max(seen) if seen else (None if measured else planner.error(members[0], margin))
+        if error is None:
+            continue
+        formats = {QuantizerSpec.parse(case.quantizer).format_class for case in members}
+        found.append(planner.power(members, tuple(sorted(formats)), margin, error, bool(seen)))
+    return found
+
+
+class _Planner:
+    """Standard errors of one model's metrics, from its baseline alone."""
+
+    def __init__(self, baseline: Baseline, settings: Settings, cases: int) -> None:
+        statistics = settings.statistics
+        self._fails_at = single_step(statistics.tail, cases, correction=statistics.correction)
+        self.baseline = baseline
+        self.statistics = statistics
+        self.reference = settings.in_distribution.name
+        fewer = replace(statistics, replicates=min(_REPLICATES, statistics.replicates))
+        self._judge = IntervalJudge(fewer, Resampler(fewer, threads=settings.threads))
+        known = baseline.predictions[self.reference]
+        share = _share(known, statistics)
+        self._fp32 = {name: Sample(table, known) for name, table in baseline.predictions.items()}
+        twin = known.drawn(swap_rows(len(known), share, seed=statistics.seed))
+        self._twins = {
+            name: Sample(
+                twin
+                if name == self.reference
+                else table.drawn(swap_rows(len(table), share, seed=statistics.seed, stream=1)),
+                twin,
+            )
+            for name, table in baseline.predictions.items()
+        }
+
+    def error(self, case: Case, margin: float) -> float | None:
+        """Return the standard error that a harmless quantizer's loss would have."""
+        metric = metrics.get(case.metric)
+        statistic = metric.statistic
+        if statistic is None or statistic.columns in _AGAINST_FP32:
+            return None
+        evidence = Evidence(
+            metric, 0.0, 0.0, margin, self._fp32[case.probe], self._twins[case.probe]
+        )
+        found = self._judge.estimate(evidence, 0.0, margin=margin).standard_error or 0.0
+        if statistic.kind == "share" and 0.0 < margin < 1.0:
+            # A loss as large as the margin takes at least that share of changed samples.
+            samples = len(self._fp32[case.probe].predictions)
+            found = max(found, math.sqrt(margin * (1.0 - margin) / samples))
+        return found
+
+    def power(
+        self,
+        members: Sequence[Case],
+        formats: tuple[str, ...],
+        margin: float,
+        error: float,
+        measured: bool,
+    ) -> CasePower:
+        case, statistics = members[0], self.statistics
+        metric = metrics.get(case.metric)
+        sample = self._fp32[case.probe]
+        power = statistics.power
+        passes = minimum_detectable_effect(error, tail=statistics.tail, power=power)
+        fails = minimum_detectable_effect(error, tail=self._fails_at, power=power)
+        return CasePower(
+            model=case.model,
+            key=case.key,
+            formats=formats,
+            cases=len(members),
+            unit=metric.unit,
+            samples=len(sample.predictions),
+            standard_error=error,
+            passes_from=passes,
+            fails_from=margin + fails,
+            margin=margin,
+            needed=samples_needed(
+                len(sample.predictions), error, margin, tail=self._fails_at, power=power
+            ),
+            problem=_problem(margin, passes, resolution(metric, sample)),
+            basis="standard errors as measured"
+            if measured
+            else f"assuming that {statistics.disagreement:.1%} of the samples change",
+        )
+
+
+def _measured(record: RunRecord) -> dict[str, float]:
+    errors = {case.id: case.estimate.standard_error for case in record.cases}
+    return {name: error for name, error in errors.items() if error is not None}
+
+
+def _share(known: Predictions, statistics: StatisticsSettings) -> float:
+    """Return the share of rows to permute so that the assumed share changes its correctness."""
+    accuracy = float(known.column("correct").mean())
+    changes = 2.0 * accuracy * (1.0 - accuracy)
+    return min(1.0, statistics.disagreement / changes) if changes else 1.0
+
+
+def _problem(margin: float, passes_from: float, one_sample: float) -> str:
+    if margin < one_sample:
+        return "less than one sample"
+    return "too small to pass" if margin < passes_from else ""

@@ -1,0 +1,289 @@
+"""One process's part of a gate: evaluates cases, judges them, explains them."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from clipq.cases import FP32, Candidate, Case, Cell
+from clipq.errors import BaselineError, ClipqError
+from clipq.estimate import number
+from clipq.evaluation.evaluator import Evaluated, Evaluator
+from clipq.evaluation.plan import planned_quantizers
+from clipq.evaluation.resampling import Resampler, Sample
+from clipq.gating.baseline import Baseline, BaselineValue, load_baseline
+from clipq.gating.commands import Commands
+from clipq.gating.interval import IntervalJudge
+from clipq.gating.latency import Latencies, load_latencies
+from clipq.gating.margins import Margins, load_margins
+from clipq.gating.sentinel import SAMPLES, drift
+from clipq.gating.verdict import Evidence, Judge, Judgement
+from clipq.gating.waivers import Waivers, load_waivers
+from clipq.metrics import metrics
+from clipq.records import CaseResult, Verdict
+from clipq.settings import Settings
+
+__all__ = ["Gate"]
+
+
+class Gate:
+    """Judges cases in this process. What `check` returns depends on its case alone.
+
+    Args:
+        settings: what is evaluated, against which baselines and margins.
+        evaluator: where predictions come from.
+        cases: number of cases in the run, for the correction of false alarms.
+        judge: how a value becomes a verdict; by default, paired intervals.
+        today: by which waivers expire; by default, today's date (UTC).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        evaluator: Evaluator,
+        *,
+        cases: int = 1,
+        judge: Judge | None = None,
+        today: datetime.date | None = None,
+    ) -> None:
+        self.settings = settings
+        self.today = today or datetime.datetime.now(datetime.UTC).date()
+        self.evaluator = evaluator
+        statistics = settings.statistics
+        resampler = Resampler(statistics, threads=settings.threads)
+        self._judge = judge or IntervalJudge(statistics, resampler, cases=cases)
+        self._baselines: dict[str, Baseline | None] = {}
+        self._drifts: dict[str, str] = {}
+        self._altered_values: dict[tuple[str, str], str] = {}
+        self._figure_keys: dict[Cell, str] = {}
+
+    @cached_property
+    def commands(self) -> Commands:
+        """Commands that results tell their reader to type."""
+        return Commands(self.settings)
+
+    @cached_property
+    def margins(self) -> Margins:
+        """The margin table."""
+        return load_margins(self.settings.margins)
+
+    @cached_property
+    def latencies(self) -> Latencies:
+        """Latencies measured elsewhere; none where the settings name no file."""
+        quantizers = (*planned_quantizers(self.settings), FP32)
+        models = [model.name for model in self.settings.models]
+        known = {str(Candidate(model, name)) for model in models for name in quantizers}
+        return load_latencies(self.settings.latency, known)
+
+    @cached_property
+    def waivers(self) -> Waivers:
+        """The waivers; none where there is no file."""
+        return load_waivers(self.settings.waivers)
+
+    def check(self, case: Case, *, expectations: bool = True) -> CaseResult:
+        """Evaluate and judge one case; an error of any part becomes its verdict.
+
+        Args:
+            case: what to judge.
+            expectations: whether expected failures and waivers are taken into account.
+        """
+        try:
+            result = self._check(case)
+            if not expectations:
+                return result
+            return self.waivers.apply(self._expected(case, result), today=self.today)
+        except ClipqError as error:
+            return self._result(case, Judgement(Verdict.ERROR, str(error)))
+
+    def judge(self, case: Case, observed: Sample) -> Judgement:
+        """Judge a case by predictions that come from elsewhere.
+
+        Raises:
+            BaselineError: there is no baseline value for the case.
+            StatisticsError: the predictions and the baseline's are not paired.
+        """
+        baseline = self._baseline(case.model)
+        if baseline is None or case.key not in baseline.values:
+            raise BaselineError(
+                f"no baseline value for {case}", hint=f"clipq baseline create {case.model}"
+            )
+        return self._judge(self._evidence(case, baseline, observed))
+
+    # -- from a case to a judgement ---------------------------------------------------------
+
+    def _check(self, case: Case) -> CaseResult:
+        baseline = self._baseline(case.model)
+        stored = baseline.values.get(case.key) if baseline else None
+        if case.candidate.is_reference:
+            reason = f"the baseline holds {case.key}, the matrix does not"
+            value = stored.value if stored else None
+            return self._result(case, Judgement(Verdict.VANISHED, reason), baseline=value)
+        if baseline is None or stored is None:
+            where = self.settings.baselines / f"{case.model}.json"
+            return self._result(case, Judgement(Verdict.MISSING, f"no {case.key} in {where}"))
+        evaluated = self.evaluator.evaluate(case.cell)
+        blocked = self._altered(case, baseline, stored) or self._incomparable(
+            case, baseline, evaluated, stored
+        )
+        if blocked is not None:
+            return self._result(case, blocked, baseline=stored.value, evaluated=evaluated)
+        known = self.evaluator.evaluate(case.cell.on(self.settings.in_distribution.name))
+        sample = Sample(evaluated.predictions, known.predictions)
+        evidence = self._evidence(case, baseline, sample)
+        return self._result(
+            case,
+            self._judge(evidence),
+            baseline=evidence.baseline,
+            observed=evidence.observed,
+            evaluated=evaluated,
+        )
+
+    def _evidence(self, case: Case, baseline: Baseline, observed: Sample) -> Evidence:
+        metric, stored = metrics.get(case.metric), baseline.values[case.key]
+        reference = baseline.predictions[self.settings.in_distribution.name]
+        return Evidence(
+            metric=metric,
+            baseline=None if metric.reference == "absolute" else stored.value,
+            observed=metric.compute(observed.predictions, observed.in_distribution),
+            margin=self.margins.margin(case),
+            baseline_sample=Sample(baseline.predictions[case.probe], reference),
+            observed_sample=observed,
+            noise=stored.noise,
+        )
+
+    def _expected(self, case: Case, result: CaseResult) -> CaseResult:
+        """Turn an expected failure into `waived`, and its unexpected success into a failure."""
+        expected = self.margins.expected_failure(case)
+        if expected is None:
+            return result
+        if result.verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
+            return replace(result, verdict=Verdict.WAIVED, reason=f"expected: {expected.reason}")
+        if result.verdict in (Verdict.PASS, Verdict.IMPROVED):
+            return replace(
+                result,
+                verdict=Verdict.FAIL,
+                reason=f"expected to fail ({expected.reason}), but it did not: remove the entry "
+                f"from {self.margins.path.name}",
+                next_command=f"edit {self.margins.path}",
+            )
+        return result
+
+    def _altered(self, case: Case, baseline: Baseline, stored: BaselineValue) -> Judgement | None:
+        """Refuse a stored value that does not follow from the columns stored beside it."""
+        key = (case.model, case.key)
+        if key not in self._altered_values:
+            metric, tables = metrics.get(case.metric), baseline.predictions
+            reference = tables[self.settings.in_distribution.name]
+            own = metric.compute(tables[case.probe], reference)
+            same_version = metric.version == stored.version
+            wrong = stored.value is not None and same_version and not _close(own, stored.value)
+            self._altered_values[key] = (
+                f"the baseline says {stored.value}, its own columns give {own}" if wrong else ""
+            )
+        reason = self._altered_values[key]
+        return Judgement(Verdict.INCOMPARABLE, reason) if reason else None
+
+    def _incomparable(
+        self, case: Case, baseline: Baseline, evaluated: Evaluated, stored: BaselineValue
+    ) -> Judgement | None:
+        made_with = baseline.identity_of(case.probe)
+        for name, value in evaluated.identity.items():
+            if made_with.get(name) != value:
+                return Judgement(
+                    Verdict.INCOMPARABLE,
+                    f"{name} is {value}, the baseline was made with {made_with.get(name)}",
+                )
+        current = metrics.get(case.metric).version
+        if current != stored.version:
+            return Judgement(
+                Verdict.INCOMPARABLE,
+                f"metric {case.metric} is version {current}, the baseline's is {stored.version}",
+            )
+        if case.model not in self._drifts:
+            self._drifts[case.model] = drift(
+                self.evaluator.live_reference(case.model, SAMPLES),
+                baseline,
+                self.settings.in_distribution.name,
+            )
+        moved = self._drifts[case.model]
+        return Judgement(Verdict.DRIFTED, moved) if moved else None
+
+    def _baseline(self, model: str) -> Baseline | None:
+        if model not in self._baselines:
+            self._baselines[model] = load_baseline(self.settings.baselines, model)
+        return self._baselines[model]
+
+    # -- from a judgement to a result -------------------------------------------------------
+
+    def _result(
+        self,
+        case: Case,
+        judgement: Judgement,
+        *,
+        baseline: float | None = None,
+        observed: float | None = None,
+        evaluated: Evaluated | None = None,
+    ) -> CaseResult:
+        metric = metrics.get(case.metric) if case.metric in metrics else None
+        return CaseResult(
+            case,
+            judgement.verdict,
+            reason=judgement.reason,
+            unit=metric.unit if metric else "",
+            direction=metric.direction if metric else "",
+            metric_version=metric.version if metric else 0,
+            samples=len(evaluated.predictions) if evaluated else 0,
+            baseline=number(baseline),
+            observed=number(observed),
+            estimate=judgement.estimate.finite(),
+            noise=number(judgement.noise),
+            next_command=self.commands.next(case, judgement.verdict),
+            evidence=self._measured(case, evaluated) | self._compared_with(case.model),
+        )
+
+    def _measured(self, case: Case, evaluated: Evaluated | None) -> dict[str, Any]:
+        """Return what a record says of how a case was measured; figures by their keys."""
+        if evaluated is None:
+            return {}
+        evidence: dict[str, Any] = dict(evaluated.evidence)
+        pair = str(case.candidate)
+        evidence["quantizers"] = {
+            name: known | (self.latencies.evidence(pair) if name == pair else {})
+            for name, known in evidence.get("quantizers", {}).items()
+        }
+        evidence["figures"] = {
+            str(cell): {"key": self._figure_key(cell)} for cell in (case.cell.reference, case.cell)
+        }
+        return evidence
+
+    def _figure_key(self, cell: Cell) -> str:
+        """Return the key of a cell's figures, which are in the cache then."""
+        if cell not in self._figure_keys:
+            self.evaluator.figures(cell)
+            self._figure_keys[cell] = self.evaluator.figures_key(cell)
+        return self._figure_keys[cell]
+
+    def _compared_with(self, model: str) -> dict[str, Mapping[str, Any]]:
+        """Return what a record says of a model's baseline; {} where there is none to read."""
+        try:
+            stored = self._baseline(model)
+        except BaselineError:
+            return {}  # the case itself fails with this error and shows it
+        if stored is None:
+            return {}
+        latest = stored.history[-1] if stored.history else {}
+        provenance = {
+            "file": self.commands.shown(self.settings.baselines / f"{stored.model}.json"),
+            "columns_sha256": stored.digest,
+            "approved": str(latest.get("date", "")),
+            "reason": str(latest.get("reason", "")),
+        }
+        return {"baselines": {model: provenance}}
+
+
+def _close(first: float, second: float) -> bool:
+    return math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-9)

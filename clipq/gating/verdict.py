@@ -1,0 +1,127 @@
+"""From a baseline value and an observed one to a verdict.
+
+`Judge` is the interface. `clipq.gating.interval` judges by paired confidence intervals; what is one
+number per probe is compared as it stands, by `judge_point`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from clipq.estimate import NOTHING_ESTIMATED, Estimate
+from clipq.evaluation.resampling import Sample
+from clipq.metrics import Metric
+from clipq.records import CaseResult, Verdict
+from clipq.settings import StatisticsSettings
+from clipq.stats import adjusted
+
+__all__ = ["Evidence", "Judge", "Judgement", "finalise", "judge_point", "unusable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a judge may look at.
+
+    `baseline` is None for an absolute metric, whose margin is the worst acceptable value. `noise`
+    is how far FP32 itself moves between batch sizes and thread counts, in the metric's unit.
+    """
+
+    metric: Metric
+    baseline: float | None
+    observed: float
+    margin: float
+    baseline_sample: Sample
+    observed_sample: Sample
+    noise: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict, and the estimate of the loss behind it.
+
+    `noise` is FP32's own, where it exceeds the margin and was applied in its place.
+    """
+
+    verdict: Verdict
+    reason: str = ""
+    estimate: Estimate = NOTHING_ESTIMATED
+    noise: float | None = None
+
+
+class Judge(Protocol):
+    def __call__(self, evidence: Evidence) -> Judgement: ...
+
+
+def unusable(evidence: Evidence) -> Judgement | None:
+    """Return the verdict on a value that is no number, else None."""
+    metric, observed = evidence.metric, evidence.observed
+    if math.isnan(observed) or (metric.reference == "baseline" and math.isinf(observed)):
+        return Judgement(Verdict.NON_FINITE, f"the observed value is {observed}")
+    stored = evidence.baseline
+    if metric.reference == "baseline" and (stored is None or not math.isfinite(stored)):
+        return Judgement(Verdict.NON_FINITE, f"the baseline is {stored}")
+    return None
+
+
+def judge_point(evidence: Evidence) -> Judgement:
+    """Compare two values as they stand: pass where the loss is at most the margin."""
+    blocked = unusable(evidence)
+    if blocked is not None:
+        return blocked
+    metric, observed, margin = evidence.metric, evidence.observed, evidence.margin
+    if evidence.baseline is None:
+        return _absolute(metric, observed, margin)
+    loss = metric.loss(evidence.baseline, observed)
+    estimate = Estimate(loss=loss, margin=margin)
+    if not loss <= margin:
+        return Judgement(Verdict.FAIL, estimate=estimate)
+    return Judgement(Verdict.IMPROVED if loss < -margin else Verdict.PASS, estimate=estimate)
+
+
+def finalise(
+    cases: Sequence[CaseResult],
+    settings: StatisticsSettings,
+    *,
+    command: Callable[[CaseResult], str] = lambda case: "",
+) -> tuple[CaseResult, ...]:
+    """Return the cases of one run with p-values corrected for how many there are.
+
+    A case was judged before the others were known, by what fails whatever they show. Now that all
+    are known, an inconclusive case may turn out to be a failure; nothing else can change.
+
+    Args:
+        cases: all of the run.
+        settings: error rates and correction.
+        command: what to type next after a failure of a case.
+    """
+    p_values = [case.estimate.p_value for case in cases]
+    tested = [i for i, p_value in enumerate(p_values) if p_value is not None]
+    corrected = adjusted([p for p in p_values if p is not None], correction=settings.correction)
+    judged = list(cases)
+    for index, p_value in zip(tested, corrected.tolist(), strict=True):
+        case = judged[index]
+        estimate = replace(case.estimate, adjusted_p=p_value)
+        case = replace(case, estimate=estimate)
+        if case.verdict is Verdict.INCONCLUSIVE and p_value <= settings.tail:
+            case = replace(
+                case,
+                verdict=Verdict.FAIL,
+                reason=f"worse than the margin, seen with all {len(tested)} cases of the run "
+                f"({settings.correction})",
+                estimate=replace(estimate, samples_needed=None),
+                next_command=command(case),
+            )
+        judged[index] = case
+    return tuple(judged)
+
+
+def _absolute(metric: Metric, observed: float, limit: float) -> Judgement:
+    loss = metric.loss(limit, observed)
+    if not loss <= 0:
+        reason = f"the limit is {limit:g} {metric.unit}"
+        return Judgement(Verdict.FAIL, reason, Estimate(loss=loss, margin=limit))
+    known = loss if math.isfinite(loss) else None
+    return Judgement(Verdict.PASS, estimate=Estimate(loss=known, margin=limit))

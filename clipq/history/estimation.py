@@ -1,0 +1,45 @@
+"""Where two runs' per-sample predictions are at hand, what estimates their differences."""
+
+from __future__ import annotations
+
+from clipq.cases import Cell
+from clipq.evaluation.cache import Cache
+from clipq.history.around import in_distribution
+from clipq.history.pairs import PairedEstimator, Tables, with_replicates
+from clipq.records import RunRecord
+
+__all__ = ["cached_tables", "paired_estimator"]
+
+
+def cached_tables(record: RunRecord, cache: Cache | None) -> Tables:
+    """Return the reader of a run's tables in the cache that its gate filled; None reads none."""
+    kept = record.evidence().get("predictions", {})
+
+    def read(cell: Cell) -> bytes | None:
+        if cache is None or str(cell) not in kept:
+            return None
+        path = cache.path("predictions", kept[str(cell)]["key"], ".safetensors")
+        return path.read_bytes() if path.is_file() else None
+
+    return read
+
+
+def paired_estimator(
+    before: RunRecord, after: RunRecord, tables: tuple[Tables, Tables], *, replicates: int
+) -> PairedEstimator | None:
+    """Return what estimates differences on the same samples; None where that cannot be.
+
+    Args:
+        before: the first run.
+        after: the second, whose error rates and seed apply.
+        tables: of each.
+        replicates: bootstrap replicates per case.
+    """
+    known = in_distribution(after.evidence())
+    if known is None or not all(run.evidence().get("predictions") for run in (before, after)):
+        return None
+    return PairedEstimator(
+        *tables,
+        in_distribution=known,
+        statistics=with_replicates(after.statistics, replicates=replicates),
+    )

@@ -1,0 +1,7 @@
+import { copyButton } from "../shared/controls.js";
+import { el } from "../shared/elements.js";
+
+/** Return commands to run next, each with a button that copies it. */
+export function commandList(texts) {
+  return el("ul", { class: "commands" }, texts.map((text) => el("li", {}, el("code", {}, text), copyButton("Copy", () => text))));
+}

@@ -1,0 +1,39 @@
+import { el, section } from "../shared/elements.js";
+import { times } from "../shared/format.js";
+import { pairGrid } from "../shared/grid.js";
+import { badge, countText, shares, VERDICTS } from "../shared/verdicts.js";
+import { showPair } from "./pair.js";
+import { cases, distinct, pairs } from "./record.js";
+import { go, onState, state } from "./state.js";
+
+/** Quantizers down, models across; each cell opens the metric table of its pair. */
+export function heatmap() {
+  if (!cases.length) return null;
+  const grid = pairGrid({
+    models: distinct(cases, "model"), quantizers: distinct(cases, "quantizer"), caption: "Each cell opens the metrics of its pair",
+    cell: (model, quantizer) => pairButton(pairs.get(`${model}/${quantizer}`)),
+  });
+  const panel = el("div", { id: "pair" });
+  onState((before) => {
+    if (before.pair !== state.pair) showPair(panel, grid, { scroll: true });
+  });
+  const box = section("heatmap", "Models × quantizers",
+    el("p", { class: "quiet" }, "The worst verdict of each pair, how many cases have it, and the worst loss in units of its margin. Choose a cell for its metrics."),
+    grid, panel);
+  showPair(panel, grid, { scroll: false });
+  return box;
+}
+
+function pairButton(pair) {
+  if (!pair) return null;
+  const worst = pair.worst ? `${times(pair.worst.excess)} ${pair.worst.key}` : "no loss";
+  const all = countText(pair.counts);
+  return el("button", {
+    type: "button", class: `cell v-${pair.verdict}`, "data-pair": pair.key, "aria-expanded": "false",
+    "aria-controls": "pair",
+    "aria-label": `${pair.model}, ${pair.quantizer}: ${pair.verdict}; ${all}; worst: ${worst}`, title: all,
+    onclick: () => go({ pair: state.pair === pair.key ? "" : pair.key, figures: pair.key }),
+  },
+  badge(pair.verdict, VERDICTS.get(pair.verdict), `${pair.counts.get(pair.verdict)} ${pair.verdict}`),
+  el("span", { class: "worst" }, worst), shares(pair.counts));
+}

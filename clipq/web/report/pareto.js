@@ -1,0 +1,125 @@
+// What a quantizer costs against what it keeps: one point per model and quantizer.
+import { line } from "../shared/axes.js";
+import { choice } from "../shared/controls.js";
+import { el, legend, section, svg } from "../shared/elements.js";
+import { better, number } from "../shared/format.js";
+import { verdictLabel } from "../shared/verdicts.js";
+import { curve, figure, plot } from "./plot.js";
+import { cases, distinct, evidence, pairs } from "./record.js";
+
+const COSTS = {
+  weight_bits: { title: "bits per quantized weight", show: number },
+  bytes: { title: "size of the model (MB)", factor: 1e-6, show: number },
+  milliseconds: { title: "measured latency (ms)", show: number },
+};
+const SHAPES = ["circle", "square", "triangle", "diamond", "cross"];
+
+export function paretoSection() {
+  const known = evidence.quantizers || {};
+  const costs = Object.keys(COSTS).filter((name) =>
+    [...pairs.keys()].some((key) => known[key] && typeof known[key][name] === "number"));
+  const metrics = [...new Set(cases.filter((item) => item.loss !== null).map((item) => item.key))].sort();
+  if (!costs.length || !metrics.length) return null;
+  const models = distinct(cases, "model");
+  const view = { cost: costs[0], metric: preferred(metrics) || metrics[0], value: "loss", model: models.length > 1 ? models[0] : "" };
+  const body = el("div", { class: "charts broad" });
+  const draw = () => body.replaceChildren(paretoChart(view, known));
+  const set = (name) => (value) => { view[name] = value; draw(); };
+  draw();
+  return section("pareto", "Cost against reliability",
+    el("div", { class: "row filters" },
+      choice("model", [["", "all"], ...models.map((model) => [model, model])], view.model, set("model")),
+      choice("cost", costs.map((name) => [name, COSTS[name].title]), view.cost, set("cost")),
+      choice("metric", metrics.map((name) => [name, name]), view.metric, set("metric")),
+      choice("shown as", [["loss", "loss against FP32"], ["observed", "observed value"]], view.value, set("value"))),
+    body);
+}
+
+function paretoChart(view, known) {
+  const { factor = 1, title } = COSTS[view.cost];
+  const points = cases.filter((item) => item.key === view.metric
+    && (!view.model || item.model === view.model)).map((item) => {
+    const found = known[`${item.model}/${item.quantizer}`] || {};
+    const cost = found[view.cost];
+    return { item, x: typeof cost === "number" ? cost * factor : null, y: item[view.value] };
+  }).filter((point) => point.x !== null && point.y !== null);
+  if (!points.length) return el("p", { class: "quiet" }, "No quantizer has both this cost and this metric.");
+  const { unit, direction } = points[0].item;
+  const wish = view.value === "loss" ? "lower" : direction;
+  const bad = (point) => (wish === "higher" ? -point.y : wish === "zero" ? Math.abs(point.y) : point.y);
+  const front = frontOf(points, bad);
+  const xs = points.map((point) => point.x), ys = points.map((point) => point.y);
+  if (view.value === "loss") ys.push(0);
+  const padX = (Math.max(...xs) - Math.min(...xs)) * 0.12 || Math.max(...xs) * 0.1;
+  const padY = (Math.max(...ys) - Math.min(...ys)) * 0.1 || 0.01;
+  const chart = plot({
+    name: `${view.metric} (${view.value}) against ${title}; on the Pareto front: ${front.map((point) => point.item.quantizer).join(", ")}`,
+    width: 720, height: 380, left: 62,
+    x: { from: Math.min(...xs) - padX * 0.5, to: Math.max(...xs) + padX, label: `${title}, lower is better` },
+    y: { from: Math.min(...ys) - padY, to: Math.max(...ys) + padY, label: `${view.value === "loss" ? "loss" : view.metric}${unit ? ` (${unit})` : ""}${better(wish) ? `, ${better(wish)}` : ""}` },
+  });
+  if (view.value === "loss") chart.add(line(chart.x(Math.min(...xs) - padX * 0.5), chart.y(0), chart.x(Math.max(...xs) + padX), chart.y(0), "reference"));
+  chart.add(curve(staircase(front, chart), "front"));
+  const shapes = distinct(points.map((point) => point.item), "model");
+  const taken = [];
+  for (const point of [...points].sort((a, b) => Number(front.includes(b)) - Number(front.includes(a)))) {
+    const x = chart.x(point.x), y = chart.y(point.y), on = front.includes(point);
+    const text = `${point.item.model} / ${point.item.quantizer}: ${number(point.x)}, ${number(point.y)} ${unit} (${point.item.verdict})`;
+    chart.add(shape(shapes.indexOf(point.item.model), x, y, on, text));
+    const width = 6.6 * point.item.quantizer.length;
+    const box = { x: x + 9 + width > 715 ? x - 9 - width : x + 9, y, width };
+    if ((on || view.model) && !taken.some((other) => overlap(box, other))) {
+      taken.push(box);
+      const anchor = box.x < x ? { x: x - 9, "text-anchor": "end" } : { x: box.x };
+      chart.add(svg("text", { ...anchor, y: y + 3.5, class: on ? "name on" : "name" }, point.item.quantizer));
+    }
+  }
+  const rows = [...points].sort((a, b) => a.x - b.x || bad(a) - bad(b)).map((point) => [
+    `${point.item.model} / ${point.item.quantizer}`, number(point.x), number(point.y), verdictLabel(point.item.verdict), front.includes(point) ? "yes" : "no"]);
+  const key = shapes.length > 1 ? legend(shapes.map((model, index) => [shape(index, 13, 7, true, model), model]), "plot") : null;
+  return figure(view.metric, "filled points and the line are the Pareto front: nothing is both cheaper and better", [key, chart.node], {
+    caption: `${view.metric} against ${title}`,
+    columns: [{ title: "Model / quantizer" }, { title, number: true }, { title: view.value, number: true }, { title: "Verdict" }, { title: "On the front" }],
+    rows,
+  });
+}
+
+/** Return the metric to begin with: accuracy on the in-distribution probe, where there is one. */
+function preferred(metrics) {
+  const role = (name) => ((evidence.probes || {})[name.slice(0, name.lastIndexOf("."))] || {}).role;
+  const accuracy = metrics.filter((name) => name.endsWith(".top1"));
+  return accuracy.find((name) => role(name) === "in-distribution") || accuracy[0];
+}
+
+/** Return the points that no other beats in both cost and badness, cheapest first. */
+function frontOf(points, bad) {
+  const found = [];
+  for (const point of [...points].sort((a, b) => a.x - b.x || bad(a) - bad(b))) {
+    if (!found.length || bad(point) < bad(found[found.length - 1])) found.push(point);
+  }
+  return found;
+}
+
+function staircase(front, chart) {
+  return front.flatMap((point, index) => {
+    const here = [chart.x(point.x), chart.y(point.y)];
+    return index ? [[here[0], chart.y(front[index - 1].y)], here] : [here];
+  });
+}
+
+function overlap(a, b) {
+  return Math.abs(a.y - b.y) < 12 && a.x < b.x + b.width && b.x < a.x + a.width;
+}
+
+function shape(index, x, y, on, text) {
+  const name = `mark point-${index % SHAPES.length}${on ? "" : " off"}`;
+  const r = 5;
+  const path = {
+    circle: `M${x - r} ${y}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0Z`,
+    square: `M${x - 4.4} ${y - 4.4}h8.8v8.8h-8.8Z`,
+    triangle: `M${x} ${y - 5.6}L${x + 5.4} ${y + 4.2}H${x - 5.4}Z`,
+    diamond: `M${x} ${y - 6}L${x + 5.4} ${y}L${x} ${y + 6}L${x - 5.4} ${y}Z`,
+    cross: `M${x - 5} ${y - 1.8}h3.2v-3.2h3.6v3.2h3.2v3.6h-3.2v3.2h-3.6v-3.2h-3.2Z`,
+  }[SHAPES[index % SHAPES.length]];
+  return svg("path", { d: path, class: name }, svg("title", {}, text));
+}

@@ -1,0 +1,297 @@
+"""Verdicts say how sure they are: pass, fail, improved, or that the samples cannot tell."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_results import altered, made_result
+
+from clipq.errors import StatisticsError
+from clipq.evaluation.resampling import Resampler, Sample
+from clipq.gating.interval import IntervalJudge, discordance
+from clipq.gating.verdict import Evidence, finalise
+from clipq.metrics import Metric, Predictions, Statistic, metrics
+from clipq.records import Verdict
+from clipq.report.text import explain
+from clipq.settings import StatisticsSettings
+
+SETTINGS = StatisticsSettings(replicates=200)
+
+
+def tables(count=1000, worse=0, better=0, seed=0, **columns):
+    """Two in-distribution tables of which so many samples got worse and better."""
+    rng = np.random.default_rng(seed)
+    before = (rng.uniform(size=count) < 0.7).astype(int)
+    right, wrong = np.flatnonzero(before), np.flatnonzero(1 - before)
+    after = before.copy()
+    after[right[:worse]] = 0
+    after[wrong[:better]] = 1
+    confidence = rng.uniform(0.2, 0.9, count)
+
+    def table(correct):
+        return Predictions(
+            {
+                "id": np.arange(count),
+                "rank": 1 - correct,
+                "correct": correct,
+                "confidence": confidence,
+                "nll": np.where(correct == 1, 0.2, 1.5),
+                **columns,
+            }
+        )
+
+    return table(before), table(after)
+
+
+def evidence(metric, first, second, margin, **more):
+    chosen = metric if isinstance(metric, Metric) else metrics.get(metric)
+    return Evidence(
+        chosen,
+        chosen.compute(first),
+        chosen.compute(second),
+        margin,
+        Sample(first, first),
+        Sample(second, second),
+        **more,
+    )
+
+
+def judge(*arguments, cases=1, settings=SETTINGS, **more):
+    return IntervalJudge(settings, Resampler(settings), cases=cases)(evidence(*arguments, **more))
+
+
+@pytest.mark.parametrize(
+    ("worse", "better", "verdict"),
+    [
+        (0, 0, Verdict.PASS),
+        (10, 10, Verdict.PASS),
+        (60, 0, Verdict.FAIL),
+        (20, 0, Verdict.INCONCLUSIVE),
+        (15, 15, Verdict.PASS),
+        (0, 60, Verdict.IMPROVED),
+        (0, 20, Verdict.PASS),
+    ],
+)
+@pytest.mark.parametrize("metric", ["top1", "confidence-gap", "nll"])
+def test_the_verdict_follows_where_the_interval_lies(metric, worse, better, verdict):
+    first, second = tables(worse=worse, better=better)
+    if metric == "confidence-gap":  # under-confident: a gained sample widens the gap
+        assert metrics.get(metric).compute(first) < 0
+        first, second = tables(worse=better, better=worse)
+    margin = {"top1": 0.02, "confidence-gap": 0.02, "nll": 0.02 * 1.3}[metric]
+    found = judge(metric, first, second, margin)
+    assert found.verdict is verdict, found
+    assert found.estimate.low <= found.estimate.loss <= found.estimate.high
+
+
+def test_an_inconclusive_case_says_how_many_samples_would_decide():
+    first, second = tables(count=1000, worse=20)
+    found = judge("top1", first, second, 0.03)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    many = tables(
+        count=2 * found.estimate.samples_needed,
+        worse=round(0.02 * 2 * found.estimate.samples_needed),
+    )
+    assert judge("top1", *many, 0.03).verdict is Verdict.PASS
+    exactly = judge("top1", *tables(count=1000, worse=30), 0.03)
+    assert (exactly.verdict, exactly.estimate.samples_needed) == (Verdict.INCONCLUSIVE, None)
+
+
+def test_the_more_cases_the_surer_a_failure_must_be():
+    first, second = tables(worse=34, better=0)
+    assert judge("top1", first, second, 0.02).verdict is Verdict.FAIL
+    many = judge("top1", first, second, 0.02, cases=2000)
+    assert many.verdict is Verdict.INCONCLUSIVE
+    alone = replace(SETTINGS, correction="none")
+    assert judge("top1", first, second, 0.02, cases=2000, settings=alone).verdict is Verdict.FAIL
+    # A pass needs no correction.
+    passing = tables(worse=5, better=5)
+    assert judge("top1", *passing, 0.02, cases=2000).verdict is Verdict.PASS
+
+
+def test_noise_of_fp32_itself_widens_a_margin_and_says_so():
+    first, second = tables(worse=60)
+    found = judge("top1", first, second, 0.02, noise=0.03)
+    assert found.verdict is not Verdict.FAIL
+    assert found.estimate.margin == pytest.approx(0.09)
+    assert "FP32's own noise exceeds the margin 0.02: 0.09" in found.reason
+    quiet = judge("top1", first, second, 0.02, noise=1e-6)
+    assert (quiet.estimate.margin, quiet.reason) == (0.02, "")
+    demanding = judge("top1", first, second, -0.02, noise=1e-6)
+    assert demanding.estimate.margin == -0.02
+
+
+def test_nan_is_never_a_pass():
+    first, second = tables()
+    second.columns["nll"][3] = np.nan
+    assert judge("nll", first, second, 0.1).verdict is Verdict.NON_FINITE
+
+
+def test_a_share_counts_discordant_samples_in_the_direction_of_the_metric():
+    first, second = tables(worse=7, better=3)
+    counts = discordance(evidence("top1", first, second, 0.01))
+    assert (counts.worse, counts.better, counts.samples) == (7, 3, 1000)
+    flips = Predictions({"id": np.arange(100), "agrees": np.ones(100), "kl": np.zeros(100)})
+    flipped = Predictions(
+        {"id": np.arange(100), "agrees": np.arange(100) >= 9, "kl": np.zeros(100)}
+    )
+    counts = discordance(evidence("flip-rate", flips, flipped, 0.01))
+    assert (counts.worse, counts.better) == (9, 0)
+
+
+def test_clustered_samples_make_a_verdict_less_sure():
+    first, second = tables(worse=10, better=10)
+    alone = judge("top1", first, second, 0.05)
+    clusters = np.arange(1000) // 100
+    grouped = judge("top1", *tables(worse=10, better=10, cluster=clusters), 0.05)
+    assert grouped.estimate.standard_error != alone.estimate.standard_error
+    assert discordance(evidence("top1", *tables(cluster=clusters), 0.05)) is None
+
+
+def test_a_metric_without_a_statistic_is_resampled_by_its_own_function():
+    slow = Metric("slow", "", "nats", "lower", (0, 9), frozenset({"x"}), f"{__name__}:mean_nll")
+    first, second = tables(worse=40, better=10, seed=2)
+    import sys
+
+    sys.modules.setdefault(__name__, sys.modules[mean_nll.__module__])
+    slowly, fast = judge(slow, first, second, 0.02), judge("nll", first, second, 0.02)
+    assert slowly.estimate.loss == pytest.approx(fast.estimate.loss)
+    assert slowly.estimate.standard_error == pytest.approx(fast.estimate.standard_error, rel=0.15)
+
+
+def mean_nll(predictions):
+    return float(predictions.column("nll").mean())
+
+
+def ood(count, shift, seed, equal=False):
+    rng = np.random.default_rng(seed)
+    scores = np.ones(count) if equal else rng.normal(shift, 1, count)
+    return Predictions({"id": np.arange(count), "mcm": scores})
+
+
+def test_bad_pairs_are_refused_with_what_is_wrong():
+    resampler = Resampler(SETTINGS)
+    metric = metrics.get("auroc-mcm")
+    good = Sample(ood(200, 0, 1), ood(300, 1, 2))
+    resampler.check(good, good, metric)
+    other = Predictions({"id": np.arange(200)[::-1], "mcm": np.arange(200.0)})
+    for first, second, message in (
+        (good, Sample(other, good.in_distribution), "in another order, first at row 0"),
+        (good, Sample(ood(150, 0, 1), good.in_distribution), "50 samples are in one of them only"),
+        (good, Sample(good.predictions, ood(250, 1, 2)), "50 samples are in one of them only"),
+        (Sample(ood(20, 0, 1), ood(300, 1, 2)),) * 2 + ("20 samples are too few",),
+        (Sample(ood(200, 0, 1, True), ood(300, 0, 1, True)),) * 2 + ("FP32's scores are all 1",),
+    ):
+        with pytest.raises(StatisticsError, match=message):
+            resampler.check(first, second, metric)
+
+
+def test_a_quantizer_with_constant_scores_fails_it_is_not_an_error():
+    metric = metrics.get("auroc-mcm")
+    fp32 = Sample(ood(200, 0, 1), ood(300, 1, 2))
+    flat = Sample(ood(200, 0, 1, True), ood(300, 0, 1, True))
+    values = [metric.compute(sample.predictions, sample.in_distribution) for sample in (fp32, flat)]
+    found = IntervalJudge(SETTINGS, Resampler(SETTINGS))(
+        Evidence(metric, *values, 0.02, fp32, flat)
+    )
+    assert values[1] == 0.5
+    assert found.verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_all_right_and_all_wrong_are_judged(level):
+    same = np.full(300, level)
+    table = Predictions(
+        {
+            "id": np.arange(300),
+            "rank": 1 - same,
+            "correct": same,
+            "confidence": np.linspace(0.2, 0.9, 300),
+        }
+    )
+    for name in ("top1", "ece", "mce", "ace", "confidence-gap"):
+        found = judge(name, table, table, 0.05)
+        assert (found.verdict, found.estimate.loss) == (Verdict.PASS, 0.0)
+        assert found.estimate.high > 0  # no change among 300 samples is not certainty
+
+
+# -- the end of a run ---------------------------------------------------------------------------
+
+
+def case(name, verdict, p_value):
+    return made_result("m", "q", "p", name, verdict, p_value=p_value)
+
+
+def test_the_runs_end_may_turn_inconclusive_into_fail_and_nothing_else():
+    cases = [
+        case("clear", Verdict.FAIL, 1e-9),
+        case("late", Verdict.INCONCLUSIVE, 0.012),
+        case("passing", Verdict.PASS, 0.9),
+        case("point", Verdict.PASS, None),
+    ]
+    found = {c.metric: c for c in finalise(cases, SETTINGS)}
+    # Holm: 1e-9 x 3, then 0.012 x 2 = 0.024 <= 0.025.
+    assert found["late"].verdict is Verdict.FAIL
+    assert found["late"].estimate.adjusted_p == pytest.approx(0.024)
+    assert "3 cases of the run (holm)" in found["late"].reason
+    assert found["passing"].verdict is Verdict.PASS
+    assert found["point"].estimate.adjusted_p is None
+    strict = finalise(cases[1:], SETTINGS)
+    assert strict[0].verdict is Verdict.FAIL  # alone with one other: 0.012 x 2
+    assert finalise([case("a", Verdict.WAIVED, 1e-9)], SETTINGS)[0].verdict is Verdict.WAIVED
+
+
+def test_a_promoted_failure_says_what_a_failure_says():
+    undecided = altered(
+        case("late", Verdict.INCONCLUSIVE, 0.012),
+        samples=256,
+        samples_needed=857,
+        next_command="clipq --config sub/clipq.toml power --record sub/.clipq/report/report.json",
+    )
+    cases = [case("clear", Verdict.FAIL, 1e-9), undecided]
+    promoted = finalise(cases, SETTINGS, command=lambda case: f"gate of {case.id}")[1]
+    assert promoted.verdict is Verdict.FAIL
+    assert promoted.estimate.samples_needed is None
+    assert promoted.next_command == f"gate of {undecided.id}"
+    assert "cannot tell" not in explain(promoted)
+    kept = finalise([case("passing", Verdict.PASS, 0.9)] * 9 + [undecided], SETTINGS)[-1]
+    assert (kept.estimate.samples_needed, kept.next_command) == (857, undecided.next_command)
+
+
+def test_the_fdr_is_more_lenient_than_the_family_wise_rate():
+    cases = [case(str(i), Verdict.INCONCLUSIVE, 0.02) for i in range(10)]
+    lenient = finalise(cases, replace(SETTINGS, correction="benjamini-hochberg"))
+    assert {c.verdict for c in lenient} == {Verdict.FAIL}
+    assert {c.verdict for c in finalise(cases, SETTINGS)} == {Verdict.INCONCLUSIVE}
+
+
+# -- declared statistics --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "median", "columns": ("nll",)}, "unknown kind of statistic 'median'"),
+        ({"kind": "mean"}, r"'mean' with columns \(\)"),
+        ({"kind": "ece", "columns": ("confidence",)}, "one column each for: confidence, correct"),
+        ({"kind": "share", "columns": ("rank",)}, "below = None"),
+        ({"kind": "mean", "columns": ("nll",), "below": 1.0}, r"below = 1\.0"),
+    ],
+)
+def test_a_statistic_that_cannot_be_computed_is_refused(arguments, message):
+    from clipq.errors import ClipqError
+
+    with pytest.raises(ClipqError, match=message):
+        Statistic(**arguments)
+
+
+def test_p_values_are_those_of_the_margin():
+    first, second = tables(worse=20)
+    at = judge(
+        "nll", first, second, metrics.get("nll").compute(second) - metrics.get("nll").compute(first)
+    )
+    assert at.estimate.p_value == pytest.approx(0.5)
+    assert math.isclose(at.estimate.low + at.estimate.high, 2 * at.estimate.loss)

@@ -1,0 +1,49 @@
+"""Latencies come from where a model is deployed; clipq invents none."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from clipq.errors import SettingsError
+from clipq.gating.latency import load_latencies
+
+PAIRS = ("m/rtn:w8", "m/fp32")
+TEXT = 'device = "a phone"\n[milliseconds]\n"m/rtn:w8" = 3.5\n"m/fp32" = 8\n'
+
+
+def test_what_was_measured_is_evidence_of_its_pair(tmp_path):
+    (tmp_path / "l.toml").write_text(TEXT)
+    found = load_latencies(tmp_path / "l.toml", PAIRS)
+    assert found.evidence("m/rtn:w8") == {"milliseconds": 3.5, "measured_on": "a phone"}
+    assert found.evidence("m/rtn:w4") == {}
+    assert load_latencies(None, PAIRS).evidence("m/rtn:w8") == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("3.5", "-1", "'m/rtn:w8' = -1"),
+        ("3.5", "nan", "'m/rtn:w8' = nan"),
+        ("3.5", "true", "= True"),
+        ("rtn:w8", "rtn:w9", "did you mean 'm/rtn:w8'"),
+        ('device = "a phone"', "", "device = ''"),
+        ("[milliseconds]", "[seconds]", "further keys: seconds"),
+        ("3.5", "3.5.1", "cannot be read"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name(tmp_path, old, new, said):
+    (tmp_path / "l.toml").write_text(TEXT.replace(old, new))
+    with pytest.raises(SettingsError) as caught:
+        load_latencies(tmp_path / "l.toml", PAIRS)
+    assert said in str(caught.value)
+    assert "fix:" in str(caught.value)
+
+
+def test_a_record_carries_what_the_settings_name(project):
+    project.settings(quantizers=("rtn:w8",), extra='latency = "l.toml"')
+    (project.root / "l.toml").write_text(TEXT.replace("m/", "vit-clean/"))
+    assert project.clipq("gate", "-n0").returncode == 0
+    plain = json.loads((project.root / ".clipq" / "report" / "report.json").read_text())
+    assert plain["evidence"]["quantizers"]["vit-clean/rtn:w8"]["milliseconds"] == 3.5
