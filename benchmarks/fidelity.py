@@ -1,25 +1,26 @@
 """How far each method is from an independent implementation, on the same tensors.
 
-    python benchmarks/fidelity.py [--table FILE]
+    python benchmarks/fidelity.py [--quick] [--table FILE]
 
 Independent is torch, scipy or torchao where they have the method, else a slow transcription of the
 paper's formula (`benchmarks/references.py`), else what the method must not change. Tensors are
 random with fixed seeds: 64 x 192 weights, correlated inputs with a few large channels; models are
-the small CLIPs of `clipq.testing`, of every family.
+the small CLIPs of `clipq.testing`, of every family. No goal: docs/fidelity.md shows the table.
+It is quick as it is: --quick changes nothing.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
-import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import references
 import scipy.linalg
 import torch
+from benchmark import MET, Script, quiet
 from tabulate import tabulate
 from torch import Tensor, nn
 from torchao.prototype.awq.core import AWQObserver
@@ -264,18 +265,19 @@ def integer() -> Iterator[Row]:
 PARTS = (numbers, ranges, smoothquant, quarot, gptq, awq, raana, attention, integer)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--table", type=Path, help="also write the table there, as Markdown")
-    options = parser.parse_args()
-    logging.disable(logging.CRITICAL)
-    rows = [row for part in PARTS for row in part()]
+def main(arguments: Sequence[str] | None = None) -> int:
+    script = Script(__doc__, takes="a quarter of a minute")
+    script.add_argument("--table", type=Path, help="also write the table there, as Markdown")
+    options = script.options(arguments)
+    with quiet():
+        rows = [row for part in PARTS for row in part()]
     headers = ("method", "held against", "largest difference")
     print(tabulate(rows, headers, disable_numparse=True))
     if options.table:
         table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
         options.table.write_text(f"{table}\n")
+    return MET
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
