@@ -20,10 +20,8 @@ from clipq.metrics.calibration import BINS
 from clipq.metrics.selective import RISK
 from clipq.provenance import digest
 from clipq.settings import StatisticsSettings
+from clipq.statistic_kinds import KINDS
 from clipq.stats import (
-    GROUPED,
-    RANKINGS,
-    SELECTIVE,
     bin_resolution,
     binned_errors,
     bootstrap_weights,
@@ -64,18 +62,17 @@ def resolution(metric: Metric, sample: Sample) -> float:
     decides (`clipq.stats.bin_resolution`); 0 for means of continuous columns, which do not move in
     steps.
     """
-    sizes = len(sample.predictions), len(sample.in_distribution)
-    kind = metric.statistic.kind if metric.statistic else "custom"
-    if kind in ("auroc", "aupr", "aupr-out"):
-        return 1.0 / sum(sizes)
-    if kind in ("mean", "skewness", "custom"):
+    statistic = metric.statistic
+    if statistic is None or not KINDS[statistic.kind].counts:
         return 0.0
-    if kind in GROUPED:
+    sizes = len(sample.predictions), len(sample.in_distribution)
+    if statistic.kind in ("auroc", "aupr", "aupr-out"):
+        return 1.0 / sum(sizes)
+    if statistic.kind in ("ace", "mce"):
+        return bin_resolution(sample.predictions.samples(statistic.columns[0]), bins=BINS)
+    if KINDS[statistic.kind].family == "groups":
         _, members = np.unique(sample.predictions.column("group"), return_counts=True)
         return 1.0 / int(members.min())
-    if metric.statistic is not None and kind in ("ace", "mce"):
-        confidence = sample.predictions.samples(metric.statistic.columns[0])
-        return bin_resolution(confidence, bins=BINS)
     return 1.0 / min(sizes)
 
 
@@ -127,36 +124,32 @@ class Resampler:
         statistic = metric.statistic
         if statistic is None:
             return self._slow(metric, sample)
-        if statistic.kind in RANKINGS:
-            return self._remembered(sample, statistic.columns, "ranking")[statistic.kind]
-        if statistic.kind == "aupr-out":
-            return self._remembered(sample, statistic.columns, "reversed")["aupr"]
-        if statistic.kind in ("ece", "ace", "mce"):
-            return self._remembered(sample, statistic.columns, "binned")[statistic.kind]
-        if statistic.kind in SELECTIVE:
-            return self._remembered(sample, statistic.columns, "selective")[statistic.kind]
-        if statistic.kind == "smooth-ece":
-            return self._remembered(sample, statistic.columns, "smooth")["smooth-ece"]
-        if statistic.kind in GROUPED:
-            return self._grouped(sample.predictions, statistic)
-        if statistic.kind == "share":
-            values = sample.predictions.samples(statistic.columns[0]) < statistic.below
-        elif statistic.kind == "mean-gap":
-            values = np.subtract(*(sample.predictions.samples(c) for c in statistic.columns))
-        elif statistic.kind in ("mean", "skewness"):
-            values = sample.predictions.samples(statistic.columns[0])
-        else:
+        kind = KINDS[statistic.kind]
+        if kind.family == "point":
             raise StatisticsError(
                 f"metric {metric.name!r} is one number per probe", hint="judge its value itself"
             )
-        weights = self._drawn(sample.predictions, _KNOWN)
+        if kind.family == "values":
+            return self._of_values(sample.predictions, statistic)
+        if kind.family == "groups":
+            return self._grouped(sample.predictions, statistic)
+        together = self._remembered(sample, statistic.columns, kind.family)
+        # Out-of-distribution as the positive class: the ranking of turned scores.
+        return together["aupr" if kind.family == "reversed" else statistic.kind]
+
+    def _of_values(self, table: Predictions, statistic: Statistic) -> np.ndarray:
+        columns = [table.samples(name) for name in statistic.columns]
+        values = np.subtract(*columns) if statistic.kind == "mean-gap" else columns[0]
+        if statistic.kind == "share":
+            values = values < statistic.below
         over = weighted_skewness if statistic.kind == "skewness" else weighted_means
-        return over(values, weights, threads=self.threads)
+        return over(values, self._drawn(table, _KNOWN), threads=self.threads)
 
     def _grouped(self, table: Predictions, statistic: Statistic) -> np.ndarray:
+        names = KINDS[statistic.kind].columns
         return grouped_statistic(
             statistic.kind,
-            dict(zip(GROUPED[statistic.kind], map(table.samples, statistic.columns), strict=True)),
+            dict(zip(names, map(table.samples, statistic.columns), strict=True)),
             table.samples("group"),
             self._drawn(table, _KNOWN),
             bins=BINS,
@@ -164,31 +157,31 @@ class Resampler:
         )
 
     def _remembered(
-        self, sample: Sample, columns: tuple[str, ...], kind: str
+        self, sample: Sample, columns: tuple[str, ...], family: str
     ) -> dict[str, np.ndarray]:
         """Return all statistics that share one sorting, computed once per table."""
         table, known = sample.predictions, sample.in_distribution
-        key = (id(table), id(known), kind, columns)
+        key = (id(table), id(known), family, columns)
         if key not in self._found:
-            found = self._sorted_once(table, known, columns, kind)
+            found = self._sorted_once(table, known, columns, family)
             _keep(self._found, key, (sample, found))  # with the sample: its id must stay taken
         self._found.move_to_end(key)
         return self._found[key][1]
 
     def _sorted_once(
-        self, table: Predictions, known: Predictions, columns: tuple[str, ...], kind: str
+        self, table: Predictions, known: Predictions, columns: tuple[str, ...], family: str
     ) -> dict[str, np.ndarray]:
-        if kind in ("ranking", "reversed"):
+        if family in ("ranking", "reversed"):
             inside = known.column(columns[0]), self._drawn(known, _KNOWN)
             outside = table.column(columns[0]), self._drawn(table, _OTHER)
-            if kind == "reversed":
+            if family == "reversed":
                 inside, outside = (-outside[0], outside[1]), (-inside[0], inside[1])
             return ranking(inside[0], outside[0], inside[1], outside[1], threads=self.threads)
         confidence, correct = (table.samples(column) for column in columns)
         weights = self._drawn(table, _KNOWN)
-        if kind == "selective":
+        if family == "selective":
             return selective_risks(confidence, correct, weights, risk=RISK)
-        if kind == "smooth":
+        if family == "smooth":
             return {"smooth-ece": smooth_ece(confidence, correct, weights)}
         return binned_errors(confidence, correct, weights, bins=BINS, threads=self.threads)
 

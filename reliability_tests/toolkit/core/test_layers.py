@@ -14,7 +14,7 @@ import clipq
 PACKAGE = Path(clipq.__file__).parent
 CORE = (
     *("cases", "errors", "estimate", "files", "provenance", "records"),
-    *("registry", "settings", "shapes"),
+    *("registry", "settings", "shapes", "statistic_kinds"),
 )
 BELOW = {
     "core": set(),
