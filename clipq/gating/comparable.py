@@ -20,11 +20,12 @@ class Comparability:
 
     Args:
         evaluator: encodes FP32 again for the sentinel.
+        known: name of the in-distribution probe.
     """
 
-    def __init__(self, evaluator: Evaluator) -> None:
+    def __init__(self, evaluator: Evaluator, known: str) -> None:
         self._evaluator = evaluator
-        self._known = evaluator.settings.in_distribution.name
+        self._known = known
         self._altered: dict[tuple[str, str], str] = {}
         self._drifts: dict[str, str] = {}
 

@@ -56,7 +56,7 @@ class Gate:
         resampler = Resampler(statistics, threads=settings.threads)
         self._judge = judge or IntervalJudge(statistics, resampler, cases=cases)
         self._baselines: dict[str, Baseline | None] = {}
-        self._comparability = Comparability(evaluator)
+        self._comparability = Comparability(evaluator, settings.in_distribution.name)
         self._figure_keys: dict[Cell, str] = {}
 
     @cached_property
