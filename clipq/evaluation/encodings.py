@@ -140,7 +140,8 @@ class Encodings:
 
     def _batches(
         self, encoder: Encoder, cell: Cell, key: Mapping[str, Any] | None, doing: str
-    ) -> Any:
+    ) -> Iterator[np.ndarray]:
+        """Yield the features (B, D) of a cell's images, attacked first where the probe says so."""
         attack = self.settings.probe(cell.probe).attack
         preprocess = encoder.loaded.preprocess
         if attack is None:
