@@ -389,7 +389,7 @@ class RunRecord:
         cases = [_case(case) for case in found["cases"]]
         if cases:
             cases[0] = replace(cases[0], evidence=evidence)
-        own = {f.name: found[f.name] for f in fields(RunRecord) if f.name in found}
+        own = {name: found[name] for name in keys(RunRecord) if name in found}
         return RunRecord(**own | {"cases": tuple(cases)})
 
 

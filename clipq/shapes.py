@@ -242,7 +242,8 @@ def _keys(shape: Any) -> dict[str, tuple[Any, bool, bool]] | None:
         hints, needed = typing.get_type_hints(shape, include_extras=True), shape.__required_keys__
         kinds = {key: get_args(hint)[0] for key, hint in hints.items()}
     elif is_dataclass(shape):
-        kinds, unset = typing.get_type_hints(shape, include_extras=True), (MISSING, MISSING)
+        hints, unset = typing.get_type_hints(shape, include_extras=True), (MISSING, MISSING)
+        kinds = {f.name: hints[f.name] for f in fields(shape) if f.init}
         needed = [f.name for f in fields(shape) if (f.default, f.default_factory) == unset]
     else:
         return None

@@ -231,7 +231,7 @@ class TestPublishedSchema:
             lambda plain: plain.pop("id"),
             lambda plain: plain.update(policy="lenient"),
             lambda plain: plain["cases"][0].update(verdict="fine"),
-            lambda plain: plain["cases"][0].update(loss="0.1"),
+            lambda plain: plain["cases"][0]["estimate"].update(loss="0.1"),
             lambda plain: plain["cases"][0].update(unknown=1),
         ],
     )

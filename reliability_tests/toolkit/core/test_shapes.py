@@ -298,6 +298,7 @@ def test_a_baseline_of_whole_numbers_is_fine(tmp_path, stored):
         (lambda plain: plain.update(selection={"complete": 3}), "selection.complete"),
         (lambda plain: plain.update(versions={"a": 1}), "versions.a = 1"),
         (lambda plain: plain.update(surplus=1), "unknown key 'surplus'"),
+        (lambda plain: plain.update(_id="x"), "unknown key '_id'"),
     ],
 )
 def test_a_record_of_a_wrong_value(tmp_path, damage, said):

@@ -263,12 +263,6 @@ def test_an_empty_store_says_how_to_fill_it(store):
 
 _text = st.text(st.characters(), max_size=12)
 _number = st.none() | st.floats(allow_nan=False, allow_infinity=False)
-_plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | _text,
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(_text, inner, max_size=2),
-    max_leaves=4,
-)  # fmt: skip
 _cases = st.builds(
     made_result,
     _text, _text, _text, _text, st.sampled_from(Verdict),
