@@ -34,7 +34,7 @@ __all__ = [
 
 COLUMNS_VERSION = 3
 """Bumped when the meaning of any stored column changes."""
-_CLASSIFIED_ONLY = ("margin", "brier", "ts_confidence", "ts_nll", "ts_brier", "margin_loss")
+_CLASSIFIED_ONLY = ("top2_gap", "brier", "ts_confidence", "ts_nll", "ts_brier", "top2_gap_loss")
 """Columns that only the in-distribution probe's metrics read."""
 
 

@@ -232,14 +232,14 @@ _declare(
     statistic=Statistic("mean", ("kl",)),
 )
 _declare(
-    "margin-shrinkage",
+    "top2-gap-shrinkage",
     "mean loss of the gap between the two largest probabilities, against FP32",
     "lower",
-    "churn:margin_shrinkage",
+    "churn:top2_gap_shrinkage",
     roles=_CLASSIFIED,
     range_=(-1, 1),
     note="positive = decisions became less clear",
-    statistic=Statistic("mean", ("margin_loss",)),
+    statistic=Statistic("mean", ("top2_gap_loss",)),
 )
 
 # -- groups: fairness, spurious cues, corruptions ---------------------------------------------

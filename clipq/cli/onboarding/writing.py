@@ -88,7 +88,7 @@ coverage-at-5 = 0.06           # falls in steps: wider than accuracy
 flip-rate = 0.03
 negative-flips = 0.02          # right before, wrong now
 kl-to-fp32 = 0.01              # nats
-margin-shrinkage = 0.02
+top2-gap-shrinkage = 0.02
 # calibration: does confidence still mean what it says?
 ece = 0.01
 ts-ece = 0.01
@@ -140,7 +140,7 @@ coverage-at-5 = 0.2
 flip-rate = 0.1
 negative-flips = 0.06
 kl-to-fp32 = 0.12
-margin-shrinkage = 0.06
+top2-gap-shrinkage = 0.06
 ece = 0.04
 ts-ece = 0.03
 smooth-ece = 0.04
