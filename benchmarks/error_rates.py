@@ -47,7 +47,7 @@ from clipq.stats import (
 )
 
 SETTINGS = StatisticsSettings()
-CHURN = ("flip-rate", "negative-flips", "kl-to-fp32", "top2-gap-shrinkage", "embedding-drift")
+CHURN = ("flip-rate", "negative-flips", "kl-to-fp32", "top2-gap-shrinkage", "embedding-distance")
 # An accuracy from a band of ranks is a share, as top-1 is.
 ALIKE = ("top1-low", "top1-mid", "top1-high")
 SUITE = (

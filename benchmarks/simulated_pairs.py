@@ -24,7 +24,7 @@ from clipq.metrics import Predictions, scores
 from clipq.metrics.churn import churn_columns
 from clipq.metrics.classify import classification_columns
 from clipq.metrics.distances import knn, mahalanobis
-from clipq.metrics.retrieval import DEPTHS, cosine_drift
+from clipq.metrics.retrieval import DEPTHS, cosine_distance
 from clipq.metrics.spectra import BANDS
 from clipq.metrics.temperature import fit_temperature
 
@@ -82,8 +82,8 @@ def wide_population(kind: str, *, seed: int, samples: int, samples_ood: int) -> 
         (drawn.fp32, drawn.fp32_ood),
         (drawn.quantized, drawn.quantized_ood),
     ):
-        drift = {"cosine_drift": cosine_drift(cosine, drawn.fp32)}
-        further = drift | _retrieval(cosine, drawn.labels) | _distances(cosine, cosine, drawn)
+        distance = {"cosine_distance": cosine_distance(cosine, drawn.fp32)}
+        further = distance | _retrieval(cosine, drawn.labels) | _distances(cosine, cosine, drawn)
         tables.append(Predictions({**_inside(cosine, drawn).columns, **further}))
         tables.append(Predictions(_scores(ood, drawn.scale) | _distances(ood, cosine, drawn)))
     return Population(tables[0], tables[2], tables[1], tables[3])

@@ -1,7 +1,7 @@
 """Making, updating and verifying baselines: what `clipq baseline` does.
 
 Nothing here runs in a test; a baseline changes only on purpose, with a reason, and keeps what was
-approved first, so that slow drift stays visible.
+approved first, so that what was lost slowly stays visible.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ __all__ = [
     "approve_first",
     "approve_update",
     "changes",
-    "drifted",
     "flips",
     "measure",
     "paired_differences",
     "problems",
+    "worse_since_first",
 ]
 
 
@@ -198,7 +198,7 @@ def paired_differences(
     return found
 
 
-def drifted(
+def worse_since_first(
     approved: Baseline, margins: Margins, settings: Settings
 ) -> dict[str, tuple[float, float]]:
     """Return what has become worse since its first approval by more than its smallest margin.

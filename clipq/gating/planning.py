@@ -26,7 +26,7 @@ from clipq.stats import minimum_detectable_effect, samples_needed, single_step, 
 __all__ = ["CasePower", "plan_power"]
 
 _REPLICATES = 200
-_AGAINST_FP32 = (("kl",), ("top2_gap_loss",), ("cosine_drift",))
+_AGAINST_FP32 = (("kl",), ("top2_gap_loss",), ("cosine_distance",))
 """Columns that are all zero for FP32: it says nothing about their spread."""
 
 
@@ -65,7 +65,7 @@ def plan_power(
     """Return what can be decided, one entry per model, metric and margin.
 
     Metrics that are one number per probe are left out: nothing is resampled. So are means of
-    differences from FP32 (KL, shrinkage of the top-two gap, embedding drift) without a measured
+    differences from FP32 (KL, shrinkage of the top-two gap, embedding distance) without a measured
     run: FP32 alone says nothing about their spread.
 
     Args:

@@ -138,10 +138,10 @@ _declare(
     statistic=Statistic("ece", ("ts_confidence", "correct")),
 )
 _declare(
-    "temperature-drift",
+    "temperature-log-ratio",
     "log of the fitted temperature over FP32's",
     "zero",
-    "calibration:temperature_drift",
+    "calibration:temperature_log_ratio",
     roles=_CLASSIFIED,
     unit="log ratio",
     range_=(-math.inf, math.inf),
@@ -353,15 +353,15 @@ _declare(
     statistic=Statistic("skewness", ("occurrences",)),
 )
 _declare(
-    "embedding-drift",
+    "embedding-distance",
     "mean of 1 - cosine between an image's embedding and FP32's",
     "lower",
-    "retrieval:drift",
+    "retrieval:embedding_distance",
     roles=_EMBEDDED,
     unit="1 - cosine",
     range_=(0, 2),
     note="0 for FP32 itself",
-    statistic=Statistic("mean", ("cosine_drift",)),
+    statistic=Statistic("mean", ("cosine_distance",)),
 )
 
 # -- features and their spectra ---------------------------------------------------------------

@@ -99,7 +99,7 @@ mce = 0.6                      # likewise, of the worst bin
 confidence-gap = 0.01
 nll = 0.02                     # nats
 brier = 0.01
-temperature-drift = 0.1        # log of a ratio
+temperature-log-ratio = 0.1    # log of a ratio
 # selective risk
 aurc = 0.01
 augrc = 0.005
@@ -119,7 +119,7 @@ worst-group-top1 = 0.05
 # retrieval
 "*-recall-*" = 0.06
 hubness = 0.3
-embedding-drift = 0.01         # 1 - cosine
+embedding-distance = 0.01      # 1 - cosine
 # features: is the model still alive?
 sqnr = 20.0                    # a floor in dB, not a difference; so are the next three
 sqnr-low = 20.0
@@ -148,7 +148,7 @@ classwise-ece = 0.01
 confidence-gap = 0.04
 nll = 0.12
 brier = 0.05
-temperature-drift = 0.4
+temperature-log-ratio = 0.4
 aurc = 0.02
 augrc = 0.015
 "auroc-*" = 0.05
@@ -161,7 +161,7 @@ worst-group-top1 = 0.1
 "group-*" = 0.12
 "*-recall-*" = 0.12
 hubness = 1.0
-embedding-drift = 0.06
+embedding-distance = 0.06
 sqnr = 8.0
 sqnr-low = 8.0
 sqnr-mid = 5.0

@@ -24,7 +24,7 @@ from clipq.evaluation.resampling import Resampler, Sample
 from clipq.metrics import Predictions, metrics
 from clipq.metrics.calibration import BINS, classwise_error
 from clipq.metrics.distances import knn, mahalanobis
-from clipq.metrics.retrieval import cosine_drift, retrieval_columns
+from clipq.metrics.retrieval import cosine_distance, retrieval_columns
 from clipq.metrics.spectra import BANDS, band_features, residual_spectrum
 from clipq.settings import StatisticsSettings
 from clipq.stats import bootstrap_weights, selective_risks, smooth_ece
@@ -46,7 +46,7 @@ def table(count=600, seed=0, *, groups=GROUPS) -> Predictions:
                 groups, count, p=np.arange(1, len(groups) + 1) / sum(range(len(groups) + 1))
             ),
             "occurrences": rng.poisson(3.0, count).astype(float),
-            "cosine_drift": rng.uniform(size=count),
+            "cosine_distance": rng.uniform(size=count),
         }
     )
 
@@ -72,7 +72,7 @@ RESAMPLED = (
     "group-tpr-range",
     "corruption-error",
     "hubness",
-    "embedding-drift",
+    "embedding-distance",
 )
 
 
@@ -309,11 +309,12 @@ class TestRetrieval:
         owner = np.repeat(np.arange(60), captions)
         texts = images[owner] + rng.normal(0, 1.2, (60 * captions, 8))
         found = Predictions(
-            retrieval_columns(images, texts, owner) | {"cosine_drift": cosine_drift(images, images)}
+            retrieval_columns(images, texts, owner)
+            | {"cosine_distance": cosine_distance(images, images)}
         )
         for name, expected in self.brute(images, texts, owner).items():
             assert metrics.get(name).compute(found) == pytest.approx(expected), name
-        assert metrics.get("embedding-drift").compute(found) == pytest.approx(0.0, abs=1e-12)
+        assert metrics.get("embedding-distance").compute(found) == pytest.approx(0.0, abs=1e-12)
 
     def test_recall_equals_clip_benchmark_s(self):
         from clip_benchmark.metrics.zeroshot_retrieval import recall_at_k
