@@ -110,12 +110,12 @@ def corrected(
 
 def prepared_cases(settings: Settings, evaluator: Evaluator) -> Iterator[Evidence]:
     """Yield the evidence of every case of the settings that has a baseline."""
-    margins, reference = load_margins(settings.margins), settings.in_distribution.name
+    margins, id_probe = load_margins(settings.margins), settings.in_distribution.name
     for model in settings.models:
         baseline = load_baseline(settings.baselines, model.name)
         if baseline is None:
             continue
-        known = baseline.predictions[reference]
+        known = baseline.predictions[id_probe]
         for case in plan(settings):
             if case.model != model.name:
                 continue
@@ -123,7 +123,7 @@ def prepared_cases(settings: Settings, evaluator: Evaluator) -> Iterator[Evidenc
             stored = baseline.values[case.key].value
             found, inside = (
                 predictions(evaluator, case.model, case.quantizer, probe)
-                for probe in (case.probe, reference)
+                for probe in (case.probe, id_probe)
             )
             yield evidence(
                 metric,

@@ -167,7 +167,7 @@ class Evaluation:
         reason, evidence, estimate = "", None, NOTHING_ESTIMATED
         try:
             evidence = self._evidence(case, margin=0.0)
-            if metric.reference == "baseline":
+            if metric.judged_by == "baseline":
                 judgement = self._judge(evidence, cases=1)
                 # Nobody asked for a decision: how many samples would make one says nothing.
                 estimate = replace(judgement.estimate.finite(), samples_needed=None)
@@ -219,7 +219,7 @@ class Evaluation:
         metric = metrics.get(case.metric)
         theirs, ours = self._sample(self.reference, case), self._sample(self.predictions, case)
         baseline = None
-        if metric.reference == "baseline":
+        if metric.judged_by == "baseline":
             baseline = metric.compute(theirs.predictions, theirs.in_distribution)
         observed = metric.compute(ours.predictions, ours.in_distribution)
         return Evidence(metric, baseline, observed, margin, theirs, ours)

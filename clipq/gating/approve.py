@@ -70,7 +70,7 @@ def measure(evaluator: Evaluator, model: str) -> Baseline:
     for key, value in values.items():
         metric = metrics.get(split_key(key)[1])
         finite = value if np.isfinite(value) else None
-        if finite is None and metric.reference == "baseline":
+        if finite is None and metric.judged_by == "baseline":
             raise BaselineError(
                 f"FP32 {model}: {key} is {value}",
                 hint="a baseline must be finite: check the model and the probe",
@@ -175,7 +175,7 @@ def paired_differences(
 
     Empty where the samples themselves differ: there is then nothing to pair.
     """
-    reference = settings.in_distribution.name
+    inside = settings.in_distribution.name
     statistics = settings.statistics
     judge = IntervalJudge(statistics, Resampler(statistics, threads=settings.threads))
     found = {}
@@ -184,15 +184,15 @@ def paired_differences(
         statistic = metrics.get(name).statistic
         if change.loss is None or (statistic is not None and statistic.kind == "point"):
             continue
-        if flips(old, new, probe) is None or flips(old, new, reference) is None:
+        if flips(old, new, probe) is None or flips(old, new, inside) is None:
             continue
         evidence = Evidence(
             metric=metrics.get(name),
             baseline=change.old,
             observed=change.new or 0.0,
             margin=0.0,
-            baseline_sample=Sample(old.predictions[probe], old.predictions[reference]),
-            observed_sample=Sample(new.predictions[probe], new.predictions[reference]),
+            baseline_sample=Sample(old.predictions[probe], old.predictions[inside]),
+            observed_sample=Sample(new.predictions[probe], new.predictions[inside]),
         )
         found[change.key] = judge.estimate(evidence, change.loss, margin=0.0)
     return found
@@ -207,7 +207,7 @@ def worse_since_first(
     """
     smallest: dict[str, float] = {}
     for case in plan(settings):
-        if case.model == approved.model and metrics.get(case.metric).reference == "baseline":
+        if case.model == approved.model and metrics.get(case.metric).judged_by == "baseline":
             smallest[case.key] = min(smallest.get(case.key, np.inf), margins.margin(case))
     found = {}
     for key, margin in smallest.items():

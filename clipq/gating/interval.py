@@ -57,7 +57,7 @@ class IntervalJudge:
             StatisticsError: the tables are not paired, too small, or FP32 separates nothing.
         """
         metric = evidence.metric
-        if metric.reference == "absolute" or _is_point(evidence):
+        if metric.judged_by == "limit" or _is_point(evidence):
             return judge_point(evidence)
         blocked = unusable(evidence)
         if blocked is not None:

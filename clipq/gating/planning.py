@@ -107,17 +107,17 @@ class _Planner:
         self._fails_at = single_step(statistics.tail, cases, correction=statistics.correction)
         self.baseline = baseline
         self.statistics = statistics
-        self.reference = settings.in_distribution.name
+        self.in_distribution = settings.in_distribution.name
         fewer = replace(statistics, replicates=min(_REPLICATES, statistics.replicates))
         self._judge = IntervalJudge(fewer, Resampler(fewer, threads=settings.threads))
-        known = baseline.predictions[self.reference]
+        known = baseline.predictions[self.in_distribution]
         share = _share(known, statistics)
         self._fp32 = {name: Sample(table, known) for name, table in baseline.predictions.items()}
         twin = known.drawn(swap_rows(len(known), share, seed=statistics.seed))
         self._twins = {
             name: Sample(
                 twin
-                if name == self.reference
+                if name == self.in_distribution
                 else table.drawn(swap_rows(len(table), share, seed=statistics.seed, stream=1)),
                 twin,
             )

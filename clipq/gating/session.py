@@ -140,13 +140,13 @@ class Gate:
 
     def _evidence(self, case: Case, baseline: Baseline, observed: Sample) -> Evidence:
         metric, stored = metrics.get(case.metric), baseline.values[case.key]
-        reference = baseline.predictions[self.settings.in_distribution.name]
+        known = baseline.predictions[self.settings.in_distribution.name]
         return Evidence(
             metric=metric,
-            baseline=None if metric.reference == "absolute" else stored.value,
+            baseline=None if metric.judged_by == "limit" else stored.value,
             observed=metric.compute(observed.predictions, observed.in_distribution),
             margin=self.margins.margin(case),
-            baseline_sample=Sample(baseline.predictions[case.probe], reference),
+            baseline_sample=Sample(baseline.predictions[case.probe], known),
             observed_sample=observed,
             noise=stored.noise,
         )

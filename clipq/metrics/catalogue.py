@@ -375,7 +375,7 @@ _declare(
     unit="dB",
     range_=(-math.inf, math.inf),
     note="against FP32 features; the worse of the quantized towers; the margin is a floor",
-    reference="absolute",
+    judged_by="limit",
     statistic=_POINT,
 )
 _declare(
@@ -408,7 +408,7 @@ for _band in BANDS:
         range_=(-math.inf, math.inf),
         note="image features; infinite where the vision tower is not quantized; the margin is a "
         "floor",
-        reference="absolute",
+        judged_by="limit",
         arguments={"band": _band},
         statistic=_POINT,
     )
