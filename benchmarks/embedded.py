@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from clipq.cases import Cell
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.plan import plan
-from clipq.evaluation.resampling import Resampler, Sample
+from clipq.evaluation.resampling import Resampler, Tables
 from clipq.gating.baseline import load_baseline
 from clipq.gating.interval import IntervalJudge
 from clipq.gating.margins import load_margins
@@ -91,10 +91,10 @@ def judge(settings: StatisticsSettings, resampler: Resampler, *, cases: int) -> 
 
 
 def evidence(
-    metric: Metric, values: Sequence[float], margin: float, samples: Iterable[Sample]
+    metric: Metric, values: Sequence[float], margin: float, tables: Iterable[Tables]
 ) -> Evidence:
-    """Return what a judge looks at, from FP32's and the quantized model's values and samples."""
-    return Evidence(metric, *values, margin, *samples)
+    """Return what a judge looks at, from FP32's and the quantized model's values and tables."""
+    return Evidence(metric, *values, margin, *tables)
 
 
 def corrected(
@@ -129,5 +129,5 @@ def prepared_cases(settings: Settings, evaluator: Evaluator) -> Iterator[Evidenc
                 metric,
                 (stored, metric.compute(found, inside)),
                 margins.margin(case),
-                (Sample(baseline.predictions[case.probe], known), Sample(found, inside)),
+                (Tables(baseline.predictions[case.probe], known), Tables(found, inside)),
             )

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipq.evaluation.resampling import Sample
+from clipq.evaluation.resampling import Tables
 from clipq.metrics import Predictions, scores
 from clipq.metrics.churn import churn_columns
 from clipq.metrics.classify import classification_columns
@@ -48,16 +48,16 @@ class Population:
 
     def draw(
         self, samples: int, samples_ood: int, rng: np.random.Generator, *, equal: bool = False
-    ) -> dict[str, tuple[Sample, Sample]]:
-        """Return (FP32, quantized) samples per probe, ``id`` and ``ood``.
+    ) -> dict[str, tuple[Tables, Tables]]:
+        """Return (FP32, quantized) tables per probe, ``id`` and ``ood``.
 
         With `equal`, each sample's two predictions change places with probability 1/2: both models
         then are equally good in every respect, though they disagree as much as before.
         """
         inside = _pair(self.fp32, self.quantized, samples, rng, equal)
         outside = _pair(self.fp32_ood, self.quantized_ood, samples_ood, rng, equal)
-        known = [Sample(table, table) for table in inside]
-        other = [Sample(ood, table) for ood, table in zip(outside, inside, strict=True)]
+        known = [Tables(table, table) for table in inside]
+        other = [Tables(ood, table) for ood, table in zip(outside, inside, strict=True)]
         return {"id": (known[0], known[1]), "ood": (other[0], other[1])}
 
 

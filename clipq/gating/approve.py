@@ -17,7 +17,7 @@ from clipq.errors import BaselineError
 from clipq.estimate import Estimate
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.plan import plan
-from clipq.evaluation.resampling import Resampler, Sample
+from clipq.evaluation.resampling import Resampler, Tables
 from clipq.gating.baseline import Baseline, BaselineValue
 from clipq.gating.interval import IntervalJudge
 from clipq.gating.margins import Margins
@@ -191,8 +191,8 @@ def paired_differences(
             baseline=change.old,
             observed=change.new or 0.0,
             margin=0.0,
-            baseline_sample=Sample(old.predictions[probe], old.predictions[inside]),
-            observed_sample=Sample(new.predictions[probe], new.predictions[inside]),
+            baseline_tables=Tables(old.predictions[probe], old.predictions[inside]),
+            observed_tables=Tables(new.predictions[probe], new.predictions[inside]),
         )
         found[change.key] = judge.estimate(evidence, change.loss, margin=0.0)
     return found

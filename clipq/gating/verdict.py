@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from clipq.estimate import NOTHING_ESTIMATED, Estimate
-from clipq.evaluation.resampling import Sample
+from clipq.evaluation.resampling import Tables
 from clipq.metrics import Metric
 from clipq.records import CaseResult, Verdict
 from clipq.settings import StatisticsSettings
@@ -34,8 +34,8 @@ class Evidence:
     baseline: float | None
     observed: float
     margin: float
-    baseline_sample: Sample
-    observed_sample: Sample
+    baseline_tables: Tables
+    observed_tables: Tables
     noise: float = 0.0
 
 

@@ -20,7 +20,7 @@ from sklearn.metrics import average_precision_score, recall_score
 from torch_uncertainty.metrics.classification import AUGRC, AURC, CovAt5Risk
 
 from clipq.errors import ClipqError, StatisticsError
-from clipq.evaluation.resampling import Resampler, Sample
+from clipq.evaluation.resampling import Resampler, Tables
 from clipq.metrics import Predictions, metrics
 from clipq.metrics.calibration import BINS, classwise_error
 from clipq.metrics.distances import knn, mahalanobis
@@ -80,8 +80,8 @@ RESAMPLED = (
 def test_each_replicate_is_the_metric_of_the_repeated_samples(name):
     metric, found = metrics.get(name), table()
     settings = StatisticsSettings(replicates=100)
-    sample = Sample(found, found)
-    replicates = Resampler(settings).replicates(metric, sample)
+    tables = Tables(found, found)
+    replicates = Resampler(settings).replicates(metric, tables)
     weights = bootstrap_weights(len(found), replicates=100, seed=settings.seed)
     for row in (0, 7, 99):
         repeated = found.drawn(np.repeat(np.arange(len(found)), weights[row]))
@@ -92,7 +92,7 @@ def test_each_replicate_is_the_metric_of_the_repeated_samples(name):
 def test_replicates_between_common_and_counter(name):
     metric, found = metrics.get(name), table(groups=("common", "counter"))
     settings = StatisticsSettings(replicates=100)
-    replicates = Resampler(settings).replicates(metric, Sample(found, found))
+    replicates = Resampler(settings).replicates(metric, Tables(found, found))
     weights = bootstrap_weights(len(found), replicates=100, seed=settings.seed)
     repeated = found.drawn(np.repeat(np.arange(len(found)), weights[3]))
     assert replicates[3] == pytest.approx(metric.compute(repeated), abs=1e-12)
@@ -394,7 +394,7 @@ def test_detection_of_the_outside_is_average_precision_of_minus_the_score():
     known, other = Predictions({"mcm": inside}), Predictions({"mcm": outside})
     assert metric.compute(other, known) == pytest.approx(expected)
     replicates = Resampler(StatisticsSettings(replicates=100)).replicates(
-        metric, Sample(other, known)
+        metric, Tables(other, known)
     )
     assert abs(replicates.mean() - expected) < 0.03
 
