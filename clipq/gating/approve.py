@@ -27,7 +27,7 @@ from clipq.metrics import metrics
 from clipq.settings import Settings
 
 __all__ = [
-    "Change",
+    "ValueChange",
     "approve_first",
     "approve_update",
     "changes",
@@ -40,7 +40,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ValueChange:
     """One baseline value that differs between two baselines; `loss` > 0 means the new is worse."""
 
     key: str
@@ -150,7 +150,7 @@ def approve_update(old: Baseline, new: Baseline, *, reason: str, date: str) -> B
     return replace(new, values=values, history=(*old.history, entry))
 
 
-def changes(old: Baseline, new: Baseline) -> tuple[Change, ...]:
+def changes(old: Baseline, new: Baseline) -> tuple[ValueChange, ...]:
     """Return every value that differs, worst first; added and removed ones included."""
     found = []
     for key in sorted({*old.values, *new.values}):
@@ -163,13 +163,15 @@ def changes(old: Baseline, new: Baseline) -> tuple[Change, ...]:
         loss = metric.loss(a, b) if a is not None and b is not None else None
         present = after or before
         found.append(
-            Change(key, a, b, before.first if before else b, loss, present.unit if present else "")
+            ValueChange(
+                key, a, b, before.first if before else b, loss, present.unit if present else ""
+            )
         )
     return tuple(sorted(found, key=lambda change: (-(change.loss or 0.0), change.key)))
 
 
 def paired_differences(
-    old: Baseline, new: Baseline, changed: Sequence[Change], settings: Settings
+    old: Baseline, new: Baseline, changed: Sequence[ValueChange], settings: Settings
 ) -> dict[str, Estimate]:
     """Return estimates of the loss new - old, for what both were resampled on.
 
