@@ -42,7 +42,7 @@ class Estimate:
     """A loss and its uncertainty, in the metric's unit. What was not estimated is None.
 
     Args:
-        loss: how much worse than the reference; positive = worse.
+        loss: how much worse than what it is compared with; positive = worse.
         low: lower confidence bound of the loss.
         high: upper bound.
         p_value: chance of such a loss were the true one at the margin, one-sided.

@@ -12,7 +12,7 @@ from clipq.evaluation.cache import Table
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.identity import mixture_key
 from clipq.evaluation.predict import Encoded, Head, build_predictions, calibrated_temperature
-from clipq.evaluation.resampling import Sample
+from clipq.evaluation.resampling import Tables
 from clipq.evaluation.tables import as_predictions, as_table
 from clipq.metrics import Predictions
 from clipq.quant import QuantizerSpec
@@ -48,7 +48,7 @@ class MixtureEvaluator:
         """The quantized model, made at first use."""
         return self.evaluator.encoders.mixture(self.candidate)
 
-    def sample(self, floats: frozenset[str], probe: str) -> Sample:
+    def tables(self, floats: frozenset[str], probe: str) -> Tables:
         """Return what the model with these layers in float predicts on a probe.
 
         Raises:
@@ -56,7 +56,7 @@ class MixtureEvaluator:
         """
         cell = self.candidate.on(probe)
         known = self.candidate.on(self.evaluator.settings.in_distribution.name)
-        return Sample(self._predictions(floats, cell), self._predictions(floats, known))
+        return Tables(self._predictions(floats, cell), self._predictions(floats, known))
 
     def _predictions(self, floats: frozenset[str], cell: Cell) -> Predictions:
         encoder = self.evaluator.encoders.identity(cell.quantizer)

@@ -35,7 +35,7 @@ from clipq.stats import (
     weighted_skewness,
 )
 
-__all__ = ["Resampler", "Sample", "resolution"]
+__all__ = ["Resampler", "Tables", "resolution"]
 
 _KNOWN, _OTHER = 0, 1
 _KEPT = 64
@@ -43,7 +43,7 @@ _SLOW_REPLICATES = 200
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class Tables:
     """What one model x quantizer predicts on a probe, and on the in-distribution probe.
 
     For the in-distribution probe itself both are the same table.
@@ -53,7 +53,7 @@ class Sample:
     in_distribution: Predictions
 
 
-def resolution(metric: Metric, sample: Sample) -> float:
+def resolution(metric: Metric, tables: Tables) -> float:
     """Return what one sample is worth in a metric that counts samples, in its unit.
 
     1 / N for shares and ECE, with N the smaller kind of samples, and 1 / N of the smallest group
@@ -65,13 +65,13 @@ def resolution(metric: Metric, sample: Sample) -> float:
     statistic = metric.statistic
     if statistic is None or not KINDS[statistic.kind].counts:
         return 0.0
-    sizes = len(sample.predictions), len(sample.in_distribution)
+    sizes = len(tables.predictions), len(tables.in_distribution)
     if statistic.kind in ("auroc", "aupr", "aupr-out"):
         return 1.0 / sum(sizes)
     if statistic.kind in ("ace", "mce"):
-        return bin_resolution(sample.predictions.samples(statistic.columns[0]), bins=BINS)
+        return bin_resolution(tables.predictions.samples(statistic.columns[0]), bins=BINS)
     if KINDS[statistic.kind].family == "groups":
-        _, members = np.unique(sample.predictions.column("group"), return_counts=True)
+        _, members = np.unique(tables.predictions.column("group"), return_counts=True)
         return 1.0 / int(members.min())
     return 1.0 / min(sizes)
 
@@ -88,34 +88,34 @@ class Resampler:
         self.settings = settings
         self.threads = threads
         self._weights: OrderedDict[tuple[object, ...], np.ndarray] = OrderedDict()
-        self._found: OrderedDict[tuple[object, ...], tuple[Sample, dict[str, np.ndarray]]]
+        self._found: OrderedDict[tuple[object, ...], tuple[Tables, dict[str, np.ndarray]]]
         self._found = OrderedDict()
         self._paired: OrderedDict[tuple[int, int], tuple[Predictions, Predictions]] = OrderedDict()
 
-    def check(self, baseline: Sample, observed: Sample, metric: Metric) -> None:
+    def check(self, baseline: Tables, observed: Tables, metric: Metric) -> None:
         """Refuse what no paired statement can be made from.
 
         Raises:
             StatisticsError: samples differ, are too few, or FP32's scores are all equal.
         """
-        tables = [(baseline.predictions, observed.predictions)]
+        pairs = [(baseline.predictions, observed.predictions)]
         if metric.needs_id:
-            tables.append((baseline.in_distribution, observed.in_distribution))
-        for first, second in tables:
+            pairs.append((baseline.in_distribution, observed.in_distribution))
+        for first, second in pairs:
             key = (id(first), id(second))
             if key not in self._paired:
                 check_paired(first.column("id"), second.column("id"))
                 _keep(self._paired, key, (first, second))
             check_size(len(first), metric.name)
         if metric.needs_id:
-            scores = [table.column(metric.score) for table, _ in tables]
+            scores = [table.column(metric.score) for table, _ in pairs]
             if np.ptp(np.concatenate(scores)) == 0.0:
                 raise StatisticsError(
                     f"metric {metric.name!r}: FP32's scores are all {scores[0][0]:g}",
                     hint="FP32 itself separates nothing: there is nothing to lose; check the model",
                 )
 
-    def replicates(self, metric: Metric, sample: Sample) -> np.ndarray:
+    def replicates(self, metric: Metric, tables: Tables) -> np.ndarray:
         """Return the metric's value in each replicate (R,).
 
         Raises:
@@ -123,17 +123,17 @@ class Resampler:
         """
         statistic = metric.statistic
         if statistic is None:
-            return self._slow(metric, sample)
+            return self._slow(metric, tables)
         kind = KINDS[statistic.kind]
         if kind.family == "point":
             raise StatisticsError(
                 f"metric {metric.name!r} is one number per probe", hint="judge its value itself"
             )
         if kind.family == "values":
-            return self._of_values(sample.predictions, statistic)
+            return self._of_values(tables.predictions, statistic)
         if kind.family == "groups":
-            return self._grouped(sample.predictions, statistic)
-        together = self._remembered(sample, statistic.columns, kind.family)
+            return self._grouped(tables.predictions, statistic)
+        together = self._remembered(tables, statistic.columns, kind.family)
         # Out-of-distribution as the positive class: the ranking of turned scores.
         return together["aupr" if kind.family == "reversed" else statistic.kind]
 
@@ -157,14 +157,14 @@ class Resampler:
         )
 
     def _remembered(
-        self, sample: Sample, columns: tuple[str, ...], family: str
+        self, tables: Tables, columns: tuple[str, ...], family: str
     ) -> dict[str, np.ndarray]:
         """Return all statistics that share one sorting, computed once per table."""
-        table, known = sample.predictions, sample.in_distribution
+        table, known = tables.predictions, tables.in_distribution
         key = (id(table), id(known), family, columns)
         if key not in self._found:
             found = self._sorted_once(table, known, columns, family)
-            _keep(self._found, key, (sample, found))  # with the sample: its id must stay taken
+            _keep(self._found, key, (tables, found))  # with the tables: their id must stay taken
         self._found.move_to_end(key)
         return self._found[key][1]
 
@@ -199,9 +199,9 @@ class Resampler:
             _keep(self._weights, key, drawn)
         return self._weights[key]
 
-    def _slow(self, metric: Metric, sample: Sample) -> np.ndarray:
+    def _slow(self, metric: Metric, tables: Tables) -> np.ndarray:
         """Call the metric's own function on each resample: for metrics without a `Statistic`."""
-        table, known = sample.predictions, sample.in_distribution
+        table, known = tables.predictions, tables.in_distribution
         if not metric.needs_id:
             rows = self._drawn(table, _KNOWN)[:_SLOW_REPLICATES]
             return np.array([metric.compute(_resampled(table, row)) for row in rows])

@@ -30,7 +30,7 @@ SCHEMA = "clipq-baseline/2"
 class BaselineValue:
     """One metric's stored value.
 
-    `first` is what was approved first (for cumulative drift); `noise` is the largest difference
+    `first` is what was approved first (for cumulative loss); `noise` is the largest difference
     from `value` that FP32 shows under other batch sizes, thread counts and devices.
     """
 

@@ -13,7 +13,7 @@ from clipq.errors import BaselineError, ClipqError
 from clipq.estimate import number
 from clipq.evaluation.evaluator import Evaluated, Evaluator
 from clipq.evaluation.plan import planned_quantizers
-from clipq.evaluation.resampling import Resampler, Sample
+from clipq.evaluation.resampling import Resampler, Tables
 from clipq.gating.baseline import Baseline, load_baseline
 from clipq.gating.commands import Commands
 from clipq.gating.comparable import Comparability
@@ -97,7 +97,7 @@ class Gate:
         except ClipqError as error:
             return self._result(case, Judgement(Verdict.ERROR, str(error)))
 
-    def judge(self, case: Case, observed: Sample) -> Judgement:
+    def judge(self, case: Case, observed: Tables) -> Judgement:
         """Judge a case by predictions that come from elsewhere.
 
         Raises:
@@ -128,8 +128,8 @@ class Gate:
         if blocked is not None:
             return self._result(case, blocked, baseline=stored.value, evaluated=evaluated)
         known = self.evaluator.evaluate(case.cell.on(self.settings.in_distribution.name))
-        sample = Sample(evaluated.predictions, known.predictions)
-        evidence = self._evidence(case, baseline, sample)
+        tables = Tables(evaluated.predictions, known.predictions)
+        evidence = self._evidence(case, baseline, tables)
         return self._result(
             case,
             self._judge(evidence),
@@ -138,16 +138,16 @@ class Gate:
             evaluated=evaluated,
         )
 
-    def _evidence(self, case: Case, baseline: Baseline, observed: Sample) -> Evidence:
+    def _evidence(self, case: Case, baseline: Baseline, observed: Tables) -> Evidence:
         metric, stored = metrics.get(case.metric), baseline.values[case.key]
-        reference = baseline.predictions[self.settings.in_distribution.name]
+        known = baseline.predictions[self.settings.in_distribution.name]
         return Evidence(
             metric=metric,
-            baseline=None if metric.reference == "absolute" else stored.value,
+            baseline=None if metric.judged_by == "limit" else stored.value,
             observed=metric.compute(observed.predictions, observed.in_distribution),
             margin=self.margins.margin(case),
-            baseline_sample=Sample(baseline.predictions[case.probe], reference),
-            observed_sample=observed,
+            baseline_tables=Tables(baseline.predictions[case.probe], known),
+            observed_tables=observed,
             noise=stored.noise,
         )
 

@@ -73,8 +73,8 @@ class Metric:
         note: bin edges, positive class and conventions.
         version: bumped when the value can change for equal predictions.
         score: the score column by which an OOD probe is told from the in-distribution probe.
-        reference: ``baseline``, or ``absolute`` where FP32 has no finite value and the margin
-            table gives the worst acceptable value instead.
+        judged_by: ``baseline``, or ``limit`` where FP32 has no finite value and the margin table
+            gives the worst acceptable value instead.
         statistic: how the value follows from columns. Without it the metric is resampled by
             calling its function again and again, which is right but slow.
         arguments: further keyword arguments of the function.
@@ -90,7 +90,7 @@ class Metric:
     note: str = ""
     version: int = 1
     score: str = ""
-    reference: Literal["baseline", "absolute"] = "baseline"
+    judged_by: Literal["baseline", "limit"] = "baseline"
     statistic: Statistic | None = None
     arguments: Mapping[str, object] = field(default_factory=dict)
 

@@ -107,7 +107,9 @@ def test_small_steps_that_add_up_to_more_than_a_margin_are_refused(project):
     assert done.returncode == 2
     assert re.search(r"by more than a margin: id\.top1 by 0\.2 \(margin 0\.05\)", done.stderr)
     assert path.read_bytes() == before
-    accepted = project.clipq("baseline", "update", "--reason", "new driver", "--accept-drift")
+    accepted = project.clipq(
+        "baseline", "update", "--reason", "new driver", "--accept-cumulative-loss"
+    )
     assert accepted.returncode == 0, accepted.stderr
     assert json.loads(path.read_text())["environment"]["isa"] != "older"
 

@@ -1,4 +1,4 @@
-"""Baselines: whole, named when damaged, changed only with a reason, drift kept in sight."""
+"""Baselines: whole, named when damaged, changed only with a reason, slow loss kept in sight."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import pytest
 
 from clipq.cases import FP32, Cell
 from clipq.errors import SettingsError
-from clipq.evaluation.resampling import Sample
+from clipq.evaluation.resampling import Tables
 from clipq.gating.commands import Commands
 from clipq.gating.margins import load_margins
 from clipq.gating.session import Gate
@@ -102,7 +102,7 @@ def test_an_excuse_that_excuses_nothing_is_refused(margins):
 
 def judge(metric, baseline, observed, margin=0.02):
     table = Predictions({"id": np.array(["a"])})
-    empty = Sample(table, table)
+    empty = Tables(table, table)
     return judge_point(Evidence(metrics.get(metric), baseline, observed, margin, empty, empty))
 
 
