@@ -1,13 +1,15 @@
 """How often verdicts are wrong, how often damage is found, how often intervals cover.
 
-    python benchmarks/error_rates.py [--gates 2000] [--samples 500 2000 10000] [--kinds skew rare]
-    python benchmarks/error_rates.py --intervals          # which interval, and why
-    python benchmarks/error_rates.py --detection          # does `clipq power` keep its promise
+    python benchmarks/error_rates.py [--quick] [--kinds skew rare] [--samples 500 2000 10000]
+    python benchmarks/error_rates.py --intervals --samples 500      # which interval, and why
+    python benchmarks/error_rates.py --detection --gates 400        # is `clipq power` right
 
 A gate is one draw from a simulated population (`simulated_pairs`), judged by the same code as a
 real one on every resampled metric, corrected for their number. Null pairs are of two kinds:
 `margin`, where the true loss is exactly the margin, and `equal`, where both models are equally good
 and the margin is 0. A pass is then wrong, and so is a failure; only `inconclusive` is right.
+Goals: at most 5 % wrong verdicts of each metric; with `--detection`, twice the margin fails in at
+least 95 %. A small number of gates misses them by chance.
 
 The truth is the expected loss at the probe's size: for accuracies, means and areas that is the
 population's loss; calibration errors and FPR95 have a finite-sample bias that both sides share
@@ -16,20 +18,22 @@ only in part, and `off` says by how many standard errors the population's value 
 
 from __future__ import annotations
 
-import argparse
 import math
+import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
+from benchmark import Goals, Script
+from embedded import corrected, evidence
+from embedded import judge as gate_judge
 from simulated_pairs import KINDS, Population, population
 from tabulate import tabulate
 
-from clipq.cases import Cell
-from clipq.evaluation.resampling import Resampler, Sample, resolution
-from clipq.gating.interval import IntervalJudge
-from clipq.gating.verdict import Evidence, Judgement, finalise
+from clipq.evaluation.resampling import Resampler, Tables, resolution
+from clipq.gating.verdict import Judgement
 from clipq.metrics import Metric, metrics
-from clipq.records import CaseResult, Verdict
+from clipq.records import Verdict
 from clipq.settings import StatisticsSettings
 from clipq.stats import (
     Interval,
@@ -43,7 +47,7 @@ from clipq.stats import (
 )
 
 SETTINGS = StatisticsSettings()
-CHURN = ("flip-rate", "negative-flips", "kl-to-fp32", "margin-shrinkage", "embedding-drift")
+CHURN = ("flip-rate", "negative-flips", "kl-to-fp32", "top2-gap-shrinkage", "embedding-distance")
 # An accuracy from a band of ranks is a share, as top-1 is.
 ALIKE = ("top1-low", "top1-mid", "top1-high")
 SUITE = (
@@ -102,7 +106,7 @@ class Jackknife(Resampler):
         return np.concatenate([own, rest] if stream == 0 else [rest, own])
 
 
-def point_losses(drawn: dict[str, tuple[Sample, Sample]], names: dict[str, Metric]) -> np.ndarray:
+def point_losses(drawn: dict[str, tuple[Tables, Tables]], names: dict[str, Metric]) -> np.ndarray:
     exact = Exact(SETTINGS)
     return np.array([_losses(exact, metric, drawn)[0] for metric in names.values()])
 
@@ -114,28 +118,19 @@ def _losses(resampler: Resampler, metric: Metric, drawn) -> np.ndarray:
 
 def judge(drawn, names: dict[str, Metric], margins: np.ndarray, resampler: Resampler) -> tuple:
     """Return the corrected verdicts and the judgements of one gate."""
-    judge_ = IntervalJudge(SETTINGS, resampler, cases=len(names))
+    judging = gate_judge(SETTINGS, resampler, cases=len(names))
     exact = Exact(SETTINGS)
-    judgements: list[Judgement] = []
-    for metric, margin in zip(names.values(), margins, strict=True):
-        fp32, quantized = drawn["ood" if metric.score else "id"]
-        judgements.append(
-            judge_(
-                Evidence(
-                    metric,
-                    float(exact.replicates(metric, fp32)[0]),
-                    float(exact.replicates(metric, quantized)[0]),
-                    float(margin),
-                    fp32,
-                    quantized,
-                )
-            )
-        )
-    cases = [
-        CaseResult(Cell("m", "q", "p").case(name), j.verdict, estimate=j.estimate)
-        for name, j in zip(names, judgements, strict=True)
-    ]
-    return [case.verdict for case in finalise(cases, SETTINGS)], judgements
+    judgements: dict[str, Judgement] = {}
+    for (name, metric), margin in zip(names.items(), margins, strict=True):
+        pair = drawn["ood" if metric.score else "id"]
+        values = [float(exact.replicates(metric, tables)[0]) for tables in pair]
+        judgements[name] = judging(evidence(metric, values, float(margin), pair))
+    return corrected(judgements, SETTINGS), list(judgements.values())
+
+
+def sized(kind: str, size: int, seed: int) -> Population:
+    """Return a population of so many in-distribution samples."""
+    return population(kind, seed=seed, samples=size, samples_ood=size // 2)
 
 
 def draws(people: Population, samples: int, gates: int, *, equal: bool, seed: int = 0):
@@ -152,16 +147,17 @@ def false_alarms(
     equal: bool,
     seed: int = 0,
     suite: bool | None = None,
+    size: int = 200_000,
 ) -> dict:
     """Return error rates per metric, in a dict of arrays, and `any_fail`, per gate."""
-    people, names = population(kind, seed=seed), gate_metrics(suite)
+    people, names = sized(kind, size, seed), gate_metrics(suite)
     losses = np.array(
         [point_losses(d, names) for d in draws(people, samples, gates, equal=equal, seed=seed)]
     )
-    whole = Sample(people.fp32, people.fp32), Sample(people.quantized, people.quantized)
+    whole = Tables(people.fp32, people.fp32), Tables(people.quantized, people.quantized)
     whole_ood = (
-        Sample(people.fp32_ood, people.fp32),
-        Sample(people.quantized_ood, people.quantized),
+        Tables(people.fp32_ood, people.fp32),
+        Tables(people.quantized_ood, people.quantized),
     )
     if equal:
         truth = population_truth = np.zeros(len(names))
@@ -174,10 +170,9 @@ def false_alarms(
         verdicts, judgements = judge(drawn, names, truth, resampler)
         passed.append([v in (Verdict.PASS, Verdict.IMPROVED) for v in verdicts])
         failed.append([v is Verdict.FAIL for v in verdicts])
-        covered.append(
-            [j.estimate.low <= t <= j.estimate.high for j, t in zip(judgements, truth, strict=True)]
-        )
-        errors.append([j.estimate.standard_error for j in judgements])
+        estimates = [judged.estimate for judged in judgements]
+        covered.append([e.low <= t <= e.high for e, t in zip(estimates, truth, strict=True)])
+        errors.append([found.standard_error for found in estimates])
         any_fail.append(any(failed[-1]))
     error = np.mean(errors, axis=0)
     return {
@@ -192,9 +187,11 @@ def false_alarms(
     }
 
 
-def interval_coverage(kind: str, samples: int, gates: int, seed: int = 0) -> list[tuple]:
+def interval_coverage(
+    kind: str, samples: int, gates: int, seed: int = 0, size: int = 200_000
+) -> list[tuple]:
     """Return, per metric, the coverage of each kind of interval at the settings' level."""
-    people, names = population(kind, seed=seed), gate_metrics()
+    people, names = sized(kind, size, seed), gate_metrics()
     level = 1 - SETTINGS.alpha
     losses = np.array([point_losses(d, names) for d in draws(people, samples, gates, equal=False)])
     truth = losses.mean(axis=0)
@@ -222,22 +219,25 @@ def detection(
     seed: int = 0,
     pilot: int = 2000,
     pilots: int = 10,
-    only: tuple[str, ...] = (),
+    only: Sequence[str] = (),
+    size: int = 200_000,
+    truths: int = 200,
 ) -> list[tuple]:
     """Return how often twice the margin fails at the number of samples that a pilot promises.
 
     Pilots differ in what they promise, so each of several gets its share of the gates; shown is the
     median promise. `only` narrows which metrics are tried; the correction still counts all of them.
+    The true loss is the mean of `truths` draws.
     """
-    people, names = population(kind, seed=seed), gate_metrics()
+    people, names = sized(kind, size, seed), gate_metrics()
     tail = single_step(SETTINGS.tail, len(names), correction=SETTINGS.correction)
     truth = np.mean(
-        [point_losses(d, names) for d in draws(people, 4000, 200, equal=False, seed=1)], axis=0
+        [point_losses(d, names) for d in draws(people, 4000, truths, equal=False, seed=1)], axis=0
     )
     errors = []
     for drawn in draws(people, pilot, pilots, equal=False, seed=2):
         _, judgements = judge(drawn, names, truth / 2, Resampler(SETTINGS))
-        errors.append([judgement.estimate.standard_error or 0.0 for judgement in judgements])
+        errors.append([judged.estimate.standard_error or 0.0 for judged in judgements])
     rows = []
     for i, (name, metric) in enumerate(names.items()):
         if only and name not in only:
@@ -251,74 +251,99 @@ def detection(
             reason = "improves" if truth[i] <= 0 else "out of reach"
             rows.append((name, truth[i], median, math.nan, reason))
             continue
-        judge_ = IntervalJudge(SETTINGS, Resampler(SETTINGS), cases=len(names))
+        judging = gate_judge(SETTINGS, Resampler(SETTINGS), cases=len(names))
         exact, found = Exact(SETTINGS), 0
         each = gates // pilots
         for number, promised in enumerate(promises):
-            size = max(promised, 100)  # two strata of at least 50 samples
-            for drawn in draws(people, size, each, equal=False, seed=3 + number):
-                fp32, quantized = drawn["ood" if metric.score else "id"]
-                values = [float(exact.replicates(metric, s)[0]) for s in (fp32, quantized)]
-                judged = judge_(Evidence(metric, *values, truth[i] / 2, fp32, quantized))
+            enough = max(promised, 100)  # two strata of at least 50 samples
+            for drawn in draws(people, enough, each, equal=False, seed=3 + number):
+                pair = drawn["ood" if metric.score else "id"]
+                values = [float(exact.replicates(metric, tables)[0]) for tables in pair]
+                judged = judging(evidence(metric, values, truth[i] / 2, pair))
                 found += judged.verdict is Verdict.FAIL
         rows.append((name, truth[i], median, found / (each * pilots), ""))
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gates", type=int, default=2000)
-    parser.add_argument("--samples", type=int, nargs="+", default=[500, 2000, 10_000])
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--intervals", action="store_true")
-    parser.add_argument("--detection", action="store_true")
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    script = Script(__doc__, takes="HOURS")
+    script.size("--gates", full=2000, quick=4, help="simulated gates of each setting")
+    script.size("--samples", full=(500, 2000, 10_000), quick=(200,), help="in-distribution")
+    script.size("--kinds", full=KINDS, quick=KINDS[1:2], choices=KINDS, help="of population")
+    script.size("--population", full=200_000, quick=4000, help="samples to draw gates from")
+    script.size("--pilots", full=10, quick=2, help="with --detection: how many promise")
+    script.size("--truths", full=200, quick=4, help="with --detection: draws for the true loss")
+    script.size(
+        "--metrics", full=("*",), quick=("top1", "nll"), help="with --detection; * for every one"
+    )
+    script.add_argument("--intervals", action="store_true", help="coverage of three intervals")
+    script.add_argument("--detection", action="store_true", help="failures at twice the margin")
+    options = script.options(arguments)
+    goals = Goals(quick=options.quick)
     started = time.perf_counter()
     if options.intervals:
-        for kind in options.kinds:
-            rows = interval_coverage(kind, options.samples[0], options.gates)
-            print(f"coverage at 95 %, {kind}, {options.samples[0]} samples, {options.gates} gates")
-            print(tabulate(rows, ("metric", "percentile", "BCa", "normal"), floatfmt=".3f"))
+        print_intervals(options)
     elif options.detection:
-        for kind in options.kinds:
-            print(f"failures at twice the margin, {kind}, {options.gates} gates, 10 pilots")
-            headers = ("metric", "true loss", "samples promised", "failed", "")
-            print(tabulate(detection(kind, options.gates), headers, floatfmt=".3f"))
+        print_detection(options, goals)
     else:
-        for kind in options.kinds:
-            for samples in options.samples:
-                for equal in (False, True):
-                    found = false_alarms(kind, samples, options.gates, equal=equal)
-                    null = "equal" if equal else "margin"
-                    print(
-                        f"\n{kind}, {samples} samples, null `{null}`, {options.gates} gates: any "
-                        f"false failure in {found['any_fail']:.2%} of gates"
-                    )
-                    wrong = found["passed"] + found["failed"]
-                    columns = (
-                        found["names"],
-                        found["truth"],
-                        found["error"],
-                        *(found[key] * 100 for key in ("passed", "failed")),
-                        wrong * 100,
-                        found["covered"] * 100,
-                        found["off"],
-                    )
-                    headers = (
-                        "metric",
-                        "true loss",
-                        "error",
-                        "false pass %",
-                        "false fail %",
-                        "wrong %",
-                        "coverage %",
-                        "off",
-                    )
-                    formats = ("", ".4f", ".4f", ".2f", ".2f", ".2f", ".1f", "+.2f")
-                    rows = list(zip(*columns, strict=True))
-                    print(tabulate(rows, headers, floatfmt=formats), flush=True)
+        print_false_alarms(options, goals)
     print(f"{time.perf_counter() - started:.0f} s")
+    return goals.code
+
+
+def print_intervals(options) -> None:
+    samples = options.samples[0]
+    for kind in options.kinds:
+        rows = interval_coverage(kind, samples, options.gates, size=options.population)
+        print(f"coverage at 95 %, {kind}, {samples} samples, {options.gates} gates")
+        print(tabulate(rows, ("metric", "percentile", "BCa", "normal"), floatfmt=".3f"))
+
+
+def print_detection(options, goals: Goals) -> None:
+    for kind in options.kinds:
+        rows = detection(
+            kind,
+            options.gates,
+            pilots=options.pilots,
+            only=() if "*" in options.metrics else options.metrics,
+            size=options.population,
+            truths=options.truths,
+        )
+        print(f"failures at twice the margin, {kind}, {options.gates} gates, ", end="")
+        print(f"{options.pilots} pilots")
+        headers = ("metric", "true loss", "samples promised", "failed", "")
+        print(tabulate(rows, headers, floatfmt=".3f"))
+        goals.measured(all(rate >= SETTINGS.power for *_, rate, reason in rows if not reason))
+
+
+def print_false_alarms(options, goals: Goals) -> None:
+    for kind in options.kinds:
+        for samples in options.samples:
+            for equal in (False, True):
+                found = false_alarms(
+                    kind, samples, options.gates, equal=equal, size=options.population
+                )
+                null = "equal" if equal else "margin"
+                print(
+                    f"\n{kind}, {samples} samples, null `{null}`, {options.gates} gates: any "
+                    f"false failure in {found['any_fail']:.2%} of gates"
+                )
+                wrong = found["passed"] + found["failed"]
+                columns = {
+                    "metric": found["names"],
+                    "true loss": found["truth"],
+                    "error": found["error"],
+                    "false pass %": found["passed"] * 100,
+                    "false fail %": found["failed"] * 100,
+                    "wrong %": wrong * 100,
+                    "coverage %": found["covered"] * 100,
+                    "off": found["off"],
+                }
+                formats = ("", ".4f", ".4f", ".2f", ".2f", ".2f", ".1f", "+.2f")
+                rows = list(zip(*columns.values(), strict=True))
+                print(tabulate(rows, list(columns), floatfmt=formats), flush=True)
+                goals.measured(bool((wrong <= SETTINGS.alpha).all()))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,20 +1,23 @@
 """How much longer a quantized image tower takes to encode than FP32, by kernels and by reference.
 
-    python benchmarks/kernel_encode.py [--model ViT-L-14] [--batch 256] [--device cuda]
+    python benchmarks/kernel_encode.py [--quick] [--model ViT-L-14] [--batch 256]
+    python benchmarks/kernel_encode.py --device cpu     # by reference alone
 
 Random weights: speed does not depend on them. Each form is timed beside FP32 in the same round, and
 the median of the rounds' ratios is shown. Goals, on a GPU and with kernels: simulated w8a8 at most
-1.05 x FP32, the integer path at most 0.5 x.
+1.05 x FP32, the integer path at most 0.5 x. Without a GPU, only --quick and --device cpu measure.
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
 import time
+from collections.abc import Sequence
 from statistics import median
 
-import open_clip
 import torch
+from benchmark import Goals, Script, lacking
+from random_models import SMALL, random_images, random_model, random_texts
 from tabulate import tabulate
 from torch import Tensor, nn
 
@@ -22,7 +25,6 @@ from clipq.evaluation.acceleration import accelerate
 from clipq.quant import Calibration, QuantizerSpec, quantize
 
 FORMS = {"rtn:w8a8@vision": 1.05, "rtn:w8a8,compute=integer@vision": 0.5}
-ROUNDS = 7
 
 
 def seconds(model: nn.Module, images: Tensor) -> float:
@@ -36,19 +38,21 @@ def seconds(model: nn.Module, images: Tensor) -> float:
         return time.perf_counter() - started
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", default="ViT-L-14")
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args()
-    torch.manual_seed(0)
-    model = open_clip.create_model(options.model).eval().to(options.device)
-    size = model.visual.image_size
-    shape = (options.batch, 3, *(size if isinstance(size, tuple) else (size, size)))
-    images = torch.randn(shape, device=options.device)
-    few = images[:4]
-    tokens = torch.randint(1, 999, (4, model.context_length), device=options.device)
+def main(arguments: Sequence[str] | None = None) -> int:
+    script = Script(__doc__, takes="about a minute on a GPU")
+    script.size("--model", full="ViT-L-14", quick=SMALL, help="as open_clip names it")
+    script.size("--batch", full=256, quick=8, help="images at once")
+    script.size("--rounds", full=7, quick=2, help="of each form beside FP32")
+    script.add_argument("--device", choices=("cuda", "cpu"), help="a GPU, where there is one")
+    options = script.options(arguments)
+    goals = Goals(quick=options.quick)
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    if here == "cpu" and options.device != "cpu" and (options.device or not options.quick):
+        lacking("the goals are a GPU's, and torch sees none; --device cpu times the reference")
+    device = options.device or here
+    model = random_model(options.model).to(device)
+    images = random_images(model, options.batch).to(device)
+    few, tokens = images[:4], random_texts(model, 4).to(device)
     calibration = Calibration(images=lambda: iter([few]), texts=lambda: iter([tokens]))
     rows = []
     for text, goal in FORMS.items():
@@ -57,16 +61,18 @@ def main() -> None:
             accelerate(made, backend)
             ratios, times = [], []
             seconds(model, images), seconds(made, images)
-            for _ in range(ROUNDS):
+            for _ in range(options.rounds):
                 plain = seconds(model, images)
                 times.append(seconds(made, images))
                 ratios.append(times[-1] / plain)
             row = (text, backend, f"{median(times) * 1e3:.1f}", f"{median(ratios):.2f}")
             rows.append((*row, goal if backend == "triton" else ""))
-    device = torch.cuda.get_device_name() if images.is_cuda else "cpu"
-    print(f"{options.model}, batch {options.batch}, {device}, torch {torch.__version__}")
+            goals.measured(backend != "triton" or median(ratios) <= goal)
+    shown = torch.cuda.get_device_name() if images.is_cuda else "cpu"
+    print(f"{options.model}, batch {options.batch}, {shown}, torch {torch.__version__}")
     print(tabulate(rows, ("quantizer", "backend", "ms", "x FP32", "goal"), disable_numparse=True))
+    return goals.code
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

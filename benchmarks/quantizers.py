@@ -1,8 +1,13 @@
 """What quantizing costs: encoding, time and memory of each method, beside torchao's.
 
+    python benchmarks/quantizers.py [--quick]   # all of these, one after another:
     python benchmarks/quantizers.py encode      # simulated and integer encoding against FP32
     python benchmarks/quantizers.py methods     # time and peak memory of each method
     python benchmarks/quantizers.py torchao     # the same method by torchao, on the same model
+
+Goals: encoding weight-only at most 1.02 x FP32, w8a8 1.15 x, w8a8d 1.25 x, integer w8a8 0.70 x;
+GPTQ within 300 s and any method within 2 x the memory of the FP32 model, beside one batch's
+activations; not slower than torchao.
 
 clipq's time includes what torchao does not do: checking the caller's model and counting coverage,
 which takes three passes of one image and one text.
@@ -18,21 +23,20 @@ width k, and out · k² for the update of each weight: about 5 TFLOP for this mo
 
 from __future__ import annotations
 
-import argparse
 import copy
-import logging
 import os
 import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import open_clip
 import torch
+from benchmark import Goals, Script, quiet
+from random_models import SMALL, random_images, random_model, random_texts
 from tabulate import tabulate
 from torch import nn
 
@@ -40,7 +44,7 @@ from clipq.quant import Calibration, QuantizerSpec, quantize
 from clipq.quant.explicit import make_explicit
 from clipq.quant.modules import Projection
 
-SAMPLES, BATCH, ROUNDS = 128, 32, 7
+BATCH = 32
 ENCODED = {
     "rtn:w8": 1.02,
     "rtn:w4g64": 1.02,
@@ -61,67 +65,59 @@ METHODS = (
 GPTQ_SECONDS, MEMORY_RATIO = 300.0, 2.0
 
 
-def model() -> nn.Module:
-    torch.manual_seed(0)
-    return open_clip.create_model("ViT-B-32").eval()
-
-
-def calibration(samples: int) -> Calibration:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(samples, 3, 224, 224, generator=generator)
-    texts = torch.randint(1, 49000, (samples, 77), generator=generator)
-    texts[:, -1] = 49407  # where CLIP reads the text
+def calibration(of: nn.Module, samples: int) -> Calibration:
+    images, texts = random_images(of, samples), random_texts(of, samples)
     return Calibration(lambda: iter(images.split(BATCH)), lambda: iter(texts.split(BATCH)))
 
 
-def encode() -> bool:
-    float_model = model()
-    data = calibration(8)
+def encode(options, goals: Goals) -> None:
+    float_model = random_model(options.model)
+    data = calibration(float_model, 8)
     models = {
         text: quantize(float_model, QuantizerSpec.parse(f"{text}@vision"), data).model
         for text in ENCODED
     }
-    images = torch.randn(BATCH, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    images = random_images(float_model, BATCH, seed=1)
     ratios: dict[str, list[float]] = {text: [] for text in models}
     with torch.inference_mode():
-        for _ in range(ROUNDS + 1):
+        for _ in range(options.rounds + 1):
             for text, found in models.items():
                 # FP32 before each, so that a noisy moment hits both.
                 reference = seconds(lambda: float_model.encode_image(images))
                 ratios[text].append(
                     seconds(lambda found=found: found.encode_image(images)) / reference
                 )
-    rows, good = [], True
+    rows = []
     for text, goal in ENCODED.items():
         found = sorted(ratios[text][1:])
         middle = statistics.median(found)
-        good &= middle <= goal
+        goals.measured(middle <= goal)
         rows.append((text, f"{middle:.3f}", f"{found[0]:.3f} to {found[-1]:.3f}", goal))
-    print(tabulate(rows, ("quantizer", "time / FP32", f"{ROUNDS} rounds", "goal")))
-    return good
+    print(tabulate(rows, ("quantizer", "time / FP32", f"{options.rounds} rounds", "goal")))
 
 
-def methods(chosen: list[str]) -> bool:
-    rows, good = [], True
+def methods(options, goals: Goals) -> None:
+    rows = []
     # Freed tensors go back to the system at once: counted is what is held, not what the allocator
     # keeps for later. That costs time, so time is taken in a process of its own.
     eager = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
-    for text in chosen or METHODS:
-        (took,) = alone("time", text, {})
-        peak, batch = alone("memory", text, eager)
-        good &= round(peak - batch, 1) <= MEMORY_RATIO
-        good &= took <= GPTQ_SECONDS or not text.startswith("gptq")
+    for text in options.quantizers:
+        (took,) = alone("time", text, options, {})
+        peak, batch = alone("memory", text, options, eager)
+        goals.measured(round(peak - batch, 1) <= MEMORY_RATIO)
+        goals.measured(took <= GPTQ_SECONDS or not text.startswith("gptq"))
         rows.append((text, f"{took:.1f} s", f"{peak:.2f}", f"{batch:.2f}"))
         print(tabulate(rows[-1:], tablefmt="plain"), flush=True)
     headers = ("quantizer", "time", "peak memory / FP32 model", "of which one FP32 batch")
     print(tabulate(rows, headers))
-    return good
 
 
-def alone(what: str, text: str, environment: dict[str, str]) -> list[float]:
+def alone(what: str, text: str, options, environment: dict[str, str]) -> list[float]:
     """Return the numbers that a part prints in a process of its own."""
+    sizes = ["--model", options.model]
+    sizes += ["--samples", str(options.samples), "--threads", str(options.threads)]
     done = subprocess.run(
-        [sys.executable, __file__, what, text],
+        [sys.executable, __file__, what, "--quantizers", text, *sizes],
         capture_output=True,
         text=True,
         check=True,
@@ -130,9 +126,10 @@ def alone(what: str, text: str, environment: dict[str, str]) -> list[float]:
     return [float(x) for x in done.stdout.split()]
 
 
-def warm(samples: int) -> tuple[nn.Module, Calibration]:
+def warm(name: str, samples: int) -> tuple[nn.Module, Calibration]:
     """Return model and data after a pass, whose threads and kernels are no cost of quantizing."""
-    float_model, data = model(), calibration(samples)
+    float_model = random_model(name)
+    data = calibration(float_model, samples)
     encode_batch(float_model, data)
     return float_model, data
 
@@ -143,14 +140,17 @@ def encode_batch(found: nn.Module, data: Calibration) -> None:
         found.encode_text(next(data.texts()))
 
 
-def print_time(text: str) -> None:
-    float_model, data = warm(SAMPLES)
+def print_time(options, _: Goals) -> None:
+    (text,) = options.quantizers
+    float_model, data = warm(options.model, options.samples)
     print(seconds(lambda: quantize(float_model, QuantizerSpec.parse(text), data)))
 
 
-def print_memory(text: str) -> None:
+def print_memory(options, _: Goals) -> None:
     """Print peak memory, and that of encoding one FP32 batch, over the model's size."""
-    float_model, data = warm(2 * BATCH)  # data are streamed: more batches hold no more memory
+    (text,) = options.quantizers
+    # Data are streamed: more batches hold no more memory.
+    float_model, data = warm(options.model, min(options.samples, 2 * BATCH))
     size = sum(p.nbytes for p in float_model.parameters())
     before = resident()
     with sampled_peak() as batch:
@@ -161,7 +161,7 @@ def print_memory(text: str) -> None:
     print((peak[0] - before + size) / size, (batch[0] - before) / size)
 
 
-def torchao() -> bool:
+def torchao(options, goals: Goals) -> None:
     from torchao.prototype.awq import AWQConfig
     from torchao.prototype.smoothquant import SmoothQuantConfig
     from torchao.quantization import (
@@ -170,9 +170,9 @@ def torchao() -> bool:
         quantize_,
     )
 
-    explicit = model()
+    explicit = random_model(options.model)
+    data = calibration(explicit, options.torchao_samples)
     make_explicit(explicit, "both")  # torchao sees linear layers only
-    data = calibration(32)
 
     def run_data(found: nn.Module) -> None:
         with torch.no_grad():
@@ -202,7 +202,7 @@ def torchao() -> bool:
         run_data(found)
         quantize_(found, AWQConfig(base, step="convert"))
 
-    rows, good = [], True
+    rows = []
     for text, theirs in (
         ("rtn:w8", rtn),
         ("smoothquant:w8a8d", smoothquant),
@@ -212,15 +212,14 @@ def torchao() -> bool:
         if text == "rtn:w8":  # which is short enough for a first pass to show
             theirs()
             quantize(explicit, spec, data)
-        for _ in range(3):
+        for _ in range(options.torchao_rounds):
             other = seconds(theirs)
             ratios.append(seconds(lambda spec=spec: quantize(explicit, spec, data)) / other)
-        good &= statistics.median(ratios) <= 1.0
+        goals.measured(statistics.median(ratios) <= 1.0)
         shown = ", ".join(f"{x:.2f}" for x in sorted(ratios))
         rows.append((text, f"{other:.1f} s", f"{statistics.median(ratios):.2f}", shown))
         print(tabulate(rows[-1:], tablefmt="plain"), flush=True)
     print(tabulate(rows, ("quantizer", "torchao", "clipq / torchao", "rounds")))
-    return good
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -252,18 +251,36 @@ def sampled_peak() -> Iterator[list[int]]:
         thread.join()
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("encode", "methods", "time", "memory", "torchao"))
-    parser.add_argument("quantizers", nargs="*", help="for `methods`; default: all")
-    options = parser.parse_args()
-    logging.disable(logging.WARNING)
-    torch.set_num_threads(2)
-    if options.part in ("time", "memory"):  # what `methods` runs in processes of their own
-        {"time": print_time, "memory": print_memory}[options.part](options.quantizers[0])
-        return 0
-    parts = {"encode": encode, "torchao": torchao, "methods": lambda: methods(options.quantizers)}
-    return 0 if parts[options.part]() else 1
+PARTS = {"encode": encode, "methods": methods, "torchao": torchao}
+_ALONE = {"time": print_time, "memory": print_memory}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    script = Script(__doc__, takes="about an hour on 2 cores, `encode` two minutes of it")
+    script.add_argument(
+        "part",
+        nargs="?",
+        choices=(*PARTS, *_ALONE),
+        help="default: encode, methods and torchao; `methods` runs the others in processes",
+    )
+    script.size("--model", full="ViT-B-32", quick=SMALL, help="as open_clip names it")
+    script.size("--quantizers", full=METHODS, quick=("gptq:w4",), help="of `methods`")
+    script.size("--samples", full=128, quick=4, help="images and texts of `methods`")
+    script.size("--threads", full=2, quick=1, help="of torch")
+    script.size("--rounds", full=7, quick=2, help="of `encode`")
+    script.size("--torchao-samples", full=32, quick=4, help="images and texts of `torchao`")
+    script.size("--torchao-rounds", full=3, quick=1, help="of `torchao`")
+    options = script.options(arguments)
+    goals = Goals(quick=options.quick)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(options.threads)
+    try:
+        with quiet():
+            for name in (options.part,) if options.part else PARTS:
+                (PARTS | _ALONE)[name](options, goals)
+    finally:
+        torch.set_num_threads(threads)
+    return goals.code
 
 
 if __name__ == "__main__":

@@ -4,6 +4,11 @@ A population is 200,000 in-distribution and 100,000 out-of-distribution samples 
 "quantized" cosines: the quantized ones are noisier, shifted and scaled. A gate draws some of them
 with replacement, so the population's own value of a metric is the truth.
 
+`population` has the columns of the metrics whose error rates are simulated. `wide_population` has
+those of every resampled metric, for half as much time again: cosines to the classes stand for
+features, the first samples for the calibration split, classes for captions, and every third class
+for a band of ranks.
+
 Kinds: ``plain``, logit scale 20; ``skew``, logit scale 100, so that most confidences are near 1;
 ``rare``, logit scale 60 and class frequencies that fall with the square of the class number.
 """
@@ -14,17 +19,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipq.evaluation.resampling import Sample
+from clipq.evaluation.resampling import Tables
 from clipq.metrics import Predictions, scores
 from clipq.metrics.churn import churn_columns
 from clipq.metrics.classify import classification_columns
+from clipq.metrics.distances import knn, mahalanobis
+from clipq.metrics.retrieval import DEPTHS, cosine_distance
+from clipq.metrics.spectra import BANDS
 from clipq.metrics.temperature import fit_temperature
 
-__all__ = ["KINDS", "Population", "population"]
+__all__ = ["KINDS", "Population", "population", "wide_population"]
 
 KINDS = ("plain", "skew", "rare")
 _CLASSES = 20
 _SCALES = {"plain": 20.0, "skew": 100.0, "rare": 60.0}
+_KNOWN = 100
+_HUB = 0.06
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +48,16 @@ class Population:
 
     def draw(
         self, samples: int, samples_ood: int, rng: np.random.Generator, *, equal: bool = False
-    ) -> dict[str, tuple[Sample, Sample]]:
-        """Return (FP32, quantized) samples per probe, ``id`` and ``ood``.
+    ) -> dict[str, tuple[Tables, Tables]]:
+        """Return (FP32, quantized) tables per probe, ``id`` and ``ood``.
 
         With `equal`, each sample's two predictions change places with probability 1/2: both models
         then are equally good in every respect, though they disagree as much as before.
         """
         inside = _pair(self.fp32, self.quantized, samples, rng, equal)
         outside = _pair(self.fp32_ood, self.quantized_ood, samples_ood, rng, equal)
-        known = [Sample(table, table) for table in inside]
-        other = [Sample(ood, table) for ood, table in zip(outside, inside, strict=True)]
+        known = [Tables(table, table) for table in inside]
+        other = [Tables(ood, table) for ood, table in zip(outside, inside, strict=True)]
         return {"id": (known[0], known[1]), "ood": (other[0], other[1])}
 
 
@@ -55,6 +65,43 @@ def population(
     kind: str, *, seed: int, damage: float = 1.0, samples: int = 200_000, samples_ood: int = 100_000
 ) -> Population:
     """Return a population; `damage` scales how much the quantized predictions differ."""
+    drawn = _draw(kind, seed, damage, samples, samples_ood)
+    return Population(
+        _inside(drawn.fp32, drawn),
+        _inside(drawn.quantized, drawn),
+        Predictions(_scores(drawn.fp32_ood, drawn.scale)),
+        Predictions(_scores(drawn.quantized_ood, drawn.scale)),
+    )
+
+
+def wide_population(kind: str, *, seed: int, samples: int, samples_ood: int) -> Population:
+    """Return the same population with the columns of every resampled metric."""
+    drawn = _draw(kind, seed, 1.0, samples, samples_ood)
+    tables = []
+    for cosine, ood in (
+        (drawn.fp32, drawn.fp32_ood),
+        (drawn.quantized, drawn.quantized_ood),
+    ):
+        distance = {"cosine_distance": cosine_distance(cosine, drawn.fp32)}
+        further = distance | _retrieval(cosine, drawn.labels) | _distances(cosine, cosine, drawn)
+        tables.append(Predictions({**_inside(cosine, drawn).columns, **further}))
+        tables.append(Predictions(_scores(ood, drawn.scale) | _distances(ood, cosine, drawn)))
+    return Population(tables[0], tables[2], tables[1], tables[3])
+
+
+@dataclass(frozen=True, eq=False)
+class _Cosines:
+    """Cosines (N, C) and (M, C), labels (N,), and the logit scale."""
+
+    labels: np.ndarray
+    scale: float
+    fp32: np.ndarray
+    quantized: np.ndarray
+    fp32_ood: np.ndarray
+    quantized_ood: np.ndarray
+
+
+def _draw(kind: str, seed: int, damage: float, samples: int, samples_ood: int) -> _Cosines:
     rng = np.random.default_rng([seed, KINDS.index(kind)])
     frequency = np.ones(_CLASSES)
     if kind == "rare":
@@ -67,37 +114,48 @@ def population(
     worse = inside + rng.normal(0.0, 0.012 * damage, inside.shape)
     worse[rows, labels] -= 0.008 * damage
     worse_ood = outside + rng.normal(0.0, 0.012 * damage, outside.shape) + 0.006 * damage
-    gain, scale = 1.0 + 0.1 * damage, _SCALES[kind]
-    reference = inside * scale
-    return Population(
-        _inside(inside, labels, scale, reference),
-        _inside(worse * gain, labels, scale, reference),
-        _outside(outside, scale),
-        _outside(worse_ood * gain, scale),
-    )
+    gain = 1.0 + 0.1 * damage
+    return _Cosines(labels, _SCALES[kind], inside, worse * gain, outside, worse_ood * gain)
 
 
-def _inside(
-    cosine: np.ndarray, labels: np.ndarray, scale: float, reference: np.ndarray
-) -> Predictions:
-    logits = cosine * scale
+def _inside(cosine: np.ndarray, drawn: _Cosines) -> Predictions:
+    logits, labels = cosine * drawn.scale, drawn.labels
     held_out = slice(0, 20_000)
     temperature = fit_temperature(logits[held_out], labels[held_out])
     columns = classification_columns(logits, labels, temperature=temperature)
     columns |= {"label": labels, "group": np.where(labels % 5 < 3, "common", "counter")}
-    return Predictions(columns | churn_columns(logits, reference, labels) | _scores(cosine, logits))
+    columns |= churn_columns(logits, drawn.fp32 * drawn.scale, labels)
+    return Predictions(columns | _scores(cosine, drawn.scale))
 
 
-def _outside(cosine: np.ndarray, scale: float) -> Predictions:
-    return Predictions(_scores(cosine, cosine * scale))
-
-
-def _scores(cosine: np.ndarray, logits: np.ndarray) -> dict[str, np.ndarray]:
+def _scores(cosine: np.ndarray, scale: float) -> dict[str, np.ndarray]:
     return {
         "mcm": scores.mcm(cosine),
         "max_logit": scores.max_logit(cosine),
         "energy": scores.energy(cosine),
-        "neg_entropy": scores.neg_entropy(logits),
+        "neg_entropy": scores.neg_entropy(cosine * scale),
+    }
+
+
+def _distances(cosine: np.ndarray, known: np.ndarray, drawn: _Cosines) -> dict[str, np.ndarray]:
+    known, labels = known[:_KNOWN], drawn.labels[:_KNOWN]
+    return {"knn": knn(cosine, known), "mahalanobis": mahalanobis(cosine, known, labels)}
+
+
+def _retrieval(cosine: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the columns of retrieval and of bands, each from a part of the classes."""
+    rows = np.arange(len(labels))
+    nearer = cosine >= cosine[rows, labels][:, None]
+    nearer[rows, labels] = False
+    halves = [nearer[:, start::2].sum(axis=1) for start in (0, 1)]
+    return {
+        "i2t_rank": nearer.sum(axis=1),
+        "occurrences": (cosine > _HUB).sum(axis=1).astype(np.float64),
+        **{f"t2i_{k}": np.mean([rank < k for rank in halves], axis=0) for k in DEPTHS},
+        **{
+            f"{band}_band_wrong": nearer[:, start :: len(BANDS)].any(axis=1).astype(np.int64)
+            for start, band in enumerate(BANDS)
+        },
     }
 
 

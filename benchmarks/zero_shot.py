@@ -1,45 +1,55 @@
 """clipq's zero-shot evaluation beside CLIP_benchmark's: same shards, same model, one run.
 
-    python benchmarks/zero_shot.py                 # speed and equal accuracy
-    python benchmarks/zero_shot.py --memory 50000  # peak memory of a large probe
+    python benchmarks/zero_shot.py [--quick]   # speed and equal accuracy
+    python benchmarks/zero_shot.py --memory    # peak memory of a large probe
 
 Shards of JPEG images (400 x 320) are written once to a temporary folder; the model is ViT-B-32
 with random weights, which costs what a trained one costs. Both tools read the shards, build the
 zero-shot head and return top-1. Rounds alternate; the bounds are decoding alone and the model
 alone. Both use two threads for the model, and clipq encodes 16 images more, of its calibration
-split.
+split. Goals: at most 1.10 x the larger bound, faster than CLIP_benchmark, equal top-1; under 2 GiB
+of memory beyond the model, whatever the number of images.
 """
 
 from __future__ import annotations
 
-import argparse
+import importlib.util
 import io
 import json
 import resource
 import shutil
 import statistics
+import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
+from benchmark import Goals, Script, lacking
+from embedded import REPOSITORY, predictions
 from PIL import Image
+from random_models import SMALL, image_size
 from safetensors.torch import save_file
 
-from clipq.cases import Cell
 from clipq.evaluation.evaluator import Evaluator
 from clipq.metrics import metrics
 from clipq.settings import load_settings
 
 CLASSES = ("a fox", "an owl", "a newt", "a hare", "a crow", "an eel", "a bee", "a toad")
 TEMPLATES = ("a photo of {c}.", "a drawing of {c}.", "a blurry photo of {c}.")
+_SMALL_CONFIG = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 224, "patch_size": 32, "width": 64, "layers": 2},
+    "text_cfg": {"width": 64, "heads": 2, "layers": 2},
+}
 SETTINGS = """
 [clipq]
-threads = 2
+threads = {threads}
 batch_size = 64
 [matrix]
 quantizers = ["rtn:w8"]
@@ -84,19 +94,24 @@ def write_data(root: Path, split: str, count: int, *, seed: int, size: tuple[int
     path.write_text("\n".join(TEMPLATES) + "\n")
 
 
-def write_model(root: Path) -> Path:
-    """Save ViT-B-32 with random weights in open_clip's local layout."""
+def write_model(root: Path, name: str) -> Path:
+    """Save an architecture with random weights in open_clip's local layout."""
     folder = root / "model"
     folder.mkdir()
     torch.manual_seed(0)
-    model = open_clip.create_model("ViT-B-32")
+    small = name == SMALL
+    model = open_clip.CLIP(**_SMALL_CONFIG) if small else open_clip.create_model(name)
     save_file(
         {name: value.clone() for name, value in model.state_dict().items()},
         str(folder / "open_clip_model.safetensors"),
     )
     config = {
-        "model_cfg": open_clip.get_model_config("ViT-B-32"),
-        "preprocess_cfg": {"size": 224, "interpolation": "bicubic", "resize_mode": "shortest"},
+        "model_cfg": _SMALL_CONFIG if small else open_clip.get_model_config(name),
+        "preprocess_cfg": {
+            "size": image_size(model),
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+        },
     }
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     return folder
@@ -107,7 +122,7 @@ def ours(root: Path) -> float:
     settings = load_settings(root / "clipq.toml")
     shutil.rmtree(settings.cache, ignore_errors=True)
     evaluator = Evaluator(settings)
-    return metrics.get("top1").compute(evaluator.evaluate(Cell("model", "fp32", "id")).predictions)
+    return metrics.get("top1").compute(predictions(evaluator, "model", "fp32", "id"))
 
 
 def theirs(root: Path, workers: int, threads: int) -> float:
@@ -120,8 +135,11 @@ def theirs(root: Path, workers: int, threads: int) -> float:
 
     torch.set_num_threads(threads)
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{root / 'model'}")
-    tokenizer = open_clip.get_tokenizer("ViT-B-32")
-    dataset = build_wds_dataset("wds/data", transform, split="test", data_dir=str(root / "data"))
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{root / 'model'}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "WebDataset.shardshuffle")
+        data = str(root / "data")
+        dataset = build_wds_dataset("wds/data", transform, split="test", data_dir=data)
     loader = torch.utils.data.DataLoader(
         dataset.batched(64), batch_size=None, shuffle=False, num_workers=workers
     )
@@ -141,11 +159,11 @@ def decoding_alone(root: Path) -> None:
         transform.to_uint8(image)
 
 
-def model_alone(root: Path, images: int) -> None:
+def model_alone(root: Path, images: int, threads: int) -> None:
     evaluator = Evaluator(load_settings(root / "clipq.toml"))
     loaded = evaluator.encoders.model("model")
-    batch = torch.rand(64, 3, 224, 224)
-    torch.set_num_threads(2)
+    batch = torch.rand(64, 3, *image_size(loaded.model))
+    torch.set_num_threads(threads)
     with torch.inference_mode():
         for start in range(0, images, 64):
             loaded.model.encode_image(batch[: images - start])
@@ -157,23 +175,29 @@ def timed(of: Callable[[], object]) -> tuple[float, object]:
     return time.perf_counter() - start, found
 
 
-def compare(root: Path, images: int, rounds: int) -> None:
-    (root / "clipq.toml").write_text(SETTINGS.format(model=write_model(root)))
+def compare(root: Path, options, goals: Goals) -> None:
+    """Print what both tools and the bounds take."""
+    if importlib.util.find_spec("clip_benchmark") is None:
+        lacking("CLIP_benchmark is not installed: pip install clip-benchmark")
+    images, threads = options.images, options.threads
+    model = write_model(root, options.model)
+    (root / "clipq.toml").write_text(SETTINGS.format(model=model, threads=threads))
     write_data(root, "test", images, seed=0, size=(400, 320))
     write_data(root, "calibration", 16, seed=1, size=(400, 320))
     found: dict[str, list[float]] = {}
     accuracies = set()
-    for number in range(rounds):
+    for number in range(options.rounds):
         seconds, accuracy = timed(lambda: ours(root))
         found.setdefault("clipq", []).append(seconds)
         accuracies.add(round(float(accuracy), 12))
-        for workers, threads in ((1, 2), (2, 2)):
-            seconds, accuracy = timed(lambda w=workers, t=threads: theirs(root, w, t))
+        for workers in (1, 2):
+            seconds, accuracy = timed(lambda w=workers: theirs(root, w, threads))
             name = f"CLIP_benchmark, {workers} workers, {threads} threads"
             found.setdefault(name, []).append(seconds)
             accuracies.add(round(float(accuracy), 12))
         found.setdefault("decoding alone", []).append(timed(lambda: decoding_alone(root))[0])
-        found.setdefault("model alone", []).append(timed(lambda: model_alone(root, images))[0])
+        seconds, _ = timed(lambda: model_alone(root, images, threads))
+        found.setdefault("model alone", []).append(seconds)
         print(f"round {number + 1}:", {name: round(times[-1], 1) for name, times in found.items()})
     median = {name: statistics.median(times) for name, times in found.items()}
     bound = max(median["decoding alone"], median["model alone"])
@@ -181,41 +205,44 @@ def compare(root: Path, images: int, rounds: int) -> None:
     print(f"clipq / max(decoding, model): {median['clipq'] / bound:.2f} (goal <= 1.10)")
     fastest = min(value for name, value in median.items() if name.startswith("CLIP"))
     print(f"clipq / CLIP_benchmark at its faster: {median['clipq'] / fastest:.2f} (goal < 1)")
+    goals.measured(median["clipq"] <= 1.1 * bound)
+    goals.measured(median["clipq"] < fastest)
+    goals.exact(len(accuracies) == 1)
     print(f"top-1 of all runs: {sorted(accuracies)} ({'equal' if len(accuracies) == 1 else 'NOT'})")
 
 
-def memory(root: Path, images: int) -> None:
+def memory(root: Path, options, goals: Goals) -> None:
     """Print the peak of resident memory beyond the loaded model, for a large probe."""
-    model = Path(__file__).parents[1] / "fixtures" / "models" / "vit-clean"
-    (root / "clipq.toml").write_text(SETTINGS.format(model=model))
+    model = REPOSITORY / "fixtures" / "models" / "vit-clean"
+    (root / "clipq.toml").write_text(SETTINGS.format(model=model, threads=options.threads))
+    images = options.memory_images
     write_data(root, "test", images, seed=0, size=(64, 64))
-    write_data(root, "calibration", 512, seed=1, size=(64, 64))
+    write_data(root, "calibration", min(512, images), seed=1, size=(64, 64))
     evaluator = Evaluator(load_settings(root / "clipq.toml"))
     evaluator.encoders.model("model")
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     before = pages * resource.getpagesize() / 1024  # now, not the peak that loading had
-    seconds, _ = timed(lambda: evaluator.evaluate(Cell("model", "fp32", "id")))
+    seconds, _ = timed(lambda: predictions(evaluator, "model", "fp32", "id"))
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(
-        f"{images} images: {(after - before) / 2**20:.2f} GiB beyond the model "
-        f"(goal < 2), {seconds:.0f} s"
-    )
+    gibibytes = (after - before) / 2**20
+    print(f"{images} images: {gibibytes:.2f} GiB beyond the model (goal < 2), {seconds:.0f} s")
+    goals.measured(gibibytes < 2)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--images", type=int, default=768)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--memory", type=int, metavar="IMAGES", help="measure memory instead")
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    script = Script(__doc__, takes="about five minutes on 2 cores; --memory one minute")
+    script.size("--model", full="ViT-B-32", quick=SMALL, help="as open_clip names it")
+    script.size("--images", full=640, quick=32, help="of the probe")
+    script.size("--rounds", full=3, quick=1, help="of everything; medians are shown")
+    script.size("--threads", full=2, quick=1, help="of torch")
+    script.size("--memory-images", full=50_000, quick=64, help="of the probe, with --memory")
+    script.add_argument("--memory", action="store_true", help="measure memory instead")
+    options = script.options(arguments)
+    goals = Goals(quick=options.quick)
     with tempfile.TemporaryDirectory() as folder:
-        if options.memory:
-            memory(Path(folder), options.memory)
-        else:
-            compare(Path(folder), options.images, options.rounds)
+        (memory if options.memory else compare)(Path(folder), options, goals)
+    return goals.code
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

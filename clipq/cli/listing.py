@@ -59,7 +59,9 @@ def _entries(
 ) -> list[dict[str, Any]] | dict[str, list[dict[str, Any]]]:
     """Return what a listing holds, for scripts."""
     if kind == "cases":
-        return [{"id": case.id, **asdict(case)} for case in plan(settings, profile=profile)]
+        parts = ("id", "model", "quantizer", "probe", "metric")
+        planned = plan(settings, profile=profile)
+        return [{part: getattr(case, part) for part in parts} for case in planned]
     if kind == "models":
         return [asdict(model) for model in settings.models]
     if kind == "probes":

@@ -25,7 +25,7 @@ __all__ = [
     "ece",
     "mce",
     "nll",
-    "temperature_drift",
+    "temperature_log_ratio",
     "ts_ece",
 ]
 
@@ -103,16 +103,16 @@ def brier(predictions: Predictions) -> float:
     return _mean(predictions, "brier")
 
 
-def temperature_drift(predictions: Predictions) -> float:
+def temperature_log_ratio(predictions: Predictions) -> float:
     """log(T / T_FP32) of the temperatures fitted on the calibration split; 0 for FP32.
 
     Positive: quantization made the model more confident than it may be.
 
-    >>> scalars = {"temperature_drift": float(np.log(1.8 / 1.5))}  # T is 1.8, FP32's 1.5
-    >>> round(temperature_drift(Predictions({}, scalars)), 3)
+    >>> scalars = {"temperature_log_ratio": float(np.log(1.8 / 1.5))}  # T is 1.8, FP32's 1.5
+    >>> round(temperature_log_ratio(Predictions({}, scalars)), 3)
     0.182
     """
-    return predictions.scalar("temperature_drift")
+    return predictions.scalar("temperature_log_ratio")
 
 
 def classwise_ece(predictions: Predictions) -> float:

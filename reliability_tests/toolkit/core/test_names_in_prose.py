@@ -50,4 +50,4 @@ def test_what_is_named_is_there(path):
 def test_what_is_not_there_is_noticed():
     assert is_there("clipq.records.CaseResult")
     assert not is_there("clipq.records.CaseReslt")
-    assert not is_there("clipq.recrods")
+    assert not is_there("clipq.nowhere")

@@ -9,8 +9,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import history_runs
+import made_results
 import pytest
-from history_runs import small_run
 
 from clipq.history.bisect import (
     find_value_change,
@@ -147,7 +148,7 @@ GATE = """\
 #!{python}
 import json, sys
 from pathlib import Path
-sys.path.insert(0, {here!r})
+sys.path[:0] = {folders!r}
 if sys.argv[1] == "bisect":
     from clipq.cli import main
     raise SystemExit(main(sys.argv[1:]))
@@ -182,8 +183,8 @@ def repository(tmp_path: Path):
         programs = tmp_path / "programs"
         programs.mkdir()
         script = programs / "clipq"
-        here = str(Path(__file__).parent)
-        script.write_text(GATE.format(python=sys.executable, here=here))
+        folders = [str(Path(module.__file__).parent) for module in (history_runs, made_results)]
+        script.write_text(GATE.format(python=sys.executable, folders=folders))
         script.chmod(0o755)
         git(root, "init", "-q")
         hashes = []
@@ -245,7 +246,7 @@ def at(run: RunInfo, sha: str) -> RunInfo:
 def test_the_printed_commands_find_the_commit(repository, states, by, culprit):
     root, hashes = repository(states)
     (root / "out").mkdir()  # a report that another gate left
-    stale = small_run(0, value=0.7, verdict=F).to_plain()
+    stale = history_runs.small_run(0, value=0.7, verdict=F).to_plain()
     (root / "out/report.json").write_text(json.dumps(stale))
     ends = [float(state.split()[0]) for state in (states[0], states[-1])]
     history = rows(*((P if value > 0.85 else F, value) for value in ends))
