@@ -51,6 +51,11 @@ class Evaluated:
 
     `identity` names everything but the quantizer: two results may be compared where it is equal.
     `evidence` is what a report says of the model, quantizer, probe and environment.
+
+    >>> table = Predictions({"correct": np.array([1, 1, 0])})
+    >>> one, other = (Evaluated(table, {"prompts": text}, {}) for text in ("a photo of a", "a"))
+    >>> one.identity == other.identity  # other prompts: not to be compared
+    False
     """
 
     predictions: Predictions

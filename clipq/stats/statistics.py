@@ -173,6 +173,16 @@ def bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
 
 
 def finite_column(values: np.ndarray, what: str) -> np.ndarray:
+    """Return numbers of samples (N,) as float64, refused where one is not finite.
+
+    Raises:
+        StatisticsError: there is none, or one is NaN or infinite.
+
+    >>> finite_column(np.array([0.5, np.nan]), "scores")
+    Traceback (most recent call last):
+    clipq.errors.StatisticsError: scores hold 1 numbers that are NaN or infinite
+      fix: a statistic of them means nothing; find out which samples they are
+    """
     column = np.asarray(values, dtype=np.float64)
     if column.ndim != 1 or not len(column):
         raise StatisticsError(

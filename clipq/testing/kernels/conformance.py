@@ -90,6 +90,11 @@ def load_kernel(name: str) -> Kernel:
 
     Raises:
         UnknownNameError: no kernel has that name.
+
+    >>> load_kernel("no-such-kernel")
+    Traceback (most recent call last):
+    clipq.errors.UnknownNameError: unknown kernel 'no-such-kernel'
+    ...
     """
     if not torch.cuda.is_available() and unusable(torch.device("cpu")):
         # Triton decides when a kernel's module is imported; without it, checks say why not.

@@ -29,7 +29,11 @@ def public_objects() -> dict[str, object]:
     found = {}
     for entry in reference_entries():
         found |= dict(_of_entry(entry))
-    found |= {_name(thing): thing for name in clipq.__all__ if _has_docstring(thing := getattr(clipq, name))}
+    found |= {
+        _name(thing): thing
+        for name in clipq.__all__
+        if _has_docstring(thing := getattr(clipq, name))
+    }
     return dict(sorted(found.items()))
 
 
