@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
+from clipq.quant import quantizers
 from clipq.records import RunRecord
 
 # What the tests here share; importlib mode puts no folder of tests on the path.
@@ -79,13 +82,24 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 
 
 @pytest.fixture
-def session(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PageSession:
-    """Return a page's own copy of the project, as the working folder."""
+def session(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[PageSession]:
+    """Yield a page's own copy of the project, as the working folder.
+
+    Quantizers and modules that a page brings go with it.
+    """
     root = tmp_path / "project"
     shutil.copytree(prepared, root, symlinks=True)
     monkeypatch.chdir(root)
     monkeypatch.syspath_prepend(root)
-    return PageSession(root)
+    known, modules = quantizers.names(), set(sys.modules)
+    yield PageSession(root)
+    for name in set(quantizers.names()) - set(known):
+        quantizers.remove(name)
+    for name in set(sys.modules) - modules:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(f"{root}{os.sep}"):
+            del sys.modules[name]
 
 
 def _make(root: Path) -> None:

@@ -7,7 +7,7 @@ makes it the file NAME of the page's project. A comment directly above a block m
     <!-- test: parsed, REASON -->       commands that are parsed and not run; REASONS are few
     <!-- test: exits N -->              commands that end with this exit status
     <!-- test: bare -->                 commands of a reader who has no settings and baselines yet
-    <!-- test: output -->               text whose lines the commands above it printed
+    <!-- test: output -->               text whose lines the block above it printed
 
 Anything else in such a comment is an error: nothing is left out by a word nobody knows.
 """

@@ -7,11 +7,12 @@ toml        read by the loader of what it is: settings (fragments are completed)
             waivers, a project's metadata
 yaml        parsed; commands in it are ones that clipq knows
 json        parsed; a run record is read as one
-text        as it is; marked `output`: its lines are among those that the commands above printed
+text        as it is; marked `output`: its lines are among those that the block above printed
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ _LIMIT_S = 300
 
 
 class PageSession:
-    """What a reader has after the blocks so far: files, names, what the last commands printed."""
+    """What a reader has after the blocks so far: files, names, what the last of them printed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -83,7 +85,10 @@ class PageSession:
         elif block.title:
             self._unused.add(block.title)
         else:
-            exec(code, self.names)
+            printed = io.StringIO()
+            with redirect_stdout(printed):
+                exec(code, self.names)
+            self.printed = printed.getvalue() or self.printed
 
     def _bash(self, block: Block) -> None:
         if block.mark.startswith("parsed"):

@@ -107,6 +107,13 @@ def test_shown_output_is_compared_without_its_numbers(session: PageSession) -> N
         session.run(Block("page.md", 3, "text", "", "output", "resnet 0.71 in 12 s"))
 
 
+def test_what_python_prints_is_compared_as_what_commands_print(session: PageSession) -> None:
+    session.run(Block("page.md", 1, "python", "", "", "print('ece', 0.03)"))
+    session.run(Block("page.md", 2, "text", "", "output", "ece 0.71"))
+    with pytest.raises(AssertionError, match="is not printed"):
+        session.run(Block("page.md", 3, "text", "", "output", "mce 0.71"))
+
+
 @pytest.mark.parametrize(
     "command",
     ["clipq", "clipq gate --policy never", "clipq gate --modell x", "frobnicate --all",
