@@ -77,7 +77,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
     from clipq.files import write_atomically
     from clipq.history.comparison import compare
-    from clipq.report.comparison import comparison_markdown, comparison_text
+    from clipq.report.comparison_report import comparison_markdown, comparison_text
 
     if options.replicates < 100:
         raise SettingsError(

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     Raises:
         SettingsError: ``--config`` names a file that does not exist.
     """
-    from clipq.cli.onboarding import installation, project, storage
+    from clipq.cli.onboarding import installation, project, storage_health
     from clipq.cli.onboarding.health import Context, State, examine
 
     settings, finding = _settings(options.config)
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     context = Context(settings, os.environ, today)
     found = examine(installation.EXAMINATIONS, context)
     found.append(finding)
-    found += examine((*project.EXAMINATIONS, *storage.EXAMINATIONS), context)
+    found += examine((*project.EXAMINATIONS, *storage_health.EXAMINATIONS), context)
     problems = sum(one.state is State.PROBLEM for one in found)
     if options.json:
         checks = [asdict(one) | {"state": one.state.value} for one in found]

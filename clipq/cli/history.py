@@ -129,7 +129,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def _record(options: argparse.Namespace, settings: Settings | None) -> int:
     from clipq.cli.history_text import run_plain
-    from clipq.history.predictions import prediction_tables
+    from clipq.history.run_predictions import prediction_tables
 
     if not options.reports and settings is None:
         raise StoreError("no report to record", hint="clipq history record REPORT.json")

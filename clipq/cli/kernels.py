@@ -114,7 +114,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from clipq.kernels.spec import CHECKS
+    from clipq.kernels.kernel_spec import CHECKS
     from clipq.report.text import kernel_summary
     from clipq.testing.kernels import judge
 
@@ -254,6 +254,6 @@ def _print_resources(made: Sequence[Resources]) -> None:
 
 
 def _chosen(globs: Sequence[str]) -> list[str]:
-    from clipq.kernels.spec import matching
+    from clipq.kernels.kernel_spec import matching
 
     return matching(globs or ("*",))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from clipq.history.place import store_url
-from clipq.history.predictions import prediction_tables
+from clipq.history.run_predictions import prediction_tables
 from clipq.history.store import open_store
 from clipq.records import RunRecord
 from clipq.settings import Settings

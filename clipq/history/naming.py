@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from clipq.errors import StoreError
 from clipq.history.model import RunInfo
-from clipq.history.reading import run_infos, select_runs
 from clipq.history.schema import runs
+from clipq.history.stored_rows import run_infos, select_runs
 
 __all__ = ["find_run"]
 

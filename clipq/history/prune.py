@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from clipq.errors import StoreError
 from clipq.history.model import Pruned, RunInfo
-from clipq.history.reading import run_infos, select_runs
 from clipq.history.schema import blobs, cases, results, run_predictions, runs
+from clipq.history.stored_rows import run_infos, select_runs
 
 __all__ = ["prune"]
 

@@ -24,15 +24,15 @@ from clipq.history.migrate import bring_up_to_date, no_store
 from clipq.history.model import CaseParts, Pruned, Recorded, RunInfo, StoredResult, TrendTable
 from clipq.history.naming import find_run
 from clipq.history.prune import prune
-from clipq.history.reading import (
+from clipq.history.recording import insert, prepare, with_tables
+from clipq.history.schema import blobs, cases, results, run_predictions, runs
+from clipq.history.stored_rows import (
     RESULT_COLUMNS,
     as_result,
     run_infos,
     select_runs,
     verified,
 )
-from clipq.history.recording import insert, prepare, with_tables
-from clipq.history.schema import blobs, cases, results, run_predictions, runs
 from clipq.history.url import StoreURL, parse_url
 from clipq.records import RunRecord
 

@@ -16,9 +16,9 @@ import sqlalchemy as sa
 
 from clipq.errors import StoreError
 from clipq.history.model import CaseParts, StoredResult, TrendTable
-from clipq.history.reading import RESULT_COLUMNS, as_result, run_infos, select_runs
 from clipq.history.recording import key_of
 from clipq.history.schema import CODES, cases, results
+from clipq.history.stored_rows import RESULT_COLUMNS, as_result, run_infos, select_runs
 from clipq.records import Verdict
 
 __all__ = ["parts", "trend", "trend_table"]

@@ -13,8 +13,8 @@ import numpy as np
 
 from clipq.errors import StatisticsError
 from clipq.stats.blocks import by_blocks, rows_per_block
+from clipq.stats.resampling_weights import check_totals, check_weights
 from clipq.stats.statistics import finite_column
-from clipq.stats.weights import check_totals, check_weights
 
 __all__ = ["ranking"]
 

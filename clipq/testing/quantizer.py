@@ -24,7 +24,7 @@ from clipq.quant import (
 from clipq.quant.modules import QuantizedConv2d, QuantizedLinear
 from clipq.testing.checks import Check, expect
 from clipq.testing.models import SmallInputs, small_clip
-from clipq.testing.rounding import check_rounding
+from clipq.testing.rounding_checks import check_rounding
 from clipq.testing.strategies import moderate_floats
 
 __all__ = ["check_quantizer"]

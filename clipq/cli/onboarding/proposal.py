@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from clipq.cli.onboarding.code import CodeFindings, read_code
 from clipq.cli.onboarding.data import SPLITS, DataFindings, DataSet, find_data
-from clipq.cli.onboarding.models import ModelFindings, find_models
+from clipq.cli.onboarding.local_models import ModelFindings, find_models
 from clipq.cli.onboarding.walk import Limits, Walk, walk
 from clipq.quant import quantizers
 

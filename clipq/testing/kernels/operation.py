@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from clipq.kernels.spec import KernelSpec
+from clipq.kernels.kernel_spec import KernelSpec
 
 __all__ = [
     "TINY",
@@ -86,7 +86,7 @@ class Expected:
 
 
 class Operation(ABC):
-    """One operation of `clipq.kernels.spec.OPERATIONS`, within what a spec claims.
+    """One operation of `clipq.kernels.kernel_spec.OPERATIONS`, within what a spec claims.
 
     A check that an operation has nothing to say to is named in `not_about`, with the reason.
     """

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clipq.errors import ClipqError
 from clipq.kernels.device import CAPABILITY, interpreting, unusable
-from clipq.kernels.spec import Kernel
+from clipq.kernels.kernel_spec import Kernel
 from clipq.testing.checks import NotRun, expect
 from clipq.testing.kernels.memory import filled_memory, layouts, overlapping, reserved, shifted
 from clipq.testing.kernels.operation import Arguments, Expected, Operation

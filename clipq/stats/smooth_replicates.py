@@ -15,8 +15,8 @@ import numpy as np
 from scipy.fft import dct
 
 from clipq.errors import StatisticsError
+from clipq.stats.resampling_weights import check_totals, check_weights
 from clipq.stats.statistics import finite_column
-from clipq.stats.weights import check_totals, check_weights
 
 __all__ = ["smooth_ece"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from clipq.errors import StatisticsError
+from clipq.stats.resampling_weights import check_totals, check_weights
 from clipq.stats.statistics import finite_column
-from clipq.stats.weights import check_totals, check_weights
 
 __all__ = ["selective_risks"]
 

@@ -10,8 +10,8 @@ import numpy as np
 from clipq.errors import StatisticsError
 from clipq.statistic_kinds import KINDS
 from clipq.stats.blocks import by_blocks, rows_per_block
+from clipq.stats.resampling_weights import check_weights
 from clipq.stats.statistics import bin_of, finite_column
-from clipq.stats.weights import check_weights
 
 __all__ = ["cell_sums", "grouped_statistic"]
 

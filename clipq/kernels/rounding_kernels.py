@@ -16,7 +16,7 @@ from torch import Tensor
 from clipq.errors import KernelError
 from clipq.kernels.device import check_devices
 from clipq.kernels.launch import Launch, blocks, power_above, run
-from clipq.kernels.programs import rounding as programs
+from clipq.kernels.programs import rounding_programs as programs
 from clipq.kernels.tensors import (
     FLOATS,
     as_rows,

@@ -8,7 +8,7 @@ from torch import Tensor
 from clipq.errors import KernelError, did_you_mean
 from clipq.kernels.device import check_devices
 from clipq.kernels.launch import Launch, blocks, power_above, run
-from clipq.kernels.programs import linear as programs
+from clipq.kernels.programs import linear_programs as programs
 from clipq.kernels.tensors import FLOATS, as_rows, check_dtype, check_shape, output
 
 __all__ = ["ACTIVATIONS", "check_depth", "linear_w4a16", "linear_w8a8", "pack_codes"]

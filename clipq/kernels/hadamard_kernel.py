@@ -9,7 +9,7 @@ from torch import Tensor
 from clipq.errors import KernelError
 from clipq.kernels.device import check_devices
 from clipq.kernels.launch import Launch, blocks, run
-from clipq.kernels.programs import hadamard as programs
+from clipq.kernels.programs import hadamard_program as programs
 from clipq.kernels.tensors import FLOATS, as_rows, check_dtype, check_shape, output
 
 __all__ = ["check_size", "hadamard"]
