@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from clipq.cases import Cell
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.plan import plan
-from clipq.evaluation.resampling import Resampler, Sample
+from clipq.evaluation.resampling import Resampler, Tables
 from clipq.gating.baseline import load_baseline
 from clipq.gating.interval import IntervalJudge
 from clipq.gating.margins import load_margins
@@ -91,10 +91,10 @@ def judge(settings: StatisticsSettings, resampler: Resampler, *, cases: int) -> 
 
 
 def evidence(
-    metric: Metric, values: Sequence[float], margin: float, samples: Iterable[Sample]
+    metric: Metric, values: Sequence[float], margin: float, tables: Iterable[Tables]
 ) -> Evidence:
-    """Return what a judge looks at, from FP32's and the quantized model's values and samples."""
-    return Evidence(metric, *values, margin, *samples)
+    """Return what a judge looks at, from FP32's and the quantized model's values and tables."""
+    return Evidence(metric, *values, margin, *tables)
 
 
 def corrected(
@@ -110,12 +110,12 @@ def corrected(
 
 def prepared_cases(settings: Settings, evaluator: Evaluator) -> Iterator[Evidence]:
     """Yield the evidence of every case of the settings that has a baseline."""
-    margins, reference = load_margins(settings.margins), settings.in_distribution.name
+    margins, id_probe = load_margins(settings.margins), settings.in_distribution.name
     for model in settings.models:
         baseline = load_baseline(settings.baselines, model.name)
         if baseline is None:
             continue
-        known = baseline.predictions[reference]
+        known = baseline.predictions[id_probe]
         for case in plan(settings):
             if case.model != model.name:
                 continue
@@ -123,11 +123,11 @@ def prepared_cases(settings: Settings, evaluator: Evaluator) -> Iterator[Evidenc
             stored = baseline.values[case.key].value
             found, inside = (
                 predictions(evaluator, case.model, case.quantizer, probe)
-                for probe in (case.probe, reference)
+                for probe in (case.probe, id_probe)
             )
             yield evidence(
                 metric,
                 (stored, metric.compute(found, inside)),
                 margins.margin(case),
-                (Sample(baseline.predictions[case.probe], known), Sample(found, inside)),
+                (Tables(baseline.predictions[case.probe], known), Tables(found, inside)),
             )

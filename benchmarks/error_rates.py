@@ -30,7 +30,7 @@ from embedded import judge as gate_judge
 from simulated_pairs import KINDS, Population, population
 from tabulate import tabulate
 
-from clipq.evaluation.resampling import Resampler, Sample, resolution
+from clipq.evaluation.resampling import Resampler, Tables, resolution
 from clipq.gating.verdict import Judgement
 from clipq.metrics import Metric, metrics
 from clipq.records import Verdict
@@ -47,7 +47,7 @@ from clipq.stats import (
 )
 
 SETTINGS = StatisticsSettings()
-CHURN = ("flip-rate", "negative-flips", "kl-to-fp32", "margin-shrinkage", "embedding-drift")
+CHURN = ("flip-rate", "negative-flips", "kl-to-fp32", "top2-gap-shrinkage", "embedding-distance")
 # An accuracy from a band of ranks is a share, as top-1 is.
 ALIKE = ("top1-low", "top1-mid", "top1-high")
 SUITE = (
@@ -106,7 +106,7 @@ class Jackknife(Resampler):
         return np.concatenate([own, rest] if stream == 0 else [rest, own])
 
 
-def point_losses(drawn: dict[str, tuple[Sample, Sample]], names: dict[str, Metric]) -> np.ndarray:
+def point_losses(drawn: dict[str, tuple[Tables, Tables]], names: dict[str, Metric]) -> np.ndarray:
     exact = Exact(SETTINGS)
     return np.array([_losses(exact, metric, drawn)[0] for metric in names.values()])
 
@@ -123,7 +123,7 @@ def judge(drawn, names: dict[str, Metric], margins: np.ndarray, resampler: Resam
     judgements: dict[str, Judgement] = {}
     for (name, metric), margin in zip(names.items(), margins, strict=True):
         pair = drawn["ood" if metric.score else "id"]
-        values = [float(exact.replicates(metric, sample)[0]) for sample in pair]
+        values = [float(exact.replicates(metric, tables)[0]) for tables in pair]
         judgements[name] = judging(evidence(metric, values, float(margin), pair))
     return corrected(judgements, SETTINGS), list(judgements.values())
 
@@ -154,10 +154,10 @@ def false_alarms(
     losses = np.array(
         [point_losses(d, names) for d in draws(people, samples, gates, equal=equal, seed=seed)]
     )
-    whole = Sample(people.fp32, people.fp32), Sample(people.quantized, people.quantized)
+    whole = Tables(people.fp32, people.fp32), Tables(people.quantized, people.quantized)
     whole_ood = (
-        Sample(people.fp32_ood, people.fp32),
-        Sample(people.quantized_ood, people.quantized),
+        Tables(people.fp32_ood, people.fp32),
+        Tables(people.quantized_ood, people.quantized),
     )
     if equal:
         truth = population_truth = np.zeros(len(names))
@@ -258,7 +258,7 @@ def detection(
             enough = max(promised, 100)  # two strata of at least 50 samples
             for drawn in draws(people, enough, each, equal=False, seed=3 + number):
                 pair = drawn["ood" if metric.score else "id"]
-                values = [float(exact.replicates(metric, sample)[0]) for sample in pair]
+                values = [float(exact.replicates(metric, tables)[0]) for tables in pair]
                 judged = judging(evidence(metric, values, truth[i] / 2, pair))
                 found += judged.verdict is Verdict.FAIL
         rows.append((name, truth[i], median, found / (each * pilots), ""))

@@ -3,7 +3,7 @@
     python benchmarks/fidelity.py [--quick] [--table FILE]
 
 Independent is torch, scipy or torchao where they have the method, else a slow transcription of the
-paper's formula (`benchmarks/references.py`), else what the method must not change. Tensors are
+paper's formula (`benchmarks/papers.py`), else what the method must not change. Tensors are
 random with fixed seeds: 64 x 192 weights, correlated inputs with a few large channels; models are
 the small CLIPs of `clipq.testing`, of every family. No goal: docs/fidelity.md shows the table.
 It is quick as it is: --quick changes nothing.
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import references
+import papers
 import scipy.linalg
 import torch
 from benchmark import MET, Script, quiet
@@ -68,7 +68,7 @@ def rounded(weight: Tensor, text: str) -> Tensor:
 def numbers() -> Iterator[Row]:
     weight, _ = tensors()
     worst = max(
-        float(np.abs(rounded(weight, f"w{b}").numpy() - references.rtn(weight.numpy(), b)).max())
+        float(np.abs(rounded(weight, f"w{b}").numpy() - papers.rtn(weight.numpy(), b)).max())
         for b in range(2, 9)
     )
     yield "rtn, symmetric, 2 to 8 bits", "the formula in numpy", f"{worst:.2g}"
@@ -104,7 +104,7 @@ def numbers() -> Iterator[Row]:
 def ranges() -> Iterator[Row]:
     counts = torch.histc(tensors()[1].abs(), 512).double()
     worst = max(
-        abs(divergence(counts, size, 128) / references.divergence(counts, size, 128) - 1)
+        abs(divergence(counts, size, 128) / papers.divergence(counts, size, 128) - 1)
         for size in range(128, 513, 32)
     )
     yield "entropy ranges, divergence", "TensorRT's procedure, bin by bin", f"{worst:.2g} relative"
@@ -119,7 +119,7 @@ def smoothquant() -> Iterator[Row]:
     ours = smoothing_scale(*largest, alpha=0.7)
     difference = float((ours / theirs - 1).abs().max())
     yield "smoothquant, scales", "torchao SmoothQuantObserver", f"{difference:.2g} relative"
-    slow = torch.tensor(references.smoothing_scale(*largest, alpha=0.7))
+    slow = torch.tensor(papers.smoothing_scale(*largest, alpha=0.7))
     difference = float((ours / slow - 1).abs().max())
     yield "smoothquant, scales", "the paper's equation", f"{difference:.2g} relative"
     yield "smoothquant, before rounding", "FP32 features, all families", identity("smooth")
@@ -167,7 +167,7 @@ def gptq() -> Iterator[Row]:
         weight, inputs = tensors(k=96)
         gram = 2.0 / len(inputs) * inputs.T @ inputs
         fast = gptq_round(weight, gram, number_format)
-        slow = references.gptq(weight, gram, number_format)
+        slow = papers.gptq(weight, gram, number_format)
         rows = (fast - slow).abs().amax(1)
         agreeing.append(float((rows < 1e-5).float().mean()))
         worst = max(worst, float(rows[rows < 1e-5].max()))
@@ -191,12 +191,12 @@ def awq() -> Iterator[Row]:
         seen.see(nn.Linear(inputs.shape[1], 1), inputs, gram=True)
         for text in ("w3", "w4g16"):
             chosen = Format.parse(text).weight
-            mine = references.awq_loss(weight, inputs, chosen, best_scale([weight], [chosen], seen))
-            worst = max(worst, mine / min(references.awq_losses(weight, inputs, chosen)) - 1)
+            mine = papers.awq_loss(weight, inputs, chosen, best_scale([weight], [chosen], seen))
+            worst = max(worst, mine / min(papers.awq_losses(weight, inputs, chosen)) - 1)
         observer = AWQObserver(weight, None, Int8WeightOnlyConfig(version=2))
         observer(inputs, inputs)
         losses = [
-            references.awq_loss(weight, inputs, number_format, scale)
+            papers.awq_loss(weight, inputs, number_format, scale)
             for scale in (
                 best_scale([weight], [number_format], seen),
                 observer.calculate_qparams().float(),
@@ -221,7 +221,7 @@ def raana() -> Iterator[Row]:
         row = torch.randn(1, 6, generator=torch.Generator().manual_seed(seed))
         codes = rabitq_codes(row, bits=2)[0] - 1.5
         mine = float(codes @ row[0] / codes.norm() / row.norm())
-        worst = max(worst, references.rabitq_cosine(row[0], 2) - mine)
+        worst = max(worst, papers.rabitq_cosine(row[0], 2) - mine)
     yield "raana, cosine of 2-bit codes of 6 numbers", "the best of all 4,096", f"{worst:.2g}"
     generator, worst = np.random.default_rng(0), 0.0
     for _ in range(50):
@@ -231,7 +231,7 @@ def raana() -> Iterator[Row]:
         )
         bits = allocate_bits(costs, sizes, average=2.7, choices=range(1, 5))
         mine = sum(c * 2.0**-b for c, b in zip(costs, bits, strict=True))
-        worst = max(worst, mine / references.allocation_cost(costs, sizes, 2.7, range(1, 5)) - 1)
+        worst = max(worst, mine / papers.allocation_cost(costs, sizes, 2.7, range(1, 5)) - 1)
     yield "raana, cost of the bits", "the best of all allocations", f"{abs(worst):.2g} relative"
 
 
@@ -243,7 +243,7 @@ def attention() -> Iterator[Row]:
         found = AttentionProducts(AttentionFormat(operands, probabilities))(
             q, k, v, mask=mask, dropout=0.0
         )
-        slow = references.attention(q, k, v, mask, operands, probabilities)
+        slow = papers.attention(q, k, v, mask, operands, probabilities)
         worst = max(worst, float((found - slow).abs().max()))
     yield "attention, k8, s8 and k4s6", "the definition, query by query", f"{worst:.2g}"
 

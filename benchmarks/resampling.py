@@ -34,7 +34,7 @@ from simulated_pairs import wide_population
 from tabulate import tabulate
 
 from clipq.evaluation.evaluator import Evaluator
-from clipq.evaluation.resampling import Resampler, Sample
+from clipq.evaluation.resampling import Resampler, Tables
 from clipq.metrics import Metric, metrics
 from clipq.settings import Settings, StatisticsSettings
 
@@ -48,7 +48,7 @@ _FAMILIES = {
     "smooth error": ("smooth-ece",),
     "selective risks": ("aurc", "augrc", "coverage"),
 }
-_SAMPLES = Mapping[str, tuple[Sample, Sample]]
+_PAIRS = Mapping[str, tuple[Tables, Tables]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,7 +122,7 @@ def families() -> dict[str, list[Metric]]:
     return found
 
 
-def engine(drawn: _SAMPLES, replicates: int) -> dict[str, float]:
+def engine(drawn: _PAIRS, replicates: int) -> dict[str, float]:
     """Return the seconds of one paired resampling, by family."""
     resampler = Resampler(StatisticsSettings(replicates=replicates), threads=2)
     seconds = {}
@@ -135,7 +135,7 @@ def engine(drawn: _SAMPLES, replicates: int) -> dict[str, float]:
     return seconds
 
 
-def loop(drawn: _SAMPLES, replicates: int) -> dict[str, float]:
+def loop(drawn: _PAIRS, replicates: int) -> dict[str, float]:
     """Return the seconds of paired replicates by calling each metric's function, by family."""
     rng = np.random.default_rng(0)
     seconds = dict.fromkeys(families(), 0.0)
@@ -146,8 +146,8 @@ def loop(drawn: _SAMPLES, replicates: int) -> dict[str, float]:
     for metric in (member for members in families().values() for member in members):
         metric.compute(few[0 if metric.score else 1], few[1])  # imports its library
     for _ in range(replicates):
-        for sample in drawn["ood"]:
-            known, other = sample.in_distribution, sample.predictions
+        for tables in drawn["ood"]:
+            known, other = tables.in_distribution, tables.predictions
             rows, others = (
                 table.drawn(rng.integers(0, len(table), len(table))) for table in (known, other)
             )

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipq.evaluation.resampling import Sample
+from clipq.evaluation.resampling import Tables
 from clipq.metrics import Predictions, scores
 from clipq.metrics.churn import churn_columns
 from clipq.metrics.classify import classification_columns
 from clipq.metrics.distances import knn, mahalanobis
-from clipq.metrics.retrieval import DEPTHS, cosine_drift
+from clipq.metrics.retrieval import DEPTHS, cosine_distance
 from clipq.metrics.spectra import BANDS
 from clipq.metrics.temperature import fit_temperature
 
@@ -48,16 +48,16 @@ class Population:
 
     def draw(
         self, samples: int, samples_ood: int, rng: np.random.Generator, *, equal: bool = False
-    ) -> dict[str, tuple[Sample, Sample]]:
-        """Return (FP32, quantized) samples per probe, ``id`` and ``ood``.
+    ) -> dict[str, tuple[Tables, Tables]]:
+        """Return (FP32, quantized) tables per probe, ``id`` and ``ood``.
 
         With `equal`, each sample's two predictions change places with probability 1/2: both models
         then are equally good in every respect, though they disagree as much as before.
         """
         inside = _pair(self.fp32, self.quantized, samples, rng, equal)
         outside = _pair(self.fp32_ood, self.quantized_ood, samples_ood, rng, equal)
-        known = [Sample(table, table) for table in inside]
-        other = [Sample(ood, table) for ood, table in zip(outside, inside, strict=True)]
+        known = [Tables(table, table) for table in inside]
+        other = [Tables(ood, table) for ood, table in zip(outside, inside, strict=True)]
         return {"id": (known[0], known[1]), "ood": (other[0], other[1])}
 
 
@@ -82,8 +82,8 @@ def wide_population(kind: str, *, seed: int, samples: int, samples_ood: int) -> 
         (drawn.fp32, drawn.fp32_ood),
         (drawn.quantized, drawn.quantized_ood),
     ):
-        drift = {"cosine_drift": cosine_drift(cosine, drawn.fp32)}
-        further = drift | _retrieval(cosine, drawn.labels) | _distances(cosine, cosine, drawn)
+        distance = {"cosine_distance": cosine_distance(cosine, drawn.fp32)}
+        further = distance | _retrieval(cosine, drawn.labels) | _distances(cosine, cosine, drawn)
         tables.append(Predictions({**_inside(cosine, drawn).columns, **further}))
         tables.append(Predictions(_scores(ood, drawn.scale) | _distances(ood, cosine, drawn)))
     return Population(tables[0], tables[2], tables[1], tables[3])

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
+from clipq.shapes import Number
+
 __all__ = ["NOTHING_ESTIMATED", "Direction", "Estimate", "loss", "number"]
 
 Direction = Literal["lower", "higher", "zero"]
@@ -40,7 +42,7 @@ class Estimate:
     """A loss and its uncertainty, in the metric's unit. What was not estimated is None.
 
     Args:
-        loss: how much worse than the reference; positive = worse.
+        loss: how much worse than what it is compared with; positive = worse.
         low: lower confidence bound of the loss.
         high: upper bound.
         p_value: chance of such a loss were the true one at the margin, one-sided.
@@ -53,13 +55,13 @@ class Estimate:
     (0.01, 0.03)
     """
 
-    loss: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p_value: float | None = None
-    adjusted_p: float | None = None
-    standard_error: float | None = None
-    margin: float | None = None
+    loss: Number | None = None
+    low: Number | None = None
+    high: Number | None = None
+    p_value: Number | None = None
+    adjusted_p: Number | None = None
+    standard_error: Number | None = None
+    margin: Number | None = None
     samples_needed: int | None = None
 
     @property

@@ -13,14 +13,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, Required
 
 from clipq.cases import Case, Cell
 from clipq.errors import RecordError
 from clipq.estimate import NOTHING_ESTIMATED, Estimate
 from clipq.provenance import digest
-from clipq.record_types import check_types
+from clipq.settings import POLICIES, StatisticsSettings
+from clipq.shapes import Document, Meta, Number, keys, one_of, shown, table, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +40,8 @@ __all__ = [
 ]
 
 SCHEMA = "clipq-run/3"
+_FIX = "restore the file as the gate wrote it, or run the gate again"
+_Count = Annotated[int, whole(0)]
 
 
 class Verdict(StrEnum):
@@ -88,12 +92,12 @@ class CaseResult:
     reason: str = ""
     unit: str = ""
     direction: str = ""
-    metric_version: int = 0
-    samples: int = 0
-    baseline: float | None = None
-    observed: float | None = None
+    metric_version: _Count = 0
+    samples: _Count = 0
+    baseline: Number | None = None
+    observed: Number | None = None
     estimate: Estimate = NOTHING_ESTIMATED
-    noise: float | None = None
+    noise: Number | None = None
     next_command: str = ""
     evidence: Mapping[str, Any] = field(default_factory=dict)
     waived_by: str = ""
@@ -134,7 +138,8 @@ class CaseResult:
 
     @staticmethod
     def from_json(text: str) -> CaseResult:
-        return _case(json.loads(text))
+        plain = json.loads(text)
+        return _case(plain | {"estimate": Estimate(**plain["estimate"])})
 
 
 def severity(verdict: Verdict, baseline: float | None, estimate: Estimate) -> float:
@@ -157,7 +162,7 @@ def _case(plain: Mapping[str, Any]) -> CaseResult:
     return CaseResult(
         Case(Cell(plain["model"], plain["quantizer"], plain["probe"]), plain["metric"]),
         Verdict(plain["verdict"]),
-        estimate=Estimate(**plain["estimate"]),
+        estimate=plain["estimate"],
         **{name: plain[name] for name in _OWN if name in plain},
     )
 
@@ -220,13 +225,13 @@ class RunRecord:
     model/quantizer was measured in full all the same; it is empty where nothing did.
     """
 
-    policy: str
-    planned: int
+    policy: Annotated[str, one_of(*POLICIES)]
+    planned: _Count
     cases: tuple[CaseResult, ...]
     unreported: tuple[str, ...] = ()
     selection: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
-    timings: Mapping[str, float] = field(default_factory=dict)
+    timings: Mapping[str, Number] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     statistics: Mapping[str, Any] = field(default_factory=dict)
     kernels: tuple[KernelResult, ...] = ()
@@ -347,44 +352,94 @@ class RunRecord:
         return {"id": self._id, **plain}
 
     @staticmethod
-    def from_plain(plain: Mapping[str, Any]) -> RunRecord:
+    def from_plain(plain: Any, *, source: Path | str = "the run record") -> RunRecord:
         """Read a record back; the shared evidence stays on the first case.
 
+        Args:
+            plain: of built-in types.
+            source: what messages call it.
+
         Raises:
-            RecordError: another schema, not what was recorded under its id, or a field of a
-                wrong type.
+            RecordError: another schema, not what was recorded under its id, or a field that is
+                missing or of a wrong type.
         """
-        if plain.get("schema") != SCHEMA:
+        document = Document(source, "JSON", RecordError, _FIX)
+        given = document.shaped(plain, dict[str, Any])
+        if given.get("schema") != SCHEMA:
+            was = shown(given.get("schema"))
+            raise document.fail("", f"schema = {was}", f"this clipq reads {SCHEMA}")
+        if given.get("id") != (actual := run_id(given)):
+            was = shown(given.get("id"))
             raise RecordError(
-                f"a run record of schema {plain.get('schema')!r}",
-                hint=f"this clipq reads {SCHEMA}: run the gate again",
+                f"{source} was altered: its id is {was}, its content hashes to {actual}", hint=_FIX
             )
-        if plain.get("id") != run_id(plain):
-            raise RecordError(
-                f"a run record that was altered: its id is {plain.get('id')!r}, its content hashes "
-                f"to {run_id(plain)}",
-                hint="restore the file as the gate wrote it, or run the gate again",
-            )
-        check_types(plain)
-        cases = [_case(case) for case in plain["cases"]]
+        # What is empty says nothing; what is there is complete.
+        found = document.shaped({key: given[key] for key in given if given[key] != {}}, _record())
+        for key, kind in _SELECTION.items():
+            if key in found.get("selection", {}):
+                document.shaped(found["selection"][key], kind, f"selection.{key}")
+        evidence = found.get("evidence", {})
+        for about, names in _EVIDENCE.items():
+            for entry, said in evidence.get(about, {}).items():
+                for name in names:
+                    if not isinstance(said.get(name), str):
+                        was = f"{name} = {shown(said.get(name))}"
+                        place = f"evidence.{about}.{entry}"
+                        raise document.fail(place, was, f"{name} must be a text")
+        cases = [_case(case) for case in found["cases"]]
         if cases:
-            cases[0] = replace(cases[0], evidence=plain["evidence"])
-        return RunRecord(
-            policy=plain["policy"],
-            planned=plain["planned"],
-            cases=tuple(cases),
-            unreported=tuple(plain["unreported"]),
-            selection=plain["selection"],
-            versions=plain["versions"],
-            timings=plain["timings"],
-            warnings=tuple(plain["warnings"]),
-            statistics=plain["statistics"],
-            kernels=tuple(KernelResult(**row) for row in plain["kernels"]),
-            started=plain["started"],
-            commit=plain["commit"],
-            waivers=tuple(plain["waivers"]),
-            problems=tuple(plain["problems"]),
-        )
+            cases[0] = replace(cases[0], evidence=evidence)
+        own = {name: found[name] for name in keys(RunRecord) if name in found}
+        return RunRecord(**own | {"cases": tuple(cases)})
+
+
+def _each(kind: Any, *names: str) -> dict[str, Any]:
+    return dict.fromkeys(names, Required[kind])
+
+
+_VERDICTS = tuple(verdict.value for verdict in Verdict)
+_VERDICT = Meta(description=f"one of {', '.join(_VERDICTS)}", extra={"of": _VERDICTS})
+_STATISTICS = _each(float, "alpha") | _each(int, "replicates", "seed") | _each(str, "correction")
+_SELECTION = {"of": _Count, "kernel-checks-of": _Count, "complete": list[str]}
+_EVIDENCE = {
+    "models": ("source", "weights_sha256"),
+    "baselines": ("file", "approved", "reason", "columns_sha256"),
+    "probes": ("fingerprint",),
+    "quantizers": ("code_sha256",),
+    "predictions": ("sha256",),
+}
+
+
+@cache
+def _record() -> Any:
+    """Return the shape of a record; made when one is read, for that is seldom."""
+    case: Any = table(
+        "case",
+        {
+            **keys(CaseResult, *(name for name in _OWN if name != "evidence")),
+            **_each(str, "model", "quantizer", "probe", "metric", "case"),
+            "verdict": Required[Annotated[Verdict, _VERDICT]],
+            "estimate": Required[Estimate],
+        },
+    )
+    commit = _each(str, "sha", "date", "subject", "branch") | _each(bool, "dirty")
+    signed = _each(list[str], "cases", "waived") | _each(str, "reason", "owner", "expires")
+    waiver: Any = table("waiver", signed)
+    return table(
+        "record",
+        {
+            **keys(RunRecord),
+            **_each(str, "schema", "id"),
+            "passed": Required[bool],
+            "counts": NotRequired[Mapping[str, int]],
+            "cases": Required[tuple[case, ...]],
+            "commit": NotRequired[table("commit", commit)],
+            "statistics": NotRequired[table("statistics", keys(StatisticsSettings) | _STATISTICS)],
+            "selection": NotRequired[Mapping[str, list[str] | _Count]],
+            "waivers": NotRequired[tuple[waiver, ...]],
+            "evidence": NotRequired[Mapping[str, Mapping[str, Mapping[str, Any]]]],
+        },
+    )
 
 
 def run_id(plain: Mapping[str, Any]) -> str:
@@ -392,21 +447,19 @@ def run_id(plain: Mapping[str, Any]) -> str:
     return digest({key: value for key, value in plain.items() if key != "id"})
 
 
-def read_run(path: Path) -> RunRecord:
+def read_run(source: Path | str, content: bytes | None = None) -> RunRecord:
     """Read a run record from a JSON file.
+
+    Args:
+        source: the file, or whatever else messages name.
+        content: of the file, which is read if it is left out.
 
     Raises:
         RecordError: the file is missing, truncated or not a run record.
     """
-    try:
-        return RunRecord.from_plain(json.loads(path.read_text(encoding="utf-8")))
-    except RecordError as error:
-        raise RecordError(f"{path} is {error.problem}", hint=error.hint) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(
-            f"{path} is not a complete run record: {error!r}",
-            hint="run the gate again; it writes the record when it ends",
-        ) from error
+    return RunRecord.from_plain(
+        Document(source, "JSON", RecordError, _FIX).parse(content), source=source
+    )
 
 
 def sort_cases(cases: Sequence[CaseResult]) -> tuple[CaseResult, ...]:

@@ -1,18 +1,33 @@
 """`clipq.toml` (or `[tool.clipq]` in pyproject.toml) as frozen values.
 
-Reading is strict: an unknown key, a wrong type or a missing table is a `SettingsError` that names
-the file, the key, the value and what is allowed. Paths are relative to the settings file.
+Their annotations say what each key may hold (`clipq.shapes`): an unknown key, a wrong type or a
+missing table is a `SettingsError` that names the file, the key, the value and what is allowed.
+Paths are relative to the settings file.
 """
 
 from __future__ import annotations
 
-import tomllib
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any, NotRequired, Required, TypeVar, get_args
 
 from clipq.errors import SettingsError, did_you_mean
+from clipq.shapes import (
+    Document,
+    Meta,
+    Name,
+    PathText,
+    Text,
+    Texts,
+    between,
+    keys,
+    one_of,
+    table,
+    whole,
+)
 
 __all__ = [
     "ATTACKS",
@@ -52,14 +67,25 @@ POLICIES = ("ci", "release")
 BACKENDS = ("auto", "reference", "triton")
 CORRECTIONS = ("holm", "benjamini-hochberg", "none")
 
+_Count = Annotated[int, whole(0)]
+_Positive = Annotated[int, whole(1)]
+_Severities = Annotated[
+    tuple[Annotated[int, Meta(ge=1, le=5, description="a whole number from 1 to 5")], ...],
+    Meta(min_length=1, description="a list of whole numbers from 1 to 5"),
+]
+_Quantizers = Annotated[
+    tuple[Text, ...],
+    Meta(min_length=1, description="a list of texts, at least one, e.g. ['rtn:w8a8']"),
+]
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
     """One `[[models]]` table: a short name and an open_clip source."""
 
-    name: str
-    source: str
-    sha256: str = ""
+    name: Name
+    source: Text
+    sha256: Text = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +99,9 @@ class CorruptionSettings:
             every kind at every severity.
     """
 
-    kinds: tuple[str, ...]
-    severities: tuple[int, ...] = SEVERITIES
-    draws: int = 0
+    kinds: Texts
+    severities: _Severities = SEVERITIES
+    draws: _Count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +117,10 @@ class AttackSettings:
             images made against the FP32 model and transferred.
     """
 
-    name: str
-    epsilon: float = 2.0
-    steps: int = 10
-    against: str = "itself"
+    name: Annotated[str, one_of(*ATTACKS)]
+    epsilon: Annotated[float, between(0.0, 255.0)] = 2.0
+    steps: _Positive = 10
+    against: Annotated[str, one_of("itself", "fp32")] = "itself"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,18 +144,18 @@ class ProbeSettings:
         attack: None for images as they are.
     """
 
-    name: str
-    role: str
-    source: str
-    split: str = "test"
-    group: str = ""
-    metrics: tuple[str, ...] = ("*",)
-    reason: str = ""
-    distance: str = ""
-    samples: int = 0
-    unreadable: int = 0
-    classes: str = ""
-    templates: str = ""
+    name: Name
+    role: Annotated[str, one_of(*ROLES)]
+    source: Text
+    split: Text = "test"
+    group: Text = ""
+    metrics: Texts = ("*",)
+    reason: Text = ""
+    distance: Annotated[str, one_of("near", "far")] = ""
+    samples: _Count = 0
+    unreadable: _Count = 0
+    classes: Text = ""
+    templates: Text = ""
     corruption: CorruptionSettings | None = None
     attack: AttackSettings | None = None
 
@@ -138,11 +164,11 @@ class ProbeSettings:
 class ProfileSettings:
     """One `[profiles.NAME]` table: the part of the matrix that a kind of run takes, as globs."""
 
-    models: tuple[str, ...] = ()
-    quantizers: tuple[str, ...] = ()
-    probes: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+    models: Texts = ()
+    quantizers: Texts = ()
+    probes: Texts = ()
+    metrics: Texts = ()
+    exclude: Texts = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +186,13 @@ class StatisticsSettings:
             planning has nothing measured.
     """
 
-    alpha: float = 0.05
-    power: float = 0.95
-    correction: str = "holm"
-    replicates: int = 500
-    seed: int = 20250921
-    noise_factor: float = 3.0
-    disagreement: float = 0.01
+    alpha: Annotated[float, between(0.0, 0.5)] = 0.05
+    power: Annotated[float, between(0.5, 1.0)] = 0.95
+    correction: Annotated[str, one_of(*CORRECTIONS)] = "holm"
+    replicates: Annotated[int, whole(100)] = 500
+    seed: Annotated[int, whole(0, 2**63 - 1)] = 20250921
+    noise_factor: Annotated[float, between(0.0, math.inf)] = 3.0
+    disagreement: Annotated[float, between(0.0, 1.0)] = 0.01
 
     @property
     def tail(self) -> float:
@@ -186,10 +212,10 @@ class HistorySettings:
         commit_url: where a commit can be looked at; ``{sha}`` stands for its hash.
     """
 
-    store: str = "sqlite:///.clipq/history.db"
+    store: Text = "sqlite:///.clipq/history.db"
     record: bool = False
     predictions: bool = True
-    commit_url: str = ""
+    commit_url: Text = ""
 
 
 _Named = TypeVar("_Named", ModelSettings, ProbeSettings)
@@ -202,22 +228,22 @@ class Settings:
     path: Path
     models: tuple[ModelSettings, ...]
     probes: tuple[ProbeSettings, ...]
-    quantizers: tuple[str, ...]
-    metrics: tuple[str, ...] = ("*",)
-    exclude: tuple[str, ...] = ()
-    kernels: tuple[str, ...] = ()
-    baselines: Path = Path("baselines")
-    margins: Path = Path("baselines/margins.toml")
-    waivers: Path = Path("baselines/waivers.toml")
-    latency: Path | None = None
-    cache: Path = Path(".clipq/cache")
-    report: Path = Path(".clipq/report")
-    plugins: tuple[str, ...] = ()
-    policy: str = "ci"
-    device: str = "cpu"
-    backend: str = "auto"
-    threads: int = 1
-    batch_size: int = 256
+    quantizers: _Quantizers
+    metrics: Texts = ("*",)
+    exclude: Texts = ()
+    kernels: Texts = ()
+    baselines: PathText = Path("baselines")
+    margins: PathText = Path("baselines/margins.toml")
+    waivers: PathText = Path("baselines/waivers.toml")
+    latency: PathText | None = None
+    cache: PathText = Path(".clipq/cache")
+    report: PathText = Path(".clipq/report")
+    plugins: Texts = ()
+    policy: Annotated[str, one_of(*POLICIES)] = "ci"
+    device: Text = "cpu"
+    backend: Annotated[str, one_of(*BACKENDS)] = "auto"
+    threads: _Positive = 1
+    batch_size: _Positive = 256
     statistics: StatisticsSettings = StatisticsSettings()
     profiles: Mapping[str, ProfileSettings] = field(default_factory=dict)
     history: HistorySettings = HistorySettings()
@@ -263,9 +289,45 @@ def find_settings(start: Path) -> Path | None:
         if (folder / "clipq.toml").is_file():
             return folder / "clipq.toml"
         pyproject = folder / "pyproject.toml"
-        if pyproject.is_file() and "[tool.clipq" in pyproject.read_text(encoding="utf-8"):
+        if pyproject.is_file() and b"[tool.clipq" in pyproject.read_bytes():
             return pyproject
     return None
+
+
+_PATHS = ("baselines", "margins", "waivers", "latency", "cache", "report")
+_GENERAL = (*_PATHS, "plugins", "policy", "device", "backend", "threads", "batch_size")
+_OWN = tuple(name for name in ProbeSettings.__slots__ if name not in ("corruption", "attack"))
+_CORRUPTION = {"corruptions": "kinds", "severities": "severities", "draws": "draws"}
+_ATTACK = {"attack": "name", "epsilon": "epsilon", "steps": "steps", "against": "against"}
+
+
+def _flat(shape: type, names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the keys by which a probe's own table gives what is nested in its settings."""
+    held = keys(shape, *names.values())
+    return {key: NotRequired[get_args(held[name])[0]] for key, name in names.items()}
+
+
+@cache
+def _file() -> Any:
+    """Return the shape of the file; made when one is read, for it takes longer than `--help`."""
+    nested: dict[str, Any] = _flat(CorruptionSettings, _CORRUPTION) | _flat(AttackSettings, _ATTACK)
+    probe: Any = table("probe", keys(ProbeSettings, *_OWN) | nested)
+    matrix: Any = table("matrix", keys(Settings, "quantizers", "metrics", "exclude", "kernels"))
+    models = Meta(min_length=1, description="one or more tables [[models]]")
+    probes = Meta(min_length=1, description="one or more tables [[probes]]")
+    profiles = table("profiles", dict.fromkeys(PROFILES, NotRequired[ProfileSettings]))
+    return table(
+        "settings",
+        {
+            "clipq": NotRequired[table("clipq", keys(Settings, *_GENERAL))],
+            "models": Required[Annotated[tuple[ModelSettings, ...], models]],
+            "probes": Required[Annotated[tuple[probe, ...], probes]],
+            "matrix": Required[Annotated[matrix, Meta(description="a table [matrix]")]],
+            "profiles": NotRequired[profiles],
+            "statistics": NotRequired[StatisticsSettings],
+            "history": NotRequired[HistorySettings],
+        },
+    )
 
 
 def load_settings(path: Path) -> Settings:
@@ -275,19 +337,64 @@ def load_settings(path: Path) -> Settings:
         SettingsError: the file is missing, is not TOML, or says something clipq does not know.
     """
     path = path.resolve()
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.is_file():
         raise SettingsError(
             f"no settings file at {path}",
             hint="create clipq.toml (docs/settings.md shows a complete one), or pass its path",
-        ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(
-            f"{path} cannot be read as TOML: {error}", hint="correct the file at that place"
-        ) from error
+        )
+    document = Document(path, "TOML", SettingsError)
+    content, place = document.parse(), ""
     if path.name == "pyproject.toml":
-        document = document.get("tool", {}).get("clipq", {})
-    from clipq.settings_reader import SettingsReader
+        tools = content.get("tool")
+        content, place = tools.get("clipq") if isinstance(tools, dict) else None, "tool.clipq"
+    found = document.shaped(content, _file(), place)
+    found |= found.pop("matrix") | found.pop("clipq", {})
+    found["probes"] = tuple(
+        _probe(given, document, f"{place}.probes[{at}]".strip("."))
+        for at, given in enumerate(found["probes"])
+    )
+    settings = Settings(path=path, **found)
+    for what, items in (("models", settings.models), ("probes", settings.probes)):
+        names = [item.name for item in items]
+        for at, name in enumerate(names):
+            if name in names[:at]:
+                where = f"{place}.{what}[{at}]".strip(".")
+                raise document.fail(where, f"name {name!r} is given twice", "names are unique")
+    for role in ("in-distribution", "calibration"):
+        if (count := len(settings.probes_of(role))) != 1:
+            raise document.fail(
+                place,
+                f"{count} probes have the role {role!r}",
+                f"declare exactly one probe with role = {role!r}",
+            )
+    given = {key: getattr(settings, key) for key in _PATHS}
+    return replace(settings, **{key: settings.root / at for key, at in given.items() if at})
 
-    return SettingsReader(path, document).settings()
+
+def _probe(given: Mapping[str, Any], document: Document, place: str) -> ProbeSettings:
+    """Return a probe, of which all has been checked but what its role asks for."""
+    role = given["role"]
+    corruption = {name: given[key] for key, name in _CORRUPTION.items() if key in given}
+    attack = {name: given[key] for key, name in _ATTACK.items() if key in given}
+    wrong = {
+        f"distance of a probe with role {role!r}": (
+            "distance" in given and role != "ood",
+            "only probes out of distribution are near or far",
+        ),
+        f"{next((key for key in _CORRUPTION if key in given), '')} with role = {role!r}": (
+            corruption and (role != "corruption" or "kinds" not in corruption),
+            "images are corrupted where role = 'corruption' and `corruptions` names the kinds",
+        ),
+        f"role = {role!r} and attack = {given.get('attack')!r}": (
+            (attack or role == "adversarial") and (role != "adversarial" or "name" not in attack),
+            f"role = 'adversarial' and `attack` go together; attacks: {', '.join(ATTACKS)}",
+        ),
+    }
+    for problem, (found, hint) in wrong.items():
+        if found:
+            raise document.fail(place, problem, hint)
+    return ProbeSettings(
+        **{name: given[name] for name in _OWN if name in given},
+        corruption=CorruptionSettings(**corruption) if corruption else None,
+        attack=AttackSettings(**attack) if attack else None,
+    )

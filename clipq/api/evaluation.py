@@ -18,7 +18,7 @@ from clipq.settings import StatisticsSettings
 if TYPE_CHECKING:
     import pandas as pd
 
-    from clipq.evaluation.resampling import Resampler, Sample
+    from clipq.evaluation.resampling import Resampler, Tables
     from clipq.gating.verdict import Evidence, Judgement
 
 __all__ = ["Evaluation", "Measurement"]
@@ -167,7 +167,7 @@ class Evaluation:
         reason, evidence, estimate = "", None, NOTHING_ESTIMATED
         try:
             evidence = self._evidence(case, margin=0.0)
-            if metric.reference == "baseline":
+            if metric.judged_by == "baseline":
                 judgement = self._judge(evidence, cases=1)
                 # Nobody asked for a decision: how many samples would make one says nothing.
                 estimate = replace(judgement.estimate.finite(), samples_needed=None)
@@ -217,14 +217,14 @@ class Evaluation:
         from clipq.gating.verdict import Evidence
 
         metric = metrics.get(case.metric)
-        theirs, ours = self._sample(self.reference, case), self._sample(self.predictions, case)
+        theirs, ours = self._tables(self.reference, case), self._tables(self.predictions, case)
         baseline = None
-        if metric.reference == "baseline":
+        if metric.judged_by == "baseline":
             baseline = metric.compute(theirs.predictions, theirs.in_distribution)
         observed = metric.compute(ours.predictions, ours.in_distribution)
         return Evidence(metric, baseline, observed, margin, theirs, ours)
 
-    def _sample(self, tables: Mapping[str, Predictions], case: Case) -> Sample:
-        from clipq.evaluation.resampling import Sample
+    def _tables(self, tables: Mapping[str, Predictions], case: Case) -> Tables:
+        from clipq.evaluation.resampling import Tables
 
-        return Sample(tables[case.probe], tables["id"])
+        return Tables(tables[case.probe], tables["id"])

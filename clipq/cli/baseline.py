@@ -33,7 +33,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     for name, text in (
         ("create", "measure FP32 and store it, where there is no baseline yet"),
         ("update", "measure FP32 again, show what changes, store it with a reason"),
-        ("show", "print stored values, cumulative drift and history"),
+        ("show", "print stored values, their change since the first approval, and history"),
         ("verify", "measure FP32 again and compare; write nothing"),
     ):
         action = actions.add_parser(name, help=text, description=text)
@@ -45,7 +45,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
         if name == "update":
             action.add_argument("--reason", required=True, help="why the baseline changes")
             action.add_argument(
-                "--accept-drift",
+                "--accept-cumulative-loss",
                 action="store_true",
                 help="approve even where FP32 became worse than first approved by over a margin",
             )
@@ -88,9 +88,9 @@ def _update(settings: Settings, model: str, options: argparse.Namespace) -> int:
     from clipq.gating.approve import (
         approve_update,
         changes,
-        drifted,
         flips,
         paired_differences,
+        worse_since_first,
     )
     from clipq.gating.margins import load_margins
 
@@ -114,7 +114,7 @@ def _update(settings: Settings, model: str, options: argparse.Namespace) -> int:
             _text(c.new),
             _text(c.loss),
             _bounds(intervals.get(c.key)),
-            _drift(c.first, c.new),
+            _since_first(c.first, c.new),
             c.unit,
         )
         for c in changed
@@ -131,12 +131,12 @@ def _update(settings: Settings, model: str, options: argparse.Namespace) -> int:
         if count is None
         else f"{count} of {samples} in-distribution predictions differ, paired by sample id"
     )
-    far = drifted(approved, load_margins(settings.margins), settings)
-    if far and not options.accept_drift:
+    far = worse_since_first(approved, load_margins(settings.margins), settings)
+    if far and not options.accept_cumulative_loss:
         listed = ", ".join(f"{key} by {loss:.3g} (margin {m:g})" for key, (loss, m) in far.items())
         raise BaselineError(
             f"{model}: since the first approval FP32 became worse by more than a margin: {listed}",
-            hint="small steps add up: find out why, or repeat with --accept-drift; "
+            hint="small steps add up: find out why, or repeat with --accept-cumulative-loss; "
             "nothing was written",
         )
     save_baseline(settings.baselines, approved)
@@ -189,7 +189,7 @@ def _show(baseline: Baseline) -> str:
             _text(value.value),
             value.unit,
             f"{value.noise:.1g}",
-            _drift(value.first, value.value),
+            _since_first(value.first, value.value),
             value.version,
         )
         for key, value in sorted(baseline.values.items())
@@ -217,7 +217,7 @@ def _stored(settings: Settings, model: str) -> Baseline:
     return stored
 
 
-def _drift(first: float | None, now: float | None) -> str:
+def _since_first(first: float | None, now: float | None) -> str:
     return "-" if first is None or now is None else f"{now - first:+.4g}"
 
 

@@ -14,7 +14,7 @@ from clipq.records import CaseResult, Verdict
 from clipq.settings import POLICIES, Settings
 
 if TYPE_CHECKING:
-    from clipq.history.bisect import Change
+    from clipq.history.bisect import VerdictChange
     from clipq.history.model import StoredResult
     from clipq.history.store import Store
 
@@ -154,7 +154,7 @@ def _unchanged(rows: Sequence[StoredResult], options: argparse.Namespace, policy
     return 0
 
 
-def _text(change: Change, commands: Sequence[str]) -> str:
+def _text(change: VerdictChange, commands: Sequence[str]) -> str:
     from tabulate import tabulate
 
     from clipq.cli.history_text import commit_text, printable

@@ -11,7 +11,7 @@ from clipq.cli.store import add_store_option, open_for, project_settings
 from clipq.errors import RecordError, SettingsError
 
 if TYPE_CHECKING:
-    from clipq.history.pairs import PairedEstimator, Tables
+    from clipq.history.pairs import PairedEstimator, ReadTable
     from clipq.history.store import Store
     from clipq.records import RunRecord
 
@@ -116,7 +116,7 @@ class _Sources:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
-        self._tables: list[Tables] = []
+        self._tables: list[ReadTable] = []
         self._store: Store | None = None
         self.settings = project_settings(options)
 

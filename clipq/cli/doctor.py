@@ -46,7 +46,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Run every check and print what was found; return the exit code.
+    """Make every examination and print what was found; return the exit code.
 
     Raises:
         SettingsError: ``--config`` names a file that does not exist.
@@ -57,9 +57,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     settings, finding = _settings(options.config)
     today = datetime.datetime.now(datetime.UTC).date()
     context = Context(settings, os.environ, today)
-    found = examine(installation.CHECKS, context)
+    found = examine(installation.EXAMINATIONS, context)
     found.append(finding)
-    found += examine((*project.CHECKS, *storage.CHECKS), context)
+    found += examine((*project.EXAMINATIONS, *storage.EXAMINATIONS), context)
     problems = sum(one.state is State.PROBLEM for one in found)
     if options.json:
         checks = [asdict(one) | {"state": one.state.value} for one in found]

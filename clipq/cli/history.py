@@ -79,7 +79,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     listing.add_argument("--policy", help="only runs under this policy")
     listing.add_argument("--failed", action="store_true", help="only runs whose gate failed")
     show = action("show", "show a run: its counts, environment and worst cases")
-    show.add_argument("reference", nargs="?", default="latest", metavar="RUN", help="see below")
+    show.add_argument("name", nargs="?", default="latest", metavar="RUN", help="see below")
     show.add_argument("--worst", type=_positive, default=10, metavar="N", help="default: 10")
     trend = action("trend", "follow cases over runs")
     trend.add_argument("cases", nargs="+", metavar="CASE", help="a case id, or globs of ids")
@@ -91,7 +91,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     prune.add_argument("--before", type=_day, metavar="DAY", help="only runs started before it go")
     prune.add_argument("--yes", action="store_true", help="really remove what is named")
     export = action("export", "write whole records or results, oldest run first")
-    export.add_argument("references", nargs="*", metavar="RUN", help="default: every run")
+    export.add_argument("names", nargs="*", metavar="RUN", help="default: every run")
     export.add_argument(
         "--format", choices=("jsonl", "csv"), default="jsonl",
         help="jsonl: whole records, which `record` reads back; csv: results",
@@ -162,23 +162,19 @@ def _record(options: argparse.Namespace, settings: Settings | None) -> int:
 
 def _records(path: Path) -> Iterator[RunRecord]:
     from clipq.errors import RecordError
-    from clipq.records import RunRecord, read_run
+    from clipq.records import read_run
 
     if path.suffix != ".jsonl":
         yield read_run(path)
         return
     number = 0
     try:
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                number += 1
-                yield RunRecord.from_plain(json.loads(line))
-    except RecordError as error:
-        raise RecordError(f"{path}, line {number}: {error.problem}", hint=error.hint) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                yield read_run(f"{path}, line {number}", line)
+    except OSError as error:
         raise RecordError(
-            f"{path} is no export of whole records: {error!r}",
-            hint="clipq history export --output FILE.jsonl",
+            f"{path} cannot be read: {error}", hint="clipq history export --output FILE.jsonl"
         ) from error
     if not number:
         raise RecordError(f"{path} holds no run", hint="clipq history export --output FILE.jsonl")
@@ -214,7 +210,7 @@ def _show(options: argparse.Namespace, settings: Settings | None) -> int:
     from clipq.cli.history_text import result_plain, run_plain, run_text
 
     with open_for(options, settings) as store:
-        info = store.find(options.reference)
+        info = store.find(options.name)
         found = sorted(store.results(info), key=lambda result: (-result.severity, result.case))
     worst = found[: options.worst]
     if options.json:
@@ -280,7 +276,7 @@ def _export(options: argparse.Namespace, settings: Settings | None) -> int:
     from clipq.history.export import export
 
     with open_for(options, settings) as store:
-        runs = [store.find(reference) for reference in options.references] or store.runs()[::-1]
+        runs = [store.find(name) for name in options.names] or store.runs()[::-1]
         if options.output is None:
             try:
                 export(store, runs, sys.stdout, form=options.format)

@@ -6,13 +6,13 @@ UTKFace's and FairFace's lists do.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 from clipq.data.reading import read_lines
 from clipq.data.shards import Checksums
-from clipq.errors import ProbeError, did_you_mean
+from clipq.errors import ProbeError
+from clipq.shapes import Document
 
 __all__ = ["ATTRIBUTES", "read_attribute"]
 
@@ -28,21 +28,8 @@ def read_attribute(
         ProbeError: the table is missing or malformed, or a sample has no value.
     """
     path = root / ATTRIBUTES
-    text = "\n".join(read_lines(path, checksums))
-    try:
-        reader = csv.DictReader(text.splitlines(), strict=True)
-        columns = list(reader.fieldnames or [])
-        rows = list(reader)
-    except csv.Error as error:
-        raise ProbeError(
-            f"probe {name!r}: {path} is no CSV: {error}", hint="write comma-separated values"
-        ) from error
-    for column in ("file", group):
-        if column not in columns:
-            raise ProbeError(
-                f"probe {name!r}: {path} has no column {column!r}",
-                hint=did_you_mean(column, columns),
-            )
+    document = Document(path, "CSV", ProbeError, "a column `file`, and one per attribute")
+    rows = document.rows(read_lines(path, checksums), "file", group)
     values = {row["file"]: row[group] for row in rows}
     if len(values) != len(rows):
         raise ProbeError(f"probe {name!r}: {path} names a file twice", hint="one line per file")

@@ -8,13 +8,13 @@ The head is then narrowed to those classes, as the data sets' authors do.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 from clipq.data.reading import read_lines
 from clipq.data.shards import Checksums
 from clipq.errors import ProbeError, did_you_mean
+from clipq.shapes import Document
 
 __all__ = ["CLASS_MAP", "head_columns", "read_class_map"]
 
@@ -32,21 +32,14 @@ def read_class_map(
     path = root / CLASS_MAP
     if not path.is_file():
         return None
-    rows = list(csv.reader(read_lines(path, checksums), strict=True))
-    if rows[0] != ["class", "head_class"] or any(len(row) != 2 for row in rows):
-        raise ProbeError(
-            f"probe {name!r}: {path} begins with {','.join(rows[0])!r}",
-            hint="its first line is 'class,head_class', each further line one pair",
-        )
+    fix = "its first line is 'class,head_class', each further line one pair"
+    document = Document(path, "CSV", ProbeError, fix)
     found: dict[str, list[str]] = {}
-    for own, head in rows[1:]:
-        found.setdefault(own, []).append(head)
+    for row in document.rows(read_lines(path, checksums), "class", "head_class"):
+        found.setdefault(row["class"], []).append(row["head_class"])
     for own in classnames:
         if own not in found:
-            raise ProbeError(
-                f"probe {name!r}: {path} has no line for class {own!r}",
-                hint=did_you_mean(own, found),
-            )
+            raise document.fail("", f"no line for class {own!r}", did_you_mean(own, found))
     return tuple(tuple(found[own]) for own in classnames)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import warnings
 from collections import Counter
@@ -13,6 +12,8 @@ from PIL import Image
 
 from clipq.data.shards import Checksums
 from clipq.errors import ProbeError
+from clipq.provenance import sha256_file
+from clipq.shapes import Document
 
 __all__ = [
     "CLASSES",
@@ -64,16 +65,10 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 def read_lines(path: Path, checksums: Checksums | None) -> tuple[str, ...]:
     """Return a text file's lines; a blank one between others would shift every later label."""
-    try:
-        content = path.read_bytes()
-        lines = [line.strip() for line in content.decode("utf-8").strip().split("\n")]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProbeError(
-            f"cannot read {path}: {error}",
-            hint="the layout needs this file, in UTF-8",
-        ) from error
+    text = Document(path, "UTF-8", ProbeError, "the layout needs this file, in UTF-8").text()
+    lines = [line.strip() for line in text.strip().split("\n")]
     if checksums is not None:
-        checksums.verify(path, hashlib.sha256(content).hexdigest())
+        checksums.verify(path, sha256_file(path))
     if not all(lines):
         raise ProbeError(
             f"{path}: line {lines.index('') + 1} is empty", hint="one entry a line, none blank"

@@ -17,7 +17,6 @@ file read must be listed there and match.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,6 +39,7 @@ from clipq.data.reading import (
 from clipq.data.shards import Checksums, Shard, find_checksums, open_shard
 from clipq.data.sources import Source
 from clipq.errors import ProbeError, did_you_mean
+from clipq.shapes import Document, shown
 
 __all__ = ["WEBDATASET"]
 
@@ -213,15 +213,11 @@ def _label(sample: dict[str, Any], classes: int, where: str) -> int:
 
 
 def _group(sample: dict[str, Any], group: str, where: str) -> str:
-    try:
-        value = json.loads(sample["json"])[group]
-        if not isinstance(value, str | int):
-            raise TypeError(f"it is {value!r}")
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise ProbeError(
-            f"{where}: no attribute {group!r} ({error!r})",
-            hint="<key>.json must hold the attribute that `group` names, a text or whole number",
-        ) from error
+    fix = f"<key>.json must hold the attribute {group!r}, a text or whole number"
+    document = Document(where, "JSON", ProbeError, fix)
+    value = document.read(dict[str, Any], sample.get("json", b"{}")).get(group)
+    if not isinstance(value, str | int):
+        raise document.fail("", f"no attribute {group!r} ({shown(value)})", "")
     return str(value)
 
 

@@ -1,9 +1,10 @@
 """The evaluator: predictions of each cell, encoded once and cached.
 
-    Encoders   (clipq.evaluation.encoders)  every form of every model
-    Inputs     (clipq.evaluation.inputs)    probes, images, prompts, captions
-    identity   (clipq.evaluation.identity)  what a result depends on, as keys
-    Evaluator                               joins them: features, head, predictions, figures
+    Inputs     (clipq.evaluation.inputs)     probes, images, prompts, captions
+    Encoders   (clipq.evaluation.encoders)   every form of every model
+    Encodings  (clipq.evaluation.encodings)  what each form makes of each probe
+    identity   (clipq.evaluation.identity)   what a result depends on, as keys
+    Evaluator                                predictions and figures of a cell
 
 Everything is keyed by content, so a second metric, a second process or a second run finds what the
 first one made.
@@ -11,7 +12,7 @@ first one made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,25 +23,16 @@ from clipq.data import Probe
 from clipq.errors import ClipqError
 from clipq.evaluation.cache import Cache, Table
 from clipq.evaluation.encoders import Encoders
+from clipq.evaluation.encodings import Encodings, Progress
 from clipq.evaluation.figures import figures
 from clipq.evaluation.identity import (
-    features_key,
     figures_key,
-    head_key,
     method_identity,
     model_identity,
     predictions_key,
-    result_identity,
-    texts_key,
 )
-from clipq.evaluation.inputs import Inputs, caption_lines
-from clipq.evaluation.predict import (
-    Encoded,
-    Head,
-    build_predictions,
-    calibrated_temperature,
-    check_features,
-)
+from clipq.evaluation.inputs import Inputs
+from clipq.evaluation.predict import Encoded, build_predictions, check_features
 from clipq.evaluation.tables import as_predictions, as_table, table_digest
 from clipq.metrics import Predictions
 from clipq.provenance import digest
@@ -48,13 +40,9 @@ from clipq.quant import QuantizerSpec
 from clipq.settings import Settings
 
 if TYPE_CHECKING:
-    from clipq.evaluation.encoder import Encoder
     from clipq.models import LoadedModel
 
 __all__ = ["Evaluated", "Evaluator"]
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is encoded, images done, images in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +84,8 @@ class Evaluator:
         self.encoders = Encoders(settings, self.inputs, worker=worker, models=models)
         self._progress = progress
         self._given = models, probes
+        self.encodings = Encodings(self.encoders, self.inputs, self.cache, progress=progress)
         self._evaluated: dict[Cell, Evaluated | ClipqError] = {}
-        self._temperatures: dict[Candidate, float] = {}
 
     def varied(self, settings: Settings, name: str) -> Evaluator:
         """Return an evaluator with other settings; whoever watches reads `name` beside its work."""
@@ -139,43 +127,6 @@ class Evaluator:
         """Return the key under which the cache keeps a cell's figures."""
         return figures_key(self.evaluate(cell).evidence["predictions"][str(cell)])
 
-    def features(self, cell: Cell) -> np.ndarray:
-        """Return the image features (N, D) of a cell, encoded once and cached."""
-
-        def create() -> Table:
-            encoder = self.encoders.encoder(cell.candidate)
-            return {"features": self.encode(encoder, cell, key=self._encoder(cell))}, {}
-
-        return self.cache.table("features", self._features_key(cell), create)[0]["features"]
-
-    def texts(self, cell: Cell) -> np.ndarray | None:
-        """Return caption features (M, D), encoded once and cached; None but for retrieval."""
-        probe = self.inputs.probes[cell.probe]
-        if probe.role != "retrieval":
-            return None
-
-        def create() -> Table:
-            encoder = self.encoders.encoder(cell.candidate)
-            return {"features": self.encode_captions(encoder, cell.probe)}, {}
-
-        key = texts_key(self._features_key(cell), probe)
-        return self.cache.table("texts", key, create)[0]["features"]
-
-    def head(self, candidate: Candidate) -> Head:
-        """Return the zero-shot head, encoded once and cached."""
-        return self._covered_head(candidate)[0]
-
-    def encoded(self, cell: Cell) -> Encoded:
-        """Return everything that one form of a model makes of a probe, each part cached."""
-        known = self.features(cell.on(self.settings.calibration.name))
-        return Encoded(
-            self.features(cell),
-            self.head(cell.candidate),
-            known,
-            self._temperature(cell.candidate, known),
-            self.texts(cell),
-        )
-
     def live_reference(self, model: str, samples: int) -> Predictions:
         """Encode the first in-distribution samples in FP32 now, whatever the cache holds.
 
@@ -195,67 +146,11 @@ class Evaluator:
             "in-distribution", info, encoded, encoded, known_labels=info.labels, towers="none"
         )
 
-    def identity(self, cell: Cell) -> dict[str, str]:
-        """Return what must be equal for a result to be comparable with a baseline."""
-        return result_identity(
-            self.encoders.model(cell.model),
-            self.inputs.probes[cell.probe],
-            known=self.inputs.known,
-            calibration=self.inputs.calibration_fingerprint,
-        )
-
-    # -- encoding, also with encoders that are no candidate's -----------------------------------
-
-    def encode(
-        self, encoder: Encoder, cell: Cell, *, key: Mapping[str, Any] | None = None
-    ) -> np.ndarray:
-        """Return the image features (N, D) that a form of a model gives a cell's probe.
-
-        Where the probe is adversarial, its images are attacked first; with `key`, which identifies
-        the encoder, attacked chunks are kept.
-        """
-        total, parts, done = len(self.inputs.probes[cell.probe]), [], 0
-        doing = f"encoding the images of probe {cell.probe!r}"
-        with encoder.naming(doing):
-            for features in self._batches(encoder, cell, key, doing):
-                parts.append(features)
-                done += len(features)
-                if self._progress is not None:
-                    self._progress(str(cell), done, total)
-        return np.concatenate(parts)
-
-    def encode_captions(self, encoder: Encoder, probe: str) -> np.ndarray:
-        """Return the features (M, D) that a form of a model gives a probe's captions."""
-        lines, _ = caption_lines(self.inputs.probes[probe].captions or ())
-        return encoder.captions(lines, doing=f"encoding the captions of probe {probe!r}")
-
-    def _batches(
-        self, encoder: Encoder, cell: Cell, key: Mapping[str, Any] | None, doing: str
-    ) -> Any:
-        attack = self.settings.probe(cell.probe).attack
-        preprocess = encoder.loaded.preprocess
-        if attack is None:
-            blocks = self.inputs.blocks(cell.probe, preprocess, self.settings.batch_size)
-            return encoder.images(blocks, doing=doing)
-        from clipq.evaluation.adversarial import AttackedProbe, Victim, encode_attacked
-
-        info = self.inputs.sample_info(cell.probe)
-        images = self.inputs.images(cell.probe, preprocess)
-        probe = AttackedProbe(images, info.labels, info.columns, attack, self.identity(cell))
-        shown = Victim(encoder, encoder.head(self.inputs.known), key)
-        reference = None
-        if attack.against == FP32:
-            fp32 = cell.candidate.reference
-            reference = Victim(
-                self.encoders.encoder(fp32), self.head(fp32), self.encoders.identity(FP32)
-            )
-        return encode_attacked(shown, probe, self.cache, against=reference)
-
     # -- steps ------------------------------------------------------------------------------
 
     def _evaluate(self, cell: Cell) -> Evaluated:
-        identity = self.identity(cell)
-        key = predictions_key(identity, self._encoder(cell))
+        identity = self.encodings.identity(cell)
+        key = predictions_key(identity, self.encoders.identity(cell.quantizer))
         columns, metadata = self.cache.table("predictions", key, lambda: self._predict(cell))
         kept = {"key": key, "sha256": table_digest(columns)}
         evidence = self._evidence(cell, metadata["coverage"])
@@ -266,10 +161,10 @@ class Evaluator:
         )
 
     def _predict(self, cell: Cell) -> Table:
-        observed = reference = self.encoded(cell)
+        observed = reference = self.encodings.encoded(cell)
         towers = "none"
         if not cell.candidate.is_reference:
-            reference = self.encoded(cell.reference)
+            reference = self.encodings.encoded(cell.reference)
             towers = QuantizerSpec.parse(cell.quantizer).towers
             check_features(
                 cell.quantizer,
@@ -286,7 +181,7 @@ class Evaluator:
             known_labels=self.inputs.calibration.labels,
             towers=towers,
         )
-        _, coverage = self._covered_head(cell.candidate)
+        _, coverage = self.encodings.covered_head(cell.candidate)
         return as_table(predictions, {"coverage": coverage})
 
     def _draw(self, cell: Cell) -> dict[str, Any]:
@@ -295,44 +190,8 @@ class Evaluator:
         if role == "ood":
             known = self.evaluate(cell.on(self.settings.in_distribution.name)).predictions
         if role == "in-distribution" and not cell.candidate.is_reference:
-            features = self.features(cell.reference), self.features(cell)
+            features = self.encodings.features(cell.reference), self.encodings.features(cell)
         return figures(role, self.evaluate(cell).predictions, known=known, features=features)
-
-    def _temperature(self, candidate: Candidate, known: np.ndarray) -> float:
-        if candidate not in self._temperatures:
-            labels = self.inputs.calibration.labels
-            head = self.head(candidate)
-            self._temperatures[candidate] = calibrated_temperature(known, head, labels)
-        return self._temperatures[candidate]
-
-    def _covered_head(self, candidate: Candidate) -> tuple[Head, dict[str, Any]]:
-        """Return the zero-shot head, and what the quantizer that it came from covers."""
-        known = self.inputs.known
-        model = model_identity(self.encoders.model(candidate.model))
-        key = head_key(model, known, self.encoders.identity(candidate.quantizer))
-
-        def create() -> Table:
-            head = self.encoders.encoder(candidate).head(known)
-            own = np.array([head.logit_scale, head.logit_bias])
-            columns = {"embeddings": head.embeddings, "logit_map": own}
-            return columns, {"coverage": self.encoders.coverage(candidate)}
-
-        columns, metadata = self.cache.table("head", key, create)
-        return Head(columns["embeddings"], *columns["logit_map"].tolist()), metadata["coverage"]
-
-    def _encoder(self, cell: Cell) -> dict[str, Any]:
-        return self.encoders.identity(cell.quantizer)
-
-    def _features_key(self, cell: Cell) -> str:
-        attack = self.settings.probe(cell.probe).attack
-        made: dict[str, Any] | None = None
-        if attack is not None:
-            from clipq.evaluation.attack import attack_identity
-
-            # Adversarial images depend on the head that they mislead.
-            made = {"identity": self.identity(cell), **attack_identity(attack)}
-        model = model_identity(self.encoders.model(cell.model))
-        return features_key(model, self.inputs.probes[cell.probe], self._encoder(cell), attack=made)
 
     def _evidence(self, cell: Cell, coverage: dict[str, Any]) -> dict[str, dict[str, Any]]:
         opened, environment = self.inputs.probes[cell.probe], self.encoders.environment

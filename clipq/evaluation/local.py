@@ -36,7 +36,7 @@ def gl_mcm(evaluator: Evaluator, cell: Cell) -> np.ndarray:
     Raises:
         QuantizerError: the image tower exposes no tokens that could be projected.
     """
-    head = evaluator.head(cell.candidate).embeddings.astype(np.float64)
+    head = evaluator.encodings.head(cell.candidate).embeddings.astype(np.float64)
 
     def create() -> Table:
         encoder = evaluator.encoders.encoder(cell.candidate)
@@ -52,7 +52,7 @@ def gl_mcm(evaluator: Evaluator, cell: Cell) -> np.ndarray:
 
     key = digest(
         {
-            "identity": evaluator.identity(cell),
+            "identity": evaluator.encodings.identity(cell),
             "encoder": evaluator.encoders.identity(cell.quantizer),
             "version": _VERSION,
         }

@@ -12,7 +12,7 @@ from clipq.evaluation.cache import Table
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.identity import mixture_key
 from clipq.evaluation.predict import Encoded, Head, build_predictions, calibrated_temperature
-from clipq.evaluation.resampling import Sample
+from clipq.evaluation.resampling import Tables
 from clipq.evaluation.tables import as_predictions, as_table
 from clipq.metrics import Predictions
 from clipq.quant import QuantizerSpec
@@ -48,7 +48,7 @@ class MixtureEvaluator:
         """The quantized model, made at first use."""
         return self.evaluator.encoders.mixture(self.candidate)
 
-    def sample(self, floats: frozenset[str], probe: str) -> Sample:
+    def tables(self, floats: frozenset[str], probe: str) -> Tables:
         """Return what the model with these layers in float predicts on a probe.
 
         Raises:
@@ -56,11 +56,11 @@ class MixtureEvaluator:
         """
         cell = self.candidate.on(probe)
         known = self.candidate.on(self.evaluator.settings.in_distribution.name)
-        return Sample(self._predictions(floats, cell), self._predictions(floats, known))
+        return Tables(self._predictions(floats, cell), self._predictions(floats, known))
 
     def _predictions(self, floats: frozenset[str], cell: Cell) -> Predictions:
         encoder = self.evaluator.encoders.identity(cell.quantizer)
-        key = mixture_key(self.evaluator.identity(cell), encoder, floats)
+        key = mixture_key(self.evaluator.encodings.identity(cell), encoder, floats)
 
         def create() -> Table:
             return as_table(self._predict(floats, cell), {})
@@ -81,7 +81,7 @@ class MixtureEvaluator:
             inputs.probes[cell.probe].role,
             inputs.sample_info(cell.probe),
             observed,
-            self.evaluator.encoded(cell.reference),
+            self.evaluator.encodings.encoded(cell.reference),
             known_labels=inputs.calibration.labels,
             towers=QuantizerSpec.parse(cell.quantizer).towers,
         )
@@ -89,7 +89,7 @@ class MixtureEvaluator:
     def _texts(self, text: frozenset[str], probe: str) -> np.ndarray | None:
         if self.evaluator.inputs.probes[probe].role != "retrieval":
             return None
-        return self.evaluator.encode_captions(self._encoder(text), probe)
+        return self.evaluator.encodings.encode_captions(self._encoder(text), probe)
 
     def _fit_temperature(self, floats: frozenset[str]) -> float:
         vision, text = _by_tower(floats)
@@ -98,7 +98,7 @@ class MixtureEvaluator:
         return calibrated_temperature(features, self._heads(text), calibration.labels)
 
     def _encode(self, floats: frozenset[str], probe: str) -> np.ndarray:
-        return self.evaluator.encode(self._encoder(floats), self.candidate.on(probe))
+        return self.evaluator.encodings.encode(self._encoder(floats), self.candidate.on(probe))
 
     def _encode_head(self, floats: frozenset[str]) -> Head:
         return self._encoder(floats).head(self.evaluator.inputs.known)

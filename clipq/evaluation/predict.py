@@ -17,7 +17,7 @@ from clipq.metrics.calibration import classwise_error
 from clipq.metrics.churn import churn_columns
 from clipq.metrics.classify import classification_columns
 from clipq.metrics.distances import knn, mahalanobis
-from clipq.metrics.retrieval import cosine_drift, retrieval_columns
+from clipq.metrics.retrieval import cosine_distance, retrieval_columns
 from clipq.metrics.spectra import BANDS, band_features, spectra_scalars
 from clipq.metrics.temperature import fit_temperature
 
@@ -28,12 +28,13 @@ __all__ = [
     "SampleInfo",
     "build_predictions",
     "calibrated_temperature",
+    "check_features",
     "cosine_logits",
 ]
 
-COLUMNS_VERSION = 3
-"""Bumped when the meaning of any stored column changes."""
-_CLASSIFIED_ONLY = ("margin", "brier", "ts_confidence", "ts_nll", "ts_brier", "margin_loss")
+COLUMNS_VERSION = 4
+"""Bumped when the meaning or the name of any stored column changes."""
+_CLASSIFIED_ONLY = ("top2_gap", "brier", "ts_confidence", "ts_nll", "ts_brier", "top2_gap_loss")
 """Columns that only the in-distribution probe's metrics read."""
 
 
@@ -146,7 +147,7 @@ def build_predictions(
             columns |= _detection(observed, known_labels)
             columns |= _classification(samples, observed, reference)
             columns |= _bands(samples, observed)
-            columns["cosine_drift"] = cosine_drift(observed.features, reference.features)
+            columns["cosine_distance"] = cosine_distance(observed.features, reference.features)
             scalars = _sanity(observed, reference, towers) | _whole(samples, observed, reference)
             return Predictions(columns, scalars)
         case _:
@@ -194,7 +195,7 @@ def _retrieval(samples: SampleInfo, observed: Encoded, reference: Encoded) -> di
             "retrieval without captions", hint="encode the captions, and say whose they are"
         )
     found = retrieval_columns(observed.features, observed.texts, samples.owners)
-    return found | {"cosine_drift": cosine_drift(observed.features, reference.features)}
+    return found | {"cosine_distance": cosine_distance(observed.features, reference.features)}
 
 
 def _sanity(observed: Encoded, reference: Encoded, towers: str) -> dict[str, float]:
@@ -210,7 +211,7 @@ def _whole(samples: SampleInfo, observed: Encoded, reference: Encoded) -> dict[s
     _, logits = cosine_logits(observed.features, observed.head, samples.columns)
     return {
         "temperature": observed.temperature,
-        "temperature_drift": float(np.log(observed.temperature / reference.temperature)),
+        "temperature_log_ratio": float(np.log(observed.temperature / reference.temperature)),
         "classwise_ece": classwise_error(logits, samples.labels),
         **spectra_scalars(reference.features, observed.features),
     }

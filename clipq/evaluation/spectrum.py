@@ -54,7 +54,9 @@ def by_band(evaluator: Evaluator, candidate: Candidate) -> Table:
 def by_rank(evaluator: Evaluator, candidate: Candidate) -> Table:
     """Return signal and residual energy of each rank in FP32's basis."""
     cell = candidate.on(evaluator.settings.in_distribution.name)
-    spectrum = residual_spectrum(evaluator.features(cell.reference), evaluator.features(cell))
+    spectrum = residual_spectrum(
+        evaluator.encodings.features(cell.reference), evaluator.encodings.features(cell)
+    )
     energies = zip(spectrum.signal.tolist(), spectrum.residual.tolist(), strict=True)
     rows = tuple(
         (rank, signal, residual, decibels(signal, residual))

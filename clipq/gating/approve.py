@@ -1,7 +1,7 @@
 """Making, updating and verifying baselines: what `clipq baseline` does.
 
 Nothing here runs in a test; a baseline changes only on purpose, with a reason, and keeps what was
-approved first, so that slow drift stays visible.
+approved first, so that what was lost slowly stays visible.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from clipq.errors import BaselineError
 from clipq.estimate import Estimate
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.plan import plan
-from clipq.evaluation.resampling import Resampler, Sample
+from clipq.evaluation.resampling import Resampler, Tables
 from clipq.gating.baseline import Baseline, BaselineValue
 from clipq.gating.interval import IntervalJudge
 from clipq.gating.margins import Margins
@@ -27,20 +27,20 @@ from clipq.metrics import metrics
 from clipq.settings import Settings
 
 __all__ = [
-    "Change",
+    "ValueChange",
     "approve_first",
     "approve_update",
     "changes",
-    "drifted",
     "flips",
     "measure",
     "paired_differences",
     "problems",
+    "worse_since_first",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ValueChange:
     """One baseline value that differs between two baselines; `loss` > 0 means the new is worse."""
 
     key: str
@@ -70,7 +70,7 @@ def measure(evaluator: Evaluator, model: str) -> Baseline:
     for key, value in values.items():
         metric = metrics.get(split_key(key)[1])
         finite = value if np.isfinite(value) else None
-        if finite is None and metric.reference == "baseline":
+        if finite is None and metric.judged_by == "baseline":
             raise BaselineError(
                 f"FP32 {model}: {key} is {value}",
                 hint="a baseline must be finite: check the model and the probe",
@@ -150,7 +150,7 @@ def approve_update(old: Baseline, new: Baseline, *, reason: str, date: str) -> B
     return replace(new, values=values, history=(*old.history, entry))
 
 
-def changes(old: Baseline, new: Baseline) -> tuple[Change, ...]:
+def changes(old: Baseline, new: Baseline) -> tuple[ValueChange, ...]:
     """Return every value that differs, worst first; added and removed ones included."""
     found = []
     for key in sorted({*old.values, *new.values}):
@@ -163,19 +163,21 @@ def changes(old: Baseline, new: Baseline) -> tuple[Change, ...]:
         loss = metric.loss(a, b) if a is not None and b is not None else None
         present = after or before
         found.append(
-            Change(key, a, b, before.first if before else b, loss, present.unit if present else "")
+            ValueChange(
+                key, a, b, before.first if before else b, loss, present.unit if present else ""
+            )
         )
     return tuple(sorted(found, key=lambda change: (-(change.loss or 0.0), change.key)))
 
 
 def paired_differences(
-    old: Baseline, new: Baseline, changed: Sequence[Change], settings: Settings
+    old: Baseline, new: Baseline, changed: Sequence[ValueChange], settings: Settings
 ) -> dict[str, Estimate]:
     """Return estimates of the loss new - old, for what both were resampled on.
 
     Empty where the samples themselves differ: there is then nothing to pair.
     """
-    reference = settings.in_distribution.name
+    inside = settings.in_distribution.name
     statistics = settings.statistics
     judge = IntervalJudge(statistics, Resampler(statistics, threads=settings.threads))
     found = {}
@@ -184,21 +186,21 @@ def paired_differences(
         statistic = metrics.get(name).statistic
         if change.loss is None or (statistic is not None and statistic.kind == "point"):
             continue
-        if flips(old, new, probe) is None or flips(old, new, reference) is None:
+        if flips(old, new, probe) is None or flips(old, new, inside) is None:
             continue
         evidence = Evidence(
             metric=metrics.get(name),
             baseline=change.old,
             observed=change.new or 0.0,
             margin=0.0,
-            baseline_sample=Sample(old.predictions[probe], old.predictions[reference]),
-            observed_sample=Sample(new.predictions[probe], new.predictions[reference]),
+            baseline_tables=Tables(old.predictions[probe], old.predictions[inside]),
+            observed_tables=Tables(new.predictions[probe], new.predictions[inside]),
         )
         found[change.key] = judge.estimate(evidence, change.loss, margin=0.0)
     return found
 
 
-def drifted(
+def worse_since_first(
     approved: Baseline, margins: Margins, settings: Settings
 ) -> dict[str, tuple[float, float]]:
     """Return what has become worse since its first approval by more than its smallest margin.
@@ -207,7 +209,7 @@ def drifted(
     """
     smallest: dict[str, float] = {}
     for case in plan(settings):
-        if case.model == approved.model and metrics.get(case.metric).reference == "baseline":
+        if case.model == approved.model and metrics.get(case.metric).judged_by == "baseline":
             smallest[case.key] = min(smallest.get(case.key, np.inf), margins.margin(case))
     found = {}
     for key, margin in smallest.items():

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Required
 
 import numpy as np
 
@@ -18,26 +19,26 @@ from clipq.errors import BaselineError
 from clipq.evaluation.tables import TableError, read_table, write_table
 from clipq.files import write_atomically
 from clipq.metrics import Predictions
+from clipq.shapes import Document, Finite, Text, keys, shown, table
 
 __all__ = ["SCHEMA", "Baseline", "BaselineValue", "load_baseline", "save_baseline"]
 
 SCHEMA = "clipq-baseline/2"
-_READABLE = (SCHEMA, "clipq-baseline/1")  # 1 has no noise: it can be read, to be updated
 
 
 @dataclass(frozen=True, slots=True)
 class BaselineValue:
     """One metric's stored value.
 
-    `first` is what was approved first (for cumulative drift); `noise` is the largest difference
+    `first` is what was approved first (for cumulative loss); `noise` is the largest difference
     from `value` that FP32 shows under other batch sizes, thread counts and devices.
     """
 
-    value: float | None
+    value: Finite | None
     unit: str
     version: int
-    first: float | None
-    noise: float = 0.0
+    first: Finite | None
+    noise: Finite = 0.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Baseline:
 
     model: str
     source: str
-    environment: Mapping[str, Any]
+    environment: Mapping[str, str | int]
     identity: Mapping[str, str]
     probes: Mapping[str, str]
     values: Mapping[str, BaselineValue]
@@ -75,23 +76,41 @@ def columns_path(folder: Path, model: str) -> Path:
     return folder / f"{model}.safetensors"
 
 
-def load_values(folder: Path, model: str) -> dict[str, BaselineValue] | None:
+@cache
+def _file() -> Any:
+    """Return the shape of the JSON."""
+    change: Any = {"date": Required[str], "reason": Required[str], "changed": Required[int]}
+    change = table("change", change)
+    return table(
+        "baseline",
+        {
+            "schema": Required[str],
+            **keys(Baseline, "model", "source", "environment", "noise_from", "identity", "probes"),
+            "history": Required[tuple[change, ...]],
+            "columns_sha256": Required[Text],
+            "scalars": Required[Mapping[str, Mapping[str, Finite | None]]],
+            "metrics": Required[Mapping[str, BaselineValue]],
+        },
+    )
+
+
+def load_values(folder: Path, model: str) -> Mapping[str, BaselineValue] | None:
     """Return a baseline's values without its columns (planning needs no more); None if missing.
 
     Raises:
         BaselineError: the file is malformed.
     """
-    document = _read_document(folder, model)
-    return None if document is None else _values(document)
+    found = _read(folder, model)
+    return None if found is None else found["metrics"]
 
 
-def load_environment(folder: Path, model: str) -> Mapping[str, Any]:
+def load_environment(folder: Path, model: str) -> Mapping[str, str | int]:
     """Return the environment a baseline was made in; empty if there is none to read."""
     try:
-        document = _read_document(folder, model)
+        found = _read(folder, model)
     except BaselineError:
         return {}
-    return {} if document is None else document.get("environment", {})
+    return {} if found is None else found["environment"]
 
 
 def load_baseline(folder: Path, model: str) -> Baseline | None:
@@ -100,8 +119,8 @@ def load_baseline(folder: Path, model: str) -> Baseline | None:
     Raises:
         BaselineError: a file is malformed, missing its twin, truncated or was altered.
     """
-    document = _read_document(folder, model)
-    if document is None:
+    found = _read(folder, model)
+    if found is None:
         return None
     path = columns_path(folder, model)
     try:
@@ -110,27 +129,16 @@ def load_baseline(folder: Path, model: str) -> Baseline | None:
         raise BaselineError(
             f"baseline columns of {model!r}: {error.problem}", hint=_restore(model)
         ) from error
-    if digest != document["columns_sha256"]:
+    if digest != found["columns_sha256"]:
         raise BaselineError(
             f"baseline of {model!r} was tampered with: {path} hashes to {digest}, "
-            f"{json_path(folder, model)} expects {document['columns_sha256']}",
+            f"{json_path(folder, model)} expects {found['columns_sha256']}",
             hint=_restore(model),
         )
-    try:
-        return Baseline(
-            model=document["model"],
-            source=document["source"],
-            environment=document["environment"],
-            identity=document["identity"],
-            probes=document["probes"],
-            values=_values(document),
-            history=tuple(document["history"]),
-            predictions=_split(columns, document["scalars"]),
-            noise_from=tuple(document.get("noise_from", ())),
-            digest=digest,
-        )
-    except (KeyError, TypeError) as error:
-        raise _malformed(folder, model, error) from error
+    for key in ("schema", "columns_sha256"):
+        del found[key]
+    values, scalars = found.pop("metrics"), found.pop("scalars")
+    return Baseline(**found, values=values, predictions=_split(columns, scalars), digest=digest)
 
 
 def save_baseline(folder: Path, baseline: Baseline) -> None:
@@ -180,30 +188,23 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else float(value)
 
 
-def _read_document(folder: Path, model: str) -> dict[str, Any] | None:
+def _read(folder: Path, model: str) -> dict[str, Any] | None:
     path = json_path(folder, model)
     if not path.is_file():
         return None
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _malformed(folder, model, error) from error
-    if not isinstance(document, dict) or document.get("schema") not in _READABLE:
-        found = document.get("schema") if isinstance(document, dict) else type(document).__name__
-        raise BaselineError(
-            f"{path} is of schema {found!r}", hint=f"this clipq reads {SCHEMA}; {_restore(model)}"
+    document = Document(path, "JSON", BaselineError, _restore(model))
+    content = document.parse()
+    if isinstance(content, dict) and content.get("schema") != SCHEMA:
+        was = shown(content.get("schema"))
+        raise document.fail("", f"schema {was}", f"this clipq reads {SCHEMA}")
+    found: dict[str, Any] = document.shaped(content, _file())
+    if found["model"] != model:
+        raise document.fail(
+            "",
+            f"model = {shown(found['model'])}",
+            f"model must be {model!r}, as the file is called",
         )
-    return document
-
-
-def _values(document: Mapping[str, Any]) -> dict[str, BaselineValue]:
-    try:
-        return {name: BaselineValue(**entry) for name, entry in document["metrics"].items()}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BaselineError(
-            f"baseline of {document.get('model')!r} is malformed: {error!r}",
-            hint=_restore(str(document.get("model"))),
-        ) from error
+    return found
 
 
 def _split(
@@ -220,12 +221,6 @@ def _split(
         )
         for probe, found in grouped.items()
     }
-
-
-def _malformed(folder: Path, model: str, error: Exception) -> BaselineError:
-    return BaselineError(
-        f"{json_path(folder, model)} is malformed: {error!r}", hint=_restore(model)
-    )
 
 
 def _restore(model: str) -> str:

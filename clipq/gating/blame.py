@@ -103,8 +103,8 @@ class Blame:
         """Return the judgement with these units in float."""
         floats = frozenset(layer for unit in units for layer in self.units[unit])
         if floats not in self._judged:
-            sample = self._evaluator.sample(floats, self.case.probe)
-            self._judged[floats] = self.gate.judge(self.case, sample)
+            tables = self._evaluator.tables(floats, self.case.probe)
+            self._judged[floats] = self.gate.judge(self.case, tables)
         return self._judged[floats]
 
     def rank(self) -> list[UnitBlame]:

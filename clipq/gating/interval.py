@@ -57,12 +57,12 @@ class IntervalJudge:
             StatisticsError: the tables are not paired, too small, or FP32 separates nothing.
         """
         metric = evidence.metric
-        if metric.reference == "absolute" or _is_point(evidence):
+        if metric.judged_by == "limit" or _is_point(evidence):
             return judge_point(evidence)
         blocked = unusable(evidence)
         if blocked is not None:
             return blocked
-        self.resampler.check(evidence.baseline_sample, evidence.observed_sample, metric)
+        self.resampler.check(evidence.baseline_tables, evidence.observed_tables, metric)
         noise = self.settings.noise_factor * evidence.noise
         drowned = noise > abs(evidence.margin)  # a negative margin demands an improvement
         margin = noise if drowned else evidence.margin
@@ -71,7 +71,7 @@ class IntervalJudge:
         verdict = self._verdict(estimate, margin)
         if verdict is Verdict.INCONCLUSIVE:
             needed = samples_needed(
-                len(evidence.observed_sample.predictions),
+                len(evidence.observed_tables.predictions),
                 estimate.standard_error or 0.0,
                 margin - loss,
                 tail=self.settings.tail if loss < margin else self._fails_at,
@@ -108,10 +108,10 @@ class IntervalJudge:
             return _estimate(loss, error, score_interval(counts, level=level), p_value, margin)
         metric = evidence.metric
         replicates = metric.loss(
-            self.resampler.replicates(metric, evidence.baseline_sample),
-            self.resampler.replicates(metric, evidence.observed_sample),
+            self.resampler.replicates(metric, evidence.baseline_tables),
+            self.resampler.replicates(metric, evidence.observed_tables),
         )
-        worth = resolution(metric, evidence.observed_sample)
+        worth = resolution(metric, evidence.observed_tables)
         error = standard_error(replicates, resolution=worth)
         interval = normal_interval(loss, error, level=level)
         p_value = float(ndtr((margin - loss) / error)) if error else float(loss <= margin)
@@ -134,12 +134,12 @@ def _estimate(
 def discordance(evidence: Evidence) -> Discordance | None:
     """Return how many samples changed, for a share of independent samples; None for others."""
     statistic = evidence.metric.statistic
-    table = evidence.observed_sample.predictions
+    table = evidence.observed_tables.predictions
     if statistic is None or statistic.kind != "share" or "cluster" in table.columns:
         return None
     below = [
-        np.asarray(sample.predictions.samples(statistic.columns[0]) < statistic.below)
-        for sample in (evidence.baseline_sample, evidence.observed_sample)
+        np.asarray(tables.predictions.samples(statistic.columns[0]) < statistic.below)
+        for tables in (evidence.baseline_tables, evidence.observed_tables)
     ]
     if evidence.metric.direction == "lower":
         below = [~outcome for outcome in below]

@@ -12,12 +12,13 @@ the file that `latency` in clipq.toml names holds what was measured elsewhere.
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Required
 
 from clipq.errors import SettingsError, did_you_mean
+from clipq.shapes import Document, Text, between, table
 
 __all__ = ["Latencies", "load_latencies"]
 
@@ -36,6 +37,16 @@ class Latencies:
         return {"milliseconds": self.milliseconds[pair], "measured_on": self.device}
 
 
+_IMAGE = between(0.0, math.inf, "milliseconds per image,")
+_FILE = table(
+    "latencies",
+    {
+        "device": Required[Text],
+        "milliseconds": Required[Mapping[str, Annotated[float, _IMAGE]]],
+    },
+)
+
+
 def load_latencies(path: Path | None, pairs: Collection[str]) -> Latencies:
     """Read a latency file; none is no file.
 
@@ -48,25 +59,10 @@ def load_latencies(path: Path | None, pairs: Collection[str]) -> Latencies:
     """
     if path is None:
         return Latencies()
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(
-            f"latency file {path} cannot be read: {error}",
-            hint='write device = "..." and a table [milliseconds] of "model/quantizer" = 3.1',
-        ) from error
-    device, table = document.pop("device", ""), document.pop("milliseconds", {})
-    if document or not isinstance(device, str) or not device or not isinstance(table, dict):
-        raise SettingsError(
-            f"{path}: device = {device!r}, further keys: {', '.join(document) or 'none'}",
-            hint='write device = "..." and a table [milliseconds], nothing else',
-        )
-    for pair, value in table.items():
+    fix = 'write device = "..." and a table [milliseconds] of "model/quantizer" = 3.1'
+    document = Document(path, "TOML", SettingsError, fix)
+    found = Latencies(**document.read(_FILE))
+    for pair in found.milliseconds:
         if pair not in pairs:
-            raise SettingsError(f"{path}: unknown pair {pair!r}", hint=did_you_mean(pair, pairs))
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value <= 0:
-            raise SettingsError(
-                f"{path}: {pair!r} = {value!r}", hint="milliseconds per image, above 0"
-            )
-    return Latencies(device, {pair: float(value) for pair, value in table.items()})
+            raise document.fail("milliseconds", f"unknown pair {pair!r}", did_you_mean(pair, pairs))
+    return found

@@ -16,17 +16,16 @@ wins; `[[expected-failure]]` names combinations that are known to break, with th
 
 from __future__ import annotations
 
-import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Annotated, NotRequired
 
 from clipq.cases import Case
-from clipq.errors import SettingsError, did_you_mean
+from clipq.errors import SettingsError
 from clipq.quant import QuantizerSpec
+from clipq.shapes import Document, Finite, Meta, Text, table
 
 __all__ = ["ExpectedFailure", "Margins", "load_margins"]
 
@@ -35,17 +34,22 @@ __all__ = ["ExpectedFailure", "Margins", "load_margins"]
 class MarginRule:
     """One `[[margin]]` table."""
 
-    models: str
-    formats: str
-    metrics: Mapping[str, float]
+    metrics: Annotated[
+        Mapping[str, Annotated[Finite, Meta(description="a finite number in the metric's unit")]],
+        Meta(min_length=1, description="a table [margin.metrics]"),
+    ]
+    models: Text = "*"
+    formats: Text = "*"
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedFailure:
     """Cases known to fail, as globs over case ids, and why."""
 
-    cases: tuple[str, ...]
-    reason: str
+    cases: Annotated[
+        tuple[Text, ...], Meta(min_length=1, description="a list of globs over case ids")
+    ]
+    reason: Annotated[Text, Meta(description="a text that says why they fail")]
 
     def matches(self, case: Case) -> bool:
         return any(fnmatchcase(case.id, pattern) for pattern in self.cases)
@@ -103,67 +107,21 @@ class Margins:
         return next((entry for entry in self.expected_failures if entry.matches(case)), None)
 
 
+_FILE = table(
+    "margins",
+    {
+        "margin": NotRequired[tuple[MarginRule, ...]],
+        "expected-failure": NotRequired[tuple[ExpectedFailure, ...]],
+    },
+)
+
+
 def load_margins(path: Path) -> Margins:
     """Read a margin file.
 
     Raises:
         SettingsError: it is missing, is not TOML, or holds something clipq does not know.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(
-            f"margin file {path} cannot be read: {error}",
-            hint="docs/margins.md shows a complete one; `margins` in clipq.toml says where it lies",
-        ) from error
-    _only(document, ("margin", "expected-failure"), path, "top level")
-    return Margins(
-        path,
-        tuple(_rule(entry, path) for entry in _tables(document, "margin", path)),
-        tuple(_expected(entry, path) for entry in _tables(document, "expected-failure", path)),
-    )
-
-
-def _tables(document: Mapping[str, Any], key: str, path: Path) -> list[Mapping[str, Any]]:
-    entries = document.get(key, [])
-    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
-        raise SettingsError(f"{path}: {key} is not a list of tables", hint=f"write [[{key}]]")
-    return entries
-
-
-def _rule(entry: Mapping[str, Any], path: Path) -> MarginRule:
-    _only(entry, ("models", "formats", "metrics"), path, "[[margin]]")
-    table = entry.get("metrics")
-    if not isinstance(table, Mapping) or not table:
-        raise SettingsError(f"{path}: a [[margin]] without metrics", hint="add [margin.metrics]")
-    for name, value in table.items():
-        known = isinstance(value, int | float) and not isinstance(value, bool)
-        if not known or not math.isfinite(value):
-            raise SettingsError(
-                f"{path}: margin of {name!r} is {value!r}",
-                hint="a margin is a finite number in the metric's unit",
-            )
-    return MarginRule(
-        str(entry.get("models", "*")),
-        str(entry.get("formats", "*")),
-        {name: float(value) for name, value in table.items()},
-    )
-
-
-def _expected(entry: Mapping[str, Any], path: Path) -> ExpectedFailure:
-    _only(entry, ("cases", "reason"), path, "[[expected-failure]]")
-    cases, reason = entry.get("cases"), entry.get("reason")
-    if not isinstance(cases, list) or not cases or not isinstance(reason, str) or not reason:
-        raise SettingsError(
-            f"{path}: an [[expected-failure]] with cases = {cases!r}, reason = {reason!r}",
-            hint="cases is a list of globs over case ids, reason a text that says why they fail",
-        )
-    return ExpectedFailure(tuple(map(str, cases)), reason)
-
-
-def _only(table: Mapping[str, Any], known: tuple[str, ...], path: Path, where: str) -> None:
-    for key in table:
-        if key not in known:
-            raise SettingsError(
-                f"{path}, {where}: unknown key {key!r}", hint=did_you_mean(key, known)
-            )
+    fix = "docs/margins.md shows a complete one; `margins` in clipq.toml says where it lies"
+    found = Document(path, "TOML", SettingsError, fix).read(_FILE)
+    return Margins(path, found.get("margin", ()), found.get("expected-failure", ()))

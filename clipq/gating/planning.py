@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from clipq.cases import Case
-from clipq.evaluation.resampling import Resampler, Sample, resolution
+from clipq.evaluation.resampling import Resampler, Tables, resolution
 from clipq.gating.baseline import Baseline, load_baseline
 from clipq.gating.interval import IntervalJudge
 from clipq.gating.margins import Margins
@@ -26,7 +26,7 @@ from clipq.stats import minimum_detectable_effect, samples_needed, single_step, 
 __all__ = ["CasePower", "plan_power"]
 
 _REPLICATES = 200
-_AGAINST_FP32 = (("kl",), ("margin_loss",), ("cosine_drift",))
+_AGAINST_FP32 = (("kl",), ("top2_gap_loss",), ("cosine_distance",))
 """Columns that are all zero for FP32: it says nothing about their spread."""
 
 
@@ -65,8 +65,8 @@ def plan_power(
     """Return what can be decided, one entry per model, metric and margin.
 
     Metrics that are one number per probe are left out: nothing is resampled. So are means of
-    differences from FP32 (KL, margin shrinkage, embedding drift) without a measured run: FP32 alone
-    says nothing about their spread.
+    differences from FP32 (KL, shrinkage of the top-two gap, embedding distance) without a measured
+    run: FP32 alone says nothing about their spread.
 
     Args:
         settings: levels, power and assumed disagreement.
@@ -107,17 +107,17 @@ class _Planner:
         self._fails_at = single_step(statistics.tail, cases, correction=statistics.correction)
         self.baseline = baseline
         self.statistics = statistics
-        self.reference = settings.in_distribution.name
+        self.in_distribution = settings.in_distribution.name
         fewer = replace(statistics, replicates=min(_REPLICATES, statistics.replicates))
         self._judge = IntervalJudge(fewer, Resampler(fewer, threads=settings.threads))
-        known = baseline.predictions[self.reference]
+        known = baseline.predictions[self.in_distribution]
         share = _share(known, statistics)
-        self._fp32 = {name: Sample(table, known) for name, table in baseline.predictions.items()}
+        self._fp32 = {name: Tables(table, known) for name, table in baseline.predictions.items()}
         twin = known.drawn(swap_rows(len(known), share, seed=statistics.seed))
         self._twins = {
-            name: Sample(
+            name: Tables(
                 twin
-                if name == self.reference
+                if name == self.in_distribution
                 else table.drawn(swap_rows(len(table), share, seed=statistics.seed, stream=1)),
                 twin,
             )
@@ -150,7 +150,7 @@ class _Planner:
     ) -> CasePower:
         case, statistics = members[0], self.statistics
         metric = metrics.get(case.metric)
-        sample = self._fp32[case.probe]
+        tables = self._fp32[case.probe]
         power = statistics.power
         passes = minimum_detectable_effect(error, tail=statistics.tail, power=power)
         fails = minimum_detectable_effect(error, tail=self._fails_at, power=power)
@@ -160,15 +160,15 @@ class _Planner:
             formats=formats,
             cases=len(members),
             unit=metric.unit,
-            samples=len(sample.predictions),
+            samples=len(tables.predictions),
             standard_error=error,
             passes_from=passes,
             fails_from=margin + fails,
             margin=margin,
             needed=samples_needed(
-                len(sample.predictions), error, margin, tail=self._fails_at, power=power
+                len(tables.predictions), error, margin, tail=self._fails_at, power=power
             ),
-            problem=_problem(margin, passes, resolution(metric, sample)),
+            problem=_problem(margin, passes, resolution(metric, tables)),
             basis="standard errors as measured"
             if measured
             else f"assuming that {statistics.disagreement:.1%} of the samples change",

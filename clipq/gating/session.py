@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -14,13 +13,13 @@ from clipq.errors import BaselineError, ClipqError
 from clipq.estimate import number
 from clipq.evaluation.evaluator import Evaluated, Evaluator
 from clipq.evaluation.plan import planned_quantizers
-from clipq.evaluation.resampling import Resampler, Sample
-from clipq.gating.baseline import Baseline, BaselineValue, load_baseline
+from clipq.evaluation.resampling import Resampler, Tables
+from clipq.gating.baseline import Baseline, load_baseline
 from clipq.gating.commands import Commands
+from clipq.gating.comparable import Comparability
 from clipq.gating.interval import IntervalJudge
 from clipq.gating.latency import Latencies, load_latencies
 from clipq.gating.margins import Margins, load_margins
-from clipq.gating.sentinel import SAMPLES, drift
 from clipq.gating.verdict import Evidence, Judge, Judgement
 from clipq.gating.waivers import Waivers, load_waivers
 from clipq.metrics import metrics
@@ -57,8 +56,7 @@ class Gate:
         resampler = Resampler(statistics, threads=settings.threads)
         self._judge = judge or IntervalJudge(statistics, resampler, cases=cases)
         self._baselines: dict[str, Baseline | None] = {}
-        self._drifts: dict[str, str] = {}
-        self._altered_values: dict[tuple[str, str], str] = {}
+        self._comparability = Comparability(evaluator, settings.in_distribution.name)
         self._figure_keys: dict[Cell, str] = {}
 
     @cached_property
@@ -99,7 +97,7 @@ class Gate:
         except ClipqError as error:
             return self._result(case, Judgement(Verdict.ERROR, str(error)))
 
-    def judge(self, case: Case, observed: Sample) -> Judgement:
+    def judge(self, case: Case, observed: Tables) -> Judgement:
         """Judge a case by predictions that come from elsewhere.
 
         Raises:
@@ -126,14 +124,12 @@ class Gate:
             where = self.settings.baselines / f"{case.model}.json"
             return self._result(case, Judgement(Verdict.MISSING, f"no {case.key} in {where}"))
         evaluated = self.evaluator.evaluate(case.cell)
-        blocked = self._altered(case, baseline, stored) or self._incomparable(
-            case, baseline, evaluated, stored
-        )
+        blocked = self._comparability.obstacle(case, baseline, stored, evaluated)
         if blocked is not None:
             return self._result(case, blocked, baseline=stored.value, evaluated=evaluated)
         known = self.evaluator.evaluate(case.cell.on(self.settings.in_distribution.name))
-        sample = Sample(evaluated.predictions, known.predictions)
-        evidence = self._evidence(case, baseline, sample)
+        tables = Tables(evaluated.predictions, known.predictions)
+        evidence = self._evidence(case, baseline, tables)
         return self._result(
             case,
             self._judge(evidence),
@@ -142,16 +138,16 @@ class Gate:
             evaluated=evaluated,
         )
 
-    def _evidence(self, case: Case, baseline: Baseline, observed: Sample) -> Evidence:
+    def _evidence(self, case: Case, baseline: Baseline, observed: Tables) -> Evidence:
         metric, stored = metrics.get(case.metric), baseline.values[case.key]
-        reference = baseline.predictions[self.settings.in_distribution.name]
+        known = baseline.predictions[self.settings.in_distribution.name]
         return Evidence(
             metric=metric,
-            baseline=None if metric.reference == "absolute" else stored.value,
+            baseline=None if metric.judged_by == "limit" else stored.value,
             observed=metric.compute(observed.predictions, observed.in_distribution),
             margin=self.margins.margin(case),
-            baseline_sample=Sample(baseline.predictions[case.probe], reference),
-            observed_sample=observed,
+            baseline_tables=Tables(baseline.predictions[case.probe], known),
+            observed_tables=observed,
             noise=stored.noise,
         )
 
@@ -171,46 +167,6 @@ class Gate:
                 next_command=f"edit {self.margins.path}",
             )
         return result
-
-    def _altered(self, case: Case, baseline: Baseline, stored: BaselineValue) -> Judgement | None:
-        """Refuse a stored value that does not follow from the columns stored beside it."""
-        key = (case.model, case.key)
-        if key not in self._altered_values:
-            metric, tables = metrics.get(case.metric), baseline.predictions
-            reference = tables[self.settings.in_distribution.name]
-            own = metric.compute(tables[case.probe], reference)
-            same_version = metric.version == stored.version
-            wrong = stored.value is not None and same_version and not _close(own, stored.value)
-            self._altered_values[key] = (
-                f"the baseline says {stored.value}, its own columns give {own}" if wrong else ""
-            )
-        reason = self._altered_values[key]
-        return Judgement(Verdict.INCOMPARABLE, reason) if reason else None
-
-    def _incomparable(
-        self, case: Case, baseline: Baseline, evaluated: Evaluated, stored: BaselineValue
-    ) -> Judgement | None:
-        made_with = baseline.identity_of(case.probe)
-        for name, value in evaluated.identity.items():
-            if made_with.get(name) != value:
-                return Judgement(
-                    Verdict.INCOMPARABLE,
-                    f"{name} is {value}, the baseline was made with {made_with.get(name)}",
-                )
-        current = metrics.get(case.metric).version
-        if current != stored.version:
-            return Judgement(
-                Verdict.INCOMPARABLE,
-                f"metric {case.metric} is version {current}, the baseline's is {stored.version}",
-            )
-        if case.model not in self._drifts:
-            self._drifts[case.model] = drift(
-                self.evaluator.live_reference(case.model, SAMPLES),
-                baseline,
-                self.settings.in_distribution.name,
-            )
-        moved = self._drifts[case.model]
-        return Judgement(Verdict.DRIFTED, moved) if moved else None
 
     def _baseline(self, model: str) -> Baseline | None:
         if model not in self._baselines:
@@ -283,7 +239,3 @@ class Gate:
             "reason": str(latest.get("reason", "")),
         }
         return {"baselines": {model: provenance}}
-
-
-def _close(first: float, second: float) -> bool:
-    return math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-9)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from clipq.estimate import NOTHING_ESTIMATED, Estimate
-from clipq.evaluation.resampling import Sample
+from clipq.evaluation.resampling import Tables
 from clipq.metrics import Metric
 from clipq.records import CaseResult, Verdict
 from clipq.settings import StatisticsSettings
@@ -25,16 +25,17 @@ __all__ = ["Evidence", "Judge", "Judgement", "finalise", "judge_point", "unusabl
 class Evidence:
     """What a judge may look at.
 
-    `baseline` is None for an absolute metric, whose margin is the worst acceptable value. `noise`
-    is how far FP32 itself moves between batch sizes and thread counts, in the metric's unit.
+    `baseline` is None for a metric judged by a limit: its margin is the worst acceptable value.
+    `noise` is how far FP32 itself moves between batch sizes and thread counts, in the metric's
+    unit.
     """
 
     metric: Metric
     baseline: float | None
     observed: float
     margin: float
-    baseline_sample: Sample
-    observed_sample: Sample
+    baseline_tables: Tables
+    observed_tables: Tables
     noise: float = 0.0
 
 
@@ -58,10 +59,10 @@ class Judge(Protocol):
 def unusable(evidence: Evidence) -> Judgement | None:
     """Return the verdict on a value that is no number, else None."""
     metric, observed = evidence.metric, evidence.observed
-    if math.isnan(observed) or (metric.reference == "baseline" and math.isinf(observed)):
+    if math.isnan(observed) or (metric.judged_by == "baseline" and math.isinf(observed)):
         return Judgement(Verdict.NON_FINITE, f"the observed value is {observed}")
     stored = evidence.baseline
-    if metric.reference == "baseline" and (stored is None or not math.isfinite(stored)):
+    if metric.judged_by == "baseline" and (stored is None or not math.isfinite(stored)):
         return Judgement(Verdict.NON_FINITE, f"the baseline is {stored}")
     return None
 

@@ -15,31 +15,35 @@ whoever signed the others; a waiver that is left nothing to do by those above it
 from __future__ import annotations
 
 import datetime
-import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
-from clipq.errors import SettingsError, did_you_mean
+from clipq.errors import SettingsError
 from clipq.records import CaseResult, Verdict
+from clipq.shapes import Document, Meta, Text, table
 
 __all__ = ["Waiver", "Waivers", "load_waivers"]
 
-_KEYS = ("cases", "reason", "owner", "expires")
 _WAIVABLE = (Verdict.FAIL, Verdict.INCONCLUSIVE)
 _FINE = (Verdict.PASS, Verdict.IMPROVED)
+
+_CASES = "a list of globs over case ids; `clipq list cases` shows them"
+_REASON = "a text that says why they may fail"
+_OWNER = "a text that says who answers for it"
+_EXPIRES = "a date without quotes, the last day on which it holds: expires = 2026-12-31"
 
 
 @dataclass(frozen=True, slots=True)
 class Waiver:
     """One `[[waiver]]` table; it holds up to and including `expires`."""
 
-    cases: tuple[str, ...]
-    reason: str
-    owner: str
-    expires: datetime.date
+    cases: Annotated[tuple[Text, ...], Meta(min_length=1, description=_CASES)]
+    reason: Annotated[str, Meta(pattern=r"\S", description=_REASON)]
+    owner: Annotated[str, Meta(pattern=r"\S", description=_OWNER)]
+    expires: Annotated[datetime.date, Meta(description=_EXPIRES)]
 
     def matches(self, case: str) -> bool:
         return any(fnmatchcase(case, pattern) for pattern in self.cases)
@@ -145,6 +149,9 @@ class Waivers:
         return next(signed, None)
 
 
+_FILE = table("waivers", {"waiver": NotRequired[tuple[Waiver, ...]]})
+
+
 def load_waivers(path: Path) -> Waivers:
     """Read a waiver file; where there is none, nothing is waived.
 
@@ -153,47 +160,7 @@ def load_waivers(path: Path) -> Waivers:
     """
     if not path.is_file():
         return Waivers(path)
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(
-            f"waiver file {path} cannot be read: {error}",
-            hint="docs/release.md shows a complete one",
-        ) from error
-    _only(document, ("waiver",), path, "top level")
-    entries = document.get("waiver", [])
-    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
-        raise SettingsError(f"{path}: waiver is not a list of tables", hint="write [[waiver]]")
-    return Waivers(path, tuple(_entry(e, path, i + 1) for i, e in enumerate(entries)))
-
-
-def _entry(entry: Mapping[str, Any], path: Path, number: int) -> Waiver:
-    where = f"[[waiver]] number {number}"
-    _only(entry, _KEYS, path, where)
-    for key in ("reason", "owner"):
-        if not isinstance(entry.get(key), str) or not entry[key].strip():
-            raise SettingsError(
-                f"{path}, {where}: {key} = {entry.get(key)!r}",
-                hint="a waiver is signed: reason says why, owner says who answers for it",
-            )
-    cases = entry.get("cases")
-    if not isinstance(cases, list) or not cases or not all(isinstance(c, str) for c in cases):
-        raise SettingsError(
-            f"{path}, {where}: cases = {cases!r}",
-            hint="a list of globs over case ids; `clipq list cases` shows them",
-        )
-    expires = entry.get("expires")
-    if isinstance(expires, datetime.datetime) or not isinstance(expires, datetime.date):
-        raise SettingsError(
-            f"{path}, {where}: expires = {expires!r}",
-            hint="a date without quotes, the last day on which it holds: expires = 2026-12-31",
-        )
-    return Waiver(tuple(cases), entry["reason"].strip(), entry["owner"].strip(), expires)
-
-
-def _only(table: Mapping[str, Any], known: Sequence[str], path: Path, where: str) -> None:
-    for key in table:
-        if key not in known:
-            raise SettingsError(
-                f"{path}, {where}: unknown key {key!r}", hint=did_you_mean(key, known)
-            )
+    fix = "docs/release.md shows a complete file"
+    found = Document(path, "TOML", SettingsError, fix).read(_FILE).get("waiver", ())
+    signed = (replace(w, reason=w.reason.strip(), owner=w.owner.strip()) for w in found)
+    return Waivers(path, tuple(signed))

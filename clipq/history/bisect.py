@@ -18,7 +18,7 @@ from clipq.history.model import CaseParts, StoredResult
 from clipq.records import Verdict
 
 __all__ = [
-    "Change",
+    "VerdictChange",
     "find_value_change",
     "find_verdict_change",
     "git_commands",
@@ -37,7 +37,7 @@ _UNJUDGED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class VerdictChange:
     """A case's last change: `before` and `after` are runs that follow one another.
 
     Args:
@@ -68,7 +68,7 @@ class Change:
         }
 
 
-def find_verdict_change(rows: Sequence[StoredResult], *, policy: str) -> Change | None:
+def find_verdict_change(rows: Sequence[StoredResult], *, policy: str) -> VerdictChange | None:
     """Return the last time a case began, or ceased, to block under `policy`; None if it never did.
 
     Args:
@@ -83,10 +83,10 @@ def find_verdict_change(rows: Sequence[StoredResult], *, policy: str) -> Change 
     if at is None:
         return None
     worse, since = blocks(rows[at]), len(rows) - at
-    return Change(rows[at - 1], rows[at], "verdict", worse, since, policy)
+    return VerdictChange(rows[at - 1], rows[at], "verdict", worse, since, policy)
 
 
-def find_value_change(rows: Sequence[StoredResult], *, policy: str) -> Change | None:
+def find_value_change(rows: Sequence[StoredResult], *, policy: str) -> VerdictChange | None:
     """Return the last time a case's value changed by more than float noise; None if it never did.
 
     Runs without a value, or against another FP32 value, are changes too.
@@ -96,11 +96,16 @@ def find_value_change(rows: Sequence[StoredResult], *, policy: str) -> Change | 
         return None
     before, after = rows[at - 1], rows[at]
     worse = _or_infinite(after.loss) > _or_infinite(before.loss)
-    return Change(before, after, "value", worse, len(rows) - at, policy)
+    return VerdictChange(before, after, "value", worse, len(rows) - at, policy)
 
 
 def git_commands(
-    change: Change, case: CaseParts, *, folder: str, program: str = "clipq", profile: str = ""
+    change: VerdictChange,
+    case: CaseParts,
+    *,
+    folder: str,
+    program: str = "clipq",
+    profile: str = "",
 ) -> list[str]:
     """Return what to type in order to find the commit; [] where git cannot tell.
 

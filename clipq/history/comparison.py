@@ -26,13 +26,13 @@ from clipq.stats import adjusted
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Change", "Comparison", "Difference", "Estimator", "compare"]
+__all__ = ["Comparison", "Difference", "Estimator", "Outcome", "compare"]
 
 Estimator = Callable[[Sequence[tuple[CaseResult, CaseResult]]], list[Estimate | None]]
 """From pairs of cases to paired estimates; None where predictions are not at hand."""
 
 
-class Change(StrEnum):
+class Outcome(StrEnum):
     """What became of a case from the first run to the second."""
 
     REGRESSED = "regressed"
@@ -52,7 +52,7 @@ class Difference:
 
     Args:
         case: its id.
-        change: what became of it.
+        outcome: what became of it.
         before: the first run's value.
         after: the second run's.
         verdicts: of the gate, before and after; "" where a run lacks the case.
@@ -66,7 +66,7 @@ class Difference:
     """
 
     case: str
-    change: Change
+    outcome: Outcome
     before: float | None = None
     after: float | None = None
     verdicts: tuple[str, str] = ("", "")
@@ -96,32 +96,32 @@ class Comparison:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Cases per change, in the order of `Change`."""
-        counted = Counter(difference.change for difference in self.differences)
-        return {change.value: counted[change] for change in Change if counted[change]}
+        """Cases per outcome, in the order of `Outcome`."""
+        counted = Counter(difference.outcome for difference in self.differences)
+        return {outcome.value: counted[outcome] for outcome in Outcome if counted[outcome]}
 
     @property
     def compared(self) -> int:
         """How many cases have a value in both runs that could be compared."""
-        alone = (Change.ADDED, Change.REMOVED, Change.INCOMPARABLE)
-        return sum(difference.change not in alone for difference in self.differences)
+        alone = (Outcome.ADDED, Outcome.REMOVED, Outcome.INCOMPARABLE)
+        return sum(difference.outcome not in alone for difference in self.differences)
 
     def regressions(self, *, common: bool = False) -> tuple[Difference, ...]:
         """What fails a comparison: regressed cases and, unless `common`, vanished ones."""
-        wrong = (Change.REGRESSED,) if common else (Change.REGRESSED, Change.REMOVED)
-        return tuple(d for d in self.differences if d.change in wrong)
+        wrong = (Outcome.REGRESSED,) if common else (Outcome.REGRESSED, Outcome.REMOVED)
+        return tuple(d for d in self.differences if d.outcome in wrong)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per case, worst first, indexed by its id."""
         import pandas as pd
 
         rows = [
-            {"case": d.case, "change": d.change.value, "before": d.before, "after": d.after}
+            {"case": d.case, "outcome": d.outcome.value, "before": d.before, "after": d.after}
             | d.estimate.to_plain()
             | {"unit": d.unit, "interval": d.interval, "reason": d.reason}
             for d in self.differences
         ]
-        columns = ["case", "change", "before", "after", *Estimate.__dataclass_fields__]
+        columns = ["case", "outcome", "before", "after", *Estimate.__dataclass_fields__]
         frame = pd.DataFrame(rows, columns=[*columns, "unit", "interval", "reason"])
         return frame.set_index("case")
 
@@ -130,7 +130,7 @@ class Comparison:
         names = [f.name for f in fields(Difference)]
         rows = [
             {name: getattr(d, name) for name in names}
-            | {"change": d.change.value, "estimate": d.estimate.to_plain()}
+            | {"outcome": d.outcome.value, "estimate": d.estimate.to_plain()}
             for d in self.differences
         ]
         return {
@@ -189,8 +189,8 @@ def compare(before: RunRecord, after: RunRecord, *, paired: Estimator | None = N
     ]
     correction = str(statistics.get("correction", "holm"))
     found += _decided(measured, comparable, after.policy, alpha / 2, correction)
-    order = list(Change)
-    found.sort(key=lambda d: (order.index(d.change), -d.severity, d.case))
+    order = list(Outcome)
+    found.sort(key=lambda d: (order.index(d.outcome), -d.severity, d.case))
     return Comparison(
         _identity(before), _identity(after), tuple(found), notes(*evidence), alpha=alpha
     )
@@ -200,7 +200,7 @@ def _removed(case: CaseResult) -> Difference:
     reason = "the second run does not have it"
     verdicts = case.verdict.value, ""
     return Difference(
-        case.id, Change.REMOVED, case.observed, None, verdicts, unit=case.unit, reason=reason
+        case.id, Outcome.REMOVED, case.observed, None, verdicts, unit=case.unit, reason=reason
     )
 
 
@@ -208,7 +208,7 @@ def _added(case: CaseResult) -> Difference:
     reason = "the first run does not have it"
     verdicts = "", case.verdict.value
     return Difference(
-        case.id, Change.ADDED, None, case.observed, verdicts, unit=case.unit, reason=reason
+        case.id, Outcome.ADDED, None, case.observed, verdicts, unit=case.unit, reason=reason
     )
 
 
@@ -221,17 +221,17 @@ def _both_infinite(first: CaseResult, second: CaseResult) -> bool:
 def _same(first: CaseResult, second: CaseResult) -> Difference:
     verdicts = first.verdict.value, second.verdict.value
     return Difference(
-        second.id, Change.IDENTICAL, None, None, verdicts,
+        second.id, Outcome.IDENTICAL, None, None, verdicts,
         estimate=Estimate(margin=tolerance(second)), unit=second.unit, interval="exact",
     )  # fmt: skip
 
 
 def _unpaired(first: CaseResult, second: CaseResult, policy: str, reason: str) -> Difference:
     newly_blocking = second.verdict.blocks(policy) and not first.verdict.blocks(policy)
-    change = Change.REGRESSED if newly_blocking else Change.INCOMPARABLE
+    outcome = Outcome.REGRESSED if newly_blocking else Outcome.INCOMPARABLE
     return Difference(
         second.id,
-        change,
+        outcome,
         first.observed,
         second.observed,
         (first.verdict.value, second.verdict.value),
@@ -257,7 +257,7 @@ def _difference(
     loss = loss_of(second.direction, first.observed or 0.0, second.observed or 0.0)
     plain = Difference(
         second.id,
-        Change.EQUIVALENT,
+        Outcome.EQUIVALENT,
         first.observed,
         second.observed,
         (first.verdict.value, second.verdict.value),
@@ -267,7 +267,7 @@ def _difference(
     own = plain.estimate
     if exact and loss == 0.0:
         bounds = replace(own, low=0.0, high=0.0)
-        return replace(plain, change=Change.IDENTICAL, estimate=bounds, interval="exact")
+        return replace(plain, outcome=Outcome.IDENTICAL, estimate=bounds, interval="exact")
     if estimate is not None:
         # A limit is no margin for a difference, though the estimate had to be made at some margin.
         return replace(plain, estimate=replace(estimate, margin=own.margin), interval="paired")
@@ -279,7 +279,7 @@ def _difference(
             "bounds the difference"
         )
         unknown = replace(own, loss=None)
-        return replace(plain, change=Change.INCOMPARABLE, estimate=unknown, reason=reason)
+        return replace(plain, outcome=Outcome.INCOMPARABLE, estimate=unknown, reason=reason)
     error = first.estimate.standard_error + second.estimate.standard_error
     half = -float(ndtri(alpha / 2)) * error
     margin = own.margin or 0.0
@@ -303,36 +303,36 @@ def _decided(
     found = []
     for index, (difference, (first, second)) in enumerate(zip(measured, pairs, strict=True)):
         p_value = p_values.get(index)
-        change, reason = _change(difference, p_value, tail), difference.reason
+        outcome, reason = _outcome(difference, p_value, tail), difference.reason
         if second.verdict.blocks(policy) and not first.verdict.blocks(policy):
-            change = Change.REGRESSED
+            outcome = Outcome.REGRESSED
             reason = f"the gate says {second.verdict.value}, before it said {first.verdict.value}"
         estimate = replace(difference.estimate, adjusted_p=p_value)
-        found.append(replace(difference, change=change, estimate=estimate, reason=reason))
+        found.append(replace(difference, outcome=outcome, estimate=estimate, reason=reason))
     return found
 
 
-def _change(difference: Difference, p_value: float | None, tail: float) -> Change:
+def _outcome(difference: Difference, p_value: float | None, tail: float) -> Outcome:
     estimate = difference.estimate
     loss, margin = estimate.loss or 0.0, estimate.margin or 0.0
     if not difference.interval:
-        return difference.change
+        return difference.outcome
     if difference.interval == "exact":
-        return Change.IDENTICAL
+        return Outcome.IDENTICAL
     if difference.interval == "point":
         if loss == 0.0:
-            return Change.IDENTICAL
+            return Outcome.IDENTICAL
         if estimate.margin is not None and loss > margin:
-            return Change.REGRESSED
-        return Change.WORSE if loss > 0 else Change.BETTER
+            return Outcome.REGRESSED
+        return Outcome.WORSE if loss > 0 else Outcome.BETTER
     if p_value is not None and p_value <= tail:
-        return Change.REGRESSED
+        return Outcome.REGRESSED
     low, high = estimate.low or 0.0, estimate.high or 0.0
     if not high < margin:
-        return Change.INCONCLUSIVE if loss or high else Change.EQUIVALENT
+        return Outcome.INCONCLUSIVE if loss or high else Outcome.EQUIVALENT
     if low > 0.0:
-        return Change.WORSE
-    return Change.BETTER if high < 0.0 else Change.EQUIVALENT
+        return Outcome.WORSE
+    return Outcome.BETTER if high < 0.0 else Outcome.EQUIVALENT
 
 
 def _identity(record: RunRecord) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from clipq.cases import Cell
 from clipq.evaluation.cache import Cache
 from clipq.history.around import in_distribution
-from clipq.history.pairs import PairedEstimator, Tables, with_replicates
+from clipq.history.pairs import PairedEstimator, ReadTable, with_replicates
 from clipq.records import RunRecord
 
 __all__ = ["cached_tables", "paired_estimator"]
 
 
-def cached_tables(record: RunRecord, cache: Cache | None) -> Tables:
+def cached_tables(record: RunRecord, cache: Cache | None) -> ReadTable:
     """Return the reader of a run's tables in the cache that its gate filled; None reads none."""
     kept = record.evidence().get("predictions", {})
 
@@ -25,7 +25,7 @@ def cached_tables(record: RunRecord, cache: Cache | None) -> Tables:
 
 
 def paired_estimator(
-    before: RunRecord, after: RunRecord, tables: tuple[Tables, Tables], *, replicates: int
+    before: RunRecord, after: RunRecord, tables: tuple[ReadTable, ReadTable], *, replicates: int
 ) -> PairedEstimator | None:
     """Return what estimates differences on the same samples; None where that cannot be.
 

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from clipq.cases import Cell
 from clipq.errors import ClipqError
 from clipq.estimate import Estimate
-from clipq.evaluation.resampling import Resampler, Sample
+from clipq.evaluation.resampling import Resampler, Tables
 from clipq.evaluation.tables import as_predictions, parse_table
 from clipq.gating.interval import IntervalJudge
 from clipq.gating.verdict import Evidence
@@ -23,9 +23,9 @@ from clipq.metrics import Predictions, metrics
 from clipq.records import CaseResult
 from clipq.settings import StatisticsSettings
 
-__all__ = ["PairedEstimator", "Tables", "tolerance", "with_replicates"]
+__all__ = ["PairedEstimator", "ReadTable", "tolerance", "with_replicates"]
 
-Tables = Callable[[Cell], bytes | None]
+ReadTable = Callable[[Cell], bytes | None]
 """From a cell to its stored table; None where it is gone."""
 _WORTH_A_PROCESS = 400
 """Cases below which a second process costs more than it saves."""
@@ -46,8 +46,8 @@ class PairedEstimator:
 
     def __init__(
         self,
-        before: Tables,
-        after: Tables,
+        before: ReadTable,
+        after: ReadTable,
         *,
         in_distribution: str,
         statistics: StatisticsSettings,
@@ -120,8 +120,8 @@ def _estimate_cell(
     indices: list[int],
 ) -> _Done:
     try:
-        samples = [
-            Sample(*(_predictions(part or b"", cell, parsed) for part in parts))
+        sides = [
+            Tables(*(_predictions(part or b"", cell, parsed) for part in parts))
             for parts in content
         ]
     except ClipqError as error:
@@ -129,7 +129,7 @@ def _estimate_cell(
     estimates, problems = [], []
     for pair in pairs:
         try:
-            estimates.append(_estimate(judge, samples, *pair))
+            estimates.append(_estimate(judge, sides, *pair))
         except ClipqError as error:  # the standard errors still bound the difference
             estimates.append(None)
             problems.append(error.problem)
@@ -144,7 +144,7 @@ def _predictions(content: bytes, cell: Cell, parsed: dict[int, Predictions]) -> 
 
 
 def _estimate(
-    judge: IntervalJudge, samples: Sequence[Sample], first: CaseResult, second: CaseResult
+    judge: IntervalJudge, sides: Sequence[Tables], first: CaseResult, second: CaseResult
 ) -> Estimate | None:
     if second.metric not in metrics or second.estimate.standard_error is None:
         return None
@@ -153,10 +153,8 @@ def _estimate(
         return None  # another definition than the run's, or one that only its own code can compute
     margin = tolerance(second) or 0.0
     loss = metric.loss(first.observed or 0.0, second.observed or 0.0)
-    evidence = Evidence(
-        metric, first.observed, second.observed or 0.0, margin, samples[0], samples[1]
-    )
-    judge.resampler.check(samples[0], samples[1], metric)
+    evidence = Evidence(metric, first.observed, second.observed or 0.0, margin, sides[0], sides[1])
+    judge.resampler.check(sides[0], sides[1], metric)
     return judge.estimate(evidence, loss, margin=margin)
 
 

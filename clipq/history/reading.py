@@ -77,7 +77,7 @@ def verified(content: bytes, run: RunInfo) -> RunRecord:
         if hashlib.sha256(plain).hexdigest() != run.id:
             raise ValueError("it hashes to another id")
         return RunRecord.from_plain({"id": run.id, **json.loads(plain)})
-    except (zlib.error, ValueError, KeyError, TypeError, RecordError) as error:
+    except (zlib.error, ValueError, RecordError) as error:
         raise StoreError(
             f"the stored record of run #{run.number} ({run.id[:12]}) was altered or damaged: "
             f"{error}",

@@ -22,6 +22,7 @@ from clipq.history import trends
 from clipq.history.connect import connect, explain, is_database_error
 from clipq.history.migrate import bring_up_to_date, no_store
 from clipq.history.model import CaseParts, Pruned, Recorded, RunInfo, StoredResult, TrendTable
+from clipq.history.naming import find_run
 from clipq.history.prune import prune
 from clipq.history.reading import (
     RESULT_COLUMNS,
@@ -31,7 +32,6 @@ from clipq.history.reading import (
     verified,
 )
 from clipq.history.recording import insert, prepare, with_tables
-from clipq.history.reference import find_run
 from clipq.history.schema import blobs, cases, results, run_predictions, runs
 from clipq.history.url import StoreURL, parse_url
 from clipq.records import RunRecord
@@ -164,14 +164,14 @@ class Store:
             return run_infos(connection, query)
 
     @_explained
-    def find(self, reference: str) -> RunInfo:
-        """Return the run that is meant; see `clipq.history.reference`.
+    def find(self, name: str) -> RunInfo:
+        """Return the run that is meant; see `clipq.history.naming`.
 
         Raises:
             StoreError: no run, or several; near ones are listed.
         """
         with self.engine.connect() as connection:
-            return find_run(connection, reference)
+            return find_run(connection, name)
 
     @_explained
     def load(self, run: RunInfo) -> RunRecord:

@@ -25,7 +25,7 @@ __all__ = [
     "ece",
     "mce",
     "nll",
-    "temperature_drift",
+    "temperature_log_ratio",
     "ts_ece",
 ]
 
@@ -68,12 +68,12 @@ def brier(predictions: Predictions) -> float:
     return _mean(predictions, "brier")
 
 
-def temperature_drift(predictions: Predictions) -> float:
+def temperature_log_ratio(predictions: Predictions) -> float:
     """log(T / T_FP32) of the temperatures fitted on the calibration split; 0 for FP32.
 
     Positive: quantization made the model more confident than it may be.
     """
-    return predictions.scalar("temperature_drift")
+    return predictions.scalar("temperature_log_ratio")
 
 
 def classwise_ece(predictions: Predictions) -> float:

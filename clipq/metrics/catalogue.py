@@ -138,10 +138,10 @@ _declare(
     statistic=Statistic("ece", ("ts_confidence", "correct")),
 )
 _declare(
-    "temperature-drift",
+    "temperature-log-ratio",
     "log of the fitted temperature over FP32's",
     "zero",
-    "calibration:temperature_drift",
+    "calibration:temperature_log_ratio",
     roles=_CLASSIFIED,
     unit="log ratio",
     range_=(-math.inf, math.inf),
@@ -232,14 +232,14 @@ _declare(
     statistic=Statistic("mean", ("kl",)),
 )
 _declare(
-    "margin-shrinkage",
+    "top2-gap-shrinkage",
     "mean loss of the gap between the two largest probabilities, against FP32",
     "lower",
-    "churn:margin_shrinkage",
+    "churn:top2_gap_shrinkage",
     roles=_CLASSIFIED,
     range_=(-1, 1),
     note="positive = decisions became less clear",
-    statistic=Statistic("mean", ("margin_loss",)),
+    statistic=Statistic("mean", ("top2_gap_loss",)),
 )
 
 # -- groups: fairness, spurious cues, corruptions ---------------------------------------------
@@ -353,15 +353,15 @@ _declare(
     statistic=Statistic("skewness", ("occurrences",)),
 )
 _declare(
-    "embedding-drift",
+    "embedding-distance",
     "mean of 1 - cosine between an image's embedding and FP32's",
     "lower",
-    "retrieval:drift",
+    "retrieval:embedding_distance",
     roles=_EMBEDDED,
     unit="1 - cosine",
     range_=(0, 2),
     note="0 for FP32 itself",
-    statistic=Statistic("mean", ("cosine_drift",)),
+    statistic=Statistic("mean", ("cosine_distance",)),
 )
 
 # -- features and their spectra ---------------------------------------------------------------
@@ -375,7 +375,7 @@ _declare(
     unit="dB",
     range_=(-math.inf, math.inf),
     note="against FP32 features; the worse of the quantized towers; the margin is a floor",
-    reference="absolute",
+    judged_by="limit",
     statistic=_POINT,
 )
 _declare(
@@ -408,7 +408,7 @@ for _band in BANDS:
         range_=(-math.inf, math.inf),
         note="image features; infinite where the vision tower is not quantized; the margin is a "
         "floor",
-        reference="absolute",
+        judged_by="limit",
         arguments={"band": _band},
         statistic=_POINT,
     )

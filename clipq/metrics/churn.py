@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 from clipq.errors import ClipqError
 from clipq.metrics.predictions import Predictions
 
-__all__ = ["churn_columns", "flip_rate", "kl_to_fp32", "margin_shrinkage", "negative_flips"]
+__all__ = ["churn_columns", "flip_rate", "kl_to_fp32", "negative_flips", "top2_gap_shrinkage"]
 
 
 def churn_columns(
@@ -21,10 +21,10 @@ def churn_columns(
     """Return the columns that compare a model with FP32, each (N,).
 
     ``agrees``: 1 where both predict the same class. ``stays_correct``: 0 where FP32 is right and
-    the model is not, else 1. ``kl``: KL(softmax FP32 || softmax model), in nats. ``margin_loss``:
-    FP32's gap between its two largest probabilities minus the model's. ``fp32_correct``: 1 where
-    FP32 is right. A sample with a non-finite logit agrees with nothing and has NaN in ``kl`` and
-    ``margin_loss``.
+    the model is not, else 1. ``kl``: KL(softmax FP32 || softmax model), in nats.
+    ``top2_gap_loss``: FP32's gap between its two largest probabilities minus the model's.
+    ``fp32_correct``: 1 where FP32 is right. A sample with a non-finite logit agrees with nothing
+    and has NaN in ``kl`` and ``top2_gap_loss``.
 
     Args:
         logits: (N, C) of the model.
@@ -51,7 +51,7 @@ def churn_columns(
         "stays_correct": (~lost).astype(np.int64),
         "fp32_correct": reference_right.astype(np.int64),
         "kl": np.where(finite, np.maximum(divergence, 0.0), np.nan),
-        "margin_loss": np.where(finite, _gap(theirs) - _gap(ours), np.nan),
+        "top2_gap_loss": np.where(finite, _gap(theirs) - _gap(ours), np.nan),
     }
 
 
@@ -70,9 +70,9 @@ def kl_to_fp32(predictions: Predictions) -> float:
     return float(predictions.samples("kl").mean())
 
 
-def margin_shrinkage(predictions: Predictions) -> float:
+def top2_gap_shrinkage(predictions: Predictions) -> float:
     """Mean of FP32's top-two probability gap minus the model's; in [-1, 1]."""
-    return float(predictions.samples("margin_loss").mean())
+    return float(predictions.samples("top2_gap_loss").mean())
 
 
 def _share_of_zeros(predictions: Predictions, column: str) -> float:

@@ -21,7 +21,7 @@ def classification_columns(
         temperature: divides the logits of the ``ts_`` twins.
 
     ``rank`` counts the classes whose logit is at least the true label's (ties count against the
-    model); ``margin`` is the largest minus the second largest probability; ``brier`` is the sum
+    model); ``top2_gap`` is the largest minus the second largest probability; ``brier`` is the sum
     over classes of the squared difference to the one-hot label, in [0, 2]. A sample with a
     non-finite logit has NaN in every float column and is not correct.
 
@@ -64,7 +64,7 @@ def _probabilistic(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarr
     truth = probability[rows, labels]
     return {
         "confidence": largest[:, 1],
-        "margin": largest[:, 1] - largest[:, 0],
+        "top2_gap": largest[:, 1] - largest[:, 0],
         "nll": -log_probability[rows, labels],
         "brier": (probability**2).sum(axis=1) - 2 * truth + 1,
     }

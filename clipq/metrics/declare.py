@@ -13,42 +13,11 @@ from clipq.errors import ClipqError, did_you_mean
 from clipq.estimate import Direction, loss
 from clipq.metrics.predictions import Predictions
 from clipq.registry import Registry
+from clipq.statistic_kinds import KINDS
 
-__all__ = ["STATISTICS", "Direction", "Metric", "Statistic", "metrics"]
+__all__ = ["Direction", "Metric", "Statistic", "metrics"]
 
 _Value = TypeVar("_Value", float, np.ndarray)
-
-
-_BETWEEN_GROUPS = {
-    "group-min": ("correct",),
-    "group-range": ("correct",),
-    "group-std": ("correct",),
-    "group-ece-range": ("confidence", "correct"),
-    "group-tpr-range": ("correct", "label"),
-    "relative-gap": ("correct",),
-    "added-vulnerability": ("correct", "fp32_correct"),
-    "corruption-error": ("correct", "fp32_correct"),
-}
-STATISTICS = {
-    "mean": ("value",),
-    "mean-gap": ("confidence", "correct"),
-    "share": ("value",),
-    "ece": ("confidence", "correct"),
-    "ace": ("confidence", "correct"),
-    "mce": ("confidence", "correct"),
-    "auroc": ("score",),
-    "aupr": ("score",),
-    "aupr-out": ("score",),
-    "fpr95": ("score",),
-    "smooth-ece": ("confidence", "correct"),
-    "aurc": ("confidence", "correct"),
-    "augrc": ("confidence", "correct"),
-    "coverage": ("confidence", "correct"),
-    **_BETWEEN_GROUPS,
-    "skewness": ("value",),
-    "point": (),
-}
-"""Kinds of statistic and the columns that each needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +32,7 @@ class Statistic:
             ``added-vulnerability`` and ``corruption-error`` between the table's groups;
             ``skewness`` of a column; ``point`` where the table holds one number for the whole
             probe, so that nothing can be resampled.
-        columns: the prediction columns it reads, as many as `STATISTICS` says.
+        columns: the prediction columns it reads, as many as `clipq.statistic_kinds.KINDS` says.
         below: the threshold of a ``share``.
     """
 
@@ -72,14 +41,14 @@ class Statistic:
     below: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in STATISTICS:
+        if self.kind not in KINDS:
             raise ClipqError(
-                f"unknown kind of statistic {self.kind!r}", hint=did_you_mean(self.kind, STATISTICS)
+                f"unknown kind of statistic {self.kind!r}", hint=did_you_mean(self.kind, KINDS)
             )
-        if len(self.columns) != len(STATISTICS[self.kind]):
+        if len(self.columns) != len(KINDS[self.kind].columns):
             raise ClipqError(
                 f"a statistic of kind {self.kind!r} with columns {self.columns}",
-                hint=f"give one column each for: {', '.join(STATISTICS[self.kind]) or 'none'}",
+                hint=f"give one column each for: {', '.join(KINDS[self.kind].columns) or 'none'}",
             )
         if (self.kind == "share") != (self.below is not None):
             raise ClipqError(
@@ -104,8 +73,8 @@ class Metric:
         note: bin edges, positive class and conventions.
         version: bumped when the value can change for equal predictions.
         score: the score column by which an OOD probe is told from the in-distribution probe.
-        reference: ``baseline``, or ``absolute`` where FP32 has no finite value and the margin
-            table gives the worst acceptable value instead.
+        judged_by: ``baseline``, or ``limit`` where FP32 has no finite value and the margin table
+            gives the worst acceptable value instead.
         statistic: how the value follows from columns. Without it the metric is resampled by
             calling its function again and again, which is right but slow.
         arguments: further keyword arguments of the function.
@@ -121,7 +90,7 @@ class Metric:
     note: str = ""
     version: int = 1
     score: str = ""
-    reference: Literal["baseline", "absolute"] = "baseline"
+    judged_by: Literal["baseline", "limit"] = "baseline"
     statistic: Statistic | None = None
     arguments: Mapping[str, object] = field(default_factory=dict)
 
@@ -150,7 +119,7 @@ class Metric:
     @property
     def needs_groups(self) -> bool:
         """Whether it compares the groups of a probe."""
-        return self.statistic is not None and self.statistic.kind in _BETWEEN_GROUPS
+        return self.statistic is not None and KINDS[self.statistic.kind].family == "groups"
 
     @property
     def needs_id(self) -> bool:

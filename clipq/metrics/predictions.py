@@ -19,10 +19,10 @@ class Predictions:
     Every probe has ``id``, ``label`` (-1 where it is not one of the classes), ``group`` and the
     OOD scores ``mcm``, ``max_logit``, ``energy``, ``neg_entropy`` (higher = more
     in-distribution). In-distribution probes add ``prediction``, ``rank`` (0-based rank of the true
-    label), ``correct``, ``confidence``, ``nll`` (nats), ``brier``, ``margin`` and the
+    label), ``correct``, ``confidence``, ``nll`` (nats), ``brier``, ``top2_gap`` and the
     temperature-scaled twins ``ts_confidence``, ``ts_nll``, ``ts_brier``; and, compared with FP32,
-    ``agrees``, ``stays_correct``, ``kl`` (nats) and ``margin_loss``. An optional ``cluster`` column
-    names what samples share (a base image, say): they are then resampled together.
+    ``agrees``, ``stays_correct``, ``kl`` (nats) and ``top2_gap_loss``. An optional ``cluster``
+    column names what samples share (a base image, say): they are then resampled together.
 
     Scalars hold what columns cannot give: ``sqnr_db``, ``zero_fraction``, ``effective_rank``,
     ``temperature``.

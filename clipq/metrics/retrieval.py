@@ -14,8 +14,8 @@ from clipq.metrics.predictions import Predictions
 
 __all__ = [
     "DEPTHS",
-    "cosine_drift",
-    "drift",
+    "cosine_distance",
+    "embedding_distance",
     "hubness",
     "image_to_text",
     "retrieval_columns",
@@ -83,7 +83,7 @@ def retrieval_columns(
     return found
 
 
-def cosine_drift(features: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def cosine_distance(features: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Return 1 - cosine (N,) between features (N, D) and FP32's of the same samples; in [0, 2]."""
     return np.asarray(1.0 - (unit(features) * unit(reference)).sum(axis=1))
 
@@ -103,9 +103,9 @@ def text_to_image(predictions: Predictions, *, k: int) -> float:
     return float(predictions.samples(f"t2i_{k}").mean())
 
 
-def drift(predictions: Predictions) -> float:
+def embedding_distance(predictions: Predictions) -> float:
     """Mean of 1 - cosine between an image's embedding and FP32's; in [0, 2], 0 for FP32."""
-    return float(predictions.samples("cosine_drift").mean())
+    return float(predictions.samples("cosine_distance").mean())
 
 
 def hubness(predictions: Predictions) -> float:

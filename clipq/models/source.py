@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from clipq.errors import ModelError, UnknownNameError, did_you_mean
 from clipq.provenance import digest, sha256_file
+from clipq.shapes import Document
 
 __all__ = [
     "CONFIG",
@@ -140,12 +140,8 @@ def local_config(folder: Path) -> dict[str, object]:
         ModelError: the file is missing, not JSON, or holds no ``model_cfg``.
     """
     path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(
-            f"cannot read {path}: {error}", hint="a local-dir model needs open_clip_config.json"
-        ) from error
+    fix = "a local-dir model needs open_clip_config.json"
+    config = Document(path, "JSON", ModelError, fix).parse()
     if not isinstance(config, dict) or not isinstance(config.get("model_cfg"), dict):
         raise ModelError(f"{path} has no model_cfg", hint="save models with open_clip's layout")
     model: dict[str, object] = config["model_cfg"]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from pathlib import Path
+from typing import Annotated
 
 from clipq.errors import QuantizerError
 from clipq.quant.formats import Format
 from clipq.quant.options import CommonOptions
+from clipq.shapes import Document, Meta, Text
 
 __all__ = ["read_table", "select_formats", "select_layers"]
+
+_Formats = dict[str, Annotated[Text, Meta(description='a text such as "w4a8", or "float"')]]
 
 
 def select_formats(
@@ -78,22 +80,9 @@ def read_table(path: str) -> dict[str, Format | None]:
     Raises:
         QuantizerError: the file is missing, no TOML, or a format cannot be read.
     """
-    try:
-        lines = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise QuantizerError(
-            f"the table of formats {path!r} cannot be read: {error}",
-            hint='write lines such as "visual.*.mlp.*" = "w8a8"',
-        ) from error
-    table: dict[str, Format | None] = {}
-    for glob, text in lines.items():
-        if not isinstance(text, str):
-            raise QuantizerError(
-                f"{path} gives {glob!r} the format {text!r}",
-                hint='a format is a text such as "w4a8", or "float"',
-            )
-        table[glob] = None if text == "float" else Format.parse(text)
-    return table
+    fix = 'write lines such as "visual.*.mlp.*" = "w8a8", or = "float"'
+    lines = Document(path, "TOML", QuantizerError, fix).read(_Formats)
+    return {glob: None if text == "float" else Format.parse(text) for glob, text in lines.items()}
 
 
 def _nothing_left() -> QuantizerError:

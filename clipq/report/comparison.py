@@ -34,12 +34,12 @@ def comparison_text(plain: Mapping[str, Any], *, everything: bool = False) -> st
     parts = [
         f"A: {_run(plain['before'])}\nB: {_run(plain['after'])}",
         tabulate(
-            [(change, number) for change, number in plain["counts"].items()],
-            ("change", "cases"),
+            [(outcome, number) for outcome, number in plain["counts"].items()],
+            ("outcome", "cases"),
         ),
     ]
-    for change, rows in _by_change(plain):
-        if change in _FOLDED and not everything:
+    for outcome, rows in _by_outcome(plain):
+        if outcome in _FOLDED and not everything:
             continue
         shown = rows if everything else rows[:_SHOWN]
         table = tabulate([_row(row) for row in shown], _HEADERS, disable_numparse=True)
@@ -47,7 +47,7 @@ def comparison_text(plain: Mapping[str, Any], *, everything: bool = False) -> st
         tail = f"\n... and {more} more: --all shows them" if more else ""
         reasons = dict.fromkeys(f"  {row['reason']}" for row in shown if row["reason"])
         why = "".join(f"\n{reason}" for reason in list(reasons)[:5])
-        parts.append(f"{_TITLES[change]}:\n{table}{tail}{why}")
+        parts.append(f"{_TITLES[outcome]}:\n{table}{tail}{why}")
     parts += [f"note: {note}" for note in plain["notes"][:_NOTES]]
     parts.append(_conclusion(plain))
     return "\n\n".join(parts)
@@ -55,33 +55,33 @@ def comparison_text(plain: Mapping[str, Any], *, everything: bool = False) -> st
 
 def comparison_markdown(plain: Mapping[str, Any], *, everything: bool = False) -> str:
     """Return a comparison for a comment: the conclusion first, details folded away."""
-    counts = ", ".join(f"{number} {change}" for change, number in plain["counts"].items())
+    counts = ", ".join(f"{number} {outcome}" for outcome, number in plain["counts"].items())
     parts = [
         f"### clipq compare: {inert(_conclusion(plain))}",
         f"A: {inert(_run(plain['before']))}<br>B: {inert(_run(plain['after']))}",
         counts,
     ]
-    for change, rows in _by_change(plain):
-        if change in _FOLDED and not everything:
+    for outcome, rows in _by_outcome(plain):
+        if outcome in _FOLDED and not everything:
             continue
         shown = rows if everything else rows[:_SHOWN]
         cells = [[inert(cell) for cell in _row(row)] for row in shown]
         table = tabulate(cells, _HEADERS, tablefmt="github", disable_numparse=True)
         if len(rows) > len(shown):
             table += f"\n\n... and {len(rows) - len(shown)} more."
-        if change in ("regressed", "removed"):
-            parts.append(f"**{_TITLES[change]}**\n\n{table}")
+        if outcome in ("regressed", "removed"):
+            parts.append(f"**{_TITLES[outcome]}**\n\n{table}")
         else:
-            title = f"{_TITLES[change]} ({len(rows)})"
+            title = f"{_TITLES[outcome]} ({len(rows)})"
             parts.append(f"<details><summary>{title}</summary>\n\n{table}\n\n</details>")
     parts += [f"> {inert(note)}" for note in plain["notes"][:_NOTES]]
     return "\n\n".join(parts)
 
 
-def _by_change(plain: Mapping[str, Any]) -> list[tuple[str, list[Mapping[str, Any]]]]:
+def _by_outcome(plain: Mapping[str, Any]) -> list[tuple[str, list[Mapping[str, Any]]]]:
     rows = plain["differences"]
-    found = [(change, [row for row in rows if row["change"] == change]) for change in _TITLES]
-    return [(change, members) for change, members in found if members]
+    found = [(outcome, [row for row in rows if row["outcome"] == outcome]) for outcome in _TITLES]
+    return [(outcome, members) for outcome, members in found if members]
 
 
 def _row(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -30,9 +30,9 @@ def explain(case: CaseResult) -> str:
     """Return why one case blocks, in a few lines."""
     lines = [f"{case.id}: {case.verdict.value}"]
     if case.observed is not None:
-        reference = "limit" if case.baseline is None else "FP32 baseline"
+        compared_with = "limit" if case.baseline is None else "FP32 baseline"
         compared = case.estimate.margin if case.baseline is None else case.baseline
-        line = f"  {reference} {number_text(compared)}, observed {number_text(case.observed)}"
+        line = f"  {compared_with} {number_text(compared)}, observed {number_text(case.observed)}"
         if case.baseline is not None and case.estimate.loss is not None:
             loss = f"{number_text(case.estimate.loss)} {_interval(case)}".rstrip()
             line += f": loss {loss} {_sign(case)} margin {number_text(case.estimate.margin)}"

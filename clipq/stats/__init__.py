@@ -11,7 +11,7 @@ from clipq.stats.discordant import (
     score_interval,
     score_z,
 )
-from clipq.stats.groups import GROUPED, grouped_statistic
+from clipq.stats.groups import grouped_statistic
 from clipq.stats.intervals import (
     Interval,
     bca_interval,
@@ -27,8 +27,8 @@ from clipq.stats.power import (
     swap_rows,
     unpaired_accuracy_error,
 )
-from clipq.stats.ranking import RANKINGS, ranking
-from clipq.stats.selective import SELECTIVE, selective_risks
+from clipq.stats.ranking import ranking
+from clipq.stats.selective import selective_risks
 from clipq.stats.smooth import smooth_ece
 from clipq.stats.statistics import (
     bin_resolution,
@@ -39,10 +39,7 @@ from clipq.stats.statistics import (
 from clipq.stats.weights import bootstrap_weights, jackknife_weights
 
 __all__ = [
-    "GROUPED",
     "MINIMUM_SAMPLES",
-    "RANKINGS",
-    "SELECTIVE",
     "Discordance",
     "Interval",
     "PairedAuroc",

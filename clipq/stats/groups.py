@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipq.errors import StatisticsError
+from clipq.statistic_kinds import KINDS
 from clipq.stats.blocks import by_blocks, rows_per_block
 from clipq.stats.statistics import bin_of, finite_column
 from clipq.stats.weights import check_weights
 
-__all__ = ["GROUPED", "cell_sums", "grouped_statistic"]
+__all__ = ["cell_sums", "grouped_statistic"]
 
 _HALF = 0.5
 
@@ -84,13 +85,13 @@ def grouped_statistic(
     bins: int = 15,
     threads: int = 1,
 ) -> np.ndarray:
-    """Return a statistic of groups (R,), one of `GROUPED`, for weights (R, N).
+    """Return a statistic of groups (R,) for weights (R, N).
 
     Groups without weight in a replicate are left out of it.
 
     Args:
-        kind: which.
-        columns: (N,) each, in the order that `GROUPED` names them.
+        kind: one of the family ``groups`` in `clipq.statistic_kinds.KINDS`.
+        columns: (N,) each, by the names that the table gives them.
         groups: (N,) text.
         weights: (R, N).
         bins: of calibration errors.
@@ -101,7 +102,7 @@ def grouped_statistic(
     """
     names, codes = np.unique(groups, return_inverse=True)
     within, kinds = np.zeros(len(codes), np.int64), 1
-    values = [finite_column(columns[name], name) for name in GROUPED[kind]]
+    values = [finite_column(columns[name], name) for name in KINDS[kind].columns]
     if kind == "group-ece-range":
         within, kinds = bin_of(values[0], bins), bins
         values = [values[0] - values[1]]
@@ -159,18 +160,6 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     empty = np.full(np.broadcast(numerator, denominator).shape, np.nan)
     return np.asarray(np.divide(numerator, denominator, out=empty, where=denominator > 0))
 
-
-GROUPED = {
-    "group-min": ("correct",),
-    "group-range": ("correct",),
-    "group-std": ("correct",),
-    "group-ece-range": ("confidence", "correct"),
-    "group-tpr-range": ("correct", "label"),
-    "relative-gap": ("correct",),
-    "added-vulnerability": ("correct", "fp32_correct"),
-    "corruption-error": ("correct", "fp32_correct"),
-}
-"""Statistics of groups, and the columns that each reads beside the group."""
 
 _REDUCE: dict[str, Callable[[_Cells], np.ndarray]] = {
     "group-min": _smallest,

@@ -16,9 +16,9 @@ from clipq.stats.blocks import by_blocks, rows_per_block
 from clipq.stats.statistics import finite_column
 from clipq.stats.weights import check_totals, check_weights
 
-__all__ = ["RANKINGS", "ranking"]
+__all__ = ["ranking"]
 
-RANKINGS = ("auroc", "aupr", "fpr95")
+_NAMES = ("auroc", "aupr", "fpr95")
 
 
 def ranking(
@@ -114,7 +114,7 @@ def ranking(
         return work
 
     found = by_blocks(worker, len(rows_id), len(inside) + len(outside), threads=threads)
-    return dict(zip(RANKINGS, found, strict=True))
+    return dict(zip(_NAMES, found, strict=True))
 
 
 def _take(rows: np.ndarray, columns: np.ndarray, out: np.ndarray) -> np.ndarray:

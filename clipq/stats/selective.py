@@ -12,9 +12,9 @@ from clipq.errors import StatisticsError
 from clipq.stats.statistics import finite_column
 from clipq.stats.weights import check_totals, check_weights
 
-__all__ = ["SELECTIVE", "selective_risks"]
+__all__ = ["selective_risks"]
 
-SELECTIVE = ("aurc", "augrc", "coverage")
+_NAMES = ("aurc", "augrc", "coverage")
 
 
 def selective_risks(
@@ -50,7 +50,7 @@ def selective_risks(
     wrong = 1.0 - right[order]
     check_totals(rows.sum(axis=1))
     found = np.array([_one(np.repeat(wrong, row[order]), risk) for row in rows])
-    return dict(zip(SELECTIVE, found.T, strict=True))
+    return dict(zip(_NAMES, found.T, strict=True))
 
 
 def _one(wrong: np.ndarray, risk: float) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""Checks that never raise: each says OK, warns, or names a problem and its fix."""
+"""Examinations that never raise: each says OK, warns, or names a problem and its fix."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from enum import StrEnum
 from clipq.errors import ClipqError
 from clipq.settings import Settings
 
-__all__ = ["Check", "Context", "Finding", "State", "examine"]
+__all__ = ["Context", "Examination", "Finding", "State", "examine"]
 
 
 class State(StrEnum):
-    """How a check ended."""
+    """How an examination ended."""
 
     OK = "ok"
     WARNING = "warning"
@@ -35,7 +35,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What checks look at.
+    """What examinations look at.
 
     Args:
         settings: of the project; None where there are none or they cannot be read.
@@ -49,8 +49,8 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """A named check.
+class Examination:
+    """One look at what must be in place, and its name.
 
     Args:
         name: what it looks at.
@@ -65,25 +65,25 @@ class Check:
     secretive: bool = False
 
 
-def examine(checks: Sequence[Check], context: Context) -> list[Finding]:
-    """Run every check, each apart from the others."""
+def examine(examinations: Sequence[Examination], context: Context) -> list[Finding]:
+    """Make every examination, each apart from the others."""
     found: list[Finding] = []
-    for check in checks:
-        if check.needs_settings and context.settings is None:
-            found.append(Finding(check.name, State.SKIPPED, "there are no valid settings"))
+    for examination in examinations:
+        if examination.needs_settings and context.settings is None:
+            found.append(Finding(examination.name, State.SKIPPED, "there are no valid settings"))
             continue
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # libraries' notes while they are imported
-                found.extend(check.look(context))
+                found.extend(examination.look(context))
         except ClipqError as error:
-            found.append(Finding(check.name, State.PROBLEM, error.problem, error.hint))
+            found.append(Finding(examination.name, State.PROBLEM, error.problem, error.hint))
         except (Exception, SystemExit) as error:  # broken installations raise anything
-            found.append(Finding(check.name, State.PROBLEM, _crashed(error, check)))
+            found.append(Finding(examination.name, State.PROBLEM, _crashed(error, examination)))
     return found
 
 
-def _crashed(error: BaseException, check: Check) -> str:
-    lines = [] if check.secretive else str(error).strip().splitlines()
+def _crashed(error: BaseException, examination: Examination) -> str:
+    lines = [] if examination.secretive else str(error).strip().splitlines()
     detail = f": {lines[0][:200]}" if lines else ""
     return f"the check itself failed with {type(error).__name__}{detail}"

@@ -10,9 +10,9 @@ from importlib.metadata import PackageNotFoundError, entry_points, metadata, req
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from clipq.cli.onboarding.health import Check, Context, Finding, State
+from clipq.cli.onboarding.health import Context, Examination, Finding, State
 
-__all__ = ["CHECKS"]
+__all__ = ["EXAMINATIONS"]
 
 _SHOWN = (
     "torch",
@@ -167,12 +167,12 @@ def _gpu(index: int, limited: str) -> Finding:
     return Finding(f"GPU {index}", State.OK, text)
 
 
-CHECKS = (
-    Check("python", _python),
-    Check("packages", _packages),
-    Check("torch and torchvision", _pairs),
-    Check("open_clip", _open_clip),
-    Check("pytest plugin", _plugin),
-    Check("processors", _processors),
-    Check("GPU", _gpus),
+EXAMINATIONS = (
+    Examination("python", _python),
+    Examination("packages", _packages),
+    Examination("torch and torchvision", _pairs),
+    Examination("open_clip", _open_clip),
+    Examination("pytest plugin", _plugin),
+    Examination("processors", _processors),
+    Examination("GPU", _gpus),
 )

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clipq.cli.onboarding.health import Check, Context, Finding, State
+from clipq.cli.onboarding.health import Context, Examination, Finding, State
 from clipq.errors import ClipqError
 from clipq.settings import Settings
 
-__all__ = ["CHECKS"]
+__all__ = ["EXAMINATIONS"]
 
 _LISTED = 3
 
 
 def _settings(context: Context) -> Settings:
-    """Return the settings; checks that need some are skipped where there are none."""
+    """Return the settings; examinations that need some are skipped where there are none."""
     if context.settings is None:
         raise ClipqError("no settings", hint="clipq init")
     return context.settings
@@ -152,12 +152,12 @@ def _some(names: set[str]) -> str:
     return ", ".join(listed[:_LISTED]) + more
 
 
-CHECKS = (
-    Check("plugins", _plugins, needs_settings=True),
-    Check("matrix", _matrix, needs_settings=True),
-    Check("models", _models, needs_settings=True),
-    Check("probes", _probes, needs_settings=True),
-    Check("margins", _margins, needs_settings=True),
-    Check("baselines", _baselines, needs_settings=True),
-    Check("waivers", _waivers, needs_settings=True),
+EXAMINATIONS = (
+    Examination("plugins", _plugins, needs_settings=True),
+    Examination("matrix", _matrix, needs_settings=True),
+    Examination("models", _models, needs_settings=True),
+    Examination("probes", _probes, needs_settings=True),
+    Examination("margins", _margins, needs_settings=True),
+    Examination("baselines", _baselines, needs_settings=True),
+    Examination("waivers", _waivers, needs_settings=True),
 )

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from clipq.cli.onboarding.health import Check, Context, Finding, State
+from clipq.cli.onboarding.health import Context, Examination, Finding, State
 
-__all__ = ["CHECKS"]
+__all__ = ["EXAMINATIONS"]
 
 _GIB = 2**30
 _LITTLE_BYTES = 2 * _GIB
@@ -129,8 +129,8 @@ def _history(context: Context) -> Iterator[Finding]:
         yield Finding(name, State.PROBLEM, text, "pip install --upgrade clipq")
 
 
-CHECKS = (
-    Check("cache", _cache, needs_settings=True),
-    Check("report folder", _report, needs_settings=True),
-    Check("history store", _history, secretive=True),
+EXAMINATIONS = (
+    Examination("cache", _cache, needs_settings=True),
+    Examination("report folder", _report, needs_settings=True),
+    Examination("history store", _history, secretive=True),
 )

@@ -12,7 +12,7 @@ export function reliability(pair, probe, reference, observed) {
     name: `Reliability diagram of ${probe}: accuracy over confidence, FP32 against ${pair.quantizer}. ${note}`,
     height: 250, x: { from: 0, to: 1, label: "", format: () => "" }, y: { from: 0, to: 1, label: "accuracy" }, bottom: 8,
   });
-  chart.add(svg("path", { d: `M${chart.x(0)} ${chart.y(0)}L${chart.x(1)} ${chart.y(1)}`, class: "reference" }));
+  chart.add(svg("path", { d: `M${chart.x(0)} ${chart.y(0)}L${chart.x(1)} ${chart.y(1)}`, class: "guide" }));
   for (const [name, title, data] of series) {
     const filled = bins(data);
     chart.add(curve(filled.map((bin) => [chart.x(bin.confidence), chart.y(bin.accuracy)]), name),

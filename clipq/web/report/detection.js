@@ -54,7 +54,7 @@ function roc(pair, probe, score, reference, observed) {
     name: `ROC curve of ${score} on ${probe}, FP32 against ${pair.quantizer}. ${measured(pair, probe, `auroc-${score}`)}`,
     x: { from: 0, to: 1, label: "false positive rate" }, y: { from: 0, to: 1, label: "true positive rate" },
   });
-  chart.add(svg("path", { d: `M${chart.x(0)} ${chart.y(0)}L${chart.x(1)} ${chart.y(1)}`, class: "reference" }));
+  chart.add(svg("path", { d: `M${chart.x(0)} ${chart.y(0)}L${chart.x(1)} ${chart.y(1)}`, class: "guide" }));
   for (const [name, data] of [["fp32 dashed", reference], ["quantized", observed]]) {
     if (data) chart.add(curve(data.fpr.map((rate, index) => [chart.x(rate), chart.y(data.tpr[index])]), name));
   }

@@ -17,7 +17,7 @@ export function figureSection() {
   }
   if (!keys.size) {
     if (!cases.length) return null;
-    box.append(el("p", { class: "quiet" }, "This record holds no figures: records of schema clipq-run/1 have none. Run the gate again to have them."));
+    box.append(el("p", { class: "quiet" }, "This record holds no figures. Run the gate again to have them."));
     return box;
   }
   const worst = [...keys.values()].sort(worstPairFirst)[0];

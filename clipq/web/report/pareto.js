@@ -58,7 +58,7 @@ function paretoChart(view, known) {
     x: { from: Math.min(...xs) - padX * 0.5, to: Math.max(...xs) + padX, label: `${title}, lower is better` },
     y: { from: Math.min(...ys) - padY, to: Math.max(...ys) + padY, label: `${view.value === "loss" ? "loss" : view.metric}${unit ? ` (${unit})` : ""}${better(wish) ? `, ${better(wish)}` : ""}` },
   });
-  if (view.value === "loss") chart.add(line(chart.x(Math.min(...xs) - padX * 0.5), chart.y(0), chart.x(Math.max(...xs) + padX), chart.y(0), "reference"));
+  if (view.value === "loss") chart.add(line(chart.x(Math.min(...xs) - padX * 0.5), chart.y(0), chart.x(Math.max(...xs) + padX), chart.y(0), "guide"));
   chart.add(curve(staircase(front, chart), "front"));
   const shapes = distinct(points.map((point) => point.item), "model");
   const taken = [];

@@ -22,7 +22,7 @@ export function spectrum(pair, probe, data) {
     name: `SQNR per rank on ${probe}, in dB: from ${number(Math.min(...ratios))} to ${number(Math.max(...ratios))}`,
     x, left: 54, y: { from: low - 1, to: high * 1.05 + 1, label: "SQNR (dB)" },
   });
-  sqnr.add(line(sqnr.x(x.from), sqnr.y(0), sqnr.x(x.to), sqnr.y(0), "reference"),
+  sqnr.add(line(sqnr.x(x.from), sqnr.y(0), sqnr.x(x.to), sqnr.y(0), "guide"),
     curve(rows.map((row) => [sqnr.x(row.rank), sqnr.y(ratio(row))]), "quantized"));
   return figure(probe, "signal and residual energy per rank; below 0 dB a direction is noise",
     el("div", { class: "two" }, energy.node, sqnr.node), {

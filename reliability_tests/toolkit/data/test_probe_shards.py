@@ -296,7 +296,7 @@ class TestDamage:
     def test_group_attribute(self, tmp_path, attributes):
         root = write_probe(tmp_path / "p", samples(0, 1) | {"bad": sample(2, json=attributes)})
         opened(root)
-        self.refused(root, "'bad'.* no attribute 'colour'", group="colour")
+        self.refused(root, "(?s)'bad'.* attribute 'colour'", group="colour")
 
     def test_captions_for_some_only(self, tmp_path):
         root = write_probe(tmp_path / "p", samples(0, 1) | {"s": sample(2, txt=b"a fox")})
@@ -308,9 +308,9 @@ class TestDamage:
         path.write_text("one\n\ntwo\n")  # would shift the labels of every later class
         self.refused(root, f"{file}: line 2 is empty")
         path.write_bytes(b"\xff\xfe")
-        self.refused(root, f"cannot read .*{file}")
+        self.refused(root, f"{file} cannot be read")
         path.unlink()
-        self.refused(root, f"cannot read .*{file}")
+        self.refused(root, f"{file} cannot be read")
 
     def test_missing_folder_and_split(self, root):
         self.refused(root.parent / "nothing", "no folder")

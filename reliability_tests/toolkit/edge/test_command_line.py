@@ -91,7 +91,7 @@ def test_the_gate_command_runs_the_matrix_and_its_record_prints_again(project):
         (lambda t: t.replace("rtn:w8a8", "rnt:w8"), ("list", "cases"), "did you mean 'rtn'"),
         (lambda t: t.replace("'ece'", "'eec'"), ("list", "cases"), "did you mean 'ece'"),
         (lambda t: t, ("baseline", "show", "vit-claen"), "did you mean 'vit-clean'"),
-        (lambda t: t, ("report", "nowhere.json"), "not a complete run record"),
+        (lambda t: t, ("report", "nowhere.json"), "nowhere.json cannot be read as JSON"),
         (lambda t: t.replace('vit-clean"\n\n', 'gone"\n\n'), ("baseline", "verify"), "no model"),
     ],
 )

@@ -12,7 +12,7 @@ import torch
 
 from clipq.cli.main import main
 from clipq.cli.onboarding import hub, installation, project, storage
-from clipq.cli.onboarding.health import Check, Context, Finding, State, examine
+from clipq.cli.onboarding.health import Context, Examination, Finding, State, examine
 from clipq.errors import ModelError, QuantizerError
 from clipq.models.source import ModelSource
 from clipq.settings import Settings, load_settings
@@ -22,9 +22,9 @@ PASSWORD = "s3cret-of-the-store"
 
 
 def diagnosed(
-    checks: tuple[Check, ...], settings: Settings | None = None, **environment: str
+    examinations: tuple[Examination, ...], settings: Settings | None = None, **environment: str
 ) -> dict[str, Finding]:
-    return {one.name: one for one in examine(checks, Context(settings, environment, TODAY))}
+    return {one.name: one for one in examine(examinations, Context(settings, environment, TODAY))}
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_check_that_raises_is_a_problem_and_the_next_one_runs(error, text):
     def fine(context: Context):
         yield Finding("last", State.OK, "")
 
-    found = diagnosed((Check("raises", raising), Check("fine", fine)))
+    found = diagnosed((Examination("raises", raising), Examination("fine", fine)))
     assert list(found) == ["first", "raises", "last"]
     assert found["raises"].state is State.PROBLEM
     assert text in found["raises"].text
@@ -112,7 +112,7 @@ def test_what_a_secretive_check_raises_is_named_and_not_shown():
         raise RuntimeError(f"cannot connect with {PASSWORD}")
         yield
 
-    found = diagnosed((Check("store", raising, secretive=True),))
+    found = diagnosed((Examination("store", raising, secretive=True),))
     assert "RuntimeError" in found["store"].text
     assert PASSWORD not in found["store"].text
 
@@ -129,7 +129,7 @@ def test_an_old_and_an_absent_package_are_problems(monkeypatch):
         return "1.0" if name == "torch" else real(name)
 
     monkeypatch.setattr(installation, "version", version)
-    found = diagnosed(installation.CHECKS[1:3])
+    found = diagnosed(installation.EXAMINATIONS[1:3])
     assert problems(found) == {"torch", "netcal", "torch and torchvision"}
     assert found["netcal"].fix.startswith("pip install 'netcal>=")
     assert "installed is 1.0" in found["torch and torchvision"].text
@@ -142,7 +142,7 @@ def test_a_torchvision_without_operators_is_a_problem(monkeypatch):
         raise RuntimeError("operator torchvision::nms does not exist\nmore")
 
     monkeypatch.setattr(torchvision.ops, "nms", missing)
-    found = diagnosed((installation.CHECKS[2],))
+    found = diagnosed((installation.EXAMINATIONS[2],))
     assert found["torchvision operators"].state is State.PROBLEM
     assert "nms does not exist" in found["torchvision operators"].text
 
@@ -152,12 +152,12 @@ def test_a_torchvision_without_operators_is_a_problem(monkeypatch):
     [{"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, {"PYTEST_ADDOPTS": "-p no:clipq.pytest_plugin"}],
 )
 def test_a_plugin_that_the_environment_turns_off_is_a_warning(environment):
-    check = next(c for c in installation.CHECKS if c.name == "pytest plugin")
+    check = next(c for c in installation.EXAMINATIONS if c.name == "pytest plugin")
     assert diagnosed((check,))["pytest plugin"].state is State.OK
     assert diagnosed((check,), **environment)["pytest plugin"].state is State.WARNING
 
 
-GPU = next(c for c in installation.CHECKS if c.name == "GPU")
+GPU = next(c for c in installation.EXAMINATIONS if c.name == "GPU")
 
 
 def test_a_gpu_that_the_settings_ask_for_and_that_is_not_there_is_a_problem(whole, monkeypatch):
@@ -190,7 +190,7 @@ def test_a_plugin_that_does_not_import_is_a_problem(whole):
     whole.path.write_text(
         whole.path.read_text().replace("[clipq]", "[clipq]\nplugins = ['nowhere']")
     )
-    found = diagnosed(project.CHECKS, load_settings(whole.path))
+    found = diagnosed(project.EXAMINATIONS, load_settings(whole.path))
     assert "nowhere" in found["plugins"].text
     assert found["plugins"].state is State.PROBLEM
 
@@ -199,7 +199,7 @@ def test_models_and_probes_that_are_not_there_are_named(whole):
     text = whole.path.read_text()
     text = text.replace("models/vit-clean", "models/gone").replace("data/digits", "data/gone")
     whole.path.write_text(text)
-    found = diagnosed(project.CHECKS, load_settings(whole.path))
+    found = diagnosed(project.EXAMINATIONS, load_settings(whole.path))
     assert {"model vit-clean", "probe digits"} <= problems(found)
     assert "2 of 3 are there" in found["probes"].text
 
@@ -209,7 +209,7 @@ def test_a_missing_shard_is_found_without_reading_any(whole, tmp_path):
     shutil.copytree(source, tmp_path / "copy")
     whole.path.write_text(whole.path.read_text().replace(source, str(tmp_path / "copy")))
     (tmp_path / "copy" / "test" / "1.tar").unlink()
-    found = diagnosed(project.CHECKS, load_settings(whole.path))
+    found = diagnosed(project.EXAMINATIONS, load_settings(whole.path))
     assert "1.tar" in found["probe id"].text
 
 
@@ -219,7 +219,7 @@ def test_hub_models_are_looked_up_in_the_cache_alone(whole, monkeypatch, tmp_pat
     source = text[start : text.index('"', start)]
     whole.path.write_text(text.replace(source, "ViT-B-32/laion2b_s34b_b79k"))
     settings = load_settings(whole.path)
-    models = next(c for c in project.CHECKS if c.name == "models")
+    models = next(c for c in project.EXAMINATIONS if c.name == "models")
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
@@ -246,25 +246,25 @@ def test_a_baseline_that_cannot_be_judged_against_is_a_problem(whole, damage):
     elif damage == "vanished":
         document["metrics"]["id.new"] = document["metrics"]["id.top1"]
     path.write_text("{" if damage == "malformed" else json.dumps(document))
-    found = diagnosed(project.CHECKS, whole)
+    found = diagnosed(project.EXAMINATIONS, whole)
     assert problems(found) == {"baseline vit-clean"}
     assert found["baseline vit-clean"].fix
 
 
 def test_margins_that_leave_a_case_out_are_a_problem(whole):
     whole.margins.write_text("[[margin]]\n[margin.metrics]\ntop1 = 0.01\n")
-    found = diagnosed(project.CHECKS, whole)
+    found = diagnosed(project.EXAMINATIONS, whole)
     assert problems(found) == {"margins"}
 
 
 def test_an_expired_waiver_and_one_of_no_case_are_problems(whole):
     entry = '[[waiver]]\ncases = ["{}"]\nreason = "r"\nowner = "o"\nexpires = {}\n'
     whole.waivers.write_text(entry.format("*/rtn:w8/id.top1", "2026-12-01"))
-    assert diagnosed(project.CHECKS, whole)["waivers"].state is State.OK
+    assert diagnosed(project.EXAMINATIONS, whole)["waivers"].state is State.OK
     whole.waivers.write_text(entry.format("*/rtn:w8/id.top1", "2026-05-01"))
-    assert "expired" in diagnosed(project.CHECKS, whole)["waivers"].text
+    assert "expired" in diagnosed(project.EXAMINATIONS, whole)["waivers"].text
     whole.waivers.write_text(entry.format("*/rtn:w2/id.top1", "2026-12-01"))
-    assert "matches no case" in diagnosed(project.CHECKS, whole)["waivers"].text
+    assert "matches no case" in diagnosed(project.EXAMINATIONS, whole)["waivers"].text
 
 
 # -- storage ------------------------------------------------------------------------------------
@@ -274,34 +274,34 @@ def test_a_cache_that_is_no_folder_is_a_problem(whole, tmp_path):
     (tmp_path / "file").write_text("")
     text = whole.path.read_text().replace(str(whole.cache), str(tmp_path / "file" / "cache"))
     whole.path.write_text(text)
-    found = diagnosed(storage.CHECKS, load_settings(whole.path))
+    found = diagnosed(storage.EXAMINATIONS, load_settings(whole.path))
     assert "is not a folder" in found["cache"].text
 
 
 def test_a_cache_that_cannot_be_written_and_a_full_disk_are_told(whole, monkeypatch):
     usage = shutil.disk_usage(whole.root)._replace(free=2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    assert diagnosed(storage.CHECKS, whole)["cache"].state is State.WARNING
+    assert diagnosed(storage.EXAMINATIONS, whole)["cache"].state is State.WARNING
 
     def refused(**how: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(storage.tempfile, "TemporaryFile", refused)
-    assert problems(diagnosed(storage.CHECKS, whole)) == {"cache", "report folder"}
+    assert problems(diagnosed(storage.EXAMINATIONS, whole)) == {"cache", "report folder"}
 
 
 def test_a_store_is_looked_at_and_not_made(whole):
     path = whole.root / ".clipq" / "history.db"
-    assert "none yet" in diagnosed(storage.CHECKS, whole)["history store"].text
+    assert "none yet" in diagnosed(storage.EXAMINATIONS, whole)["history store"].text
     assert not path.exists()
     from clipq.history.store import open_store
 
     with open_store(whole.history.store, root=whole.root):
         pass
-    found = diagnosed(storage.CHECKS, whole)["history store"]
+    found = diagnosed(storage.EXAMINATIONS, whole)["history store"]
     assert (found.state, "schema" in found.text) == (State.OK, True)
     path.write_bytes(b"no database at all, but a text of some length" * 50)
-    assert diagnosed(storage.CHECKS, whole)["history store"].state is State.PROBLEM
+    assert diagnosed(storage.EXAMINATIONS, whole)["history store"].state is State.PROBLEM
 
 
 @pytest.mark.parametrize(
@@ -323,5 +323,5 @@ def test_a_stores_password_is_never_shown(whole, monkeypatch, capfd, url):
 
 def test_a_store_without_its_libraries_is_not_checked(whole, monkeypatch):
     monkeypatch.setattr(storage, "find_spec", lambda name: None)
-    found = diagnosed(storage.CHECKS, whole)["history store"]
+    found = diagnosed(storage.EXAMINATIONS, whole)["history store"]
     assert (found.state, found.text) == (State.SKIPPED, "sqlalchemy is not installed")

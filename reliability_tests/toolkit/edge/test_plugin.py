@@ -295,3 +295,85 @@ def test_a_project_without_settings_is_left_alone(tmp_path):
     )
     assert done.returncode == 0
     assert "clipq" not in done.stdout
+
+
+class TestEachCaseOnce:
+    """Whatever runs a case how often, the record has it once, with its figures."""
+
+    def same_as_alone(self, project, *arguments: str) -> None:
+        assert project.pytest("-n0").returncode == 0
+        alone = report(project)
+        done = project.run("pytest", "-p", "no:cacheprovider", ".", *arguments)
+        assert done.returncode == 0, done.stdout
+        repeated = report(project)
+        assert repeated["evidence"]["figures"].keys() == alone["evidence"]["figures"].keys()
+        assert repeated["evidence"]["figures"] == alone["evidence"]["figures"]
+        assert repeated["cases"] == alone["cases"]
+        assert (repeated["planned"], len(repeated["cases"])) == (6, 6)
+
+    @pytest.mark.parametrize("processes", ["-n0", "-n2"])
+    def test_two_modules_with_the_two_line_test(self, project, processes):
+        two_lines = (project.root / "test_gate.py").read_text()
+        (project.root / "test_again.py").write_text(two_lines)
+        self.same_as_alone(project, processes)
+
+    def test_a_plugin_that_tries_again(self, project):
+        (project.root / "conftest.py").write_text(
+            "from _pytest.runner import runtestprotocol\n"
+            "def pytest_runtest_protocol(item, nextitem):\n"
+            "    runtestprotocol(item, nextitem=nextitem, log=True)\n"
+            "    runtestprotocol(item, nextitem=nextitem, log=True)\n"
+            "    return True\n"
+        )
+        self.same_as_alone(project, "-n0")
+
+    def test_the_order_of_cases_changes_nothing(self, project):
+        (project.root / "conftest.py").write_text(
+            "def pytest_collection_modifyitems(items):\n    items.reverse()\n"
+        )
+        self.same_as_alone(project, "-n0")
+
+
+UNFINISHED = {
+    "no matrix": '[clipq]\npolicy = "ci"\n',
+    "no TOML": "[clipq\n",
+    "an unknown key": "[matricks]\n",
+}
+
+
+class TestUnfinishedSettings:
+    """A settings file that is not finished stops the tests that need it, and no other."""
+
+    @pytest.mark.parametrize("text", UNFINISHED.values(), ids=UNFINISHED)
+    def test_unrelated_tests_run(self, project, text):
+        (project.root / "clipq.toml").write_text(text)
+        (project.root / "test_other.py").write_text(
+            "import pytest\n@pytest.mark.parametrize('x', ['a/b'])\ndef test_other(x): pass\n"
+        )
+        done = project.run("pytest", "-p", "no:cacheprovider", "test_other.py", "-n0")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "1 passed" in done.stdout
+        assert "cannot be used; a test that takes a case will say why" in done.stdout
+
+    @pytest.mark.parametrize("text", UNFINISHED.values(), ids=UNFINISHED)
+    def test_a_test_that_takes_a_case_fails_with_the_message(self, project, text):
+        (project.root / "clipq.toml").write_text(text)
+        done = project.pytest("-n0")
+        assert done.returncode == 2
+        assert "clipq.toml" in done.stdout
+        assert "fix:" in done.stdout
+        assert "Traceback" not in done.stdout + done.stderr
+
+    def test_a_plugin_that_is_not_there_stops_only_tests_that_take_a_case(self, project):
+        project.settings(extra='plugins = ["no_such_module"]')
+        (project.root / "test_other.py").write_text("def test_other(): pass\n")
+        other = project.run("pytest", "-p", "no:cacheprovider", "test_other.py", "-n0")
+        assert other.returncode == 0, other.stdout
+        done = project.pytest("-n0")
+        assert done.returncode == 2
+        assert "plugin 'no_such_module'" in done.stdout
+
+    def test_an_option_that_names_no_file_is_wrong_usage(self, project):
+        done = project.pytest("-n0", "--clipq-config", "nowhere.toml")
+        assert done.returncode == 4
+        assert "nowhere.toml is no file" in done.stdout + done.stderr

@@ -51,7 +51,7 @@ def evaluator(project) -> Evaluator:
 def classifier(evaluator):
     loaded = evaluator.encoders.model("vit-clean")
     return ZeroShotClassifier(
-        loaded.model, evaluator.head(Candidate("vit-clean", "fp32")), loaded.preprocess
+        loaded.model, evaluator.encodings.head(Candidate("vit-clean", "fp32")), loaded.preprocess
     )
 
 
@@ -138,7 +138,9 @@ def test_a_rounding_without_gradient_is_named(evaluator, classifier):
     shown, labels = images(evaluator)
     for kind, message in ((Rounded, "zero or not finite"), (Detached, "no gradient goes through")):
         broken = ZeroShotClassifier(
-            kind(loaded.model), evaluator.head(Candidate("vit-clean", "fp32")), loaded.preprocess
+            kind(loaded.model),
+            evaluator.encodings.head(Candidate("vit-clean", "fp32")),
+            loaded.preprocess,
         )
         with pytest.raises(QuantizerError, match=message):
             attacked(broken, shown, labels, AttackSettings("pgd"), seed="")
@@ -175,7 +177,11 @@ def test_other_prompts_make_other_adversaries(evaluator, tmp_path):
     prompts.write_text("the {c}\n")
     probes = (replace(evaluator.settings.probes[0], templates=str(prompts)),)
     other = Evaluator(replace(evaluator.settings, probes=(*probes, *evaluator.settings.probes[1:])))
-    features = [e.features(Cell("vit-clean", "rtn:w8", "fgsm")) for e in (evaluator, other)]
+    features = [
+        e.encodings.features(Cell("vit-clean", "rtn:w8", "fgsm")) for e in (evaluator, other)
+    ]
     assert not np.array_equal(*features)
-    plain = [e.features(Cell("vit-clean", "rtn:w8", "digits")) for e in (evaluator, other)]
+    plain = [
+        e.encodings.features(Cell("vit-clean", "rtn:w8", "digits")) for e in (evaluator, other)
+    ]
     assert np.array_equal(*plain)

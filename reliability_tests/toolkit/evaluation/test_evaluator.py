@@ -87,15 +87,15 @@ def test_batch_size_and_environment_are_part_of_the_cache_key(settings):
     large = Evaluator(settings)
     assert small.encoders.identity("rtn:w8") != large.encoders.identity("rtn:w8")
     cell = Cell("vit-clean", "rtn:w8", "id")
-    assert small.identity(cell) == large.identity(cell)
+    assert small.encodings.identity(cell) == large.encodings.identity(cell)
 
 
 def test_the_temperature_comes_from_the_calibration_split(settings):
     evaluator = Evaluator(settings)
     scalar = evaluator.evaluate(Cell("vit-clean", "rtn:w8", "id")).predictions.scalar("temperature")
-    known = evaluator.features(Cell("vit-clean", "rtn:w8", "calibration"))
+    known = evaluator.encodings.features(Cell("vit-clean", "rtn:w8", "calibration"))
     labels = evaluator.inputs.calibration.labels
-    head = evaluator.head(Candidate("vit-clean", "rtn:w8"))
+    head = evaluator.encodings.head(Candidate("vit-clean", "rtn:w8"))
     assert calibrated_temperature(known, head, labels) == scalar
     _, logits = cosine_logits(known, head)
     scaled, plain = (
@@ -106,8 +106,8 @@ def test_the_temperature_comes_from_the_calibration_split(settings):
 
 def test_a_text_only_quantizer_leaves_image_features_but_moves_the_head(settings):
     evaluator = Evaluator(settings)
-    fp32 = evaluator.features(Cell("vit-clean", "fp32", "digits"))
-    text = evaluator.features(Cell("vit-clean", "rtn:w4@text", "digits"))
+    fp32 = evaluator.encodings.features(Cell("vit-clean", "fp32", "digits"))
+    text = evaluator.encodings.features(Cell("vit-clean", "rtn:w4@text", "digits"))
     assert np.array_equal(fp32, text)
     table = evaluator.evaluate(Cell("vit-clean", "rtn:w4@text", "id")).predictions
     assert np.isfinite(table.scalar("sqnr_db"))

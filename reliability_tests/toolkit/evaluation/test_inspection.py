@@ -121,8 +121,8 @@ class TestSpectra:
         rows = np.array(
             [row[1:3] for row in spectrum.by_rank(evaluator, Candidate("resnet", QUANTIZER)).rows]
         )
-        reference = evaluator.features(Cell("resnet", "fp32", "id")).astype(np.float64)
-        residual = evaluator.features(Cell("resnet", QUANTIZER, "id")) - reference
+        reference = evaluator.encodings.features(Cell("resnet", "fp32", "id")).astype(np.float64)
+        residual = evaluator.encodings.features(Cell("resnet", QUANTIZER, "id")) - reference
         centred = reference - reference.mean(axis=0)
         assert rows[:, 0].sum() == pytest.approx((centred**2).sum() / len(centred))
         assert rows[:, 1].sum() == pytest.approx((residual**2).sum() / len(residual))

@@ -90,8 +90,8 @@ def test_clusters_become_a_column():
     assert table.column("cluster").tolist() == ["p", "p"]
 
 
-def test_the_temperature_s_drift_is_the_log_of_a_ratio():
-    assert build(FEATURES).scalars["temperature_drift"] == pytest.approx(np.log(2.0))
+def test_the_log_ratio_of_temperatures_is_against_fp32_s():
+    assert build(FEATURES).scalars["temperature_log_ratio"] == pytest.approx(np.log(2.0))
 
 
 def test_the_worse_tower_decides_the_signal_to_noise_ratio():

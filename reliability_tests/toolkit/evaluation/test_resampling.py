@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipq.evaluation.resampling import Resampler, Sample, resolution
+from clipq.evaluation.resampling import Resampler, Tables, resolution
 from clipq.gating.baseline import load_baseline
 from clipq.metrics import metrics
 from clipq.settings import StatisticsSettings
@@ -48,9 +48,9 @@ def test_unit_weights_reproduce_the_librarys_value(stored, name):
     for probe, role in PROBES.items():
         if role not in metric.roles:
             continue
-        sample = Sample(stored[probe], stored["id"])
+        tables = Tables(stored[probe], stored["id"])
         expected = metric.compute(stored[probe], stored["id"])
-        found = UnitWeights(SETTINGS).replicates(metric, sample)
+        found = UnitWeights(SETTINGS).replicates(metric, tables)
         assert found == pytest.approx([expected], abs=1e-8), probe
 
 
@@ -64,11 +64,11 @@ def test_every_metric_declares_how_it_is_resampled():
 
 
 def test_two_processes_would_draw_the_same(stored):
-    sample = Sample(stored["digits"], stored["id"])
+    tables = Tables(stored["digits"], stored["id"])
     metric = metrics.get("fpr95-mcm")
-    first = Resampler(SETTINGS).replicates(metric, sample)
-    np.testing.assert_array_equal(first, Resampler(SETTINGS).replicates(metric, sample))
-    other = Resampler(StatisticsSettings(replicates=100, seed=1)).replicates(metric, sample)
+    first = Resampler(SETTINGS).replicates(metric, tables)
+    np.testing.assert_array_equal(first, Resampler(SETTINGS).replicates(metric, tables))
+    other = Resampler(StatisticsSettings(replicates=100, seed=1)).replicates(metric, tables)
     assert not np.array_equal(first, other)
 
 
@@ -79,18 +79,18 @@ def test_metrics_that_share_a_sorting_share_the_work(stored, monkeypatch):
     original = module.ranking
     monkeypatch.setattr(module, "ranking", lambda *a, **k: calls.append(1) or original(*a, **k))
     resampler = Resampler(SETTINGS)
-    sample = Sample(stored["digits"], stored["id"])
+    tables = Tables(stored["digits"], stored["id"])
     for name in ("auroc-mcm", "aupr-mcm", "fpr95-mcm", "auroc-mcm"):
-        resampler.replicates(metrics.get(name), sample)
+        resampler.replicates(metrics.get(name), tables)
     assert len(calls) == 1
-    resampler.replicates(metrics.get("auroc-energy"), sample)
+    resampler.replicates(metrics.get("auroc-energy"), tables)
     assert len(calls) == 2
 
 
 def test_what_was_found_long_ago_is_forgotten(stored):
     resampler = Resampler(SETTINGS)
     for _ in range(80):
-        fresh = Sample(stored["digits"].drawn(np.arange(768)), stored["id"])
+        fresh = Tables(stored["digits"].drawn(np.arange(768)), stored["id"])
         resampler.replicates(metrics.get("auroc-mcm"), fresh)
     assert len(resampler._found) == 64
 
@@ -107,7 +107,7 @@ def test_what_was_found_long_ago_is_forgotten(stored):
 def test_what_one_sample_is_worth(stored, name, worth):
     metric = metrics.get(name)
     table = stored["digits"] if metric.score else stored["id"]
-    assert resolution(metric, Sample(table, stored["id"])) == pytest.approx(worth)
+    assert resolution(metric, Tables(table, stored["id"])) == pytest.approx(worth)
 
 
 def test_a_bin_with_one_sample_is_worth_what_the_bootstrap_cannot_see():

@@ -57,10 +57,10 @@ def evaluator(settings) -> Evaluator:
 def test_a_probe_of_two_classes_is_decided_between_the_two(evaluator):
     table = evaluator.evaluate(Cell("vit-clean", "fp32", "four")).predictions
     assert set(table.column("prediction")) == {0, 1}
-    head = evaluator.head(Candidate("vit-clean", "fp32")).embeddings
+    head = evaluator.encodings.head(Candidate("vit-clean", "fp32")).embeddings
     names = evaluator.inputs.known.classnames
     pair = head[[names.index("pentagon"), names.index("hexagon")]].astype(np.float64)
-    features = evaluator.features(Cell("vit-clean", "fp32", "four")).astype(np.float64)
+    features = evaluator.encodings.features(Cell("vit-clean", "fp32", "four")).astype(np.float64)
     expected = (features @ pair.T).argmax(axis=1)
     assert np.array_equal(table.column("prediction"), expected)
 

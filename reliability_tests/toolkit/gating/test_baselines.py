@@ -1,4 +1,4 @@
-"""Baselines: whole, named when damaged, changed only with a reason, drift kept in sight."""
+"""Baselines: whole, named when damaged, changed only with a reason, slow loss kept in sight."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_json_is_for_people_one_line_per_metric(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: (f / "m.json").write_text("{"), "malformed"),
+        (lambda f: (f / "m.json").write_text("{"), "cannot be read as JSON"),
         (lambda f: (f / "m.json").write_text('{"schema": "x/9"}'), "schema 'x/9'"),
         (lambda f: (f / "m.safetensors").unlink(), "not a complete prediction table"),
         (lambda f: (f / "m.safetensors").write_bytes(b"123"), "not a complete prediction table"),

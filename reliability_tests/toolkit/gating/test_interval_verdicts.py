@@ -10,7 +10,7 @@ import pytest
 from made_results import altered, made_result
 
 from clipq.errors import StatisticsError
-from clipq.evaluation.resampling import Resampler, Sample
+from clipq.evaluation.resampling import Resampler, Tables
 from clipq.gating.interval import IntervalJudge, discordance
 from clipq.gating.verdict import Evidence, finalise
 from clipq.metrics import Metric, Predictions, Statistic, metrics
@@ -53,8 +53,8 @@ def evidence(metric, first, second, margin, **more):
         chosen.compute(first),
         chosen.compute(second),
         margin,
-        Sample(first, first),
-        Sample(second, second),
+        Tables(first, first),
+        Tables(second, second),
         **more,
     )
 
@@ -175,15 +175,15 @@ def ood(count, shift, seed, equal=False):
 def test_bad_pairs_are_refused_with_what_is_wrong():
     resampler = Resampler(SETTINGS)
     metric = metrics.get("auroc-mcm")
-    good = Sample(ood(200, 0, 1), ood(300, 1, 2))
+    good = Tables(ood(200, 0, 1), ood(300, 1, 2))
     resampler.check(good, good, metric)
     other = Predictions({"id": np.arange(200)[::-1], "mcm": np.arange(200.0)})
     for first, second, message in (
-        (good, Sample(other, good.in_distribution), "in another order, first at row 0"),
-        (good, Sample(ood(150, 0, 1), good.in_distribution), "50 samples are in one of them only"),
-        (good, Sample(good.predictions, ood(250, 1, 2)), "50 samples are in one of them only"),
-        (Sample(ood(20, 0, 1), ood(300, 1, 2)),) * 2 + ("20 samples are too few",),
-        (Sample(ood(200, 0, 1, True), ood(300, 0, 1, True)),) * 2 + ("FP32's scores are all 1",),
+        (good, Tables(other, good.in_distribution), "in another order, first at row 0"),
+        (good, Tables(ood(150, 0, 1), good.in_distribution), "50 samples are in one of them only"),
+        (good, Tables(good.predictions, ood(250, 1, 2)), "50 samples are in one of them only"),
+        (Tables(ood(20, 0, 1), ood(300, 1, 2)),) * 2 + ("20 samples are too few",),
+        (Tables(ood(200, 0, 1, True), ood(300, 0, 1, True)),) * 2 + ("FP32's scores are all 1",),
     ):
         with pytest.raises(StatisticsError, match=message):
             resampler.check(first, second, metric)
@@ -191,9 +191,9 @@ def test_bad_pairs_are_refused_with_what_is_wrong():
 
 def test_a_quantizer_with_constant_scores_fails_it_is_not_an_error():
     metric = metrics.get("auroc-mcm")
-    fp32 = Sample(ood(200, 0, 1), ood(300, 1, 2))
-    flat = Sample(ood(200, 0, 1, True), ood(300, 0, 1, True))
-    values = [metric.compute(sample.predictions, sample.in_distribution) for sample in (fp32, flat)]
+    fp32 = Tables(ood(200, 0, 1), ood(300, 1, 2))
+    flat = Tables(ood(200, 0, 1, True), ood(300, 0, 1, True))
+    values = [metric.compute(both.predictions, both.in_distribution) for both in (fp32, flat)]
     found = IntervalJudge(SETTINGS, Resampler(SETTINGS))(
         Evidence(metric, *values, 0.02, fp32, flat)
     )

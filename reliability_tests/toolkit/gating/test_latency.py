@@ -24,12 +24,12 @@ def test_what_was_measured_is_evidence_of_its_pair(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("3.5", "-1", "'m/rtn:w8' = -1"),
-        ("3.5", "nan", "'m/rtn:w8' = nan"),
+        ("3.5", "-1", 'milliseconds."m/rtn:w8" = -1'),
+        ("3.5", "nan", '= nan\n  fix: milliseconds."m/rtn:w8" must be milliseconds per image'),
         ("3.5", "true", "= True"),
         ("rtn:w8", "rtn:w9", "did you mean 'm/rtn:w8'"),
-        ('device = "a phone"', "", "device = ''"),
-        ("[milliseconds]", "[seconds]", "further keys: seconds"),
+        ('device = "a phone"', "", "no device"),
+        ("[milliseconds]", "[seconds]", "unknown key 'seconds'"),
         ("3.5", "3.5.1", "cannot be read"),
     ],
 )

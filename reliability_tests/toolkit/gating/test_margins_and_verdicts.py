@@ -11,7 +11,7 @@ import pytest
 
 from clipq.cases import FP32, Cell
 from clipq.errors import SettingsError
-from clipq.evaluation.resampling import Sample
+from clipq.evaluation.resampling import Tables
 from clipq.gating.commands import Commands
 from clipq.gating.margins import load_margins
 from clipq.gating.session import Gate
@@ -71,11 +71,14 @@ def test_expected_failures_are_named_with_their_reason(margins):
     ("text", "message"),
     [
         ("[[margin]]\nformat = '*'\n[margin.metrics]\na = 1\n", "did you mean 'formats'"),
-        ("[[margin]]\nformats = '*'\n", "without metrics"),
-        ("[[margin]]\n[margin.metrics]\ntop1 = nan\n", "margin of 'top1' is nan"),
-        ("[[margin]]\n[margin.metrics]\ntop1 = '1%'\n", "margin of 'top1' is '1%'"),
-        ("[[expected-failure]]\ncases = ['*']\n", "reason = None"),
-        ("margin = 3\n", "not a list of tables"),
+        ("[[margin]]\nformats = '*'\n", r"number 1: no metrics\n.*\[margin\.metrics\]"),
+        (
+            "[[margin]]\n[margin.metrics]\ntop1 = nan\n",
+            r"metrics\.top1 = nan\n.*finite number",
+        ),
+        ("[[margin]]\n[margin.metrics]\ntop1 = '1%'\n", "number 1: metrics.top1 = '1%'"),
+        ("[[expected-failure]]\ncases = ['*']\n", "number 1: no reason"),
+        ("margin = 3\n", "margin must be a list, each a table"),
         ("[[margin]\n", "cannot be read"),
     ],
 )
@@ -99,7 +102,7 @@ def test_an_excuse_that_excuses_nothing_is_refused(margins):
 
 def judge(metric, baseline, observed, margin=0.02):
     table = Predictions({"id": np.array(["a"])})
-    empty = Sample(table, table)
+    empty = Tables(table, table)
     return judge_point(Evidence(metrics.get(metric), baseline, observed, margin, empty, empty))
 
 

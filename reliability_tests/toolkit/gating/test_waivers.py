@@ -154,15 +154,15 @@ def test_no_file_waives_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('owner = "ada@example.org"\n', "", "owner = None"),
+        ('owner = "ada@example.org"\n', "", "no owner"),
         ('"accepted for the pilot"', '"  "', "reason = '  '"),
-        ("expires = 2026-06-01\n", "", "expires = None"),
+        ("expires = 2026-06-01\n", "", "no expires"),
         ("2026-06-01", '"soon"', "expires = 'soon'"),
         ("2026-06-01", "2026-06-01T10:00:00", "expires = datetime"),
         ('["m/rtn:w4/id.*"]', "[]", "cases = []"),
         ('["m/rtn:w4/id.*"]', '"m/*"', "cases = 'm/*'"),
         ("owner", "onwer", "did you mean 'owner'"),
-        ("[[waiver]]", "[waiver]", "waiver is not a list of tables"),
+        ("[[waiver]]", "[waiver]", "waiver must be a list, each a table"),
         ("[[waiver]]", "[[waivers]]", "unknown key 'waivers'"),
         ("[[waiver]]", "[[waiver", "cannot be read"),
     ],

@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from clipq.cli import main
 from clipq.evaluation.tables import as_table, table_digest, write_table
-from clipq.history.comparison import Change, compare
+from clipq.history.comparison import Outcome, compare
 from clipq.history.pairs import PairedEstimator
 from clipq.metrics import Predictions
 from clipq.records import CaseResult, RunRecord, Verdict
@@ -21,6 +21,8 @@ from clipq.report.comparison import comparison_markdown, comparison_text
 from clipq.settings import StatisticsSettings
 
 N = 1000
+
+STATISTICS = {"alpha": 0.05, "replicates": 500, "seed": 1, "correction": "holm"}
 
 
 def case(metric: str = "ece", **values: object) -> CaseResult:
@@ -41,7 +43,7 @@ def case(metric: str = "ece", **values: object) -> CaseResult:
 
 def run(*cases: CaseResult, evidence: dict | None = None, policy: str = "ci") -> RunRecord:
     first = replace(cases[0], evidence=evidence or {})
-    return RunRecord(policy, len(cases), (first, *cases[1:]), statistics={"alpha": 0.05})
+    return RunRecord(policy, len(cases), (first, *cases[1:]), statistics=STATISTICS)
 
 
 def only(before: CaseResult, after: CaseResult, **runs: object):
@@ -57,22 +59,22 @@ class TestWithoutPredictions:
         assert found.interval == "bounded"
 
     @pytest.mark.parametrize(
-        ("observed", "change"),
+        ("observed", "outcome"),
         [
-            (0.10, Change.REGRESSED),  # +0.05 of a margin of 0.02, error 0.004
-            (0.062, Change.WORSE),  # +0.012 +- 0.008: worse, and less than the margin
-            (0.07, Change.INCONCLUSIVE),  # at the margin
-            (0.052, Change.EQUIVALENT),
-            (0.03, Change.BETTER),
+            (0.10, Outcome.REGRESSED),  # +0.05 of a margin of 0.02, error 0.004
+            (0.062, Outcome.WORSE),  # +0.012 +- 0.008: worse, and less than the margin
+            (0.07, Outcome.INCONCLUSIVE),  # at the margin
+            (0.052, Outcome.EQUIVALENT),
+            (0.03, Outcome.BETTER),
         ],
     )
-    def test_the_interval_decides(self, observed, change):
-        assert only(case(), case(observed=observed)).change is change
+    def test_the_interval_decides(self, observed, outcome):
+        assert only(case(), case(observed=observed)).outcome is outcome
 
     def test_direction_turns_the_loss(self):
         up = only(case("top1", direction="higher"), case("top1", direction="higher", observed=0.15))
         assert up.estimate.loss == pytest.approx(-0.10)
-        assert up.change is Change.BETTER
+        assert up.outcome is Outcome.BETTER
         gap = {"direction": "zero", "observed": -0.01}
         moved = only(
             case("confidence-gap", **gap), case("confidence-gap", **gap | {"observed": 0.09})
@@ -83,45 +85,45 @@ class TestWithoutPredictions:
         point = {"standard_error": None, "direction": "higher", "unit": "dB", "margin": 1.0}
         fell = only(case("sqnr", **point, observed=30.0), case("sqnr", **point, observed=28.0))
         same = only(case("sqnr", **point, observed=30.0), case("sqnr", **point, observed=30.0))
-        assert (fell.change, fell.interval) == (Change.REGRESSED, "point")
-        assert same.change is Change.IDENTICAL
+        assert (fell.outcome, fell.interval) == (Outcome.REGRESSED, "point")
+        assert same.outcome is Outcome.IDENTICAL
 
     def test_nothing_bounds_a_difference_where_fp32_changed(self):
         """An error of the loss says nothing of how far FP32 itself moved."""
         evidence = [{"baselines": {"m": {"columns_sha256": digest}}} for digest in "ab"]
         first, second = (run(case(), evidence=known) for known in evidence)
         (found,) = compare(first, second).differences
-        assert found.change is Change.INCOMPARABLE
+        assert found.outcome is Outcome.INCOMPARABLE
         assert "FP32 of m changed" in found.reason
         assert compare(first, first).differences[0].interval == "bounded"
         moved = only(case(), case(baseline=0.06))
-        assert moved.change is Change.INCOMPARABLE
+        assert moved.outcome is Outcome.INCOMPARABLE
         failed = only(case(), case(baseline=0.06, verdict=Verdict.FAIL))
-        assert failed.change is Change.REGRESSED
+        assert failed.outcome is Outcome.REGRESSED
 
     def test_a_limit_is_no_margin(self):
         """A value that keeps its limit of 20 dB fell all the same, by any amount."""
         limit = {"standard_error": None, "direction": "higher", "unit": "dB", "baseline": None}
         high = case("sqnr", **limit, margin=20.0, observed=45.0)
         fell = only(high, replace(high, observed=20.5))
-        assert (fell.change, fell.estimate.margin, fell.severity) == (Change.WORSE, None, 0.0)
+        assert (fell.outcome, fell.estimate.margin, fell.severity) == (Outcome.WORSE, None, 0.0)
         below = only(high, replace(high, observed=19.0, verdict=Verdict.FAIL))
-        assert below.change is Change.REGRESSED
+        assert below.outcome is Outcome.REGRESSED
 
     def test_a_demanded_improvement_is_no_regression_where_nothing_changed(self):
         demanded = case(margin=-0.02)
-        assert only(demanded, demanded).change is Change.EQUIVALENT
-        assert only(demanded, replace(demanded, observed=0.10)).change is Change.REGRESSED
+        assert only(demanded, demanded).outcome is Outcome.EQUIVALENT
+        assert only(demanded, replace(demanded, observed=0.10)).outcome is Outcome.REGRESSED
         point = altered(demanded, standard_error=None)
-        assert only(point, replace(point, observed=0.051)).change is Change.WORSE
+        assert only(point, replace(point, observed=0.051)).outcome is Outcome.WORSE
 
     def test_many_cases_are_corrected_for(self):
         """One difference of 2.3 errors beyond the margin regresses alone, among 200 it does not."""
         borderline = case(observed=0.05 + 0.02 + 2.3 * 0.004)
-        assert only(case(), borderline).change is Change.REGRESSED
+        assert only(case(), borderline).outcome is Outcome.REGRESSED
         others = [case(quantizer=f"q{i}") for i in range(200)]
         found = compare(run(case(), *others), run(borderline, *others)).differences
-        assert found[0].change is Change.INCONCLUSIVE
+        assert found[0].outcome is Outcome.INCONCLUSIVE
 
 
 class TestWhatIsMissing:
@@ -138,8 +140,8 @@ class TestWhatIsMissing:
 
     def test_a_value_that_became_an_error_regressed(self):
         broken = case(observed=None, verdict=Verdict.ERROR)
-        assert only(case(), broken).change is Change.REGRESSED
-        assert only(broken, broken).change is Change.INCOMPARABLE
+        assert only(case(), broken).outcome is Outcome.REGRESSED
+        assert only(broken, broken).outcome is Outcome.INCOMPARABLE
 
     def test_an_infinite_value_of_equal_predictions_is_identical(self):
         infinite = case("sqnr", observed=None, unit="dB", direction="higher")
@@ -147,11 +149,11 @@ class TestWhatIsMissing:
             "predictions": {"m/rtn:w8/id": {"sha256": "a", "key": "a"}},
             "probes": {"id": {"role": "in-distribution"}},
         }
-        assert only(infinite, infinite, evidence=evidence).change is Change.IDENTICAL
-        assert only(infinite, infinite).change is Change.INCOMPARABLE
+        assert only(infinite, infinite, evidence=evidence).outcome is Outcome.IDENTICAL
+        assert only(infinite, infinite).outcome is Outcome.INCOMPARABLE
 
     def test_another_metric_version_and_other_samples_are_incomparable(self):
-        assert only(case(), case(metric_version=2)).change is Change.INCOMPARABLE
+        assert only(case(), case(metric_version=2)).outcome is Outcome.INCOMPARABLE
         first = run(case(), evidence={"probes": {"id": {"fingerprint": "a" * 64}}})
         second = run(case(), evidence={"probes": {"id": {"fingerprint": "b" * 64}}})
         found = compare(first, second)
@@ -178,7 +180,7 @@ class TestWhatIsMissing:
 
     def test_a_newly_blocking_verdict_regressed_however_small_the_step(self):
         found = only(case(), case(observed=0.0505, verdict=Verdict.FAIL))
-        assert found.change is Change.REGRESSED
+        assert found.outcome is Outcome.REGRESSED
         assert "the gate says fail, before it said pass" in found.reason
 
 
@@ -232,15 +234,15 @@ class TestWithPredictions:
         assert found.estimate.loss == pytest.approx(0.01)
         # Ten of a thousand changed, all to the worse: McNemar's error is about sqrt(10) / 1000.
         assert 0 < found.estimate.high - found.estimate.low < 4.5 * np.sqrt(10) / N
-        assert found.change is Change.WORSE
+        assert found.outcome is Outcome.WORSE
 
     def test_a_loss_beyond_the_margin_regressed(self, tmp_path):
-        assert self.compared(tmp_path, flipped=80).change is Change.REGRESSED
+        assert self.compared(tmp_path, flipped=80).outcome is Outcome.REGRESSED
 
     def test_equal_predictions_are_identical(self, tmp_path):
         found = self.compared(tmp_path, flipped=0)
-        assert (found.change, found.interval, found.estimate.low) == (
-            Change.IDENTICAL,
+        assert (found.outcome, found.interval, found.estimate.low) == (
+            Outcome.IDENTICAL,
             "exact",
             0.0,
         )
@@ -293,12 +295,12 @@ class TestCommand:
         assert main(["compare", "good.json", "bad.json", "--json", "d.json"]) == 1
         plain = json.loads((folder / "d.json").read_text())
         assert plain["schema"] == "clipq-comparison/2"
-        assert {d["change"] for d in plain["differences"]} == {"regressed", "equivalent"}
+        assert {d["outcome"] for d in plain["differences"]} == {"regressed", "equivalent"}
 
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (("gone.json", "good.json"), "gone.json is not a complete run record"),
+            (("gone.json", "good.json"), "gone.json cannot be read as JSON"),
             (("good.json", "bad.json", "--case", "x*"), "names no case"),
             (("good.json", "bad.json", "--replicates", "5"), "--replicates 5"),
         ],
@@ -313,7 +315,7 @@ class TestCommand:
         text = (folder / "bad.json").read_text().replace("0.2", "0.05")
         (folder / "bad.json").write_text(text)
         assert main(["compare", "good.json", "bad.json"]) == 2
-        assert "bad.json is a run record that was altered" in capsys.readouterr().err
+        assert "bad.json was altered" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("render", [comparison_text, comparison_markdown])

@@ -77,7 +77,7 @@ def test_a_damaged_or_missing_report_is_named(run, capsys):
     text = Path(report).read_text()
     Path(report).write_text(text.replace('"planned": 4', '"planned": 5'))
     assert main(["history", "record", report]) == 2
-    assert "report.json is a run record that was altered" in capsys.readouterr().err
+    assert "report.json was altered" in capsys.readouterr().err
     assert main(["history", "record", "elsewhere.json"]) == 2
     assert "elsewhere.json" in capsys.readouterr().err
     assert main(["history", "record"]) == 2
@@ -227,7 +227,7 @@ def test_an_altered_line_of_an_export_is_named(filled, capsys):
     first, second = capsys.readouterr().out.splitlines()
     Path("runs.jsonl").write_text(f"{first}\n{second.replace('0.91', '0.99')}\n")
     assert main(["history", "--store", "sqlite:///copy.db", "record", "runs.jsonl"]) == 2
-    assert "runs.jsonl, line 2: a run record that was altered" in capsys.readouterr().err
+    assert "runs.jsonl, line 2 was altered" in capsys.readouterr().err
 
 
 def test_an_empty_export_is_no_run(filled, capsys):

@@ -14,7 +14,7 @@ from clipq.metrics import Predictions, metrics
 from clipq.metrics.churn import churn_columns
 from clipq.metrics.classify import classification_columns
 
-CHURN = ("flip-rate", "negative-flips", "kl-to-fp32", "margin-shrinkage")
+CHURN = ("flip-rate", "negative-flips", "kl-to-fp32", "top2-gap-shrinkage")
 
 
 def pair(seed=0, count=200, classes=7, noise=1.0):
@@ -38,7 +38,9 @@ def test_by_hand():
     found = values(logits, reference, np.array([0, 0, 0]))
     assert found["flip-rate"] == pytest.approx(2 / 3)
     assert found["negative-flips"] == pytest.approx(1 / 3)  # the second; the third became right
-    assert found["margin-shrinkage"] == pytest.approx(((0.5 - 0.1) + (0.3 - 0.3) + (0.2 - 0.2)) / 3)
+    assert found["top2-gap-shrinkage"] == pytest.approx(
+        ((0.5 - 0.1) + (0.3 - 0.3) + (0.2 - 0.2)) / 3
+    )
     first = 0.7 * np.log(0.7 / 0.5) + 0.2 * np.log(0.2 / 0.4)
     second = 0.6 * np.log(0.6 / 0.3) + 0.3 * np.log(0.3 / 0.6)
     third = 0.2 * np.log(0.2 / 0.5) + 0.5 * np.log(0.5 / 0.2)
@@ -57,8 +59,8 @@ def test_equals_torch_and_the_classification_columns(seed, noise):
     then = classification_columns(reference, labels, temperature=1.0)
     assert found["flip-rate"] == (now["prediction"] != then["prediction"]).mean()
     assert found["negative-flips"] == ((then["correct"] == 1) & (now["correct"] == 0)).mean()
-    shrunk = then["margin"].mean() - now["margin"].mean()
-    assert found["margin-shrinkage"] == pytest.approx(shrunk, abs=1e-12)
+    shrunk = then["top2_gap"].mean() - now["top2_gap"].mean()
+    assert found["top2-gap-shrinkage"] == pytest.approx(shrunk, abs=1e-12)
 
 
 def test_fp32_has_no_churn():

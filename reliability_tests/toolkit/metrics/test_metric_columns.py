@@ -35,7 +35,7 @@ class TestClassification:
         assert columns["correct"].tolist() == [1, 0]
         assert columns["rank"].tolist() == [0, 2]  # the tie at 0.25 counts against the model
         np.testing.assert_allclose(columns["confidence"], [0.7, 0.5])
-        np.testing.assert_allclose(columns["margin"], [0.5, 0.25])
+        np.testing.assert_allclose(columns["top2_gap"], [0.5, 0.25])
         np.testing.assert_allclose(columns["nll"], -np.log([0.7, 0.25]))
         np.testing.assert_allclose(
             columns["brier"], [0.3**2 + 0.2**2 + 0.1**2, 0.25**2 + 0.75**2 + 0.5**2]
@@ -77,7 +77,7 @@ class TestClassification:
         assert columns["correct"].tolist() == [0, 1]
         assert columns["prediction"].tolist() == [-1, 0]
         assert columns["rank"].tolist() == [2, 0]
-        for name in ("confidence", "nll", "brier", "margin", "ts_confidence", "ts_nll"):
+        for name in ("confidence", "nll", "brier", "top2_gap", "ts_confidence", "ts_nll"):
             assert np.isnan(columns[name]).tolist() == [True, False]
 
     @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_a_nan_loss_stays_nan():
 
 
 def test_only_signal_to_noise_ratios_are_judged_against_a_floor():
-    absolute = [n for n in metrics.names() if metrics.get(n).reference == "absolute"]
+    absolute = [n for n in metrics.names() if metrics.get(n).judged_by == "limit"]
     assert absolute == ["sqnr", "sqnr-high", "sqnr-low", "sqnr-mid"]
 
 

@@ -1,4 +1,4 @@
-"""OOD scores and detection: orientation, positive class, ties, independent references."""
+"""OOD scores and detection: orientation, positive class, ties, independent implementations."""
 
 from __future__ import annotations
 

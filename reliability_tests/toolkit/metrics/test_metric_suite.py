@@ -20,11 +20,11 @@ from sklearn.metrics import average_precision_score, recall_score
 from torch_uncertainty.metrics.classification import AUGRC, AURC, CovAt5Risk
 
 from clipq.errors import ClipqError, StatisticsError
-from clipq.evaluation.resampling import Resampler, Sample
+from clipq.evaluation.resampling import Resampler, Tables
 from clipq.metrics import Predictions, metrics
 from clipq.metrics.calibration import BINS, classwise_error
 from clipq.metrics.distances import knn, mahalanobis
-from clipq.metrics.retrieval import cosine_drift, retrieval_columns
+from clipq.metrics.retrieval import cosine_distance, retrieval_columns
 from clipq.metrics.spectra import BANDS, band_features, residual_spectrum
 from clipq.settings import StatisticsSettings
 from clipq.stats import bootstrap_weights, selective_risks, smooth_ece
@@ -46,7 +46,7 @@ def table(count=600, seed=0, *, groups=GROUPS) -> Predictions:
                 groups, count, p=np.arange(1, len(groups) + 1) / sum(range(len(groups) + 1))
             ),
             "occurrences": rng.poisson(3.0, count).astype(float),
-            "cosine_drift": rng.uniform(size=count),
+            "cosine_distance": rng.uniform(size=count),
         }
     )
 
@@ -72,7 +72,7 @@ RESAMPLED = (
     "group-tpr-range",
     "corruption-error",
     "hubness",
-    "embedding-drift",
+    "embedding-distance",
 )
 
 
@@ -80,8 +80,8 @@ RESAMPLED = (
 def test_each_replicate_is_the_metric_of_the_repeated_samples(name):
     metric, found = metrics.get(name), table()
     settings = StatisticsSettings(replicates=100)
-    sample = Sample(found, found)
-    replicates = Resampler(settings).replicates(metric, sample)
+    tables = Tables(found, found)
+    replicates = Resampler(settings).replicates(metric, tables)
     weights = bootstrap_weights(len(found), replicates=100, seed=settings.seed)
     for row in (0, 7, 99):
         repeated = found.drawn(np.repeat(np.arange(len(found)), weights[row]))
@@ -92,7 +92,7 @@ def test_each_replicate_is_the_metric_of_the_repeated_samples(name):
 def test_replicates_between_common_and_counter(name):
     metric, found = metrics.get(name), table(groups=("common", "counter"))
     settings = StatisticsSettings(replicates=100)
-    replicates = Resampler(settings).replicates(metric, Sample(found, found))
+    replicates = Resampler(settings).replicates(metric, Tables(found, found))
     weights = bootstrap_weights(len(found), replicates=100, seed=settings.seed)
     repeated = found.drawn(np.repeat(np.arange(len(found)), weights[3]))
     assert replicates[3] == pytest.approx(metric.compute(repeated), abs=1e-12)
@@ -309,11 +309,12 @@ class TestRetrieval:
         owner = np.repeat(np.arange(60), captions)
         texts = images[owner] + rng.normal(0, 1.2, (60 * captions, 8))
         found = Predictions(
-            retrieval_columns(images, texts, owner) | {"cosine_drift": cosine_drift(images, images)}
+            retrieval_columns(images, texts, owner)
+            | {"cosine_distance": cosine_distance(images, images)}
         )
         for name, expected in self.brute(images, texts, owner).items():
             assert metrics.get(name).compute(found) == pytest.approx(expected), name
-        assert metrics.get("embedding-drift").compute(found) == pytest.approx(0.0, abs=1e-12)
+        assert metrics.get("embedding-distance").compute(found) == pytest.approx(0.0, abs=1e-12)
 
     def test_recall_equals_clip_benchmark_s(self):
         from clip_benchmark.metrics.zeroshot_retrieval import recall_at_k
@@ -393,7 +394,7 @@ def test_detection_of_the_outside_is_average_precision_of_minus_the_score():
     known, other = Predictions({"mcm": inside}), Predictions({"mcm": outside})
     assert metric.compute(other, known) == pytest.approx(expected)
     replicates = Resampler(StatisticsSettings(replicates=100)).replicates(
-        metric, Sample(other, known)
+        metric, Tables(other, known)
     )
     assert abs(replicates.mean() - expected) < 0.03
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import papers
 import pytest
-import references
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -26,7 +26,7 @@ def test_is_the_definition(operands, probabilities):
     found = AttentionProducts(AttentionFormat(operands, probabilities))(
         q, k, v, mask=mask, dropout=0.0
     )
-    expected = references.attention(q, k, v, mask, operands, probabilities)
+    expected = papers.attention(q, k, v, mask, operands, probabilities)
     assert (found - expected).abs().max() < 2e-6
 
 

@@ -7,8 +7,8 @@ import logging
 from functools import partial
 
 import numpy as np
+import papers
 import pytest
-import references
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -71,7 +71,7 @@ class TestGptq:
     def test_is_the_slow_algorithm(self, number_format, k):
         weight, inputs = layer(12, k)
         fast = gptq_round(weight, gram_of(inputs), number_format)
-        slow = references.gptq(weight, gram_of(inputs), number_format)
+        slow = papers.gptq(weight, gram_of(inputs), number_format)
         # A value that lies halfway between two points may fall either way in float32, and what
         # follows in its row with it: nearly all rows agree, and the objective does.
         assert (fast - slow).abs().amax(1).lt(1e-5).float().mean() > 0.7
@@ -82,7 +82,7 @@ class TestGptq:
     def test_ordering_is_a_permutation_of_the_problem(self):
         weight, inputs = layer(12, 64)
         order = gram_of(inputs).diagonal().argsort(descending=True)
-        permuted = references.gptq(weight[:, order], gram_of(inputs[:, order]), W4)
+        permuted = papers.gptq(weight[:, order], gram_of(inputs[:, order]), W4)
         found = gptq_round(weight, gram_of(inputs), W4, by_activation=True)
         agree = (found[:, order] - permuted).abs().amax(1).lt(1e-5).float().mean()
         assert agree > 0.7
@@ -201,8 +201,8 @@ class TestAwq:
     def test_the_scale_is_the_best_of_all_it_may_be(self):
         weight, inputs = layer(24, 32)
         found = best_scale([weight], [W4], self.statistics(inputs))
-        losses = references.awq_losses(weight, inputs, W4)
-        mine = references.awq_loss(weight, inputs, W4, found)
+        losses = papers.awq_losses(weight, inputs, W4)
+        mine = papers.awq_loss(weight, inputs, W4, found)
         assert mine == pytest.approx(min(losses), rel=1e-3)
         assert mine < losses[0]
 
@@ -233,7 +233,7 @@ class TestRabitq:
     @settings(max_examples=20)
     def test_codes_are_the_best_of_all(self, seed):
         rows = torch.randn(1, 6, generator=torch.Generator().manual_seed(seed))
-        best = references.rabitq_cosine(rows[0], 2)
+        best = papers.rabitq_cosine(rows[0], 2)
         mine = rabitq_codes(rows, bits=2)[0] - 1.5
         cosine = mine @ rows[0] / mine.norm() / rows.norm()
         assert cosine >= best - 2e-3
@@ -268,7 +268,7 @@ class TestAllocation:
         budget = average * sum(sizes)
         cost = sum(c * 2.0**-b for c, b in zip(costs, found, strict=True))
         assert sum(b * m for b, m in zip(found, sizes, strict=True)) <= budget + 1e-6
-        assert cost == pytest.approx(references.allocation_cost(costs, sizes, average, range(1, 5)))
+        assert cost == pytest.approx(papers.allocation_cost(costs, sizes, average, range(1, 5)))
 
     def test_a_budget_that_is_no_multiple_is_never_exceeded(self):
         sizes = [768 * 768, 3 * 32 * 32 * 768, 512 * 768 + 1, 3072 * 768]

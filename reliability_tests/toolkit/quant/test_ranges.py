@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import papers
 import pytest
-import references
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,7 +112,7 @@ def test_mse_finds_the_best_of_a_hundred_ranges(number_format):
 def test_entropy_takes_the_smallest_divergence():
     counts = torch.histc(torch.cat(stream()).abs(), 256).double()
     for size in range(8, 257, 8):
-        expected = references.divergence(counts, size, 8)
+        expected = papers.divergence(counts, size, 8)
         assert divergence(counts, size, 8) == pytest.approx(expected, rel=1e-9)
     estimator = fed(Entropy(A4), stream())
     low, high = estimator.range()

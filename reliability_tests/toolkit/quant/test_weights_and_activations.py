@@ -25,7 +25,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def slow_reference(row: np.ndarray, bits: int, *, asymmetric: bool) -> np.ndarray:
+def slowly_rounded(row: np.ndarray, bits: int, *, asymmetric: bool) -> np.ndarray:
     """Transcribe the definition for one group of values, element by element, in float32."""
     f = np.float32
     if asymmetric:
@@ -60,7 +60,7 @@ def test_every_group_follows_the_definition(bits: int, asymmetric: bool, size: i
     result = rounded(weight, f"w{bits}g{size}{'z' if asymmetric else ''}").flatten(1).numpy()
     for row, values in zip(weight.flatten(1).numpy(), result, strict=True):
         groups = [row[i : i + size] for i in range(0, 27, size)]
-        expected = [slow_reference(group, bits, asymmetric=asymmetric) for group in groups]
+        expected = [slowly_rounded(group, bits, asymmetric=asymmetric) for group in groups]
         assert np.array_equal(np.concatenate(expected), values)
 
 
@@ -141,7 +141,7 @@ def test_dynamic_rounding_treats_every_token_by_itself(text: str) -> None:
     tokens = draw(2, 5, 32) * torch.logspace(-3, 3, 5)[:, None]
     together = DynamicQuantizer(activation, over="features")(tokens)
     for sample, result in zip(tokens.flatten(0, 1), together.flatten(0, 1), strict=True):
-        alone = slow_reference(sample.numpy(), activation.bits, asymmetric=activation.asymmetric)
+        alone = slowly_rounded(sample.numpy(), activation.bits, asymmetric=activation.asymmetric)
         assert np.array_equal(alone, result.numpy())
 
 
@@ -149,7 +149,7 @@ def test_dynamic_rounding_before_a_convolution_treats_every_image_by_itself() ->
     images = draw(3, 2, 4, 4) * torch.tensor([1e-3, 1.0, 1e3])[:, None, None, None]
     quantizer = DynamicQuantizer(ActivationFormat(8, dynamic=True), over="image")
     for image, result in zip(images, quantizer(images), strict=True):
-        alone = slow_reference(image.flatten().numpy(), 8, asymmetric=False)
+        alone = slowly_rounded(image.flatten().numpy(), 8, asymmetric=False)
         assert np.array_equal(alone, result.flatten().numpy())
 
 

@@ -27,9 +27,13 @@ from clipq.report.card import (
 
 EVIDENCE = {
     "models": {"m": {"source": "local-dir:m", "weights_sha256": "ab" * 32}},
-    "probes": {"id": {"role": "in-distribution"}, "far": {"role": "ood"}},
+    "probes": {
+        "id": {"role": "in-distribution", "fingerprint": "cd" * 32},
+        "far": {"role": "ood", "fingerprint": "ef" * 32},
+    },
     "quantizers": {
         "m/rtn:w4": {
+            "code_sha256": "12" * 32,
             "share": 1.0,
             "weight_bits": 4.125,
             "bytes": 90_000_000,

@@ -18,13 +18,13 @@ _FORMS = "name a run as latest, latest~2, #12, the first 4 or more digits of its
 _NEAR = 5
 
 
-def find_run(connection: sa.Connection, reference: str) -> RunInfo:
-    """Return the one run that `reference` names. A commit's is the newest of its runs.
+def find_run(connection: sa.Connection, name: str) -> RunInfo:
+    """Return the one run that `name` names. A commit's is the newest of its runs.
 
     Raises:
         StoreError: no run, or several; near ones are listed.
     """
-    text = reference.strip()
+    text = name.strip()
     newest = run_infos(connection, select_runs().limit(_NEAR))
     if not newest:
         raise StoreError(
@@ -41,12 +41,12 @@ def find_run(connection: sa.Connection, reference: str) -> RunInfo:
     elif re.fullmatch(r"[0-9a-fA-F]{1,64}", text):
         found = _by_digits(connection, text.lower())
     else:
-        raise StoreError(f"{reference!r} names no run", hint=f"{_FORMS}; {_listed(newest)}")
+        raise StoreError(f"{name!r} names no run", hint=f"{_FORMS}; {_listed(newest)}")
     if not found:
-        raise StoreError(f"no run {reference!r} in the store", hint=f"{_FORMS}; {_listed(newest)}")
+        raise StoreError(f"no run {name!r} in the store", hint=f"{_FORMS}; {_listed(newest)}")
     if len(found) > 1:
         raise StoreError(
-            f"{reference!r} names {len(found)} runs or more", hint=f"say which: {_listed(found)}"
+            f"{name!r} names {len(found)} runs or more", hint=f"say which: {_listed(found)}"
         )
     return found[0]
 

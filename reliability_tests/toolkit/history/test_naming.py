@@ -59,11 +59,11 @@ def test_runs_are_named_by_commit_and_the_newest_of_a_commit_is_meant(store, run
 
 
 def test_a_number_that_is_also_the_start_of_an_id_is_ambiguous(store, monkeypatch):
-    from clipq.history import reference
+    from clipq.history import naming
 
     first, second = store.find("#1"), store.find("#2")
-    monkeypatch.setattr(reference, "_numbered", lambda connection, number: (second,))
-    monkeypatch.setattr(reference, "run_infos", lambda connection, query: (first,))
+    monkeypatch.setattr(naming, "_numbered", lambda connection, number: (second,))
+    monkeypatch.setattr(naming, "run_infos", lambda connection, query: (first,))
     with pytest.raises(StoreError, match="'1234' names 2 runs"):
         store.find("1234")
 

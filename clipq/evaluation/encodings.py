@@ -1,0 +1,185 @@
+"""What each form of a model makes of each probe: features, heads, captions, all cached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clipq.cases import FP32, Candidate, Cell
+from clipq.evaluation.cache import Cache, Table
+from clipq.evaluation.encoders import Encoders
+from clipq.evaluation.identity import (
+    features_key,
+    head_key,
+    model_identity,
+    result_identity,
+    texts_key,
+)
+from clipq.evaluation.inputs import Inputs, caption_lines
+from clipq.evaluation.predict import Encoded, Head, calibrated_temperature
+
+if TYPE_CHECKING:
+    from clipq.evaluation.encoder import Encoder
+
+__all__ = ["Encodings", "Progress"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is encoded, images done, images in all."""
+
+
+class Encodings:
+    """Encodes once and remembers.
+
+    Args:
+        encoders: every form of every model.
+        inputs: probes, images, prompts, captions.
+        cache: where everything is kept.
+        progress: called with (cell, images done, images in all) during an encode.
+    """
+
+    def __init__(
+        self,
+        encoders: Encoders,
+        inputs: Inputs,
+        cache: Cache,
+        *,
+        progress: Progress | None = None,
+    ) -> None:
+        self.settings = encoders.settings
+        self.encoders, self.inputs, self.cache = encoders, inputs, cache
+        self._progress = progress
+        self._temperatures: dict[Candidate, float] = {}
+
+    def features(self, cell: Cell) -> np.ndarray:
+        """Return the image features (N, D) of a cell, encoded once and cached."""
+
+        def create() -> Table:
+            encoder = self.encoders.encoder(cell.candidate)
+            return {"features": self.encode(encoder, cell, key=self._encoder(cell))}, {}
+
+        return self.cache.table("features", self._features_key(cell), create)[0]["features"]
+
+    def texts(self, cell: Cell) -> np.ndarray | None:
+        """Return caption features (M, D), encoded once and cached; None but for retrieval."""
+        probe = self.inputs.probes[cell.probe]
+        if probe.role != "retrieval":
+            return None
+
+        def create() -> Table:
+            encoder = self.encoders.encoder(cell.candidate)
+            return {"features": self.encode_captions(encoder, cell.probe)}, {}
+
+        key = texts_key(self._features_key(cell), probe)
+        return self.cache.table("texts", key, create)[0]["features"]
+
+    def head(self, candidate: Candidate) -> Head:
+        """Return the zero-shot head, encoded once and cached."""
+        return self.covered_head(candidate)[0]
+
+    def covered_head(self, candidate: Candidate) -> tuple[Head, dict[str, Any]]:
+        """Return the zero-shot head, and what the quantizer that it came from covers."""
+        known = self.inputs.known
+        model = model_identity(self.encoders.model(candidate.model))
+        key = head_key(model, known, self.encoders.identity(candidate.quantizer))
+
+        def create() -> Table:
+            head = self.encoders.encoder(candidate).head(known)
+            own = np.array([head.logit_scale, head.logit_bias])
+            columns = {"embeddings": head.embeddings, "logit_map": own}
+            return columns, {"coverage": self.encoders.coverage(candidate)}
+
+        columns, metadata = self.cache.table("head", key, create)
+        return Head(columns["embeddings"], *columns["logit_map"].tolist()), metadata["coverage"]
+
+    def encoded(self, cell: Cell) -> Encoded:
+        """Return everything that one form of a model makes of a probe, each part cached."""
+        known = self.features(cell.on(self.settings.calibration.name))
+        return Encoded(
+            self.features(cell),
+            self.head(cell.candidate),
+            known,
+            self._temperature(cell.candidate, known),
+            self.texts(cell),
+        )
+
+    def identity(self, cell: Cell) -> dict[str, str]:
+        """Return what must be equal for a result to be comparable with a baseline."""
+        return result_identity(
+            self.encoders.model(cell.model),
+            self.inputs.probes[cell.probe],
+            known=self.inputs.known,
+            calibration=self.inputs.calibration_fingerprint,
+        )
+
+    # -- encoding, also with encoders that are no candidate's -----------------------------------
+
+    def encode(
+        self, encoder: Encoder, cell: Cell, *, key: Mapping[str, Any] | None = None
+    ) -> np.ndarray:
+        """Return the image features (N, D) that a form of a model gives a cell's probe.
+
+        Where the probe is adversarial, its images are attacked first; with `key`, which identifies
+        the encoder, attacked chunks are kept.
+        """
+        total, parts, done = len(self.inputs.probes[cell.probe]), [], 0
+        doing = f"encoding the images of probe {cell.probe!r}"
+        with encoder.naming(doing):
+            for features in self._batches(encoder, cell, key, doing):
+                parts.append(features)
+                done += len(features)
+                if self._progress is not None:
+                    self._progress(str(cell), done, total)
+        return np.concatenate(parts)
+
+    def encode_captions(self, encoder: Encoder, probe: str) -> np.ndarray:
+        """Return the features (M, D) that a form of a model gives a probe's captions."""
+        lines, _ = caption_lines(self.inputs.probes[probe].captions or ())
+        return encoder.captions(lines, doing=f"encoding the captions of probe {probe!r}")
+
+    def _batches(
+        self, encoder: Encoder, cell: Cell, key: Mapping[str, Any] | None, doing: str
+    ) -> Iterator[np.ndarray]:
+        """Yield the features (B, D) of a cell's images, attacked first where the probe says so."""
+        attack = self.settings.probe(cell.probe).attack
+        preprocess = encoder.loaded.preprocess
+        if attack is None:
+            blocks = self.inputs.blocks(cell.probe, preprocess, self.settings.batch_size)
+            return encoder.images(blocks, doing=doing)
+        from clipq.evaluation.adversarial import AttackedProbe, Victim, encode_attacked
+
+        info = self.inputs.sample_info(cell.probe)
+        images = self.inputs.images(cell.probe, preprocess)
+        probe = AttackedProbe(images, info.labels, info.columns, attack, self.identity(cell))
+        shown = Victim(encoder, encoder.head(self.inputs.known), key)
+        reference = None
+        if attack.against == FP32:
+            fp32 = cell.candidate.reference
+            reference = Victim(
+                self.encoders.encoder(fp32), self.head(fp32), self.encoders.identity(FP32)
+            )
+        return encode_attacked(shown, probe, self.cache, against=reference)
+
+    # -- keys and steps ------------------------------------------------------------------------
+
+    def _temperature(self, candidate: Candidate, known: np.ndarray) -> float:
+        if candidate not in self._temperatures:
+            labels = self.inputs.calibration.labels
+            head = self.head(candidate)
+            self._temperatures[candidate] = calibrated_temperature(known, head, labels)
+        return self._temperatures[candidate]
+
+    def _encoder(self, cell: Cell) -> dict[str, Any]:
+        return self.encoders.identity(cell.quantizer)
+
+    def _features_key(self, cell: Cell) -> str:
+        attack = self.settings.probe(cell.probe).attack
+        made: dict[str, Any] | None = None
+        if attack is not None:
+            from clipq.evaluation.attack import attack_identity
+
+            # Adversarial images depend on the head that they mislead.
+            made = {"identity": self.identity(cell), **attack_identity(attack)}
+        model = model_identity(self.encoders.model(cell.model))
+        return features_key(model, self.inputs.probes[cell.probe], self._encoder(cell), attack=made)

@@ -1,0 +1,82 @@
+"""Whether a result may be compared with its baseline at all; if not, that is the verdict."""
+
+from __future__ import annotations
+
+import math
+
+from clipq.cases import Case
+from clipq.evaluation.evaluator import Evaluated, Evaluator
+from clipq.gating.baseline import Baseline, BaselineValue
+from clipq.gating.sentinel import SAMPLES, drift
+from clipq.gating.verdict import Judgement
+from clipq.metrics import metrics
+from clipq.records import Verdict
+
+__all__ = ["Comparability"]
+
+
+class Comparability:
+    """Looks for what forbids a comparison; what holds for many cases is found out once.
+
+    Args:
+        evaluator: encodes FP32 again for the sentinel.
+        known: name of the in-distribution probe.
+    """
+
+    def __init__(self, evaluator: Evaluator, known: str) -> None:
+        self._evaluator = evaluator
+        self._known = known
+        self._altered: dict[tuple[str, str], str] = {}
+        self._drifts: dict[str, str] = {}
+
+    def obstacle(
+        self, case: Case, baseline: Baseline, stored: BaselineValue, evaluated: Evaluated
+    ) -> Judgement | None:
+        """Return the verdict on a case that cannot be compared; None where it can."""
+        reason = (
+            self._alteration(case, baseline, stored)
+            or _other_identity(case, baseline, evaluated)
+            or _other_version(case, stored)
+        )
+        if reason:
+            return Judgement(Verdict.INCOMPARABLE, reason)
+        moved = self._drift(case.model, baseline)
+        return Judgement(Verdict.DRIFTED, moved) if moved else None
+
+    def _alteration(self, case: Case, baseline: Baseline, stored: BaselineValue) -> str:
+        """Return why a stored value does not follow from the columns stored beside it, or ""."""
+        key = (case.model, case.key)
+        if key not in self._altered:
+            metric, tables = metrics.get(case.metric), baseline.predictions
+            own = metric.compute(tables[case.probe], tables[self._known])
+            same_version = metric.version == stored.version
+            wrong = stored.value is not None and same_version and not _close(own, stored.value)
+            said = f"the baseline says {stored.value}, its own columns give {own}"
+            self._altered[key] = said if wrong else ""
+        return self._altered[key]
+
+    def _drift(self, model: str, baseline: Baseline) -> str:
+        """Return how FP32 itself moved on this machine, or ""."""
+        if model not in self._drifts:
+            live = self._evaluator.live_reference(model, SAMPLES)
+            self._drifts[model] = drift(live, baseline, self._known)
+        return self._drifts[model]
+
+
+def _other_identity(case: Case, baseline: Baseline, evaluated: Evaluated) -> str:
+    made_with = baseline.identity_of(case.probe)
+    for name, value in evaluated.identity.items():
+        if made_with.get(name) != value:
+            return f"{name} is {value}, the baseline was made with {made_with.get(name)}"
+    return ""
+
+
+def _other_version(case: Case, stored: BaselineValue) -> str:
+    current = metrics.get(case.metric).version
+    if current == stored.version:
+        return ""
+    return f"metric {case.metric} is version {current}, the baseline's is {stored.version}"
+
+
+def _close(first: float, second: float) -> bool:
+    return math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-9)
