@@ -33,6 +33,10 @@ class ClipqError(Exception):
     Args:
         problem: what was wrong, with the offending value.
         hint: what is allowed and how to fix it.
+
+    >>> print(ClipqError("a margin of nan", hint="write a finite number"))
+    a margin of nan
+      fix: write a finite number
     """
 
     def __init__(self, problem: str, *, hint: str = "") -> None:
@@ -97,7 +101,11 @@ class StoreError(ClipqError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a hint that lists `known` and, where one is close, names the likely intention."""
+    """Return a hint that lists `known` and, where one is close, names the likely intention.
+
+    >>> did_you_mean("ecee", ["ece", "top1"])
+    "did you mean 'ece'? known: ece, top1"
+    """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     suggestion = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""

@@ -33,7 +33,11 @@ def loss(direction: str, baseline: _Value, observed: _Value) -> _Value:
 
 
 def number(value: float | None) -> float | None:
-    """Return a built-in float, or None where the value is missing, NaN or infinite."""
+    """Return a built-in float, or None where the value is missing, NaN or infinite.
+
+    >>> number(0.5), number(float("nan"))
+    (0.5, None)
+    """
     return None if value is None or not math.isfinite(value) else float(value)
 
 

@@ -45,7 +45,11 @@ _Count = Annotated[int, whole(0)]
 
 
 class Verdict(StrEnum):
-    """What the gate says of one case; see docs/verdicts.md."""
+    """What the gate says of one case; see docs/verdicts.md.
+
+    >>> Verdict.INCONCLUSIVE.blocks("ci"), Verdict.INCONCLUSIVE.blocks("release")
+    (False, True)
+    """
 
     PASS = "pass"
     IMPROVED = "improved"
@@ -85,6 +89,12 @@ class CaseResult:
         next_command: what to type next.
         evidence: what was measured, by kind: models, quantizers, probes, environments, figures.
         waived_by: owner of the waiver that a `waived` case has; "" where it is an expected failure.
+
+    >>> case = Case.parse("vit/rtn:w8/id.ece")
+    >>> estimate = Estimate(loss=0.04, margin=0.02)
+    >>> result = CaseResult(case, Verdict.FAIL, baseline=0.03, estimate=estimate)
+    >>> result.id, result.metric, result.severity
+    ('vit/rtn:w8/id.ece', 'ece', 2.0)
     """
 
     case: Case
@@ -147,6 +157,9 @@ def severity(verdict: Verdict, baseline: float | None, estimate: Estimate) -> fl
 
     Where a limit takes the place of FP32's value, 1 at the limit; infinite where there is nothing
     to divide.
+
+    >>> severity(Verdict.FAIL, 0.03, Estimate(loss=0.04, margin=0.02))  # two margins
+    2.0
     """
     loss, margin = estimate.loss, estimate.margin
     if loss is None or not margin:
@@ -192,6 +205,9 @@ class KernelResult:
         reason: why it failed or did not run.
         where: what it ran on: a GPU's name, ``Triton's interpreter`` or ``cpu``.
         source: what the kernel is written in.
+
+    >>> KernelResult("quantize", "edges", "pass", where="cpu").id
+    'quantize/edges'
     """
 
     kernel: str
@@ -223,6 +239,11 @@ class RunRecord:
     covers; `problems` are sentences about the run as a whole, each of which fails it. `selection`
     says what narrowed the run, ``of`` how many cases the whole matrix has, ``complete`` which
     model/quantizer was measured in full all the same; it is empty where nothing did.
+
+    >>> failed = CaseResult(Case.parse("vit/rtn:w8/id.ece"), Verdict.FAIL)
+    >>> run = RunRecord(policy="ci", planned=1, cases=(failed,))
+    >>> run.passed, run.counts, RunRecord(policy="ci", planned=0, cases=()).passed
+    (False, {'fail': 1}, False)
     """
 
     policy: Annotated[str, one_of(*POLICIES)]
@@ -443,7 +464,12 @@ def _record() -> Any:
 
 
 def run_id(plain: Mapping[str, Any]) -> str:
-    """Return the id that a record in plain form must have: the hash of all but its id."""
+    """Return the id that a record in plain form must have: the hash of all but its id.
+
+    >>> plain = RunRecord(policy="ci", planned=0, cases=()).to_plain()
+    >>> run_id(plain) == plain["id"], run_id(plain | {"passed": True}) == plain["id"]
+    (True, False)
+    """
     return digest({key: value for key, value in plain.items() if key != "id"})
 
 
@@ -456,6 +482,14 @@ def read_run(source: Path | str, content: bytes | None = None) -> RunRecord:
 
     Raises:
         RecordError: the file is missing, truncated or not a run record.
+
+    >>> plain = RunRecord(policy="ci", planned=0, cases=()).to_plain()
+    >>> read_run("report.json", json.dumps(plain).encode()).id == plain["id"]
+    True
+    >>> read_run("report.json", json.dumps(plain | {"passed": True}).encode())
+    Traceback (most recent call last):
+    clipq.errors.RecordError: report.json...
+    ...
     """
     return RunRecord.from_plain(
         Document(source, "JSON", RecordError, _FIX).parse(content), source=source
@@ -463,5 +497,11 @@ def read_run(source: Path | str, content: bytes | None = None) -> RunRecord:
 
 
 def sort_cases(cases: Sequence[CaseResult]) -> tuple[CaseResult, ...]:
-    """Return cases in the one order that does not depend on who ran first."""
+    """Return cases in the one order that does not depend on who ran first.
+
+    >>> cases = [Case.parse(f"vit/rtn:w8/id.{name}") for name in ("top1", "ece")]
+    >>> cases = [CaseResult(case, Verdict.PASS) for case in cases]
+    >>> [case.metric for case in sort_cases(cases)]
+    ['ece', 'top1']
+    """
     return tuple(sorted(cases, key=lambda case: (case.case.candidate, case.id)))

@@ -27,6 +27,13 @@ class Registry(Generic[T]):
     Args:
         kind: what is registered, for messages (for example ``"quantizer"``).
         group: entry-point group that third-party packages may use.
+
+    >>> greetings: Registry[str] = Registry("greeting", group="example.greetings")
+    >>> greetings.add("hello", "Hello, {}!")
+    >>> greetings.get("helo")
+    Traceback (most recent call last):
+    clipq.errors.UnknownNameError: unknown greeting 'helo'
+      fix: did you mean 'hello'? known: hello
     """
 
     def __init__(self, kind: str, *, group: str) -> None:

@@ -81,7 +81,11 @@ _Quantizers = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """One `[[models]]` table: a short name and an open_clip source."""
+    """One `[[models]]` table: a short name and an open_clip source.
+
+    >>> ModelSettings("b32", "ViT-B-32/laion2b_s34b_b79k").name
+    'b32'
+    """
 
     name: Name
     source: Text
@@ -97,6 +101,9 @@ class CorruptionSettings:
         severities: each from 1 to 5.
         draws: corrupted versions of each image, dealt out evenly over kinds and severities; 0 for
             every kind at every severity.
+
+    >>> CorruptionSettings(kinds=("*_blur", "fog"), draws=2).severities  # dealt out over all
+    (1, 2, 3, 4, 5)
     """
 
     kinds: Texts
@@ -115,6 +122,9 @@ class AttackSettings:
         steps: iterations (queries for ``square``); ``fgsm`` has one.
         against: ``itself``, the model under test with straight-through gradients, or ``fp32``:
             images made against the FP32 model and transferred.
+
+    >>> AttackSettings("pgd").epsilon  # 2 / 255 of a pixel's range
+    2.0
     """
 
     name: Annotated[str, one_of(*ATTACKS)]
@@ -142,6 +152,9 @@ class ProbeSettings:
         templates: likewise of prompt templates.
         corruption: None for images as they are.
         attack: None for images as they are.
+
+    >>> ProbeSettings("id", "in-distribution", "webdataset:data/shapes").split
+    'test'
     """
 
     name: Name
@@ -162,7 +175,11 @@ class ProbeSettings:
 
 @dataclass(frozen=True, slots=True)
 class ProfileSettings:
-    """One `[profiles.NAME]` table: the part of the matrix that a kind of run takes, as globs."""
+    """One `[profiles.NAME]` table: the part of the matrix that a kind of run takes, as globs.
+
+    >>> ProfileSettings(quantizers=("rtn:w8*",)).metrics  # of these quantizers, all metrics
+    ()
+    """
 
     models: Texts = ()
     quantizers: Texts = ()
@@ -184,6 +201,9 @@ class StatisticsSettings:
         noise_factor: a margin is never below this many times FP32's own noise.
         disagreement: share of samples whose correctness a quantizer is assumed to change, where
             planning has nothing measured.
+
+    >>> StatisticsSettings(alpha=0.1).tail  # a pass is wrong with this probability
+    0.05
     """
 
     alpha: Annotated[float, between(0.0, 0.5)] = 0.05
@@ -210,6 +230,9 @@ class HistorySettings:
         record: whether every complete gate is recorded, as ``clipq gate --record`` does one.
         predictions: whether per-sample predictions are kept, for paired comparison.
         commit_url: where a commit can be looked at; ``{sha}`` stands for its hash.
+
+    >>> HistorySettings().store
+    'sqlite:///.clipq/history.db'
     """
 
     store: Text = "sqlite:///.clipq/history.db"
@@ -223,7 +246,12 @@ _Named = TypeVar("_Named", ModelSettings, ProbeSettings)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything `clipq.toml` says; `root` is the folder that its paths are relative to."""
+    """Everything `clipq.toml` says; `root` is the folder that its paths are relative to.
+
+    >>> settings = load_settings(Path("clipq.toml"))
+    >>> settings.in_distribution.source, settings.model("siglip").source
+    ('webdataset:fixtures/data/shapes', 'local-dir:fixtures/models/siglip')
+    """
 
     path: Path
     models: tuple[ModelSettings, ...]
@@ -284,7 +312,11 @@ def _named(items: Sequence[_Named], name: str, kind: str, path: Path) -> _Named:
 
 
 def find_settings(start: Path) -> Path | None:
-    """Return the nearest clipq.toml (or pyproject.toml with [tool.clipq]) at or above `start`."""
+    """Return the nearest clipq.toml (or pyproject.toml with [tool.clipq]) at or above `start`.
+
+    >>> find_settings(Path("docs/tutorial").resolve()).name  # looked for upwards
+    'clipq.toml'
+    """
     for folder in (start, *start.parents):
         if (folder / "clipq.toml").is_file():
             return folder / "clipq.toml"
@@ -335,6 +367,13 @@ def load_settings(path: Path) -> Settings:
 
     Raises:
         SettingsError: the file is missing, is not TOML, or says something clipq does not know.
+
+    >>> load_settings(Path("clipq.toml")).policy
+    'ci'
+    >>> load_settings(Path("docs/clipq.toml"))
+    Traceback (most recent call last):
+    clipq.errors.SettingsError: no settings file at ...clipq.toml
+    ...
     """
     path = path.resolve()
     if not path.is_file():

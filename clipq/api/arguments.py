@@ -60,6 +60,9 @@ def as_probe(data: Data, *, name: str, role: str) -> Probe:
 
     Raises:
         ProbeError: it cannot be opened, or is something else.
+
+    >>> as_probe("webdataset:fixtures/data/digits", name="digits", role="ood").role
+    'ood'
     """
     if isinstance(data, Images):
         return probe_from_images(data, name=name, role=role)
@@ -83,6 +86,13 @@ def hold_out(probe: Probe) -> tuple[Probe, Probe]:
 
     Raises:
         ProbeError: there are too few samples to spare any.
+
+    >>> from clipq.data import Images
+    >>> pictures = np.arange(10, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
+    >>> probe = as_probe(Images(pictures), name="grey", role="ood")
+    >>> kept, held_out = hold_out(probe)
+    >>> len(kept), held_out.ids
+    (8, ('8', '9'))
     """
     count = min(len(probe) // _HELD_OUT, _MOST_HELD_OUT)
     if count < 1:

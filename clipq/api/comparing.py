@@ -33,10 +33,13 @@ def compare(
     Raises:
         RecordError: a file is missing, damaged or no run record.
 
-    >>> import clipq
-    >>> run = clipq.gate("clipq.toml", models=["siglip"], quantizers=["rtn:w8"], probes=["id"])
-    >>> clipq.compare(run, run).counts == {"identical": len(run.record.cases)}
-    True
+    >>> from clipq.cases import Case
+    >>> from clipq.records import CaseResult, Verdict
+    >>> case = Case.parse("vit/rtn:w8/id.top1")
+    >>> good = RunRecord("ci", 1, (CaseResult(case, Verdict.PASS, observed=0.9),))
+    >>> bad = RunRecord("ci", 1, (CaseResult(case, Verdict.FAIL, observed=0.8),))
+    >>> compare(good, bad).counts, compare(bad, good).counts
+    ({'regressed': 1}, {'better': 1})
     """
     from clipq.evaluation.cache import Cache
     from clipq.history.comparison import compare as compare_records

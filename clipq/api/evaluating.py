@@ -70,16 +70,12 @@ def evaluate(
         SettingsError: a metric's name or glob matches nothing that these data allow.
 
     >>> import clipq
-    >>> result = clipq.evaluate(
-    ...     "local-dir:fixtures/models/vit-clean",
-    ...     "rtn:w4",
-    ...     "webdataset:fixtures/data/shapes",
-    ...     metrics=["top1", "ece"],
-    ...     calibration=clipq.open_probe("webdataset:fixtures/data/shapes", split="calibration"),
-    ... )
+    >>> model, rows = "local-dir:fixtures/models/vit-clean", "webdataset:fixtures/data/shapes"
+    >>> data = clipq.open_probe(rows, split="calibration")  # 512 images, the smaller split
+    >>> result = clipq.evaluate(model, "rtn:w4", data, metrics=["top1", "ece"])
     >>> [(one.case.metric, one.unit, one.samples) for one in result.measurements]
-    [('ece', 'fraction', 2048), ('top1', 'fraction', 2048)]
-    >>> [(one.case.metric, one.verdict.value) for one in result.verdicts({"top1": 0.05})]
+    [('ece', 'fraction', 410), ('top1', 'fraction', 410)]
+    >>> [(one.metric, one.verdict.value) for one in result.verdicts({"top1": 0.05})]
     [('top1', 'pass')]
     """
     from clipq.evaluation.evaluator import Evaluator

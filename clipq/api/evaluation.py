@@ -37,6 +37,12 @@ class Measurement:
         observed: the candidate's value; None where it is not finite.
         estimate: the paired loss; its p-value is of no harm at all, its margin 0.
         reason: why nothing was estimated; "" where it was.
+
+    >>> Measurement(
+    ...     Case.parse("vit/rtn:w4/id.top1"), "fraction", "higher", samples=2048, reference=0.94,
+    ...     observed=0.92, estimate=Estimate(loss=0.02, low=0.01, high=0.03),
+    ... ).estimate.interval
+    (0.01, 0.03)
     """
 
     case: Case
@@ -60,6 +66,21 @@ class Evaluation:
         reference: FP32's, of the same samples in the same order.
         cases: of everything that was computed.
         statistics: how intervals are made.
+
+    >>> import numpy as np
+    >>> tables = [  # FP32 is right on 190 of 200 samples, the quantizer on 185 of them
+    ...     Predictions({"id": np.arange(200).astype(str), "rank": np.repeat([0, 1], [n, 200 - n]),
+    ...                  "confidence": np.full(200, 0.9)})
+    ...     for n in (190, 185)
+    ... ]
+    >>> case = Case.parse("vit/rtn:w4/id.top1")
+    >>> found = Evaluation(case.candidate, {}, {"id": tables[1]}, {"id": tables[0]}, (case,),
+    ...                    StatisticsSettings())
+    >>> loss = found["top1"].estimate
+    >>> round(loss.loss, 6), round(loss.low, 3), round(loss.high, 3)  # 5 / 200
+    (0.025, 0.006, 0.057)
+    >>> [result.verdict.value for result in found.verdicts({"top1": 0.1})]
+    ['pass']
     """
 
     candidate: Candidate

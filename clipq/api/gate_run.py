@@ -29,6 +29,12 @@ class CandidateOutcome:
         candidate: the model and quantizer.
         results: of its cases, in the order of the record.
         blocking: those of them that block under the run's policy, worst first.
+
+    >>> from clipq.cases import Case
+    >>> from clipq.records import Verdict
+    >>> failed = CaseResult(Case.parse("vit/rtn:w4/id.ece"), Verdict.FAIL)
+    >>> CandidateOutcome(failed.case.candidate, results=(failed,), blocking=(failed,)).passed
+    False
     """
 
     candidate: Candidate
@@ -43,7 +49,16 @@ class CandidateOutcome:
 
 @dataclass(frozen=True)
 class GateRun:
-    """One run of the gate: its record, and easier ways into it."""
+    """One run of the gate: its record, and easier ways into it.
+
+    >>> from clipq.cases import Case
+    >>> from clipq.records import Verdict
+    >>> verdicts = {"vit/rtn:w8/id.ece": Verdict.PASS, "vit/rtn:w4/id.ece": Verdict.FAIL}
+    >>> cases = tuple(CaseResult(Case.parse(text), verdict) for text, verdict in verdicts.items())
+    >>> run = GateRun(RunRecord("ci", 2, cases))
+    >>> run.passed, [str(one.candidate) for one in run.candidates if one.passed]
+    (False, ['vit/rtn:w8'])
+    """
 
     record: RunRecord
 
@@ -115,9 +130,10 @@ def gate(
         SettingsError: the settings are missing or malformed, or a glob matches nothing.
 
     >>> import clipq
-    >>> run = clipq.gate("clipq.toml", models=["siglip"], quantizers=["rtn:w8"], probes=["id"])
-    >>> run.passed, [str(one.candidate) for one in run.candidates]
-    (True, ['siglip/rtn:w8'])
+    >>> part = {"models": ["vit-clean"], "quantizers": ["rtn:w8"], "probes": ["id"]}
+    >>> run = clipq.gate("clipq.toml", **part, metrics=["top1"])
+    >>> run.passed, [str(one.candidate) for one in run.candidates], run.record.counts
+    (True, ['vit-clean/rtn:w8'], {'pass': 1})
     """
     from clipq.evaluation.evaluator import Evaluator
     from clipq.evaluation.plan import Selection, load_plugins

@@ -54,6 +54,12 @@ def probe_from_images(given: Images, *, name: str, role: str) -> Probe:
 
     Raises:
         ProbeError: the images are no uint8 RGB pixels, or labels, ids or groups do not fit them.
+
+    >>> pictures = np.zeros((2, 32, 32, 3), np.uint8)
+    >>> pets = Images(pictures, [0, 1], ["cat", "dog"])
+    >>> probe = probe_from_images(pets, name="pets", role="shift")
+    >>> probe.ids, probe.labels.tolist(), next(probe.images()).size
+    (('0', '1'), [0, 1], (32, 32))
     """
     where = f"probe {name!r}"
     count = len(given)

@@ -28,6 +28,9 @@ def read_class_map(
 
     Raises:
         ProbeError: the map is malformed, or leaves a class out.
+
+    >>> print(read_class_map(Path("fixtures/data/shapes"), ["circle"], "id", None))  # it has no map
+    None
     """
     path = root / CLASS_MAP
     if not path.is_file():
@@ -55,6 +58,10 @@ def head_columns(
 
     Raises:
         ProbeError: a class is not among the head's, or two stand for one.
+
+    >>> head = ["red cat", "black cat", "dog"]
+    >>> head_columns("pets", ["cat", "dog"], [["red cat", "black cat"], ["dog"]], head)
+    ((0, 1), (2,))
     """
     if class_map is None and tuple(classnames) == tuple(head_classes):
         return None

@@ -61,6 +61,9 @@ def kinds_matching(patterns: tuple[str, ...]) -> tuple[str, ...]:
 
     Raises:
         ProbeError: a pattern selects none.
+
+    >>> kinds_matching(("*_blur", "fog"))
+    ('defocus_blur', 'glass_blur', 'motion_blur', 'zoom_blur', 'fog')
     """
     for pattern in patterns:
         if not any(fnmatchcase(kind, pattern) for kind in KINDS):
@@ -78,6 +81,12 @@ def corrupted(probe: Probe, settings: CorruptionSettings) -> Probe:
 
     Raises:
         ProbeError: a kind is unknown, or the probe has groups of its own.
+
+    >>> from clipq.data import Images, probe_from_images
+    >>> pictures = Images(np.zeros((2, 8, 8, 3), np.uint8), [0, 1], ["cat", "dog"])
+    >>> probe = probe_from_images(pictures, name="pets", role="corruption")
+    >>> corrupted(probe, CorruptionSettings(kinds=("fog", "snow"), severities=(3,))).ids
+    ('0~snow~3', '0~fog~3', '1~snow~3', '1~fog~3')
     """
     if any(probe.groups):
         raise ProbeError(
@@ -135,6 +144,10 @@ def corrupt(image: Image.Image, kind: str, severity: int, *, seed: int) -> Image
         kind: one of `KINDS`.
         severity: 1 to 5.
         seed: of whatever the corruption draws; global generators are left as they were.
+
+    >>> pixels = np.asarray(corrupt(Image.new("RGB", (10, 10)), "occlusion", 5, seed=0))
+    >>> int((pixels[..., 0] == 127).sum())  # a grey square of 6 x 6
+    36
     """
     image = _at_most(image)
     if kind == "occlusion":

@@ -37,6 +37,10 @@ def open_declared(
 
     Raises:
         ClipqError: as of `open_probe`; or its samples, groups or captions do not fit its role.
+
+    >>> declared = ProbeSettings("digits", "ood", "webdataset:fixtures/data/digits", samples=100)
+    >>> len(open_declared(declared, base_dir=Path()))
+    100
     """
     probe = _source(declared, base_dir, {} if opened is None else opened)
     if declared.classes:
@@ -71,7 +75,13 @@ def _source(declared: ProbeSettings, base_dir: Path, opened: dict[tuple[str, ...
 
 
 def unreadable_images(probe: Probe) -> list[tuple[int, str]]:
-    """Decode every image; return the positions of those that do not, and why."""
+    """Decode every image; return the positions of those that do not, and why.
+
+    >>> declared = ProbeSettings("digits", "ood", "webdataset:fixtures/data/digits", samples=8)
+    >>> probe = open_declared(declared, base_dir=Path())
+    >>> unreadable_images(probe)
+    []
+    """
     found = []
     for position, encoded in enumerate(probe.read_encoded()):
         try:
@@ -86,6 +96,11 @@ def without(probe: Probe, unreadable: Sequence[tuple[int, str]], *, most: int) -
 
     Raises:
         ProbeError: they are more than `most`.
+
+    >>> declared = ProbeSettings("digits", "ood", "webdataset:fixtures/data/digits", samples=8)
+    >>> probe = open_declared(declared, base_dir=Path())
+    >>> len(without(probe, [(3, "it is truncated")], most=1))
+    7
     """
     if len(unreadable) > most:
         raise ProbeError(

@@ -50,6 +50,15 @@ def materialise(
         ProbeError: images do not decode (all of them are counted), or preprocess to another size
             than the first.
         CacheError: the folder is read-only or full.
+
+    >>> import tempfile
+    >>> from clipq.data import Images, probe_from_images
+    >>> noise = Images(np.zeros((4, 8, 8, 3), np.uint8))
+    >>> probe = probe_from_images(noise, name="noise", role="ood")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     materialise(probe, np.asarray, Path(folder) / "images.npy")
+    ...     load(Path(folder) / "images.npy").shape
+    (4, 8, 8, 3)
     """
 
     def write(temporary: Path) -> None:
@@ -83,6 +92,15 @@ def streamed(
 
     Raises:
         ProbeError, CacheError: as `materialise`.
+
+    >>> import tempfile
+    >>> from clipq.data import Images, probe_from_images
+    >>> noise = Images(np.zeros((5, 8, 8, 3), np.uint8))
+    >>> probe = probe_from_images(noise, name="noise", role="ood")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     blocks = streamed(probe, np.asarray, Path(folder) / "images.npy", size=2)
+    ...     [len(block) for block in blocks]
+    [2, 2, 1]
     """
     ready: Queue[np.ndarray | Exception | None] = Queue(_BLOCKS_AHEAD)
     stopped = Event()
@@ -139,7 +157,11 @@ class _NotWantedError(Exception):
 
 
 def blocks_of(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Yield images (N, H, W, 3) in blocks of `size`; the last may be shorter."""
+    """Yield images (N, H, W, 3) in blocks of `size`; the last may be shorter.
+
+    >>> [len(block) for block in blocks_of(np.zeros((5, 8, 8, 3), np.uint8), 2)]
+    [2, 2, 1]
+    """
     for start in range(0, len(images), size):
         yield images[start : start + size]
 
@@ -149,6 +171,11 @@ def load(path: Path) -> np.ndarray:
 
     Raises:
         CacheError: the file is missing, truncated or holds something else.
+
+    >>> load(Path("no-images.npy"))
+    Traceback (most recent call last):
+    clipq.errors.CacheError: no-images.npy is not a complete image file: ...
+      fix: remove it and run again
     """
     try:
         images = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -29,6 +29,14 @@ class Probe:
     each class, the classes of the zero-shot head that stand for it; None where a class stands for
     itself. `read_encoded` yields the encoded images in order; `alter` changes a decoded image,
     given its position, and `locate` says in which file it lies, for messages.
+
+    >>> from clipq.data import open_probe
+    >>> from pathlib import Path
+    >>> source = "webdataset:fixtures/data/captions"
+    >>> where = {"source": source, "split": "test", "base_dir": Path()}
+    >>> probe = open_probe(name="captions", role="retrieval", **where)
+    >>> len(probe), next(probe.images()).size, len(probe.captions)
+    (256, (32, 32), 256)
     """
 
     name: str
@@ -76,12 +84,25 @@ def hashed_order(probe: Probe) -> list[int]:
     """Return the positions of the samples, ordered by the hashes of their ids.
 
     As good as random, but the same everywhere, and of a larger probe the same for those it shares.
+
+    >>> from clipq.data import Images, probe_from_images
+    >>> noise = [Images(np.zeros((count, 8, 8, 3), np.uint8)) for count in (4, 6)]
+    >>> few, more = (hashed_order(probe_from_images(n, name="noise", role="ood")) for n in noise)
+    >>> few, [position for position in more if position < 4]
+    ([3, 0, 1, 2], [3, 0, 1, 2])
     """
     return sorted(range(len(probe)), key=lambda p: hashlib.sha256(probe.ids[p].encode()).digest())
 
 
 def taken(probe: Probe, positions: Sequence[int]) -> Probe:
-    """Return the probe with the samples at `positions` (increasing) alone."""
+    """Return the probe with the samples at `positions` (increasing) alone.
+
+    >>> from clipq.data import Images, probe_from_images
+    >>> noise = Images(np.zeros((4, 8, 8, 3), np.uint8))
+    >>> probe = probe_from_images(noise, name="noise", role="ood")
+    >>> taken(probe, [1, 3]).ids
+    ('1', '3')
+    """
     kept = set(positions)
     ids = tuple(probe.ids[p] for p in positions)
     hashes = tuple(probe.sample_hashes[p] for p in positions)
@@ -115,6 +136,11 @@ def fingerprint(
     """Return the digest of what the samples are, in order.
 
     Groups are part of it because they are a column of every stored prediction table.
+
+    >>> one, other = (fingerprint(("a", "b"), ("0f", "1e"), labels, ("", ""))
+    ...               for labels in (np.array([0, 1]), np.array([1, 0])))
+    >>> one == other  # the same images with other labels
+    False
     """
     return digest([ids, hashes, labels.tolist(), groups])
 
@@ -127,6 +153,14 @@ def check_disjoint(probe: Probe, *others: Probe) -> None:
 
     Raises:
         ProbeError: an image of `probe` is in one of the others.
+
+    >>> from clipq.data import Images, probe_from_images
+    >>> black = Images(np.zeros((1, 8, 8, 3), np.uint8))
+    >>> one, other = (probe_from_images(black, name=name, role="ood") for name in ("near", "far"))
+    >>> check_disjoint(one, other)
+    Traceback (most recent call last):
+    clipq.errors.ProbeError: ood probe 'near' shares 1 images with ood probe 'far', for example ...
+    ...
     """
     own = dict(zip(probe.sample_hashes, probe.ids, strict=True))
     for other in others:

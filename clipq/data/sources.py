@@ -68,7 +68,13 @@ class Fetch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source made of functions; None for what it cannot do."""
+    """A source made of functions; None for what it cannot do.
+
+    >>> def first(location, *, name, role, split, base_dir, group):
+    ...     return f"{location} as {role}"
+    >>> Source(first)("scans", name="id", role="ood", split="test", base_dir=Path(), group="")
+    'scans as ood'
+    """
 
     open: ProbeSource
     look: Look | None = None
@@ -109,6 +115,11 @@ def open_probe(
         SettingsError: the role is unknown, or the source is not of the form ``kind:location``.
         UnknownNameError: no source of that kind is registered.
         ProbeError: data are missing, damaged, empty or mislabelled.
+
+    >>> probe = open_probe(name="digits", role="ood", source="webdataset:fixtures/data/digits",
+    ...                    split="test", base_dir=Path())
+    >>> len(probe), set(probe.labels.tolist())  # no class of the head
+    (768, {-1})
     """
     if role not in ROLES:
         raise SettingsError(f"probe {name!r}: role {role!r}", hint=did_you_mean(role, ROLES))
@@ -134,6 +145,10 @@ def look_at_probe(
         SettingsError: the source is not of the form ``kind:location``.
         UnknownNameError: no source of that kind is registered.
         ProbeError: opening the probe would fail, or the source's `look` itself failed.
+
+    >>> look_at_probe(name="id", role="in-distribution", source="webdataset:fixtures/data/shapes",
+    ...               split="test", base_dir=Path())
+    {'shards': 2, 'classes': 16}
     """
     found, location = _source(source, name)
     look: Look | None = getattr(found, "look", None)
@@ -171,6 +186,10 @@ def fetch_probe(
         SettingsError: the source is not of the form ``kind:location``.
         UnknownNameError: no source of that kind is registered.
         ProbeError: it cannot be fetched.
+
+    >>> fetch_probe(name="id", source="webdataset:fixtures/data/shapes", split="test",
+    ...             base_dir=Path(), progress=print) is None  # it is on this machine
+    True
     """
     found, location = _source(source, name)
     fetch: Fetch | None = getattr(found, "fetch", None)

@@ -51,6 +51,11 @@ class Evaluated:
 
     `identity` names everything but the quantizer: two results may be compared where it is equal.
     `evidence` is what a report says of the model, quantizer, probe and environment.
+
+    >>> table = Predictions({"correct": np.array([1, 1, 0])})
+    >>> one, other = (Evaluated(table, {"prompts": text}, {}) for text in ("a photo of a", "a"))
+    >>> one.identity == other.identity  # other prompts: not to be compared
+    False
     """
 
     predictions: Predictions
@@ -67,6 +72,13 @@ class Evaluator:
         progress: called with (what, images done, images in all) during an encode.
         models: models that are in memory already, by their names in the settings.
         probes: probes that are open already, by their names in the settings.
+
+    >>> from pathlib import Path
+    >>> from clipq.settings import load_settings
+    >>> evaluator = Evaluator(load_settings(Path("clipq.toml")))
+    >>> found = evaluator.evaluate(Cell.parse("vit-clean/fp32/id"))
+    >>> len(found.predictions), round(float(found.predictions.samples("correct").mean()), 2)
+    (2048, 0.86)
     """
 
     def __init__(

@@ -22,7 +22,11 @@ __all__ = ["Selection", "load_plugins", "plan", "planned_quantizers"]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Globs that narrow the matrix for one run; an empty tuple selects everything."""
+    """Globs that narrow the matrix for one run; an empty tuple selects everything.
+
+    >>> bool(Selection()), bool(Selection(models=("vit-*",)))
+    (False, True)
+    """
 
     models: tuple[str, ...] = ()
     quantizers: tuple[str, ...] = ()
@@ -38,6 +42,7 @@ def load_plugins(settings: Settings) -> None:
 
     Raises:
         SettingsError: a module cannot be imported.
+
     """
     if settings.plugins and str(settings.root) not in sys.path:
         sys.path.insert(0, str(settings.root))
@@ -68,6 +73,14 @@ def plan(
         SettingsError: a pattern matches nothing, or a quantizer is named twice.
         UnknownNameError: a quantizer's method is not registered.
         QuantizerError: a number format makes no sense.
+
+    >>> from pathlib import Path
+    >>> from clipq.settings import ModelSettings
+    >>> models = (ModelSettings("vit", "local-dir:vit"),)
+    >>> probes = (ProbeSettings("id", "in-distribution", "folder:photos"),)
+    >>> matrix = models, probes, ("rtn:w8",), ("top1", "ece")
+    >>> [case.id for case in plan(Settings(Path("clipq.toml"), *matrix))]
+    ['vit/rtn:w8/id.ece', 'vit/rtn:w8/id.top1']
     """
     chosen = selection or Selection()
     models = _select("model", chosen.models, [model.name for model in settings.models])
@@ -143,7 +156,13 @@ def _in_profile(
 
 
 def planned_quantizers(settings: Settings) -> tuple[str, ...]:
-    """Return the settings' quantizers in canonical form, each checked and known."""
+    """Return the settings' quantizers in canonical form, each checked and known.
+
+    >>> from pathlib import Path
+    >>> texts = ("rtn:w8@both", "awq:w4g32,ratio=0.5,ends=float")
+    >>> planned_quantizers(Settings(Path("clipq.toml"), (), (), texts))
+    ('rtn:w8', 'awq:w4g32,ends=float,ratio=0.5')
+    """
     canonical = []
     for text in settings.quantizers:
         try:

@@ -43,7 +43,11 @@ class TableError(CacheError):
 
 
 def columns_digest(columns: Mapping[str, np.ndarray]) -> str:
-    """Return the sha256 (hex) over names, types, shapes and values of the columns."""
+    """Return the sha256 (hex) over names, types, shapes and values of the columns.
+
+    >>> columns_digest({"rank": np.array([0, 2])}) == columns_digest({"rank": np.array([0, 3])})
+    False
+    """
     total = hashlib.sha256()
     for name in sorted(columns):
         values = np.ascontiguousarray(columns[name])
@@ -53,7 +57,12 @@ def columns_digest(columns: Mapping[str, np.ndarray]) -> str:
 
 
 def table_digest(columns: Mapping[str, np.ndarray]) -> str:
-    """Return the digest that a file of these columns states, whether or not there is one."""
+    """Return the digest that a file of these columns states, whether or not there is one.
+
+    >>> narrow = {"rank": np.array([0, 2], np.int8)}
+    >>> table_digest(narrow) == table_digest({"rank": np.array([0, 2])})  # the values are the same
+    True
+    """
     return columns_digest({name: _wide(values) for name, values in columns.items()})
 
 
@@ -62,6 +71,12 @@ def write_table(path: Path, columns: Mapping[str, np.ndarray], metadata: Mapping
 
     Raises:
         CacheError: the directory is read-only or full.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     digest = write_table(Path(folder) / "table", {"id": np.array(["a", "b"])}, {})
+    ...     digest == read_table(Path(folder) / "table")[2]
+    True
     """
     columns = {name: _wide(values) for name, values in columns.items()}
     digest = columns_digest(columns)
@@ -82,6 +97,13 @@ def read_table(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
 
     Raises:
         TableError: the file is missing, truncated or altered.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = write_table(Path(folder) / "table", {"id": np.array(["a", "b"])}, {"model": "vit"})
+    ...     columns, metadata, digest = read_table(Path(folder) / "table")
+    >>> columns["id"].tolist(), metadata
+    (['a', 'b'], {'model': 'vit'})
     """
     try:
         with safe_open(path, framework="numpy") as stored:
@@ -104,6 +126,11 @@ def parse_table(content: bytes, *, name: str) -> tuple[dict[str, np.ndarray], di
 
     Raises:
         TableError: they are truncated or altered.
+
+    >>> parse_table(b"no table", name="cell vit/rtn:w8/id")
+    Traceback (most recent call last):
+    clipq.evaluation.tables.TableError: cell vit/rtn:w8/id: not a complete prediction table: ...
+    ...
     """
     try:
         length = int.from_bytes(content[:8], "little")
@@ -156,14 +183,25 @@ def _restored(name: str, values: np.ndarray) -> tuple[str, np.ndarray]:
 def as_table(
     predictions: Predictions, metadata: dict[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return predictions as the cache stores them, with further metadata."""
+    """Return predictions as the cache stores them, with further metadata.
+
+    >>> table = Predictions({"rank": np.array([0, 2])}, {"temperature": 1.5})
+    >>> columns, metadata = as_table(table, {})
+    >>> sorted(columns), metadata, columns["scalars"].tolist()
+    (['rank', 'scalars'], {'scalars': ['temperature']}, [1.5])
+    """
     scalars = dict(sorted(predictions.scalars.items()))
     columns = dict(predictions.columns) | {"scalars": np.array(list(scalars.values()))}
     return columns, {"scalars": list(scalars), **metadata}
 
 
 def as_predictions(columns: dict[str, np.ndarray], metadata: dict[str, Any]) -> Predictions:
-    """Return what `as_table` stored."""
+    """Return what `as_table` stored.
+
+    >>> table = Predictions({"rank": np.array([0, 2])}, {"temperature": 1.5})
+    >>> as_predictions(*as_table(table, {})).scalar("temperature")
+    1.5
+    """
     kept = {name: column for name, column in columns.items() if name != "scalars"}
     scalars = dict(zip(metadata["scalars"], columns["scalars"].tolist(), strict=True))
     return Predictions(columns=kept, scalars=scalars)

@@ -32,6 +32,10 @@ class BaselineValue:
 
     `first` is what was approved first (for cumulative loss); `noise` is the largest difference
     from `value` that FP32 shows under other batch sizes, thread counts and devices.
+
+    >>> stored = load_values(Path("baselines"), "vit-clean")["id.top1"]
+    >>> stored.unit, stored.first is not None
+    ('fraction', True)
     """
 
     value: Finite | None
@@ -50,6 +54,10 @@ class Baseline:
     ``probe.metric``. `predictions` are per probe. `history` lists every approved change.
     `noise_from` names the variations that `noise` was measured over. `digest` is the stored
     columns' hash, "" before they are saved.
+
+    >>> baseline = load_baseline(Path("baselines"), "vit-clean")
+    >>> baseline.source, len(baseline.predictions["id"])
+    ('local-dir:fixtures/models/vit-clean', 2048)
     """
 
     model: str
@@ -118,6 +126,9 @@ def load_baseline(folder: Path, model: str) -> Baseline | None:
 
     Raises:
         BaselineError: a file is malformed, missing its twin, truncated or was altered.
+
+    >>> print(load_baseline(Path("baselines"), "no-such-model"))
+    None
     """
     found = _read(folder, model)
     if found is None:
@@ -142,7 +153,15 @@ def load_baseline(folder: Path, model: str) -> Baseline | None:
 
 
 def save_baseline(folder: Path, baseline: Baseline) -> None:
-    """Write both files of a baseline, columns first, each atomically."""
+    """Write both files of a baseline, columns first, each atomically.
+
+    >>> import tempfile
+    >>> baseline = load_baseline(Path("baselines"), "vit-clean")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_baseline(Path(folder), baseline)
+    ...     load_baseline(Path(folder), "vit-clean").digest == baseline.digest
+    True
+    """
     columns = {
         f"{probe}/{name}": values
         for probe, predictions in baseline.predictions.items()

@@ -41,6 +41,17 @@ class IntervalJudge:
         settings: error rates, correction and noise factor.
         resampler: where replicates come from.
         cases: number of cases in the run, for the correction.
+
+    >>> from clipq.evaluation.resampling import Tables
+    >>> from clipq.metrics import Predictions, metrics
+    >>> def tables(right):  # of 200 samples
+    ...     columns = {"id": np.arange(200), "rank": np.repeat([0, 1], [right, 200 - right])}
+    ...     return Tables(*[Predictions(columns)] * 2)
+    >>> settings, fp32, observed = StatisticsSettings(), tables(190), tables(185)
+    >>> judge = IntervalJudge(settings, Resampler(settings))
+    >>> [judge(Evidence(metrics.get("top1"), 0.95, 0.925, margin, fp32, observed)).verdict.value
+    ...  for margin in (0.1, 0.03, 0.001)]
+    ['pass', 'inconclusive', 'fail']
     """
 
     def __init__(
@@ -132,7 +143,15 @@ def _estimate(
 
 
 def discordance(evidence: Evidence) -> Discordance | None:
-    """Return how many samples changed, for a share of independent samples; None for others."""
+    """Return how many samples changed, for a share of independent samples; None for others.
+
+    >>> from clipq.evaluation.resampling import Tables
+    >>> from clipq.metrics import Predictions, metrics
+    >>> fp32, ours = (Tables(*[Predictions({"rank": np.array(ranks)})] * 2)
+    ...               for ranks in ([0, 0, 0, 1], [0, 2, 1, 0]))
+    >>> discordance(Evidence(metrics.get("top1"), 0.75, 0.5, 0.01, fp32, ours))
+    Discordance(worse=2, better=1, samples=4)
+    """
     statistic = evidence.metric.statistic
     table = evidence.observed_tables.predictions
     if statistic is None or statistic.kind != "share" or "cluster" in table.columns:

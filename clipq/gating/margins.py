@@ -44,7 +44,12 @@ class MarginRule:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedFailure:
-    """Cases known to fail, as globs over case ids, and why."""
+    """Cases known to fail, as globs over case ids, and why.
+
+    >>> collapse = ExpectedFailure(("*/rtn:w4a4/id.*",), "naive 4-bit activations collapse")
+    >>> [collapse.matches(Case.parse(f"vit/rtn:{form}/id.ece")) for form in ("w4a4", "w8a8")]
+    [True, False]
+    """
 
     cases: Annotated[
         tuple[Text, ...], Meta(min_length=1, description="a list of globs over case ids")
@@ -57,7 +62,14 @@ class ExpectedFailure:
 
 @dataclass(frozen=True, slots=True)
 class Margins:
-    """The margin table and the expected failures of one file."""
+    """The margin table and the expected failures of one file.
+
+    >>> rules = MarginRule({"*": 0.05, "top1": 0.02}), MarginRule({"top1": 0.03}, formats="w4*")
+    >>> margins = Margins(Path("margins.toml"), rules, ())
+    >>> cases = [Case.parse(f"vit/rtn:{form}/id.top1") for form in ("w8a8", "w4a8")]
+    >>> [margins.margin(case) for case in cases]  # the last rule that matches wins
+    [0.02, 0.03]
+    """
 
     path: Path
     rules: tuple[MarginRule, ...]
@@ -121,6 +133,10 @@ def load_margins(path: Path) -> Margins:
 
     Raises:
         SettingsError: it is missing, is not TOML, or holds something clipq does not know.
+
+    >>> margins = load_margins(Path("baselines/margins.toml"))
+    >>> margins.margin(Case.parse("vit-clean/rtn:w8a8/id.top1"))
+    0.01
     """
     fix = "docs/margins.md shows a complete one; `margins` in clipq.toml says where it lies"
     found = Document(path, "TOML", SettingsError, fix).read(_FILE)

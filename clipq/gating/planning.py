@@ -73,6 +73,15 @@ def plan_power(
         cases: what is to be run.
         margins: the margin table.
         measured: a run whose standard errors replace assumed ones.
+
+    >>> from pathlib import Path
+    >>> from clipq.gating.margins import MarginRule
+    >>> from clipq.settings import load_settings
+    >>> margins = Margins(Path("margins.toml"), (MarginRule({"*": 0.001}),), ())
+    >>> case = Case.parse("vit-clean/rtn:w8/id.top1")
+    >>> (power,) = plan_power(load_settings(Path("clipq.toml")), [case], margins)
+    >>> power.samples, power.passes_from > power.margin  # too narrow a margin for 2,048 samples
+    (2048, True)
     """
     groups: dict[tuple[str, str, float], list[Case]] = {}
     for case in cases:

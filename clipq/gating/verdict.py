@@ -28,6 +28,12 @@ class Evidence:
     `baseline` is None for a metric judged by a limit: its margin is the worst acceptable value.
     `noise` is how far FP32 itself moves between batch sizes and thread counts, in the metric's
     unit.
+
+    >>> from clipq.metrics import Predictions, metrics
+    >>> nothing = Tables(Predictions({}), Predictions({}))  # one number per probe needs no samples
+    >>> evidence = Evidence(metrics.get("zero-fraction"), 0.25, 0.5, 0.125, nothing, nothing)
+    >>> evidence.metric.loss(evidence.baseline, evidence.observed)
+    0.25
     """
 
     metric: Metric
@@ -44,6 +50,9 @@ class Judgement:
     """A verdict, and the estimate of the loss behind it.
 
     `noise` is FP32's own, where it exceeds the margin and was applied in its place.
+
+    >>> Judgement(Verdict.PASS, estimate=Estimate(loss=0.01, margin=0.02)).estimate.margins
+    0.5
     """
 
     verdict: Verdict
@@ -57,7 +66,14 @@ class Judge(Protocol):
 
 
 def unusable(evidence: Evidence) -> Judgement | None:
-    """Return the verdict on a value that is no number, else None."""
+    """Return the verdict on a value that is no number, else None.
+
+    >>> from clipq.metrics import Predictions, metrics
+    >>> nothing = Tables(Predictions({}), Predictions({}))
+    >>> metric = metrics.get("zero-fraction")
+    >>> unusable(Evidence(metric, 0.25, math.nan, 0.125, nothing, nothing)).verdict.value
+    'non-finite'
+    """
     metric, observed = evidence.metric, evidence.observed
     if math.isnan(observed) or (metric.judged_by == "baseline" and math.isinf(observed)):
         return Judgement(Verdict.NON_FINITE, f"the observed value is {observed}")
@@ -68,7 +84,15 @@ def unusable(evidence: Evidence) -> Judgement | None:
 
 
 def judge_point(evidence: Evidence) -> Judgement:
-    """Compare two values as they stand: pass where the loss is at most the margin."""
+    """Compare two values as they stand: pass where the loss is at most the margin.
+
+    >>> from clipq.metrics import Predictions, metrics
+    >>> nothing = Tables(Predictions({}), Predictions({}))
+    >>> metric, baseline = metrics.get("zero-fraction"), 0.25
+    >>> [judge_point(Evidence(metric, baseline, observed, 0.125, nothing, nothing)).verdict.value
+    ...  for observed in (0.25, 0.375, 0.5, 0.0)]
+    ['pass', 'pass', 'fail', 'improved']
+    """
     blocked = unusable(evidence)
     if blocked is not None:
         return blocked
@@ -97,6 +121,14 @@ def finalise(
         cases: all of the run.
         settings: error rates and correction.
         command: what to type next after a failure of a case.
+
+    >>> from clipq.cases import Case
+    >>> unsure = Estimate(p_value=0.02)
+    >>> cases = [CaseResult(Case.parse(f"vit/rtn:w4/id.{name}"), Verdict.INCONCLUSIVE,
+    ...                     estimate=unsure) for name in ("ece", "top1")]
+    >>> found = finalise(cases, StatisticsSettings(correction="benjamini-hochberg"))
+    >>> [(case.verdict.value, case.estimate.adjusted_p) for case in found]
+    [('fail', 0.02), ('fail', 0.02)]
     """
     p_values = [case.estimate.p_value for case in cases]
     tested = [i for i, p_value in enumerate(p_values) if p_value is not None]

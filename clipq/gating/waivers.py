@@ -38,7 +38,12 @@ _EXPIRES = "a date without quotes, the last day on which it holds: expires = 202
 
 @dataclass(frozen=True, slots=True)
 class Waiver:
-    """One `[[waiver]]` table; it holds up to and including `expires`."""
+    """One `[[waiver]]` table; it holds up to and including `expires`.
+
+    >>> waiver = Waiver(("vit/rtn:w4/*.ece",), "the pilot", "ada", datetime.date(2026, 12, 31))
+    >>> waiver.matches("vit/rtn:w4/id.ece"), waiver.expired(datetime.date(2027, 1, 1))
+    (True, True)
+    """
 
     cases: Annotated[tuple[Text, ...], Meta(min_length=1, description=_CASES)]
     reason: Annotated[str, Meta(pattern=r"\S", description=_REASON)]
@@ -65,7 +70,15 @@ class Waiver:
 
 @dataclass(frozen=True, slots=True)
 class Waivers:
-    """The waivers of one file; of none where there is no file."""
+    """The waivers of one file; of none where there is no file.
+
+    >>> from clipq.cases import Case
+    >>> waiver = Waiver(("vit/rtn:w4/*.ece",), "the pilot", "ada", datetime.date(2026, 12, 31))
+    >>> failed = CaseResult(Case.parse("vit/rtn:w4/id.ece"), Verdict.FAIL)
+    >>> waivers, today = Waivers(Path("waivers.toml"), (waiver,)), datetime.date(2026, 12, 31)
+    >>> waivers.apply(failed, today=today).reason  # the last day on which it holds
+    'waived by ada until 2026-12-31: the pilot'
+    """
 
     path: Path
     entries: tuple[Waiver, ...] = ()
@@ -157,6 +170,9 @@ def load_waivers(path: Path) -> Waivers:
 
     Raises:
         SettingsError: it is not TOML, or an entry lacks a reason, an owner or an expiry.
+
+    >>> load_waivers(Path("no-waivers.toml")).entries
+    ()
     """
     if not path.is_file():
         return Waivers(path)

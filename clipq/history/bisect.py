@@ -74,6 +74,17 @@ def find_verdict_change(rows: Sequence[StoredResult], *, policy: str) -> Verdict
     Args:
         rows: of one case, oldest first.
         policy: ``ci`` or ``release``.
+
+    >>> from clipq.history.model import RunInfo
+    >>> def row(number, verdict, observed):
+    ...     commit = {"sha": f"c{number}"}
+    ...     run = RunInfo(f"run{number}", number, "2026-01-31", commit, "ci", True, 1)
+    ...     numbers = observed, 0.03, observed - 0.03, 0.02, None, None, None
+    ...     return StoredResult("vit/rtn:w8/id.ece", run, verdict, *numbers)
+    >>> rows = row(1, Verdict.PASS, 0.03), row(2, Verdict.PASS, 0.04), row(3, Verdict.FAIL, 0.06)
+    >>> change = find_verdict_change(rows, policy="ci")
+    >>> change.before.run.number, change.after.run.number, change.worse
+    (2, 3, True)
     """
 
     def blocks(row: StoredResult) -> bool:
@@ -90,6 +101,16 @@ def find_value_change(rows: Sequence[StoredResult], *, policy: str) -> VerdictCh
     """Return the last time a case's value changed by more than float noise; None if it never did.
 
     Runs without a value, or against another FP32 value, are changes too.
+
+    >>> from clipq.history.model import RunInfo
+    >>> def row(number, observed):
+    ...     commit = {"sha": f"c{number}"}
+    ...     run = RunInfo(f"run{number}", number, "2026-01-31", commit, "ci", True, 1)
+    ...     numbers = observed, 0.03, observed - 0.03, 0.02, None, None, None
+    ...     return StoredResult("vit/rtn:w8/id.ece", run, Verdict.PASS, *numbers)
+    >>> change = find_value_change([row(1, 0.03), row(2, 0.04), row(3, 0.04)], policy="ci")
+    >>> change.before.run.number, change.after.run.number, change.runs_since
+    (1, 2, 2)
     """
     at = _boundary(rows, _same_value)
     if at is None:
@@ -118,6 +139,17 @@ def git_commands(
         folder: where the gate writes its report, from the top of the repository.
         program: how clipq is called there.
         profile: of the gate; "" for its default.
+
+    >>> from clipq.history.model import RunInfo
+    >>> def row(number, observed):
+    ...     commit = {"sha": f"c{number}"}
+    ...     run = RunInfo(f"run{number}", number, "2026-01-31", commit, "ci", True, 1)
+    ...     numbers = observed, 0.03, observed - 0.03, 0.02, None, None, None
+    ...     return StoredResult("vit/rtn:w8/id.ece", run, Verdict.PASS, *numbers)
+    >>> change = find_value_change([row(1, 0.03), row(2, 0.04)], policy="ci")
+    >>> start, run = git_commands(change, CaseParts("vit", "rtn:w8", "id", "ece"), folder="out")
+    >>> start
+    'git bisect start --term-new=changed --term-old=same c2 c1'
     """
     old, new = (str(side.run.commit.get("sha", "")) for side in (change.before, change.after))
     if not old or not new or old == new:
@@ -147,6 +179,9 @@ def is_new_value(value: float | None, *, old: float | None, new: float | None) -
     """Return whether `value` is nearer to `new` than to `old`; None where that cannot be told.
 
     A missing value (None) is near to a missing one alone.
+
+    >>> is_new_value(0.81, old=0.9, new=0.8), is_new_value(None, old=0.9, new=0.8)
+    (True, None)
     """
     if value is not None and old is not None and new is not None:
         return abs(value - new) < abs(value - old)
@@ -162,6 +197,10 @@ def is_new_verdict(verdict: Verdict, *, old: Verdict, new: Verdict, policy: str)
 
     A verdict that says nothing of the quantizer, such as `missing` or `error`, is on a side only
     if it is that side's own.
+
+    >>> sides = {"old": Verdict.PASS, "new": Verdict.FAIL, "policy": "ci"}
+    >>> is_new_verdict(Verdict.INCONCLUSIVE, **sides), is_new_verdict(Verdict.ERROR, **sides)
+    (False, None)
     """
     if verdict in _UNJUDGED:
         return verdict is new if verdict in (old, new) else None

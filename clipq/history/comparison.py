@@ -33,7 +33,11 @@ Estimator = Callable[[Sequence[tuple[CaseResult, CaseResult]]], list[Estimate | 
 
 
 class Outcome(StrEnum):
-    """What became of a case from the first run to the second."""
+    """What became of a case from the first run to the second.
+
+    >>> [outcome.value for outcome in Outcome][:2]  # what fails a comparison
+    ['regressed', 'removed']
+    """
 
     REGRESSED = "regressed"
     REMOVED = "removed"
@@ -63,6 +67,10 @@ class Difference:
         interval: ``paired``, ``bounded`` by both runs' standard errors, ``exact`` for equal
             predictions, ``point`` for what is not resampled, "" for none.
         reason: what a reader should know.
+
+    >>> estimate = Estimate(loss=0.03, low=0.02, high=0.04, margin=0.02)
+    >>> Difference("vit/rtn:w8/id.top1", Outcome.REGRESSED, 0.9, 0.87, estimate=estimate).severity
+    1.5
     """
 
     case: str
@@ -86,6 +94,11 @@ class Comparison:
     """All differences between two runs, worst first.
 
     `before` and `after` identify the runs; `notes` say what differs around the cases.
+
+    >>> gone = Difference("vit/rtn:w8/id.top1", Outcome.REMOVED, before=0.9)
+    >>> comparison = Comparison({}, {}, (gone,))
+    >>> comparison.counts, len(comparison.regressions()), len(comparison.regressions(common=True))
+    ({'removed': 1}, 1, 0)
     """
 
     before: Mapping[str, Any]
@@ -152,6 +165,13 @@ def compare(before: RunRecord, after: RunRecord, *, paired: Estimator | None = N
         after: the run in question; its policy, margins and error rates apply.
         paired: where paired estimates come from, for cases whose predictions differ; without it,
             standard errors bound differences.
+
+    >>> from clipq.cases import Case
+    >>> case = Case.parse("vit/rtn:w8/id.top1")
+    >>> runs = [RunRecord("ci", 1, (CaseResult(case, verdict, observed=value),))
+    ...         for verdict, value in ((Verdict.PASS, 0.9), (Verdict.FAIL, 0.8))]
+    >>> compare(*runs).differences[0].reason
+    'the gate says fail, before it said pass'
     """
     first = {case.id: case for case in before.cases}
     second = {case.id: case for case in after.cases}

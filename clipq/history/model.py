@@ -43,6 +43,10 @@ class RunInfo:
         planned: cases that were collected.
         recorded: when the store took it; UTC, ISO 8601.
         remarks: what was odd about the run as a whole, one text per kind, such as `PARTIAL`.
+
+    >>> run = RunInfo("0f" * 32, 12, "2026-01-31T04:00:00+00:00", {}, "ci", False, 2, {"fail": 2})
+    >>> run.number, run.counts
+    (12, {'fail': 2})
     """
 
     id: str
@@ -62,7 +66,12 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What became of a run that was handed to a store: `new` is False where it was there before."""
+    """What became of a run that was handed to a store: `new` is False where it was there before.
+
+    >>> run = RunInfo("0f" * 32, 12, "2026-01-31T04:00:00+00:00", {}, "ci", True, 2)
+    >>> Recorded(run, new=False).run.number  # it was there before
+    12
+    """
 
     run: RunInfo
     new: bool
@@ -70,7 +79,11 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class CaseParts:
-    """What a case id is made of; a quantizer's text may hold a slash."""
+    """What a case id is made of; a quantizer's text may hold a slash.
+
+    >>> CaseParts("vit", "rtn:w8", "id", "ece").named()
+    (('model', 'vit'), ('quantizer', 'rtn:w8'), ('probe', 'id'), ('metric', 'ece'))
+    """
 
     model: str
     quantizer: str
@@ -98,6 +111,13 @@ class StoredResult:
         observed, baseline: values of the quantized model and of FP32.
         loss: positive = worse than FP32; `low` and `high` bound it, `error` is its standard error.
         margin: the one applied.
+
+    >>> run = RunInfo("0f" * 32, 12, "2026-01-31T04:00:00+00:00", {}, "ci", True, 2)
+    >>> numbers = {"observed": 0.89, "baseline": 0.9, "loss": 0.01, "margin": 0.02}
+    >>> found = StoredResult("vit/rtn:w8/id.top1", run, Verdict.PASS, **numbers,
+    ...                      low=0.0, high=0.015, error=0.002)
+    >>> round(found.severity, 6)  # half a margin
+    0.5
     """
 
     case: str
@@ -120,7 +140,11 @@ class StoredResult:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What pruning removed, or would remove: runs, and the prediction tables only they had."""
+    """What pruning removed, or would remove: runs, and the prediction tables only they had.
+
+    >>> Pruned(runs=(), tables=0, table_bytes=0).table_bytes  # nothing was old enough
+    0
+    """
 
     runs: tuple[RunInfo, ...]
     tables: int

@@ -101,7 +101,17 @@ class Step:
 
 
 def find_steps(table: TrendTable) -> tuple[tuple[Step, ...], tuple[Levels, ...]]:
-    """Return every case's steps, newest and largest first, and the levels of each case."""
+    """Return every case's steps, newest and largest first, and the levels of each case.
+
+    >>> from clipq.history.model import RunInfo
+    >>> runs = tuple(RunInfo(f"run{n}", n, "2026-01-31", {}, "ci", True, 1) for n in range(10))
+    >>> loss = np.repeat([[0.01, 0.03]], 5, axis=1)
+    >>> case = ("vit/rtn:w8/id.top1",), ("fraction",), ("higher",), np.array([0.02])
+    >>> fp32, verdicts = np.full((1, 10), 0.9), np.zeros((1, 10), np.int8)
+    >>> steps, _ = find_steps(TrendTable(runs, *case, fp32 - loss, fp32, loss, loss / 10, verdicts))
+    >>> steps[0].run, round(steps[0].margins, 6)  # from the sixth run on worse by a margin
+    (5, 1.0)
+    """
     series = losses(table)
     yards = yardsticks(table)
     margins = _margins(table)
@@ -116,7 +126,14 @@ def find_steps(table: TrendTable) -> tuple[tuple[Step, ...], tuple[Levels, ...]]
 
 def losses(table: TrendTable) -> np.ndarray:
     """Return the series that are searched (C, R): the loss, or where a case never has one the
-    observed value, turned so that more is worse."""
+    observed value, turned so that more is worse.
+
+    >>> from types import SimpleNamespace
+    >>> table = SimpleNamespace(loss=np.full((1, 2), np.nan), observed=np.array([[30.0, 28.0]]),
+    ...                         directions=("higher",))  # of a TrendTable
+    >>> losses(table).tolist()
+    [[-30.0, -28.0]]
+    """
     series = np.where(np.isfinite(table.loss), table.loss, np.nan)
     without = np.flatnonzero(~np.isfinite(series).any(axis=1))
     for case in without:
@@ -128,7 +145,14 @@ def losses(table: TrendTable) -> np.ndarray:
 
 def yardsticks(table: TrendTable) -> np.ndarray:
     """Return what a change is measured by (C,): the margin; without one the standard error; without
-    that a hundredth of the level."""
+    that a hundredth of the level.
+
+    >>> from types import SimpleNamespace
+    >>> table = SimpleNamespace(margins=np.array([0.02, np.nan]), baseline=np.full((2, 3), 0.9),
+    ...                         error=np.full((2, 3), 0.005), observed=np.full((2, 3), 0.89))
+    >>> yardsticks(table).tolist()  # the margin; the standard error
+    [0.02, 0.005]
+    """
     margins = _margins(table)
     yards = np.where(np.isfinite(margins), margins, 0.0).astype(np.float64)
     for case in np.flatnonzero(yards == 0.0):
@@ -150,6 +174,11 @@ def find_levels(values: Sequence[float] | np.ndarray, *, yard: float) -> Levels:
     Args:
         values: one per run, in time's order (R,); NaN where a run has none.
         yard: size of a change that matters (the margin), above 0, in the unit of `values`.
+
+    >>> find_levels([0.01] * 5 + [0.03] * 5, yard=0.02).starts  # a new level from the sixth run on
+    (5,)
+    >>> find_levels([0.01] * 9 + [0.03], yard=0.02).pending  # one run is no level yet
+    9
     """
     series = np.asarray(values, dtype=np.float64)
     present = np.flatnonzero(np.isfinite(series))

@@ -320,6 +320,14 @@ def open_store(
     Raises:
         StoreError: the URL cannot be read; the store does not exist, cannot be reached, is damaged,
             or is of a newer schema.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with open_store("sqlite:///history.db", root=Path(folder)) as store:
+    ...         first = store.record(RunRecord("ci", 0, ()))
+    ...         again = store.record(RunRecord("ci", 0, ()))
+    ...         first.new, again.new, len(store.runs())  # a run is known by its content
+    (True, False, 1)
     """
     where = url if isinstance(url, StoreURL) else parse_url(url, root=root)
     try:

@@ -10,12 +10,20 @@ __all__ = ["top1", "top5"]
 
 
 def top1(predictions: Predictions) -> float:
-    """Share of samples whose true label has the strictly largest logit; in [0, 1]."""
+    """Share of samples whose true label has the strictly largest logit; in [0, 1].
+
+    >>> top1(Predictions({"rank": np.array([0, 2, 0, 7]), "confidence": np.full(4, 0.5)}))
+    0.5
+    """
     return _within(predictions, 1)
 
 
 def top5(predictions: Predictions) -> float:
-    """Share of samples whose true label is among the five largest logits; in [0, 1]."""
+    """Share of samples whose true label is among the five largest logits; in [0, 1].
+
+    >>> top5(Predictions({"rank": np.array([0, 2, 0, 7]), "confidence": np.full(4, 0.5)}))
+    0.75
+    """
     return _within(predictions, 5)
 
 

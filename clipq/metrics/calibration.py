@@ -34,37 +34,72 @@ BINS = 15
 
 
 def confidence_gap(predictions: Predictions) -> float:
-    """Mean confidence - accuracy; in [-1, 1], positive = over-confident."""
+    """Mean confidence - accuracy; in [-1, 1], positive = over-confident.
+
+    >>> sure, right = np.array([0.9, 0.9, 0.9, 0.7]), np.array([1, 1, 1, 0])
+    >>> round(confidence_gap(Predictions({"confidence": sure, "correct": right})), 6)  # 0.85 - 0.75
+    0.1
+    """
     return _mean(predictions, "confidence") - _mean(predictions, "correct")
 
 
 def ece(predictions: Predictions) -> float:
-    """Expected calibration error (Naeini et al. 2015): sum_b n_b / N |acc_b - conf_b|."""
+    """Expected calibration error (Naeini et al. 2015): sum_b n_b / N |acc_b - conf_b|.
+
+    >>> sure, right = np.array([0.9, 0.9, 0.9, 0.7]), np.array([1, 1, 1, 0])
+    >>> round(ece(Predictions({"confidence": sure, "correct": right})), 6)  # 3/4 * 0.1 + 1/4 * 0.7
+    0.25
+    """
     return _binned("ECE", predictions, "confidence")
 
 
 def ace(predictions: Predictions) -> float:
-    """Average calibration error (Neumann et al. 2018): mean over bins of |acc_b - conf_b|."""
+    """Average calibration error (Neumann et al. 2018): mean over bins of |acc_b - conf_b|.
+
+    >>> sure, right = np.array([0.9, 0.9, 0.9, 0.7]), np.array([1, 1, 1, 0])
+    >>> round(ace(Predictions({"confidence": sure, "correct": right})), 6)  # (0.1 + 0.7) / 2
+    0.4
+    """
     return _binned("ACE", predictions, "confidence")
 
 
 def mce(predictions: Predictions) -> float:
-    """Maximum calibration error (Naeini et al. 2015): max over bins of |acc_b - conf_b|."""
+    """Maximum calibration error (Naeini et al. 2015): max over bins of |acc_b - conf_b|.
+
+    >>> sure, right = np.array([0.9, 0.9, 0.9, 0.7]), np.array([1, 1, 1, 0])
+    >>> round(mce(Predictions({"confidence": sure, "correct": right})), 6)  # max(0.1, 0.7)
+    0.7
+    """
     return _binned("MCE", predictions, "confidence")
 
 
 def ts_ece(predictions: Predictions) -> float:
-    """Expected calibration error of the temperature-scaled confidence."""
+    """Expected calibration error of the temperature-scaled confidence.
+
+    >>> sure, right = np.array([0.7, 0.7]), np.array([1, 1])
+    >>> round(ts_ece(Predictions({"ts_confidence": sure, "correct": right})), 6)
+    0.3
+    """
     return _binned("ECE", predictions, "ts_confidence")
 
 
 def nll(predictions: Predictions) -> float:
-    """Mean negative log-likelihood of the true label, in nats."""
+    """Mean negative log-likelihood of the true label, in nats.
+
+    >>> probability = np.array([0.5, 0.125])  # of the true labels: log 2 and 3 log 2
+    >>> round(nll(Predictions({"nll": -np.log(probability)})), 4)
+    1.3863
+    """
     return _mean(predictions, "nll")
 
 
 def brier(predictions: Predictions) -> float:
-    """Mean Brier score, summed over classes; in [0, 2]."""
+    """Mean Brier score, summed over classes; in [0, 2].
+
+    >>> columns = {"brier": np.array([0.5**2 + 0.5**2, 0.0])}  # one at 50:50, one sure and right
+    >>> brier(Predictions(columns))
+    0.25
+    """
     return _mean(predictions, "brier")
 
 
@@ -72,12 +107,21 @@ def temperature_log_ratio(predictions: Predictions) -> float:
     """log(T / T_FP32) of the temperatures fitted on the calibration split; 0 for FP32.
 
     Positive: quantization made the model more confident than it may be.
+
+    >>> scalars = {"temperature_log_ratio": float(np.log(1.8 / 1.5))}  # T is 1.8, FP32's 1.5
+    >>> round(temperature_log_ratio(Predictions({}, scalars)), 3)
+    0.182
     """
     return predictions.scalar("temperature_log_ratio")
 
 
 def classwise_ece(predictions: Predictions) -> float:
-    """Classwise expected calibration error; see `classwise_error`. In [0, 1]."""
+    """Classwise expected calibration error; see `classwise_error`. In [0, 1].
+
+    >>> undecided = classwise_error(np.zeros((2, 2)), np.array([0, 0]))
+    >>> classwise_ece(Predictions({}, {"classwise_ece": undecided}))
+    0.5
+    """
     return predictions.scalar("classwise_ece")
 
 
@@ -90,6 +134,10 @@ def classwise_error(logits: np.ndarray, labels: np.ndarray) -> float:
     Args:
         logits: (N, C) of the classifier's softmax.
         labels: (N,) int in [0, C).
+
+    >>> logits = np.zeros((2, 2))  # every class has probability 1/2
+    >>> classwise_error(logits, np.array([0, 1])), classwise_error(logits, np.array([0, 0]))
+    (0.0, 0.5)
     """
     if not np.isfinite(logits).all():
         return float("nan")
@@ -103,7 +151,11 @@ def classwise_error(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def bin_of(confidence: np.ndarray) -> np.ndarray:
-    """Return the bin (N,) of each confidence; an edge belongs to the upper bin, 1 to the last."""
+    """Return the bin (N,) of each confidence; an edge belongs to the upper bin, 1 to the last.
+
+    >>> bin_of(np.array([0.0, 0.5, 0.99, 1.0])).tolist()
+    [0, 7, 14, 14]
+    """
     edges = np.linspace(0.0, 1.0, BINS + 1)
     return np.asarray(np.minimum(np.searchsorted(edges, confidence, side="right") - 1, BINS - 1))
 

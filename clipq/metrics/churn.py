@@ -30,6 +30,11 @@ def churn_columns(
         logits: (N, C) of the model.
         reference_logits: (N, C) of FP32 on the same samples.
         labels: (N,) int.
+
+    >>> ours, theirs = np.array([[0.0, 2.0], [2.0, 0.0]]), np.array([[2.0, 0.0], [2.0, 0.0]])
+    >>> columns = churn_columns(ours, theirs, labels=np.array([0, 1]))
+    >>> [columns[name].round(2).tolist() for name in ("agrees", "stays_correct", "kl")]
+    [[0, 1], [0, 1], [1.52, 0.0]]
     """
     if logits.shape != reference_logits.shape or logits.ndim != 2:
         raise ClipqError(
@@ -56,22 +61,38 @@ def churn_columns(
 
 
 def flip_rate(predictions: Predictions) -> float:
-    """Share of samples whose predicted class differs from FP32's; in [0, 1]."""
+    """Share of samples whose predicted class differs from FP32's; in [0, 1].
+
+    >>> flip_rate(Predictions({"agrees": np.array([1, 0, 0, 1]), "kl": np.zeros(4)}))
+    0.5
+    """
     return _share_of_zeros(predictions, "agrees")
 
 
 def negative_flips(predictions: Predictions) -> float:
-    """Share of samples that FP32 gets right and the model wrong (Yan et al. 2021); in [0, 1]."""
+    """Share of samples that FP32 gets right and the model wrong (Yan et al. 2021); in [0, 1].
+
+    >>> negative_flips(Predictions({"stays_correct": np.array([1, 0, 1, 1]), "kl": np.zeros(4)}))
+    0.25
+    """
     return _share_of_zeros(predictions, "stays_correct")
 
 
 def kl_to_fp32(predictions: Predictions) -> float:
-    """Mean KL(FP32 || model) of the classifier's softmax, in nats; at least 0."""
+    """Mean KL(FP32 || model) of the classifier's softmax, in nats; at least 0.
+
+    >>> kl_to_fp32(Predictions({"kl": np.array([0.0, 0.5])}))
+    0.25
+    """
     return float(predictions.samples("kl").mean())
 
 
 def top2_gap_shrinkage(predictions: Predictions) -> float:
-    """Mean of FP32's top-two probability gap minus the model's; in [-1, 1]."""
+    """Mean of FP32's top-two probability gap minus the model's; in [-1, 1].
+
+    >>> top2_gap_shrinkage(Predictions({"top2_gap_loss": np.array([0.75 - 0.25, 0.0])}))
+    0.25
+    """
     return float(predictions.samples("top2_gap_loss").mean())
 
 

@@ -27,6 +27,11 @@ def classification_columns(
 
     Raises:
         ClipqError: there are fewer than two classes, or labels do not fit.
+
+    >>> logits = np.log([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]])
+    >>> columns = classification_columns(logits, np.array([0, 2]), temperature=1.0)
+    >>> [columns[name].round(6).tolist() for name in ("rank", "confidence", "top2_gap")]
+    [[0, 1], [0.7, 0.6], [0.5, 0.3]]
     """
     if logits.ndim != 2 or logits.shape[1] < 2 or labels.shape != logits.shape[:1]:
         raise ClipqError(

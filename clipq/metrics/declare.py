@@ -34,6 +34,9 @@ class Statistic:
             probe, so that nothing can be resampled.
         columns: the prediction columns it reads, as many as `clipq.statistic_kinds.KINDS` says.
         below: the threshold of a ``share``.
+
+    >>> Statistic("share", ("rank",), below=1)  # top-1 accuracy: the share of ranks below 1
+    Statistic(kind='share', columns=('rank',), below=1)
     """
 
     kind: str
@@ -78,6 +81,10 @@ class Metric:
         statistic: how the value follows from columns. Without it the metric is resampled by
             calling its function again and again, which is right but slow.
         arguments: further keyword arguments of the function.
+
+    >>> top1 = metrics.get("top1")
+    >>> top1.unit, top1.direction, top1.loss(0.75, 0.5)
+    ('fraction', 'higher', 0.25)
     """
 
     name: str

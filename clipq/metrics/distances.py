@@ -24,6 +24,9 @@ def knn(features: np.ndarray, known: np.ndarray, *, neighbours: int = NEIGHBOURS
         features: (N, D).
         known: in-distribution features (M, D).
         neighbours: k; at most M are used.
+
+    >>> knn(np.eye(2)[:1], known=np.eye(2), neighbours=2).round(3).tolist()  # at a right angle
+    [-1.414]
     """
     queries, known = unit(features), unit(known)
     k = min(neighbours, len(known))
@@ -48,6 +51,12 @@ def mahalanobis(features: np.ndarray, known: np.ndarray, labels: np.ndarray) -> 
 
     Raises:
         ClipqError: there is no label for each known feature.
+
+    >>> known = np.array([[5, 1], [5, -1], [1, 5], [-1, 5]])
+    >>> queries, labels = np.array([[5, 0], [5, 5]]), np.array([0, 0, 1, 1])
+    >>> inside, between = mahalanobis(queries, known, labels)
+    >>> bool(inside > between)
+    True
     """
     from sklearn.covariance import LedoitWolf
 

@@ -25,22 +25,46 @@ __all__ = [
 
 
 def worst_group_top1(predictions: Predictions) -> float:
-    """Smallest accuracy of a group (Sagawa et al. 2020); in [0, 1]."""
+    """Smallest accuracy of a group (Sagawa et al. 2020); in [0, 1].
+
+    >>> group, right = np.array(["a", "a", "b", "b"]), np.array([1, 1, 1, 0])
+    >>> table = Predictions({"group": group, "correct": right, "confidence": np.full(4, 0.7)})
+    >>> worst_group_top1(table)
+    0.5
+    """
     return float(np.min(_accuracies(predictions)))
 
 
 def top1_range(predictions: Predictions) -> float:
-    """Largest minus smallest accuracy of a group; in [0, 1]."""
+    """Largest minus smallest accuracy of a group; in [0, 1].
+
+    >>> group, right = np.array(["a", "a", "b", "b"]), np.array([1, 1, 1, 0])
+    >>> table = Predictions({"group": group, "correct": right, "confidence": np.full(4, 0.7)})
+    >>> top1_range(table)
+    0.5
+    """
     return float(np.ptp(_accuracies(predictions)))
 
 
 def top1_std(predictions: Predictions) -> float:
-    """Standard deviation of the groups' accuracies, each counted once; in [0, 1/2]."""
+    """Standard deviation of the groups' accuracies, each counted once; in [0, 1/2].
+
+    >>> group, right = np.array(["a", "a", "b", "b"]), np.array([1, 1, 1, 0])
+    >>> table = Predictions({"group": group, "correct": right, "confidence": np.full(4, 0.7)})
+    >>> top1_std(table)
+    0.25
+    """
     return float(np.std(_accuracies(predictions)))
 
 
 def ece_range(predictions: Predictions) -> float:
-    """Largest minus smallest expected calibration error of a group; in [0, 1]."""
+    """Largest minus smallest expected calibration error of a group; in [0, 1].
+
+    >>> group, right = np.array(["a", "a", "b", "b"]), np.array([1, 1, 1, 0])
+    >>> table = Predictions({"group": group, "correct": right, "confidence": np.full(4, 0.7)})
+    >>> round(ece_range(table), 6)  # |1 - 0.7| - |0.5 - 0.7|
+    0.1
+    """
     return float(np.ptp([ece(part) for part in _parts(predictions).values()]))
 
 
@@ -49,6 +73,11 @@ def tpr_range(predictions: Predictions) -> float:
 
     The rate of a group is the mean, over the classes that occur in it, of the share of the class's
     samples that are recognised: equal opportunity (Hardt et al. 2016) over many classes.
+
+    >>> group, label = np.array(["a", "b", "b", "b"]), np.array([0, 0, 0, 1])
+    >>> table = Predictions({"group": group, "label": label, "correct": np.array([1, 1, 1, 0])})
+    >>> tpr_range(table)  # of b: the mean of 1 (class 0) and 0 (class 1)
+    0.5
     """
     rates = []
     for part in _parts(predictions).values():
@@ -62,6 +91,11 @@ def relative_gap(predictions: Predictions) -> float:
 
     The groups are called ``common`` and ``counter``, as in CounterAnimal. Its loss against FP32 is
     the study's delta RSG.
+
+    >>> group, right = np.repeat(["common", "counter"], 4), np.array([1, 1, 1, 1, 1, 1, 1, 0])
+    >>> table = Predictions({"group": group, "correct": right, "confidence": np.full(8, 0.7)})
+    >>> relative_gap(table)
+    0.25
     """
     found = {name: _accuracy(part) for name, part in _parts(predictions).items()}
     common, counter = _named(found, "common"), _named(found, "counter")
@@ -72,6 +106,12 @@ def added_vulnerability(predictions: Predictions) -> float:
     """How much more the model degrades on ``counter`` than on ``common`` samples; 0 for FP32.
 
     The degradation of a group is (A_FP32 - A) / A_FP32.
+
+    >>> group, right = np.repeat(["common", "counter"], 4), np.array([1, 1, 1, 1, 1, 1, 1, 0])
+    >>> table = Predictions({"group": group, "correct": right, "confidence": np.full(8, 0.7),
+    ...                      "fp32_correct": np.ones(8)})
+    >>> added_vulnerability(table)  # FP32 is right throughout
+    0.25
     """
     found = {}
     for name, part in _parts(predictions).items():
@@ -87,6 +127,12 @@ def corruption_error(predictions: Predictions) -> float:
 
     The mean over kinds of corruption of the model's errors divided by FP32's, severities taken
     together. Counts below half a sample are taken for half a sample.
+
+    >>> group, right = np.array(["blur", "blur", "fog", "fog"]), np.array([0, 0, 0, 1])
+    >>> table = Predictions({"group": group, "correct": right, "confidence": np.full(4, 0.7),
+    ...                      "fp32_correct": np.array([0, 1, 0, 1])})
+    >>> corruption_error(table)  # blur: two errors for one of FP32's; fog: one for one
+    1.5
     """
     if np.isnan(predictions.samples("confidence")).any():
         return float("nan")

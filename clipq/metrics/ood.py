@@ -14,7 +14,11 @@ __all__ = ["aupr", "aupr_out", "auroc", "fpr95"]
 
 
 def auroc(scores_id: np.ndarray, scores_ood: np.ndarray) -> float:
-    """Area under the ROC curve; in [0, 1], 0.5 where scores do not separate (ties count half)."""
+    """Area under the ROC curve; in [0, 1], 0.5 where scores do not separate (ties count half).
+
+    >>> auroc(np.array([0.9, 0.8]), np.array([0.85, 0.1]))  # three of four pairs in order
+    0.75
+    """
     from sklearn.metrics import roc_auc_score
 
     target, scores = _stack(scores_id, scores_ood)
@@ -25,6 +29,9 @@ def aupr(scores_id: np.ndarray, scores_ood: np.ndarray) -> float:
     """Average precision with in-distribution as the positive class; in [0, 1].
 
     Where all scores are equal it is the share of in-distribution samples.
+
+    >>> round(aupr(np.array([0.9, 0.8]), np.array([0.85, 0.1])), 4)  # (1/1 + 2/3) / 2
+    0.8333
     """
     from sklearn.metrics import average_precision_score
 
@@ -35,7 +42,11 @@ def aupr(scores_id: np.ndarray, scores_ood: np.ndarray) -> float:
 
 
 def aupr_out(scores_id: np.ndarray, scores_ood: np.ndarray) -> float:
-    """Average precision with out-of-distribution as the positive class; in [0, 1]."""
+    """Average precision with out-of-distribution as the positive class; in [0, 1].
+
+    >>> round(aupr_out(np.array([0.9, 0.8, 0.7]), np.array([0.75, 0.1])), 4)  # (1/1 + 2/3) / 2
+    0.8333
+    """
     return aupr(-scores_ood, -scores_id)
 
 
@@ -43,6 +54,9 @@ def fpr95(scores_id: np.ndarray, scores_ood: np.ndarray) -> float:
     """False-positive rate at the first ROC point whose true-positive rate is at least 95 %.
 
     In [0, 1]; 1 where all scores are equal (accepting 95 % then means accepting everything).
+
+    >>> fpr95(np.array([0.9, 0.8]), np.array([0.85, 0.1]))  # accepting 0.8 accepts 0.85
+    0.5
     """
     from sklearn.metrics import roc_curve
 

@@ -29,6 +29,10 @@ class Predictions:
 
     Raises:
         ClipqError: columns differ in length, hold objects, or ids repeat.
+
+    >>> table = Predictions({"id": np.array(["a", "b"]), "correct": np.array([1, 0])})
+    >>> len(table), float(table.samples("correct").mean())
+    (2, 0.5)
     """
 
     columns: Mapping[str, np.ndarray]

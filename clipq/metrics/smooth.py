@@ -22,6 +22,10 @@ def smooth_ece(predictions: Predictions) -> float:
 
     The integral of the absolute smoothed residual |confidence - correct|, under a Gaussian kernel
     reflected at 0 and 1, at the bandwidth that equals the error itself (at least 0.004).
+
+    >>> always_half_sure = {"confidence": np.full(10, 0.5), "correct": np.zeros(10)}
+    >>> round(smooth_ece(Predictions(always_half_sure)), 3)  # and always wrong
+    0.5
     """
     confidence = predictions.samples("confidence").astype(np.float64)
     correct = predictions.samples("correct")

@@ -35,6 +35,10 @@ class Spectrum:
     """Energy per rank in FP32's basis, each (K,): of FP32's features and of the residual.
 
     The signal is that of centred FP32 features; the residual, quantized minus FP32, is not centred.
+
+    >>> spectrum = Spectrum(signal=np.array([4.0, 1.0]), residual=np.array([0.04, 0.01]))
+    >>> round(spectrum.sqnr_db("low"), 6), spectrum.energy_share("low")
+    (20.0, 1.0)
     """
 
     signal: np.ndarray
@@ -58,6 +62,11 @@ def residual_spectrum(reference: np.ndarray, quantized: np.ndarray) -> Spectrum:
 
     Raises:
         ClipqError: the shapes differ.
+
+    >>> reference = np.array([[3.0, 0.0], [1.0, 0.0]])
+    >>> spectrum = residual_spectrum(reference, reference + [0.1, 0.0])
+    >>> spectrum.signal.round(6).tolist(), spectrum.residual.round(6).tolist()
+    ([1.0, 0.0], [0.01, 0.0])
     """
     if reference.shape != quantized.shape or reference.ndim != 2:
         raise ClipqError(
@@ -77,6 +86,9 @@ def band_features(features: np.ndarray, band: str) -> np.ndarray:
     """Return features (N, D) with the centred part narrowed to a band of their own ranks.
 
     The mean is taken away and not put back: what is left is what the band alone says.
+
+    >>> band_features(np.array([[3.0, 1.0], [1.0, 1.0]]), "low").round(6).tolist()
+    [[1.0, 0.0], [-1.0, 0.0]]
     """
     if not np.isfinite(features).all():
         return np.full(features.shape, np.nan)
@@ -86,7 +98,13 @@ def band_features(features: np.ndarray, band: str) -> np.ndarray:
 
 
 def spectra_scalars(reference: np.ndarray, quantized: np.ndarray) -> dict[str, float]:
-    """Return SQNR per band in FP32's basis, and the energy of each band of the own basis."""
+    """Return SQNR per band in FP32's basis, and the energy of each band of the own basis.
+
+    >>> reference = np.array([[3.0, 0.0], [1.0, 0.0]])
+    >>> found = spectra_scalars(reference, reference + [0.1, 0.0])
+    >>> round(found["sqnr_low_db"], 6), found["low_energy"]
+    (20.0, 1.0)
+    """
     spectrum = residual_spectrum(reference, quantized)
     own = residual_spectrum(quantized, quantized)
     return {
@@ -96,23 +114,39 @@ def spectra_scalars(reference: np.ndarray, quantized: np.ndarray) -> dict[str, f
 
 
 def band_name(band: str) -> str:
-    """Return a band's ranks for people: ``0-8``, ``64+``."""
+    """Return a band's ranks for people: ``0-8``, ``64+``.
+
+    >>> [band_name(band) for band in BANDS]
+    ['0-8', '8-64', '64+']
+    """
     low, high = BANDS[band]
     return f"{low}+" if high is None else f"{low}-{high}"
 
 
 def band_sqnr(predictions: Predictions, *, band: str) -> float:
-    """SQNR of a band of ranks in FP32's basis, in dB; NaN where features have no such ranks."""
+    """SQNR of a band of ranks in FP32's basis, in dB; NaN where features have no such ranks.
+
+    >>> band_sqnr(Predictions({}, {"sqnr_high_db": 12.0}), band="high")
+    12.0
+    """
     return predictions.scalar(f"sqnr_{band}_db")
 
 
 def band_energy(predictions: Predictions, *, band: str) -> float:
-    """Share of the features' energy in a band of their own ranks; in [0, 1]."""
+    """Share of the features' energy in a band of their own ranks; in [0, 1].
+
+    >>> band_energy(Predictions({}, {"low_energy": 0.75}), band="low")
+    0.75
+    """
     return predictions.scalar(f"{band}_energy")
 
 
 def band_top1(predictions: Predictions, *, band: str) -> float:
-    """Zero-shot accuracy from one band of ranks alone; in [0, 1]."""
+    """Zero-shot accuracy from one band of ranks alone; in [0, 1].
+
+    >>> band_top1(Predictions({"low_band_wrong": np.array([0, 1, 0, 0])}), band="low")
+    0.75
+    """
     return float((predictions.samples(f"{band}_band_wrong") < 1).mean())
 
 

@@ -27,6 +27,10 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     Raises:
         ClipqError: the split is empty or holds non-finite logits, or labels do not fit.
+
+    >>> logits = np.array([[2.0, 0.0]] * 4) * np.log(3)  # 90 % sure of the first class
+    >>> round(fit_temperature(logits, np.array([0, 0, 0, 1])), 3)  # right in 75 %
+    2.0
     """
     if len(logits) == 0 or not np.isfinite(logits).all():
         raise ClipqError(

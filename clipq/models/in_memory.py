@@ -38,6 +38,11 @@ def model_in_memory(
 
     Raises:
         ModelError: it is no open_clip model, or its tokenizer cannot be told.
+
+    >>> model_in_memory(nn.Linear(4, 4))
+    Traceback (most recent call last):
+    clipq.errors.ModelError: Linear has no encode_image, encode_text, logit_scale
+      fix: pass a model made by open_clip.create_model, ...
     """
     missing = [
         name for name in ("encode_image", "encode_text", "logit_scale") if not hasattr(model, name)

@@ -42,6 +42,11 @@ class LoadedModel:
     """A model in evaluation mode, without gradients, and what belongs to it.
 
     `logit_scale` is exponentiated (1 / temperature); `logit_bias` is 0 where the model has none.
+
+    >>> source = ModelSource.parse("local-dir:fixtures/models/vit-clean", base_dir=Path())
+    >>> loaded = load_model(source)
+    >>> loaded.model.training, tuple(loaded.tokenizer(["a red circle"]).shape), loaded.logit_bias
+    (False, (1, 16), 0.0)
     """
 
     model: nn.Module
@@ -72,6 +77,11 @@ def load_model(
 
     Raises:
         ModelError: configuration or weights are missing, damaged, unreachable or do not match.
+
+    >>> load_model(ModelSource.parse("local-dir:fixtures/models/none", base_dir=Path()))
+    Traceback (most recent call last):
+    clipq.errors.ModelError: no model folder fixtures/models/none
+    ...
     """
     files = _files(source)
     identity = identify(files, expected_sha256=expected_sha256)
@@ -96,6 +106,12 @@ def logit_map(model: nn.Module) -> tuple[float, float]:
     """Return the scale and the bias that turn a model's cosines into logits.
 
     The scale is exponentiated (1 / temperature); the bias is 0 where the model has none.
+
+    >>> model = nn.Module()
+    >>> model.logit_scale = torch.tensor(100.0).log()
+    >>> scale, bias = logit_map(model)
+    >>> round(scale, 3), bias
+    (100.0, 0.0)
     """
     scale: Any = model.logit_scale
     bias: Any = getattr(model, "logit_bias", None)

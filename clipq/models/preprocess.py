@@ -29,6 +29,13 @@ class Preprocess:
     Args:
         transform: open_clip's inference transform: image steps, to-tensor, normalise.
         config: the preprocessing configuration it was made from.
+
+    >>> from open_clip.transform import PreprocessCfg, image_transform_v2
+    >>> config = PreprocessCfg(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    >>> preprocess = Preprocess(image_transform_v2(config, is_train=False), config)
+    >>> pixels = preprocess.to_uint8(Image.new("L", (64, 48), color=255))
+    >>> pixels.shape, float(preprocess.normalise(pixels[None]).max())  # (1 - 0.5) / 0.5
+    ((32, 32, 3), 1.0)
     """
 
     def __init__(self, transform: Compose, config: object) -> None:

@@ -45,6 +45,10 @@ class ModelSource:
     """An open_clip model: a built-in architecture with a pretrained tag, a hub or a local folder.
 
     `kind` is ``pretrained``, ``hf-hub`` or ``local-dir``; `path` is set for the last only.
+
+    >>> source = ModelSource.parse("ViT-B-32/laion2b_s34b_b79k", base_dir=Path())
+    >>> source.kind, source.location, source.tag
+    ('pretrained', 'ViT-B-32', 'laion2b_s34b_b79k')
     """
 
     kind: str
@@ -89,7 +93,11 @@ class ModelSource:
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """The files that make a model; `vocabulary` are those of its tokenizer."""
+    """The files that make a model; `vocabulary` are those of its tokenizer.
+
+    >>> local_files(Path("fixtures/models/vit-clean")).checkpoint.name
+    'open_clip_model.safetensors'
+    """
 
     checkpoint: Path
     config: Path
@@ -98,7 +106,12 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """sha256 (hex) of what makes a model: weights file, configuration, tokenizer."""
+    """sha256 (hex) of what makes a model: weights file, configuration, tokenizer.
+
+    >>> found = identity(ModelSource.parse("local-dir:fixtures/models/vit-clean", base_dir=Path()))
+    >>> len(found.weights_sha256), sorted(found.to_plain())
+    (64, ['config_sha256', 'tokenizer_sha256', 'weights_sha256'])
+    """
 
     weights_sha256: str
     config_sha256: str
@@ -116,6 +129,9 @@ def checkpoint_in(folder: Path) -> Path:
 
     Raises:
         ModelError: the folder or the checkpoint is missing.
+
+    >>> checkpoint_in(Path("fixtures/models/vit-clean")).name
+    'open_clip_model.safetensors'
     """
     if not folder.is_dir():
         raise ModelError(f"no model folder {folder}", hint="check `source` in clipq.toml")
@@ -138,6 +154,9 @@ def local_config(folder: Path) -> dict[str, object]:
 
     Raises:
         ModelError: the file is missing, not JSON, or holds no ``model_cfg``.
+
+    >>> local_config(Path("fixtures/models/vit-clean"))["embed_dim"]
+    96
     """
     path = folder / CONFIG
     fix = "a local-dir model needs open_clip_config.json"
@@ -153,6 +172,10 @@ def local_files(folder: Path) -> ModelFiles:
 
     Raises:
         ModelError: the folder, its configuration, checkpoint or vocabulary is missing or damaged.
+
+    >>> files = local_files(Path("fixtures/models/vit-clean"))
+    >>> files.config.name, [path.name for path in files.vocabulary]
+    ('open_clip_config.json', ['bpe_vocab.txt.gz'])
     """
     checkpoint = checkpoint_in(folder)
     text = local_config(folder).get("text_cfg") or {}
@@ -180,6 +203,11 @@ def identity(source: ModelSource, *, expected_sha256: str = "") -> ModelIdentity
     Raises:
         ModelError: the source is not local, a file is missing, or the weights hash to something
             else than expected.
+
+    >>> one, other = (ModelSource.parse(f"local-dir:fixtures/models/vit-{name}", base_dir=Path())
+    ...               for name in ("clean", "noisy"))
+    >>> identity(one) == identity(other), identity(one) == identity(one)
+    (False, True)
     """
     if source.kind != "local-dir":
         raise ModelError(
@@ -197,6 +225,11 @@ def identify(files: ModelFiles, *, expected_sha256: str = "") -> ModelIdentity:
 
     Raises:
         ModelError: the weights hash to something else.
+
+    >>> identify(local_files(Path("fixtures/models/vit-clean")), expected_sha256="0" * 64)
+    Traceback (most recent call last):
+    clipq.errors.ModelError: checkpoint ... was tampered with or truncated: sha256 is ...
+    ...
     """
     weights = sha256_file(files.checkpoint)
     if expected_sha256 and weights != expected_sha256.lower():
@@ -210,12 +243,20 @@ def identify(files: ModelFiles, *, expected_sha256: str = "") -> ModelIdentity:
 
 
 def architecture_config(architecture: str) -> Path:
-    """Return the configuration file of one of open_clip's architectures."""
+    """Return the configuration file of one of open_clip's architectures.
+
+    >>> architecture_config("ViT-B-32").name
+    'ViT-B-32.json'
+    """
     return _open_clip_folder() / "model_configs" / f"{architecture}.json"
 
 
 def default_vocabulary() -> Path:
-    """Return the BPE file that open_clip's tokenizer reads where no other is named."""
+    """Return the BPE file that open_clip's tokenizer reads where no other is named.
+
+    >>> default_vocabulary().name
+    'bpe_simple_vocab_16e6.txt.gz'
+    """
     return _open_clip_folder() / "bpe_simple_vocab_16e6.txt.gz"
 
 

@@ -22,6 +22,11 @@ def prompt_tokens(
     Raises:
         ProbeError: there is no class or no template, or a template has no place ``{c}`` for the
             class name.
+
+    >>> lines = []
+    >>> tokens = prompt_tokens(lines.extend, ["cat", "dog"], ["a {c}.", "two {c}s."])
+    >>> lines
+    ['a cat.', 'two cats.', 'a dog.', 'two dogs.']
     """
     if not classnames or not templates:
         raise ProbeError(
@@ -49,6 +54,13 @@ def class_embeddings(
 
     Prompt ensembling as in Radford et al. 2021: the mean over templates of unit-length text
     features, normalised again.
+
+    >>> from clipq.testing import SmallInputs, small_clip
+    >>> def tokenizer(texts):
+    ...     return torch.tensor([[1 + len(text)] * 12 for text in texts])
+    >>> found = class_embeddings(small_clip(), tokenizer, ["cat", "horse"], ["a {c}.", "one {c}."])
+    >>> tuple(found.shape), [round(length, 6) for length in found.norm(dim=1).tolist()]
+    ((2, 24), [1.0, 1.0])
     """
     device = next(model.parameters()).device
     tokens = prompt_tokens(tokenizer, classnames, templates)

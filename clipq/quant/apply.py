@@ -28,6 +28,11 @@ class Quantized:
         model: in eval mode, offers `encode_image` and `encode_text`.
         coverage: counted for one image and one text.
         storage: bytes of the model with its codes; None where the method brings modules of its own.
+
+    >>> from clipq.testing import SmallInputs, small_clip
+    >>> quantized = quantize(small_clip(), "rtn:w8@text", SmallInputs().calibration)
+    >>> quantized.coverage.layers, quantized.coverage.uncovered
+    (13, ())
     """
 
     model: nn.Module
@@ -48,6 +53,11 @@ def quantize(model: nn.Module, spec: QuantizerSpec | str, calibration: Calibrati
         UnknownNameError: no method of that name.
         QuantizerError: the method failed, returned no usable model, changed the caller's model or
             quantized nothing.
+
+    >>> from clipq.testing import SmallInputs, small_clip
+    >>> quantized = quantize(small_clip(), "rtn:w4g32", SmallInputs().calibration)
+    >>> quantized.coverage.share, quantized.storage.weight_bits  # 4, and 32 / 32 for the scale
+    (1.0, 5.0)
     """
     spec = QuantizerSpec.parse(spec)
     method = find_method(spec)

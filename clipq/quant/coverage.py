@@ -45,6 +45,9 @@ class Coverage:
         macs_activation: multiply-accumulates of those.
         macs_transform: multiply-accumulates of rotations of inputs, in float, which the float model
             does not have.
+
+    >>> Coverage(layers=3, macs_quantized=75, macs_total=100, uncovered=("visual.proj",)).share
+    0.75
     """
 
     layers: int
@@ -86,6 +89,10 @@ class Operations:
             computed on the fly: by module).
         activations: activation times activation, by module.
         transforms: inside of a layer's input transform, by module.
+
+    >>> found = Operations(Counter({"fc": 75}), Counter({"proj": 25}), Counter(), Counter())
+    >>> found.quantized.total(), found.weights.total()
+    (75, 25)
     """
 
     quantized: Counter[str]
@@ -95,7 +102,13 @@ class Operations:
 
 
 def quantized_layers(model: nn.Module) -> list[str]:
-    """Return the names of clipq's quantized modules in `model`."""
+    """Return the names of clipq's quantized modules in `model`.
+
+    >>> from clipq.testing import SmallInputs, small_clip
+    >>> model = small_clip()
+    >>> quantized_layers(model)
+    []
+    """
     return [
         name
         for name, module in model.named_modules()
@@ -104,7 +117,12 @@ def quantized_layers(model: nn.Module) -> list[str]:
 
 
 def count_operations(model: nn.Module, run: Callable[[], object]) -> Operations:
-    """Return the operations that `run`, which calls `model`, performs."""
+    """Return the operations that `run`, which calls `model`, performs.
+
+    >>> layer = nn.Linear(4, 4)
+    >>> count_operations(layer, lambda: layer(torch.ones(2, 4))).weights  # 2 * 4 * 4
+    Counter({'weight': 32})
+    """
     counter = _Counter(model)
     # As plain products, attention is counted alike on every torch: older ones have no formula for
     # the fused kernel of the CPU.

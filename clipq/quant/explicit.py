@@ -48,6 +48,12 @@ def make_explicit(model: nn.Module, towers: Towers) -> None:
 
     Raises:
         QuantizerError: a module multiplies with its weight in a way that cannot be rewritten.
+
+    >>> from clipq.testing import small_clip
+    >>> model = small_clip()
+    >>> make_explicit(model, "vision")
+    >>> type(model.visual.transformer.resblocks[0].attn).__name__
+    'ExplicitAttention'
     """
     rewritten: dict[nn.Module, nn.Module] = {}
     for name, parent, attribute, child in named_sites(model, towers):

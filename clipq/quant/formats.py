@@ -70,6 +70,9 @@ class WeightFormat:
         asymmetric: whether an integer zero point accompanies the scale.
         number: what a code means.
         power_of_two: whether scales are rounded up to powers of two.
+
+    >>> str(WeightFormat(bits=4, granularity=32, asymmetric=True))
+    'w4g32z'
     """
 
     bits: int
@@ -113,6 +116,9 @@ class ActivationFormat:
         number: what a code means; ``mxfp8`` and ``mxfp4`` are dynamic by nature.
         power_of_two: whether scales are rounded up to powers of two.
         group: features of a token that share a dynamic scale; None for all of them.
+
+    >>> str(ActivationFormat(bits=8, dynamic=True)), str(ActivationFormat(8, number="e4m3"))
+    ('a8d', 'ae4m3')
     """
 
     bits: int
@@ -156,6 +162,9 @@ class AttentionFormat:
             head; None leaves them in float.
         probabilities: bits of the attention probabilities (2 to 8), unsigned over [0, 1]; None
             leaves them in float.
+
+    >>> str(AttentionFormat(operands=8, probabilities=8))
+    'k8s8'
     """
 
     operands: int | None = None

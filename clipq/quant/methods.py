@@ -49,6 +49,12 @@ class Calibration:
     Args:
         images: batches of preprocessed images, (N, 3, H, W) floating point.
         texts: batches of tokens, (N, L) int64.
+
+    >>> import torch
+    >>> images, tokens = torch.zeros(2, 3, 32, 32), torch.zeros(2, 77, dtype=torch.int64)
+    >>> calibration = Calibration(images=lambda: iter([images]), texts=lambda: iter([tokens]))
+    >>> [tuple(batch.shape) for batch in calibration.images()]
+    [(2, 3, 32, 32)]
     """
 
     images: Callable[[], Iterator[Tensor]]
@@ -79,6 +85,13 @@ def find_method(spec: QuantizerSpec | str) -> Method:
     Raises:
         UnknownNameError: no such method.
         QuantizerError: `spec` is the unquantized reference, which no method makes.
+
+    >>> find_method("rtn:w8a8").__name__
+    'rtn'
+    >>> find_method("rtm:w8a8")
+    Traceback (most recent call last):
+    clipq.errors.UnknownNameError: unknown quantizer 'rtm'
+      fix: did you mean 'rtn'? ...
     """
     spec = QuantizerSpec.parse(spec)
     if spec.is_reference:
@@ -90,7 +103,11 @@ def find_method(spec: QuantizerSpec | str) -> Method:
 
 
 def method_version(spec: QuantizerSpec | str) -> int:
-    """Return the version its author gave the method, 1 if none; part of every result's key."""
+    """Return the version its author gave the method, 1 if none; part of every result's key.
+
+    >>> method_version("rtn:w8a8")
+    1
+    """
     spec = QuantizerSpec.parse(spec)
     version = getattr(find_method(spec), "version", 1)
     if not isinstance(version, int) or isinstance(version, bool):
@@ -110,6 +127,9 @@ def method_code_hash(spec: QuantizerSpec | str) -> str:
 
     Raises:
         QuantizerError: the source or the table cannot be read.
+
+    >>> method_code_hash("rtn:w8") == method_code_hash("rtn:w4@vision")  # one method, one code
+    True
     """
     spec = QuantizerSpec.parse(spec)
     package = Path(__file__).parent
@@ -132,7 +152,11 @@ def method_code_hash(spec: QuantizerSpec | str) -> str:
 
 
 def is_builtin(method: Method) -> bool:
-    """Whether a method is clipq's own."""
+    """Whether a method is clipq's own.
+
+    >>> is_builtin(find_method("rtn:w8")), is_builtin(print)  # anybody else's function
+    (True, False)
+    """
     return _defining_module(method).startswith("clipq.quant.")
 
 

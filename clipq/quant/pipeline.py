@@ -55,6 +55,11 @@ class Task:
         chosen: how ranges are chosen.
         groups: of a convolution, 1 otherwise.
         statistics: of its input rows, if the rounder asked for them.
+
+    >>> import torch
+    >>> task = Task("fc", torch.tensor([[1.0, 0.4, -0.6]]), WeightFormat(2), "minmax")
+    >>> RoundToNearest()([task])["fc"].tolist()  # the codes of w2 are -1, 0 and 1
+    [[1.0, 0.0, -1.0]]
     """
 
     name: str
@@ -77,7 +82,13 @@ class Rounder(Protocol):
 
 
 class RoundToNearest:
-    """Each weight to the nearest point of its grid."""
+    """Each weight to the nearest point of its grid.
+
+    >>> import torch
+    >>> task = Task("fc", torch.tensor([[7.0, 2.4, -3.6]]), WeightFormat(4), "minmax")
+    >>> RoundToNearest()([task])["fc"].tolist()  # a step is 1
+    [[7.0, 2.0, -4.0]]
+    """
 
     sequential = False
 
@@ -136,6 +147,12 @@ def post_training(
 
     Raises:
         QuantizerError: an unknown option, unusable data or an unsupported layer.
+
+    >>> from clipq.testing import SmallInputs, small_clip
+    >>> spec, calibration = QuantizerSpec.parse("mine:w4@text"), SmallInputs().calibration
+    >>> model = post_training(small_clip(), spec, calibration)  # without a transform this is rtn
+    >>> type(model.transformer.resblocks[0].mlp.c_fc).__name__
+    'QuantizedLinear'
     """
     number_format = spec.require_format()
     spec.read_options([*COMMON, *own])
@@ -238,5 +255,9 @@ def stages(names: list[str]) -> Iterator[list[str]]:
 
 
 def tower_of(name: str) -> Towers:
-    """Return the tower that a layer belongs to."""
+    """Return the tower that a layer belongs to.
+
+    >>> tower_of("visual.conv1"), tower_of("transformer.resblocks.0.mlp.c_fc")
+    ('vision', 'text')
+    """
     return "vision" if name.startswith("visual.") else "text"

@@ -46,6 +46,10 @@ class QuantizerSpec:
         format: number format; None where the method brings its own.
         options: the method's options, kept sorted by key; values are text.
         towers: the towers to quantize.
+
+    >>> spec = QuantizerSpec.parse("smoothquant:w8a8,alpha=0.5@vision")
+    >>> spec.method, spec.format_class, dict(spec.options), spec.towers
+    ('smoothquant', 'w8a8', {'alpha': '0.5'}, 'vision')
     """
 
     method: str

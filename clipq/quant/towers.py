@@ -28,12 +28,20 @@ _OUTSIDE = ("text_decoder",)
 
 
 def covers_images(towers: Towers) -> bool:
-    """Whether the vision tower is selected."""
+    """Whether the vision tower is selected.
+
+    >>> covers_images("both"), covers_images("text")
+    (True, False)
+    """
     return towers != "text"
 
 
 def covers_texts(towers: Towers) -> bool:
-    """Whether the text tower is selected."""
+    """Whether the text tower is selected.
+
+    >>> covers_texts("both"), covers_texts("vision")
+    (True, False)
+    """
     return towers != "vision"
 
 
@@ -42,6 +50,9 @@ def in_towers(name: str, towers: Towers) -> bool:
 
     The vision tower is `visual`; the text tower is the rest, which is `text` in `CustomTextCLIP`
     and CoCa, and `transformer`, `text_projection` … in `CLIP`.
+
+    >>> in_towers("visual.conv1", "vision"), in_towers("text_projection", "vision")
+    (True, False)
     """
     top = name.partition(".")[0]
     if top in _OUTSIDE:
@@ -55,6 +66,10 @@ def named_sites(
     """Yield (name, parent, attribute, child) of every place that holds a module in the towers.
 
     A module used in two places is yielded twice, so that it can be replaced in both.
+
+    >>> from clipq.testing import small_clip
+    >>> [name for name, _, _, _ in named_sites(small_clip(), "vision")][:3]
+    ['visual', 'visual.conv1', 'visual.patch_dropout']
     """
     parents = list(model.named_modules(remove_duplicate=False))
     for prefix, parent in parents:
@@ -81,6 +96,11 @@ def encode_batches(
 
     Raises:
         QuantizerError: a tower is selected for which there is no data, or data are misshapen.
+
+    >>> from clipq.testing import SmallInputs, small_clip
+    >>> data = SmallInputs(count=4).calibration  # batches of at most three
+    >>> [tuple(features.shape) for features in encode_batches(small_clip(), "both", data)]
+    [(3, 24), (1, 24), (3, 24), (1, 24)]
     """
     ended = until or ()
     for encode, batches in tower_batches(model, towers, calibration):
@@ -94,7 +114,13 @@ def encode_batches(
 def tower_batches(
     model: nn.Module, towers: Towers, calibration: Calibration
 ) -> Iterator[tuple[Callable[[Tensor], Tensor], Iterator[Tensor]]]:
-    """Yield each selected tower's encode function and its batches, read when they are asked for."""
+    """Yield each selected tower's encode function and its batches, read when they are asked for.
+
+    >>> from clipq.testing import SmallInputs, small_clip
+    >>> towers = tower_batches(small_clip(), "both", SmallInputs().calibration)
+    >>> [(encode.__name__, len(list(batches))) for encode, batches in towers]
+    [('encode_image', 2), ('encode_text', 2)]
+    """
     if covers_images(towers):
         yield cast(Any, model.encode_image), image_batches(model, calibration)
     if covers_texts(towers):
@@ -102,7 +128,13 @@ def tower_batches(
 
 
 def image_batches(model: nn.Module, calibration: Calibration) -> Iterator[Tensor]:
-    """Yield image batches (N, 3, H, W) on the model's device, in its floating-point type."""
+    """Yield image batches (N, 3, H, W) on the model's device, in its floating-point type.
+
+    >>> from clipq.testing import SmallInputs, small_clip
+    >>> model, data = small_clip().bfloat16(), SmallInputs().calibration
+    >>> [(tuple(batch.shape), batch.dtype) for batch in image_batches(model, data)][0]
+    ((3, 3, 32, 32), torch.bfloat16)
+    """
     reference = next(_vision_tower(model).parameters())
     batch = None
     for batch in calibration.images():
@@ -114,7 +146,12 @@ def image_batches(model: nn.Module, calibration: Calibration) -> Iterator[Tensor
 
 
 def text_batches(model: nn.Module, calibration: Calibration) -> Iterator[Tensor]:
-    """Yield token batches (N, L) on the model's device."""
+    """Yield token batches (N, L) on the model's device.
+
+    >>> from clipq.testing import SmallInputs, small_clip
+    >>> [tuple(batch.shape) for batch in text_batches(small_clip(), SmallInputs().calibration)]
+    [(3, 12), (1, 12)]
+    """
     reference = next(model.parameters())
     batch = None
     for batch in calibration.texts():

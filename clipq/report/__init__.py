@@ -31,6 +31,11 @@ def write_reports(record: RunRecord, folder: Path) -> list[str]:
 
     Raises:
         CacheError: the folder is read-only or full.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     [Path(path).name for path in write_reports(RunRecord("ci", 0, ()), Path(folder))]
+    ['junit.xml', 'report.html', 'report.json', 'report.md']
     """
     written = []
     for name in report_formats.names():

@@ -14,7 +14,14 @@ _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(record: RunRecord) -> str:
-    """Return the run as JUnit XML."""
+    """Return the run as JUnit XML.
+
+    >>> from clipq.cases import Case
+    >>> from clipq.records import Verdict
+    >>> failed = CaseResult(Case.parse("vit/rtn:w4/id.ece"), Verdict.FAIL)
+    >>> ElementTree.fromstring(junit(RunRecord("ci", 1, (failed,))))[0].attrib["failures"]
+    '1'
+    """
     blocking = {case.id for case in record.blocking}
     errors = [case for case in record.blocking if case.verdict is Verdict.ERROR]
     failed = len(blocking) - len(errors) + len(record.broken_kernels) + len(record.problems)

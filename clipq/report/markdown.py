@@ -30,6 +30,9 @@ def markdown(record: RunRecord, *, limit: int = _LIMIT) -> str:
     """Return the run as Markdown of at most `limit` characters.
 
     Tables are shortened, and in the end dropped, until it fits; each says what it leaves out.
+
+    >>> markdown(RunRecord("ci", 0, ())).splitlines()[1]  # nothing measured is no pass
+    '# clipq reliability gate: failed'
     """
     text = ""
     for rows in _ROWS:
@@ -41,7 +44,11 @@ def markdown(record: RunRecord, *, limit: int = _LIMIT) -> str:
 
 
 def inert(text: str) -> str:
-    """Escape what a Markdown renderer would take for markup, a mention or a reference."""
+    """Escape what a Markdown renderer would take for markup, a mention or a reference.
+
+    >>> inert("<b> by @ada, see #7")
+    '&lt;b&gt; by &#64;ada, see &#35;7'
+    """
     return " ".join(text.split()).translate(_ESCAPES).replace("://", "&#58;//")
 
 

@@ -27,7 +27,16 @@ HEADERS = ("case", "verdict", "FP32", "observed", "loss", "interval", "margin", 
 
 
 def explain(case: CaseResult) -> str:
-    """Return why one case blocks, in a few lines."""
+    """Return why one case blocks, in a few lines.
+
+    >>> from clipq.cases import Case
+    >>> from clipq.estimate import Estimate
+    >>> estimate = Estimate(loss=0.06, low=0.04, high=0.08, margin=0.02)
+    >>> print(explain(CaseResult(Case.parse("vit/rtn:w4/id.ece"), Verdict.FAIL, unit="fraction",
+    ...                          baseline=0.03, observed=0.09, estimate=estimate)))
+    vit/rtn:w4/id.ece: fail
+      FP32 baseline 0.03, observed 0.09: loss 0.06 [+0.04, +0.08] > margin 0.02 fraction
+    """
     lines = [f"{case.id}: {case.verdict.value}"]
     if case.observed is not None:
         compared_with = "limit" if case.baseline is None else "FP32 baseline"
@@ -51,7 +60,19 @@ def explain(case: CaseResult) -> str:
 
 
 def summary(record: RunRecord) -> str:
-    """Return the whole terminal report of a run."""
+    """Return the whole terminal report of a run.
+
+    >>> from clipq.cases import Case
+    >>> passed = CaseResult(Case.parse("vit/rtn:w8/id.ece"), Verdict.PASS)
+    >>> print(summary(RunRecord("ci", 1, (passed,), versions={"clipq": "1.0"})))
+    model    quantizer      pass  worst (loss / margin)
+    -------  -----------  ------  -----------------------
+    vit      rtn:w8            1
+    all                        1
+    <BLANKLINE>
+    <BLANKLINE>
+    versions: clipq 1.0
+    """
     parts = [_counts(record)] if record.cases or not record.kernels else []
     if record.kernels:
         parts.append(kernel_summary(record.kernels))
@@ -79,7 +100,13 @@ def summary(record: RunRecord) -> str:
 
 
 def table_rows(cases: Iterable[CaseResult]) -> list[tuple[str, ...]]:
-    """Return one row of texts per case, in the order of the report's columns."""
+    """Return one row of texts per case, in the order of the report's columns.
+
+    >>> from clipq.cases import Case
+    >>> passed = CaseResult(Case.parse("vit/rtn:w8/id.ece"), Verdict.PASS, observed=0.03)
+    >>> dict(zip(HEADERS, *table_rows([passed])))["observed"]
+    '0.03'
+    """
     return [
         (
             case.id,
@@ -96,7 +123,16 @@ def table_rows(cases: Iterable[CaseResult]) -> list[tuple[str, ...]]:
 
 
 def kernel_summary(results: Sequence[KernelResult]) -> str:
-    """Return one row per kernel, what failed, and each reason for a check not run, once."""
+    """Return one row per kernel, what failed, and each reason for a check not run, once.
+
+    >>> print(kernel_summary([KernelResult("w8a8", "edges", "fail", "0.5 off", where="cpu")]))
+    kernels:
+    kernel    written in    ran on      pass    fail    not run
+    --------  ------------  --------  ------  ------  ---------
+    w8a8                    cpu            0       1          0
+      fail: w8a8/edges
+        0.5 off
+    """
     lines = ["kernels:", tabulate(kernel_rows(results), _KERNEL_HEADERS)]
     failed = [row for row in results if row.outcome == "fail"]
     lines += [f"  fail: {row.id}\n    {row.reason}" for row in failed[:_SHOWN]]
@@ -108,7 +144,11 @@ def kernel_summary(results: Sequence[KernelResult]) -> str:
 
 
 def kernel_rows(results: Sequence[KernelResult]) -> list[tuple[str | int, ...]]:
-    """Return per kernel: name, language, what it ran on, checks passed, failed and not run."""
+    """Return per kernel: name, language, what it ran on, checks passed, failed and not run.
+
+    >>> kernel_rows([KernelResult("w8a8", name, "pass", where="cpu") for name in ("edges", "ties")])
+    [('w8a8', '', 'cpu', 2, 0, 0)]
+    """
     rows: list[tuple[str | int, ...]] = []
     for kernel in sorted({row.kernel for row in results}):
         mine = [row for row in results if row.kernel == kernel]
@@ -119,7 +159,11 @@ def kernel_rows(results: Sequence[KernelResult]) -> list[tuple[str | int, ...]]:
 
 
 def correction(record: RunRecord) -> str:
-    """Return one sentence on how sure verdicts are; "" for a record without statistics."""
+    """Return one sentence on how sure verdicts are; "" for a record without statistics.
+
+    >>> correction(RunRecord("ci", 0, ()))  # nothing was resampled
+    ''
+    """
     statistics = record.statistics
     tested = sum(case.estimate.p_value is not None for case in record.cases)
     if not statistics or not tested:
@@ -278,5 +322,9 @@ def _provenance(record: RunRecord) -> str:
 
 
 def number_text(value: float | None) -> str:
-    """Return a value as tables show it: four significant digits, "-" where there is none."""
+    """Return a value as tables show it: four significant digits, "-" where there is none.
+
+    >>> number_text(0.0123456), number_text(None)
+    ('0.01235', '-')
+    """
     return "-" if value is None else f"{value:.4g}"

@@ -15,7 +15,11 @@ _ELEMENTS = 1 << 17
 
 
 def rows_per_block(size: int) -> int:
-    """Return how many replicates of `size` samples make a block."""
+    """Return how many replicates of `size` samples make a block.
+
+    >>> rows_per_block(2048)
+    64
+    """
     return max(1, _ELEMENTS // max(size, 1))
 
 
@@ -37,6 +41,9 @@ def by_blocks(
         replicates: R.
         size: samples per replicate.
         threads: at least 1.
+
+    >>> by_blocks(lambda: lambda rows: np.arange(rows.start, rows.stop) ** 2, 4, size=100).tolist()
+    [0, 1, 4, 9]
     """
     rows = rows_per_block(size)
     slices = [slice(s, min(s + rows, replicates)) for s in range(0, replicates, rows)]

@@ -14,7 +14,12 @@ __all__ = ["PairedAuroc", "delong"]
 
 @dataclass(frozen=True, slots=True)
 class PairedAuroc:
-    """Two AUROCs of the same samples and the standard error of first - second."""
+    """Two AUROCs of the same samples and the standard error of first - second.
+
+    >>> found = PairedAuroc(first=0.75, second=0.5, standard_error=0.125)
+    >>> (found.first - found.second) / found.standard_error
+    2.0
+    """
 
     first: float
     second: float
@@ -35,6 +40,11 @@ def delong(
 
     Raises:
         StatisticsError: scores are not paired, or fewer than two of a kind.
+
+    >>> known, unknown = np.array([3.0, 2.0]), np.array([1.0, 0.0])
+    >>> found = delong(known, unknown, np.array([3.0, 1.0]), np.array([2.0, 0.0]))
+    >>> found.first, found.second, round(found.standard_error, 4)
+    (1.0, 0.75, 0.3536)
     """
     columns = [
         finite_column(scores, "scores") for scores in (first_id, first_ood, second_id, second_ood)

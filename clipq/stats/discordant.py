@@ -21,7 +21,11 @@ __all__ = ["Discordance", "count_discordant", "mcnemar", "score_interval", "scor
 
 @dataclass(frozen=True, slots=True)
 class Discordance:
-    """Of N samples, how many got worse and how many got better."""
+    """Of N samples, how many got worse and how many got better.
+
+    >>> Discordance(worse=30, better=10, samples=1000).drop
+    0.02
+    """
 
     worse: int
     better: int
@@ -43,7 +47,11 @@ class Discordance:
 
 
 def count_discordant(before: np.ndarray, after: np.ndarray) -> Discordance:
-    """Count samples (N,) whose 0/1 outcome (1 = good) changed."""
+    """Count samples (N,) whose 0/1 outcome (1 = good) changed.
+
+    >>> count_discordant(before=np.array([1, 1, 1, 0]), after=np.array([1, 0, 0, 1]))
+    Discordance(worse=2, better=1, samples=4)
+    """
     if np.shape(before) != np.shape(after) or np.ndim(before) != 1:
         raise StatisticsError(
             f"outcomes of shapes {np.shape(before)} and {np.shape(after)} are not paired",
@@ -58,6 +66,9 @@ def mcnemar(counts: Discordance) -> float:
 
     Given the number of discordant samples, those that got worse are binomial with probability 1/2.
     With no discordant sample it is 1.
+
+    >>> mcnemar(Discordance(worse=5, better=0, samples=1000))  # 2 / 2**5
+    0.0625
     """
     from scipy.stats import binomtest  # half a second to import, and seldom asked for
 
@@ -71,6 +82,9 @@ def score_z(counts: Discordance, drop: float) -> float:
     z = (b - c - N d) / sqrt(N (2 q + d (1 - d))), with q, the probability of getting better, at its
     maximum likelihood under the hypothesis:
     2N q^2 + (-b - c + (2N - b + c) d) q - c d (1 - d) = 0.
+
+    >>> score_z(Discordance(worse=9, better=0, samples=1000), drop=0.0)  # (b - c) / sqrt(b + c)
+    3.0
     """
     worse, better, samples = counts.worse, counts.better, counts.samples
     excess = worse - better - samples * drop
@@ -89,6 +103,10 @@ def score_interval(counts: Discordance, *, level: float) -> Interval:
 
     It keeps its level where normal intervals fail: with few discordant samples, or none. With none
     of N, it is +- z^2 / (N + z^2).
+
+    >>> found = score_interval(Discordance(worse=0, better=0, samples=100), level=0.95)
+    >>> round(found.low, 3), round(found.high, 3)  # 1.96**2 / (100 + 1.96**2)
+    (-0.037, 0.037)
     """
     check_level(level)
     z = float(ndtri((1 + level) / 2))

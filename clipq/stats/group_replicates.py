@@ -51,6 +51,10 @@ def cell_sums(
         weights: (R, N).
         count: number of cells; one without a sample holds zeros.
         threads: to work on.
+
+    >>> cell, column = np.array([0, 1, 1]), np.array([5.0, 2.0, 3.0])
+    >>> cell_sums(cell, column[None], np.ones((1, 3)), count=2).tolist()  # weights, then sums
+    [[[1.0, 2.0]], [[5.0, 5.0]]]
     """
     rows = check_weights(weights, len(cell))
     order = np.argsort(cell, kind="stable")
@@ -99,6 +103,11 @@ def grouped_statistic(
 
     Raises:
         StatisticsError: a column is not finite, or a group that the statistic needs is missing.
+
+    >>> columns, groups = {"correct": np.array([1, 1, 1, 0])}, np.array(["a", "a", "b", "b"])
+    >>> weights = np.array([[1, 1, 1, 1], [1, 1, 3, 1]])
+    >>> grouped_statistic("group-min", columns, groups, weights).tolist()
+    [0.5, 0.75]
     """
     names, codes = np.unique(groups, return_inverse=True)
     within, kinds = np.zeros(len(codes), np.int64), 1

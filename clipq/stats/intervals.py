@@ -30,7 +30,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A two-sided confidence interval; `level` is its nominal coverage, for example 0.95."""
+    """A two-sided confidence interval; `level` is its nominal coverage, for example 0.95.
+
+    >>> Interval(low=0.01, high=0.03, level=0.95).high < 0.05  # the margin: this loss passes
+    True
+    """
 
     low: float
     high: float
@@ -49,6 +53,9 @@ def standard_error(replicates: np.ndarray, *, resolution: float = 0.0) -> float:
     Args:
         replicates: the paired loss in each replicate.
         resolution: r, in the unit of the replicates.
+
+    >>> round(standard_error(np.zeros(500), resolution=1 / 100), 4)  # 1.41 / 100, not 0
+    0.0141
     """
     values = _finite(replicates)
     return float(math.sqrt(values.var(ddof=1) + 2.0 * resolution**2))
@@ -60,6 +67,10 @@ def normal_interval(estimate: float, error: float, *, level: float) -> Interval:
     It is centred on the estimate, not on the replicates, so a statistic's finite-sample bias enters
     once, as it does in the estimate itself: the target is the statistic's expected value at this
     number of samples.
+
+    >>> found = normal_interval(0.02, 0.005, level=0.95)
+    >>> round(found.low, 4), round(found.high, 4)
+    (0.0102, 0.0298)
     """
     check_level(level)
     reach = float(ndtri((1 + level) / 2)) * error
@@ -67,7 +78,12 @@ def normal_interval(estimate: float, error: float, *, level: float) -> Interval:
 
 
 def percentile_interval(replicates: np.ndarray, *, level: float) -> Interval:
-    """Return the replicates' quantiles (Efron 1979)."""
+    """Return the replicates' quantiles (Efron 1979).
+
+    >>> found = percentile_interval(np.arange(101.0), level=0.9)
+    >>> round(found.low, 6), round(found.high, 6)
+    (5.0, 95.0)
+    """
     check_level(level)
     low, high = np.quantile(_finite(replicates), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high), level)
@@ -84,6 +100,10 @@ def bca_interval(
         jackknife: the statistic with each group of samples left out (G,); gives the acceleration
             a = sum d^3 / (6 (sum d^2)^1.5), d = mean - value.
         level: nominal coverage.
+
+    >>> found = bca_interval(50.0, np.arange(101.0), np.array([-1.0, 0.0, 1.0]), level=0.9)
+    >>> round(found.low, 6), round(found.high, 6)  # without bias and skewness: the percentiles
+    (5.0, 95.0)
     """
     check_level(level)
     values = np.sort(_finite(replicates))
@@ -103,6 +123,11 @@ def check_level(level: float) -> None:
 
     Raises:
         StatisticsError: it does not lie between 0 and 1, both excluded.
+
+    >>> check_level(95)
+    Traceback (most recent call last):
+    clipq.errors.StatisticsError: a level of 95
+      fix: levels and powers lie between 0 and 1, for example 0.95
     """
     if not 0.0 < level < 1.0:
         raise StatisticsError(

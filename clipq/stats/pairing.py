@@ -17,6 +17,10 @@ def check_paired(first: np.ndarray, second: np.ndarray) -> None:
 
     Raises:
         StatisticsError: an id repeats, is missing from one of the two, or the order differs.
+
+    >>> check_paired(np.array(["a", "b"]), np.array(["b", "a"]))
+    Traceback (most recent call last):
+    clipq.errors.StatisticsError: the tables hold the same samples in another order, ...
     """
     for name, ids in (("first", first), ("second", second)):
         found, counts = np.unique(ids, return_counts=True)
@@ -48,6 +52,11 @@ def check_size(samples: int, what: str, *, minimum: int = MINIMUM_SAMPLES) -> No
 
     Raises:
         StatisticsError: `samples` is below `minimum`.
+
+    >>> check_size(20, "top1")
+    Traceback (most recent call last):
+    clipq.errors.StatisticsError: top1: 20 samples are too few for a verdict
+    ...
     """
     if samples < minimum:
         raise StatisticsError(

@@ -47,6 +47,12 @@ def bootstrap_weights(
 
     Raises:
         StatisticsError: sizes do not fit, or a cluster lies in two strata.
+
+    >>> bootstrap_weights(1000, replicates=3, seed=0).sum(axis=1).tolist()  # each draws 1000 again
+    [1000, 1000, 1000]
+    >>> drawn = bootstrap_weights(4, replicates=2, seed=0, clusters=np.array(["a", "a", "b", "b"]))
+    >>> drawn.tolist()
+    [[2, 2, 0, 0], [1, 1, 1, 1]]
     """
     if size < 1 or replicates < 1:
         raise StatisticsError(
@@ -79,6 +85,9 @@ def jackknife_weights(
         groups: most groups to make; there are never more than samples (or clusters).
         seed, stream: as of `bootstrap_weights`; the partition has its own stream.
         clusters: cluster of each sample (N,); a cluster is left out as a whole.
+
+    >>> jackknife_weights(4, groups=2, seed=0).sum(axis=0).tolist()  # each is left out once
+    [1, 1, 1, 1]
     """
     cluster = _codes(clusters, size, "clusters")
     units = size if cluster is None else int(cluster.max()) + 1
@@ -96,6 +105,9 @@ def check_weights(weights: np.ndarray, size: int) -> np.ndarray:
 
     Raises:
         StatisticsError: the shape does not fit, or a weight is negative or not finite.
+
+    >>> check_weights(np.array([1, 2]), size=2).tolist()
+    [[1, 2]]
     """
     rows = np.atleast_2d(np.asarray(weights))
     if rows.ndim != 2 or rows.shape[1] != size or rows.dtype.kind not in "uif":
@@ -116,7 +128,13 @@ def check_weights(weights: np.ndarray, size: int) -> np.ndarray:
 
 
 def check_totals(totals: np.ndarray) -> np.ndarray:
-    """Return the sums of replicates' weights, refused where one is 0: nothing was drawn."""
+    """Return the sums of replicates' weights, refused where one is 0: nothing was drawn.
+
+    >>> check_totals(np.array([4.0, 0.0]))
+    Traceback (most recent call last):
+    clipq.errors.StatisticsError: a replicate has no weight on any sample
+      fix: each row needs a positive weight
+    """
     if not totals.all():
         raise StatisticsError(
             "a replicate has no weight on any sample", hint="each row needs a positive weight"

@@ -35,6 +35,11 @@ def selective_risks(
 
     Raises:
         StatisticsError: shapes do not fit, or a weight is no count.
+
+    >>> sure, right = np.array([0.9, 0.8, 0.7, 0.6]), np.array([1, 1, 0, 1])
+    >>> found = selective_risks(sure, right, np.ones((1, 4), int), risk=0.05)
+    >>> {name: values.round(4).tolist() for name, values in found.items()}
+    {'aurc': [0.1528], 'augrc': [0.125], 'coverage': [0.5]}
     """
     sure, right = finite_column(confidence, "confidence"), finite_column(correct, "correct")
     if len(sure) != len(right):

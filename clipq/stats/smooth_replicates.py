@@ -43,6 +43,10 @@ def smooth_ece(confidence: np.ndarray, correct: np.ndarray, weights: np.ndarray)
 
     Raises:
         StatisticsError: a confidence lies outside [0, 1], or shapes do not fit.
+
+    >>> sure, wrong = np.full(10, 0.5), np.zeros(10)
+    >>> smooth_ece(sure, wrong, np.ones((1, 10))).round(3).tolist()
+    [0.5]
     """
     sure, right = finite_column(confidence, "confidence"), finite_column(correct, "correct")
     if len(sure) != len(right) or sure.min() < 0.0 or sure.max() > 1.0:

@@ -23,7 +23,11 @@ _NEW_BIN = 0.1 / 4.0
 
 
 def weighted_skewness(values: np.ndarray, weights: np.ndarray, *, threads: int = 1) -> np.ndarray:
-    """Return the weighted skewness m_3 / m_2^(3/2) (R,); 0 where all values are equal."""
+    """Return the weighted skewness m_3 / m_2^(3/2) (R,); 0 where all values are equal.
+
+    >>> weighted_skewness(np.array([1.0, 5.0]), np.array([[3, 1]])).round(3).tolist()  # 1, 1, 1, 5
+    [1.155]
+    """
     column = finite_column(values, "values")
     centred = column - column.mean()
     first, second, third = (
@@ -36,7 +40,11 @@ def weighted_skewness(values: np.ndarray, weights: np.ndarray, *, threads: int =
 
 
 def weighted_means(values: np.ndarray, weights: np.ndarray, *, threads: int = 1) -> np.ndarray:
-    """Return the weighted mean (R,) of values (N,) for each row of weights (R, N)."""
+    """Return the weighted mean (R,) of values (N,) for each row of weights (R, N).
+
+    >>> weighted_means(np.array([1.0, 2.0, 3.0]), np.array([[1, 1, 1], [0, 1, 3]])).tolist()
+    [2.0, 2.75]
+    """
     column = finite_column(values, "values")
     rows = check_weights(weights, len(column))
 
@@ -77,6 +85,11 @@ def binned_errors(
 
     Raises:
         StatisticsError: a confidence lies outside [0, 1], or shapes do not fit.
+
+    >>> sure, right = np.array([0.9, 0.9, 0.9, 0.7]), np.array([1, 1, 1, 0])
+    >>> found = binned_errors(sure, right, np.ones((1, 4)), bins=15)
+    >>> {name: values.round(6).tolist() for name, values in found.items()}
+    {'ece': [0.25], 'ace': [0.4], 'mce': [0.7]}
     """
     sure, right = finite_column(confidence, "confidence"), finite_column(correct, "correct")
     if len(sure) != len(right):
@@ -134,6 +147,9 @@ def bin_resolution(confidence: np.ndarray, *, bins: int) -> float:
     Args:
         confidence: (N,) in [0, 1].
         bins: how many of equal width, as in `binned_errors`.
+
+    >>> round(bin_resolution(np.array([0.5, 0.5]), bins=1), 4)  # sqrt(0.5 * 0.5 / 2**2 / 2)
+    0.1768
     """
     sure = finite_column(confidence, "confidence")
     bin_index = bin_of(sure, bins)
@@ -147,12 +163,26 @@ def bin_resolution(confidence: np.ndarray, *, bins: int) -> float:
 
 
 def bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
-    """Return the bin (N,) of each confidence; an edge belongs to the upper bin, 1 to the last."""
+    """Return the bin (N,) of each confidence; an edge belongs to the upper bin, 1 to the last.
+
+    >>> bin_of(np.array([0.0, 0.25, 0.3, 1.0]), 4).tolist()
+    [0, 1, 1, 3]
+    """
     edges = np.linspace(0.0, 1.0, bins + 1)
     return np.asarray(np.minimum(np.searchsorted(edges, confidence, side="right") - 1, bins - 1))
 
 
 def finite_column(values: np.ndarray, what: str) -> np.ndarray:
+    """Return numbers of samples (N,) as float64, refused where one is not finite.
+
+    Raises:
+        StatisticsError: there is none, or one is NaN or infinite.
+
+    >>> finite_column(np.array([0.5, np.nan]), "scores")
+    Traceback (most recent call last):
+    clipq.errors.StatisticsError: scores hold 1 numbers that are NaN or infinite
+      fix: a statistic of them means nothing; find out which samples they are
+    """
     column = np.asarray(values, dtype=np.float64)
     if column.ndim != 1 or not len(column):
         raise StatisticsError(

@@ -25,6 +25,10 @@ class Check:
         subject: what is checked.
         invariant: its short name.
         run: the check itself.
+
+    >>> check = Check("double", "is-linear", lambda: expect(2 * (1 + 2) == 2 + 4, "it is not"))
+    >>> str(check), check()
+    ('double-is-linear', None)
     """
 
     subject: str
@@ -44,6 +48,10 @@ def expect(condition: object, message: str) -> None:
 
     Raises:
         Violation: it does not.
+
+    >>> expect(0.3 < 0.2, "an error of 0.3, more than 0.2")
+    Traceback (most recent call last):
+    clipq.testing.checks.Violation: an error of 0.3, more than 0.2
     """
     if not condition:
         raise Violation(message)

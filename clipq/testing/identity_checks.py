@@ -26,6 +26,13 @@ def check_identity(
         change: takes a float model and its inputs; changes it in place, or returns another.
         families: which of `SMALL_CLIPS`.
         tolerance: largest difference of a feature, relative to the largest feature.
+
+    >>> def halve(model, inputs):
+    ...     model.visual.proj.data *= 0.5
+    >>> (check,) = check_identity(halve, families=["vit"])
+    >>> check()
+    Traceback (most recent call last):
+    clipq.testing.checks.Violation: halve changes the features of vit by 0.5 of the largest, ...
     """
     name = getattr(change, "__name__", type(change).__name__)
     for family in families:

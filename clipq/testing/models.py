@@ -124,6 +124,10 @@ def small_clip(family: str = "vit", *, seed: int = 0) -> nn.Module:
     Args:
         family: one of `SMALL_CLIPS`.
         seed: of the weights; the global generator is left where it was.
+
+    >>> model = small_clip("vit", seed=0)
+    >>> sum(parameter.numel() for parameter in model.parameters()) < 250_000
+    True
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -152,6 +156,10 @@ class SmallInputs:
     Attributes:
         images: (count, 3, 32, 32) float32, standard normal.
         texts: (count, 12) int64.
+
+    >>> inputs = SmallInputs(count=2)
+    >>> [tuple(features.shape) for features in inputs.encode(small_clip())]
+    [(2, 24), (2, 24)]
     """
 
     count: int = 4

@@ -52,6 +52,11 @@ def check_rounding(
         examples: drawn per invariant; by default what the Hypothesis profile says.
         columns: of the widest weight that `round_weight` takes, at least 12.
         ties: whether halfway cases are promised to go to the even code.
+
+    >>> checks = check_rounding(lambda weight, number_format: weight, WeightFormat(4))
+    >>> {check.invariant: check for check in checks}["has-as-many-levels-as-codes"]()  # nothing is
+    Traceback (most recent call last):
+    clipq.testing.checks.Violation: ...has 2048 levels, more than 2^4
     """
     rounding = _Rounding(round_weight, number_format, elements, examples, columns)
     found = [

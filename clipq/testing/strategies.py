@@ -41,12 +41,27 @@ def finite_floats() -> st.SearchStrategy[float]:
     """Return float32 values up to 2⁹⁹, zeros and denormals included.
 
     Beyond, the products of a test's own arithmetic overflow.
+
+    >>> from hypothesis import given, settings
+    >>> @settings(max_examples=5)
+    ... @given(finite_floats())
+    ... def check(value):
+    ...     assert abs(value) <= 2.0**99
+    >>> check()
     """
     return st.floats(-(2.0**99), 2.0**99, width=32, allow_subnormal=True)
 
 
 def moderate_floats() -> st.SearchStrategy[float]:
-    """Return normal float32 values up to a thousand."""
+    """Return normal float32 values up to a thousand.
+
+    >>> from hypothesis import given, settings
+    >>> @settings(max_examples=5)
+    ... @given(moderate_floats())
+    ... def check(value):
+    ...     assert abs(value) <= 1000
+    >>> check()
+    """
     return st.floats(-1e3, 1e3, width=32, allow_subnormal=False)
 
 
@@ -59,6 +74,13 @@ def tensors(
         elements: `finite_floats` by default.
         dims: number of dimensions.
         max_side: largest length of one; the smallest is 1.
+
+    >>> from hypothesis import given, settings
+    >>> @settings(max_examples=5)
+    ... @given(tensors(dims=2, max_side=4))
+    ... def check(weight):
+    ...     assert weight.dim() == 2 and max(weight.shape) <= 4
+    >>> check()
     """
     shapes = numpy_strategies.array_shapes(min_dims=dims, max_dims=dims, max_side=max_side)
     values = finite_floats() if elements is None else elements
@@ -66,7 +88,15 @@ def tensors(
 
 
 def weight_formats() -> st.SearchStrategy[WeightFormat]:
-    """Return every kind of weight format: integers, floats, shared exponents, quantiles."""
+    """Return every kind of weight format: integers, floats, shared exponents, quantiles.
+
+    >>> from hypothesis import given, settings
+    >>> @settings(max_examples=5)
+    ... @given(weight_formats())
+    ... def check(number_format):
+    ...     assert Format.parse(str(number_format)).weight == number_format
+    >>> check()
+    """
     scales = st.sampled_from(["channel", "tensor"]) | st.integers(1, 10**6)
     integers = st.builds(WeightFormat, _INTEGERS, scales, st.booleans(), power_of_two=st.booleans())
     return integers | _of_text(
@@ -75,7 +105,15 @@ def weight_formats() -> st.SearchStrategy[WeightFormat]:
 
 
 def activation_formats() -> st.SearchStrategy[ActivationFormat]:
-    """Return every kind of activation format, static and dynamic."""
+    """Return every kind of activation format, static and dynamic.
+
+    >>> from hypothesis import given, settings
+    >>> @settings(max_examples=5)
+    ... @given(activation_formats())
+    ... def check(number_format):
+    ...     assert Format.parse(f"w8{number_format}").activation == number_format
+    >>> check()
+    """
     static = st.builds(
         ActivationFormat, _INTEGERS, asymmetric=st.booleans(), power_of_two=st.booleans()
     )
@@ -97,14 +135,30 @@ def activation_formats() -> st.SearchStrategy[ActivationFormat]:
 
 
 def formats() -> st.SearchStrategy[Format]:
-    """Return whole formats: weights, with or without activations and attention."""
+    """Return whole formats: weights, with or without activations and attention.
+
+    >>> from hypothesis import given, settings
+    >>> @settings(max_examples=5)
+    ... @given(formats())
+    ... def check(number_format):
+    ...     assert Format.parse(str(number_format)) == number_format
+    >>> check()
+    """
     attention = st.builds(AttentionFormat, _INTEGERS, st.none() | _INTEGERS)
     activations = st.none() | activation_formats()
     return st.builds(Format, weight_formats(), activations, st.none() | attention)
 
 
 def quantizer_specs() -> st.SearchStrategy[QuantizerSpec]:
-    """Return quantizers with any method name, format, options and towers."""
+    """Return quantizers with any method name, format, options and towers.
+
+    >>> from hypothesis import given, settings
+    >>> @settings(max_examples=5)
+    ... @given(quantizer_specs())
+    ... def check(spec):
+    ...     assert QuantizerSpec.parse(str(spec)) == spec
+    >>> check()
+    """
     words = st.from_regex("[a-z][a-z0-9_]*", fullmatch=True)
     values = st.from_regex("[A-Za-z0-9._+*?/-]+", fullmatch=True)
     return st.builds(
@@ -117,7 +171,15 @@ def quantizer_specs() -> st.SearchStrategy[QuantizerSpec]:
 
 
 def small_clips(families: Sequence[str] = SMALL_CLIPS) -> st.SearchStrategy[nn.Module]:
-    """Return small open_clip models, a fresh one per draw; shrinks to the first family, seed 0."""
+    """Return small open_clip models, a fresh one per draw; shrinks to the first family, seed 0.
+
+    >>> from hypothesis import given, settings
+    >>> @settings(max_examples=5)
+    ... @given(small_clips(["vit"]))
+    ... def check(model):
+    ...     assert not model.training
+    >>> check()
+    """
     return st.builds(
         lambda family, seed: small_clip(family, seed=seed),
         st.sampled_from(list(families)),

@@ -22,7 +22,11 @@ _WITHOUT_SCRIPT = 25  # blocking cases that are listed where scripts do not run
 
 
 def html(record: RunRecord) -> str:
-    """Return the run as one HTML file that needs nothing else, and no network."""
+    """Return the run as one HTML file that needs nothing else, and no network.
+
+    >>> "<title>failed: clipq reliability report</title>" in html(RunRecord("ci", 0, ()))
+    True
+    """
     style, script = page_styles("report/report.css"), page_script("report/main.js")
     state = "passed" if record.passed else "failed"
     return page_template("report/page.html").substitute(
@@ -39,7 +43,11 @@ def html(record: RunRecord) -> str:
 
 
 def outcome(record: RunRecord) -> str:
-    """Return why the gate passed or failed, in one or two sentences."""
+    """Return why the gate passed or failed, in one or two sentences.
+
+    >>> outcome(RunRecord("ci", 0, ()))
+    'Nothing was measured, which is no pass.'
+    """
     if not record.cases and not record.kernels:
         return "Nothing was measured, which is no pass."
     parts = []

@@ -63,7 +63,12 @@ def check_kernel(
 
 
 def judge(kernel: str, check: str) -> KernelResult:
-    """Run one check of a registered kernel and return what came of it, whatever it was."""
+    """Run one check of a registered kernel and return what came of it, whatever it was.
+
+    >>> found = judge("no-such-kernel", "edges")
+    >>> found.outcome, found.reason.splitlines()[0]
+    ('fail', "unknown kernel 'no-such-kernel'")
+    """
     outcome, reason, where, source = "fail", "", "", ""
     try:
         found = load_kernel(kernel)
@@ -85,6 +90,11 @@ def load_kernel(name: str) -> Kernel:
 
     Raises:
         UnknownNameError: no kernel has that name.
+
+    >>> load_kernel("no-such-kernel")
+    Traceback (most recent call last):
+    clipq.errors.UnknownNameError: unknown kernel 'no-such-kernel'
+    ...
     """
     if not torch.cuda.is_available() and unusable(torch.device("cpu")):
         # Triton decides when a kernel's module is imported; without it, checks say why not.
