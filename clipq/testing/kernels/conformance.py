@@ -66,8 +66,8 @@ def judge(kernel: str, check: str) -> KernelResult:
     """Run one check of a registered kernel and return what came of it, whatever it was."""
     outcome, reason, where, source = "fail", "", "", ""
     try:
-        found = load_kernel(kernel)
-        source, suite = found.source, Suite(found)
+        implementation = load_kernel(kernel)
+        source, suite = implementation.source, Suite(implementation)
         where = suite.where
         suite.check(check)()
         outcome = "pass"
