@@ -82,7 +82,7 @@ def hashed_order(probe: Probe) -> list[int]:
 
 def taken(probe: Probe, positions: Sequence[int]) -> Probe:
     """Return the probe with the samples at `positions` (increasing) alone."""
-    kept = set(positions)
+    wanted = set(positions)
     ids = tuple(probe.ids[p] for p in positions)
     hashes = tuple(probe.sample_hashes[p] for p in positions)
     groups = tuple(probe.groups[p] for p in positions)
@@ -91,7 +91,7 @@ def taken(probe: Probe, positions: Sequence[int]) -> Probe:
 
     def read() -> Iterator[bytes]:
         return (
-            encoded for position, encoded in enumerate(probe.read_encoded()) if position in kept
+            encoded for position, encoded in enumerate(probe.read_encoded()) if position in wanted
         )
 
     return replace(

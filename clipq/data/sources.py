@@ -135,8 +135,8 @@ def look_at_probe(
         UnknownNameError: no source of that kind is registered.
         ProbeError: opening the probe would fail, or the source's `look` itself failed.
     """
-    found, location = _source(source, name)
-    look: Look | None = getattr(found, "look", None)
+    probe_source, location = _source(source, name)
+    look: Look | None = getattr(probe_source, "look", None)
     if look is None:
         return {}
     try:
@@ -172,8 +172,8 @@ def fetch_probe(
         UnknownNameError: no source of that kind is registered.
         ProbeError: it cannot be fetched.
     """
-    found, location = _source(source, name)
-    fetch: Fetch | None = getattr(found, "fetch", None)
+    probe_source, location = _source(source, name)
+    fetch: Fetch | None = getattr(probe_source, "fetch", None)
     if fetch is None:
         return None
     return fetch(location, split=split, base_dir=base_dir, progress=progress)
