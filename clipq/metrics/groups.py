@@ -63,8 +63,8 @@ def relative_gap(predictions: Predictions) -> float:
     The groups are called ``common`` and ``counter``, as in CounterAnimal. Its loss against FP32 is
     the study's delta RSG.
     """
-    found = {name: _accuracy(part) for name, part in _parts(predictions).items()}
-    common, counter = _named(found, "common"), _named(found, "counter")
+    accuracies = {name: _accuracy(part) for name, part in _parts(predictions).items()}
+    common, counter = _named(accuracies, "common"), _named(accuracies, "counter")
     return (common - counter) / common if common else float("nan")
 
 
@@ -73,12 +73,12 @@ def added_vulnerability(predictions: Predictions) -> float:
 
     The degradation of a group is (A_FP32 - A) / A_FP32.
     """
-    found = {}
+    drops = {}
     for name, part in _parts(predictions).items():
         reference = float(part.samples("fp32_correct").mean())
-        own = _accuracy(part)
-        found[name] = (reference - own) / reference if reference else float("nan")
-    common, counter = _named(found, "common"), _named(found, "counter")
+        accuracy = _accuracy(part)
+        drops[name] = (reference - accuracy) / reference if reference else float("nan")
+    common, counter = _named(drops, "common"), _named(drops, "counter")
     return counter - common
 
 
@@ -120,10 +120,10 @@ def _accuracies(predictions: Predictions) -> list[float]:
     return [_accuracy(part) for part in _parts(predictions).values()]
 
 
-def _named(found: dict[str, float], name: str) -> float:
-    if name not in found:
+def _named(by_group: dict[str, float], name: str) -> float:
+    if name not in by_group:
         raise ClipqError(
-            f"no group {name!r} among {', '.join(sorted(found))}",
+            f"no group {name!r} among {', '.join(sorted(by_group))}",
             hint="spurious cues are judged between the groups 'common' and 'counter'",
         )
-    return found[name]
+    return by_group[name]
