@@ -80,8 +80,8 @@ def comparison_markdown(plain: Mapping[str, Any], *, everything: bool = False) -
 
 def _by_change(plain: Mapping[str, Any]) -> list[tuple[str, list[Mapping[str, Any]]]]:
     rows = plain["differences"]
-    found = [(change, [row for row in rows if row["change"] == change]) for change in _TITLES]
-    return [(change, members) for change, members in found if members]
+    groups = [(change, [row for row in rows if row["change"] == change]) for change in _TITLES]
+    return [(change, members) for change, members in groups if members]
 
 
 def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
