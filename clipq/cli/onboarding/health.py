@@ -67,20 +67,20 @@ class Check:
 
 def examine(checks: Sequence[Check], context: Context) -> list[Finding]:
     """Run every check, each apart from the others."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for check in checks:
         if check.needs_settings and context.settings is None:
-            found.append(Finding(check.name, State.SKIPPED, "there are no valid settings"))
+            findings.append(Finding(check.name, State.SKIPPED, "there are no valid settings"))
             continue
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # libraries' notes while they are imported
-                found.extend(check.look(context))
+                findings.extend(check.look(context))
         except ClipqError as error:
-            found.append(Finding(check.name, State.PROBLEM, error.problem, error.hint))
+            findings.append(Finding(check.name, State.PROBLEM, error.problem, error.hint))
         except (Exception, SystemExit) as error:  # broken installations raise anything
-            found.append(Finding(check.name, State.PROBLEM, _crashed(error, check)))
-    return found
+            findings.append(Finding(check.name, State.PROBLEM, _crashed(error, check)))
+    return findings
 
 
 def _crashed(error: BaseException, check: Check) -> str:
