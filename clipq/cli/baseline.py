@@ -150,12 +150,12 @@ def _verify(settings: Settings, model: str, options: argparse.Namespace) -> int:
 
     stored = _stored(settings, model)
     with watching(options, unit="image") as watch:
-        found = problems(Evaluator(settings, progress=watch), stored)
-    for problem in found:
+        faults = problems(Evaluator(settings, progress=watch), stored)
+    for problem in faults:
         print(f"{model}: {problem}")
-    if not found:
+    if not faults:
         print(f"{model}: verified, FP32 measured again gives the stored values")
-    return 1 if found else 0
+    return 1 if faults else 0
 
 
 def _measured(settings: Settings, model: str, options: argparse.Namespace) -> Baseline:

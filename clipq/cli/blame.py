@@ -62,18 +62,18 @@ def _taken_apart(options: argparse.Namespace, watch: Progress) -> int:
     planned = plan(settings)
     case = _case(options.case, planned)
     gate = Gate(settings, Evaluator(settings, progress=watch), cases=len(planned))
-    own = gate.check(case)
+    result = gate.check(case)
     watch.clear()
-    if own.verdict not in (
+    if result.verdict not in (
         *GOOD,
         Verdict.FAIL,
         Verdict.INCONCLUSIVE,
         Verdict.WAIVED,
         Verdict.NON_FINITE,
     ):
-        print(f"{case.id}: {own.verdict.value}: {own.reason}", file=sys.stderr)
-        if own.next_command:
-            print(f"  fix: {own.next_command}", file=sys.stderr)
+        print(f"{case.id}: {result.verdict.value}: {result.reason}", file=sys.stderr)
+        if result.next_command:
+            print(f"  fix: {result.next_command}", file=sys.stderr)
         return 2
     blame = Blame(gate, case, by=options.by, progress=watch.step)
     metric = metrics.get(case.metric)
@@ -90,10 +90,10 @@ def _taken_apart(options: argparse.Namespace, watch: Progress) -> int:
     if whole.verdict in GOOD:
         print("The case passes: there is nothing to keep in float.")
         return 0
-    found = blame.search(ranked)
+    search = blame.search(ranked)
     watch.clear()
-    print(_conclusion(found, case, metric, options.by))
-    return 0 if found.passes else 1
+    print(_conclusion(search, case, metric, options.by))
+    return 0 if search.passes else 1
 
 
 _LEGEND = (
@@ -159,22 +159,22 @@ def _described(judgement: Judgement, metric: Metric) -> str:
     return f"{judgement.verdict.value}, loss {judgement.estimate.loss:+.4f}{interval}{margin}{unit}"
 
 
-def _conclusion(found: Search, case: Case, metric: Metric, by: str) -> str:
-    if found.units is None:
+def _conclusion(search: Search, case: Case, metric: Metric, by: str) -> str:
+    if search.units is None:
         return (
-            f"Nothing helps: {found.proof}.\nThe loss comes from elsewhere (attention products, "
+            f"Nothing helps: {search.proof}.\nThe loss comes from elsewhere (attention products, "
             "scales, FP32 itself), or the margin demands more than FP32 has."
         )
-    count = len(found.units)
+    count = len(search.units)
     lines = [
-        f"Keep {count} {by}{'' if count == 1 else 's'} in float ({found.proof}):",
-        *(f"  {name}" for name in found.units),
+        f"Keep {count} {by}{'' if count == 1 else 's'} in float ({search.proof}):",
+        *(f"  {name}" for name in search.units),
     ]
-    if found.quantizer is None or found.verified is None:
+    if search.quantizer is None or search.verified is None:
         method = QuantizerSpec.parse(case.quantizer).method
         return "\n".join([*lines, f"{method!r} has no option `exclude` to do so."])
-    result = found.verified
-    lines += ["", "As a quantizer:", f"  {found.quantizer}"]
+    result = search.verified
+    lines += ["", "As a quantizer:", f"  {search.quantizer}"]
     if result.estimate.loss is None:
         lines.append(f"The gate says of it: {result.verdict.value}: {result.reason}")
     else:

@@ -84,12 +84,12 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
             watch.clear()
             print(f"{declared.name}: WRONG\n  {error}\n")
             continue
-        found = [("source", seen), *_facts(probe, sheet, len(shown))]
+        rows = [("source", seen), *_facts(probe, sheet, len(shown))]
         if broken:
             reasons = "; ".join(reason for _, reason in broken[:3])
-            found.append(("left out", f"{len(broken)} images that do not decode: {reasons}"))
+            rows.append(("left out", f"{len(broken)} images that do not decode: {reasons}"))
         watch.clear()
-        facts = tabulate(found, tablefmt="plain")
+        facts = tabulate(rows, tablefmt="plain")
         print(f"{declared.name}: good\n{facts}\n")
     watch.step("all", len(chosen), len(chosen))
     watch.clear()

@@ -28,10 +28,10 @@ def keep_run(
     if settings.history.predictions:
         tables = prediction_tables(record, settings.cache, warn=notes.append)
     with open_store(url, root=settings.root) as store:
-        found = store.record(record, tables)
+        recorded = store.record(record, tables)
         if store.notice:
             notes.insert(0, store.notice)
-    state = "recorded" if found.new else "recorded before"
-    run = found.run
+    state = "recorded" if recorded.new else "recorded before"
+    run = recorded.run
     notes.append(f"{state}: run #{run.number} {run.id[:12]} in {url.shown}")
     return tuple(notes)

@@ -124,8 +124,8 @@ class Store:
             StoreError: the store cannot be written, or holds other content under the record's id.
         """
         prepared = prepare(record, now=self._clock())
-        found = self._recorded(prepared.id)
-        if found is None:
+        stored = self._recorded(prepared.id)
+        if stored is None:
             with self.engine.connect() as connection:
                 prepared = with_tables(prepared, record, tables or {}, connection)
             with self.engine.execution_options(writes=True).begin() as connection:
@@ -134,13 +134,13 @@ class Store:
                     number = insert(connection, prepared, tables or {})
                     mine = select_runs().where(runs.c.number == number)
                     return Recorded(run_infos(connection, mine)[0], new=True)
-            found = self._recorded(prepared.id)
-        if found is None:
+            stored = self._recorded(prepared.id)
+        if stored is None:
             raise StoreError(
                 f"run {prepared.id[:12]} was removed while it was recorded", hint="record it again"
             )
-        self.load(found)  # refused where it is stored with other content
-        return Recorded(found, new=False)
+        self.load(stored)  # refused where it is stored with other content
+        return Recorded(stored, new=False)
 
     @_explained
     def runs(
@@ -199,8 +199,8 @@ class Store:
         )
         with self.engine.connect() as connection:
             rows = connection.execute(query).all()
-        found = (as_result(row, row.name, run) for row in rows)
-        return tuple(sorted(found, key=lambda result: result.case))
+        stored = (as_result(row, row.name, run) for row in rows)
+        return tuple(sorted(stored, key=lambda result: result.case))
 
     @_explained
     def cells(self, run: RunInfo) -> tuple[str, ...]:
@@ -298,8 +298,8 @@ class Store:
 
     def _recorded(self, identity: str) -> RunInfo | None:
         with self.engine.connect() as connection:
-            found = run_infos(connection, select_runs().where(runs.c.id == identity))
-        return found[0] if found else None
+            matching = run_infos(connection, select_runs().where(runs.c.id == identity))
+        return matching[0] if matching else None
 
 
 def open_store(

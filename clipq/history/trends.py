@@ -82,12 +82,12 @@ def trend_table(
     absent = np.isnan(codes)
     verdicts = np.where(absent, -1, _ORDER[np.where(absent, 0, codes).astype(np.int64)])
     present = ~absent.all(axis=1)  # a case may have no run among the newest ones
-    kept = [row for row, there in zip(chosen, present, strict=True) if there]
+    rows = [row for row, there in zip(chosen, present, strict=True) if there]
     return TrendTable(
         runs=infos,
-        cases=tuple(row.name for row in kept),
-        units=tuple(row.unit for row in kept),
-        directions=tuple(row.direction for row in kept),
+        cases=tuple(row.name for row in rows),
+        units=tuple(row.unit for row in rows),
+        directions=tuple(row.direction for row in rows),
         margins=_margins(connection, ids, row_of, first)[present],
         observed=values["observed"][present],
         baseline=values["baseline"][present],
@@ -113,9 +113,9 @@ def _unknown(case: str, known: Sequence[str]) -> StoreError:
 
 def _positions(numbers: Sequence[int]) -> np.ndarray:
     """Return an array that maps each of `numbers` to its place among them."""
-    found = np.zeros(max(numbers) + 1, np.int64)
-    found[list(numbers)] = np.arange(len(numbers))
-    return found
+    places = np.zeros(max(numbers) + 1, np.int64)
+    places[list(numbers)] = np.arange(len(numbers))
+    return places
 
 
 def _blocks(
@@ -185,9 +185,9 @@ def _margins(
         .limit(1)
         .scalar_subquery()
     )
-    found = np.full(len(ids), np.nan)
+    margins = np.full(len(ids), np.nan)
     wanted = set(ids)
     for case_id, margin in connection.execute(sa.select(cases.c.id, latest)):
         if case_id in wanted and margin is not None:
-            found[row_of[case_id]] = margin
-    return found
+            margins[row_of[case_id]] = margin
+    return margins

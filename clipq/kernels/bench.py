@@ -108,7 +108,7 @@ class _Runner:
         if self.device.type != "cuda":
             return self._on_cpu(call)
         cache = torch.empty(2**28, dtype=torch.int8, device=self.device)
-        found: list[float] = []
+        times: list[float] = []
         for _ in range(_REPEATS):
             cache.zero_()  # no input is left in the L2 cache from the call before
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
@@ -116,8 +116,8 @@ class _Runner:
             call()
             end.record()
             end.synchronize()
-            found.append(start.elapsed_time(end) / 1e3)
-        return median(found)
+            times.append(start.elapsed_time(end) / 1e3)
+        return median(times)
 
     def _on_cpu(self, call: Callable[[], object]) -> float:
         started = time.perf_counter()

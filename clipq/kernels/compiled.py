@@ -105,7 +105,7 @@ def _compile(name: str, example: str, launch: Launch, architecture: int) -> Reso
     source = ASTSource(launch.program, signature, constants, attributes)
     started = time.perf_counter()
     try:
-        made = triton.compile(
+        compiled = triton.compile(
             source, target=GPUTarget("cuda", architecture, 32), options=launch.options
         )
     except Exception as error:
@@ -114,7 +114,7 @@ def _compile(name: str, example: str, launch: Launch, architecture: int) -> Reso
             f"{type(error).__name__}: {error}"
         ) from error
     seconds = time.perf_counter() - started
-    registers, stack, spilled = _assembled(made.asm["ptx"], architecture)
+    registers, stack, spilled = _assembled(compiled.asm["ptx"], architecture)
     return Resources(
         name,
         example,
@@ -122,7 +122,7 @@ def _compile(name: str, example: str, launch: Launch, architecture: int) -> Reso
         registers,
         stack,
         spilled,
-        int(made.metadata.shared),
+        int(compiled.metadata.shared),
         launch.warps,
         seconds,
     )

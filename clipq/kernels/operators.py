@@ -192,8 +192,10 @@ def _keep_grid(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _fake_quantize_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    found = fake_quantize_gradient(gradient, *ctx.saved_tensors, ctx.low, ctx.high, ctx.group)
-    return (found, None, None, None, None, None)
+    input_gradient = fake_quantize_gradient(
+        gradient, *ctx.saved_tensors, ctx.low, ctx.high, ctx.group
+    )
+    return (input_gradient, None, None, None, None, None)
 
 
 def _keep_ranges(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -203,8 +205,10 @@ def _keep_ranges(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _dynamic_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     (x,) = ctx.saved_tensors
-    found = fake_quantize_dynamic_gradient(gradient, x, ctx.bits, ctx.asymmetric, ctx.group)
-    return (found, None, None, None)
+    input_gradient = fake_quantize_dynamic_gradient(
+        gradient, x, ctx.bits, ctx.asymmetric, ctx.group
+    )
+    return (input_gradient, None, None, None)
 
 
 def _keep_signs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -118,8 +118,8 @@ def ranking(
 
         return work
 
-    found = by_blocks(worker, len(rows_id), len(inside) + len(outside), threads=threads)
-    return dict(zip(_NAMES, found, strict=True))
+    statistics = by_blocks(worker, len(rows_id), len(inside) + len(outside), threads=threads)
+    return dict(zip(_NAMES, statistics, strict=True))
 
 
 def _take(rows: np.ndarray, columns: np.ndarray, out: np.ndarray) -> np.ndarray:

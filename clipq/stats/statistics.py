@@ -130,8 +130,8 @@ def binned_errors(
 
         return work
 
-    found = by_blocks(worker, len(rows), len(sure), threads=threads)
-    return dict(zip(("ece", "ace", "mce"), found, strict=True))
+    errors = by_blocks(worker, len(rows), len(sure), threads=threads)
+    return dict(zip(("ece", "ace", "mce"), errors, strict=True))
 
 
 def bin_resolution(confidence: np.ndarray, *, bins: int) -> float:

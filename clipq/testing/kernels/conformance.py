@@ -71,8 +71,8 @@ def judge(kernel: str, check: str) -> KernelResult:
     """
     outcome, reason, where, source = "fail", "", "", ""
     try:
-        found = load_kernel(kernel)
-        source, suite = found.source, Suite(found)
+        implementation = load_kernel(kernel)
+        source, suite = implementation.source, Suite(implementation)
         where = suite.where
         suite.check(check)()
         outcome = "pass"
