@@ -6,7 +6,7 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
@@ -14,12 +14,12 @@ from clipq.cases import Candidate, Case
 from clipq.cli.context import settings_of
 from clipq.cli.progress import Progress, watching
 from clipq.errors import SettingsError, did_you_mean
-from clipq.evaluation.plan import load_plugins, plan
-from clipq.gating.blame import GOOD, Blame, Search, UnitBlame
-from clipq.gating.verdict import Judgement
-from clipq.metrics import Metric, metrics
-from clipq.quant import QuantizerSpec
 from clipq.records import Verdict
+
+if TYPE_CHECKING:
+    from clipq.gating.blame import Search, UnitBlame
+    from clipq.gating.verdict import Judgement
+    from clipq.metrics import Metric
 
 __all__ = ["declare", "run"]
 
@@ -54,6 +54,10 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _taken_apart(options: argparse.Namespace, watch: Progress) -> int:
+    from clipq.evaluation.plan import load_plugins, plan
+    from clipq.gating.blame import GOOD, Blame
+    from clipq.metrics import metrics
+
     settings = settings_of(options)
     from clipq.evaluation.evaluator import Evaluator
     from clipq.gating.session import Gate
@@ -105,6 +109,8 @@ _LEGEND = (
 
 def _case(text: str, planned: tuple[Case, ...]) -> Case:
     """Return the case that a text names; its quantizer need not be in the matrix."""
+    from clipq.quant import QuantizerSpec
+
     by_id = {case.id: case for case in planned}
     if text in by_id:
         return by_id[text]
@@ -160,6 +166,8 @@ def _described(judgement: Judgement, metric: Metric) -> str:
 
 
 def _conclusion(search: Search, case: Case, metric: Metric, by: str) -> str:
+    from clipq.quant import QuantizerSpec
+
     if search.units is None:
         return (
             f"Nothing helps: {search.proof}.\nThe loss comes from elsewhere (attention products, "

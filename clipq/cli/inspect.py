@@ -14,7 +14,6 @@ from tabulate import tabulate
 from clipq.cases import Candidate
 from clipq.cli.context import settings_of
 from clipq.cli.progress import watching
-from clipq.evaluation.plan import load_plugins
 from clipq.files import write_atomically
 from clipq.settings import Settings
 
@@ -56,6 +55,8 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Print the tables asked for, and write them as JSON where told so."""
+    from clipq.evaluation.plan import load_plugins
+
     settings = settings_of(options)
     from clipq.evaluation.evaluator import Evaluator
 

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
 from clipq.cli.context import settings_of
 from clipq.errors import SettingsError
 from clipq.estimate import number
-from clipq.evaluation.plan import load_plugins, plan
-from clipq.gating.margins import load_margins
-from clipq.gating.planning import CasePower, plan_power
 from clipq.records import read_run
 from clipq.settings import Settings
+
+if TYPE_CHECKING:
+    from clipq.gating.planning import CasePower
 
 __all__ = ["declare", "run"]
 
@@ -66,6 +66,10 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Print the table; return 0, or 1 where a margin cannot be decided."""
+    from clipq.evaluation.plan import load_plugins, plan
+    from clipq.gating.margins import load_margins
+    from clipq.gating.planning import plan_power
+
     settings = settings_of(options)
     load_plugins(settings)
     if options.disagreement is not None:

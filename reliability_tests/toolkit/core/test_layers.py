@@ -167,6 +167,15 @@ def test_no_torch_is_imported_before_something_is_encoded(code):
     assert done.returncode == 0, done.stderr
 
 
+def test_help_comes_before_numpy():
+    code = (
+        "import sys\nfrom clipq.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "assert not {'numpy', 'scipy', 'pandas', 'sqlalchemy', 'PIL'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
 def test_the_package_raises_and_never_asserts():
     for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
