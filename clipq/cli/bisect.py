@@ -114,7 +114,7 @@ def guide(store: Store, options: argparse.Namespace, settings: Settings | None) 
     change = find(rows, policy=policy)
     if change is None:
         return _unchanged(rows, options, policy)
-    commands = git_commands(change, store.parts(options.case), **_project(store, options, settings))
+    commands = git_commands(change, **_project(store, options, settings))
     if options.json:
         print(json.dumps(change.to_plain() | {"commands": commands}, indent=1, allow_nan=False))
     else:

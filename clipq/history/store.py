@@ -21,7 +21,7 @@ from clipq.errors import StoreError
 from clipq.history import trends
 from clipq.history.connect import connect, explain, is_database_error
 from clipq.history.migrate import bring_up_to_date, no_store
-from clipq.history.model import CaseParts, Pruned, Recorded, RunInfo, StoredResult, TrendTable
+from clipq.history.model import Pruned, Recorded, RunInfo, StoredResult, TrendTable
 from clipq.history.naming import find_run
 from clipq.history.prune import prune
 from clipq.history.recording import insert, prepare, with_tables
@@ -243,16 +243,6 @@ class Store:
         """Return every case that a run has, sorted."""
         with self.engine.connect() as connection:
             return tuple(sorted(connection.execute(sa.select(cases.c.name)).scalars()))
-
-    @_explained
-    def parts(self, case: str) -> CaseParts:
-        """Return what a case id is made of.
-
-        Raises:
-            StoreError: no run has the case; near ones are listed.
-        """
-        with self.engine.connect() as connection:
-            return trends.parts(connection, case)
 
     @_explained
     def trend(self, case: str) -> tuple[StoredResult, ...]:

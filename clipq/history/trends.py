@@ -15,13 +15,13 @@ import numpy as np
 import sqlalchemy as sa
 
 from clipq.errors import StoreError
-from clipq.history.model import CaseParts, StoredResult, TrendTable
+from clipq.history.model import StoredResult, TrendTable
 from clipq.history.recording import key_of
 from clipq.history.schema import CODES, cases, results
 from clipq.history.stored_rows import RESULT_COLUMNS, as_result, run_infos, select_runs
 from clipq.records import Verdict
 
-__all__ = ["parts", "trend", "trend_table"]
+__all__ = ["trend", "trend_table"]
 
 _BLOCK = 2_000  # rows at a time: few enough to stay in the processor's cache
 _VALUES = ("verdict", "observed", "baseline", "loss", "standard_error")
@@ -41,15 +41,6 @@ def trend(connection: sa.Connection, case: str) -> tuple[StoredResult, ...]:
         raise _unknown(case, list(connection.execute(sa.select(cases.c.name)).scalars()))
     infos = {run.number: run for run in run_infos(connection, select_runs())}
     return tuple(as_result(row, case, infos[row.run]) for row in rows if row.run in infos)
-
-
-def parts(connection: sa.Connection, case: str) -> CaseParts:
-    """Return what a case id is made of; see `Store.parts`."""
-    query = sa.select(cases.c.model, cases.c.quantizer, cases.c.probe, cases.c.metric)
-    row = connection.execute(query.where(cases.c.sha256 == key_of(case))).first()
-    if row is None:
-        raise _unknown(case, list(connection.execute(sa.select(cases.c.name)).scalars()))
-    return CaseParts(*row)
 
 
 def trend_table(
