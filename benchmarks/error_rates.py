@@ -266,7 +266,7 @@ def detection(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    script = Script(__doc__, takes="HOURS")
+    script = Script(__doc__, takes="about nine hours (--gates 100: half an hour)")
     script.size("--gates", full=2000, quick=4, help="simulated gates of each setting")
     script.size("--samples", full=(500, 2000, 10_000), quick=(200,), help="in-distribution")
     script.size("--kinds", full=KINDS, quick=KINDS[1:2], choices=KINDS, help="of population")

@@ -200,7 +200,7 @@ class KernelResult:
 
     Args:
         kernel: its registered name.
-        check: one of `clipq.kernels.spec.CHECKS`.
+        check: one of `clipq.kernels.kernel_spec.CHECKS`.
         outcome: ``pass``, ``fail`` or ``not-run``.
         reason: why it failed or did not run.
         where: what it ran on: a GPU's name, ``Triton's interpreter`` or ``cpu``.

@@ -9,11 +9,11 @@
 Importing this package imports neither torch nor open_clip; calling its functions does.
 """
 
+from clipq.api.arguments import Data, Model, open_probe
 from clipq.api.comparing import compare
 from clipq.api.evaluating import evaluate
 from clipq.api.evaluation import Evaluation, Measurement
 from clipq.api.gate_run import CandidateOutcome, GateRun, gate
-from clipq.api.inputs import Data, Model, open_probe
 from clipq.api.quantizing import quantize
 
 __all__ = [

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipq.api.arguments import Data, Model, as_model, as_probe, hold_out
 from clipq.api.evaluation import Evaluation
-from clipq.api.inputs import Data, Model, as_model, as_probe, hold_out
 from clipq.cases import FP32, Candidate
 from clipq.errors import ProbeError, QuantizerError, SettingsError
 from clipq.quant import QuantizerSpec

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipq.api.inputs import Data, Model, as_model, as_probe
+from clipq.api.arguments import Data, Model, as_model, as_probe
 from clipq.data import Images
 from clipq.errors import ProbeError
 from clipq.quant import Calibration, QuantizerSpec

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
@@ -15,9 +15,10 @@ from clipq.cli.context import settings_of
 from clipq.cli.progress import watching
 from clipq.errors import BaselineError
 from clipq.estimate import Estimate
-from clipq.evaluation.plan import load_plugins
-from clipq.gating.baseline import Baseline, json_path, load_baseline, save_baseline
 from clipq.settings import Settings
+
+if TYPE_CHECKING:
+    from clipq.gating.baseline import Baseline
 
 __all__ = ["declare", "run"]
 
@@ -54,6 +55,8 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Run one action on the chosen models; return the exit code."""
+    from clipq.evaluation.plan import load_plugins
+
     settings = settings_of(options)
     load_plugins(settings)
     models = [settings.model(name).name for name in options.models] or [
@@ -72,6 +75,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def _create(settings: Settings, model: str, options: argparse.Namespace) -> int:
     from clipq.gating.approve import approve_first
+    from clipq.gating.baseline import json_path, save_baseline
 
     path = json_path(settings.baselines, model)
     if path.exists():
@@ -92,6 +96,7 @@ def _update(settings: Settings, model: str, options: argparse.Namespace) -> int:
         paired_differences,
         worse_since_first,
     )
+    from clipq.gating.baseline import json_path, save_baseline
     from clipq.gating.margins import load_margins
 
     old = _stored(settings, model)
@@ -150,12 +155,12 @@ def _verify(settings: Settings, model: str, options: argparse.Namespace) -> int:
 
     stored = _stored(settings, model)
     with watching(options, unit="image") as watch:
-        found = problems(Evaluator(settings, progress=watch), stored)
-    for problem in found:
+        faults = problems(Evaluator(settings, progress=watch), stored)
+    for problem in faults:
         print(f"{model}: {problem}")
-    if not found:
+    if not faults:
         print(f"{model}: verified, FP32 measured again gives the stored values")
-    return 1 if found else 0
+    return 1 if faults else 0
 
 
 def _measured(settings: Settings, model: str, options: argparse.Namespace) -> Baseline:
@@ -208,6 +213,8 @@ def _show(baseline: Baseline) -> str:
 
 
 def _stored(settings: Settings, model: str) -> Baseline:
+    from clipq.gating.baseline import load_baseline
+
     stored = load_baseline(settings.baselines, model)
     if stored is None:
         raise BaselineError(

@@ -114,7 +114,7 @@ def guide(store: Store, options: argparse.Namespace, settings: Settings | None) 
     change = find(rows, policy=policy)
     if change is None:
         return _unchanged(rows, options, policy)
-    commands = git_commands(change, store.parts(options.case), **_project(store, options, settings))
+    commands = git_commands(change, **_project(store, options, settings))
     if options.json:
         print(json.dumps(change.to_plain() | {"commands": commands}, indent=1, allow_nan=False))
     else:
@@ -216,13 +216,13 @@ def _judge(options: argparse.Namespace) -> int:
     except RecordError as error:
         print(f"cannot be told: {error}")
         return _SKIP
-    found = [case for case in record.cases if case.id == options.case]
-    if not found:
+    matching = [case for case in record.cases if case.id == options.case]
+    if not matching:
         print(f"cannot be told: the report has no case {options.case!r}")
         return _SKIP
     if isinstance(options.new, Verdict):
-        return _judge_verdict(found[0], options, options.policy or record.policy)
-    return _judge_value(found[0], options)
+        return _judge_verdict(matching[0], options, options.policy or record.policy)
+    return _judge_value(matching[0], options)
 
 
 def _judge_verdict(case: CaseResult, options: argparse.Namespace, policy: str) -> int:

@@ -6,7 +6,7 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
@@ -14,12 +14,12 @@ from clipq.cases import Candidate, Case
 from clipq.cli.context import settings_of
 from clipq.cli.progress import Progress, watching
 from clipq.errors import SettingsError, did_you_mean
-from clipq.evaluation.plan import load_plugins, plan
-from clipq.gating.blame import GOOD, Blame, Search, UnitBlame
-from clipq.gating.verdict import Judgement
-from clipq.metrics import Metric, metrics
-from clipq.quant import QuantizerSpec
 from clipq.records import Verdict
+
+if TYPE_CHECKING:
+    from clipq.gating.blame import Search, UnitBlame
+    from clipq.gating.verdict import Judgement
+    from clipq.metrics import Metric
 
 __all__ = ["declare", "run"]
 
@@ -54,6 +54,10 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _taken_apart(options: argparse.Namespace, watch: Progress) -> int:
+    from clipq.evaluation.plan import load_plugins, plan
+    from clipq.gating.blame import GOOD, Blame
+    from clipq.metrics import metrics
+
     settings = settings_of(options)
     from clipq.evaluation.evaluator import Evaluator
     from clipq.gating.session import Gate
@@ -62,18 +66,18 @@ def _taken_apart(options: argparse.Namespace, watch: Progress) -> int:
     planned = plan(settings)
     case = _case(options.case, planned)
     gate = Gate(settings, Evaluator(settings, progress=watch), cases=len(planned))
-    own = gate.check(case)
+    result = gate.check(case)
     watch.clear()
-    if own.verdict not in (
+    if result.verdict not in (
         *GOOD,
         Verdict.FAIL,
         Verdict.INCONCLUSIVE,
         Verdict.WAIVED,
         Verdict.NON_FINITE,
     ):
-        print(f"{case.id}: {own.verdict.value}: {own.reason}", file=sys.stderr)
-        if own.next_command:
-            print(f"  fix: {own.next_command}", file=sys.stderr)
+        print(f"{case.id}: {result.verdict.value}: {result.reason}", file=sys.stderr)
+        if result.next_command:
+            print(f"  fix: {result.next_command}", file=sys.stderr)
         return 2
     blame = Blame(gate, case, by=options.by, progress=watch.step)
     metric = metrics.get(case.metric)
@@ -90,10 +94,10 @@ def _taken_apart(options: argparse.Namespace, watch: Progress) -> int:
     if whole.verdict in GOOD:
         print("The case passes: there is nothing to keep in float.")
         return 0
-    found = blame.search(ranked)
+    search = blame.search(ranked)
     watch.clear()
-    print(_conclusion(found, case, metric, options.by))
-    return 0 if found.passes else 1
+    print(_conclusion(search, case, metric, options.by))
+    return 0 if search.passes else 1
 
 
 _LEGEND = (
@@ -105,6 +109,8 @@ _LEGEND = (
 
 def _case(text: str, planned: tuple[Case, ...]) -> Case:
     """Return the case that a text names; its quantizer need not be in the matrix."""
+    from clipq.quant import QuantizerSpec
+
     by_id = {case.id: case for case in planned}
     if text in by_id:
         return by_id[text]
@@ -159,22 +165,24 @@ def _described(judgement: Judgement, metric: Metric) -> str:
     return f"{judgement.verdict.value}, loss {judgement.estimate.loss:+.4f}{interval}{margin}{unit}"
 
 
-def _conclusion(found: Search, case: Case, metric: Metric, by: str) -> str:
-    if found.units is None:
+def _conclusion(search: Search, case: Case, metric: Metric, by: str) -> str:
+    from clipq.quant import QuantizerSpec
+
+    if search.units is None:
         return (
-            f"Nothing helps: {found.proof}.\nThe loss comes from elsewhere (attention products, "
+            f"Nothing helps: {search.proof}.\nThe loss comes from elsewhere (attention products, "
             "scales, FP32 itself), or the margin demands more than FP32 has."
         )
-    count = len(found.units)
+    count = len(search.units)
     lines = [
-        f"Keep {count} {by}{'' if count == 1 else 's'} in float ({found.proof}):",
-        *(f"  {name}" for name in found.units),
+        f"Keep {count} {by}{'' if count == 1 else 's'} in float ({search.proof}):",
+        *(f"  {name}" for name in search.units),
     ]
-    if found.quantizer is None or found.verified is None:
+    if search.quantizer is None or search.verified is None:
         method = QuantizerSpec.parse(case.quantizer).method
         return "\n".join([*lines, f"{method!r} has no option `exclude` to do so."])
-    result = found.verified
-    lines += ["", "As a quantizer:", f"  {found.quantizer}"]
+    result = search.verified
+    lines += ["", "As a quantizer:", f"  {search.quantizer}"]
     if result.estimate.loss is None:
         lines.append(f"The gate says of it: {result.verdict.value}: {result.reason}")
     else:

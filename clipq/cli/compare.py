@@ -77,7 +77,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
     from clipq.files import write_atomically
     from clipq.history.comparison import compare
-    from clipq.report.comparison import comparison_markdown, comparison_text
+    from clipq.report.comparison_report import comparison_markdown, comparison_text
 
     if options.replicates < 100:
         raise SettingsError(
@@ -88,13 +88,13 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         if options.case:
             before, after = (_narrowed(record, options.case) for record in (before, after))
         estimator = sources.estimator(before, after, replicates=options.replicates)
-        found = compare(before, after, paired=estimator)
+        comparison = compare(before, after, paired=estimator)
     skipped = estimator.skipped if estimator else {}
     notes = [f"{cell}: not paired, {problem}" for cell, problem in skipped.items()]
-    plain = found.to_plain() | {
-        "notes": [*found.notes, *notes],
-        "compared": found.compared,
-        "regressions": len(found.regressions(common=options.common)),
+    plain = comparison.to_plain() | {
+        "notes": [*comparison.notes, *notes],
+        "compared": comparison.compared,
+        "regressions": len(comparison.regressions(common=options.common)),
     }
     if options.json is not None:
         text = json.dumps(plain, indent=1, allow_nan=False) + "\n"
@@ -106,9 +106,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     else:
         write_atomically(options.output, f"{shown}\n".encode())
         print(f"written: {options.output}")
-    if not found.compared:
+    if not comparison.compared:
         return 2
-    return 1 if found.regressions(common=options.common) else 0
+    return 1 if comparison.regressions(common=options.common) else 0
 
 
 class _Sources:

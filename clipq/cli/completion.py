@@ -52,9 +52,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         import shtab
     except ImportError:
         raise ClipqError("shtab is not installed", hint="pip install shtab") from None
-    made = parser()
-    _complete_files(made, shtab.FILE)
-    print(shtab.complete(made, shell=options.shell))
+    command_line = parser()
+    _complete_files(command_line, shtab.FILE)
+    print(shtab.complete(command_line, shell=options.shell))
     return 0
 
 

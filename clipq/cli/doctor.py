@@ -51,22 +51,22 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     Raises:
         SettingsError: ``--config`` names a file that does not exist.
     """
-    from clipq.cli.onboarding import installation, project, storage
+    from clipq.cli.onboarding import installation, project, storage_health
     from clipq.cli.onboarding.health import Context, State, examine
 
     settings, finding = _settings(options.config)
     today = datetime.datetime.now(datetime.UTC).date()
     context = Context(settings, os.environ, today)
-    found = examine(installation.EXAMINATIONS, context)
-    found.append(finding)
-    found += examine((*project.EXAMINATIONS, *storage.EXAMINATIONS), context)
-    problems = sum(one.state is State.PROBLEM for one in found)
+    findings = examine(installation.EXAMINATIONS, context)
+    findings.append(finding)
+    findings += examine((*project.EXAMINATIONS, *storage_health.EXAMINATIONS), context)
+    problems = sum(one.state is State.PROBLEM for one in findings)
     if options.json:
-        checks = [asdict(one) | {"state": one.state.value} for one in found]
+        checks = [asdict(one) | {"state": one.state.value} for one in findings]
         document = {"schema": SCHEMA, "problems": problems, "checks": checks}
         print(json.dumps(document, indent=1, allow_nan=False))
     else:
-        print(_text(found, problems))
+        print(_text(findings, problems))
     return 1 if problems else 0
 
 
@@ -94,14 +94,14 @@ def _settings(given: Path | None) -> tuple[Settings | None, Finding]:
     return settings, Finding("settings", State.OK, str(settings.path))
 
 
-def _text(found: Sequence[Finding], problems: int) -> str:
-    width = max(len(one.name) for one in found)
+def _text(findings: Sequence[Finding], problems: int) -> str:
+    width = max(len(one.name) for one in findings)
     lines = []
-    for one in found:
+    for one in findings:
         lines.append(f"{_MARKS[one.state.value]:<8} {one.name:<{width}}  {_one_line(one.text)}")
         if one.fix:
             lines.append(f"{'':<8} {'':<{width}}  fix: {_one_line(one.fix)}")
-    warned = sum(one.state.value == "warning" for one in found)
+    warned = sum(one.state.value == "warning" for one in findings)
     return "\n".join([*lines, "", f"{_count(problems, 'problem')}, {_count(warned, 'warning')}"])
 
 

@@ -129,7 +129,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def _record(options: argparse.Namespace, settings: Settings | None) -> int:
     from clipq.cli.history_text import run_plain
-    from clipq.history.predictions import prediction_tables
+    from clipq.history.run_predictions import prediction_tables
 
     if not options.reports and settings is None:
         raise StoreError("no report to record", hint="clipq history record REPORT.json")
@@ -188,7 +188,7 @@ def _list(options: argparse.Namespace, settings: Settings | None) -> int:
     from clipq.cli.history_text import run_plain, runs_text
 
     with open_for(options, settings) as store:
-        found = store.runs(
+        infos = store.runs(
             limit=options.limit,
             branch=options.branch,
             policy=options.policy,
@@ -196,9 +196,9 @@ def _list(options: argparse.Namespace, settings: Settings | None) -> int:
         )
         where = store.url.shown
     if options.json:
-        _print_json([run_plain(info) for info in found])
-    elif found:
-        print(runs_text(found))
+        _print_json([run_plain(info) for info in infos])
+    elif infos:
+        print(runs_text(infos))
     else:
         narrowed = options.branch or options.policy or options.failed
         empty = f"no run yet in {where}; `clipq history record REPORT.json` adds one"
@@ -211,8 +211,8 @@ def _show(options: argparse.Namespace, settings: Settings | None) -> int:
 
     with open_for(options, settings) as store:
         info = store.find(options.name)
-        found = sorted(store.results(info), key=lambda result: (-result.severity, result.case))
-    worst = found[: options.worst]
+        results = sorted(store.results(info), key=lambda result: (-result.severity, result.case))
+    worst = results[: options.worst]
     if options.json:
         _print_json(run_plain(info) | {"worst": [result_plain(result) for result in worst]})
     else:

@@ -122,9 +122,9 @@ def _write_all(root: Path, text: str, proposal: Proposal, options: argparse.Name
         if _exists(path) and not options.force:
             written.append(f"kept     {name} (it exists)")
             continue
-        kept = _backup(path) if _exists(path) else None
+        backup = _backup(path) if _exists(path) else None
         _write(path, content, readable)
-        written.append(f"written  {name}" + (f" (the old one is {kept.name})" if kept else ""))
+        written.append(f"written  {name}" + (f" (the old one is {backup.name})" if backup else ""))
     return written
 
 
@@ -159,18 +159,18 @@ def _backup(path: Path) -> Path:
     """Copy a file to FILE.bak, or FILE.bak2 ... where there is one; return where."""
     number = 1
     while True:
-        kept = path.with_name(f"{path.name}.bak{number if number > 1 else ''}")
-        if not _exists(kept):
+        backup = path.with_name(f"{path.name}.bak{number if number > 1 else ''}")
+        if not _exists(backup):
             break
         number += 1
     try:
-        shutil.copy2(path, kept)
+        shutil.copy2(path, backup)
     except OSError as error:
         raise SettingsError(
-            f"{path} cannot be kept as {kept.name}: {error.strerror or error}",
+            f"{path} cannot be kept as {backup.name}: {error.strerror or error}",
             hint="nothing was replaced; make the folder writable",
         ) from error
-    return kept
+    return backup
 
 
 def _exists(path: Path) -> bool:
@@ -180,8 +180,8 @@ def _exists(path: Path) -> bool:
 def _told(proposal: Proposal, written: Sequence[str], root: Path) -> str:
     from tabulate import tabulate
 
-    found = [("model", model.name, model.source, "") for model in proposal.models]
-    found += [
+    rows = [("model", model.name, model.source, "") for model in proposal.models]
+    rows += [
         (
             f"{probe.role} probe",
             probe.name,
@@ -190,8 +190,8 @@ def _told(proposal: Proposal, written: Sequence[str], root: Path) -> str:
         )
         for probe in proposal.probes
     ]
-    found += [("quantizer", name, "", "") for name in proposal.quantizers]
-    lines = [tabulate(found, ("found", "name", "where", ""), tablefmt="plain"), "", *written]
+    rows += [("quantizer", name, "", "") for name in proposal.quantizers]
+    lines = [tabulate(rows, ("found", "name", "where", ""), tablefmt="plain"), "", *written]
     if proposal.notes:
         lines += ["", "seen, but not used:", *(f"  - {note}" for note in proposal.notes)]
     if proposal.missing:

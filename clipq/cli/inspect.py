@@ -14,7 +14,6 @@ from tabulate import tabulate
 from clipq.cases import Candidate
 from clipq.cli.context import settings_of
 from clipq.cli.progress import watching
-from clipq.evaluation.plan import load_plugins
 from clipq.files import write_atomically
 from clipq.settings import Settings
 
@@ -56,6 +55,8 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Print the tables asked for, and write them as JSON where told so."""
+    from clipq.evaluation.plan import load_plugins
+
     settings = settings_of(options)
     from clipq.evaluation.evaluator import Evaluator
 
@@ -63,14 +64,14 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     candidate, probe = _place(options.where, settings)
     with watching(options, unit="image") as watch:
         evaluator = Evaluator(settings, progress=watch)
-        found = _tables(evaluator, options, candidate, probe)
-    for title, table in found.items():
+        tables = _tables(evaluator, options, candidate, probe)
+    for title, table in tables.items():
         shown = [tuple(_text(value) for value in row) for row in table.rows]
         print(f"{candidate.model} {candidate.quantizer}, {title}")
         print(tabulate(shown, table.headers, disable_numparse=True))
         print(f"{table.note}\n" if table.note else "")
     if options.json is not None:
-        plain = {title: table.to_plain() for title, table in found.items()}
+        plain = {title: table.to_plain() for title, table in tables.items()}
         document = {"model": candidate.model, "quantizer": candidate.quantizer, "tables": plain}
         write_atomically(options.json, (json.dumps(document, indent=1) + "\n").encode())
         print(f"written: {options.json}")
@@ -88,8 +89,8 @@ def _tables(
     if options.what == "calibration":
         return {f"{known} by confidence": inspection.by_bin(evaluator, candidate.on(known))}
     if options.what == "ood":
-        found = inspection.detection(evaluator, candidate, local=options.local)
-        return {"out-of-distribution detection": found}
+        detection = inspection.detection(evaluator, candidate, local=options.local)
+        return {"out-of-distribution detection": detection}
     of: dict[str, Callable[[Evaluator, Candidate], Table]] = {
         "bands of ranks": spectrum.by_band,
         "feature map by spatial frequency": spectrum.by_frequency,

@@ -114,7 +114,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from clipq.kernels.spec import CHECKS
+    from clipq.kernels.kernel_spec import CHECKS
     from clipq.report.text import kernel_summary
     from clipq.testing.kernels import judge
 
@@ -144,7 +144,7 @@ def _sanitize(options: argparse.Namespace) -> int:
 
     if not torch.cuda.is_available():
         raise KernelError("there is no GPU", hint="compute-sanitizer watches kernels on a GPU")
-    found = []
+    failures = []
     for tool in options.tool or _TOOLS:
         print(f"compute-sanitizer --tool {tool}", file=sys.stderr)
         command = [program, "--tool", tool, "--error-exitcode", str(_FOUND)]
@@ -152,20 +152,23 @@ def _sanitize(options: argparse.Namespace) -> int:
         code = subprocess.run([*command, *options.kernels]).returncode
         if code:
             what = "found errors" if code == _FOUND else f"ended with exit code {code}"
-            found.append(f"{tool} {what}")
-    print("; ".join(found) or "no tool found an error")
-    return 1 if found else 0
+            failures.append(f"{tool} {what}")
+    print("; ".join(failures) or "no tool found an error")
+    return 1 if failures else 0
 
 
 def _compile(options: argparse.Namespace) -> int:
     """Compile kernels for each architecture and print registers, spills and shared memory."""
     from clipq.kernels.compiled import ARCHITECTURES, compile_kernels
 
-    made = []
-    for found in compile_kernels(options.arch or ARCHITECTURES, options.kernels):
-        print(f"{found.kernel} ({found.example}), sm_{found.architecture}", file=sys.stderr)
-        made.append(found)
-    _print_resources(made)
+    compiled = []
+    for resources in compile_kernels(options.arch or ARCHITECTURES, options.kernels):
+        print(
+            f"{resources.kernel} ({resources.example}), sm_{resources.architecture}",
+            file=sys.stderr,
+        )
+        compiled.append(resources)
+    _print_resources(compiled)
     return 0
 
 
@@ -174,13 +177,13 @@ def _build(options: argparse.Namespace) -> int:
     from clipq.kernels.native.build import load_native, native_resources
 
     architectures = options.arch or ARCHITECTURES
-    made = []
+    resources = []
     for architecture in architectures:
-        made += native_resources(architecture)
+        resources += native_resources(architecture)
         print(f"rounding.cu, sm_{architecture}", file=sys.stderr)
     print("compiling for torch and linking", file=sys.stderr)
     library = load_native(architectures)
-    _print_resources(made)
+    _print_resources(resources)
     print(f"linked and loaded: {library}")
     return 0
 
@@ -199,9 +202,9 @@ def _bench(options: argparse.Namespace) -> int:
 
     device = torch.device("cuda", torch.cuda.current_device())
     measured = []
-    for found in bench(device):
-        print(f"{found.kernel}: {found.case}", file=sys.stderr)
-        measured.append(found)
+    for figure in bench(device):
+        print(f"{figure.kernel}: {figure.case}", file=sys.stderr)
+        measured.append(figure)
     versions = package_versions(("torch", "triton"))
     where = {
         "date": datetime.date.today().isoformat(),
@@ -211,7 +214,7 @@ def _bench(options: argparse.Namespace) -> int:
     print(bench_table(measured))
     print(", ".join(f"{name} {value}" for name, value in where.items()))
     if options.json:
-        plain = {**where, "figures": [asdict(found) for found in measured]}
+        plain = {**where, "figures": [asdict(figure) for figure in measured]}
         write_atomically(options.json, json.dumps(plain, indent=1).encode())
     return 0
 
@@ -219,41 +222,41 @@ def _bench(options: argparse.Namespace) -> int:
 def bench_table(measured: Sequence[Bench]) -> str:
     """Return figures as a table: rates, the share of the ceiling, how often as fast as torch."""
     rows = []
-    for found in measured:
-        times = found.rival_seconds / found.seconds
+    for figure in measured:
+        times = figure.rival_seconds / figure.seconds
         rows.append(
             (
-                found.kernel,
-                found.case,
-                f"{found.seconds * 1e3:.3f}",
-                f"{found.moved / found.seconds / 1e9:,.0f}",
-                f"{found.operations / found.seconds / 1e12:,.1f}" if found.operations else "",
-                f"{found.share:.2f} of {found.ceiling}",
-                f"{times:.2f} x {found.rival}" if found.rival else "",
+                figure.kernel,
+                figure.case,
+                f"{figure.seconds * 1e3:.3f}",
+                f"{figure.moved / figure.seconds / 1e9:,.0f}",
+                f"{figure.operations / figure.seconds / 1e12:,.1f}" if figure.operations else "",
+                f"{figure.share:.2f} of {figure.ceiling}",
+                f"{times:.2f} x {figure.rival}" if figure.rival else "",
             )
         )
     headers = ("kernel", "case", "ms", "GB/s", "TOP/s", "of its ceiling", "as fast as")
     return tabulate(rows, headers, disable_numparse=True)
 
 
-def _print_resources(made: Sequence[Resources]) -> None:
+def _print_resources(compiled: Sequence[Resources]) -> None:
     rows = [
         (
-            found.kernel,
-            found.example,
-            f"sm_{found.architecture}",
-            found.registers,
-            found.spill_bytes,
-            found.shared_bytes,
-            32 * found.warps,
+            resources.kernel,
+            resources.example,
+            f"sm_{resources.architecture}",
+            resources.registers,
+            resources.spill_bytes,
+            resources.shared_bytes,
+            32 * resources.warps,
         )
-        for found in made
+        for resources in compiled
     ]
     headers = ("kernel", "example", "GPU", "registers", "spilled B", "shared B", "threads")
     print(tabulate(rows, headers))
 
 
 def _chosen(globs: Sequence[str]) -> list[str]:
-    from clipq.kernels.spec import matching
+    from clipq.kernels.kernel_spec import matching
 
     return matching(globs or ("*",))

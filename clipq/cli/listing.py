@@ -12,9 +12,6 @@ from typing import Any
 from tabulate import tabulate
 
 from clipq.cli.context import settings_of
-from clipq.evaluation.plan import load_plugins, plan, planned_quantizers
-from clipq.metrics import metrics
-from clipq.quant import QuantizerSpec, quantizers
 from clipq.settings import PROFILES, ProbeSettings, Settings
 
 __all__ = ["declare", "listing", "run"]
@@ -45,6 +42,8 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Print the listing."""
+    from clipq.evaluation.plan import load_plugins
+
     settings = settings_of(options)
     load_plugins(settings)
     if options.json:
@@ -58,6 +57,10 @@ def _entries(
     settings: Settings, kind: str, profile: str
 ) -> list[dict[str, Any]] | dict[str, list[dict[str, Any]]]:
     """Return what a listing holds, for scripts."""
+    from clipq.evaluation.plan import plan, planned_quantizers
+    from clipq.metrics import metrics
+    from clipq.quant import quantizers
+
     if kind == "cases":
         parts = ("id", "model", "quantizer", "probe", "metric")
         planned = plan(settings, profile=profile)
@@ -87,12 +90,18 @@ def _entries(
 
 
 def _plain(text: str) -> dict[str, Any]:
+    from clipq.quant import QuantizerSpec
+
     spec = QuantizerSpec.parse(text)
     return {"quantizer": text, "method": spec.method, "format_class": spec.format_class}
 
 
 def listing(settings: Settings, kind: str, *, profile: str = "default") -> str:
     """Return the listing of one kind as text; of cases, those that a profile takes."""
+    from clipq.evaluation.plan import load_plugins, plan, planned_quantizers
+    from clipq.metrics import metrics
+    from clipq.quant import QuantizerSpec, quantizers
+
     load_plugins(settings)
     if kind == "cases":
         cases = plan(settings, profile=profile)
@@ -140,6 +149,8 @@ def _role(probe: ProbeSettings) -> str:
 
 def _described(name: str) -> str:
     """Return a method's first line: of its module where that is clipq's, else of itself."""
+    from clipq.quant import quantizers
+
     method = quantizers.get(name)
     module = inspect.getmodule(method)
     built_in = module is not None and module.__name__.startswith("clipq.")

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
 from clipq.cli.context import settings_of
 from clipq.errors import SettingsError
 from clipq.estimate import number
-from clipq.evaluation.plan import load_plugins, plan
-from clipq.gating.margins import load_margins
-from clipq.gating.planning import CasePower, plan_power
 from clipq.records import read_run
 from clipq.settings import Settings
+
+if TYPE_CHECKING:
+    from clipq.gating.planning import CasePower
 
 __all__ = ["declare", "run"]
 
@@ -66,6 +66,10 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Print the table; return 0, or 1 where a margin cannot be decided."""
+    from clipq.evaluation.plan import load_plugins, plan
+    from clipq.gating.margins import load_margins
+    from clipq.gating.planning import plan_power
+
     settings = settings_of(options)
     load_plugins(settings)
     if options.disagreement is not None:
@@ -82,21 +86,21 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
             f"no model matches {options.model!r}", hint="`clipq list models` shows them"
         )
     measured = read_run(options.record) if options.record else None
-    found = plan_power(settings, cases, load_margins(settings.margins), measured)
-    if not found:
+    powers = plan_power(settings, cases, load_margins(settings.margins), measured)
+    if not powers:
         raise SettingsError(
             "nothing to plan from: no baseline, or no resampled metric, for the chosen models",
             hint="clipq baseline create",
         )
-    hard = [power for power in found if power.problem]
+    hard = [power for power in powers if power.problem]
     if options.json:
-        print(json.dumps([_plain(power) for power in found], indent=1, allow_nan=False))
+        print(json.dumps([_plain(power) for power in powers], indent=1, allow_nan=False))
         return 1 if hard else 0
-    shown = _worst(found if options.all else hard)
+    shown = _worst(powers if options.all else hard)
     if shown:
         print(tabulate([_row(power) for power in shown], _HEADERS, disable_numparse=True))
         print()
-    print(_conclusion(found, hard, settings))
+    print(_conclusion(powers, hard, settings))
     return 1 if hard else 0
 
 
@@ -108,10 +112,10 @@ def _plain(power: CasePower) -> dict[str, Any]:
     }
 
 
-def _worst(found: list[CasePower]) -> list[CasePower]:
+def _worst(powers: list[CasePower]) -> list[CasePower]:
     """Return one entry per metric and margin: the model that needs the most samples."""
     worst: dict[tuple[str, float], CasePower] = {}
-    for power in found:
+    for power in powers:
         key = (power.key, power.margin)
         if key not in worst or (power.needed or 0) > (worst[key].needed or 0):
             worst[key] = power
@@ -134,9 +138,9 @@ def _row(power: CasePower) -> tuple[str, ...]:
     )
 
 
-def _conclusion(found: list[CasePower], hard: list[CasePower], settings: Settings) -> str:
+def _conclusion(powers: list[CasePower], hard: list[CasePower], settings: Settings) -> str:
     statistics = settings.statistics
-    total, cases = sum(power.cases for power in found), sum(power.cases for power in hard)
+    total, cases = sum(power.cases for power in powers), sum(power.cases for power in hard)
     verdict = (
         f"{cases} of {total} cases have margins that a harmless quantizer may not pass, for want "
         "of samples."
@@ -148,5 +152,5 @@ def _conclusion(found: list[CasePower], hard: list[CasePower], settings: Setting
         "where the margin is at least 'passes from',\nand a loss of at least 'fails from' fails; "
         "with 'samples needed', twice the margin fails.\n"
         f"Error rates: {statistics.tail:.3g} on each side, failures corrected over {total} cases "
-        f"({statistics.correction}); {found[0].basis}."
+        f"({statistics.correction}); {powers[0].basis}."
     )

@@ -7,25 +7,17 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
 from clipq.cli.context import settings_of
 from clipq.cli.progress import Progress, watching
-from clipq.data import (
-    Probe,
-    check_disjoint,
-    fetch_probe,
-    look_at_probe,
-    open_declared,
-    unreadable_images,
-    without,
-)
-from clipq.data.contact_sheet import contact_sheet
 from clipq.errors import ClipqError, ProbeError
-from clipq.evaluation.plan import load_plugins
 from clipq.settings import ProbeSettings, Settings
+
+if TYPE_CHECKING:
+    from clipq.data import Probe
 
 __all__ = ["declare", "run"]
 
@@ -54,6 +46,8 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Check or fetch probes; return 1 where a check failed."""
+    from clipq.evaluation.plan import load_plugins
+
     settings = settings_of(options)
     load_plugins(settings)
     if options.action == "fetch":
@@ -65,6 +59,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> int:
     """Read and verify the chosen probes; return 1 where one is not what it should be."""
+    from clipq.data import unreadable_images, without
+    from clipq.data.contact_sheet import contact_sheet
+
     chosen = [settings.probe(name) for name in options.probes] or list(settings.probes)
     folder = options.sheets or settings.cache.parent / "probes"
     opened: dict[str, Probe] = {}
@@ -84,12 +81,12 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
             watch.clear()
             print(f"{declared.name}: WRONG\n  {error}\n")
             continue
-        found = [("source", seen), *_facts(probe, sheet, len(shown))]
+        rows = [("source", seen), *_facts(probe, sheet, len(shown))]
         if broken:
             reasons = "; ".join(reason for _, reason in broken[:3])
-            found.append(("left out", f"{len(broken)} images that do not decode: {reasons}"))
+            rows.append(("left out", f"{len(broken)} images that do not decode: {reasons}"))
         watch.clear()
-        facts = tabulate(found, tablefmt="plain")
+        facts = tabulate(rows, tablefmt="plain")
         print(f"{declared.name}: good\n{facts}\n")
     watch.step("all", len(chosen), len(chosen))
     watch.clear()
@@ -99,6 +96,8 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
 
 def _fetch(settings: Settings, names: list[str], watch: Progress) -> int:
     """Bring probes here whose source is elsewhere; each source and split once."""
+    from clipq.data import fetch_probe
+
     chosen = [settings.probe(name) for name in names] or list(settings.probes)
     done: set[tuple[str, str]] = set()
     for declared in chosen:
@@ -132,6 +131,8 @@ def _opened(settings: Settings, declared: ProbeSettings, opened: dict[str, Probe
     Raises:
         ProbeError: it cannot be opened.
     """
+    from clipq.data import open_declared
+
     if declared.name not in opened:
         opened[declared.name] = open_declared(declared, base_dir=settings.root)
     return opened[declared.name]
@@ -143,6 +144,8 @@ def _seen(settings: Settings, declared: ProbeSettings) -> str:
     Raises:
         ClipqError: opening it would fail: nothing is read of a probe that lacks a part.
     """
+    from clipq.data import look_at_probe
+
     counts = look_at_probe(
         name=declared.name,
         role=declared.role,
@@ -159,6 +162,8 @@ def _check_leakage(settings: Settings, probe: Probe, opened: dict[str, Probe]) -
     Raises:
         ProbeError: they share an image, or the other one cannot be opened.
     """
+    from clipq.data import check_disjoint
+
     against = [settings.calibration]
     if probe.role == "ood":
         against.append(settings.in_distribution)

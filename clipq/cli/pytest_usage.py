@@ -40,8 +40,8 @@ class PytestUsage:
         try:
             return (yield)
         except pytest.UsageError as error:
-            found = _UNKNOWN.search(str(error))
-            if found is None:
+            match = _UNKNOWN.search(str(error))
+            if match is None:
                 raise
-            words = found[1].split()
+            words = match[1].split()
         raise unknown(words, self._command, besides="; and pytest's: pytest --help")

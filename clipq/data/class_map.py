@@ -37,13 +37,15 @@ def read_class_map(
         return None
     fix = "its first line is 'class,head_class', each further line one pair"
     document = Document(path, "CSV", ProbeError, fix)
-    found: dict[str, list[str]] = {}
+    head_classes: dict[str, list[str]] = {}
     for row in document.rows(read_lines(path, checksums), "class", "head_class"):
-        found.setdefault(row["class"], []).append(row["head_class"])
-    for own in classnames:
-        if own not in found:
-            raise document.fail("", f"no line for class {own!r}", did_you_mean(own, found))
-    return tuple(tuple(found[own]) for own in classnames)
+        head_classes.setdefault(row["class"], []).append(row["head_class"])
+    for classname in classnames:
+        if classname not in head_classes:
+            raise document.fail(
+                "", f"no line for class {classname!r}", did_you_mean(classname, head_classes)
+            )
+    return tuple(tuple(head_classes[classname]) for classname in classnames)
 
 
 def head_columns(
@@ -69,12 +71,12 @@ def head_columns(
     for index, head in enumerate(head_classes):
         position.setdefault(head, []).append(index)
     columns = []
-    for own, heads in zip(classnames, class_map or [(c,) for c in classnames], strict=True):
+    for classname, heads in zip(classnames, class_map or [(c,) for c in classnames], strict=True):
         for head in heads:
             if head not in position:
                 raise ProbeError(
-                    f"probe {name!r}: class {own!r}: no class of the in-distribution probe is "
-                    f"called {head!r}",
+                    f"probe {name!r}: class {classname!r}: no class of the in-distribution probe "
+                    f"is called {head!r}",
                     hint=f"{did_you_mean(head, head_classes)}; a {CLASS_MAP} beside the data maps "
                     "its classes to the head's",
                 )

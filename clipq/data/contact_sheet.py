@@ -23,12 +23,12 @@ def spread_indices(labels: Sequence[int], count: int) -> list[int]:
     for position, label in enumerate(labels):
         by_class[label].append(position)
     queues = [by_class[label] for label in sorted(by_class)]
-    found: list[int] = []
+    spread: list[int] = []
     depth = 0
-    while len(found) < count and any(depth < len(queue) for queue in queues):
-        found += [queue[depth] for queue in queues if depth < len(queue)][: count - len(found)]
+    while len(spread) < count and any(depth < len(queue) for queue in queues):
+        spread += [queue[depth] for queue in queues if depth < len(queue)][: count - len(spread)]
         depth += 1
-    return sorted(found)
+    return sorted(spread)
 
 
 def contact_sheet(probe: Probe, path: Path, *, count: int = 48, columns: int = 8) -> list[str]:

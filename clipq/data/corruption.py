@@ -96,8 +96,8 @@ def corrupted(probe: Probe, settings: CorruptionSettings) -> Probe:
     kinds = kinds_matching(settings.kinds)
     pairs = [(kind, severity) for kind in kinds for severity in settings.severities]
     chosen = _dealt(probe, pairs, settings.draws)
-    source = [position for position, own in enumerate(chosen) for _ in own]
-    variants = [pair for own in chosen for pair in own]
+    source = [position for position, of_image in enumerate(chosen) for _ in of_image]
+    variants = [pair for of_image in chosen for pair in of_image]
     hashes = tuple(probe.sample_hashes[position] for position in source)
 
     locate = probe.locate or str
@@ -162,8 +162,8 @@ def corrupt(image: Image.Image, kind: str, severity: int, *, seed: int) -> Image
         transform = _transform(kind, severity)
         if hasattr(transform, "rng"):
             transform.rng = np.random.default_rng(seed)
-        found = transform(pixels.clone())
-    values = found.reshape(pixels.shape).double().mul(255.0).round().clamp(0, 255)
+        transformed = transform(pixels.clone())
+    values = transformed.reshape(pixels.shape).double().mul(255.0).round().clamp(0, 255)
     return Image.fromarray(values.byte().permute(1, 2, 0).contiguous().numpy())
 
 
@@ -188,8 +188,8 @@ def _dealt(
         return [tuple(pairs)] * len(probe)
     chosen: list[tuple[tuple[str, int], ...]] = [()] * len(probe)
     for turn, position in enumerate(hashed_order(probe)):
-        own = {(turn * draws + draw) % len(pairs) for draw in range(draws)}
-        chosen[position] = tuple(pairs[index] for index in sorted(own))
+        indices = {(turn * draws + draw) % len(pairs) for draw in range(draws)}
+        chosen[position] = tuple(pairs[index] for index in sorted(indices))
     return chosen
 
 

@@ -82,13 +82,13 @@ def unreadable_images(probe: Probe) -> list[tuple[int, str]]:
     >>> unreadable_images(probe)
     []
     """
-    found = []
+    unreadable = []
     for position, encoded in enumerate(probe.read_encoded()):
         try:
             probe.decode(encoded, position)
         except ProbeError as error:
-            found.append((position, error.problem))
-    return found
+            unreadable.append((position, error.problem))
+    return unreadable
 
 
 def without(probe: Probe, unreadable: Sequence[tuple[int, str]], *, most: int) -> Probe:
@@ -116,13 +116,14 @@ def without(probe: Probe, unreadable: Sequence[tuple[int, str]], *, most: int) -
 def _with_classes(probe: Probe, wanted: str, base_dir: Path) -> Probe:
     names = wordnet_names()
     if wanted == _BY_WORDNET:
-        for own in probe.classnames:
-            if own not in names:
+        for classname in probe.classnames:
+            if classname not in names:
                 raise ProbeError(
-                    f"probe {probe.name!r}: class {own!r} is none of ImageNet-1k's WordNet ids",
+                    f"probe {probe.name!r}: class {classname!r} is none of ImageNet-1k's WordNet "
+                    "ids",
                     hint=f"classes = {_BY_WORDNET!r} is for folders called like n01440764",
                 )
-        return replace(probe, classnames=tuple(names[own] for own in probe.classnames))
+        return replace(probe, classnames=tuple(names[classname] for classname in probe.classnames))
     classes = class_list(wanted, base_dir)
     if len(classes) != len(probe.classnames):
         raise ProbeError(

@@ -99,11 +99,11 @@ def _classnames(
     """Return the class of each folder, in the folders' order."""
     if not (root / CLASSES).is_file():
         return tuple(folder.replace("_", " ") for folder in classes)
-    found = read_lines(root / CLASSES, checksums)
-    if len(found) != len(classes):
+    classnames = read_lines(root / CLASSES, checksums)
+    if len(classnames) != len(classes):
         raise ProbeError(
-            f"probe {name!r}: {root / CLASSES} names {len(found)} classes, there are "
+            f"probe {name!r}: {root / CLASSES} names {len(classnames)} classes, there are "
             f"{len(classes)} folders",
             hint="one line per folder, in the order of the sorted folder names",
         )
-    return found
+    return classnames

@@ -132,14 +132,14 @@ def _load(location: str, name: str, split: str, base_dir: Path) -> Any:
         files = [str(file) for file in _parquet(path, split)] if path.is_dir() else []
         if files:
             return datasets.load_dataset("parquet", data_files=files, split="train")
-        found = datasets.load_from_disk(path) if path.is_dir() else None
-        if found is None:
+        loaded = datasets.load_from_disk(path) if path.is_dir() else None
+        if loaded is None:
             return datasets.load_dataset(location, split=split)
-        if not isinstance(found, datasets.DatasetDict):
-            return found
-        if split not in found:
-            raise _no_split(split, found, path, name)
-        return found[split]
+        if not isinstance(loaded, datasets.DatasetDict):
+            return loaded
+        if split not in loaded:
+            raise _no_split(split, loaded, path, name)
+        return loaded[split]
     except ProbeError:
         raise
     except Exception as error:  # the library raises nearly anything, by format
@@ -198,14 +198,14 @@ def _groups(table: Any, group: str, columns: list[str], name: str) -> tuple[str,
         raise ProbeError(f"probe {name!r}: no column {group!r}", hint=did_you_mean(group, columns))
     values = table[group]
     names = getattr(table.features[group], "names", None)
-    found = [names[value] if names else value for value in values]
-    missing = [index for index, value in enumerate(found) if value is None or value == ""]
+    groups = [names[value] if names else value for value in values]
+    missing = [index for index, value in enumerate(groups) if value is None or value == ""]
     if missing:
         raise ProbeError(
             f"probe {name!r}: {len(missing)} samples have no {group!r}, first number {missing[0]}",
             hint="give every sample a value",
         )
-    return tuple(str(value) for value in found)
+    return tuple(str(value) for value in groups)
 
 
 def _captions(table: Any, columns: list[str]) -> tuple[str, ...] | None:

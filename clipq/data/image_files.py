@@ -87,10 +87,10 @@ def _encoded(paths: Sequence[Path], hashes: Sequence[str], name: str) -> Iterato
 
 
 def _hash(path: Path, name: str, checksums: Checksums | None) -> str:
-    found = hashlib.sha256(_bytes(path, name)).hexdigest()
+    digest = hashlib.sha256(_bytes(path, name)).hexdigest()
     if checksums is not None:
-        checksums.verify(path, found)
-    return found
+        checksums.verify(path, digest)
+    return digest
 
 
 def _bytes(path: Path, name: str) -> bytes:

@@ -105,7 +105,7 @@ def streamed(
     ready: Queue[np.ndarray | Exception | None] = Queue(_BLOCKS_AHEAD)
     stopped = Event()
 
-    def kept(image: Image.Image) -> np.ndarray:
+    def convert(image: Image.Image) -> np.ndarray:
         if stopped.is_set():
             raise _NotWantedError
         return to_uint8(image)
@@ -135,7 +135,7 @@ def streamed(
 
         with suppress(_NotWantedError):
             try:
-                materialise(probe, kept, path, threads=threads, progress=progress, tell=tell)
+                materialise(probe, convert, path, threads=threads, progress=progress, tell=tell)
                 hand_over(None)
             except Exception as error:
                 hand_over(error)
@@ -143,10 +143,10 @@ def streamed(
     worker = Thread(target=work, name=f"decoding {probe.name}", daemon=True)
     worker.start()
     try:
-        while (found := ready.get()) is not None:
-            if isinstance(found, Exception):
-                raise found
-            yield found
+        while (item := ready.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
     finally:
         stopped.set()
         worker.join()
@@ -213,11 +213,11 @@ def _pixels(
                     waiting.append(pool.submit(one, position, encoded))
                 if not waiting:
                     break
-                found = waiting.popleft().result()
-                if isinstance(found, ProbeError):
-                    broken.append(found)
+                outcome = waiting.popleft().result()
+                if isinstance(outcome, ProbeError):
+                    broken.append(outcome)
                 elif not broken:
-                    yield found
+                    yield outcome
         finally:
             for left in waiting:
                 left.cancel()

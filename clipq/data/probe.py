@@ -103,7 +103,7 @@ def taken(probe: Probe, positions: Sequence[int]) -> Probe:
     >>> taken(probe, [1, 3]).ids
     ('1', '3')
     """
-    kept = set(positions)
+    wanted = set(positions)
     ids = tuple(probe.ids[p] for p in positions)
     hashes = tuple(probe.sample_hashes[p] for p in positions)
     groups = tuple(probe.groups[p] for p in positions)
@@ -112,7 +112,7 @@ def taken(probe: Probe, positions: Sequence[int]) -> Probe:
 
     def read() -> Iterator[bytes]:
         return (
-            encoded for position, encoded in enumerate(probe.read_encoded()) if position in kept
+            encoded for position, encoded in enumerate(probe.read_encoded()) if position in wanted
         )
 
     return replace(

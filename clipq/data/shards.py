@@ -41,10 +41,10 @@ class Shard:
 
         with self.path.open("rb") as stream:
             source = [{"url": str(self.path), "stream": stream}]
-            found = iter(group_by_keys(tar_file_expander(source)))
+            samples = iter(group_by_keys(tar_file_expander(source)))
             while True:
                 try:
-                    sample = next(found)
+                    sample = next(samples)
                 except StopIteration:
                     return
                 except Exception as error:  # webdataset passes on whatever its reader raised

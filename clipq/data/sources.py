@@ -150,8 +150,8 @@ def look_at_probe(
     ...               split="test", base_dir=Path())
     {'shards': 2, 'classes': 16}
     """
-    found, location = _source(source, name)
-    look: Look | None = getattr(found, "look", None)
+    probe_source, location = _source(source, name)
+    look: Look | None = getattr(probe_source, "look", None)
     if look is None:
         return {}
     try:
@@ -191,8 +191,8 @@ def fetch_probe(
     ...             base_dir=Path(), progress=print) is None  # it is on this machine
     True
     """
-    found, location = _source(source, name)
-    fetch: Fetch | None = getattr(found, "fetch", None)
+    probe_source, location = _source(source, name)
+    fetch: Fetch | None = getattr(probe_source, "fetch", None)
     if fetch is None:
         return None
     return fetch(location, split=split, base_dir=base_dir, progress=progress)

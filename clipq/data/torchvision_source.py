@@ -32,11 +32,11 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
 
     kind, root = _named(location, name, split, base_dir, group)
     try:
-        found = getattr(datasets, kind)(root=str(root), train=split == "train", download=False)
+        dataset = getattr(datasets, kind)(root=str(root), train=split == "train", download=False)
     except (RuntimeError, OSError) as error:
         raise _incomplete(kind, root, name, str(error)) from error
-    pixels: np.ndarray = found.data
-    labels = np.array(found.targets, dtype=np.int64)
+    pixels: np.ndarray = dataset.data
+    labels = np.array(dataset.targets, dtype=np.int64)
     hashes = tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in pixels)
     ids = tuple(f"{split}-{index:05d}" for index in range(len(pixels)))
     if role == "ood":

@@ -182,12 +182,12 @@ def _announced(root: Path, split: str, name: str, checksums: Checksums | None) -
 
 
 def _image_bytes(sample: dict[str, Any], where: str) -> bytes:
-    found = [kind for kind in IMAGES if kind in sample]
-    if len(found) != 1:
+    kinds = [kind for kind in IMAGES if kind in sample]
+    if len(kinds) != 1:
         raise ProbeError(
-            f"{where}: {len(found)} images", hint=f"exactly one of {', '.join(IMAGES)} is expected"
+            f"{where}: {len(kinds)} images", hint=f"exactly one of {', '.join(IMAGES)} is expected"
         )
-    return bytes(sample[found[0]])
+    return bytes(sample[kinds[0]])
 
 
 def _text(sample: dict[str, Any], kind: str, where: str) -> str:
@@ -222,10 +222,10 @@ def _group(sample: dict[str, Any], group: str, where: str) -> str:
 
 
 def _captions(captions: list[str | None], name: str, folder: Path) -> tuple[str, ...] | None:
-    found = tuple(caption for caption in captions if caption is not None)
-    if found and len(found) != len(captions):
+    present = tuple(caption for caption in captions if caption is not None)
+    if present and len(present) != len(captions):
         raise ProbeError(
-            f"probe {name!r}: {len(found)} of {len(captions)} samples in {folder} have a caption",
+            f"probe {name!r}: {len(present)} of {len(captions)} samples in {folder} have a caption",
             hint="give every sample a <key>.txt, or none",
         )
-    return found or None
+    return present or None

@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from clipq.cases import Case
-from clipq.evaluation.mixture import MixtureEvaluator
+from clipq.evaluation.mixture_evaluator import MixtureEvaluator
 from clipq.gating.session import Gate
 from clipq.gating.verdict import Judgement
 from clipq.quant import QuantizerSpec

@@ -9,7 +9,7 @@ from clipq.evaluation.plan import Selection, plan
 from clipq.gating.baseline import load_values
 from clipq.gating.margins import load_margins
 from clipq.gating.waivers import load_waivers
-from clipq.kernels.spec import CHECKS, matching
+from clipq.kernels.kernel_spec import CHECKS, matching
 from clipq.settings import Settings
 
 __all__ = ["Matrix", "vanished_cases"]

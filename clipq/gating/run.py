@@ -17,7 +17,7 @@ from clipq.gating.commands import Commands
 from clipq.gating.matrix import Matrix
 from clipq.gating.verdict import finalise
 from clipq.gating.waivers import load_waivers
-from clipq.kernels.spec import CHECKS, matching
+from clipq.kernels.kernel_spec import CHECKS, matching
 from clipq.provenance import git_commit, package_versions
 from clipq.records import CaseResult, KernelResult, RunRecord, Verdict, sort_cases
 

@@ -62,7 +62,7 @@ def same_reference(
 
 def notes(before: Evidence, after: Evidence) -> tuple[str, ...]:
     """Name what else changed: FP32 weights, baselines, quantizers' code, environments."""
-    found = []
+    changes = []
     for kind, key, what in (
         ("models", "weights_sha256", "FP32 weights of {} changed"),
         ("baselines", "columns_sha256", "the baseline of {} changed"),
@@ -72,11 +72,11 @@ def notes(before: Evidence, after: Evidence) -> tuple[str, ...]:
         moved = [n for n in one if n in other and one[n].get(key) != other[n].get(key)]
         if moved:
             more = f" and {len(moved) - 3} more" if len(moved) > 3 else ""
-            found.append(what.format(", ".join(moved[:3]) + more))
+            changes.append(what.format(", ".join(moved[:3]) + more))
     first = [dict(e) for e in before.get("environments", {}).values()]
     second = [dict(e) for e in after.get("environments", {}).values()]
     if first and second:
         for name in sorted({*first[0], *second[0]}):
             if first[0].get(name) != second[0].get(name):
-                found.append(f"{name} was {first[0].get(name)}, now {second[0].get(name)}")
-    return tuple(found)
+                changes.append(f"{name} was {first[0].get(name)}, now {second[0].get(name)}")
+    return tuple(changes)

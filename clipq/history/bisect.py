@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from glob import escape
 from typing import Any
 
+from clipq.cases import Case
 from clipq.errors import StoreError
-from clipq.history.model import CaseParts, StoredResult
+from clipq.history.model import StoredResult
 from clipq.records import Verdict
 
 __all__ = [
@@ -122,7 +123,6 @@ def find_value_change(rows: Sequence[StoredResult], *, policy: str) -> VerdictCh
 
 def git_commands(
     change: VerdictChange,
-    case: CaseParts,
     *,
     folder: str,
     program: str = "clipq",
@@ -134,8 +134,7 @@ def git_commands(
     writes none, or on which the case was not judged, is skipped (125), never called bad.
 
     Args:
-        change: between runs of two commits.
-        case: what the gate is narrowed to.
+        change: of a case, which the gate is narrowed to, between runs of two commits.
         folder: where the gate writes its report, from the top of the repository.
         program: how clipq is called there.
         profile: of the gate; "" for its default.
@@ -147,7 +146,7 @@ def git_commands(
     ...     numbers = observed, 0.03, observed - 0.03, 0.02, None, None, None
     ...     return StoredResult("vit/rtn:w8/id.ece", run, Verdict.PASS, *numbers)
     >>> change = find_value_change([row(1, 0.03), row(2, 0.04)], policy="ci")
-    >>> start, run = git_commands(change, CaseParts("vit", "rtn:w8", "id", "ece"), folder="out")
+    >>> start, run = git_commands(change, folder="out")
     >>> start
     'git bisect start --term-new=changed --term-old=same c2 c1'
     """
@@ -155,7 +154,14 @@ def git_commands(
     if not old or not new or old == new:
         return []
     gate = [f"{program} gate"]
-    gate += [f"--{name} {shlex.quote(escape(value))}" for name, value in case.named()]
+    case = Case.parse(change.after.case)
+    narrowed = (
+        ("model", case.model),
+        ("quantizer", case.quantizer),
+        ("probe", case.probe),
+        ("metric", case.metric),
+    )
+    gate += [f"--{name} {shlex.quote(escape(value))}" for name, value in narrowed]
     gate += [f"--report {shlex.quote(folder)}"]
     gate += [f"--profile {profile}"] if profile else []
     gate += [f"--policy {change.policy}", "-n0"]

@@ -177,8 +177,8 @@ def compare(before: RunRecord, after: RunRecord, *, paired: Estimator | None = N
     second = {case.id: case for case in after.cases}
     statistics = after.statistics or {}
     alpha = float(statistics.get("alpha", 0.05))
-    found = [_removed(case) for name, case in first.items() if name not in second]
-    found += [_added(case) for name, case in second.items() if name not in first]
+    differences = [_removed(case) for name, case in first.items() if name not in second]
+    differences += [_added(case) for name, case in second.items() if name not in first]
     pairs = [(first[name], second[name]) for name in first if name in second]
     evidence = before.evidence(), after.evidence()
     alike = Alike(*evidence)
@@ -186,9 +186,9 @@ def compare(before: RunRecord, after: RunRecord, *, paired: Estimator | None = N
     for pair in pairs:
         reason = obstacle(*pair, *evidence)
         if reason and _both_infinite(*pair) and alike(pair[1]):
-            found.append(_same(*pair))
+            differences.append(_same(*pair))
         elif reason:
-            found.append(_unpaired(*pair, after.policy, reason))
+            differences.append(_unpaired(*pair, after.policy, reason))
         else:
             comparable.append(pair)
     exact = {second.id for _, second in comparable if alike(second)}
@@ -208,11 +208,11 @@ def compare(before: RunRecord, after: RunRecord, *, paired: Estimator | None = N
         for pair in comparable
     ]
     correction = str(statistics.get("correction", "holm"))
-    found += _decided(measured, comparable, after.policy, alpha / 2, correction)
+    differences += _decided(measured, comparable, after.policy, alpha / 2, correction)
     order = list(Outcome)
-    found.sort(key=lambda d: (order.index(d.outcome), -d.severity, d.case))
+    differences.sort(key=lambda d: (order.index(d.outcome), -d.severity, d.case))
     return Comparison(
-        _identity(before), _identity(after), tuple(found), notes(*evidence), alpha=alpha
+        _identity(before), _identity(after), tuple(differences), notes(*evidence), alpha=alpha
     )
 
 
@@ -284,13 +284,15 @@ def _difference(
         estimate=Estimate(loss=loss, margin=tolerance(second)),
         unit=second.unit,
     )
-    own = plain.estimate
+    unbounded = plain.estimate
     if exact and loss == 0.0:
-        bounds = replace(own, low=0.0, high=0.0)
+        bounds = replace(unbounded, low=0.0, high=0.0)
         return replace(plain, outcome=Outcome.IDENTICAL, estimate=bounds, interval="exact")
     if estimate is not None:
         # A limit is no margin for a difference, though the estimate had to be made at some margin.
-        return replace(plain, estimate=replace(estimate, margin=own.margin), interval="paired")
+        return replace(
+            plain, estimate=replace(estimate, margin=unbounded.margin), interval="paired"
+        )
     if first.estimate.standard_error is None or second.estimate.standard_error is None:
         return replace(plain, interval="point")
     if not bounded:
@@ -298,13 +300,13 @@ def _difference(
             f"FP32 of {second.model} changed, and a run's predictions are not at hand: nothing "
             "bounds the difference"
         )
-        unknown = replace(own, loss=None)
+        unknown = replace(unbounded, loss=None)
         return replace(plain, outcome=Outcome.INCOMPARABLE, estimate=unknown, reason=reason)
     error = first.estimate.standard_error + second.estimate.standard_error
     half = -float(ndtri(alpha / 2)) * error
-    margin = own.margin or 0.0
+    margin = unbounded.margin or 0.0
     p_value = float(ndtr((margin - loss) / error)) if error else float(loss <= margin)
-    bounded_by = replace(own, low=loss - half, high=loss + half, p_value=p_value)
+    bounded_by = replace(unbounded, low=loss - half, high=loss + half, p_value=p_value)
     return replace(plain, estimate=bounded_by, interval="bounded")
 
 
@@ -320,7 +322,7 @@ def _decided(
     tested = [i for i, p_value in enumerate(values) if p_value is not None]
     corrected = adjusted([p for p in values if p is not None], correction=correction).tolist()
     p_values = dict(zip(tested, corrected, strict=True))
-    found = []
+    decided = []
     for index, (difference, (first, second)) in enumerate(zip(measured, pairs, strict=True)):
         p_value = p_values.get(index)
         outcome, reason = _outcome(difference, p_value, tail), difference.reason
@@ -328,8 +330,8 @@ def _decided(
             outcome = Outcome.REGRESSED
             reason = f"the gate says {second.verdict.value}, before it said {first.verdict.value}"
         estimate = replace(difference.estimate, adjusted_p=p_value)
-        found.append(replace(difference, outcome=outcome, estimate=estimate, reason=reason))
-    return found
+        decided.append(replace(difference, outcome=outcome, estimate=estimate, reason=reason))
+    return decided
 
 
 def _outcome(difference: Difference, p_value: float | None, tail: float) -> Outcome:

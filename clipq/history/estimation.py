@@ -13,12 +13,12 @@ __all__ = ["cached_tables", "paired_estimator"]
 
 def cached_tables(record: RunRecord, cache: Cache | None) -> ReadTable:
     """Return the reader of a run's tables in the cache that its gate filled; None reads none."""
-    kept = record.evidence().get("predictions", {})
+    predictions = record.evidence().get("predictions", {})
 
     def read(cell: Cell) -> bytes | None:
-        if cache is None or str(cell) not in kept:
+        if cache is None or str(cell) not in predictions:
             return None
-        path = cache.path("predictions", kept[str(cell)]["key"], ".safetensors")
+        path = cache.path("predictions", predictions[str(cell)]["key"], ".safetensors")
         return path.read_bytes() if path.is_file() else None
 
     return read

@@ -33,12 +33,12 @@ def _csv(store: Store, runs: Sequence[RunInfo]) -> Iterator[str]:
     yield _row(_COLUMNS)
     for run in runs:
         sha = run.commit.get("sha", "")
-        for found in store.results(run):
+        for result in store.results(run):
             numbers = (
-                found.observed, found.baseline, found.loss, found.margin, found.low, found.high,
-                found.error,
+                result.observed, result.baseline, result.loss, result.margin, result.low,
+                result.high, result.error,
             )  # fmt: skip
-            names = (run.number, run.id, run.started, sha, found.case, found.verdict.value)
+            names = (run.number, run.id, run.started, sha, result.case, result.verdict.value)
             yield _row((*names, *("" if value is None else repr(value) for value in numbers)))
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from clipq.history.place import store_url
-from clipq.history.predictions import prediction_tables
+from clipq.history.run_predictions import prediction_tables
 from clipq.history.store import open_store
 from clipq.records import RunRecord
 from clipq.settings import Settings
@@ -28,10 +28,10 @@ def keep_run(
     if settings.history.predictions:
         tables = prediction_tables(record, settings.cache, warn=notes.append)
     with open_store(url, root=settings.root) as store:
-        found = store.record(record, tables)
+        recorded = store.record(record, tables)
         if store.notice:
             notes.insert(0, store.notice)
-    state = "recorded" if found.new else "recorded before"
-    run = found.run
+    state = "recorded" if recorded.new else "recorded before"
+    run = recorded.run
     notes.append(f"{state}: run #{run.number} {run.id[:12]} in {url.shown}")
     return tuple(notes)

@@ -51,25 +51,25 @@ def bring_up_to_date(
         StoreError: a schema that this clipq does not know, or tables that are not clipq's.
     """
     with engine.connect() as connection:
-        found = _check(stored_revision(connection), url)
-    if found == HEAD:
+        revision = _check(stored_revision(connection), url)
+    if revision == HEAD:
         return ""
-    if not found and not create:
+    if not revision and not create:
         raise no_store(url)
     with _alone(engine, url), engine.execution_options(writes=True).begin() as connection:
-        found = _check(stored_revision(connection), url)
-        if found == HEAD:
+        revision = _check(stored_revision(connection), url)
+        if revision == HEAD:
             return ""  # another process was first
         backup = ""
-        if found:
-            stamp = f"{found}_{now:%Y%m%dT%H%M%SZ}"
+        if revision:
+            stamp = f"{revision}_{now:%Y%m%dT%H%M%SZ}"
             backup = _back_up_file(url.path, stamp) if url.path else _copy(connection, stamp)
         elif not url.path:
             _create_schema(connection, SCHEMA_NAME)
         upgrade(connection, HEAD)
-    if not found:
+    if not revision:
         return ""
-    return f"the store {url} was of schema {found} and is now of {HEAD}; backup: {backup}"
+    return f"the store {url} was of schema {revision} and is now of {HEAD}; backup: {backup}"
 
 
 def no_store(url: StoreURL) -> StoreError:
@@ -101,8 +101,10 @@ def stored_revision(connection: sa.Connection) -> str:
     tables = set(connection.exec_driver_sql(query).scalars())
     if VERSION_TABLE not in tables:
         return "other" if tables else ""
-    found = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalars().all()
-    return str(found[0]) if len(found) == 1 else "other"
+    revisions = (
+        connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalars().all()
+    )
+    return str(revisions[0]) if len(revisions) == 1 else "other"
 
 
 def _check(revision: str, url: StoreURL) -> str:

@@ -13,7 +13,6 @@ from clipq.records import Verdict, severity
 
 __all__ = [
     "PARTIAL",
-    "CaseParts",
     "Pruned",
     "Recorded",
     "RunInfo",
@@ -75,29 +74,6 @@ class Recorded:
 
     run: RunInfo
     new: bool
-
-
-@dataclass(frozen=True, slots=True)
-class CaseParts:
-    """What a case id is made of; a quantizer's text may hold a slash.
-
-    >>> CaseParts("vit", "rtn:w8", "id", "ece").named()
-    (('model', 'vit'), ('quantizer', 'rtn:w8'), ('probe', 'id'), ('metric', 'ece'))
-    """
-
-    model: str
-    quantizer: str
-    probe: str
-    metric: str
-
-    def named(self) -> tuple[tuple[str, str], ...]:
-        """Return (kind, value) in the order of a case id."""
-        return (
-            ("model", self.model),
-            ("quantizer", self.quantizer),
-            ("probe", self.probe),
-            ("metric", self.metric),
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from clipq.errors import StoreError
 from clipq.history.model import RunInfo
-from clipq.history.reading import run_infos, select_runs
 from clipq.history.schema import runs
+from clipq.history.stored_rows import run_infos, select_runs
 
 __all__ = ["find_run"]
 
@@ -33,22 +33,22 @@ def find_run(connection: sa.Connection, name: str) -> RunInfo:
         )
     if match := re.fullmatch(r"latest(?:~(\d{1,9}))?", text):
         query = select_runs().offset(int(match[1] or 0)).limit(1)
-        found = run_infos(connection, query)
+        matching = run_infos(connection, query)
     elif match := re.fullmatch(r"commit:([0-9a-fA-F]{4,64})", text):
-        found = _of_commit(connection, match[1].lower())
+        matching = _of_commit(connection, match[1].lower())
     elif match := re.fullmatch(r"#(\d{1,9})", text):
-        found = _numbered(connection, int(match[1]))
+        matching = _numbered(connection, int(match[1]))
     elif re.fullmatch(r"[0-9a-fA-F]{1,64}", text):
-        found = _by_digits(connection, text.lower())
+        matching = _by_digits(connection, text.lower())
     else:
         raise StoreError(f"{name!r} names no run", hint=f"{_FORMS}; {_listed(newest)}")
-    if not found:
+    if not matching:
         raise StoreError(f"no run {name!r} in the store", hint=f"{_FORMS}; {_listed(newest)}")
-    if len(found) > 1:
+    if len(matching) > 1:
         raise StoreError(
-            f"{name!r} names {len(found)} runs or more", hint=f"say which: {_listed(found)}"
+            f"{name!r} names {len(matching)} runs or more", hint=f"say which: {_listed(matching)}"
         )
-    return found[0]
+    return matching[0]
 
 
 def _numbered(connection: sa.Connection, number: int) -> tuple[RunInfo, ...]:
@@ -57,24 +57,24 @@ def _numbered(connection: sa.Connection, number: int) -> tuple[RunInfo, ...]:
 
 def _by_digits(connection: sa.Connection, digits: str) -> tuple[RunInfo, ...]:
     """Return the runs meant by digits without a sign: a number in the store, or an id's start."""
-    found = _numbered(connection, int(digits)) if digits.isdigit() and len(digits) < 10 else ()
+    matching = _numbered(connection, int(digits)) if digits.isdigit() and len(digits) < 10 else ()
     if len(digits) >= 4:
         query = select_runs().where(runs.c.id.startswith(digits)).limit(_NEAR)
-        found += tuple(run for run in run_infos(connection, query) if run not in found)
-    return found
+        matching += tuple(run for run in run_infos(connection, query) if run not in matching)
+    return matching
 
 
 def _of_commit(connection: sa.Connection, sha: str) -> tuple[RunInfo, ...]:
-    found = run_infos(connection, select_runs().where(runs.c.commit_sha.startswith(sha)))
+    matching = run_infos(connection, select_runs().where(runs.c.commit_sha.startswith(sha)))
     newest: dict[str, RunInfo] = {}
-    for run in found:
+    for run in matching:
         newest.setdefault(run.commit["sha"], run)
     return tuple(newest.values())[:_NEAR]
 
 
-def _listed(found: Sequence[RunInfo]) -> str:
+def _listed(infos: Sequence[RunInfo]) -> str:
     return ", ".join(
         f"#{run.number} {run.id[:12]}"
         + (f" (commit {run.commit['sha'][:12]})" if run.commit else "")
-        for run in found
+        for run in infos
     )

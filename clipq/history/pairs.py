@@ -77,13 +77,13 @@ class PairedEstimator:
                 self.skipped[str(cell)] = "predictions of a run are not at hand"
                 continue
             jobs.append((cell, content, [pairs[i] for i in indices], indices))
-        found: list[Estimate | None] = [None] * len(pairs)
+        by_pair: list[Estimate | None] = [None] * len(pairs)
         for cell, problem, indices, estimates in self._run(jobs):
             if problem:
                 self.skipped[str(cell)] = problem
             for index, estimate in zip(indices, estimates, strict=True):
-                found[index] = estimate
-        return found
+                by_pair[index] = estimate
+        return by_pair
 
     def _run(self, jobs: list[_Job]) -> list[_Done]:
         cases = sum(len(indices) for *_, indices in jobs)

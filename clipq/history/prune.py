@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from clipq.errors import StoreError
 from clipq.history.model import Pruned, RunInfo
-from clipq.history.reading import run_infos, select_runs
 from clipq.history.schema import blobs, cases, results, run_predictions, runs
+from clipq.history.stored_rows import run_infos, select_runs
 
 __all__ = ["prune"]
 
@@ -27,13 +27,13 @@ def prune(
         )
     if keep is not None and keep < 1:
         raise StoreError(f"--keep {keep}", hint="keep at least 1 run")
-    found = run_infos(connection, select_runs())[keep or 0 :]
-    going = [run for run in found if before is None or _day(run) < before.isoformat()]
+    older = run_infos(connection, select_runs())[keep or 0 :]
+    going = [run for run in older if before is None or _day(run) < before.isoformat()]
     numbers = [run.number for run in going]
-    theirs = sa.select(run_predictions.c.sha256).where(run_predictions.c.run.in_(numbers))
-    others = sa.select(run_predictions.c.sha256).where(run_predictions.c.run.not_in(numbers))
+    of_going = sa.select(run_predictions.c.sha256).where(run_predictions.c.run.in_(numbers))
+    of_remaining = sa.select(run_predictions.c.sha256).where(run_predictions.c.run.not_in(numbers))
     orphans = sa.select(blobs.c.sha256, blobs.c.size).where(
-        blobs.c.sha256.in_(theirs), blobs.c.sha256.not_in(others)
+        blobs.c.sha256.in_(of_going), blobs.c.sha256.not_in(of_remaining)
     )
     freed = connection.execute(orphans).all()
     if not dry_run and numbers:

@@ -108,9 +108,9 @@ def insert(connection: sa.Connection, prepared: Prepared, tables: Mapping[str, b
     return number
 
 
-def _refuse_twins(found: Sequence[CaseResult]) -> None:
+def _refuse_twins(case_results: Sequence[CaseResult]) -> None:
     seen: set[str] = set()
-    for case in found:
+    for case in case_results:
         if case.id in seen:
             raise RecordError(
                 f"a run record that has the case {case.id!r} twice",
@@ -121,24 +121,24 @@ def _refuse_twins(found: Sequence[CaseResult]) -> None:
 
 def _environment(record: RunRecord) -> dict[str, str]:
     """Return versions and environments as one text per name; several values are listed."""
-    found: dict[str, set[str]] = {}
+    by_name: dict[str, set[str]] = {}
     for entries in (record.versions, *record.evidence().get("environments", {}).values()):
         for name, value in entries.items():
-            found.setdefault(str(name), set()).add(str(value))
-    return {name: ", ".join(sorted(values)) for name, values in sorted(found.items())}
+            by_name.setdefault(str(name), set()).add(str(value))
+    return {name: ", ".join(sorted(values)) for name, values in sorted(by_name.items())}
 
 
 def _remarks(record: RunRecord) -> dict[str, str]:
     """Return what was odd about the run as a whole, as one text per kind; {} if nothing was."""
-    found = {
+    remarks = {
         PARTIAL if record.narrowed else "profile": record.partial,
         "problems": "; ".join(record.problems),
         "failed kernel checks": ", ".join(row.id for row in record.broken_kernels),
     }
-    return {name: text for name, text in found.items() if text}
+    return {name: text for name, text in remarks.items() if text}
 
 
-def _case_ids(connection: sa.Connection, found: Sequence[CaseResult]) -> dict[str, int]:
+def _case_ids(connection: sa.Connection, case_results: Sequence[CaseResult]) -> dict[str, int]:
     """Return each case's number by its key; new cases are numbered, changed units noted."""
     known = {
         row.sha256: row
@@ -147,7 +147,7 @@ def _case_ids(connection: sa.Connection, found: Sequence[CaseResult]) -> dict[st
         )
     }
     fresh = []
-    for case in found:
+    for case in case_results:
         key = key_of(case.id)
         if key not in known:
             fresh.append(
@@ -183,19 +183,19 @@ def with_tables(
     """Add the prediction tables; those that the store has already are not even read."""
     digests = record.evidence().get("predictions", {})
     stored = set(connection.execute(sa.select(blobs.c.sha256)).scalars()) if tables else set()
-    found: list[tuple[str, str, int, bytes | None]] = []
+    rows: list[tuple[str, str, int, bytes | None]] = []
     for cell in sorted(tables):
         sha256 = digests.get(cell, {}).get("sha256", "")
         if sha256 in stored:
-            found.append((cell, sha256, 0, None))
+            rows.append((cell, sha256, 0, None))
             continue
         content = tables.get(cell)
         if content is None:
             continue  # gone meanwhile, as a lazy mapping says
         sha256 = sha256 or hashlib.sha256(content).hexdigest()
-        found.append((cell, sha256, len(content), zlib.compress(content)))
+        rows.append((cell, sha256, len(content), zlib.compress(content)))
         stored.add(sha256)
-    return replace(prepared, tables=tuple(found))
+    return replace(prepared, tables=tuple(rows))
 
 
 def _insert_tables(

@@ -118,8 +118,8 @@ def find_steps(table: TrendTable) -> tuple[tuple[Step, ...], tuple[Levels, ...]]
     steps: list[Step] = []
     levels = [Levels()] * len(table.cases)
     for case in map(int, _moving(series, _LEAST_CHANGE * yards)):
-        found = levels[case] = find_levels(series[case], yard=float(yards[case]))
-        steps += _steps(table, series[case], case, found, margin=float(margins[case]))
+        of_case = levels[case] = find_levels(series[case], yard=float(yards[case]))
+        steps += _steps(table, series[case], case, of_case, margin=float(margins[case]))
     steps.sort(key=lambda s: (-s.run, -abs(np.nan_to_num(s.margins)), s.case))
     return tuple(steps), tuple(levels)
 
@@ -190,13 +190,13 @@ def find_levels(values: Sequence[float] | np.ndarray, *, yard: float) -> Levels:
     tail = _tail(odd, known)
     if odd.all():  # of an even number of runs the median may be none of them
         odd[:tail] = False
-    kept = np.flatnonzero(~odd)
+    usual = np.flatnonzero(~odd)
     starts: list[int] = []
-    if np.ptp(known[kept]) >= _LEAST_CHANGE * yard:
-        starts = _segment(known[kept], jitter=jitter)
-    starts = _confirmed(known[kept], starts, least=_LEAST_CHANGE * yard, yard=yard)
+    if np.ptp(known[usual]) >= _LEAST_CHANGE * yard:
+        starts = _segment(known[usual], jitter=jitter)
+    starts = _confirmed(known[usual], starts, least=_LEAST_CHANGE * yard, yard=yard)
     return Levels(
-        starts=tuple(int(present[kept[start]]) for start in starts),
+        starts=tuple(int(present[usual[start]]) for start in starts),
         odd=tuple(int(present[i]) for i in np.flatnonzero(odd) if tail is None or i < tail),
         pending=None if tail is None else int(present[tail]),
         jitter=jitter,
@@ -282,21 +282,24 @@ def _confirmed(values: np.ndarray, starts: list[int], *, least: float, yard: flo
 def _steps(
     table: TrendTable, series: np.ndarray, case: int, levels: Levels, *, margin: float
 ) -> list[Step]:
-    kept = np.isfinite(series)
-    kept[list(levels.odd)] = False
+    usable = np.isfinite(series)
+    usable[list(levels.odd)] = False
     starts = list(levels.starts)
     if levels.pending is not None:
         starts.append(levels.pending)
     edges = [0, *starts, len(series)]
-    found = []
+    steps = []
     for low, start, high in zip(edges, edges[1:], edges[2:], strict=False):
-        old, new = np.flatnonzero(kept[low:start]) + low, np.flatnonzero(kept[start:high]) + start
+        old, new = (
+            np.flatnonzero(usable[low:start]) + low,
+            np.flatnonzero(usable[start:high]) + start,
+        )
         before, after = _median(series[old]), _median(series[new])
         both = np.concatenate([old, new])
         error = _median(table.error[case, both])
         change = after - before
         earlier = np.flatnonzero(np.isfinite(series[:start]))
-        found.append(
+        steps.append(
             Step(
                 case=case,
                 run=start,
@@ -310,7 +313,7 @@ def _steps(
                 confirmed=start != levels.pending,
             )
         )
-    return found
+    return steps
 
 
 def _median(values: np.ndarray) -> float:

@@ -21,18 +21,18 @@ from clipq.errors import StoreError
 from clipq.history import trends
 from clipq.history.connect import connect, explain, is_database_error
 from clipq.history.migrate import bring_up_to_date, no_store
-from clipq.history.model import CaseParts, Pruned, Recorded, RunInfo, StoredResult, TrendTable
+from clipq.history.model import Pruned, Recorded, RunInfo, StoredResult, TrendTable
 from clipq.history.naming import find_run
 from clipq.history.prune import prune
-from clipq.history.reading import (
+from clipq.history.recording import insert, prepare, with_tables
+from clipq.history.schema import blobs, cases, results, run_predictions, runs
+from clipq.history.stored_rows import (
     RESULT_COLUMNS,
     as_result,
     run_infos,
     select_runs,
     verified,
 )
-from clipq.history.recording import insert, prepare, with_tables
-from clipq.history.schema import blobs, cases, results, run_predictions, runs
 from clipq.history.url import StoreURL, parse_url
 from clipq.records import RunRecord
 
@@ -124,8 +124,8 @@ class Store:
             StoreError: the store cannot be written, or holds other content under the record's id.
         """
         prepared = prepare(record, now=self._clock())
-        found = self._recorded(prepared.id)
-        if found is None:
+        stored = self._recorded(prepared.id)
+        if stored is None:
             with self.engine.connect() as connection:
                 prepared = with_tables(prepared, record, tables or {}, connection)
             with self.engine.execution_options(writes=True).begin() as connection:
@@ -134,13 +134,13 @@ class Store:
                     number = insert(connection, prepared, tables or {})
                     mine = select_runs().where(runs.c.number == number)
                     return Recorded(run_infos(connection, mine)[0], new=True)
-            found = self._recorded(prepared.id)
-        if found is None:
+            stored = self._recorded(prepared.id)
+        if stored is None:
             raise StoreError(
                 f"run {prepared.id[:12]} was removed while it was recorded", hint="record it again"
             )
-        self.load(found)  # refused where it is stored with other content
-        return Recorded(found, new=False)
+        self.load(stored)  # refused where it is stored with other content
+        return Recorded(stored, new=False)
 
     @_explained
     def runs(
@@ -199,8 +199,8 @@ class Store:
         )
         with self.engine.connect() as connection:
             rows = connection.execute(query).all()
-        found = (as_result(row, row.name, run) for row in rows)
-        return tuple(sorted(found, key=lambda result: result.case))
+        stored = (as_result(row, row.name, run) for row in rows)
+        return tuple(sorted(stored, key=lambda result: result.case))
 
     @_explained
     def cells(self, run: RunInfo) -> tuple[str, ...]:
@@ -243,16 +243,6 @@ class Store:
         """Return every case that a run has, sorted."""
         with self.engine.connect() as connection:
             return tuple(sorted(connection.execute(sa.select(cases.c.name)).scalars()))
-
-    @_explained
-    def parts(self, case: str) -> CaseParts:
-        """Return what a case id is made of.
-
-        Raises:
-            StoreError: no run has the case; near ones are listed.
-        """
-        with self.engine.connect() as connection:
-            return trends.parts(connection, case)
 
     @_explained
     def trend(self, case: str) -> tuple[StoredResult, ...]:
@@ -298,8 +288,8 @@ class Store:
 
     def _recorded(self, identity: str) -> RunInfo | None:
         with self.engine.connect() as connection:
-            found = run_infos(connection, select_runs().where(runs.c.id == identity))
-        return found[0] if found else None
+            matching = run_infos(connection, select_runs().where(runs.c.id == identity))
+        return matching[0] if matching else None
 
 
 def open_store(

@@ -15,13 +15,13 @@ import numpy as np
 import sqlalchemy as sa
 
 from clipq.errors import StoreError
-from clipq.history.model import CaseParts, StoredResult, TrendTable
-from clipq.history.reading import RESULT_COLUMNS, as_result, run_infos, select_runs
+from clipq.history.model import StoredResult, TrendTable
 from clipq.history.recording import key_of
 from clipq.history.schema import CODES, cases, results
+from clipq.history.stored_rows import RESULT_COLUMNS, as_result, run_infos, select_runs
 from clipq.records import Verdict
 
-__all__ = ["parts", "trend", "trend_table"]
+__all__ = ["trend", "trend_table"]
 
 _BLOCK = 2_000  # rows at a time: few enough to stay in the processor's cache
 _VALUES = ("verdict", "observed", "baseline", "loss", "standard_error")
@@ -41,15 +41,6 @@ def trend(connection: sa.Connection, case: str) -> tuple[StoredResult, ...]:
         raise _unknown(case, list(connection.execute(sa.select(cases.c.name)).scalars()))
     infos = {run.number: run for run in run_infos(connection, select_runs())}
     return tuple(as_result(row, case, infos[row.run]) for row in rows if row.run in infos)
-
-
-def parts(connection: sa.Connection, case: str) -> CaseParts:
-    """Return what a case id is made of; see `Store.parts`."""
-    query = sa.select(cases.c.model, cases.c.quantizer, cases.c.probe, cases.c.metric)
-    row = connection.execute(query.where(cases.c.sha256 == key_of(case))).first()
-    if row is None:
-        raise _unknown(case, list(connection.execute(sa.select(cases.c.name)).scalars()))
-    return CaseParts(*row)
 
 
 def trend_table(
@@ -82,12 +73,12 @@ def trend_table(
     absent = np.isnan(codes)
     verdicts = np.where(absent, -1, _ORDER[np.where(absent, 0, codes).astype(np.int64)])
     present = ~absent.all(axis=1)  # a case may have no run among the newest ones
-    kept = [row for row, there in zip(chosen, present, strict=True) if there]
+    rows = [row for row, there in zip(chosen, present, strict=True) if there]
     return TrendTable(
         runs=infos,
-        cases=tuple(row.name for row in kept),
-        units=tuple(row.unit for row in kept),
-        directions=tuple(row.direction for row in kept),
+        cases=tuple(row.name for row in rows),
+        units=tuple(row.unit for row in rows),
+        directions=tuple(row.direction for row in rows),
         margins=_margins(connection, ids, row_of, first)[present],
         observed=values["observed"][present],
         baseline=values["baseline"][present],
@@ -113,9 +104,9 @@ def _unknown(case: str, known: Sequence[str]) -> StoreError:
 
 def _positions(numbers: Sequence[int]) -> np.ndarray:
     """Return an array that maps each of `numbers` to its place among them."""
-    found = np.zeros(max(numbers) + 1, np.int64)
-    found[list(numbers)] = np.arange(len(numbers))
-    return found
+    places = np.zeros(max(numbers) + 1, np.int64)
+    places[list(numbers)] = np.arange(len(numbers))
+    return places
 
 
 def _blocks(
@@ -185,9 +176,9 @@ def _margins(
         .limit(1)
         .scalar_subquery()
     )
-    found = np.full(len(ids), np.nan)
+    margins = np.full(len(ids), np.nan)
     wanted = set(ids)
     for case_id, margin in connection.execute(sa.select(cases.c.id, latest)):
         if case_id in wanted and margin is not None:
-            found[row_of[case_id]] = margin
-    return found
+            margins[row_of[case_id]] = margin
+    return margins

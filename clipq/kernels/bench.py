@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clipq.kernels import hadamard, linear, rounding
+from clipq.kernels import hadamard_kernel, linear_kernels, rounding_kernels
 
 __all__ = ["SIZES", "Bench", "Sizes", "bench"]
 
@@ -108,7 +108,7 @@ class _Runner:
         if self.device.type != "cuda":
             return self._on_cpu(call)
         cache = torch.empty(2**28, dtype=torch.int8, device=self.device)
-        found: list[float] = []
+        times: list[float] = []
         for _ in range(_REPEATS):
             cache.zero_()  # no input is left in the L2 cache from the call before
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
@@ -116,8 +116,8 @@ class _Runner:
             call()
             end.record()
             end.synchronize()
-            found.append(start.elapsed_time(end) / 1e3)
-        return median(found)
+            times.append(start.elapsed_time(end) / 1e3)
+        return median(times)
 
     def _on_cpu(self, call: Callable[[], object]) -> float:
         started = time.perf_counter()
@@ -177,7 +177,7 @@ def _rounding(runner: _Runner, sizes: Sizes) -> Iterator[Bench]:
         yield runner.in_memory(
             "quantize",
             case,
-            partial(rounding.quantize, x, scale, out=codes, **known),
+            partial(rounding_kernels.quantize, x, scale, out=codes, **known),
             _bytes(x, codes),
             "torch.quantize_per_tensor",
             partial(torch.quantize_per_tensor, x, 1.0, 0, torch.qint8),
@@ -186,7 +186,7 @@ def _rounding(runner: _Runner, sizes: Sizes) -> Iterator[Bench]:
         yield runner.in_memory(
             "fake-quantize",
             f"{case}, per tensor",
-            partial(rounding.fake_quantize, x, scale, out=out, **known),
+            partial(rounding_kernels.fake_quantize, x, scale, out=out, **known),
             _bytes(x, out),
             "torch.fake_quantize_per_tensor_affine",
             partial(torch.fake_quantize_per_tensor_affine, x, scale, zero, -128, 127),
@@ -194,7 +194,7 @@ def _rounding(runner: _Runner, sizes: Sizes) -> Iterator[Bench]:
         yield runner.in_memory(
             "fake-quantize",
             f"{case}, per token",
-            partial(rounding.fake_quantize, x, rows, out=out, **known),
+            partial(rounding_kernels.fake_quantize, x, rows, out=out, **known),
             _bytes(x, out, rows),
             "torch.fake_quantize_per_channel_affine",
             partial(
@@ -210,7 +210,7 @@ def _rounding(runner: _Runner, sizes: Sizes) -> Iterator[Bench]:
         yield runner.in_memory(
             "fake-quantize-dynamic",
             f"{case}, per token",
-            partial(rounding.fake_quantize_dynamic, x, bits=8, out=out),
+            partial(rounding_kernels.fake_quantize_dynamic, x, bits=8, out=out),
             _bytes(x, out),
         )
 
@@ -223,7 +223,7 @@ def _layer_norm(runner: _Runner, sizes: Sizes) -> Iterator[Bench]:
         "quantize-layer-norm",
         f"float32, {sizes.tokens} x {sizes.width}",
         partial(
-            rounding.quantize_layer_norm,
+            rounding_kernels.quantize_layer_norm,
             x,
             weight,
             bias,
@@ -247,7 +247,7 @@ def _transforms(runner: _Runner, sizes: Sizes) -> Iterator[Bench]:
         yield runner.in_memory(
             "hadamard",
             f"float16, {sizes.tokens} x {size}",
-            partial(hadamard.hadamard, x, base=base if size & (size - 1) else None, out=out),
+            partial(hadamard_kernel.hadamard, x, base=base if size & (size - 1) else None, out=out),
             _bytes(x, out),
             "matmul with the matrix",
             partial(torch.matmul, x, matrix),
@@ -270,7 +270,7 @@ def _products(runner: _Runner, sizes: Sizes) -> Iterator[Bench]:
             f"{sizes.tokens} x {depth} x {width}, {activation}, to float16",
             runner.seconds(
                 partial(
-                    linear.linear_w8a8,
+                    linear_kernels.linear_w8a8,
                     x,
                     weight,
                     x_scale=scale,
@@ -301,7 +301,7 @@ def _weight_only(runner: _Runner, sizes: Sizes) -> Iterator[Bench]:
         yield runner.in_memory(
             "linear-w4a16",
             f"float16, {rows} x {depth} x {width}, group {group}",
-            partial(linear.linear_w4a16, x, packed, scale, group=group, out=out),
+            partial(linear_kernels.linear_w4a16, x, packed, scale, group=group, out=out),
             _bytes(x, packed, scale, out),
             "float16 linear",
             partial(functional.linear, x, floats),

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from clipq.errors import KernelError, did_you_mean
-from clipq.kernels import hadamard, linear, rounding
+from clipq.kernels import hadamard_kernel, linear_kernels, rounding_kernels
 from clipq.kernels.device import interpreting
 from clipq.kernels.launch import Launch, recorded
 
@@ -105,7 +105,7 @@ def _compile(name: str, example: str, launch: Launch, architecture: int) -> Reso
     source = ASTSource(launch.program, signature, constants, attributes)
     started = time.perf_counter()
     try:
-        made = triton.compile(
+        compiled = triton.compile(
             source, target=GPUTarget("cuda", architecture, 32), options=launch.options
         )
     except Exception as error:
@@ -114,7 +114,7 @@ def _compile(name: str, example: str, launch: Launch, architecture: int) -> Reso
             f"{type(error).__name__}: {error}"
         ) from error
     seconds = time.perf_counter() - started
-    registers, stack, spilled = _assembled(made.asm["ptx"], architecture)
+    registers, stack, spilled = _assembled(compiled.asm["ptx"], architecture)
     return Resources(
         name,
         example,
@@ -122,7 +122,7 @@ def _compile(name: str, example: str, launch: Launch, architecture: int) -> Reso
         registers,
         stack,
         spilled,
-        int(made.metadata.shared),
+        int(compiled.metadata.shared),
         launch.warps,
         seconds,
     )
@@ -187,11 +187,11 @@ def _round(granularity: str, **options: Any) -> Tensor:
     x = _empty(_ROWS, 1024)
     scale = {"tensor": _empty(), "row": _empty(_ROWS, 1), "group": _empty(_ROWS, 32)}[granularity]
     group = 32 if granularity == "group" else None
-    return rounding.fake_quantize(x, scale, low=-128, high=127, group=group, **options)
+    return rounding_kernels.fake_quantize(x, scale, low=-128, high=127, group=group, **options)
 
 
 def _w8a8(rows: int, depth: int, width: int, activation: str) -> Tensor:
-    return linear.linear_w8a8(
+    return linear_kernels.linear_w8a8(
         _empty(rows, depth, dtype=torch.int8),
         _empty(width, depth, dtype=torch.int8),
         x_scale=_empty(),
@@ -203,7 +203,7 @@ def _w8a8(rows: int, depth: int, width: int, activation: str) -> Tensor:
 
 
 def _w4a16(rows: int, depth: int, width: int, dtype: torch.dtype) -> Tensor:
-    return linear.linear_w4a16(
+    return linear_kernels.linear_w4a16(
         _empty(rows, depth, dtype=dtype),
         _empty(width, depth // 2, dtype=torch.uint8),
         _empty(width, depth // 128),
@@ -214,12 +214,16 @@ def _w4a16(rows: int, depth: int, width: int, dtype: torch.dtype) -> Tensor:
 
 def _transform(size: int) -> Tensor:
     base = _empty(12, 12) if size % 12 == 0 else None
-    return hadamard.hadamard(_empty(_ROWS, size, dtype=torch.float16), _empty(size), base=base)
+    return hadamard_kernel.hadamard(
+        _empty(_ROWS, size, dtype=torch.float16), _empty(size), base=base
+    )
 
 
 EXAMPLES: dict[str, dict[str, Callable[[], Tensor]]] = {
     "quantize": {
-        "per tensor": lambda: rounding.quantize(_empty(_ROWS, 1024), _empty(), low=-128, high=127)
+        "per tensor": lambda: rounding_kernels.quantize(
+            _empty(_ROWS, 1024), _empty(), low=-128, high=127
+        )
     },
     "fake-quantize": {
         "per tensor": lambda: _round("tensor"),
@@ -227,11 +231,13 @@ EXAMPLES: dict[str, dict[str, Callable[[], Tensor]]] = {
         "per group": lambda: _round("group"),
     },
     "fake-quantize-dynamic": {
-        "per token": lambda: rounding.fake_quantize_dynamic(_empty(_ROWS, 1024), bits=8),
-        "per group": lambda: rounding.fake_quantize_dynamic(
+        "per token": lambda: rounding_kernels.fake_quantize_dynamic(_empty(_ROWS, 1024), bits=8),
+        "per group": lambda: rounding_kernels.fake_quantize_dynamic(
             _empty(_ROWS, 1024), bits=8, asymmetric=True, group=64
         ),
-        "per image": lambda: rounding.fake_quantize_dynamic(_empty(256, 3 * 224 * 224), bits=8),
+        "per image": lambda: rounding_kernels.fake_quantize_dynamic(
+            _empty(256, 3 * 224 * 224), bits=8
+        ),
     },
     "linear-w8a8": {
         "to GELU": lambda: _w8a8(_ROWS, 1024, 4096, "gelu"),
@@ -247,7 +253,7 @@ EXAMPLES: dict[str, dict[str, Callable[[], Tensor]]] = {
         "64": lambda: _transform(64),
     },
     "quantize-layer-norm": {
-        "1024": lambda: rounding.quantize_layer_norm(
+        "1024": lambda: rounding_kernels.quantize_layer_norm(
             _empty(_ROWS, 1024),
             _empty(1024),
             _empty(1024),

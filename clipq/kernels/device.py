@@ -94,9 +94,9 @@ def unusable(device: torch.device, *, least: tuple[int, int] = CAPABILITY) -> st
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     if device.type == "cuda":
-        found = capability(device)
-        if found < least:
-            wanted, has = (".".join(map(str, pair)) for pair in (least, found))
+        actual = capability(device)
+        if actual < least:
+            wanted, has = (".".join(map(str, pair)) for pair in (least, actual))
             return f"the GPU has compute capability {has}, the kernel needs {wanted}"
         return "kernels are interpreted, on the CPU alone" if interpreting() else ""
     if device.type == "cpu":
@@ -110,13 +110,13 @@ def check_devices(*tensors: Tensor | None, least: tuple[int, int] = CAPABILITY) 
     Raises:
         KernelError: they lie on several, or on one that cannot run the kernel.
     """
-    found = {tensor.device for tensor in tensors if tensor is not None}
-    if len(found) != 1:
-        names = ", ".join(sorted(map(str, found)))
+    devices = {tensor.device for tensor in tensors if tensor is not None}
+    if len(devices) != 1:
+        names = ", ".join(sorted(map(str, devices)))
         raise KernelError(
             f"tensors on several devices: {names}", hint="move all of them to one device"
         )
-    device = found.pop()
+    device = devices.pop()
     reason = "" if device.type == "meta" else unusable(device, least=least)
     if reason:
         raise KernelError(

@@ -73,13 +73,13 @@ def run(launches: Iterable[Launch], device: torch.device) -> None:
 
 def recorded(call: Callable[[], object]) -> list[Launch]:
     """Return the launches that a call of a kernel would make; tensors may be on ``meta``."""
-    found: list[Launch] = []
-    token = _RECORD.set(found)
+    launches: list[Launch] = []
+    token = _RECORD.set(launches)
     try:
         call()
     finally:
         _RECORD.reset(token)
-    return found
+    return launches
 
 
 def blocks(count: int, size: int) -> int:

@@ -1,8 +1,8 @@
 """The kernels as torch operators, `torch.ops.clipq.*`: for `torch.compile` and `torch.export`.
 
 Importing this module registers them. Each has a fake kernel, which knows shapes and dtypes alone,
-and a gradient where the operation has one. Arguments are those of `clipq.kernels.rounding`,
-`linear` and `hadamard`, where errors are documented.
+and a gradient where the operation has one. Arguments are those of `clipq.kernels.rounding_kernels`,
+`linear_kernels` and `hadamard_kernel`, where errors are documented.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.library import custom_op, register_autograd
 
-from clipq.kernels import hadamard as transforms
-from clipq.kernels import linear, rounding
+from clipq.kernels import hadamard_kernel, linear_kernels, rounding_kernels
 from clipq.kernels.tensors import code_dtype
 
 __all__ = [
@@ -40,7 +39,7 @@ def quantize(
     high: int,
     group: Optional[int] = None,
 ) -> Tensor:
-    return rounding.quantize(x, scale, zero_point, low=low, high=high, group=group)
+    return rounding_kernels.quantize(x, scale, zero_point, low=low, high=high, group=group)
 
 
 @custom_op("clipq::fake_quantize", mutates_args=())
@@ -52,7 +51,7 @@ def fake_quantize(
     high: int,
     group: Optional[int] = None,
 ) -> Tensor:
-    return rounding.fake_quantize(x, scale, zero_point, low=low, high=high, group=group)
+    return rounding_kernels.fake_quantize(x, scale, zero_point, low=low, high=high, group=group)
 
 
 @custom_op("clipq::fake_quantize_gradient", mutates_args=())
@@ -65,7 +64,7 @@ def fake_quantize_gradient(
     high: int,
     group: Optional[int] = None,
 ) -> Tensor:
-    return rounding.fake_quantize_gradient(
+    return rounding_kernels.fake_quantize_gradient(
         gradient, x, scale, zero_point, low=low, high=high, group=group
     )
 
@@ -74,14 +73,14 @@ def fake_quantize_gradient(
 def fake_quantize_dynamic(
     x: Tensor, bits: int, asymmetric: bool = False, group: Optional[int] = None
 ) -> Tensor:
-    return rounding.fake_quantize_dynamic(x, bits=bits, asymmetric=asymmetric, group=group)
+    return rounding_kernels.fake_quantize_dynamic(x, bits=bits, asymmetric=asymmetric, group=group)
 
 
 @custom_op("clipq::fake_quantize_dynamic_gradient", mutates_args=())
 def fake_quantize_dynamic_gradient(
     gradient: Tensor, x: Tensor, bits: int, asymmetric: bool, group: Optional[int]
 ) -> Tensor:
-    return rounding.fake_quantize_dynamic_gradient(
+    return rounding_kernels.fake_quantize_dynamic_gradient(
         gradient, x, bits=bits, asymmetric=asymmetric, group=group
     )
 
@@ -98,7 +97,7 @@ def linear_w8a8(
     activation: str = "none",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    return linear.linear_w8a8(
+    return linear_kernels.linear_w8a8(
         x,
         weight,
         x_scale=x_scale,
@@ -120,7 +119,7 @@ def linear_w4a16(
     group: int,
     bias: Optional[Tensor] = None,
 ) -> Tensor:
-    return linear.linear_w4a16(x, packed, scale, zero_point, group=group, bias=bias)
+    return linear_kernels.linear_w4a16(x, packed, scale, zero_point, group=group, bias=bias)
 
 
 @custom_op("clipq::hadamard", mutates_args=())
@@ -130,7 +129,7 @@ def hadamard(
     inverse: bool = False,
     base: Optional[Tensor] = None,
 ) -> Tensor:
-    return transforms.hadamard(x, signs, inverse=inverse, base=base)
+    return hadamard_kernel.hadamard(x, signs, inverse=inverse, base=base)
 
 
 @custom_op("clipq::quantize_layer_norm", mutates_args=())
@@ -144,7 +143,7 @@ def quantize_layer_norm(
     low: int,
     high: int,
 ) -> Tensor:
-    return rounding.quantize_layer_norm(
+    return rounding_kernels.quantize_layer_norm(
         x, weight, bias, eps=eps, scale=scale, zero_point=zero_point, low=low, high=high
     )
 
@@ -193,8 +192,10 @@ def _keep_grid(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _fake_quantize_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    found = fake_quantize_gradient(gradient, *ctx.saved_tensors, ctx.low, ctx.high, ctx.group)
-    return (found, None, None, None, None, None)
+    input_gradient = fake_quantize_gradient(
+        gradient, *ctx.saved_tensors, ctx.low, ctx.high, ctx.group
+    )
+    return (input_gradient, None, None, None, None, None)
 
 
 def _keep_ranges(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -204,8 +205,10 @@ def _keep_ranges(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _dynamic_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     (x,) = ctx.saved_tensors
-    found = fake_quantize_dynamic_gradient(gradient, x, ctx.bits, ctx.asymmetric, ctx.group)
-    return (found, None, None, None)
+    input_gradient = fake_quantize_dynamic_gradient(
+        gradient, x, ctx.bits, ctx.asymmetric, ctx.group
+    )
+    return (input_gradient, None, None, None)
 
 
 def _keep_signs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

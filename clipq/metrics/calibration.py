@@ -144,9 +144,11 @@ def classwise_error(logits: np.ndarray, labels: np.ndarray) -> float:
     probability = softmax(logits, axis=1)
     errors = []
     for index in range(probability.shape[1]):
-        own = probability[:, index]
-        gap = own - (labels == index)
-        errors.append(np.abs(np.bincount(bin_of(own), gap, minlength=BINS)).sum() / len(own))
+        of_class = probability[:, index]
+        gap = of_class - (labels == index)
+        errors.append(
+            np.abs(np.bincount(bin_of(of_class), gap, minlength=BINS)).sum() / len(of_class)
+        )
     return float(np.mean(errors))
 
 

@@ -161,15 +161,15 @@ class Metric:
             ) from error
 
     def _resolve(self) -> Callable[..., float]:
-        module, _, function = self.target.partition(":")
+        module, _, name = self.target.partition(":")
         try:
-            found: Callable[..., float] = getattr(import_module(module), function)
+            function: Callable[..., float] = getattr(import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise ClipqError(
                 f"metric {self.name!r}: target {self.target!r} cannot be imported: {error}",
                 hint="correct the target, or install the package that provides it",
             ) from error
-        return found
+        return function
 
     def loss(self, baseline: _Value, observed: _Value) -> _Value:
         """Return how much worse `observed` is than `baseline`, in `unit`; positive = worse.

@@ -30,12 +30,12 @@ def knn(features: np.ndarray, known: np.ndarray, *, neighbours: int = NEIGHBOURS
     """
     queries, known = unit(features), unit(known)
     k = min(neighbours, len(known))
-    found = np.empty(len(queries))
+    scores = np.empty(len(queries))
     for start in range(0, len(queries), _ROWS):
         cosine = queries[start : start + _ROWS] @ known.T
         nearest = np.partition(cosine, -k, axis=1)[:, -k]
-        found[start : start + _ROWS] = -np.sqrt(np.maximum(2.0 - 2.0 * nearest, 0.0))
-    return found
+        scores[start : start + _ROWS] = -np.sqrt(np.maximum(2.0 - 2.0 * nearest, 0.0))
+    return scores
 
 
 def mahalanobis(features: np.ndarray, known: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -97,8 +97,8 @@ def relative_gap(predictions: Predictions) -> float:
     >>> relative_gap(table)
     0.25
     """
-    found = {name: _accuracy(part) for name, part in _parts(predictions).items()}
-    common, counter = _named(found, "common"), _named(found, "counter")
+    accuracies = {name: _accuracy(part) for name, part in _parts(predictions).items()}
+    common, counter = _named(accuracies, "common"), _named(accuracies, "counter")
     return (common - counter) / common if common else float("nan")
 
 
@@ -113,12 +113,12 @@ def added_vulnerability(predictions: Predictions) -> float:
     >>> added_vulnerability(table)  # FP32 is right throughout
     0.25
     """
-    found = {}
+    drops = {}
     for name, part in _parts(predictions).items():
         reference = float(part.samples("fp32_correct").mean())
-        own = _accuracy(part)
-        found[name] = (reference - own) / reference if reference else float("nan")
-    common, counter = _named(found, "common"), _named(found, "counter")
+        accuracy = _accuracy(part)
+        drops[name] = (reference - accuracy) / reference if reference else float("nan")
+    common, counter = _named(drops, "common"), _named(drops, "counter")
     return counter - common
 
 
@@ -166,10 +166,10 @@ def _accuracies(predictions: Predictions) -> list[float]:
     return [_accuracy(part) for part in _parts(predictions).values()]
 
 
-def _named(found: dict[str, float], name: str) -> float:
-    if name not in found:
+def _named(by_group: dict[str, float], name: str) -> float:
+    if name not in by_group:
         raise ClipqError(
-            f"no group {name!r} among {', '.join(sorted(found))}",
+            f"no group {name!r} among {', '.join(sorted(by_group))}",
             hint="spurious cues are judged between the groups 'common' and 'counter'",
         )
-    return found[name]
+    return by_group[name]

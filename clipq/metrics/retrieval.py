@@ -63,9 +63,9 @@ def retrieval_columns(
     for start in range(0, len(texts), _ROWS):
         part = slice(start, min(start + _ROWS, len(texts)))
         cosine = captions[part] @ pictures.T
-        own = cosine[np.arange(len(cosine)), owner[part]]
-        np.maximum.at(best, owner[part], own)
-        text_rank[part] = (cosine >= own[:, None]).sum(axis=1) - 1
+        matching = cosine[np.arange(len(cosine)), owner[part]]
+        np.maximum.at(best, owner[part], matching)
+        text_rank[part] = (cosine >= matching[:, None]).sum(axis=1) - 1
         nearest = np.argsort(-cosine, axis=1, kind="stable")[:, : min(_HUB_DEPTH, count)]
         occurrences += np.bincount(nearest.ravel(), minlength=count)
     image_rank = np.zeros(count, np.int64)
@@ -75,7 +75,7 @@ def retrieval_columns(
         near[np.arange(len(near)), owner[part]] = False
         image_rank += near.sum(axis=0)
     per_image = np.bincount(owner, minlength=count)
-    found = {
+    columns = {
         "i2t_rank": image_rank,
         "occurrences": occurrences.astype(np.float64),
         **{
@@ -84,8 +84,8 @@ def retrieval_columns(
         },
     }
     if not finite:
-        found |= {name: np.full(count, np.nan) for name in found if name != "i2t_rank"}
-    return found
+        columns |= {name: np.full(count, np.nan) for name in columns if name != "i2t_rank"}
+    return columns
 
 
 def cosine_distance(features: np.ndarray, reference: np.ndarray) -> np.ndarray:

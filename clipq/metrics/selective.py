@@ -55,11 +55,11 @@ def _curve(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     """Return risk and coverage (N,); among equal confidences, errors come first."""
     confidence = predictions.samples("confidence")
     correct = predictions.samples("correct")
-    kept = np.arange(1, len(confidence) + 1)
+    accepted = np.arange(1, len(confidence) + 1)
     if not np.isfinite(confidence).all():
-        return np.full(len(kept), np.nan), kept / len(kept)
+        return np.full(len(accepted), np.nan), accepted / len(accepted)
     order = np.lexsort((correct, -confidence))
-    return np.cumsum(1 - correct[order]) / kept, kept / len(kept)
+    return np.cumsum(1 - correct[order]) / accepted, accepted / len(accepted)
 
 
 def _area(values: np.ndarray, coverage: np.ndarray) -> float:

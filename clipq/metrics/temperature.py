@@ -53,6 +53,6 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         return float(-scaled[rows, labels].mean())
 
     low, high = np.log(TEMPERATURE_RANGE)
-    found = minimize_scalar(nll, bounds=(low, high), method="bounded", options={"xatol": 1e-7})
-    best = min((low, high, float(found.x)), key=nll)  # the search itself never returns an end
+    optimum = minimize_scalar(nll, bounds=(low, high), method="bounded", options={"xatol": 1e-7})
+    best = min((low, high, float(optimum.x)), key=nll)  # the search itself never returns an end
     return float(np.exp(best))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from clipq.models.source import ModelIdentity, ModelSource, identity
 
 if TYPE_CHECKING:
+    from clipq.models.in_memory import model_in_memory
     from clipq.models.loading import LoadedModel, load_model, logit_map
-    from clipq.models.memory import model_in_memory
     from clipq.models.preprocess import Preprocess
     from clipq.models.zeroshot import class_embeddings, prompt_tokens
 
@@ -33,7 +33,7 @@ _LAZY = {
     "LoadedModel": "clipq.models.loading",
     "load_model": "clipq.models.loading",
     "logit_map": "clipq.models.loading",
-    "model_in_memory": "clipq.models.memory",
+    "model_in_memory": "clipq.models.in_memory",
     "Preprocess": "clipq.models.preprocess",
     "class_embeddings": "clipq.models.zeroshot",
     "prompt_tokens": "clipq.models.zeroshot",

@@ -149,8 +149,8 @@ def _pretrained(source: ModelSource) -> dict[str, Any]:
             f"architecture {source.location!r} has no pretrained tag {source.tag!r}",
             hint=did_you_mean(source.tag, tags),
         )
-    found: dict[str, Any] = open_clip.get_pretrained_cfg(source.location, source.tag)
-    return found
+    config: dict[str, Any] = open_clip.get_pretrained_cfg(source.location, source.tag)
+    return config
 
 
 def _spelled(source: ModelSource) -> str:

@@ -192,8 +192,10 @@ def local_files(folder: Path) -> ModelFiles:
             )
         return ModelFiles(checkpoint, path, (vocabulary,))
     if text.get("hf_tokenizer_name"):
-        found = (p for p in folder.iterdir() if p.suffix in _VOCABULARIES and p.name != CONFIG)
-        return ModelFiles(checkpoint, path, tuple(sorted(found)))
+        vocabularies = (
+            p for p in folder.iterdir() if p.suffix in _VOCABULARIES and p.name != CONFIG
+        )
+        return ModelFiles(checkpoint, path, tuple(sorted(vocabularies)))
     return ModelFiles(checkpoint, path, (default_vocabulary(),))
 
 

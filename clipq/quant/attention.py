@@ -70,11 +70,11 @@ def quantize_attention(model: nn.Module, towers: Towers, number_format: Attentio
     Raises:
         QuantizerError: an attention of timm's, which keeps its products to itself, or none at all.
     """
-    found = 0
+    attentions = 0
     for name, _, _, child in named_sites(model, towers):
         if isinstance(child, _Attentive):
             child.products = AttentionProducts(number_format)
-            found += 1
+            attentions += 1
         elif hasattr(child, "num_heads") and any(
             isinstance(x, nn.Linear) for x in child.children()
         ):
@@ -83,7 +83,7 @@ def quantize_attention(model: nn.Module, towers: Towers, number_format: Attentio
                 f"{number_format} cannot reach them",
                 hint="leave k and s out of the format, or quantize the other tower only",
             )
-    if not found:
+    if not attentions:
         raise QuantizerError(
             f"the {towers} tower(s) have no attention for {number_format} to round",
             hint="leave k and s out of the format",

@@ -97,7 +97,7 @@ def scale(prepared: Prepared, limits: dict[str, Tensor] | None) -> None:
     layers, formats = prepared.layers(), prepared.formats
     sites = {next(iter(site.layers)): site for site in _sites(prepared, layers)}
     for stage in stages(list(layers)):
-        found = observe_statistics(
+        stage_statistics = observe_statistics(
             prepared.model,
             tower_of(stage[0]),
             prepared.calibration,
@@ -112,7 +112,7 @@ def scale(prepared: Prepared, limits: dict[str, Tensor] | None) -> None:
                 continue
             weights = [layer.weight.detach().float().flatten(1) for layer in site.layers.values()]
             number_formats = [formats[n].weight for n in site.layers]
-            best = best_scale(weights, number_formats, found[name])
+            best = best_scale(weights, number_formats, stage_statistics[name])
             if isinstance(site.absorber, NormGroup):
                 scale_group(site.absorber, best)
             else:
@@ -121,7 +121,7 @@ def scale(prepared: Prepared, limits: dict[str, Tensor] | None) -> None:
         if limits is None:
             continue
         for name in stage:
-            layer, statistics = layers[name], found[name]
+            layer, statistics = layers[name], stage_statistics[name]
             if getattr(layer, "groups", 1) != 1:
                 continue
             gram = statistics.gram[0] / max(1, statistics.rows)

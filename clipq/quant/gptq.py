@@ -86,12 +86,12 @@ class _Gptq:
 
 def _with_one_matrix(tasks: list[Task]) -> list[list[Task]]:
     """Return tasks that read one input together: their rows are independent, H is the same."""
-    found: dict[object, list[Task]] = {}
+    by_matrix: dict[object, list[Task]] = {}
     for task in tasks:
         whole = task.format.granularity == "tensor"
         key = task.name if whole else (id(task.statistics), task.format, task.chosen)
-        found.setdefault(key, []).append(task)
-    return list(found.values())
+        by_matrix.setdefault(key, []).append(task)
+    return list(by_matrix.values())
 
 
 def gptq_round(

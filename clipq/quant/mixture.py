@@ -85,14 +85,14 @@ class Mixture:
 
     def blocks(self) -> dict[str, tuple[str, ...]]:
         """Return the layers by the block that they share, such as ``visual.blocks.3``."""
-        found: dict[str, tuple[str, ...]] = {}
+        blocks: dict[str, tuple[str, ...]] = {}
         for stage in stages(list(self.layers)):
             parts = [name.split(".") for name in stage]
             shared = 0
             while len(stage) > 1 and all(p[: shared + 1] == parts[0][: shared + 1] for p in parts):
                 shared += 1
-            found[".".join(parts[0][:shared]) if shared else stage[0]] = tuple(stage)
-        return found
+            blocks[".".join(parts[0][:shared]) if shared else stage[0]] = tuple(stage)
+        return blocks
 
     def keep_float(self, names: Iterable[str]) -> None:
         """Put these layers into float, and all others into their quantized form.
@@ -178,10 +178,10 @@ class _Sums:
         self._add(self._own, reference.double(), output.double())
 
     def total(self, reference: Tensor, output: Tensor) -> None:
-        exact, found = reference.double(), output.double()
-        self._add(self._total, exact, found)
-        self._products[0] += float((exact * found).sum())
-        self._products[1] += float(found.square().sum())
+        exact, quantized = reference.double(), output.double()
+        self._add(self._total, exact, quantized)
+        self._products[0] += float((exact * quantized).sum())
+        self._products[1] += float(quantized.square().sum())
 
     def result(self) -> Distortion:
         norms = math.sqrt(self._total[0] * self._products[1])

@@ -40,8 +40,8 @@ def transform_input(layer: nn.Module, transform: InputTransform) -> None:
 
 def input_transform(layer: nn.Module) -> InputTransform | None:
     """Return the transform of a layer's input, None where it has none."""
-    found = getattr(layer, "input_transform", None)
-    return found if isinstance(found, InputTransform) else None
+    transform = getattr(layer, "input_transform", None)
+    return transform if isinstance(transform, InputTransform) else None
 
 
 def _apply_transform(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -90,7 +90,7 @@ def observe_ranges(
                 f"{name} never ran on the calibration data, so its input has no range",
                 hint="use dynamic activations (a8d), or remove the unused layer from the model",
             )
-    return {name: found.range() for name, found in estimators.items()}
+    return {name: layer_estimator.range() for name, layer_estimator in estimators.items()}
 
 
 class InputStatistics:
@@ -139,7 +139,7 @@ def observe_statistics(
     Raises:
         QuantizerError: no data, a non-finite activation, or a layer that never ran.
     """
-    found: dict[str, InputStatistics] = {}
+    by_layer: dict[str, InputStatistics] = {}
     previous: list[tuple[Tensor, int, InputStatistics, tuple[Any, ...]]] = []
 
     def see(name: str, values: Tensor) -> None:
@@ -153,9 +153,9 @@ def observe_statistics(
                 and version == values._version  # an in-place ReLU may lie between
                 and geometry == other
             )
-            if same and found.setdefault(name, statistics) is statistics:
+            if same and by_layer.setdefault(name, statistics) is statistics:
                 return
-        statistics = found.setdefault(name, InputStatistics())
+        statistics = by_layer.setdefault(name, InputStatistics())
         statistics.see(layers[name], values, gram=gram)
         # Kept, so that its address is not given to another tensor meanwhile.
         previous[:] = [*previous[-1:], (values, values._version, statistics, geometry)]
@@ -163,12 +163,12 @@ def observe_statistics(
     watch(model, towers, calibration, layers, see, last=last)
     previous.clear()
     for name in layers:
-        if name not in found:
+        if name not in by_layer:
             raise QuantizerError(
                 f"{name} never ran on the calibration data, so nothing is known of its input",
                 hint="exclude it, or use a method that needs no calibration",
             )
-    return found
+    return by_layer
 
 
 def input_rows(layer: nn.Module, values: Tensor) -> Iterator[Tensor]:

@@ -122,8 +122,8 @@ class Prepared:
 
     def layers(self) -> dict[str, Layer]:
         """Return the layers that will be quantized, in running order."""
-        found = plain_layers(self.model, self.towers)
-        return {name: found[name] for name in self.formats}
+        layers = plain_layers(self.model, self.towers)
+        return {name: layers[name] for name in self.formats}
 
 
 def post_training(

@@ -100,9 +100,11 @@ def raana(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn
 
 def _stored_bits(rows: Tensor, *, bits: int, centre: bool, outliers: float) -> int:
     """Return what rounded rows take: codes and a scale each, the mean vector, the rows in float."""
-    kept = math.ceil(outliers * len(rows)) if outliers else 0
+    in_float = math.ceil(outliers * len(rows)) if outliers else 0
     mean = rows.shape[1] * 32 if centre and len(rows) > 1 else 0
-    return (len(rows) - kept) * (rows.shape[1] * bits + 32) + kept * rows.shape[1] * 32 + mean
+    return (
+        (len(rows) - in_float) * (rows.shape[1] * bits + 32) + in_float * rows.shape[1] * 32 + mean
+    )
 
 
 def round_rows(rows: Tensor, *, bits: int, centre: bool, outliers: float) -> Tensor:
@@ -117,10 +119,10 @@ def round_rows(rows: Tensor, *, bits: int, centre: bool, outliers: float) -> Ten
     mean = rows.mean(0, keepdim=True) if centre and len(rows) > 1 else torch.zeros_like(rows[:1])
     rest = rows - mean
     rounded = rabitq_round(rest, bits=bits)
-    kept = (
+    in_float = (
         rest.double().norm(dim=-1).topk(math.ceil(outliers * len(rows)) if outliers else 0).indices
     )
-    rounded[kept] = rest[kept]
+    rounded[in_float] = rest[in_float]
     return rounded + mean
 
 
@@ -171,7 +173,7 @@ def _gradient_norms(
                 features = features.double()  # whose squares do not overflow
                 features = features / features.norm(dim=-1, keepdim=True)
                 direction = torch.randn(features.shape, generator=generator).to(features)
-                flat = [(name, out) for name, found in outputs.items() for out in found]
+                flat = [(name, out) for name, calls in outputs.items() for out in calls]
                 grads = torch.autograd.grad(
                     (features * direction).sum(), [out for _, out in flat], allow_unused=True
                 )

@@ -27,7 +27,7 @@ def rabitq_codes(rows: Tensor, *, bits: int) -> Tensor:
     unit = rows / largest
     middle = (2**bits - 1) / 2
     best = torch.full_like(largest, -torch.inf)
-    found = torch.zeros_like(rows)
+    best_codes = torch.zeros_like(rows)
     # One bit knows only signs. More bits clip: a normal vector up to about twice.
     factors = [1.0] if bits == 1 else torch.logspace(-0.1, 0.6, _SEARCHED).tolist()
     for factor in factors:
@@ -37,8 +37,8 @@ def rabitq_codes(rows: Tensor, *, bits: int) -> Tensor:
         cosine = (centred * unit).sum(-1, keepdim=True) / centred.norm(dim=-1, keepdim=True)
         better = cosine > best
         best = torch.where(better, cosine, best)
-        found = torch.where(better, codes, found)
-    return found
+        best_codes = torch.where(better, codes, best_codes)
+    return best_codes
 
 
 def rabitq_round(rows: Tensor, *, bits: int) -> Tensor:

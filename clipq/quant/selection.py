@@ -32,9 +32,11 @@ def select_formats(
     table = read_table(options.table) if options.table else {}
     formats: dict[str, Format] = {}
     for name in select_layers(names, options, also=table):
-        found = next((f for glob, f in table.items() if fnmatchcase(name, glob)), number_format)
-        if found is not None:
-            formats[name] = found
+        layer_format = next(
+            (f for glob, f in table.items() if fnmatchcase(name, glob)), number_format
+        )
+        if layer_format is not None:
+            formats[name] = layer_format
     if not formats:
         raise _nothing_left()
     return formats
@@ -61,11 +63,11 @@ def select_layers(
                 if names
                 else "the towers have no layers",
             )
-    kept = _ends(names) if options.float_ends else set()
+    ends = _ends(names) if options.float_ends else set()
     left = [
         name
         for name in names
-        if name not in kept
+        if name not in ends
         and _matches(name, options.include)
         and not _matches(name, options.exclude)
     ]

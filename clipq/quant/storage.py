@@ -68,12 +68,12 @@ def stored_bits(shape: Sequence[int], number_format: WeightFormat) -> int:
 
 def state_bytes(model: nn.Module, *, without: frozenset[str] = frozenset()) -> int:
     """Return the bytes of a model's state, each storage once, less the named entries."""
-    kept = {
+    sizes = {
         tensor.untyped_storage()._cdata: tensor.numel() * tensor.element_size()
         for name, tensor in model.state_dict().items()
         if name not in without
     }
-    return sum(kept.values())
+    return sum(sizes.values())
 
 
 def measure_storage(model: nn.Module, float_bytes: int) -> Storage | None:

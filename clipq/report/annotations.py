@@ -34,11 +34,11 @@ def github(record: RunRecord) -> str:
     """
     lines = []
     for level in ("error", "warning"):
-        found = [finding for finding in _findings(record) if finding.level == level]
-        shown = found if len(found) <= _MOST else found[: _MOST - 1]
+        of_level = [finding for finding in _findings(record) if finding.level == level]
+        shown = of_level if len(of_level) <= _MOST else of_level[: _MOST - 1]
         lines += [_command(f.level, f.title, f.text, f.file) for f in shown]
-        if len(found) > len(shown):
-            text = f"{len(found) - len(shown)} more: see the report"
+        if len(of_level) > len(shown):
+            text = f"{len(of_level) - len(shown)} more: see the report"
             lines.append(_command(level, "clipq reliability gate", text, ""))
     if record.passed:
         lines.append(

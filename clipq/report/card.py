@@ -63,13 +63,13 @@ class Card:
         broken = self.record.broken_kernels
         whole = str(self.candidate) in self.record.selection.get("complete", ())
         part = "" if whole and not self.record.unreported else self.record.partial
-        found = [part, *self.record.problems]
+        sentences = [part, *self.record.problems]
         if broken:
             count = (
                 f"{len(broken)} kernel checks fail" if len(broken) > 1 else "a kernel check fails"
             )
-            found.append(f"{count}: {broken[0].id} {broken[0].reason}".rstrip())
-        return tuple(sentence for sentence in found if sentence)
+            sentences.append(f"{count}: {broken[0].id} {broken[0].reason}".rstrip())
+        return tuple(sentence for sentence in sentences if sentence)
 
     @property
     def releasable(self) -> bool:
@@ -83,8 +83,8 @@ class Card:
     @property
     def quantized(self) -> Mapping[str, Any]:
         """What the record says of the quantizer: code, coverage, bits, bytes."""
-        found: Mapping[str, Any] = self.evidence.get("quantizers", {}).get(str(self.candidate), {})
-        return found
+        entry: Mapping[str, Any] = self.evidence.get("quantizers", {}).get(str(self.candidate), {})
+        return entry
 
     def role(self, probe: str) -> str:
         return str(self.evidence.get("probes", {}).get(probe, {}).get("role", ""))

@@ -126,12 +126,12 @@ def _cell(cases: Sequence[CaseResult], policy: str) -> str:
         return "-"
     blocking = sum(case.verdict.blocks(policy) for case in cases)
     counted = Counter(case.verdict for case in cases if not case.verdict.blocks(policy))
-    found = [f"**{blocking} block**"] if blocking else []
+    parts = [f"**{blocking} block**"] if blocking else []
     for verdict in (Verdict.INCONCLUSIVE, Verdict.WAIVED):
         if counted[verdict]:
-            found.append(f"{counted[verdict]} {verdict.value}")
+            parts.append(f"{counted[verdict]} {verdict.value}")
     good = counted[Verdict.PASS] + counted[Verdict.IMPROVED]
-    return ", ".join([*found, f"{good} pass"])
+    return ", ".join([*parts, f"{good} pass"])
 
 
 def _kernels(record: RunRecord, rows: int) -> Iterator[str]:

@@ -11,7 +11,7 @@ from clipq.stats.discordant import (
     score_interval,
     score_z,
 )
-from clipq.stats.groups import grouped_statistic
+from clipq.stats.group_replicates import grouped_statistic
 from clipq.stats.intervals import (
     Interval,
     bca_interval,
@@ -28,15 +28,15 @@ from clipq.stats.power import (
     unpaired_accuracy_error,
 )
 from clipq.stats.ranking import ranking
-from clipq.stats.selective import selective_risks
-from clipq.stats.smooth import smooth_ece
+from clipq.stats.resampling_weights import bootstrap_weights, jackknife_weights
+from clipq.stats.selective_replicates import selective_risks
+from clipq.stats.smooth_replicates import smooth_ece
 from clipq.stats.statistics import (
     bin_resolution,
     binned_errors,
     weighted_means,
     weighted_skewness,
 )
-from clipq.stats.weights import bootstrap_weights, jackknife_weights
 
 __all__ = [
     "MINIMUM_SAMPLES",

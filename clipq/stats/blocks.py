@@ -57,4 +57,4 @@ def by_blocks(
     bounds = np.linspace(0, len(slices), threads + 1).astype(int)
     parts = [slices[a:b] for a, b in pairwise(bounds)]
     with ThreadPoolExecutor(threads) as pool:
-        return np.concatenate([found for part in pool.map(run, parts) for found in part], axis=-1)
+        return np.concatenate([block for part in pool.map(run, parts) for block in part], axis=-1)

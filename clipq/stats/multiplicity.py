@@ -39,9 +39,9 @@ def adjusted(p_values: Sequence[float], *, correction: str) -> np.ndarray:
         return np.asarray(false_discovery_control(values, method="bh"))
     order = np.argsort(values, kind="stable")
     steps = values[order] * np.arange(len(values), 0, -1)
-    found = np.empty_like(values)
-    found[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return found
+    corrected = np.empty_like(values)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return corrected
 
 
 def single_step(rate: float, cases: int, *, correction: str) -> float:

@@ -23,10 +23,10 @@ def check_paired(first: np.ndarray, second: np.ndarray) -> None:
     clipq.errors.StatisticsError: the tables hold the same samples in another order, ...
     """
     for name, ids in (("first", first), ("second", second)):
-        found, counts = np.unique(ids, return_counts=True)
-        if len(found) and counts.max() > 1:
+        distinct, counts = np.unique(ids, return_counts=True)
+        if len(distinct) and counts.max() > 1:
             raise StatisticsError(
-                f"sample id {str(found[counts.argmax()])!r} occurs {counts.max()} times in the "
+                f"sample id {str(distinct[counts.argmax()])!r} occurs {counts.max()} times in the "
                 f"{name} table",
                 hint="ids identify samples: make them unique",
             )

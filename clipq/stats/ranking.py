@@ -13,8 +13,8 @@ import numpy as np
 
 from clipq.errors import StatisticsError
 from clipq.stats.blocks import by_blocks, rows_per_block
+from clipq.stats.resampling_weights import check_totals, check_weights
 from clipq.stats.statistics import finite_column
-from clipq.stats.weights import check_totals, check_weights
 
 __all__ = ["ranking"]
 
@@ -118,8 +118,8 @@ def ranking(
 
         return work
 
-    found = by_blocks(worker, len(rows_id), len(inside) + len(outside), threads=threads)
-    return dict(zip(_NAMES, found, strict=True))
+    statistics = by_blocks(worker, len(rows_id), len(inside) + len(outside), threads=threads)
+    return dict(zip(_NAMES, statistics, strict=True))
 
 
 def _take(rows: np.ndarray, columns: np.ndarray, out: np.ndarray) -> np.ndarray:

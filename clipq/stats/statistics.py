@@ -8,7 +8,7 @@ import numpy as np
 
 from clipq.errors import StatisticsError
 from clipq.stats.blocks import by_blocks, rows_per_block
-from clipq.stats.weights import check_totals, check_weights
+from clipq.stats.resampling_weights import check_totals, check_weights
 
 __all__ = [
     "bin_of",
@@ -130,8 +130,8 @@ def binned_errors(
 
         return work
 
-    found = by_blocks(worker, len(rows), len(sure), threads=threads)
-    return dict(zip(("ece", "ace", "mce"), found, strict=True))
+    errors = by_blocks(worker, len(rows), len(sure), threads=threads)
+    return dict(zip(("ece", "ace", "mce"), errors, strict=True))
 
 
 def bin_resolution(confidence: np.ndarray, *, bins: int) -> float:

@@ -22,11 +22,11 @@ from clipq.testing.profiles import load_profile
 
 if TYPE_CHECKING:
     from clipq.testing import strategies
-    from clipq.testing.identity import check_identity
+    from clipq.testing.identity_checks import check_identity
     from clipq.testing.kernels import check_kernel
     from clipq.testing.models import SMALL_CLIPS, SmallInputs, small_clip
     from clipq.testing.quantizer import check_quantizer
-    from clipq.testing.rounding import check_rounding
+    from clipq.testing.rounding_checks import check_rounding
 
 __all__ = [
     "SMALL_CLIPS",
@@ -46,10 +46,10 @@ __all__ = [
 _LAZY = {
     "SMALL_CLIPS": "models",
     "SmallInputs": "models",
-    "check_identity": "identity",
+    "check_identity": "identity_checks",
     "check_kernel": "kernels",
     "check_quantizer": "quantizer",
-    "check_rounding": "rounding",
+    "check_rounding": "rounding_checks",
     "small_clip": "models",
 }
 

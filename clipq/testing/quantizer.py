@@ -24,7 +24,7 @@ from clipq.quant import (
 from clipq.quant.modules import QuantizedConv2d, QuantizedLinear
 from clipq.testing.checks import Check, expect
 from clipq.testing.models import SmallInputs, small_clip
-from clipq.testing.rounding import check_rounding
+from clipq.testing.rounding_checks import check_rounding
 from clipq.testing.strategies import moderate_floats
 
 __all__ = ["check_quantizer"]
@@ -62,7 +62,7 @@ def check_quantizer(
     method_version(spec)
     for family in families:
         suite = _Quantizer(spec, family)
-        found: list[Callable[[], None]] = [
+        per_family: list[Callable[[], None]] = [
             suite.returns_a_finite_clip,
             suite.leaves_the_original_alone,
             suite.is_deterministic,
@@ -73,7 +73,7 @@ def check_quantizer(
             suite.covers_the_arithmetic,
             suite.leaves_the_other_tower_alone,
         ]
-        for check in found:
+        for check in per_family:
             yield Check(f"{spec}-{family}", check.__name__.replace("_", "-"), check)
     suite = _Quantizer(spec, families[0])
     once: list[Callable[[], None]] = [
@@ -124,9 +124,11 @@ class _Quantizer:
 
     def returns_a_finite_clip(self) -> None:
         model = self.model()
-        found = self.quantized(model)
-        expect(not found.training, "the quantized model is in training mode")
-        for mine, theirs in zip(self.inputs.encode(found), self.inputs.encode(model), strict=True):
+        quantized = self.quantized(model)
+        expect(not quantized.training, "the quantized model is in training mode")
+        for mine, theirs in zip(
+            self.inputs.encode(quantized), self.inputs.encode(model), strict=True
+        ):
             expect(mine.shape == theirs.shape, f"features {theirs.shape} became {mine.shape}")
             expect(mine.dtype == theirs.dtype, f"features {theirs.dtype} became {mine.dtype}")
             expect(mine.isfinite().all(), "features of finite inputs are not finite")
@@ -135,7 +137,7 @@ class _Quantizer:
         model = self.model().train()
         before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
         trainable = [p.requires_grad for p in model.parameters()]
-        found = self.quantized(model)
+        quantized = self.quantized(model)
         expect(torch.equal(torch.get_rng_state(), random), "the global random state moved")
         expect(all(m.training for m in model.modules()), "the original left training mode")
         expect([p.requires_grad for p in model.parameters()] == trainable, "requires_grad changed")
@@ -143,7 +145,7 @@ class _Quantizer:
         expect(before.keys() == after.keys(), "the original's parameters changed their names")
         for name, tensor in before.items():
             expect(torch.equal(tensor, after[name]), f"{name} of the original changed")
-        mine = {p.data_ptr() for p in found.parameters() if p.numel()}
+        mine = {p.data_ptr() for p in quantized.parameters() if p.numel()}
         theirs = {p.data_ptr() for p in model.parameters() if p.numel()}
         expect(not mine & theirs, "the quantized model shares memory with the original")
 
@@ -156,26 +158,28 @@ class _Quantizer:
             expect(torch.equal(one, other), "quantizing twice gives different features")
 
     def survives_copies_and_state_dicts(self) -> None:
-        found = self.quantized()
-        features = self.inputs.encode(found)
-        twin = copy.deepcopy(found)
+        quantized = self.quantized()
+        features = self.inputs.encode(quantized)
+        twin = copy.deepcopy(quantized)
         self._expect_same(self.inputs.encode(twin), features, "a deep copy")
         other = self.quantized(self.model(seed=1))
-        other.load_state_dict(found.state_dict())
+        other.load_state_dict(quantized.state_dict())
         self._expect_same(
             self.inputs.encode(other), features, "another model that loaded the state dict"
         )
         for tensor in twin.state_dict().values():
             tensor.zero_()
-        self._expect_same(self.inputs.encode(found), features, "the model beside its changed copy")
+        self._expect_same(
+            self.inputs.encode(quantized), features, "the model beside its changed copy"
+        )
 
     def encodes_each_sample_by_itself(self) -> None:
-        found = self.quantized()
-        together = self.inputs.encode(found)
+        quantized = self.quantized()
+        together = self.inputs.encode(quantized)
         with torch.inference_mode():
             alone = (
-                torch.cat([found.encode_image(x[None]) for x in self.inputs.images]),  # type: ignore[operator]
-                torch.cat([found.encode_text(x[None]) for x in self.inputs.texts]),  # type: ignore[operator]
+                torch.cat([quantized.encode_image(x[None]) for x in self.inputs.images]),  # type: ignore[operator]
+                torch.cat([quantized.encode_text(x[None]) for x in self.inputs.texts]),  # type: ignore[operator]
             )
         for one, other in zip(together, alone, strict=True):
             # A value at the edge of two codes may fall either way in another batch.
@@ -196,10 +200,10 @@ class _Quantizer:
     def keeps_half_precision_or_refuses(self) -> None:
         model = self.model().bfloat16()
         try:
-            found = self.quantized(model)
+            quantized = self.quantized(model)
         except ClipqError:
             return
-        for features in self.inputs.encode(found):
+        for features in self.inputs.encode(quantized):
             expect(features.dtype == torch.bfloat16, f"bfloat16 became {features.dtype}")
             expect(features.isfinite().all(), "features of a bfloat16 model are not finite")
 
@@ -220,8 +224,8 @@ class _Quantizer:
         for towers, mine, other in both:
             spec = replace(self.spec, towers=towers)
             features = self.inputs.encode(self.quantized(model, spec=spec))
-            changed, kept = features if towers == "vision" else features[::-1]
-            expect(torch.equal(kept, other), f"@{towers} changed the other tower's features")
+            changed, untouched = features if towers == "vision" else features[::-1]
+            expect(torch.equal(untouched, other), f"@{towers} changed the other tower's features")
             expect(not torch.equal(changed, mine), f"@{towers} changed nothing in its tower")
 
     def has_an_identity(self) -> None:
@@ -260,10 +264,10 @@ class _Quantizer:
                 ]
                 weights[-1].data.flatten()[0] = value
             try:
-                found = self.quantized(model)
+                quantized = self.quantized(model)
             except ClipqError:
                 continue
-            finite = [bool(x.isfinite().all()) for x in self.inputs.encode(found)]
+            finite = [bool(x.isfinite().all()) for x in self.inputs.encode(quantized)]
             expect(not all(finite), f"a weight of {value} disappears in finite features")
 
     def takes_tied_and_shared_weights_or_refuses(self) -> None:
@@ -280,10 +284,10 @@ class _Quantizer:
         first, second = pairs[0]
         second.weight = first.weight
         try:
-            found = self.quantized(model)
+            quantized = self.quantized(model)
         except ClipqError:
             return
-        for features in self.inputs.encode(found):
+        for features in self.inputs.encode(quantized):
             expect(features.isfinite().all(), "tied weights give features that are not finite")
 
     def refuses_what_is_quantized_already(self) -> None:
@@ -367,8 +371,8 @@ def _through_a_model(spec: QuantizerSpec) -> Callable[[Tensor, WeightFormat], Te
             layer.weight.zero_()  # type: ignore[operator]
             layer.weight[: weight.shape[0], : weight.shape[1]] = weight  # type: ignore[operator]
         chosen = replace(spec, format=replace(_require(spec.format), weight=number_format))
-        found = quantize(model, chosen, inputs.calibration).model.get_submodule(_LAYER).weight
-        result: Tensor = found.detach()[: weight.shape[0], : weight.shape[1]]  # type: ignore[operator]
+        quantized = quantize(model, chosen, inputs.calibration).model.get_submodule(_LAYER).weight
+        result: Tensor = quantized.detach()[: weight.shape[0], : weight.shape[1]]  # type: ignore[operator]
         return result.clone()
 
     return rounded

@@ -37,16 +37,16 @@ class CodeFindings:
 
 def read_code(walk: Walk) -> CodeFindings:
     """Parse the Python files of a walk."""
-    found = CodeFindings()
+    findings = CodeFindings()
     files = (path for path in _python_files(walk) if not _is_test(path))
     for number, path in enumerate(files):
         if number == _MOST_FILES:
-            found.notes.append(f"only the first {_MOST_FILES:,} Python files were read")
+            findings.notes.append(f"only the first {_MOST_FILES:,} Python files were read")
             break
-        tree = _parsed(walk.root / path, str(path), found)
+        tree = _parsed(walk.root / path, str(path), findings)
         if tree is not None:
-            _read(tree, path, found)
-    return found
+            _read(tree, path, findings)
+    return findings
 
 
 def _python_files(walk: Walk) -> Iterator[PurePosixPath]:
@@ -54,7 +54,7 @@ def _python_files(walk: Walk) -> Iterator[PurePosixPath]:
         yield from (folder.path / name for name in folder.files if name.endswith(".py"))
 
 
-def _parsed(path: Path, shown: str, found: CodeFindings) -> ast.Module | None:
+def _parsed(path: Path, shown: str, findings: CodeFindings) -> ast.Module | None:
     try:
         if path.stat().st_size > _LARGEST_BYTES:
             return None
@@ -62,23 +62,23 @@ def _parsed(path: Path, shown: str, found: CodeFindings) -> ast.Module | None:
             warnings.simplefilter("ignore")  # of invalid escapes in others' code
             return ast.parse(path.read_bytes())
     except OSError as error:
-        found.notes.append(f"{shown} cannot be read: {error.strerror or error}")
+        findings.notes.append(f"{shown} cannot be read: {error.strerror or error}")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         pass  # Python 2, templates, damaged files: nothing that could be run here
     return None
 
 
-def _read(tree: ast.Module, path: PurePosixPath, found: CodeFindings) -> None:
+def _read(tree: ast.Module, path: PurePosixPath, findings: CodeFindings) -> None:
     constants = dict(_constants(tree))
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             if _HUB.fullmatch(node.value):
-                found.models.setdefault(node.value, f"{path}:{node.lineno}")
+                findings.models.setdefault(node.value, f"{path}:{node.lineno}")
         elif isinstance(node, ast.Call) and _last_name(node.func) in _CREATORS:
-            _created(node, constants, f"{path}:{node.lineno}", found)
+            _created(node, constants, f"{path}:{node.lineno}", findings)
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
             for name in _registered(node):
-                _register(name, path, found)
+                _register(name, path, findings)
 
 
 def _constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -90,23 +90,29 @@ def _constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
                     yield target.id, node.value.value
 
 
-def _created(call: ast.Call, constants: Mapping[str, str], where: str, found: CodeFindings) -> None:
+def _created(
+    call: ast.Call, constants: Mapping[str, str], where: str, findings: CodeFindings
+) -> None:
     """Note the model of ``create_model...("ViT-B-32", pretrained="laion2b_s34b_b79k")``."""
-    given: dict[str, ast.expr] = dict(zip(("model_name", "pretrained"), call.args, strict=False))
-    given |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
-    architecture = _text(given.get("model_name"), constants)
-    tag = _text(given.get("pretrained"), constants)
+    arguments: dict[str, ast.expr] = dict(
+        zip(("model_name", "pretrained"), call.args, strict=False)
+    )
+    arguments |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+    architecture = _text(arguments.get("model_name"), constants)
+    tag = _text(arguments.get("pretrained"), constants)
     if not architecture or architecture.startswith(("hf-hub:", "local-dir:")):
         return
     if not tag:
-        found.notes.append(f"{where} makes {architecture!r} without a pretrained tag in plain text")
+        findings.notes.append(
+            f"{where} makes {architecture!r} without a pretrained tag in plain text"
+        )
     elif _WEIGHTS_FILE.search(tag):
-        found.notes.append(
+        findings.notes.append(
             f"{where} loads {tag!r}: put it into a folder with open_clip_config.json and use "
             "local-dir:FOLDER"
         )
     else:
-        found.models.setdefault(f"{architecture.replace('/', '-')}/{tag}", where)
+        findings.models.setdefault(f"{architecture.replace('/', '-')}/{tag}", where)
 
 
 def _text(node: ast.expr | None, constants: Mapping[str, str]) -> str:
@@ -131,16 +137,18 @@ def _registered(node: ast.FunctionDef | ast.ClassDef) -> Iterator[str]:
             yield first.value
 
 
-def _register(name: str, path: PurePosixPath, found: CodeFindings) -> None:
+def _register(name: str, path: PurePosixPath, findings: CodeFindings) -> None:
     parts = path.with_suffix("").parts
     parts = parts[1:] if parts[0] == "src" else parts
     parts = parts[:-1] if parts[-1] == "__init__" else parts
     if not parts or not all(part.isidentifier() for part in parts):
-        found.notes.append(f"{path} registers the quantizer {name!r}, but is no importable module")
-    elif name in found.quantizers:
-        found.notes.append(f"{path} registers the quantizer {name!r} once more: it is left out")
+        findings.notes.append(
+            f"{path} registers the quantizer {name!r}, but is no importable module"
+        )
+    elif name in findings.quantizers:
+        findings.notes.append(f"{path} registers the quantizer {name!r} once more: it is left out")
     else:
-        found.quantizers[name] = ".".join(parts)
+        findings.quantizers[name] = ".".join(parts)
 
 
 def _is_test(path: PurePosixPath) -> bool:

@@ -101,10 +101,10 @@ def find_data(walk: Walk) -> DataFindings:
     return findings
 
 
-def _joined(found: list[DataSet]) -> list[DataSet]:
+def _joined(data_sets: list[DataSet]) -> list[DataSet]:
     """Return the data sets with lists of images that lie in one folder as splits of one set."""
     joined: dict[tuple[str, PurePosixPath, PurePosixPath], DataSet] = {}
-    for data in found:
+    for data in data_sets:
         beside = PurePosixPath(data.splits[0]).parent if data.kind == "imagelist" else data.root
         key = (data.kind, data.root, beside)
         known = joined.get(key)
@@ -181,10 +181,10 @@ def _peek(path: Path) -> tuple[set[str], dict[str, dict[str, int]]]:
             kinds.add(kind)
             content = shard.extractfile(member) if kind == "json" else None
             if content is not None and member.size <= _HEAD_BYTES:
-                found = json.loads(content.read())
-                if isinstance(found, dict):
+                description = json.loads(content.read())
+                if isinstance(description, dict):
                     attributes |= {
-                        str(key): {} for key, value in found.items() if isinstance(value, str)
+                        str(key): {} for key, value in description.items() if isinstance(value, str)
                     }
     return kinds, attributes
 
@@ -206,7 +206,9 @@ def _table(path: Path) -> dict[str, dict[str, int]]:
                     counts[name][row[name] or ""] += 1
     except (OSError, ValueError, csv.Error):
         return {}
-    return {name: dict(found) for name, found in counts.items() if 2 <= len(found) <= _MOST_VALUES}
+    return {
+        name: dict(values) for name, values in counts.items() if 2 <= len(values) <= _MOST_VALUES
+    }
 
 
 def _class_folders(walk: Walk, folder: Folder) -> tuple[str, ...]:
@@ -250,9 +252,9 @@ def _matches(path: Path) -> Iterator[str]:
     """Yield the image of the first line, where that looks like one of a list of images."""
     with suppress(OSError, UnicodeDecodeError), path.open("rb") as stream:
         line = stream.read(_HEAD_BYTES).partition(b"\n")[0].decode("utf-8").strip()
-        found = _LINE.fullmatch(line)
-        if found is not None and "\0" not in line:
-            yield found[1]
+        match = _LINE.fullmatch(line)
+        if match is not None and "\0" not in line:
+            yield match[1]
 
 
 def _is_file(path: Path) -> bool:

@@ -67,20 +67,20 @@ class Examination:
 
 def examine(examinations: Sequence[Examination], context: Context) -> list[Finding]:
     """Make every examination, each apart from the others."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for examination in examinations:
         if examination.needs_settings and context.settings is None:
-            found.append(Finding(examination.name, State.SKIPPED, "there are no valid settings"))
+            findings.append(Finding(examination.name, State.SKIPPED, "there are no valid settings"))
             continue
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # libraries' notes while they are imported
-                found.extend(examination.look(context))
+                findings.extend(examination.look(context))
         except ClipqError as error:
-            found.append(Finding(examination.name, State.PROBLEM, error.problem, error.hint))
+            findings.append(Finding(examination.name, State.PROBLEM, error.problem, error.hint))
         except (Exception, SystemExit) as error:  # broken installations raise anything
-            found.append(Finding(examination.name, State.PROBLEM, _crashed(error, examination)))
-    return found
+            findings.append(Finding(examination.name, State.PROBLEM, _crashed(error, examination)))
+    return findings
 
 
 def _crashed(error: BaseException, examination: Examination) -> str:

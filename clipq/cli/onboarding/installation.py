@@ -29,11 +29,13 @@ _GIB = 2**30
 
 def _python(context: Context) -> Iterator[Finding]:
     wanted = metadata("clipq")["Requires-Python"]
-    found = ".".join(map(str, sys.version_info[:3]))
-    if SpecifierSet(wanted).contains(found, prereleases=True):
-        yield Finding("python", State.OK, f"{found} ({sys.executable})")
+    running = ".".join(map(str, sys.version_info[:3]))
+    if SpecifierSet(wanted).contains(running, prereleases=True):
+        yield Finding("python", State.OK, f"{running} ({sys.executable})")
     else:
-        yield Finding("python", State.PROBLEM, f"{found}, needed: {wanted}", "install a newer one")
+        yield Finding(
+            "python", State.PROBLEM, f"{running}, needed: {wanted}", "install a newer one"
+        )
 
 
 def _packages(context: Context) -> Iterator[Finding]:
@@ -55,25 +57,25 @@ def _package(requirement: Requirement) -> Finding:
     name, wanted = requirement.name, str(requirement.specifier)
     fix = f"pip install '{name}{wanted}'"
     try:
-        found = version(name)
+        installed = version(name)
     except PackageNotFoundError:
         return Finding(name, State.PROBLEM, f"not installed, needed: {wanted or 'any'}", fix)
-    if not requirement.specifier.contains(found, prereleases=True):
-        return Finding(name, State.PROBLEM, f"{found}, needed: {wanted}", fix)
-    return Finding(name, State.OK, f"{found} ({wanted})" if wanted else found)
+    if not requirement.specifier.contains(installed, prereleases=True):
+        return Finding(name, State.PROBLEM, f"{installed}, needed: {wanted}", fix)
+    return Finding(name, State.OK, f"{installed} ({wanted})" if wanted else installed)
 
 
 def _pairs(context: Context) -> Iterator[Finding]:
     """Check that torch is the one that torchvision was built for, and that its operators load."""
     for line in requires("torchvision") or ():
         requirement = Requirement(line)
-        found = version("torch") if requirement.name == "torch" else ""
-        if found and not requirement.specifier.contains(found, prereleases=True):
+        installed = version("torch") if requirement.name == "torch" else ""
+        if installed and not requirement.specifier.contains(installed, prereleases=True):
             yield Finding(
                 "torch and torchvision",
                 State.PROBLEM,
                 f"torchvision {version('torchvision')} was built for torch"
-                f"{requirement.specifier}, installed is {found}",
+                f"{requirement.specifier}, installed is {installed}",
                 "install both at once: pip install --upgrade torch torchvision",
             )
             return
@@ -155,12 +157,12 @@ def _gpu(index: int, limited: str) -> Finding:
 
     name = torch.cuda.get_device_name(index)
     free, total = torch.cuda.mem_get_info(index)
-    own = torch.cuda.get_device_capability(index)
+    actual = torch.cuda.get_device_capability(index)
     text = (
         f"{name}, {free / _GIB:.1f} of {total / _GIB:.1f} GiB free, "
-        f"compute capability {own[0]}.{own[1]}{limited}"
+        f"compute capability {actual[0]}.{actual[1]}{limited}"
     )
-    if own < CAPABILITY:
+    if actual < CAPABILITY:
         least = ".".join(map(str, CAPABILITY))
         fix = f'clipq\'s kernels need {least}: evaluation uses the reference, backend = "reference"'
         return Finding(f"GPU {index}", State.WARNING, text, fix)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from clipq.cli.onboarding.code import CodeFindings, read_code
 from clipq.cli.onboarding.data import SPLITS, DataFindings, DataSet, find_data
-from clipq.cli.onboarding.models import ModelFindings, find_models
+from clipq.cli.onboarding.local_models import ModelFindings, find_models
 from clipq.cli.onboarding.walk import Limits, Walk, walk
 from clipq.quant import quantizers
 
@@ -138,16 +138,16 @@ def propose(found: Findings) -> Proposal:
 # -- models -------------------------------------------------------------------------------------
 
 
-def _models(found: Findings, notes: list[str]) -> tuple[Model, ...]:
+def _models(findings: Findings, notes: list[str]) -> tuple[Model, ...]:
     names: set[str] = set()
     models = []
-    for folder in found.models.folders:
+    for folder in findings.models.folders:
         if not _encodable(folder):
             notes.append(f"{folder!a} is not UTF-8: rename it to use the model in it")
             continue
-        name = _unique(PurePosixPath(folder).name or found.walk.root.name, "model", names)
+        name = _unique(PurePosixPath(folder).name or findings.walk.root.name, "model", names)
         models.append(Model(name, f"local-dir:{folder}", "a folder with open_clip_config.json"))
-    for source, where in sorted(found.code.models.items()):
+    for source, where in sorted(findings.code.models.items()):
         hub = source.startswith("hf-hub:")
         name = _unique(source.rpartition("/")[2 if hub else 0], "model", names)
         models.append(Model(name, source, f"named in {where}"))

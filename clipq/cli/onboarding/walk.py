@@ -81,7 +81,7 @@ def walk(root: Path, limits: Limits | None = None) -> Walk:
     folders are followed, each real folder once. What cannot be read is noted.
     """
     limits = limits or Limits()
-    found = Walk(root)
+    walked = Walk(root)
     seen: set[tuple[int, int]] = set()
     waiting: deque[tuple[PurePosixPath, int]] = deque([(PurePosixPath("."), 0)])
     left = limits.entries
@@ -95,23 +95,23 @@ def walk(root: Path, limits: Limits | None = None) -> Walk:
             seen.add((status.st_dev, status.st_ino))
             folder, used = _read(root, path, min(limits.in_folder, left), limits.images)
         except OSError as error:
-            found.unreadable.append(f"{path}: {error.strerror or error}")
+            walked.unreadable.append(f"{path}: {error.strerror or error}")
             continue
         if _VIRTUAL in folder.files:
             continue
-        found.folders[path] = folder
+        walked.folders[path] = folder
         left -= used
         if left <= 0:
             rest = f"{len(waiting)} folders more"
-            found.stopped = f"after {limits.entries:,} names, at {path}; {rest}"
+            walked.stopped = f"after {limits.entries:,} names, at {path}; {rest}"
             break
         if depth == limits.depth:
             too_deep += bool(folder.folders)
             continue
         waiting.extend((path / name, depth + 1) for name in folder.folders)
-    if too_deep and not found.stopped:
-        found.stopped = f"{limits.depth} folders deep; {too_deep} go deeper"
-    return found
+    if too_deep and not walked.stopped:
+        walked.stopped = f"{limits.depth} folders deep; {too_deep} go deeper"
+    return walked
 
 
 def _read(root: Path, path: PurePosixPath, most: int, images: int) -> tuple[Folder, int]:

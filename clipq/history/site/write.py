@@ -20,7 +20,7 @@ from clipq.errors import SettingsError
 from clipq.files import write_atomically
 from clipq.history.model import TrendTable
 from clipq.history.site.commits import CommitLink
-from clipq.history.site.payload import matrix_of, overview, pair_columns
+from clipq.history.site.site_payload import matrix_of, overview, pair_columns
 from clipq.history.steps import find_steps
 from clipq.web import page_script, page_styles, page_template
 

@@ -1,5 +1,5 @@
 """Rounding in CUDA C++: the worked example of plugging a compiled kernel into clipq.
 
-`build` compiles and links it with nvcc through torch's extension loader; `shipped` says what it
-claims. Importing this package compiles nothing.
+`build` compiles and links it with nvcc through torch's extension loader; `cuda_kernels` says what
+it claims. Importing this package compiles nothing.
 """

@@ -180,13 +180,13 @@ def _fold_norm(block: nn.Module, group: NormGroup) -> None:
 def _fold_scale(block: nn.Module, writer: _Writer) -> None:
     if writer.scale is None:
         return
-    found = getattr(block, writer.scale)
-    gamma = (found if isinstance(found, Tensor) else found.gamma).detach().float()
+    scale = getattr(block, writer.scale)
+    gamma = (scale if isinstance(scale, Tensor) else scale.gamma).detach().float()
     layer = writer.layer
     _set(layer, "weight", layer.weight.float() * gamma[:, None])
     if layer.bias is not None:
         _set(layer, "bias", layer.bias.float() * gamma)
-    setattr(block, writer.scale, None if isinstance(found, Tensor) else nn.Identity())
+    setattr(block, writer.scale, None if isinstance(scale, Tensor) else nn.Identity())
 
 
 def _rotate_writer(layer: nn.Linear, stream: HadamardRotation) -> None:
@@ -274,11 +274,11 @@ def _block(
 def _linear(module: nn.Module, names: tuple[str, ...]) -> nn.Linear | None:
     for name in names:
         try:
-            found = module.get_submodule(name)
+            layer = module.get_submodule(name)
         except AttributeError:
             continue
-        if isinstance(found, nn.Linear):
-            return found
+        if isinstance(layer, nn.Linear):
+            return layer
     return None
 
 
@@ -286,8 +286,8 @@ def _scale_names(module: nn.Module) -> tuple[str | None, str | None]:
     """Return the names of the block's layer scales; None where it has none."""
 
     def scales(name: str) -> bool:
-        found = getattr(module, name, None)
-        return isinstance(found, Tensor) or hasattr(found, "gamma")
+        scale = getattr(module, name, None)
+        return isinstance(scale, Tensor) or hasattr(scale, "gamma")
 
     for first, second in _SCALES:
         if scales(first) or scales(second):
@@ -296,6 +296,6 @@ def _scale_names(module: nn.Module) -> tuple[str | None, str | None]:
 
 
 def _kind(model: nn.Module, tower: str) -> str:
-    found = getattr(model, tower, None)
-    found = getattr(found, "trunk", found)
-    return type(found).__name__ if isinstance(found, nn.Module) else type(model).__name__
+    module = getattr(model, tower, None)
+    module = getattr(module, "trunk", module)
+    return type(module).__name__ if isinstance(module, nn.Module) else type(model).__name__

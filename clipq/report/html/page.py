@@ -12,7 +12,7 @@ import hashlib
 import html as markup
 
 from clipq.records import RunRecord
-from clipq.report.html.payload import embed, payload
+from clipq.report.html.page_payload import embed, payload
 from clipq.report.text import HEADERS, table_rows
 from clipq.web import page_script, page_styles, page_template
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clipq.errors import ClipqError, KernelError
 from clipq.kernels.device import unusable, use_interpreter
-from clipq.kernels.spec import CHECKS, Kernel, KernelSpec, kernels
+from clipq.kernels.kernel_spec import CHECKS, Kernel, KernelSpec, kernels
 from clipq.records import KernelResult
 from clipq.testing.checks import Check, NotRun, Violation
 from clipq.testing.kernels.suite import Suite
@@ -40,7 +40,7 @@ def check_kernel(
         KernelError: no spec, or two.
         UnknownNameError: no kernel is registered under the name.
 
-    >>> from clipq.kernels.spec import KernelSpec
+    >>> from clipq.kernels.kernel_spec import KernelSpec
     >>> checks = check_kernel(my_kernel, KernelSpec(operation="quantize"))  # doctest: +SKIP
     """
     subject = kernel if isinstance(kernel, str) else ""
@@ -71,8 +71,8 @@ def judge(kernel: str, check: str) -> KernelResult:
     """
     outcome, reason, where, source = "fail", "", "", ""
     try:
-        found = load_kernel(kernel)
-        source, suite = found.source, Suite(found)
+        implementation = load_kernel(kernel)
+        source, suite = implementation.source, Suite(implementation)
         where = suite.where
         suite.check(check)()
         outcome = "pass"

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from clipq.kernels.spec import KernelSpec
+from clipq.kernels.kernel_spec import KernelSpec
 
 __all__ = [
     "TINY",
@@ -72,10 +72,10 @@ class Expected:
             f"{mine[first].item():.9g}, not {self.values[first].item():.9g}{allowed}"
         )
 
-    def _wrong(self, found: Tensor) -> Tensor:
+    def _wrong(self, result: Tensor) -> Tensor:
         if self.bound is None:
-            return (found != self.values) & ~(found.isnan() & self.values.isnan())
-        wide, values = found.double(), self.values.double()
+            return (result != self.values) & ~(result.isnan() & self.values.isnan())
+        wide, values = result.double(), self.values.double()
         bound = self.bound
         if self.dtype.is_floating_point:
             kind = torch.finfo(self.dtype)
@@ -86,7 +86,7 @@ class Expected:
 
 
 class Operation(ABC):
-    """One operation of `clipq.kernels.spec.OPERATIONS`, within what a spec claims.
+    """One operation of `clipq.kernels.kernel_spec.OPERATIONS`, within what a spec claims.
 
     A check that an operation has nothing to say to is named in `not_about`, with the reason.
     """
@@ -124,8 +124,8 @@ class Operation(ABC):
     def dtype(self) -> torch.dtype:
         """Of floats where nothing else is said: float32, or the first that the kernel takes."""
         names = self.spec.dtypes
-        found: torch.dtype = getattr(torch, "float32" if "float32" in names else names[0])
-        return found
+        dtype: torch.dtype = getattr(torch, "float32" if "float32" in names else names[0])
+        return dtype
 
     def first(self) -> dict[str, Any]:
         return next(self.choices())

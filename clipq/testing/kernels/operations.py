@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from clipq.kernels.spec import KernelSpec
-from clipq.testing.kernels.linear import LinearW4A16, LinearW8A8
+from clipq.kernels.kernel_spec import KernelSpec
+from clipq.testing.kernels.linear_operations import LinearW4A16, LinearW8A8
 from clipq.testing.kernels.operation import Operation
-from clipq.testing.kernels.rounding import FakeQuantize, FakeQuantizeDynamic, Quantize
+from clipq.testing.kernels.rounding_operations import FakeQuantize, FakeQuantizeDynamic, Quantize
 from clipq.testing.kernels.rows import Hadamard, QuantizeLayerNorm
 
 __all__ = ["operation_of"]

@@ -51,10 +51,10 @@ class Hadamard(Operation):
         flip = 1.0 if signs is None else signs.double()
         wide = x.double() / size**0.5
         broken = ~wide.isfinite().all(-1, keepdim=True)
-        kept = wide.masked_fill(broken, 0.0)
-        values = (kept @ matrix.t()) * flip if arguments["inverse"] else (kept * flip) @ matrix
+        finite = wide.masked_fill(broken, 0.0)
+        values = (finite @ matrix.t()) * flip if arguments["inverse"] else (finite * flip) @ matrix
         added = log2(size) + (12 if size % 12 == 0 else 0)
-        bound = (added + self.spec.ulps) * U * kept.abs().sum(-1, keepdim=True) + 0 * values
+        bound = (added + self.spec.ulps) * U * finite.abs().sum(-1, keepdim=True) + 0 * values
         return Expected(values.masked_fill(broken, torch.nan), x.dtype, bound)
 
     def keeps_subnormals(self) -> Iterator[Arguments]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clipq.errors import ClipqError
 from clipq.kernels.device import CAPABILITY, interpreting, unusable
-from clipq.kernels.spec import Kernel
+from clipq.kernels.kernel_spec import Kernel
 from clipq.testing.checks import NotRun, expect
 from clipq.testing.kernels.memory import filled_memory, layouts, overlapping, reserved, shifted
 from clipq.testing.kernels.operation import Arguments, Expected, Operation
@@ -69,9 +69,9 @@ class Suite:
         on_cpu = runs_on == "cpu" or (runs_on == "interpreter" and interpreting())
         if torch.cuda.is_available() and not on_cpu:
             device = torch.device("cuda", torch.cuda.current_device())
-            found = torch.cuda.get_device_capability(device)
-            if found < self.spec.capability:
-                has, wanted = (".".join(map(str, c)) for c in (found, self.spec.capability))
+            actual = torch.cuda.get_device_capability(device)
+            if actual < self.spec.capability:
+                has, wanted = (".".join(map(str, c)) for c in (actual, self.spec.capability))
                 raise NotRun(f"the GPU has compute capability {has}, the kernel needs {wanted}")
             return device
         if runs_on == "cuda":
@@ -116,8 +116,8 @@ class Suite:
 
     def call(self, given: Arguments, **more: Any) -> Tensor:
         """Call with arguments that lie on the device already."""
-        found: Tensor = self.kernel.call(**given, **more)
-        return found
+        result: Tensor = self.kernel.call(**given, **more)
+        return result
 
     def agree(self, given: Arguments, found: Tensor, about: str = "") -> Expected:
         wanted = self.operation.expected(given)
@@ -179,11 +179,11 @@ class Suite:
         if not hasattr(self.operation, "accumulates_exactly"):
             raise NotRun("adds no integers")
         for given in self.operation.hard("accumulates-exactly"):
-            found = self.call(self.moved(given)).cpu().double()
+            sums = self.call(self.moved(given)).cpu().double()
             exact = self.operation.expected(given).values.float().double()
-            difference = float((found - exact).abs().max())
+            difference = float((sums - exact).abs().max())
             expect(
-                torch.equal(found, exact),
+                torch.equal(sums, exact),
                 f"{_described(given)}: sums of integers are off by up to {difference:g}",
             )
 
@@ -192,13 +192,13 @@ class Suite:
             raise NotRun("adds no integers")
         for given in self.operation.hard("survives-large-k"):
             try:
-                found = self.call(self.moved(given))
+                sums = self.call(self.moved(given))
             except _REFUSALS:
                 continue
             exact = self.operation.expected(given).values.float()
             expect(
-                torch.equal(found.cpu().float(), exact),
-                f"{_described(given)}: {found.flatten()[0].item():g} for "
+                torch.equal(sums.cpu().float(), exact),
+                f"{_described(given)}: {sums.flatten()[0].item():g} for "
                 f"{exact.flatten()[0].item():g}, and no error: sums overflow",
             )
 
@@ -252,10 +252,10 @@ class Suite:
                 part = given.get(name)
                 if isinstance(part, Tensor) and part.dim() > 1 and len(part) == 2:
                     empty[name] = part[:0]
-            found = self.call(self.moved(empty))
+            result = self.call(self.moved(empty))
             expect(
-                found.shape == wanted and found.dtype == dtype,
-                f"no rows give {tuple(found.shape)} of {found.dtype}, not {wanted} of {dtype}",
+                result.shape == wanted and result.dtype == dtype,
+                f"no rows give {tuple(result.shape)} of {result.dtype}, not {wanted} of {dtype}",
             )
 
     def writes_every_element(self) -> None:
@@ -265,8 +265,8 @@ class Suite:
             if self.spec.out:
                 for poison in (torch.nan, 77, 0):
                     _, out = self._guarded(given, poison)
-                    found = self.call(moved, out=out)
-                    expect(found.data_ptr() == out.data_ptr(), "the result is not in out")
+                    result = self.call(moved, out=out)
+                    expect(result.data_ptr() == out.data_ptr(), "the result is not in out")
                     self.agree(given, out, ", on an output that held garbage")
             with filled_memory():
                 self.agree(given, self.call(moved), ", on memory that held garbage")
@@ -346,9 +346,9 @@ class Suite:
             torch.cuda._sleep(100_000_000)  # type: ignore[no-untyped-call]  # inputs arrive after whatever does not wait
             for name, value in late.items():
                 value.copy_(given[name])
-            found = self.call(given | late)
+            result = self.call(given | late)
             torch.cuda.current_stream(device).synchronize()
-        expect(_same(found, wanted), "on a stream of its own, it ran before its inputs were there")
+        expect(_same(result, wanted), "on a stream of its own, it ran before its inputs were there")
 
     def captures_in_a_graph(self) -> None:
         self.gpu()
@@ -357,13 +357,13 @@ class Suite:
         self.call(first)  # compiled before the capture
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            found = self.call(first)
+            result = self.call(first)
         for name, value in first.items():
             if isinstance(value, Tensor):
                 value.copy_(second[name])
         graph.replay()
         torch.cuda.synchronize()
-        expect(_same(found, wanted), "a graph, replayed on new inputs, gives another result")
+        expect(_same(result, wanted), "a graph, replayed on new inputs, gives another result")
 
     def runs_on_any_device(self) -> None:
         self.gpu()
@@ -372,9 +372,11 @@ class Suite:
         given = self.ordinary(33, 200)
         for number in range(2):
             with torch.cuda.device(1 - number):
-                found = self.call(self.moved(given, torch.device("cuda", number)))
-            expect(found.device.index == number, f"a result for GPU {number} is on {found.device}")
-            self.agree(given, found, f", on GPU {number} while GPU {1 - number} is current")
+                result = self.call(self.moved(given, torch.device("cuda", number)))
+            expect(
+                result.device.index == number, f"a result for GPU {number} is on {result.device}"
+            )
+            self.agree(given, result, f", on GPU {number} while GPU {1 - number} is current")
 
     def addresses_far_rows(self) -> None:
         self._rows_far_apart() if self.device.type == "cpu" else self._many_rows()
@@ -406,11 +408,11 @@ class Suite:
             part = given.get(name)
             if isinstance(part, Tensor) and part.dim() > 1 and len(part) == 64:
                 given[name] = part.repeat(-(-rows // 64), *(1,) * (part.dim() - 1))
-        found = self.call(given)
+        result = self.call(given)
         wanted = self.operation.expected(few)
-        for place, part in (("first", found[:64]), ("last", found[-64:])):
+        for place, part in (("first", result[:64]), ("last", result[-64:])):
             difference = wanted.disagreement(part)
-            expect(not difference, f"{place} of {len(found):,} rows: {difference}")
+            expect(not difference, f"{place} of {len(result):,} rows: {difference}")
 
     # -- what it refuses, and what torch makes of it ---------------------------------------------
 
@@ -466,9 +468,9 @@ class Suite:
             x, mine = given["x"].clone(), given["x"].clone().to(self.device)
             # Laid out by columns: what arrives here need not be contiguous.
             upstream = torch.linspace(-1, 2, x.numel()).view(x.shape[::-1]).t()
-            found = function(**self.moved(given) | {"x": mine.requires_grad_()})
-            expect(found.requires_grad, "no gradient reaches x")
-            torch.autograd.backward(found, upstream.to(found.device, found.dtype))
+            result = function(**self.moved(given) | {"x": mine.requires_grad_()})
+            expect(result.requires_grad, "no gradient reaches x")
+            torch.autograd.backward(result, upstream.to(result.device, result.dtype))
             wanted = self.operation.expected(given | {"x": x.requires_grad_()})
             torch.autograd.backward(wanted.values, upstream.to(wanted.values.dtype))
             slack = 0.0 if wanted.bound is None else max(1e-5, 2 * torch.finfo(dtype).eps)

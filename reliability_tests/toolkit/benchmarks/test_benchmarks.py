@@ -32,7 +32,7 @@ FURTHER = {
     "zero_shot": (["--memory"],),
 }
 """What else a script measures than without an option."""
-CACHED = ("detectable_drop", "resampling")
+CACHED = ("detectable_drop", "resampling_time")
 """Scripts that keep predictions, and here take those that other tests have made."""
 SHOWN = {
     "architectures": "differing by more than 1e-05: none",
@@ -47,7 +47,7 @@ SHOWN = {
     "matrix_time": "warm: ",
     "metric_cost": "1.00 per image (goal 1.00)",
     "quantizers": "awq:w8,clip=none",
-    "resampling": "ms per case over",
+    "resampling_time": "ms per case over",
     "trend_site": "noise     10 runs",
     "zero_shot": "(equal)",
 }

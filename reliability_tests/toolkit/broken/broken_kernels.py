@@ -15,10 +15,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from clipq.kernels import linear as own_linear
+from clipq.kernels import linear_kernels as own_linear
+from clipq.kernels.kernel_spec import Kernel, KernelSpec
 from clipq.kernels.programs.arithmetic import round_half_even
-from clipq.kernels.rounding import check_grid
-from clipq.kernels.spec import Kernel, KernelSpec
+from clipq.kernels.rounding_kernels import check_grid
 from clipq.kernels.tensors import check_dtype, check_shape, code_dtype, output
 
 BLOCK = 64

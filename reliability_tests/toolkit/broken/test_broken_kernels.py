@@ -12,7 +12,7 @@ import torch
 
 from clipq.errors import ClipqError
 from clipq.kernels.device import use_interpreter
-from clipq.kernels.spec import CHECKS, Kernel, KernelSpec
+from clipq.kernels.kernel_spec import CHECKS, Kernel, KernelSpec
 from clipq.testing import NotRun, Violation, check_kernel
 
 if not torch.cuda.is_available():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,17 @@ def module_of(path: Path) -> str:
     return ".".join(("clipq", *(parts[:-1] if parts[-1] == "__init__" else parts)))
 
 
+def test_no_two_modules_share_a_file_name():
+    """Only a module of a command, which is named as the command is, may share another's name."""
+    paths = [
+        path
+        for path in PACKAGE.rglob("*.py")
+        if path.parent != PACKAGE / "cli" and not path.stem.startswith("__")
+    ]
+    times = Counter(path.stem for path in paths)
+    assert [str(path.relative_to(PACKAGE)) for path in paths if times[path.stem] > 1] == []
+
+
 def neighbours(modules: dict[str, Path]) -> dict[str, set[str]]:
     """What each module imports of the package, wherever in it; not what only type checkers read."""
     found: dict[str, set[str]] = {}
@@ -134,7 +146,7 @@ def test_circles_are_found(edges, expected):
     [
         "import clipq",
         "import clipq.report.text, clipq.report.markdown, clipq.report.junit, clipq.report.html, "
-        "clipq.report.annotations, clipq.report.comparison, clipq.report.card",
+        "clipq.report.annotations, clipq.report.comparison_report, clipq.report.card",
         "import clipq.history.store, clipq.history.comparison, clipq.history.pairs, "
         "clipq.history.site, clipq.history.keep",
         "import clipq.gating.session, clipq.gating.margins, clipq.gating.baseline",
@@ -153,6 +165,15 @@ def test_no_torch_is_imported_before_something_is_encoded(code):
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_help_comes_before_numpy():
+    code = (
+        "import sys\nfrom clipq.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "assert not {'numpy', 'scipy', 'pandas', 'sqlalchemy', 'PIL'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_the_package_raises_and_never_asserts():

@@ -27,7 +27,7 @@ MARKED = {
 
 
 GENERATED = ("reference/cli.md", "reference/metrics.md", "reference/quantizers.md", "samples/")
-"""What docs/hooks/ add when the site is built; test_site.py looks whether they do."""
+"""What docs/hooks/ add when the site is built; test_docs_site.py looks whether they do."""
 
 
 def _ids(page: Path) -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clipq.cli.main import main
-from clipq.cli.onboarding import hub, installation, project, storage
+from clipq.cli.onboarding import hub, installation, project, storage_health
 from clipq.cli.onboarding.health import Context, Examination, Finding, State, examine
 from clipq.errors import ModelError, QuantizerError
 from clipq.models.source import ModelSource
@@ -274,34 +274,34 @@ def test_a_cache_that_is_no_folder_is_a_problem(whole, tmp_path):
     (tmp_path / "file").write_text("")
     text = whole.path.read_text().replace(str(whole.cache), str(tmp_path / "file" / "cache"))
     whole.path.write_text(text)
-    found = diagnosed(storage.EXAMINATIONS, load_settings(whole.path))
+    found = diagnosed(storage_health.EXAMINATIONS, load_settings(whole.path))
     assert "is not a folder" in found["cache"].text
 
 
 def test_a_cache_that_cannot_be_written_and_a_full_disk_are_told(whole, monkeypatch):
     usage = shutil.disk_usage(whole.root)._replace(free=2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    assert diagnosed(storage.EXAMINATIONS, whole)["cache"].state is State.WARNING
+    assert diagnosed(storage_health.EXAMINATIONS, whole)["cache"].state is State.WARNING
 
     def refused(**how: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(storage.tempfile, "TemporaryFile", refused)
-    assert problems(diagnosed(storage.EXAMINATIONS, whole)) == {"cache", "report folder"}
+    monkeypatch.setattr(storage_health.tempfile, "TemporaryFile", refused)
+    assert problems(diagnosed(storage_health.EXAMINATIONS, whole)) == {"cache", "report folder"}
 
 
 def test_a_store_is_looked_at_and_not_made(whole):
     path = whole.root / ".clipq" / "history.db"
-    assert "none yet" in diagnosed(storage.EXAMINATIONS, whole)["history store"].text
+    assert "none yet" in diagnosed(storage_health.EXAMINATIONS, whole)["history store"].text
     assert not path.exists()
     from clipq.history.store import open_store
 
     with open_store(whole.history.store, root=whole.root):
         pass
-    found = diagnosed(storage.EXAMINATIONS, whole)["history store"]
+    found = diagnosed(storage_health.EXAMINATIONS, whole)["history store"]
     assert (found.state, "schema" in found.text) == (State.OK, True)
     path.write_bytes(b"no database at all, but a text of some length" * 50)
-    assert diagnosed(storage.EXAMINATIONS, whole)["history store"].state is State.PROBLEM
+    assert diagnosed(storage_health.EXAMINATIONS, whole)["history store"].state is State.PROBLEM
 
 
 @pytest.mark.parametrize(
@@ -322,6 +322,6 @@ def test_a_stores_password_is_never_shown(whole, monkeypatch, capfd, url):
 
 
 def test_a_store_without_its_libraries_is_not_checked(whole, monkeypatch):
-    monkeypatch.setattr(storage, "find_spec", lambda name: None)
-    found = diagnosed(storage.EXAMINATIONS, whole)["history store"]
+    monkeypatch.setattr(storage_health, "find_spec", lambda name: None)
+    found = diagnosed(storage_health.EXAMINATIONS, whole)["history store"]
     assert (found.state, found.text) == (State.SKIPPED, "sqlalchemy is not installed")

@@ -11,14 +11,14 @@ from xml.etree import ElementTree
 import pytest
 
 from clipq.cli import main
-from clipq.kernels.spec import CHECKS
+from clipq.kernels.kernel_spec import CHECKS
 from clipq.records import KernelResult, RunRecord
 from clipq.report.junit import junit
 from clipq.report.markdown import markdown
 from clipq.report.text import summary
 
 KERNELS = """\
-from clipq.kernels.spec import Kernel, KernelSpec, kernels
+from clipq.kernels.kernel_spec import Kernel, KernelSpec, kernels
 
 SPEC = KernelSpec(
     operation="fake-quantize", dtypes=("float32",), granularities=("row",), asymmetric=False,

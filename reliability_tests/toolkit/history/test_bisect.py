@@ -20,10 +20,9 @@ from clipq.history.bisect import (
     is_new_value,
     is_new_verdict,
 )
-from clipq.history.model import CaseParts, RunInfo, StoredResult
+from clipq.history.model import RunInfo, StoredResult
 from clipq.records import Verdict
 
-PARTS = CaseParts("vit", "rtn:w4", "id", "top1")
 P, F, I = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE  # noqa: E741
 
 
@@ -84,13 +83,14 @@ def test_there_is_nothing_for_git_within_a_commit_or_without_one():
     for commit in (history[1].run.commit, {}):
         run = replace(history[0].run, commit=commit)
         same = replace(change, before=replace(history[0], run=run))
-        assert git_commands(same, PARTS, folder="out") == []
+        assert git_commands(same, folder="out") == []
 
 
 def test_globs_in_a_quantizer_s_text_are_taken_literally():
-    parts = replace(PARTS, quantizer="gptq:w4,float=visual.*[0]")
     change = find_verdict_change(rows((P, 0.9), (F, 0.8)), policy="ci")
-    assert "visual.[*][[]0]" in git_commands(change, parts, folder="out")[1]
+    case = "vit/gptq:w4,float=visual.*[0]/id.top1"
+    named = replace(change, after=replace(change.after, case=case))
+    assert "visual.[*][[]0]" in git_commands(named, folder="out")[1]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_verdict_is_judged_by_whether_it_blocks(verdict, old, new, policy, exp
 def test_the_gate_is_called_as_the_project_needs_it():
     change = find_verdict_change(rows((P, 0.9), (F, 0.8)), policy="release")
     _, run = git_commands(
-        change, PARTS, folder="sub/out", program="clipq --config sub/clipq.toml", profile="full"
+        change, folder="sub/out", program="clipq --config sub/clipq.toml", profile="full"
     )
     assert "clipq --config sub/clipq.toml gate --model vit" in run
     assert "--report sub/out --profile full --policy release -n0" in run
@@ -255,7 +255,6 @@ def test_the_printed_commands_find_the_commit(repository, states, by, culprit):
         for row, sha in zip(history, (hashes[0], hashes[-1]), strict=True)
     ]
     find = find_verdict_change if by == "verdict" else find_value_change
-    parts = replace(PARTS, model="vit-0")
-    commands = git_commands(find(history, policy="ci"), parts, folder="out")
+    commands = git_commands(find(history, policy="ci"), folder="out")
     said = bisected(root, commands)
     assert f"{hashes[culprit]} is the first" in said

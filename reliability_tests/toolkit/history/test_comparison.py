@@ -17,7 +17,7 @@ from clipq.history.comparison import Outcome, compare
 from clipq.history.pairs import PairedEstimator
 from clipq.metrics import Predictions
 from clipq.records import CaseResult, RunRecord, Verdict
-from clipq.report.comparison import comparison_markdown, comparison_text
+from clipq.report.comparison_report import comparison_markdown, comparison_text
 from clipq.settings import StatisticsSettings
 
 N = 1000

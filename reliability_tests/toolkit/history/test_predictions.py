@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clipq.evaluation.tables import read_table, write_table
-from clipq.history.predictions import prediction_tables
+from clipq.history.run_predictions import prediction_tables
 from clipq.history.store import open_store
 from clipq.records import RunRecord
 

@@ -18,7 +18,7 @@ from clipq.cli import main
 from clipq.errors import CacheError, SettingsError
 from clipq.history.site import CommitLink, commit_link, write_site
 from clipq.history.site.columns import ALPHABET, MISSING, decimal_step, pack, whole_steps
-from clipq.history.site.payload import current_state, matrix_of, overview, pair_columns
+from clipq.history.site.site_payload import current_state, matrix_of, overview, pair_columns
 from clipq.history.steps import Levels
 from clipq.history.store import open_store
 from clipq.records import Verdict

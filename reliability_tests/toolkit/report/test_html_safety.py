@@ -14,7 +14,7 @@ from made_results import made_result
 
 from clipq.records import KernelResult, RunRecord, Verdict
 from clipq.report.html import html
-from clipq.report.html.payload import embed
+from clipq.report.html.page_payload import embed
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -29,15 +29,15 @@ def prediction_tables(
         cache: the folder that `clipq.toml` names.
         warn: takes one sentence for each table that is left out.
     """
-    found: dict[str, tuple[Path, str]] = {}
+    files: dict[str, tuple[Path, str]] = {}
     for cell, entry in record.evidence().get("predictions", {}).items():
         key, digest = str(entry.get("key", "")), str(entry.get("sha256", ""))
         path = cache / "predictions" / key[:2] / f"{key}.safetensors"
         if key and path.is_file():
-            found[cell] = (path, digest)
+            files[cell] = (path, digest)
         else:
             warn(f"predictions of {cell} are not kept: no longer in the cache")
-    return _Tables(found, warn)
+    return _Tables(files, warn)
 
 
 class _Tables(Mapping[str, bytes]):

@@ -31,14 +31,14 @@ RESULT_COLUMNS = (
 
 def select_runs() -> sa.Select[Any]:
     """Return the query for what `run_infos` reads, newest first; conditions may be added."""
-    kept = (
+    table_count = (
         sa.select(sa.func.count())
         .select_from(run_predictions)
         .where(run_predictions.c.run == runs.c.number)
         .scalar_subquery()
     )
     columns = [column for column in runs.c if column.name != "record"]
-    return sa.select(*columns, kept.label("predictions")).order_by(runs.c.number.desc())
+    return sa.select(*columns, table_count.label("predictions")).order_by(runs.c.number.desc())
 
 
 def run_infos(connection: sa.Connection, query: sa.Select[Any]) -> tuple[RunInfo, ...]:

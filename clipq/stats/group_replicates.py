@@ -10,8 +10,8 @@ import numpy as np
 from clipq.errors import StatisticsError
 from clipq.statistic_kinds import KINDS
 from clipq.stats.blocks import by_blocks, rows_per_block
+from clipq.stats.resampling_weights import check_weights
 from clipq.stats.statistics import bin_of, finite_column
-from clipq.stats.weights import check_weights
 
 __all__ = ["cell_sums", "grouped_statistic"]
 
@@ -67,11 +67,11 @@ def cell_sums(
         def work(block: slice) -> np.ndarray:
             taken = wide[: block.stop - block.start]
             np.copyto(taken, rows[block][:, order])
-            found = np.zeros((count, 1 + len(columns), block.stop - block.start))
+            block_sums = np.zeros((count, 1 + len(columns), block.stop - block.start))
             for index, column in enumerate([None, *ordered]):
                 values = taken if column is None else taken * column
-                found[present, index] = np.add.reduceat(values, starts, axis=1).T
-            return found
+                block_sums[present, index] = np.add.reduceat(values, starts, axis=1).T
+            return block_sums
 
         return work
 
@@ -118,10 +118,10 @@ def grouped_statistic(
     if kind == "group-tpr-range":
         labels, within = np.unique(values[1], return_inverse=True)
         kinds, values = len(labels), values[:1]
-    found = cell_sums(
+    sums = cell_sums(
         codes * kinds + within, np.stack(values), weights, len(names) * kinds, threads=threads
     )
-    shaped = found.reshape(len(found), found.shape[1], len(names), kinds)
+    shaped = sums.reshape(len(sums), sums.shape[1], len(names), kinds)
     cells = _Cells(tuple(names.tolist()), shaped[0], tuple(shaped[1:]))
     return np.asarray(_REDUCE[kind](cells))
 

@@ -80,8 +80,8 @@ def comparison_markdown(plain: Mapping[str, Any], *, everything: bool = False) -
 
 def _by_outcome(plain: Mapping[str, Any]) -> list[tuple[str, list[Mapping[str, Any]]]]:
     rows = plain["differences"]
-    found = [(outcome, [row for row in rows if row["outcome"] == outcome]) for outcome in _TITLES]
-    return [(outcome, members) for outcome, members in found if members]
+    groups = [(outcome, [row for row in rows if row["outcome"] == outcome]) for outcome in _TITLES]
+    return [(outcome, members) for outcome, members in groups if members]
 
 
 def _row(row: Mapping[str, Any]) -> tuple[str, ...]:

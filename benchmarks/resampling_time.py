@@ -1,6 +1,6 @@
 """What paired resampling costs: at ImageNet size against looping libraries, and per case.
 
-    python benchmarks/resampling.py [--quick]
+    python benchmarks/resampling_time.py [--quick]
 
 1. 1,000 paired replicates of every resampled metric (six scores against one OOD probe) on 50,000
    in-distribution and 10,000 out-of-distribution samples, weights included, on two threads.

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clipq.kernels.kernel_spec import Kernel, KernelSpec
 from clipq.kernels.native.build import load_native
-from clipq.kernels.spec import Kernel, KernelSpec
 
 __all__ = ["FAKE_QUANTIZE", "FAKE_QUANTIZE_DYNAMIC", "QUANTIZE"]
 
 
 def quantize(**arguments: Any) -> Tensor:
-    """Return codes; arguments as `clipq.kernels.rounding.quantize`, without `out`."""
+    """Return codes; arguments as `clipq.kernels.rounding_kernels.quantize`, without `out`."""
     load_native()
     result: Tensor = torch.ops.clipq_native.quantize(**arguments)
     return result

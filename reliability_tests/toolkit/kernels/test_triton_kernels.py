@@ -15,7 +15,7 @@ import torch
 
 from clipq.errors import KernelError
 from clipq.kernels import device as devices
-from clipq.kernels import hadamard, linear, rounding
+from clipq.kernels import hadamard_kernel, linear_kernels, rounding_kernels
 from clipq.kernels.launch import Launch, run
 from clipq.quant import ActivationFormat
 from clipq.quant.activations import DynamicQuantizer
@@ -58,7 +58,7 @@ def test_rows_that_no_block_holds_are_read_twice(group, asymmetric, device):
         number_format = ActivationFormat(8, dynamic=True, asymmetric=asymmetric, group=group)
         expected = DynamicQuantizer(number_format, over="features")(x)
         store, out = poisoned(shape, dtype, device)
-        found = rounding.fake_quantize_dynamic(
+        found = rounding_kernels.fake_quantize_dynamic(
             x.to(device), bits=8, asymmetric=asymmetric, group=group, out=out
         )
         assert torch.equal(found.cpu(), expected)
@@ -69,11 +69,11 @@ def test_rows_that_no_block_holds_are_read_twice(group, asymmetric, device):
 def test_w8a8_sums_the_largest_codes_without_overflow_and_refuses_what_would(device):
     one = torch.ones((), device=device)
     x = torch.full((1, 131071), -128, dtype=torch.int8, device=device)
-    found = linear.linear_w8a8(x, x, x_scale=one, weight_scale=one)
+    found = linear_kernels.linear_w8a8(x, x, x_scale=one, weight_scale=one)
     assert found.item() == torch.tensor(131071 * 128 * 128).float().item()
     longer = torch.full((1, 131073), -128, dtype=torch.int8, device=device)
     with pytest.raises(KernelError, match=r"131073.*overflow"):
-        linear.linear_w8a8(longer, longer, x_scale=one, weight_scale=one)
+        linear_kernels.linear_w8a8(longer, longer, x_scale=one, weight_scale=one)
 
 
 def test_w8a8_takes_sums_and_scales_of_the_right_shape_alone(device):
@@ -85,16 +85,16 @@ def test_w8a8_takes_sums_and_scales_of_the_right_shape_alone(device):
         "weight_scale": torch.ones(6, device=device),
         "zero_point": 3,
     }
-    wanted = linear.linear_w8a8(**given)
+    wanted = linear_kernels.linear_w8a8(**given)
     sums = codes.sum(1, dtype=torch.int32).to(device)
     strided = sums.repeat_interleave(2)[::2]
-    assert torch.equal(linear.linear_w8a8(**given, code_sums=strided), wanted)
+    assert torch.equal(linear_kernels.linear_w8a8(**given, code_sums=strided), wanted)
     for wrong, message in ((sums.float(), "code_sums is float32"), (sums[:5], "code_sums has")):
         with pytest.raises(KernelError, match=message):
-            linear.linear_w8a8(**given, code_sums=wrong)
+            linear_kernels.linear_w8a8(**given, code_sums=wrong)
     x_scale = torch.ones(4, 1, 1, device=device)
     with pytest.raises(KernelError, match=r"x_scale has shape \(4, 1, 1\)"):
-        linear.linear_w8a8(**given | {"x_scale": x_scale})
+        linear_kernels.linear_w8a8(**given | {"x_scale": x_scale})
 
 
 @pytest.mark.parametrize("group", [32, 128, 96])
@@ -114,9 +114,9 @@ def test_w4a16_is_the_product_with_the_dequantized_weight(group, asymmetric, row
         size = x.double().abs() @ weight.abs().t() + bias.abs()
         # Products of x and codes are exact; up to K + 8 sums and a scale round.
         bound = (depth + 8) * U * size + torch.finfo(dtype).eps / 2 * exact.abs()
-        found = linear.linear_w4a16(
+        found = linear_kernels.linear_w4a16(
             x.to(device),
-            linear.pack_codes(codes).to(device),
+            linear_kernels.pack_codes(codes).to(device),
             scale.to(device),
             None if zero is None else zero.to(device),
             group=group,
@@ -129,23 +129,23 @@ def test_w4a16_is_the_product_with_the_dequantized_weight(group, asymmetric, row
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: rounding.quantize(x.double(), x[0, 0], low=0, high=9), "float64"),
-        (lambda x: rounding.quantize(x, x, low=0, high=9), "scale has shape"),
-        (lambda x: rounding.quantize(x, x[0, 0], low=0, high=999), "8-bit"),
-        (lambda x: rounding.quantize(x, x[0, 0], low=0, high=9, out=x), "out is float32"),
-        (lambda x: rounding.fake_quantize_dynamic(x, bits=9), "9 bits"),
-        (lambda x: rounding.fake_quantize_dynamic(x, bits=8, group=0), "not positive"),
-        (lambda x: hadamard.hadamard(normal(2, 20)), "size 20"),
-        (lambda x: hadamard.hadamard(normal(2, 12)), "without a base"),
-        (lambda x: linear.linear_w8a8(x, x, x_scale=x, weight_scale=x), "float32"),
+        (lambda x: rounding_kernels.quantize(x.double(), x[0, 0], low=0, high=9), "float64"),
+        (lambda x: rounding_kernels.quantize(x, x, low=0, high=9), "scale has shape"),
+        (lambda x: rounding_kernels.quantize(x, x[0, 0], low=0, high=999), "8-bit"),
+        (lambda x: rounding_kernels.quantize(x, x[0, 0], low=0, high=9, out=x), "out is float32"),
+        (lambda x: rounding_kernels.fake_quantize_dynamic(x, bits=9), "9 bits"),
+        (lambda x: rounding_kernels.fake_quantize_dynamic(x, bits=8, group=0), "not positive"),
+        (lambda x: hadamard_kernel.hadamard(normal(2, 20)), "size 20"),
+        (lambda x: hadamard_kernel.hadamard(normal(2, 12)), "without a base"),
+        (lambda x: linear_kernels.linear_w8a8(x, x, x_scale=x, weight_scale=x), "float32"),
         (
-            lambda x: linear.linear_w4a16(
+            lambda x: linear_kernels.linear_w4a16(
                 x, torch.zeros(3, 32, dtype=torch.uint8), torch.ones(3, 1), group=48
             ),
             "group size 48 for K = 64",
         ),
-        (lambda x: linear.pack_codes(torch.zeros(2, 3)), "shape"),
-        (lambda x: linear.pack_codes(torch.full((2, 2), 16)), "16"),
+        (lambda x: linear_kernels.pack_codes(torch.zeros(2, 3)), "shape"),
+        (lambda x: linear_kernels.pack_codes(torch.full((2, 2), 16)), "16"),
     ],
 )
 def test_bad_input_is_refused_and_named(call, message):
@@ -160,23 +160,29 @@ SQUARE = {"x_scale": torch.ones(64, 1), "weight_scale": torch.ones(64), "dtype":
     ("call", "message"),
     [
         (
-            lambda m: rounding.fake_quantize_dynamic(m[:64], bits=8, out=m[:1].expand(64, 64)),
+            lambda m: rounding_kernels.fake_quantize_dynamic(
+                m[:64], bits=8, out=m[:1].expand(64, 64)
+            ),
             r"rows of out share memory: strides \(0, 1\)",
         ),
         (
-            lambda m: rounding.fake_quantize_dynamic(m[:64], bits=8, out=m[1:65]),
+            lambda m: rounding_kernels.fake_quantize_dynamic(m[:64], bits=8, out=m[1:65]),
             "out shares memory with an input, but is not the same tensor as x",
         ),
         (
-            lambda m: rounding.fake_quantize(m[:64], m[:64, :1], low=-8, high=7, out=m[32:96]),
+            lambda m: rounding_kernels.fake_quantize(
+                m[:64], m[:64, :1], low=-8, high=7, out=m[32:96]
+            ),
             "out shares memory with an input",
         ),
         (
-            lambda m: rounding.fake_quantize(m[64:], m[0, 0], low=-8, high=7, out=m[:64].T.T),
+            lambda m: rounding_kernels.fake_quantize(
+                m[64:], m[0, 0], low=-8, high=7, out=m[:64].T.T
+            ),
             "out shares memory with an input",  # the scale is one of its elements
         ),
         (
-            lambda m: linear.linear_w8a8(
+            lambda m: linear_kernels.linear_w8a8(
                 m.view(torch.int8)[:64, :64],
                 m.view(torch.int8)[:64, 64:128],
                 **SQUARE,
@@ -195,10 +201,15 @@ def test_an_output_may_be_x_itself_or_columns_beside_it(device):
     x = normal(33, 64).to(device)
     wide = torch.cat([x, x], 1)
     for call in (
-        partial(rounding.fake_quantize_dynamic, bits=8),
-        partial(rounding.fake_quantize_dynamic, bits=4, group=7),
-        partial(rounding.fake_quantize, scale=torch.full((33, 1), 0.1).to(device), low=-8, high=7),
-        hadamard.hadamard,
+        partial(rounding_kernels.fake_quantize_dynamic, bits=8),
+        partial(rounding_kernels.fake_quantize_dynamic, bits=4, group=7),
+        partial(
+            rounding_kernels.fake_quantize,
+            scale=torch.full((33, 1), 0.1).to(device),
+            low=-8,
+            high=7,
+        ),
+        hadamard_kernel.hadamard,
     ):
         wanted = call(x)
         mine = x.clone()
@@ -222,8 +233,8 @@ def test_a_gpu_that_is_too_old_is_named(monkeypatch):
 
 def test_without_gpu_and_interpreter_a_kernel_says_what_it_needs():
     code = (
-        "import torch; from clipq.kernels import rounding\n"
-        "rounding.fake_quantize_dynamic(torch.ones(2, 2), bits=8)"
+        "import torch; from clipq.kernels import rounding_kernels\n"
+        "rounding_kernels.fake_quantize_dynamic(torch.ones(2, 2), bits=8)"
     )
     done = run_compiled(code)
     assert "TRITON_INTERPRET=1" in done.stderr
@@ -235,10 +246,10 @@ def test_the_interpreter_takes_over_where_triton_was_imported_before():
         "import torch, triton, triton.language as tl\n"
         "from clipq.kernels.device import use_interpreter\n"
         "use_interpreter()\n"
-        "from clipq.kernels.linear import linear_w8a8\n"
+        "from clipq.kernels.linear_kernels import linear_w8a8\n"
         "codes, one = torch.full((2, 3), 5, dtype=torch.int8), torch.ones(())\n"
         "print(linear_w8a8(codes, codes, x_scale=one, weight_scale=one).tolist())\n"
-        "from clipq.kernels.rounding import fake_quantize_dynamic\n"
+        "from clipq.kernels.rounding_kernels import fake_quantize_dynamic\n"
         "print(fake_quantize_dynamic(torch.tensor([[0.0, 127.4]]), bits=8).tolist())\n"
     )
     done = run_compiled(code)
@@ -246,7 +257,7 @@ def test_the_interpreter_takes_over_where_triton_was_imported_before():
     assert done.stdout.split("\n")[0] == "[[75.0, 75.0], [75.0, 75.0]]"
 
 
-@pytest.mark.parametrize("module", ["linear", "hadamard", "rounding"])
+@pytest.mark.parametrize("module", ["linear_kernels", "hadamard_kernel", "rounding_kernels"])
 def test_programs_that_were_loaded_for_a_gpu_are_not_interpreted(module):
     code = (
         f"import clipq.kernels.{module}\n"
@@ -267,7 +278,9 @@ def test_scales_may_be_a_part_of_something_wider(granularity, device):
     count = 1 if granularity == "row" else 2
     scale = (normal(6, count + 3, seed=1).abs() + 0.1)[:, :count]
     group = None if granularity == "row" else 32
-    found = rounding.fake_quantize(x.to(device), scale.to(device), low=-8, high=7, group=group)
+    found = rounding_kernels.fake_quantize(
+        x.to(device), scale.to(device), low=-8, high=7, group=group
+    )
     whole = scale.repeat_interleave(64 // count, 1)
     assert torch.equal(found.cpu(), (x / whole).round().clamp(-8, 7) * whole)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from clipq.errors import StatisticsError
+from clipq.stats.resampling_weights import check_totals, check_weights
 from clipq.stats.statistics import finite_column
-from clipq.stats.weights import check_totals, check_weights
 
 __all__ = ["selective_risks"]
 
@@ -54,15 +54,15 @@ def selective_risks(
     order = np.lexsort((right, -sure))
     wrong = 1.0 - right[order]
     check_totals(rows.sum(axis=1))
-    found = np.array([_one(np.repeat(wrong, row[order]), risk) for row in rows])
-    return dict(zip(_NAMES, found.T, strict=True))
+    statistics = np.array([_one(np.repeat(wrong, row[order]), risk) for row in rows])
+    return dict(zip(_NAMES, statistics.T, strict=True))
 
 
 def _one(wrong: np.ndarray, risk: float) -> tuple[float, float, float]:
     size = len(wrong)
     errors = np.cumsum(wrong)
-    kept = np.arange(1, size + 1)
-    risks = errors / kept
+    covered = np.arange(1, size + 1)
+    risks = errors / covered
     accepted = np.flatnonzero(risks <= risk)
     coverage = (accepted[-1] + 1) / size if len(accepted) else 0.0
     if size < 2:

@@ -167,8 +167,8 @@ def matching(globs: Sequence[str]) -> list[str]:
 _NATIVE = ("quantize", "fake-quantize", "fake-quantize-dynamic")
 _TRITON = (*_NATIVE, "linear-w8a8", "linear-w4a16", "hadamard", "quantize-layer-norm")
 for _prefix, _module, _names in (
-    ("triton", "clipq.kernels.shipped", _TRITON),
-    ("native", "clipq.kernels.native.shipped", _NATIVE),
+    ("triton", "clipq.kernels.triton_kernels", _TRITON),
+    ("native", "clipq.kernels.native.cuda_kernels", _NATIVE),
 ):
     for _name in _names:
         kernels.register_lazy(f"{_prefix}-{_name}", f"{_module}:{_name.replace('-', '_').upper()}")

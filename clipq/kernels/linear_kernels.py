@@ -8,7 +8,7 @@ from torch import Tensor
 from clipq.errors import KernelError, did_you_mean
 from clipq.kernels.device import check_devices
 from clipq.kernels.launch import Launch, blocks, power_above, run
-from clipq.kernels.programs import linear as programs
+from clipq.kernels.programs import linear_programs as programs
 from clipq.kernels.tensors import FLOATS, as_rows, check_dtype, check_shape, output
 
 __all__ = ["ACTIVATIONS", "check_depth", "linear_w4a16", "linear_w8a8", "pack_codes"]
@@ -68,13 +68,13 @@ def linear_w8a8(
         check_dtype("code_sums", code_sums, (torch.int32,))
         check_shape("code_sums", code_sums, (width,))
     device = check_devices(x, weight, x_scale, weight_scale, bias, code_sums)
-    found = output(
+    result = output(
         out, (*x.shape[:-1], width), dtype, x, weight, x_scale, weight_scale, bias, code_sums
     )
-    check_dtype("out", found, FLOATS)
-    if not found.numel():
-        return found
-    weight, target = as_rows(weight), as_rows(found)
+    check_dtype("out", result, FLOATS)
+    if not result.numel():
+        return result
+    weight, target = as_rows(weight), as_rows(result)
     if zero_point and code_sums is None:
         code_sums = weight.sum(1, dtype=torch.int32)
     # 128 by 128 is the largest tile whose epilogue spills no register on any architecture.
@@ -119,7 +119,7 @@ def linear_w8a8(
         stages=4,
     )
     run([launch], device)
-    return found
+    return result
 
 
 def linear_w4a16(
@@ -168,10 +168,10 @@ def linear_w4a16(
         check_shape("zero point", zero_point, scale.shape)
     _check_bias(bias, width)
     device = check_devices(x, packed, scale, zero_point, bias)
-    found = output(out, (*x.shape[:-1], width), x.dtype, x, packed, scale, zero_point, bias)
-    if not found.numel():
-        return found
-    flat, packed, target = as_rows(x), as_rows(packed), as_rows(found)
+    result = output(out, (*x.shape[:-1], width), x.dtype, x, packed, scale, zero_point, bias)
+    if not result.numel():
+        return result
+    flat, packed, target = as_rows(x), as_rows(packed), as_rows(result)
     rows = min(64, max(16, power_above(len(flat))))
     columns = min(64, max(16, power_above(width)))
     # Codes are exact in tf32, so that three products in tf32 lose 2^-22 of a float32 input.
@@ -239,7 +239,7 @@ def linear_w4a16(
             )
         )
     run(launches, device)
-    return found
+    return result
 
 
 def pack_codes(codes: Tensor) -> Tensor:

@@ -155,14 +155,14 @@ def pair_columns(
         derived = baseline + sign[:, None] * loss
         off = np.abs(derived - observed) > _AGREES * (10.0 ** exponents.astype(np.float64))[:, None]
         off |= np.isfinite(derived) != np.isfinite(observed)
-    own = off.any(axis=1)
-    texts = iter(pack(whole_steps(observed[own], exponents[own])))
+    underivable = off.any(axis=1)
+    texts = iter(pack(whole_steps(observed[underivable], exponents[underivable])))
     return {
         "exponent": exponents.tolist(),
         "loss": pack(whole_steps(loss, exponents)),
         "error": pack(whole_steps(error, exponents)),
         "baseline": pack(whole_steps(baseline, exponents)),
-        "observed": [next(texts) if kept else None for kept in own],
+        "observed": [next(texts) if apart else None for apart in underivable],
         "verdict": pack(table.verdicts[rows]),
         "odd": [list(levels[row].odd) for row in rows],
     }
@@ -211,10 +211,10 @@ def _runs(runs: Sequence[RunInfo]) -> dict[str, Any]:
 
 
 def _counts(counts: Mapping[str, int]) -> list[int]:
-    found = [int(counts.get(verdict.value, 0)) for verdict in Verdict]
-    while found and not found[-1]:
-        found.pop()
-    return found
+    numbers = [int(counts.get(verdict.value, 0)) for verdict in Verdict]
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return numbers
 
 
 def _rounded(values: Iterable[float] | np.ndarray) -> list[float | int | None]:

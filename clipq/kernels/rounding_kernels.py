@@ -16,7 +16,7 @@ from torch import Tensor
 from clipq.errors import KernelError
 from clipq.kernels.device import check_devices
 from clipq.kernels.launch import Launch, blocks, power_above, run
-from clipq.kernels.programs import rounding as programs
+from clipq.kernels.programs import rounding_programs as programs
 from clipq.kernels.tensors import (
     FLOATS,
     as_rows,
@@ -163,9 +163,9 @@ def quantize_layer_norm(
     if scale.numel() != 1:
         raise KernelError(f"scale has {scale.numel()} values", hint="layer norm takes one")
     device = check_devices(x, weight, bias, scale, zero_point)
-    found = output(out, x.shape, code_dtype(low, high), x, weight, bias, scale, zero_point)
-    flat, target = as_rows(x), as_rows(found)
-    if found.numel():
+    result = output(out, x.shape, code_dtype(low, high), x, weight, bias, scale, zero_point)
+    flat, target = as_rows(x), as_rows(result)
+    if result.numel():
         columns = power_above(width)
         rows = max(1, _TILE // columns)
         launch = Launch(
@@ -196,7 +196,7 @@ def quantize_layer_norm(
             warps=_warps(rows * columns),
         )
         run([launch], device)
-    return found
+    return result
 
 
 def check_grid(
@@ -249,7 +249,7 @@ def _static(
     check_grid(tuple(x.shape), scale, zero_point, group)
     dtype = code_dtype(low, high)
     device = check_devices(x, scale, zero_point, gradient)
-    found = output(
+    result = output(
         out,
         x.shape,
         dtype if mode == "codes" else x.dtype,
@@ -258,9 +258,9 @@ def _static(
         zero_point,
         in_place=True,
     )
-    if not found.numel():
-        return found
-    flat, target, upstream = as_rows(x), as_rows(found), _upstream(gradient, x)
+    if not result.numel():
+        return result
+    flat, target, upstream = as_rows(x), as_rows(result), _upstream(gradient, x)
     whole = scale.numel() == 1
     width = flat.shape[1]
     if whole and flat.is_contiguous() and target.is_contiguous() and gradient is None:
@@ -301,7 +301,7 @@ def _static(
         warps=4 if len(flat) * width < 2**22 else 8,
     )
     run([launch], device)
-    return found
+    return result
 
 
 def _dynamic(
@@ -320,10 +320,10 @@ def _dynamic(
         raise KernelError(f"{bits} bits", hint="choose 2 to 8")
     device = check_devices(x, gradient)
     groups = groups_of(x.shape[-1], group)
-    found = output(out, x.shape, x.dtype, x, in_place=True)
-    if not found.numel():
-        return found
-    flat, target, upstream = as_rows(x), as_rows(found), _upstream(gradient, x)
+    result = output(out, x.shape, x.dtype, x, in_place=True)
+    if not result.numel():
+        return result
+    flat, target, upstream = as_rows(x), as_rows(result), _upstream(gradient, x)
     size = min(group or flat.shape[1], flat.shape[1])
     whole = size <= _LARGEST_WHOLE
     columns = power_above(size) if whole else _TILE
@@ -354,7 +354,7 @@ def _dynamic(
         warps=_warps(rows * columns),
     )
     run([launch], device)
-    return found
+    return result
 
 
 def _upstream(gradient: Tensor | None, x: Tensor) -> Tensor | None:

@@ -21,16 +21,16 @@ class ModelFindings:
 
 def find_models(walk: Walk) -> ModelFindings:
     """Return the model folders of a walk, sorted."""
-    found = ModelFindings()
+    findings = ModelFindings()
     for folder in walk.folders.values():
         if CONFIG in folder.files:
             try:
                 local_files(walk.root / folder.path)
             except ModelError as error:
-                found.notes.append(f"{folder.path} holds {CONFIG}, but: {error.problem}")
+                findings.notes.append(f"{folder.path} holds {CONFIG}, but: {error.problem}")
             except OSError as error:
-                found.notes.append(f"{folder.path} cannot be read: {error.strerror or error}")
+                findings.notes.append(f"{folder.path} cannot be read: {error.strerror or error}")
             else:
-                found.folders.append(str(folder.path))
-    found.folders.sort()
-    return found
+                findings.folders.append(str(folder.path))
+    findings.folders.sort()
+    return findings

@@ -9,7 +9,7 @@ from torch import Tensor
 from clipq.errors import KernelError
 from clipq.kernels.device import check_devices
 from clipq.kernels.launch import Launch, blocks, run
-from clipq.kernels.programs import hadamard as programs
+from clipq.kernels.programs import hadamard_program as programs
 from clipq.kernels.tensors import FLOATS, as_rows, check_dtype, check_shape, output
 
 __all__ = ["check_size", "hadamard"]
@@ -55,10 +55,10 @@ def hadamard(
         check_shape("signs", signs, (size,))
         check_dtype("signs", signs, FLOATS)
     device = check_devices(x, signs, base)
-    found = output(out, x.shape, x.dtype, x, signs, base, in_place=True)
-    if not found.numel():
-        return found
-    flat, target = as_rows(x), as_rows(found)
+    result = output(out, x.shape, x.dtype, x, signs, base, in_place=True)
+    if not result.numel():
+        return result
+    flat, target = as_rows(x), as_rows(result)
     inner = size // 12 if twelve else size
     rows = 16 if twelve else max(1, min(_TILE // inner, 64))
     first, second = (0, 0) if base is None else (base.stride(0), base.stride(1))
@@ -90,7 +90,7 @@ def hadamard(
         warps=min(16, max(4, rows * inner // 1024)),
     )
     run([launch], device)
-    return found
+    return result
 
 
 def check_size(size: int) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 from scipy.fft import dct
 
 from clipq.errors import StatisticsError
+from clipq.stats.resampling_weights import check_totals, check_weights
 from clipq.stats.statistics import finite_column
-from clipq.stats.weights import check_totals, check_weights
 
 __all__ = ["smooth_ece"]
 
@@ -57,13 +57,13 @@ def smooth_ece(confidence: np.ndarray, correct: np.ndarray, weights: np.ndarray)
     rows = check_weights(weights, len(sure))
     few = _coefficients(sure, sure - right, rows, _FEW)
     wide = _smoothed(few, np.full(len(few), _WIDE)) > _WIDE
-    found = np.empty(len(rows))
-    found[wide] = _fixed_point(few[wide], _WIDE, 1.0)
+    errors = np.empty(len(rows))
+    errors[wide] = _fixed_point(few[wide], _WIDE, 1.0)
     if not wide.all():
-        found[~wide] = _fixed_point(
+        errors[~wide] = _fixed_point(
             _coefficients(sure, sure - right, rows[~wide], _ALL), _SMALLEST, _WIDE
         )
-    return found
+    return errors
 
 
 def _coefficients(
@@ -71,12 +71,12 @@ def _coefficients(
 ) -> np.ndarray:
     """Return the cosine coefficients (R, K) of the weighted mean residual along the confidence."""
     basis = np.cos(np.pi * np.outer(sure, np.arange(terms))) * residual[:, None]
-    found = np.empty((len(rows), terms))
+    coefficients = np.empty((len(rows), terms))
     for start in range(0, len(rows), _ROWS):
         block = rows[start : start + _ROWS].astype(np.float64)
         totals = check_totals(block.sum(axis=1))
-        found[start : start + _ROWS] = block @ basis / totals[:, None]
-    return found
+        coefficients[start : start + _ROWS] = block @ basis / totals[:, None]
+    return coefficients
 
 
 def _fixed_point(coefficients: np.ndarray, least: float, most: float) -> np.ndarray:
@@ -89,24 +89,24 @@ def _fixed_point(coefficients: np.ndarray, least: float, most: float) -> np.ndar
     low = np.full(len(coefficients), least)
     high = np.full(len(coefficients), most)
     at_low, at_high = (_smoothed(coefficients, end) - end for end in (low, high))
-    found = np.where(at_low <= 0.0, low, high)
+    bandwidth = np.where(at_low <= 0.0, low, high)
     open_ = (at_low > 0.0) & (at_high < 0.0)
     side = np.zeros(len(coefficients))
     for _ in range(_STEPS):
         with np.errstate(invalid="ignore", divide="ignore"):
             guess = (low * at_high - high * at_low) / (at_high - at_low)
-        found = np.where(open_, guess, found)
-        value = _smoothed(coefficients, found) - found
+        bandwidth = np.where(open_, guess, bandwidth)
+        value = _smoothed(coefficients, bandwidth) - bandwidth
         rises = value > 0.0
         at_high = np.where(rises & (side > 0), at_high / 2.0, at_high)
         at_low = np.where(~rises & (side < 0), at_low / 2.0, at_low)
         side = np.where(rises, 1.0, -1.0)
-        low, at_low = np.where(rises, found, low), np.where(rises, value, at_low)
-        high, at_high = np.where(rises, high, found), np.where(rises, at_high, value)
+        low, at_low = np.where(rises, bandwidth, low), np.where(rises, value, at_low)
+        high, at_high = np.where(rises, high, bandwidth), np.where(rises, at_high, value)
         open_ &= np.abs(value) > _EXACT
         if not open_.any():
             break
-    return _smoothed(coefficients, found)
+    return _smoothed(coefficients, bandwidth)
 
 
 def _smoothed(coefficients: np.ndarray, bandwidth: np.ndarray) -> np.ndarray:

@@ -96,8 +96,8 @@ def jackknife_weights(
         np.random.Philox(np.random.SeedSequence([seed, stream, 0x6A61636B]))
     )
     group = generator.permutation(np.arange(units) % count)
-    kept = (group[None, :] != np.arange(count)[:, None]).astype(np.uint8)
-    return kept if cluster is None else np.ascontiguousarray(kept[:, cluster])
+    weights = (group[None, :] != np.arange(count)[:, None]).astype(np.uint8)
+    return weights if cluster is None else np.ascontiguousarray(weights[:, cluster])
 
 
 def check_weights(weights: np.ndarray, size: int) -> np.ndarray:

@@ -59,7 +59,7 @@ def check_rounding(
     clipq.testing.checks.Violation: ...has 2048 levels, more than 2^4
     """
     rounding = _Rounding(round_weight, number_format, elements, examples, columns)
-    found = [
+    checks = [
         rounding.keeps_shape_and_original,
         rounding.is_nearest,
         rounding.has_as_many_levels_as_codes,
@@ -72,23 +72,23 @@ def check_rounding(
     ]
     integers = number_format.number == "int"
     if integers:
-        found.append(rounding.errs_by_half_a_step_at_most)
+        checks.append(rounding.errs_by_half_a_step_at_most)
     # The scale is chosen anew from what was rounded. It stays, but for asymmetric ranges, whose
     # ends move with the zero point, and NF4's coarse upper values under a scale rounded up.
     if not number_format.asymmetric:
         if not (number_format.number == "nf4" and number_format.power_of_two):
-            found.append(rounding.is_idempotent)
+            checks.append(rounding.is_idempotent)
         if number_format.number != "nf4":
-            found.append(rounding.is_odd)
+            checks.append(rounding.is_odd)
     if number_format.granularity != "tensor":
-        found.append(rounding.keeps_blocks_apart)
+        checks.append(rounding.keeps_blocks_apart)
     if integers and number_format.bits < 8:
-        found.append(rounding.improves_with_a_bit)
+        checks.append(rounding.improves_with_a_bit)
     size = number_format.granularity
     wide = not isinstance(size, int) or size >= 8
     if ties and integers and wide and not number_format.asymmetric:
-        found.append(rounding.takes_ties_to_even)
-    for check in found:
+        checks.append(rounding.takes_ties_to_even)
+    for check in checks:
         yield Check(str(number_format), check.__name__.replace("_", "-"), check)
 
 
@@ -117,12 +117,12 @@ class _Rounding:
     def keeps_shape_and_original(self) -> None:
         def body(weight: Tensor) -> None:
             before = weight.clone()
-            found = self.round(weight)
+            rounded = self.round(weight)
             expect(torch.equal(weight, before), f"rounding changed its input {before}")
-            expect(found.shape == weight.shape, f"{weight.shape} became {found.shape}")
-            expect(found.dtype == weight.dtype, f"{weight.dtype} became {found.dtype}")
-            expect(torch.isfinite(found).all(), f"{weight} became {found}")
-            expect(torch.equal(found, self.round(weight)), f"{weight} rounds in two ways")
+            expect(rounded.shape == weight.shape, f"{weight.shape} became {rounded.shape}")
+            expect(rounded.dtype == weight.dtype, f"{weight.dtype} became {rounded.dtype}")
+            expect(torch.isfinite(rounded).all(), f"{weight} became {rounded}")
+            expect(torch.equal(rounded, self.round(weight)), f"{weight} rounds in two ways")
 
         self.each(body)
 
@@ -167,8 +167,8 @@ class _Rounding:
         def body(weight: Tensor) -> None:
             holed = weight.clone()
             holed.flatten()[::2] = 0.0
-            found = self.round(holed)
-            expect((found[holed == 0] == 0).all(), f"a zero of {holed} became another value")
+            rounded = self.round(holed)
+            expect((rounded[holed == 0] == 0).all(), f"a zero of {holed} became another value")
             zeros = torch.zeros_like(weight)
             expect(torch.equal(self.round(zeros), zeros), f"zeros became {self.round(zeros)}")
 
@@ -199,8 +199,8 @@ class _Rounding:
 
     def is_odd(self) -> None:
         def body(weight: Tensor) -> None:
-            found, mirrored = self.round(weight), self.round(-weight)
-            expect(torch.equal(mirrored, -found), f"{weight}: {found}, negated {mirrored}")
+            rounded, mirrored = self.round(weight), self.round(-weight)
+            expect(torch.equal(mirrored, -rounded), f"{weight}: {rounded}, negated {mirrored}")
 
         self.each(body)
 
@@ -209,8 +209,8 @@ class _Rounding:
             # Exact only while no scale is denormal, hence clamped.
             weight = torch.where(weight.abs() < 1e-20, 0.0, weight)
             factor = 2.0**exponent
-            found, scaled = self.round(weight), self.round(weight * factor)
-            expect(torch.equal(scaled, found * factor), f"{weight} times 2^{exponent}")
+            rounded, scaled = self.round(weight), self.round(weight * factor)
+            expect(torch.equal(scaled, rounded * factor), f"{weight} times 2^{exponent}")
 
         kwargs = {"weight": tensors(moderate_floats(), dims=2)}
         self.each(body, exponent=st.integers(-20, 20), **kwargs)
@@ -258,13 +258,13 @@ class _Rounding:
         halves = [x + 0.5 for x in range(-largest, largest)]
         for start in range(0, len(halves), 6):
             values = torch.tensor([[float(largest), *halves[start : start + 6]]])
-            found = self.round(values)[0].tolist()
+            rounded = self.round(values)[0].tolist()
             # A power-of-two scale may be twice the step, which moves the ties.
             if self.format.power_of_two and math.log2(self._step(values[0].double().numpy())) != 0:
                 continue
             expect(
-                found == [float(np.rint(x)) for x in values[0].tolist()],
-                f"{values[0].tolist()} became {found}, which is not half to even",
+                rounded == [float(np.rint(x)) for x in values[0].tolist()],
+                f"{values[0].tolist()} became {rounded}, which is not half to even",
             )
 
     def shows_nan_and_infinity(self) -> None:
@@ -272,21 +272,21 @@ class _Rounding:
             weight = torch.linspace(-1, 1, 24).reshape(4, 6)
             weight[1, 2] = value
             try:
-                found = self.round(weight)
+                rounded = self.round(weight)
             except ClipqError:
                 continue
-            expect(not found.isfinite().all(), f"a weight of {value} vanished: {found}")
+            expect(not rounded.isfinite().all(), f"a weight of {value} vanished: {rounded}")
             if math.isnan(value):
-                expect(found[1, 2].isnan(), f"NaN became {found[1, 2]}")
+                expect(rounded[1, 2].isnan(), f"NaN became {rounded[1, 2]}")
 
     def computes_half_precision_in_float32(self) -> None:
         def body(weight: Tensor) -> None:
             for dtype in (torch.bfloat16, torch.float16):
                 half = weight.to(dtype)
-                found = self.round(half)
-                expect(found.dtype == dtype, f"{dtype} became {found.dtype}")
+                rounded = self.round(half)
+                expect(rounded.dtype == dtype, f"{dtype} became {rounded.dtype}")
                 expect(
-                    torch.equal(found, self.round(half.float()).to(dtype)),
+                    torch.equal(rounded, self.round(half.float()).to(dtype)),
                     f"{half} rounds otherwise in float32",
                 )
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import clipq.kernels.operators  # noqa: F401 - registers torch.ops.clipq
-from clipq.kernels import hadamard as transforms
-from clipq.kernels import linear, rounding
-from clipq.kernels.spec import Kernel, KernelSpec
+from clipq.kernels import hadamard_kernel, linear_kernels, rounding_kernels
+from clipq.kernels.kernel_spec import Kernel, KernelSpec
 
 __all__ = [
     "FAKE_QUANTIZE",
@@ -18,12 +17,12 @@ __all__ = [
 ]
 
 QUANTIZE = Kernel(
-    rounding.quantize,
+    rounding_kernels.quantize,
     KernelSpec(operation="quantize", out=True, operator="clipq::quantize", runs_on="interpreter"),
     "triton",
 )
 FAKE_QUANTIZE = Kernel(
-    rounding.fake_quantize,
+    rounding_kernels.fake_quantize,
     KernelSpec(
         operation="fake-quantize",
         out=True,
@@ -34,7 +33,7 @@ FAKE_QUANTIZE = Kernel(
     "triton",
 )
 FAKE_QUANTIZE_DYNAMIC = Kernel(
-    rounding.fake_quantize_dynamic,
+    rounding_kernels.fake_quantize_dynamic,
     KernelSpec(
         operation="fake-quantize-dynamic",
         granularities=("row", "group"),
@@ -46,12 +45,12 @@ FAKE_QUANTIZE_DYNAMIC = Kernel(
     "triton",
 )
 LINEAR_W8A8 = Kernel(
-    linear.linear_w8a8,
+    linear_kernels.linear_w8a8,
     KernelSpec(
         operation="linear-w8a8",
         granularities=("tensor", "row"),
         bits=(8,),
-        activations=linear.ACTIVATIONS,
+        activations=linear_kernels.ACTIVATIONS,
         ulps=4,
         out=True,
         operator="clipq::linear_w8a8",
@@ -60,7 +59,7 @@ LINEAR_W8A8 = Kernel(
     "triton",
 )
 LINEAR_W4A16 = Kernel(
-    linear.linear_w4a16,
+    linear_kernels.linear_w4a16,
     KernelSpec(
         operation="linear-w4a16",
         granularities=("group",),
@@ -75,7 +74,7 @@ LINEAR_W4A16 = Kernel(
     "triton",
 )
 HADAMARD = Kernel(
-    transforms.hadamard,
+    hadamard_kernel.hadamard,
     KernelSpec(
         operation="hadamard",
         sizes=(1, 2, 64, 1024, 12, 96, 768),
@@ -88,7 +87,7 @@ HADAMARD = Kernel(
     "triton",
 )
 QUANTIZE_LAYER_NORM = Kernel(
-    rounding.quantize_layer_norm,
+    rounding_kernels.quantize_layer_norm,
     KernelSpec(
         operation="quantize-layer-norm",
         granularities=("tensor",),

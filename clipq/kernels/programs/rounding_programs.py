@@ -61,9 +61,9 @@ def round_static(
     if MODE == "gradient":
         where = row[:, None] * gradient_stride + column[None, :]
         gradient = tl.load(gradient_ptr + where, mask=inside, other=0.0).to(tl.float32)
-    found = _result(values.to(tl.float32), scale, zero, low - zero, high - zero, gradient, MODE)
+    result = _result(values.to(tl.float32), scale, zero, low - zero, high - zero, gradient, MODE)
     where = row[:, None] * out_stride + column[None, :]
-    tl.store(out_ptr + where, found.to(out_ptr.dtype.element_ty), mask=inside)
+    tl.store(out_ptr + where, result.to(out_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -123,9 +123,9 @@ def round_dynamic(
         if MODE == "gradient":
             where = (row * gradient_stride)[:, None] + at
             gradient = tl.load(gradient_ptr + where, mask=inside, other=0.0).to(tl.float32)
-        found = _result(values, scale, zero, low, high, gradient, MODE)
+        result = _result(values, scale, zero, low, high, gradient, MODE)
         where = (row * out_stride)[:, None] + at
-        tl.store(out_ptr + where, found.to(out_ptr.dtype.element_ty), mask=inside)
+        tl.store(out_ptr + where, result.to(out_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
