@@ -1,7 +1,7 @@
 """What is public: the names that `clipq` offers, and those of every module on a reference page.
 
 A line `::: clipq.cases` of a reference page makes everything in that module's `__all__` public,
-`::: clipq.api.inputs.open_probe` one name.
+`::: clipq.api.arguments.open_probe` one name.
 """
 
 from __future__ import annotations
