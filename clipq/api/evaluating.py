@@ -90,7 +90,7 @@ def evaluate(
     with ExitStack() as stack:
         folder = cache or stack.enter_context(tempfile.TemporaryDirectory(prefix="clipq-"))
         settings = Settings(
-            path=Path.cwd() / "evaluate",  # what messages call the origin of these settings
+            path=Path("clipq.evaluate"),  # what messages call the origin of these settings
             models=(ModelSettings(_MODEL, model if isinstance(model, str) else "in memory"),),
             probes=tuple(
                 ProbeSettings(name, probe.role, "in memory", group=_grouped(probe))

@@ -115,7 +115,7 @@ def logit_map(model: nn.Module) -> tuple[float, float]:
     """
     scale: Any = model.logit_scale
     bias: Any = getattr(model, "logit_bias", None)
-    return float(scale.exp()), 0.0 if bias is None else float(bias)
+    return float(scale.detach().exp()), 0.0 if bias is None else float(bias.detach())
 
 
 def _files(source: ModelSource) -> ModelFiles:

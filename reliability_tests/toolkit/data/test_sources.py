@@ -70,7 +70,7 @@ class TestOwnSources:
             ("folder:birds/test/grey_fox/deep", ".", "has no folders"),
             ("imagelist:birds", "lost.txt", "no list of images"),
             ("imagelist:birds", "list.txt", "classnames.txt"),
-            ("webdataset:birds", "test", "cannot read"),
+            ("webdataset:birds", "test", "cannot be read"),
             ("webdataset:bards", "test", "no folder"),
             ("webdataset:https://example.org/d", "test", "nothing is downloaded unasked"),
             ("torchvision:CIFAR100@birds", "test", "is not whole"),

@@ -263,7 +263,7 @@ class TestLoading:
 
     def test_missing_configuration(self, folder):
         (folder / CONFIG).unlink()
-        self.refused(folder, "cannot read")
+        self.refused(folder, "cannot be read as JSON")
 
     @pytest.mark.parametrize("size", [0, 4, 100, -1])
     def test_truncated_weights(self, folder, size):
