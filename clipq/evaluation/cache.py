@@ -79,7 +79,7 @@ class Cache:
         except OSError as error:
             raise CacheError(
                 f"cannot use the cache at {self.root}: {error.strerror}",
-                hint="point `cache` in clipq.toml (or --clipq-cache) to a writable folder",
+                hint="point `cache` in clipq.toml to a writable folder",
             ) from error
         return FileLock(path.with_suffix(".lock"))
 

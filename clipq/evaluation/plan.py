@@ -102,7 +102,7 @@ def plan(
     if not kept:
         raise SettingsError(
             f"the matrix of {settings.path} is empty after selection (profile {profile!r})",
-            hint="widen [matrix], the --clipq-* selection or the profile; `clipq list cases` shows "
+            hint="widen [matrix], the selection or the profile; `clipq list cases` shows "
             "the matrix",
         )
     return tuple(sorted(kept))
@@ -202,7 +202,7 @@ def _canonical(patterns: Iterable[str]) -> tuple[str, ...]:
 def _select(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[str]:
     if not patterns:
         return list(known)
-    return _match_all(kind, patterns, known, f"--clipq-{kind}")
+    return _match_all(kind, patterns, known, f"selection of {kind}s")
 
 
 def _match_all(
