@@ -56,9 +56,10 @@ def test_a_margin_that_cannot_be_decided_is_named_before_the_run_and_blocks_a_re
     assert record["statistics"]["correction"] == "holm"
     for case in record["cases"]:
         assert case["verdict"] == "inconclusive"
-        assert case["low"] <= case["loss"] <= case["high"]
-        assert case["samples_needed"] > case["samples"] == 2048
-        assert 0 < case["p_value"] <= case["adjusted_p"] <= 1
+        estimate = case["estimate"]
+        assert estimate["low"] <= estimate["loss"] <= estimate["high"]
+        assert estimate["samples_needed"] > case["samples"] == 2048
+        assert 0 < estimate["p_value"] <= estimate["adjusted_p"] <= 1
 
 
 def test_verdicts_do_not_depend_on_the_number_of_workers(project):
@@ -66,9 +67,7 @@ def test_verdicts_do_not_depend_on_the_number_of_workers(project):
     for workers in ("-n0", "-n2"):
         assert project.pytest(workers, "-q").returncode == 0
         record = json.loads((project.root / ".clipq" / "report" / "report.json").read_text())
-        numbers.append(
-            [(c["case"], c["verdict"], c["low"], c["high"], c["p_value"]) for c in record["cases"]]
-        )
+        numbers.append([(c["case"], c["verdict"], c["estimate"]) for c in record["cases"]])
     assert numbers[0] == numbers[1]
 
 
@@ -82,7 +81,8 @@ def test_a_failure_seen_only_with_all_cases_fails_the_run(project):
     cases = {case["case"]: case for case in record["cases"]}
     # Margins 2.2 standard errors below each loss: p = 0.014 each, 0.025 / 6 = 0.0042.
     margins = {
-        f'"{c["probe"]}.{c["metric"]}"': c["loss"] - 2.2 * c["standard_error"]
+        f'"{c["probe"]}.{c["metric"]}"': c["estimate"]["loss"]
+        - 2.2 * c["estimate"]["standard_error"]
         for c in cases.values()
         if c["metric"] in ("ece", "auroc-mcm") and c["quantizer"] == "rtn:w8a8"
     }
