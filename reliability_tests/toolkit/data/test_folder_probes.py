@@ -174,7 +174,7 @@ class TestImageLists:
             (f"test/{FILES[0]} 2", "label 2 is out of range"),
             (f"test/{FILES[0]} -1", "label -1 is out of range"),
             (f"test/{FILES[0]} 0\ntest/{FILES[0]} 1", "occurs 2 times"),
-            (f"test/{FILES[0]} 0", "1 of them have no sample"),
+            (f"test/{FILES[0]} 0", "1 have no sample"),
         ],
     )
     def test_what_is_wrong_is_named(self, listed, line, complaint):

@@ -134,7 +134,7 @@ class TestReading:
         root = write_probe(tmp_path / "p", samples(0, 1))
         opened(root, role="ood")
         opened(root, role="calibration")
-        with pytest.raises(ProbeError, match=r"1 of them have no sample.*'grey fox'"):
+        with pytest.raises(ProbeError, match=r"1 have no sample.*'grey fox'"):
             opened(root)
 
     def test_braces_in_a_folder_are_not_expanded(self, tmp_path):
