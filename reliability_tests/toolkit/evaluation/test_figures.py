@@ -106,5 +106,5 @@ def test_figures_are_small_strict_json_and_made_once(evaluator, monkeypatch):
     def fail(*_: object) -> None:
         raise AssertionError("made again")
 
-    monkeypatch.setattr("clipq.evaluation.figures.figures", fail)
+    monkeypatch.setattr("clipq.evaluation.evaluator.figures", fail)
     assert Evaluator(evaluator.settings).figures(Cell("vit-clean", QUANTIZER, "id")) == first
