@@ -88,7 +88,7 @@ def test_an_unsigned_waiver_stops_the_run_before_anything_is_measured(project):
     (project.root / "baselines" / "waivers.toml").write_text('[[waiver]]\ncases = ["*"]\n')
     done = project.pytest("-n0")
     assert done.returncode != 0
-    assert "reason = None" in done.stdout + done.stderr
+    assert "[[waiver]] number 1: no reason" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert not (project.root / ".clipq" / "report" / "report.json").exists()
 
