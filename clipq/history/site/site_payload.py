@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from clipq.cases import Case
 from clipq.history.model import RunInfo, TrendTable
 from clipq.history.site.columns import decimal_step, pack, whole_steps
 from clipq.history.site.commits import CommitLink
@@ -48,8 +47,12 @@ class Current:
 
 def matrix_of(table: TrendTable) -> Matrix:
     """Split case ids; both names and pairs are in the order of the table."""
-    cases = [Case.parse(text) for text in table.cases]
-    split = [(case.model, case.quantizer, case.key) for case in cases]
+    split = []
+    for case in table.cases:
+        # Not `Case.parse`: a store may hold names that no plan would make, and they are shown.
+        pair, _, key = case.rpartition("/")
+        model, _, quantizer = pair.partition("/")
+        split.append((model, quantizer, key))
     pairs = tuple(dict.fromkeys((model, quantizer) for model, quantizer, _ in split))
     keys = tuple(dict.fromkeys(key for _, _, key in split))
     pair_number = {pair: number for number, pair in enumerate(pairs)}
