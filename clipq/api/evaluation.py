@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from clipq.evaluation.resampling import Resampler, Tables
-    from clipq.gating.verdict import Evidence, Judgement
+    from clipq.gating.verdict import Evidence
 
 __all__ = ["Evaluation", "Measurement"]
 
@@ -184,42 +184,39 @@ class Evaluation:
         return chosen
 
     def _measured(self, case: Case) -> Measurement:
-        metric = metrics.get(case.metric)
-        reason, evidence, estimate = "", None, NOTHING_ESTIMATED
-        try:
-            evidence = self._evidence(case, margin=0.0)
-            if metric.judged_by == "baseline":
-                judgement = self._judge(evidence, cases=1)
-                # Nobody asked for a decision: how many samples would make one says nothing.
-                estimate = replace(judgement.estimate.finite(), samples_needed=None)
-        except ClipqError as error:
-            reason = str(error)
+        result = self._judged(case, 0.0, 1)
+        estimate = NOTHING_ESTIMATED
+        if metrics.get(case.metric).judged_by == "baseline":
+            # Nobody asked for a decision: how many samples would make one says nothing.
+            estimate = replace(result.estimate, samples_needed=None)
         return Measurement(
             case,
-            metric.unit,
-            metric.direction,
-            len(self.predictions[case.probe]),
-            number(evidence.baseline) if evidence else None,
-            number(evidence.observed) if evidence else None,
+            result.unit,
+            result.direction,
+            result.samples,
+            result.baseline,
+            result.observed,
             estimate,
-            reason,
+            result.reason if result.verdict is Verdict.ERROR else "",
         )
 
     def _judged(self, case: Case, margin: float, cases: int) -> CaseResult:
-        measured, metric = self._measured(case), metrics.get(case.metric)
+        from clipq.gating.interval import IntervalJudge
+
+        metric = metrics.get(case.metric)
         result = CaseResult(
             case,
             Verdict.ERROR,
-            reason=measured.reason,
-            unit=measured.unit,
-            direction=measured.direction,
+            unit=metric.unit,
+            direction=metric.direction,
             metric_version=metric.version,
-            samples=measured.samples,
-            baseline=measured.reference,
-            observed=measured.observed,
+            samples=len(self.predictions[case.probe]),
         )
         try:
-            judgement = self._judge(self._evidence(case, margin=margin), cases=cases)
+            evidence = self._evidence(case, margin=margin)
+            values = number(evidence.baseline), number(evidence.observed)
+            result = replace(result, baseline=values[0], observed=values[1])
+            judgement = IntervalJudge(self.statistics, self._resampler, cases=cases)(evidence)
         except ClipqError as error:
             return replace(result, reason=str(error))
         return replace(
@@ -228,11 +225,6 @@ class Evaluation:
             reason=judgement.reason,
             estimate=judgement.estimate.finite(),
         )
-
-    def _judge(self, evidence: Evidence, *, cases: int) -> Judgement:
-        from clipq.gating.interval import IntervalJudge
-
-        return IntervalJudge(self.statistics, self._resampler, cases=cases)(evidence)
 
     def _evidence(self, case: Case, *, margin: float) -> Evidence:
         from clipq.gating.verdict import Evidence

@@ -51,8 +51,7 @@ def assemble(
     commands = Commands(settings)
 
     def after_failure(result: CaseResult) -> str:
-        planned = result.case in matrix.cases
-        return commands.next(result.case, Verdict.FAIL) if planned else ""
+        return commands.next(result.case, Verdict.FAIL) if result.id in matrix.by_id else ""
 
     cases = finalise(sort_cases(results), settings.statistics, command=after_failure)
     waivers = load_waivers(settings.waivers)
