@@ -39,7 +39,7 @@ __all__ = [
     "sort_cases",
 ]
 
-SCHEMA = "clipq-run/3"
+SCHEMA = "clipq-run/4"
 _FIX = "restore the file as the gate wrote it, or run the gate again"
 _Count = Annotated[int, whole(0)]
 
@@ -53,6 +53,7 @@ class Verdict(StrEnum):
 
     PASS = "pass"
     IMPROVED = "improved"
+    SUSPECT = "suspect"
     INCONCLUSIVE = "inconclusive"
     WAIVED = "waived"
     FAIL = "fail"

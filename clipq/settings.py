@@ -195,6 +195,7 @@ class StatisticsSettings:
     Args:
         alpha: two-sided error rate; a pass or a failure is wrong with probability alpha / 2 each.
         power: probability with which `clipq power` promises a decision.
+        suspicion: p-value at the margin below which a loss that is not surely beyond it is suspect.
         correction: how false alarms are controlled over the cases of a run.
         replicates: bootstrap replicates per case.
         seed: of every resample; recorded with the run.
@@ -208,6 +209,7 @@ class StatisticsSettings:
 
     alpha: Annotated[float, between(0.0, 0.5)] = 0.05
     power: Annotated[float, between(0.5, 1.0)] = 0.95
+    suspicion: Annotated[float, between(0.0, 0.5)] = 0.16
     correction: Annotated[str, one_of(*CORRECTIONS)] = "holm"
     replicates: Annotated[int, whole(100)] = 500
     seed: Annotated[int, whole(0, 2**63 - 1)] = 20250921

@@ -19,7 +19,7 @@ from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.plan import plan
 from clipq.evaluation.resampling import Resampler, Tables
 from clipq.gating.baseline import Baseline, BaselineValue
-from clipq.gating.interval import IntervalJudge
+from clipq.gating.loss_estimator import LossEstimator
 from clipq.gating.margins import Margins
 from clipq.gating.sentinel import SAMPLES, drift
 from clipq.gating.verdict import Evidence
@@ -179,7 +179,7 @@ def paired_differences(
     """
     inside = settings.in_distribution.name
     statistics = settings.statistics
-    judge = IntervalJudge(statistics, Resampler(statistics, threads=settings.threads))
+    estimate = LossEstimator(statistics, Resampler(statistics, threads=settings.threads))
     found = {}
     for change in changed:
         probe, name = split_key(change.key)
@@ -196,7 +196,7 @@ def paired_differences(
             baseline_tables=Tables(old.predictions[probe], old.predictions[inside]),
             observed_tables=Tables(new.predictions[probe], new.predictions[inside]),
         )
-        found[change.key] = judge.estimate(evidence, change.loss, margin=0.0)
+        found[change.key] = estimate(evidence, change.loss, margin=0.0)
     return found
 
 

@@ -8,30 +8,20 @@ passes wrongly no more often than its worst case does (Berger 1982, intersection
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
-import numpy as np
-from scipy.special import ndtr
-
 from clipq.estimate import Estimate
-from clipq.evaluation.resampling import Resampler, resolution
+from clipq.evaluation.resampling import Resampler
+from clipq.gating.loss_estimator import LossEstimator
 from clipq.gating.verdict import Evidence, Judgement, judge_point, unusable
 from clipq.records import Verdict
 from clipq.settings import StatisticsSettings
 from clipq.stats import (
-    Discordance,
-    Interval,
-    count_discordant,
-    normal_interval,
     samples_needed,
-    score_interval,
-    score_z,
     single_step,
-    standard_error,
 )
 
-__all__ = ["IntervalJudge", "discordance"]
+__all__ = ["IntervalJudge"]
 
 
 class IntervalJudge:
@@ -59,6 +49,7 @@ class IntervalJudge:
     ) -> None:
         self.settings = settings
         self.resampler = resampler
+        self.estimator = LossEstimator(settings, resampler)
         self._fails_at = single_step(settings.tail, cases, correction=settings.correction)
 
     def __call__(self, evidence: Evidence) -> Judgement:
@@ -78,7 +69,7 @@ class IntervalJudge:
         drowned = noise > abs(evidence.margin)  # a negative margin demands an improvement
         margin = noise if drowned else evidence.margin
         loss = metric.loss(evidence.baseline or 0.0, evidence.observed)
-        estimate = self.estimate(evidence, loss, margin=margin)
+        estimate = self.estimator(evidence, loss, margin=margin)
         verdict = self._verdict(estimate, margin)
         if verdict is Verdict.INCONCLUSIVE:
             needed = samples_needed(
@@ -101,68 +92,6 @@ class IntervalJudge:
         if high is None or not high < margin:
             return Verdict.INCONCLUSIVE
         return Verdict.IMPROVED if high < -margin else Verdict.PASS
-
-    def estimate(self, evidence: Evidence, loss: float, *, margin: float) -> Estimate:
-        """Return how well a loss is known, and how surely it exceeds a margin.
-
-        Shares of independent samples use the score test of paired proportions, which keeps its
-        level with few discordant samples; everything else the paired bootstrap.
-        """
-        level = 1.0 - self.settings.alpha
-        counts = discordance(evidence)
-        if counts is not None:
-            bounded = min(max(margin, -1.0), 1.0)
-            p_value = float(ndtr(-score_z(counts, bounded)))
-            # Two imagined samples, one changed each way, as in `standard_error`.
-            spread = counts.worse + counts.better + 2 - counts.samples * counts.drop**2
-            error = math.sqrt(spread) / counts.samples
-            return _estimate(loss, error, score_interval(counts, level=level), p_value, margin)
-        metric = evidence.metric
-        replicates = metric.loss(
-            self.resampler.replicates(metric, evidence.baseline_tables),
-            self.resampler.replicates(metric, evidence.observed_tables),
-        )
-        worth = resolution(metric, evidence.observed_tables)
-        error = standard_error(replicates, resolution=worth)
-        interval = normal_interval(loss, error, level=level)
-        p_value = float(ndtr((margin - loss) / error)) if error else float(loss <= margin)
-        return _estimate(loss, error, interval, p_value, margin)
-
-
-def _estimate(
-    loss: float, error: float, interval: Interval, p_value: float, margin: float
-) -> Estimate:
-    return Estimate(
-        loss=loss,
-        low=interval.low,
-        high=interval.high,
-        p_value=p_value,
-        standard_error=error,
-        margin=margin,
-    )
-
-
-def discordance(evidence: Evidence) -> Discordance | None:
-    """Return how many samples changed, for a share of independent samples; None for others.
-
-    >>> from clipq.evaluation.resampling import Tables
-    >>> from clipq.metrics import Predictions, metrics
-    >>> fp32, ours = (Tables(*[Predictions({"rank": np.array(ranks)})] * 2)
-    ...               for ranks in ([0, 0, 0, 1], [0, 2, 1, 0]))
-    >>> discordance(Evidence(metrics.get("top1"), 0.75, 0.5, 0.01, fp32, ours))
-    Discordance(worse=2, better=1, samples=4)
-    """
-    statistic = evidence.metric.statistic
-    table = evidence.observed_tables.predictions
-    if statistic is None or statistic.kind != "share" or "cluster" in table.columns:
-        return None
-    below = [
-        np.asarray(tables.predictions.samples(statistic.columns[0]) < statistic.below)
-        for tables in (evidence.baseline_tables, evidence.observed_tables)
-    ]
-    if evidence.metric.direction == "lower":
-        below = [~outcome for outcome in below]
-    return count_discordant(*below)
 
 
 def _is_point(evidence: Evidence) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from clipq.cases import Case
 from clipq.evaluation.resampling import Resampler, Tables, resolution
 from clipq.gating.baseline import Baseline, load_baseline
-from clipq.gating.interval import IntervalJudge
+from clipq.gating.loss_estimator import LossEstimator
 from clipq.gating.margins import Margins
 from clipq.gating.verdict import Evidence
 from clipq.metrics import Predictions, metrics
@@ -118,7 +118,7 @@ class _Planner:
         self.statistics = statistics
         self.in_distribution = settings.in_distribution.name
         fewer = replace(statistics, replicates=min(_REPLICATES, statistics.replicates))
-        self._judge = IntervalJudge(fewer, Resampler(fewer, threads=settings.threads))
+        self._estimate = LossEstimator(fewer, Resampler(fewer, threads=settings.threads))
         known = baseline.predictions[self.in_distribution]
         share = _share(known, statistics)
         self._fp32 = {name: Tables(table, known) for name, table in baseline.predictions.items()}
@@ -142,7 +142,7 @@ class _Planner:
         evidence = Evidence(
             metric, 0.0, 0.0, margin, self._fp32[case.probe], self._twins[case.probe]
         )
-        found = self._judge.estimate(evidence, 0.0, margin=margin).standard_error or 0.0
+        found = self._estimate(evidence, 0.0, margin=margin).standard_error or 0.0
         if statistic.kind == "share" and 0.0 < margin < 1.0:
             # A loss as large as the margin takes at least that share of changed samples.
             samples = len(self._fp32[case.probe].predictions)

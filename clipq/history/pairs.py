@@ -17,7 +17,7 @@ from clipq.errors import ClipqError
 from clipq.estimate import Estimate
 from clipq.evaluation.resampling import Resampler, Tables
 from clipq.evaluation.tables import as_predictions, parse_table
-from clipq.gating.interval import IntervalJudge
+from clipq.gating.loss_estimator import LossEstimator
 from clipq.gating.verdict import Evidence
 from clipq.metrics import Predictions, metrics
 from clipq.records import CaseResult
@@ -105,14 +105,14 @@ _Done = tuple[Cell, str, list[int], list[Estimate | None]]
 
 def _estimate_cells(jobs: list[_Job], statistics: StatisticsSettings) -> list[_Done]:
     """Estimate all cases of cells; the metrics of a cell, and equal probes, share resamples."""
-    judge = IntervalJudge(statistics, Resampler(statistics))
+    estimate = LossEstimator(statistics, Resampler(statistics))
     parsed: dict[int, Predictions] = {}  # by identity: the jobs keep their contents alive
     with threadpool_limits(1):  # products this small wait for a second thread more than they gain
-        return [_estimate_cell(judge, parsed, *job) for job in jobs]
+        return [_estimate_cell(estimate, parsed, *job) for job in jobs]
 
 
 def _estimate_cell(
-    judge: IntervalJudge,
+    estimate: LossEstimator,
     parsed: dict[int, Predictions],
     cell: Cell,
     content: list[list[bytes | None]],
@@ -129,7 +129,7 @@ def _estimate_cell(
     estimates, problems = [], []
     for pair in pairs:
         try:
-            estimates.append(_estimate(judge, sides, *pair))
+            estimates.append(_estimate(estimate, sides, *pair))
         except ClipqError as error:  # the standard errors still bound the difference
             estimates.append(None)
             problems.append(error.problem)
@@ -144,7 +144,7 @@ def _predictions(content: bytes, cell: Cell, parsed: dict[int, Predictions]) -> 
 
 
 def _estimate(
-    judge: IntervalJudge, sides: Sequence[Tables], first: CaseResult, second: CaseResult
+    estimate: LossEstimator, sides: Sequence[Tables], first: CaseResult, second: CaseResult
 ) -> Estimate | None:
     if second.metric not in metrics or second.estimate.standard_error is None:
         return None
@@ -154,8 +154,8 @@ def _estimate(
     margin = tolerance(second) or 0.0
     loss = metric.loss(first.observed or 0.0, second.observed or 0.0)
     evidence = Evidence(metric, first.observed, second.observed or 0.0, margin, sides[0], sides[1])
-    judge.resampler.check(sides[0], sides[1], metric)
-    return judge.estimate(evidence, loss, margin=margin)
+    estimate.resampler.check(sides[0], sides[1], metric)
+    return estimate(evidence, loss, margin=margin)
 
 
 def tolerance(case: CaseResult) -> float | None:

@@ -40,6 +40,7 @@ CODES = (
     "incomparable",
     "drifted",
     "error",
+    "suspect",
 )
 
 _ESCAPED = re.compile(r"[\\\x00\ud800-\udfff]")

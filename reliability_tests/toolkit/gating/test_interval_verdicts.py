@@ -11,7 +11,8 @@ from made_results import altered, made_result
 
 from clipq.errors import StatisticsError
 from clipq.evaluation.resampling import Resampler, Tables
-from clipq.gating.interval import IntervalJudge, discordance
+from clipq.gating.interval import IntervalJudge
+from clipq.gating.loss_estimator import discordance
 from clipq.gating.verdict import Evidence, finalise
 from clipq.metrics import Metric, Predictions, Statistic, metrics
 from clipq.records import Verdict
