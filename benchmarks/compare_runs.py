@@ -28,8 +28,9 @@ from clipq.evaluation.plan import plan
 from clipq.evaluation.tables import as_table, table_digest, write_table
 from clipq.gating.baseline import load_baseline
 from clipq.metrics import Predictions, metrics
-from clipq.records import RunRecord, Verdict, sort_cases
+from clipq.records import RunRecord, sort_cases
 from clipq.settings import Settings, load_settings
+from clipq.verdicts import Verdict
 
 GOAL_SECONDS = 3.0
 

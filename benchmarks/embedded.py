@@ -20,8 +20,9 @@ from clipq.gating.interval import IntervalJudge
 from clipq.gating.margins import load_margins
 from clipq.gating.verdict import Evidence, Judgement, finalise
 from clipq.metrics import Metric, Predictions, metrics
-from clipq.records import CaseResult, Verdict
+from clipq.records import CaseResult
 from clipq.settings import Settings, StatisticsSettings, load_settings
+from clipq.verdicts import Verdict
 
 __all__ = [
     "REPOSITORY",

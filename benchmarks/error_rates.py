@@ -33,7 +33,6 @@ from tabulate import tabulate
 from clipq.evaluation.resampling import Resampler, Tables, resolution
 from clipq.gating.verdict import Judgement
 from clipq.metrics import Metric, metrics
-from clipq.records import Verdict
 from clipq.settings import StatisticsSettings
 from clipq.stats import (
     Interval,
@@ -45,6 +44,7 @@ from clipq.stats import (
     single_step,
     standard_error,
 )
+from clipq.verdicts import Verdict
 
 SETTINGS = StatisticsSettings()
 CHURN = ("flip-rate", "negative-flips", "kl-to-fp32", "top2-gap-shrinkage", "embedding-distance")

@@ -4,7 +4,8 @@ from dataclasses import fields, replace
 
 from clipq.cases import Cell
 from clipq.estimate import Estimate
-from clipq.records import CaseResult, Verdict
+from clipq.records import CaseResult
+from clipq.verdicts import Verdict
 
 ESTIMATED = {field.name for field in fields(Estimate)}
 

@@ -13,7 +13,8 @@ import numpy as np
 from made_results import made_result
 
 from clipq.metrics import metrics
-from clipq.records import CaseResult, RunRecord, Verdict, sort_cases
+from clipq.records import CaseResult, RunRecord, sort_cases
+from clipq.verdicts import Verdict
 
 MODELS = ("vit-b-32", "vit-l-14", "convnext", "siglip", "coca")
 QUANTIZERS = (

@@ -28,7 +28,7 @@ from synthetic_runs import MODELS, QUANTIZERS, synthetic_run
 from clipq.history.model import RunInfo, TrendTable
 from clipq.history.site import write_site
 from clipq.history.steps import find_steps
-from clipq.records import Verdict
+from clipq.verdicts import POLICIES, Verdict
 
 GOAL_SECONDS = 20.0
 MARGIN = 0.02
@@ -113,7 +113,7 @@ def _run(index: int, verdicts: np.ndarray) -> RunInfo:
     counts = {VERDICTS[i].value: int(n) for i, n in enumerate(counted) if n}
     started = datetime.datetime(2025, 1, 1, 3, tzinfo=datetime.UTC) + datetime.timedelta(days=index)
     sha = f"{(index * 2654435761 + 97) % 2**32:08x}" * 5
-    blocked = any(VERDICTS[i].blocks("ci") for i in np.flatnonzero(counted))
+    blocked = any(POLICIES["ci"].blocks(VERDICTS[i]) for i in np.flatnonzero(counted))
     return RunInfo(
         id=f"{index:064x}",
         number=index + 1,

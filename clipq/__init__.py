@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from clipq.estimate import Estimate
     from clipq.metrics import Metric, Predictions
     from clipq.quant import Calibration, Format, QuantizerSpec, quantizers
-    from clipq.records import CaseResult, RunRecord, Verdict, read_run
+    from clipq.records import CaseResult, RunRecord, read_run
+    from clipq.verdicts import Verdict
 
     __version__: str
 

@@ -16,7 +16,8 @@ import pytest
 
 from clipq.errors import ClipqError
 from clipq.node_ids import bracketed
-from clipq.records import CaseResult, KernelResult, RunRecord, Verdict
+from clipq.records import CaseResult, KernelResult, RunRecord
+from clipq.verdicts import Verdict
 
 if TYPE_CHECKING:
     from clipq.cases import Case

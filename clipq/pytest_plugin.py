@@ -28,8 +28,8 @@ import pytest
 
 from clipq.errors import ClipqError
 from clipq.pytest_collector import KERNEL_PROPERTY, PROPERTY, RunCollector, result_of
-from clipq.records import Verdict
-from clipq.settings import POLICIES, PROFILES, Settings, find_settings, load_settings
+from clipq.settings import PROFILES, Settings, find_settings, load_settings
+from clipq.verdicts import Verdict
 
 if TYPE_CHECKING:
     from clipq.cases import Case
@@ -72,7 +72,7 @@ class Asked:
         if option("--clipq-record"):
             overrides["history"] = replace(settings.history, record=True)
         if option("--clipq-policy"):
-            overrides["policy"] = option("--clipq-policy")
+            settings = settings.under(option("--clipq-policy"))
         return replace(settings, **overrides)
 
     @cached_property
@@ -115,7 +115,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="check only these kernels, and no case unless one is selected too (repeatable)",
     )
     group.addoption(
-        "--clipq-policy", choices=POLICIES, help="which verdicts block: release is stricter than ci"
+        "--clipq-policy", metavar="NAME", help="which verdicts block: release is stricter than ci"
     )
     group.addoption(
         "--clipq-profile",
@@ -247,7 +247,7 @@ def clipq_gate(request: pytest.FixtureRequest, _clipq_session: Gate) -> Callable
         result = _clipq_session.check(case)
         # One JSON text: anything else is lost or mangled on the way from an xdist worker.
         request.node.user_properties.append((PROPERTY, result.to_json()))
-        if result.verdict.blocks(_clipq_session.settings.policy):
+        if _clipq_session.settings.rule.blocks(result.verdict):
             from clipq.report.text import explain
 
             pytest.fail(explain(result), pytrace=False)

@@ -12,17 +12,17 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, Required
 
 from clipq.cases import Case, Cell
-from clipq.errors import RecordError
+from clipq.errors import RecordError, SettingsError
 from clipq.estimate import NOTHING_ESTIMATED, Estimate
 from clipq.provenance import digest
-from clipq.settings import POLICIES, StatisticsSettings
-from clipq.shapes import Document, Meta, Number, keys, one_of, shown, table, whole
+from clipq.settings import StatisticsSettings
+from clipq.shapes import Document, Meta, Number, Text, keys, shown, table, whole
+from clipq.verdicts import POLICIES, Policy, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,6 @@ __all__ = [
     "CaseResult",
     "KernelResult",
     "RunRecord",
-    "Verdict",
     "read_run",
     "run_id",
     "severity",
@@ -42,33 +41,6 @@ __all__ = [
 SCHEMA = "clipq-run/4"
 _FIX = "restore the file as the gate wrote it, or run the gate again"
 _Count = Annotated[int, whole(0)]
-
-
-class Verdict(StrEnum):
-    """What the gate says of one case; see docs/verdicts.md.
-
-    >>> Verdict.INCONCLUSIVE.blocks("ci"), Verdict.INCONCLUSIVE.blocks("release")
-    (False, True)
-    """
-
-    PASS = "pass"
-    IMPROVED = "improved"
-    SUSPECT = "suspect"
-    INCONCLUSIVE = "inconclusive"
-    WAIVED = "waived"
-    FAIL = "fail"
-    NON_FINITE = "non-finite"
-    MISSING = "missing"
-    VANISHED = "vanished"
-    INCOMPARABLE = "incomparable"
-    DRIFTED = "drifted"
-    ERROR = "error"
-
-    def blocks(self, policy: str) -> bool:
-        """Whether this verdict fails the gate under `policy` (``ci`` or ``release``)."""
-        if self is Verdict.INCONCLUSIVE:
-            return policy == "release"
-        return self not in (Verdict.PASS, Verdict.IMPROVED, Verdict.WAIVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +136,7 @@ def severity(verdict: Verdict, baseline: float | None, estimate: Estimate) -> fl
     """
     loss, margin = estimate.loss, estimate.margin
     if loss is None or not margin:
-        return math.inf if verdict.blocks("release") else -math.inf
+        return math.inf if POLICIES["release"].blocks(verdict) else -math.inf
     beyond = loss if baseline is None else loss - margin
     return beyond / abs(margin) + 1.0
 
@@ -235,11 +207,13 @@ class KernelResult:
 class RunRecord:
     """One execution of the matrix: sorted cases and everything that identifies them.
 
-    `started` is UTC in ISO 8601; `commit` says which commit of the project was checked out (empty
-    outside of version control); `waivers` are the signed-off ones, with how many cases each
-    covers; `problems` are sentences about the run as a whole, each of which fails it. `selection`
-    says what narrowed the run, ``of`` how many cases the whole matrix has, ``complete`` which
-    model/quantizer was measured in full all the same; it is empty where nothing did.
+    `policy` names the rule and `blocks` the verdicts that fail the run under it (of ``ci`` and
+    ``release``, if left out, the usual ones); `started` is UTC in ISO 8601; `commit` says which
+    commit of the project was checked out (empty outside of version control); `waivers` are the
+    signed-off ones, with how many cases each covers; `problems` are sentences about the run as a
+    whole, each of which fails it. `selection` says what narrowed the run, ``of`` how many cases
+    the whole matrix has, ``complete`` which model/quantizer was measured in full all the same; it
+    is empty where nothing did.
 
     >>> failed = CaseResult(Case.parse("vit/rtn:w8/id.ece"), Verdict.FAIL)
     >>> run = RunRecord(policy="ci", planned=1, cases=(failed,))
@@ -247,7 +221,7 @@ class RunRecord:
     (False, {'fail': 1}, False)
     """
 
-    policy: Annotated[str, one_of(*POLICIES)]
+    policy: Text
     planned: _Count
     cases: tuple[CaseResult, ...]
     unreported: tuple[str, ...] = ()
@@ -261,7 +235,18 @@ class RunRecord:
     commit: Mapping[str, Any] = field(default_factory=dict)
     waivers: tuple[Mapping[str, Any], ...] = ()
     problems: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
     _id: str = field(default="", init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.blocks and self.policy in POLICIES:
+            object.__setattr__(self, "blocks", POLICIES[self.policy].verdicts)
+        Policy(self.policy, self.blocks)  # refuses a policy that would let failures through
+
+    @property
+    def rule(self) -> Policy:
+        """The policy with the verdicts that block under it."""
+        return Policy(self.policy, self.blocks)
 
     @property
     def id(self) -> str:
@@ -277,7 +262,8 @@ class RunRecord:
     @property
     def blocking(self) -> tuple[CaseResult, ...]:
         """The cases that fail the gate under this run's policy, worst first."""
-        found = [case for case in self.cases if case.verdict.blocks(self.policy)]
+        rule = self.rule
+        found = [case for case in self.cases if rule.blocks(case.verdict)]
         return tuple(sorted(found, key=lambda case: (-case.severity, case.id)))
 
     @property
@@ -355,6 +341,7 @@ class RunRecord:
             "commit": dict(self.commit),
             "passed": self.passed,
             "policy": self.policy,
+            "blocks": list(self.blocks),
             "planned": self.planned,
             "unreported": list(self.unreported),
             "problems": list(self.problems),
@@ -412,7 +399,10 @@ class RunRecord:
         if cases:
             cases[0] = replace(cases[0], evidence=evidence)
         own = {name: found[name] for name in keys(RunRecord) if name in found}
-        return RunRecord(**own | {"cases": tuple(cases)})
+        try:
+            return RunRecord(**own | {"cases": tuple(cases)})
+        except SettingsError as error:  # a policy that lets failures through
+            raise document.fail("blocks", error.problem, error.hint or "") from None
 
 
 def _each(kind: Any, *names: str) -> dict[str, Any]:

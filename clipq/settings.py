@@ -28,12 +28,12 @@ from clipq.shapes import (
     table,
     whole,
 )
+from clipq.verdicts import POLICIES, Policy, policy_named
 
 __all__ = [
     "ATTACKS",
     "BACKENDS",
     "CORRECTIONS",
-    "POLICIES",
     "PROFILES",
     "ROLES",
     "SEVERITIES",
@@ -63,7 +63,6 @@ ROLES = (
 PROFILES = ("quick", "default", "full")
 ATTACKS = ("fgsm", "pgd", "apgd", "square")
 SEVERITIES = (1, 2, 3, 4, 5)
-POLICIES = ("ci", "release")
 BACKENDS = ("auto", "reference", "triton")
 CORRECTIONS = ("holm", "benjamini-hochberg", "none")
 
@@ -72,6 +71,9 @@ _Positive = Annotated[int, whole(1)]
 _Severities = Annotated[
     tuple[Annotated[int, Meta(ge=1, le=5, description="a whole number from 1 to 5")], ...],
     Meta(min_length=1, description="a list of whole numbers from 1 to 5"),
+]
+_Blocks = Annotated[
+    tuple[Text, ...], Meta(min_length=1, description="a list of verdicts, 'fail' among them")
 ]
 _Quantizers = Annotated[
     tuple[Text, ...],
@@ -269,18 +271,32 @@ class Settings:
     cache: PathText = Path(".clipq/cache")
     report: PathText = Path(".clipq/report")
     plugins: Texts = ()
-    policy: Annotated[str, one_of(*POLICIES)] = "ci"
+    policy: Text = "ci"
     device: Text = "cpu"
     backend: Annotated[str, one_of(*BACKENDS)] = "auto"
     threads: _Positive = 1
     batch_size: _Positive = 256
     statistics: StatisticsSettings = StatisticsSettings()
     profiles: Mapping[str, ProfileSettings] = field(default_factory=dict)
+    policies: Mapping[str, Policy] = field(default_factory=lambda: POLICIES)
     history: HistorySettings = HistorySettings()
 
     @property
     def root(self) -> Path:
         return self.path.parent
+
+    @property
+    def rule(self) -> Policy:
+        """The policy in force, with the verdicts that block under it."""
+        return self.policies[self.policy]
+
+    def under(self, policy: str) -> Settings:
+        """Return the same settings with another of their policies in force.
+
+        Raises:
+            SettingsError: there is none of that name.
+        """
+        return replace(self, policy=policy_named(policy, self.policies).name)
 
     def model(self, name: str) -> ModelSettings:
         """Return the model called `name`."""
@@ -349,6 +365,7 @@ def _file() -> Any:
     matrix: Any = table("matrix", keys(Settings, "quantizers", "metrics", "exclude", "kernels"))
     models = Meta(min_length=1, description="one or more tables [[models]]")
     probes = Meta(min_length=1, description="one or more tables [[probes]]")
+    policy: Any = table("policy", {"blocks": Required[_Blocks]})
     profiles = table("profiles", dict.fromkeys(PROFILES, NotRequired[ProfileSettings]))
     return table(
         "settings",
@@ -358,6 +375,7 @@ def _file() -> Any:
             "probes": Required[Annotated[tuple[probe, ...], probes]],
             "matrix": Required[Annotated[matrix, Meta(description="a table [matrix]")]],
             "profiles": NotRequired[profiles],
+            "policies": NotRequired[Mapping[str, policy]],
             "statistics": NotRequired[StatisticsSettings],
             "history": NotRequired[HistorySettings],
         },
@@ -394,7 +412,12 @@ def load_settings(path: Path) -> Settings:
         _probe(given, document, f"{place}.probes[{at}]".strip("."))
         for at, given in enumerate(found["probes"])
     )
+    found["policies"] = _policies(found.get("policies", {}), document, place)
     settings = Settings(path=path, **found)
+    if settings.policy not in settings.policies:
+        where = f"{place}.clipq.policy" if not place else f"{place}.policy"
+        known = ", ".join(settings.policies)
+        raise document.fail(where.strip("."), f"policy = {settings.policy!r}", f"known: {known}")
     for what, items in (("models", settings.models), ("probes", settings.probes)):
         names = [item.name for item in items]
         for at, name in enumerate(names):
@@ -410,6 +433,18 @@ def load_settings(path: Path) -> Settings:
             )
     given = {key: getattr(settings, key) for key in _PATHS}
     return replace(settings, **{key: settings.root / at for key, at in given.items() if at})
+
+
+def _policies(given: Mapping[str, Any], document: Document, place: str) -> dict[str, Policy]:
+    """Return the policies of a file, with those that every project has."""
+    found = dict(POLICIES)
+    for name, table_ in given.items():
+        try:
+            found[name] = Policy(name, table_["blocks"])
+        except SettingsError as error:
+            where = f"{place}.policies.{name}.blocks".strip(".")
+            raise document.fail(where, error.problem, error.hint or "") from None
+    return found
 
 
 def _probe(given: Mapping[str, Any], document: Document, place: str) -> ProbeSettings:

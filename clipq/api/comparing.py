@@ -34,7 +34,8 @@ def compare(
         RecordError: a file is missing, damaged or no run record.
 
     >>> from clipq.cases import Case
-    >>> from clipq.records import CaseResult, Verdict
+    >>> from clipq.records import CaseResult
+    >>> from clipq.verdicts import Verdict
     >>> case = Case.parse("vit/rtn:w8/id.top1")
     >>> good = RunRecord("ci", 1, (CaseResult(case, Verdict.PASS, observed=0.9),))
     >>> bad = RunRecord("ci", 1, (CaseResult(case, Verdict.FAIL, observed=0.8),))

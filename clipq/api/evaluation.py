@@ -12,8 +12,9 @@ from clipq.cases import Candidate, Case
 from clipq.errors import ClipqError, SettingsError, UnknownNameError, did_you_mean
 from clipq.estimate import NOTHING_ESTIMATED, Estimate, number
 from clipq.metrics import Predictions, metrics
-from clipq.records import CaseResult, Verdict
+from clipq.records import CaseResult
 from clipq.settings import StatisticsSettings
+from clipq.verdicts import Verdict
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from clipq.cases import Candidate
 from clipq.errors import SettingsError, did_you_mean
 from clipq.records import CaseResult, RunRecord
-from clipq.settings import POLICIES, PROFILES, find_settings, load_settings
+from clipq.settings import PROFILES, find_settings, load_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,7 @@ class CandidateOutcome:
         blocking: those of them that block under the run's policy, worst first.
 
     >>> from clipq.cases import Case
-    >>> from clipq.records import Verdict
+    >>> from clipq.verdicts import Verdict
     >>> failed = CaseResult(Case.parse("vit/rtn:w4/id.ece"), Verdict.FAIL)
     >>> CandidateOutcome(failed.case.candidate, results=(failed,), blocking=(failed,)).passed
     False
@@ -52,7 +52,7 @@ class GateRun:
     """One run of the gate: its record, and easier ways into it.
 
     >>> from clipq.cases import Case
-    >>> from clipq.records import Verdict
+    >>> from clipq.verdicts import Verdict
     >>> verdicts = {"vit/rtn:w8/id.ece": Verdict.PASS, "vit/rtn:w4/id.ece": Verdict.FAIL}
     >>> cases = tuple(CaseResult(Case.parse(text), verdict) for text, verdict in verdicts.items())
     >>> run = GateRun(RunRecord("ci", 2, cases))
@@ -123,7 +123,7 @@ def gate(
         probes: likewise.
         metrics: likewise.
         profile: ``quick``, ``default`` or ``full``, as ``[profiles]`` in the settings say.
-        policy: ``ci`` or ``release``; by default the settings'.
+        policy: ``ci``, ``release`` or one of the settings' own; by default the one they name.
         progress: called with (case or encoding, done, in all).
 
     Raises:
@@ -141,9 +141,8 @@ def gate(
     from clipq.gating.run import assemble, narrowing
     from clipq.gating.session import Gate
 
-    for what, given, known in (("profile", profile, PROFILES), ("policy", policy, POLICIES)):
-        if given is not None and given not in known:
-            raise SettingsError(f"{what} {given!r}", hint=did_you_mean(given, known))
+    if profile not in PROFILES:
+        raise SettingsError(f"unknown profile {profile!r}", hint=did_you_mean(profile, PROFILES))
     path = Path(settings) if settings is not None else find_settings(Path.cwd())
     if path is None:
         raise SettingsError(
@@ -151,7 +150,7 @@ def gate(
             hint="pass its path, or write one with `clipq init`",
         )
     chosen = load_settings(path)
-    chosen = replace(chosen, policy=policy or chosen.policy)
+    chosen = chosen.under(policy or chosen.policy)
     load_plugins(chosen)
     selection = Selection(tuple(models), tuple(quantizers), tuple(probes), tuple(metrics))
     matrix = Matrix(chosen, selection, profile=profile)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from clipq.cli.store import add_store_option, open_for, project_settings
 from clipq.errors import SettingsError
-from clipq.records import CaseResult, Verdict
-from clipq.settings import POLICIES, Settings
+from clipq.records import CaseResult
+from clipq.settings import Settings
+from clipq.verdicts import POLICIES, Policy, Verdict, policy_named
 
 if TYPE_CHECKING:
     from clipq.history.bisect import VerdictChange
@@ -71,7 +72,7 @@ def add_change_options(parser: argparse.ArgumentParser) -> None:
     )
     by.add_argument("--changed", action="store_true", help="since when it has its present value")
     parser.add_argument(
-        "--policy", choices=POLICIES, help="under which it blocks; default: the latest run's"
+        "--policy", metavar="NAME", help="under which it blocks; default: the latest run's"
     )
     parser.add_argument("--branch", help="only runs of this branch")
 
@@ -109,7 +110,9 @@ def guide(store: Store, options: argparse.Namespace, settings: Settings | None) 
                 f"no run of branch {options.branch!r} has the case",
                 hint="`clipq history list` shows the branches of runs",
             )
-    policy = options.policy or rows[-1].run.policy
+    policy = rows[-1].run.rule
+    if options.policy is not None:
+        policy = policy_named(options.policy, settings.policies if settings else POLICIES)
     find = find_value_change if options.changed else find_verdict_change
     change = find(rows, policy=policy)
     if change is None:
@@ -139,13 +142,13 @@ def _project(
     }
 
 
-def _unchanged(rows: Sequence[StoredResult], options: argparse.Namespace, policy: str) -> int:
+def _unchanged(rows: Sequence[StoredResult], options: argparse.Namespace, policy: Policy) -> int:
     if options.json:
         print(json.dumps({"case": options.case, "changed": False, "runs": len(rows)}, indent=1))
         return 0
     first, latest = rows[0], rows[-1]
-    blocks = "blocks" if latest.verdict.blocks(policy) else "does not block"
-    what = "has the same value" if options.changed else f"{blocks} (policy {policy})"
+    blocks = "blocks" if policy.blocks(latest.verdict) else "does not block"
+    what = "has the same value" if options.changed else f"{blocks} (policy {policy.name})"
     print(
         f"{options.case} {what} in all {len(rows)} recorded runs that have it, from "
         f"#{first.run.number} to #{latest.run.number}"
@@ -221,11 +224,14 @@ def _judge(options: argparse.Namespace) -> int:
         print(f"cannot be told: the report has no case {options.case!r}")
         return _SKIP
     if isinstance(options.new, Verdict):
-        return _judge_verdict(matching[0], options, options.policy or record.policy)
+        policy = record.rule
+        if options.policy not in (None, policy.name):
+            policy = policy_named(options.policy, POLICIES)
+        return _judge_verdict(matching[0], options, policy)
     return _judge_value(matching[0], options)
 
 
-def _judge_verdict(case: CaseResult, options: argparse.Namespace, policy: str) -> int:
+def _judge_verdict(case: CaseResult, options: argparse.Namespace, policy: Policy) -> int:
     from clipq.history.bisect import is_new_verdict
 
     is_new = is_new_verdict(case.verdict, old=options.old, new=options.new, policy=policy)

@@ -14,7 +14,7 @@ from clipq.cases import Candidate, Case
 from clipq.cli.context import settings_of
 from clipq.cli.progress import Progress, watching
 from clipq.errors import SettingsError, did_you_mean
-from clipq.records import Verdict
+from clipq.verdicts import Verdict
 
 if TYPE_CHECKING:
     from clipq.gating.blame import Search, UnitBlame

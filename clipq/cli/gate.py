@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clipq.cli.context import settings_of
-from clipq.settings import POLICIES, PROFILES
+from clipq.settings import PROFILES
 
 __all__ = ["declare", "run"]
 
@@ -51,8 +51,9 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     )
     gate.add_argument(
         "--policy",
-        choices=POLICIES,
-        help="which verdicts block: release is stricter than ci; default: clipq.toml's",
+        metavar="NAME",
+        help="which verdicts block: ci, release, or one that [policies] in clipq.toml declares; "
+        "default: clipq.toml's",
     )
     gate.add_argument(
         "--profile",
@@ -93,6 +94,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from clipq.cli.pytest_usage import PytestUsage
 
     settings = settings_of(options)
+    settings.under(options.policy or settings.policy)
     modules = ("test_reliability.py", "test_kernels.py")
     parallel = any(argument.startswith(("-n", "--numprocesses")) for argument in rest)
     return pytest.main(

@@ -10,8 +10,8 @@ from tabulate import tabulate
 
 from clipq.history.model import PARTIAL, RunInfo, StoredResult, TrendTable
 from clipq.history.sparkline import sparkline
-from clipq.records import Verdict
 from clipq.report.text import number_text
+from clipq.verdicts import POLICIES, Verdict
 
 __all__ = [
     "commit_text",
@@ -30,7 +30,7 @@ _SHOWN = ("fail", "inconclusive", "waived")
 _OTHER = tuple(
     verdict.value
     for verdict in Verdict
-    if verdict.blocks("release") and verdict.value not in _SHOWN
+    if POLICIES["release"].blocks(verdict) and verdict.value not in _SHOWN
 )
 _SUBJECT = 40
 

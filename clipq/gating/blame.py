@@ -13,7 +13,8 @@ from clipq.evaluation.mixture_evaluator import MixtureEvaluator
 from clipq.gating.session import Gate
 from clipq.gating.verdict import Judgement
 from clipq.quant import QuantizerSpec
-from clipq.records import CaseResult, Verdict
+from clipq.records import CaseResult
+from clipq.verdicts import Verdict
 
 if TYPE_CHECKING:
     from clipq.quant.mixture import Distortion

@@ -15,8 +15,8 @@ from clipq.cases import Case
 from clipq.errors import ClipqError
 from clipq.evaluation.plan import load_plugins, plan
 from clipq.provenance import repository_top
-from clipq.records import Verdict
 from clipq.settings import Settings, find_settings
+from clipq.verdicts import Verdict
 
 __all__ = ["Commands"]
 

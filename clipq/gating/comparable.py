@@ -10,7 +10,7 @@ from clipq.gating.baseline import Baseline, BaselineValue
 from clipq.gating.sentinel import SAMPLES, drift
 from clipq.gating.verdict import Judgement
 from clipq.metrics import metrics
-from clipq.records import Verdict
+from clipq.verdicts import Verdict
 
 __all__ = ["Comparability"]
 

@@ -14,12 +14,12 @@ from clipq.estimate import Estimate
 from clipq.evaluation.resampling import Resampler
 from clipq.gating.loss_estimator import LossEstimator
 from clipq.gating.verdict import Evidence, Judgement, judge_point, unusable
-from clipq.records import Verdict
 from clipq.settings import StatisticsSettings
 from clipq.stats import (
     samples_needed,
     single_step,
 )
+from clipq.verdicts import Verdict
 
 __all__ = ["IntervalJudge"]
 

@@ -19,7 +19,8 @@ from clipq.gating.verdict import finalise
 from clipq.gating.waivers import load_waivers
 from clipq.kernels.kernel_spec import CHECKS, matching
 from clipq.provenance import git_commit, package_versions
-from clipq.records import CaseResult, KernelResult, RunRecord, Verdict, sort_cases
+from clipq.records import CaseResult, KernelResult, RunRecord, sort_cases
+from clipq.verdicts import Verdict
 
 __all__ = ["assemble", "narrowing"]
 
@@ -61,6 +62,7 @@ def assemble(
         problems = waivers.problems(cases, today=began.date(), matrix=ids)
     return RunRecord(
         policy=settings.policy,
+        blocks=settings.rule.verdicts,
         started=began.isoformat(timespec="seconds").replace("+00:00", "Z"),
         commit=git_commit(settings.root),
         waivers=waivers.to_plain(cases),

@@ -23,8 +23,9 @@ from clipq.gating.margins import Margins, load_margins
 from clipq.gating.verdict import Evidence, Judge, Judgement
 from clipq.gating.waivers import Waivers, load_waivers
 from clipq.metrics import metrics
-from clipq.records import CaseResult, Verdict
+from clipq.records import CaseResult
 from clipq.settings import Settings
+from clipq.verdicts import Verdict
 
 __all__ = ["Gate"]
 

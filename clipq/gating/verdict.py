@@ -14,9 +14,10 @@ from typing import Protocol
 from clipq.estimate import NOTHING_ESTIMATED, Estimate
 from clipq.evaluation.resampling import Tables
 from clipq.metrics import Metric
-from clipq.records import CaseResult, Verdict
+from clipq.records import CaseResult
 from clipq.settings import StatisticsSettings
 from clipq.stats import adjusted
+from clipq.verdicts import Verdict
 
 __all__ = ["Evidence", "Judge", "Judgement", "finalise", "judge_point", "unusable"]
 

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
 from clipq.errors import SettingsError
-from clipq.records import CaseResult, Verdict
+from clipq.records import CaseResult
 from clipq.shapes import Document, Meta, Text, table
+from clipq.verdicts import Verdict
 
 __all__ = ["Waiver", "Waivers", "load_waivers"]
 

@@ -16,7 +16,7 @@ from typing import Any
 from clipq.cases import Case
 from clipq.errors import StoreError
 from clipq.history.model import StoredResult
-from clipq.records import Verdict
+from clipq.verdicts import Policy, Verdict
 
 __all__ = [
     "VerdictChange",
@@ -55,7 +55,7 @@ class VerdictChange:
     by: str
     worse: bool
     runs_since: int
-    policy: str
+    policy: Policy
 
     def to_plain(self) -> dict[str, Any]:
         """Return the change as built-in types, ready for strict JSON."""
@@ -69,27 +69,28 @@ class VerdictChange:
         }
 
 
-def find_verdict_change(rows: Sequence[StoredResult], *, policy: str) -> VerdictChange | None:
+def find_verdict_change(rows: Sequence[StoredResult], *, policy: Policy) -> VerdictChange | None:
     """Return the last time a case began, or ceased, to block under `policy`; None if it never did.
 
     Args:
         rows: of one case, oldest first.
-        policy: ``ci`` or ``release``.
+        policy: which verdicts block.
 
     >>> from clipq.history.model import RunInfo
+    >>> from clipq.verdicts import POLICIES
     >>> def row(number, verdict, observed):
     ...     commit = {"sha": f"c{number}"}
     ...     run = RunInfo(f"run{number}", number, "2026-01-31", commit, "ci", True, 1)
     ...     numbers = observed, 0.03, observed - 0.03, 0.02, None, None, None
     ...     return StoredResult("vit/rtn:w8/id.ece", run, verdict, *numbers)
     >>> rows = row(1, Verdict.PASS, 0.03), row(2, Verdict.PASS, 0.04), row(3, Verdict.FAIL, 0.06)
-    >>> change = find_verdict_change(rows, policy="ci")
+    >>> change = find_verdict_change(rows, policy=POLICIES["ci"])
     >>> change.before.run.number, change.after.run.number, change.worse
     (2, 3, True)
     """
 
     def blocks(row: StoredResult) -> bool:
-        return row.verdict.blocks(policy)
+        return policy.blocks(row.verdict)
 
     at = _boundary(rows, lambda row, latest: blocks(row) == blocks(latest))
     if at is None:
@@ -98,18 +99,20 @@ def find_verdict_change(rows: Sequence[StoredResult], *, policy: str) -> Verdict
     return VerdictChange(rows[at - 1], rows[at], "verdict", worse, since, policy)
 
 
-def find_value_change(rows: Sequence[StoredResult], *, policy: str) -> VerdictChange | None:
+def find_value_change(rows: Sequence[StoredResult], *, policy: Policy) -> VerdictChange | None:
     """Return the last time a case's value changed by more than float noise; None if it never did.
 
     Runs without a value, or against another FP32 value, are changes too.
 
     >>> from clipq.history.model import RunInfo
+    >>> from clipq.verdicts import POLICIES
     >>> def row(number, observed):
     ...     commit = {"sha": f"c{number}"}
     ...     run = RunInfo(f"run{number}", number, "2026-01-31", commit, "ci", True, 1)
     ...     numbers = observed, 0.03, observed - 0.03, 0.02, None, None, None
     ...     return StoredResult("vit/rtn:w8/id.ece", run, Verdict.PASS, *numbers)
-    >>> change = find_value_change([row(1, 0.03), row(2, 0.04), row(3, 0.04)], policy="ci")
+    >>> rows = [row(1, 0.03), row(2, 0.04), row(3, 0.04)]
+    >>> change = find_value_change(rows, policy=POLICIES["ci"])
     >>> change.before.run.number, change.after.run.number, change.runs_since
     (1, 2, 2)
     """
@@ -140,12 +143,13 @@ def git_commands(
         profile: of the gate; "" for its default.
 
     >>> from clipq.history.model import RunInfo
+    >>> from clipq.verdicts import POLICIES
     >>> def row(number, observed):
     ...     commit = {"sha": f"c{number}"}
     ...     run = RunInfo(f"run{number}", number, "2026-01-31", commit, "ci", True, 1)
     ...     numbers = observed, 0.03, observed - 0.03, 0.02, None, None, None
     ...     return StoredResult("vit/rtn:w8/id.ece", run, Verdict.PASS, *numbers)
-    >>> change = find_value_change([row(1, 0.03), row(2, 0.04)], policy="ci")
+    >>> change = find_value_change([row(1, 0.03), row(2, 0.04)], policy=POLICIES["ci"])
     >>> start, run = git_commands(change, folder="out")
     >>> start
     'git bisect start --term-new=changed --term-old=same c2 c1'
@@ -164,7 +168,7 @@ def git_commands(
     gate += [f"--{name} {shlex.quote(escape(value))}" for name, value in narrowed]
     gate += [f"--report {shlex.quote(folder)}"]
     gate += [f"--profile {profile}"] if profile else []
-    gate += [f"--policy {change.policy}", "-n0"]
+    gate += [f"--policy {change.policy.name}", "-n0"]
     report = shlex.quote(f"{folder}/report.json")
     judge = [f"clipq bisect {shlex.quote(change.after.case)} --judge {report}"]
     if change.by == "value":
@@ -198,19 +202,19 @@ def is_new_value(value: float | None, *, old: float | None, new: float | None) -
     return None
 
 
-def is_new_verdict(verdict: Verdict, *, old: Verdict, new: Verdict, policy: str) -> bool | None:
+def is_new_verdict(verdict: Verdict, *, old: Verdict, new: Verdict, policy: Policy) -> bool | None:
     """Return whether `verdict` blocks, or does not, as `new` does; None where that is not told.
 
     A verdict that says nothing of the quantizer, such as `missing` or `error`, is on a side only
     if it is that side's own.
 
-    >>> sides = {"old": Verdict.PASS, "new": Verdict.FAIL, "policy": "ci"}
+    >>> sides = {"old": Verdict.PASS, "new": Verdict.FAIL, "policy": POLICIES["ci"]}
     >>> is_new_verdict(Verdict.INCONCLUSIVE, **sides), is_new_verdict(Verdict.ERROR, **sides)
     (False, None)
     """
     if verdict in _UNJUDGED:
         return verdict is new if verdict in (old, new) else None
-    return verdict.blocks(policy) == new.blocks(policy)
+    return policy.blocks(verdict) == policy.blocks(new)
 
 
 def _boundary(

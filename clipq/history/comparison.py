@@ -20,8 +20,9 @@ from clipq.estimate import NOTHING_ESTIMATED, Estimate
 from clipq.estimate import loss as loss_of
 from clipq.history.around import Alike, notes, obstacle, same_reference
 from clipq.history.pairs import tolerance
-from clipq.records import CaseResult, RunRecord, Verdict
+from clipq.records import CaseResult, RunRecord
 from clipq.stats import adjusted
+from clipq.verdicts import Policy, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,7 +189,7 @@ def compare(before: RunRecord, after: RunRecord, *, paired: Estimator | None = N
         if reason and _both_infinite(*pair) and alike(pair[1]):
             differences.append(_same(*pair))
         elif reason:
-            differences.append(_unpaired(*pair, after.policy, reason))
+            differences.append(_unpaired(*pair, after.rule, reason))
         else:
             comparable.append(pair)
     exact = {second.id for _, second in comparable if alike(second)}
@@ -208,7 +209,7 @@ def compare(before: RunRecord, after: RunRecord, *, paired: Estimator | None = N
         for pair in comparable
     ]
     correction = str(statistics.get("correction", "holm"))
-    differences += _decided(measured, comparable, after.policy, alpha / 2, correction)
+    differences += _decided(measured, comparable, after.rule, alpha / 2, correction)
     order = list(Outcome)
     differences.sort(key=lambda d: (order.index(d.outcome), -d.severity, d.case))
     return Comparison(
@@ -246,8 +247,8 @@ def _same(first: CaseResult, second: CaseResult) -> Difference:
     )  # fmt: skip
 
 
-def _unpaired(first: CaseResult, second: CaseResult, policy: str, reason: str) -> Difference:
-    newly_blocking = second.verdict.blocks(policy) and not first.verdict.blocks(policy)
+def _unpaired(first: CaseResult, second: CaseResult, policy: Policy, reason: str) -> Difference:
+    newly_blocking = policy.blocks(second.verdict) and not policy.blocks(first.verdict)
     outcome = Outcome.REGRESSED if newly_blocking else Outcome.INCOMPARABLE
     return Difference(
         second.id,
@@ -313,7 +314,7 @@ def _difference(
 def _decided(
     measured: Sequence[Difference],
     pairs: Sequence[tuple[CaseResult, CaseResult]],
-    policy: str,
+    policy: Policy,
     tail: float,
     correction: str,
 ) -> list[Difference]:
@@ -326,7 +327,7 @@ def _decided(
     for index, (difference, (first, second)) in enumerate(zip(measured, pairs, strict=True)):
         p_value = p_values.get(index)
         outcome, reason = _outcome(difference, p_value, tail), difference.reason
-        if second.verdict.blocks(policy) and not first.verdict.blocks(policy):
+        if policy.blocks(second.verdict) and not policy.blocks(first.verdict):
             outcome = Outcome.REGRESSED
             reason = f"the gate says {second.verdict.value}, before it said {first.verdict.value}"
         estimate = replace(difference.estimate, adjusted_p=p_value)

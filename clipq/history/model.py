@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from clipq.estimate import Estimate
-from clipq.records import Verdict, severity
+from clipq.records import severity
+from clipq.verdicts import POLICIES, Policy, Verdict
 
 __all__ = [
     "PARTIAL",
@@ -42,6 +43,7 @@ class RunInfo:
         planned: cases that were collected.
         recorded: when the store took it; UTC, ISO 8601.
         remarks: what was odd about the run as a whole, one text per kind, such as `PARTIAL`.
+        blocks: verdicts that fail a run under the policy; empty for the usual ones of its name.
 
     >>> run = RunInfo("0f" * 32, 12, "2026-01-31T04:00:00+00:00", {}, "ci", False, 2, {"fail": 2})
     >>> run.number, run.counts
@@ -61,6 +63,12 @@ class RunInfo:
     planned: int = 0
     recorded: str = ""
     remarks: Mapping[str, str] = field(default_factory=dict)
+    blocks: tuple[str, ...] = ()
+
+    @property
+    def rule(self) -> Policy:
+        """The policy, with the verdicts that block under it."""
+        return Policy(self.policy, self.blocks) if self.blocks else POLICIES[self.policy]
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,7 @@ def prepare(record: RunRecord, *, now: datetime) -> Prepared:
         "commit_branch": str(commit.get("branch", "")),
         "commit_dirty": bool(commit.get("dirty", False)),
         "policy": record.policy,
+        "blocks": canonical_json(list(record.blocks)),
         "passed": record.passed,
         "cases": len(record.cases),
         "planned": record.planned,

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from clipq.records import Verdict
+from clipq.verdicts import Verdict
 
 __all__ = [
     "CODES",
@@ -89,6 +89,7 @@ runs = sa.Table(
     sa.Column("commit_branch", AnyText, nullable=False),
     sa.Column("commit_dirty", sa.Boolean, nullable=False),
     sa.Column("policy", AnyText, nullable=False),
+    sa.Column("blocks", sa.Text, nullable=False),
     sa.Column("passed", sa.Boolean, nullable=False),
     sa.Column("cases", sa.Integer, nullable=False),
     sa.Column("planned", sa.Integer, nullable=False),

@@ -63,6 +63,7 @@ def _info(row: Any) -> RunInfo:
         planned=row["planned"],
         recorded=row["recorded"],
         remarks=json.loads(row["remarks"]),
+        blocks=tuple(json.loads(row["blocks"])),
     )
 
 

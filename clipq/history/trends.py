@@ -19,7 +19,7 @@ from clipq.history.model import StoredResult, TrendTable
 from clipq.history.recording import key_of
 from clipq.history.schema import CODES, cases, results
 from clipq.history.stored_rows import RESULT_COLUMNS, as_result, run_infos, select_runs
-from clipq.records import Verdict
+from clipq.verdicts import Verdict
 
 __all__ = ["trend", "trend_table"]
 

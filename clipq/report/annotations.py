@@ -11,8 +11,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clipq.records import CaseResult, RunRecord, Verdict
+from clipq.records import CaseResult, RunRecord
 from clipq.report.text import explain
+from clipq.verdicts import Verdict
 
 __all__ = ["github", "gitlab"]
 

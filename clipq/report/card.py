@@ -17,8 +17,9 @@ from tabulate import tabulate
 
 from clipq.cases import Candidate
 from clipq.errors import RecordError, did_you_mean
-from clipq.records import CaseResult, RunRecord, Verdict
+from clipq.records import CaseResult, RunRecord
 from clipq.report.markdown import inert
+from clipq.verdicts import POLICIES, Verdict
 
 __all__ = ["Card", "card_html", "card_markdown", "model_index", "plain_statement", "release_card"]
 
@@ -74,7 +75,8 @@ class Card:
     @property
     def releasable(self) -> bool:
         """Whether nothing of this pair blocks under policy ``release``, in a complete sound run."""
-        return not (self.hindrances or any(case.verdict.blocks("release") for case in self.cases))
+        release = POLICIES["release"]
+        return not (self.hindrances or any(release.blocks(case.verdict) for case in self.cases))
 
     @property
     def evidence(self) -> Mapping[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from clipq.records import CaseResult, KernelResult, RunRecord, Verdict
+from clipq.records import CaseResult, KernelResult, RunRecord
 from clipq.report.text import explain
+from clipq.verdicts import Verdict
 
 __all__ = ["junit"]
 
@@ -17,7 +18,7 @@ def junit(record: RunRecord) -> str:
     """Return the run as JUnit XML.
 
     >>> from clipq.cases import Case
-    >>> from clipq.records import Verdict
+    >>> from clipq.verdicts import Verdict
     >>> failed = CaseResult(Case.parse("vit/rtn:w4/id.ece"), Verdict.FAIL)
     >>> ElementTree.fromstring(junit(RunRecord("ci", 1, (failed,))))[0].attrib["failures"]
     '1'

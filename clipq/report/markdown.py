@@ -8,8 +8,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from clipq.records import CaseResult, RunRecord, Verdict
+from clipq.records import CaseResult, RunRecord
 from clipq.report.text import HEADERS, correction, kernel_rows, table_rows
+from clipq.verdicts import Policy, Verdict
 
 __all__ = ["MARKER", "inert", "markdown"]
 
@@ -73,7 +74,7 @@ def _parts(record: RunRecord, rows: int) -> Iterator[str]:
         ("Expected failures and waived", Verdict.WAIVED),
     ):
         cases = [case for case in record.cases if case.verdict is verdict]
-        if cases and not (verdict is Verdict.INCONCLUSIVE and record.policy == "release"):
+        if cases and not (verdict is Verdict.INCONCLUSIVE and record.rule.blocks(verdict)):
             cases.sort(key=lambda case: (-case.severity, case.id))
             yield _folded(f"{title}: {len(cases)}", _table(cases, rows))
     if record.waivers:
@@ -110,7 +111,7 @@ def _matrix(record: RunRecord) -> str:
     rows = [
         [
             inert(quantizer),
-            *(_cell(cells.get((quantizer, model), []), record.policy) for model in models),
+            *(_cell(cells.get((quantizer, model), []), record.rule) for model in models),
         ]
         for quantizer in sorted({case.quantizer for case in record.cases})
     ]
@@ -121,11 +122,11 @@ def _matrix(record: RunRecord) -> str:
     return _folded(f"{len(rows)} quantizers x {len(models)} models", table)
 
 
-def _cell(cases: Sequence[CaseResult], policy: str) -> str:
+def _cell(cases: Sequence[CaseResult], policy: Policy) -> str:
     if not cases:
         return "-"
-    blocking = sum(case.verdict.blocks(policy) for case in cases)
-    counted = Counter(case.verdict for case in cases if not case.verdict.blocks(policy))
+    blocking = sum(policy.blocks(case.verdict) for case in cases)
+    counted = Counter(case.verdict for case in cases if not policy.blocks(case.verdict))
     parts = [f"**{blocking} block**"] if blocking else []
     for verdict in (Verdict.INCONCLUSIVE, Verdict.WAIVED):
         if counted[verdict]:

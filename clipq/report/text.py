@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
 
-from clipq.records import CaseResult, KernelResult, RunRecord, Verdict
+from clipq.records import CaseResult, KernelResult, RunRecord
+from clipq.verdicts import Verdict
 
 __all__ = [
     "HEADERS",

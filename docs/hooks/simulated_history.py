@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from clipq.records import CaseResult, RunRecord, Verdict
+from clipq.records import CaseResult, RunRecord
+from clipq.verdicts import Verdict
 
 _STEP_DAY, _STEPPING, _STEP_MARGINS = 38, 0.06, 0.8
 _LEFT_OUT = "rtn:w4a4"  # fails from the first day to the last: no trend

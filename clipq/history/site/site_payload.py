@@ -15,7 +15,7 @@ from clipq.history.model import RunInfo, TrendTable
 from clipq.history.site.columns import decimal_step, pack, whole_steps
 from clipq.history.site.commits import CommitLink
 from clipq.history.steps import Levels, Step, yardsticks
-from clipq.records import Verdict
+from clipq.verdicts import POLICIES, Policy, Verdict
 
 __all__ = ["Current", "Matrix", "current_state", "matrix_of", "overview", "pair_columns"]
 
@@ -95,7 +95,8 @@ def overview(
     return {
         "verdicts": [verdict.value for verdict in Verdict],
         "blocks": {
-            policy: [verdict.blocks(policy) for verdict in Verdict] for policy in ("ci", "release")
+            rule: [policy.blocks(verdict) for verdict in Verdict]
+            for rule, policy in _policies(table).items()
         },
         "link": None if link is None else [link.before, link.after],
         **_runs(table.runs),
@@ -171,11 +172,16 @@ def pair_columns(
     }
 
 
+def _policies(table: TrendTable) -> dict[str, Policy]:
+    """Return the policies of all runs, and the usual ones; of one name, the latest."""
+    return dict(POLICIES) | {run.policy: run.rule for run in table.runs}
+
+
 def _passed(table: TrendTable, matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
     """Return per pair and run (P, R) how many cases did not block, and how many there were."""
     blocking = {
-        policy: np.array([verdict.blocks(policy) for verdict in Verdict] + [False])
-        for policy in {run.policy for run in table.runs}
+        rule: np.array([policy.blocks(verdict) for verdict in Verdict] + [False])
+        for rule, policy in _policies(table).items()
     }
     passed = np.zeros((len(matrix.pairs), len(table.runs)), dtype=np.int64)
     present = np.zeros_like(passed)

@@ -12,8 +12,9 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from clipq.estimate import Estimate
-from clipq.records import RunRecord, Verdict
+from clipq.records import RunRecord
 from clipq.report.text import correction
+from clipq.verdicts import Verdict
 
 __all__ = ["embed", "payload"]
 
@@ -56,7 +57,7 @@ def payload(record: RunRecord) -> dict[str, Any]:
         "started": record.started,
         "timings": dict(record.timings),
         "commit": dict(record.commit),
-        "blocks": [verdict.value for verdict in Verdict if verdict.blocks(record.policy)],
+        "blocks": [verdict.value for verdict in Verdict if record.rule.blocks(verdict)],
         "counts": record.counts,
         "correction": correction(record),
         "problems": list(record.problems),

@@ -8,10 +8,10 @@ import shutil
 from collections import defaultdict
 from pathlib import Path
 
-from clipq.records import Verdict
+from clipq.verdicts import POLICIES, Verdict
 
 HERE = Path(__file__).parent
-BLOCKING = {verdict.value for verdict in Verdict if verdict.blocks("ci")}
+BLOCKING = {verdict.value for verdict in Verdict if POLICIES["ci"].blocks(verdict)}
 
 
 def load_library():

@@ -13,7 +13,8 @@ from synthetic_runs import synthetic_run
 
 from clipq.errors import RecordError
 from clipq.estimate import number
-from clipq.records import CaseResult, RunRecord, Verdict, read_run, run_id, sort_cases
+from clipq.records import CaseResult, RunRecord, read_run, run_id, sort_cases
+from clipq.verdicts import POLICIES, Verdict
 
 
 def case(name="id", verdict=Verdict.PASS, **values):
@@ -55,8 +56,8 @@ def test_a_damaged_or_foreign_record_is_refused(tmp_path, text):
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_only_pass_improved_and_waived_never_block(verdict):
     harmless = {Verdict.PASS, Verdict.IMPROVED, Verdict.WAIVED}
-    assert verdict.blocks("release") is (verdict not in harmless)
-    assert verdict.blocks("ci") is (verdict not in harmless | {Verdict.INCONCLUSIVE})
+    assert POLICIES["release"].blocks(verdict) is (verdict not in harmless)
+    assert POLICIES["ci"].blocks(verdict) is (verdict not in harmless | {Verdict.INCONCLUSIVE})
 
 
 def test_a_run_that_measured_nothing_or_lost_a_case_does_not_pass():

@@ -15,9 +15,9 @@ from clipq.gating.interval import IntervalJudge
 from clipq.gating.loss_estimator import discordance
 from clipq.gating.verdict import Evidence, finalise
 from clipq.metrics import Metric, Predictions, Statistic, metrics
-from clipq.records import Verdict
 from clipq.report.text import explain
 from clipq.settings import StatisticsSettings
+from clipq.verdicts import Verdict
 
 SETTINGS = StatisticsSettings(replicates=200)
 

@@ -17,8 +17,8 @@ from clipq.gating.margins import load_margins
 from clipq.gating.session import Gate
 from clipq.gating.verdict import Evidence, judge_point
 from clipq.metrics import Predictions, metrics
-from clipq.records import Verdict
 from clipq.settings import load_settings
+from clipq.verdicts import POLICIES, Verdict
 
 RULES = """\
 [[margin]]
@@ -172,7 +172,7 @@ def test_a_project_without_a_repository_is_found_from_its_own_folder(project, mo
 
 
 @pytest.mark.parametrize("name", ["clipq.toml", "other.toml"])
-@pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict.blocks("release")])
+@pytest.mark.parametrize("verdict", filter(POLICIES["release"].blocks, Verdict))
 def test_every_command_names_the_settings_of_a_project_that_lies_deeper(project, name, verdict):
     commands = Commands(placed(project, "sub", name))
     assert commands.next(FAILED, verdict).startswith(f"clipq --config sub/{name} ")

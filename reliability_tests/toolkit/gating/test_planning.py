@@ -11,8 +11,9 @@ from made_results import made_result
 from clipq.evaluation.plan import plan
 from clipq.gating.margins import load_margins
 from clipq.gating.planning import plan_power
-from clipq.records import RunRecord, Verdict
+from clipq.records import RunRecord
 from clipq.settings import load_settings
+from clipq.verdicts import Verdict
 
 REPOSITORY = Path(__file__).parents[3]
 

@@ -10,7 +10,7 @@ from made_results import altered, made_result
 
 from clipq.errors import SettingsError
 from clipq.gating.waivers import load_waivers
-from clipq.records import Verdict
+from clipq.verdicts import Verdict
 
 TODAY = datetime.date(2026, 6, 1)
 FAIL = made_result("m", "rtn:w4", "id", "ece", Verdict.FAIL, "too much", loss=0.1, margin=0.02)

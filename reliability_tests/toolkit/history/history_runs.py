@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from clipq.cases import Cell
 from clipq.estimate import Estimate
-from clipq.records import CaseResult, RunRecord, Verdict, sort_cases
+from clipq.records import CaseResult, RunRecord, sort_cases
+from clipq.verdicts import Verdict
 
 __all__ = ["small_run"]
 

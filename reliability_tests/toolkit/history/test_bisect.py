@@ -21,7 +21,7 @@ from clipq.history.bisect import (
     is_new_verdict,
 )
 from clipq.history.model import RunInfo, StoredResult
-from clipq.records import Verdict
+from clipq.verdicts import POLICIES, Verdict
 
 P, F, I = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE  # noqa: E741
 
@@ -40,46 +40,48 @@ def rows(*states: tuple[Verdict, float | None], baseline: float = 0.95) -> list[
 
 
 def test_the_first_bad_run_follows_the_last_good_one():
-    change = find_verdict_change(rows((P, 0.9), (P, 0.9), (F, 0.8), (F, 0.8)), policy="ci")
+    change = find_verdict_change(
+        rows((P, 0.9), (P, 0.9), (F, 0.8), (F, 0.8)), policy=POLICIES["ci"]
+    )
     assert (change.before.run.number, change.after.run.number) == (2, 3)
     assert (change.worse, change.runs_since, change.by) == (True, 2, "verdict")
 
 
 def test_of_several_changes_the_last_one_counts():
     history = rows((F, 0.8), (P, 0.9), (F, 0.8), (P, 0.9), (F, 0.8))
-    change = find_verdict_change(history, policy="ci")
+    change = find_verdict_change(history, policy=POLICIES["ci"])
     assert (change.before.run.number, change.after.run.number) == (4, 5)
 
 
 def test_what_blocks_depends_on_the_policy():
     history = rows((P, 0.9), (I, 0.9))
-    assert find_verdict_change(history, policy="ci") is None
-    assert find_verdict_change(history, policy="release").after.run.number == 2
+    assert find_verdict_change(history, policy=POLICIES["ci"]) is None
+    assert find_verdict_change(history, policy=POLICIES["release"]).after.run.number == 2
 
 
 def test_a_case_that_was_always_alike_has_no_change():
-    assert find_verdict_change(rows((F, 0.8), (F, 0.7)), policy="ci") is None
-    assert find_value_change(rows((P, 0.9), (F, 0.9)), policy="ci") is None
-    assert find_value_change(rows((P, 0.9)), policy="ci") is None
+    assert find_verdict_change(rows((F, 0.8), (F, 0.7)), policy=POLICIES["ci"]) is None
+    assert find_value_change(rows((P, 0.9), (F, 0.9)), policy=POLICIES["ci"]) is None
+    assert find_value_change(rows((P, 0.9)), policy=POLICIES["ci"]) is None
 
 
 def test_float_noise_is_no_change_of_a_value_and_a_step_is():
     history = rows((P, 0.9), (P, 0.9 + 1e-9), (P, 0.91), (P, 0.91 - 1e-9))
-    change = find_value_change(history, policy="ci")
+    change = find_value_change(history, policy=POLICIES["ci"])
     assert (change.before.run.number, change.after.run.number) == (2, 3)
     assert change.worse is False
 
 
 def test_a_value_that_vanished_or_another_fp32_value_is_a_change():
-    assert find_value_change(rows((P, 0.9), (Verdict.ERROR, None)), policy="ci").worse
+    assert find_value_change(rows((P, 0.9), (Verdict.ERROR, None)), policy=POLICIES["ci"]).worse
     history = rows((P, 0.9), (P, 0.9))
     history[1] = replace(history[1], baseline=0.97)
-    assert find_value_change(history, policy="ci").after.run.number == 2
+    assert find_value_change(history, policy=POLICIES["ci"]).after.run.number == 2
 
 
 def test_there_is_nothing_for_git_within_a_commit_or_without_one():
     history = rows((P, 0.9), (F, 0.8))
-    change = find_verdict_change(history, policy="ci")
+    change = find_verdict_change(history, policy=POLICIES["ci"])
     for commit in (history[1].run.commit, {}):
         run = replace(history[0].run, commit=commit)
         same = replace(change, before=replace(history[0], run=run))
@@ -87,7 +89,7 @@ def test_there_is_nothing_for_git_within_a_commit_or_without_one():
 
 
 def test_globs_in_a_quantizer_s_text_are_taken_literally():
-    change = find_verdict_change(rows((P, 0.9), (F, 0.8)), policy="ci")
+    change = find_verdict_change(rows((P, 0.9), (F, 0.8)), policy=POLICIES["ci"])
     case = "vit/gptq:w4,float=visual.*[0]/id.top1"
     named = replace(change, after=replace(change.after, case=case))
     assert "visual.[*][[]0]" in git_commands(named, folder="out")[1]
@@ -131,11 +133,11 @@ def test_a_value_is_judged_by_which_side_it_is_nearer_to(value, old, new, expect
     ],
 )
 def test_a_verdict_is_judged_by_whether_it_blocks(verdict, old, new, policy, expected):
-    assert is_new_verdict(verdict, old=old, new=new, policy=policy) is expected
+    assert is_new_verdict(verdict, old=old, new=new, policy=POLICIES[policy]) is expected
 
 
 def test_the_gate_is_called_as_the_project_needs_it():
-    change = find_verdict_change(rows((P, 0.9), (F, 0.8)), policy="release")
+    change = find_verdict_change(rows((P, 0.9), (F, 0.8)), policy=POLICIES["release"])
     _, run = git_commands(
         change, folder="sub/out", program="clipq --config sub/clipq.toml", profile="full"
     )
@@ -160,7 +162,7 @@ if state == "broken":
     raise SystemExit(2)
 if state == "crashed":
     raise SystemExit(1)
-from clipq.records import Verdict
+from clipq.verdicts import POLICIES, Verdict
 from history_runs import small_run
 value = float(state)
 verdict = Verdict.PASS if value > 0.85 else Verdict.FAIL
@@ -255,6 +257,6 @@ def test_the_printed_commands_find_the_commit(repository, states, by, culprit):
         for row, sha in zip(history, (hashes[0], hashes[-1]), strict=True)
     ]
     find = find_verdict_change if by == "verdict" else find_value_change
-    commands = git_commands(find(history, policy="ci"), folder="out")
+    commands = git_commands(find(history, policy=POLICIES["ci"]), folder="out")
     said = bisected(root, commands)
     assert f"{hashes[culprit]} is the first" in said

@@ -16,9 +16,10 @@ from clipq.evaluation.tables import as_table, table_digest, write_table
 from clipq.history.comparison import Outcome, compare
 from clipq.history.pairs import PairedEstimator
 from clipq.metrics import Predictions
-from clipq.records import CaseResult, RunRecord, Verdict
+from clipq.records import CaseResult, RunRecord
 from clipq.report.comparison_report import comparison_markdown, comparison_text
 from clipq.settings import StatisticsSettings
+from clipq.verdicts import Verdict
 
 N = 1000
 

@@ -15,7 +15,7 @@ from private_postgresql import PASSWORD
 
 from clipq.cli import main
 from clipq.history.store import open_store
-from clipq.records import Verdict
+from clipq.verdicts import Verdict
 
 CASE = "vit-0/rtn:w4/id.top1"
 PROJECT = """\

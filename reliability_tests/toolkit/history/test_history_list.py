@@ -11,7 +11,8 @@ import pytest
 
 from clipq.cli import main
 from clipq.history.store import open_store
-from clipq.records import KernelResult, Verdict
+from clipq.records import KernelResult
+from clipq.verdicts import Verdict
 
 
 def test_a_failed_run_is_explained(url, run, monkeypatch, capsys):

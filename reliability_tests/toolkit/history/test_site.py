@@ -21,7 +21,7 @@ from clipq.history.site.columns import ALPHABET, MISSING, decimal_step, pack, wh
 from clipq.history.site.site_payload import current_state, matrix_of, overview, pair_columns
 from clipq.history.steps import Levels
 from clipq.history.store import open_store
-from clipq.records import Verdict
+from clipq.verdicts import Verdict
 
 VERDICTS = list(Verdict)
 

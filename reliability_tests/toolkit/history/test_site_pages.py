@@ -18,7 +18,7 @@ from trend_site import synthetic_table
 
 from clipq.history.site import commit_link, write_site
 from clipq.history.steps import find_steps
-from clipq.records import Verdict
+from clipq.verdicts import POLICIES, Verdict
 
 VERDICTS = [verdict.value for verdict in Verdict]
 ARGUMENTS = [
@@ -155,7 +155,7 @@ def test_the_overview_tells_the_latest_run_and_every_pair(visit, site, table):
 
 def test_regressions_are_listed_newest_first(visit, site, table):
     page = visit(site)
-    blocking = [VERDICTS.index(name) for name in VERDICTS if Verdict(name).blocks("ci")]
+    blocking = [VERDICTS.index(name) for name in VERDICTS if POLICIES["ci"].blocks(Verdict(name))]
     count = int(np.isin(table.verdicts[:, -1], blocking).sum())
     section = page.locator("section[aria-labelledby=regressions]")
     assert count >= 20

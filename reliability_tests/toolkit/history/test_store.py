@@ -22,7 +22,8 @@ from made_results import altered, made_result
 from clipq.errors import RecordError, StoreError
 from clipq.history.schema import CODES, blobs, results, runs
 from clipq.history.store import Store, open_store
-from clipq.records import RunRecord, Verdict
+from clipq.records import RunRecord
+from clipq.verdicts import Verdict
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 

@@ -16,7 +16,7 @@ from synthetic_runs import synthetic_run
 from clipq.cases import Candidate
 from clipq.cli import main
 from clipq.errors import RecordError
-from clipq.records import CaseResult, KernelResult, RunRecord, Verdict
+from clipq.records import CaseResult, KernelResult, RunRecord
 from clipq.report.card import (
     card_html,
     card_markdown,
@@ -24,6 +24,7 @@ from clipq.report.card import (
     plain_statement,
     release_card,
 )
+from clipq.verdicts import Verdict
 
 EVIDENCE = {
     "models": {"m": {"source": "local-dir:m", "weights_sha256": "ab" * 32}},

@@ -8,8 +8,9 @@ from itertools import pairwise
 import pytest
 from synthetic_runs import synthetic_run
 
-from clipq.records import KernelResult, Verdict
+from clipq.records import KernelResult
 from clipq.report.html import html
+from clipq.verdicts import Verdict
 
 CONTRAST = """
 () => {

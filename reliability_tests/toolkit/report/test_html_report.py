@@ -10,10 +10,11 @@ import pytest
 from made_results import altered, made_result
 from synthetic_runs import synthetic_run
 
-from clipq.records import KernelResult, RunRecord, Verdict
+from clipq.records import KernelResult, RunRecord
 from clipq.report import report_formats
 from clipq.report.html import html
 from clipq.report.html.page import outcome
+from clipq.verdicts import Verdict
 
 FAIL = made_result(
     "m", "rtn:w4", "id", "ece", Verdict.FAIL, "worse than the margin", "fraction", "lower", 1, 2048,

@@ -12,9 +12,10 @@ import pytest
 from browsing import change_fragment
 from made_results import made_result
 
-from clipq.records import KernelResult, RunRecord, Verdict
+from clipq.records import KernelResult, RunRecord
 from clipq.report.html import html
 from clipq.report.html.page_payload import embed
+from clipq.verdicts import Verdict
 
 HOSTILE = [
     "<script>alert(1)</script>",

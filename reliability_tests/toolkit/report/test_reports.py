@@ -13,12 +13,13 @@ from made_results import altered, made_result
 from markdown_it import MarkdownIt
 
 from clipq.cli import main
-from clipq.records import KernelResult, RunRecord, Verdict
+from clipq.records import KernelResult, RunRecord
 from clipq.report import write_reports
 from clipq.report.annotations import github, gitlab
 from clipq.report.junit import junit
 from clipq.report.markdown import MARKER, markdown
 from clipq.report.text import explain, summary
+from clipq.verdicts import Verdict
 
 EVIDENCE = {
     "models": {"m": {"source": "local-dir:m", "weights_sha256": "ab" * 32}},

@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("commit_branch", sa.Text, nullable=False),
         sa.Column("commit_dirty", sa.Boolean, nullable=False),
         sa.Column("policy", sa.Text, nullable=False),
+        sa.Column("blocks", sa.Text, nullable=False),
         sa.Column("passed", sa.Boolean, nullable=False),
         sa.Column("cases", sa.Integer, nullable=False),
         sa.Column("planned", sa.Integer, nullable=False),
