@@ -163,7 +163,11 @@ class TestIdentity:
                 r"evidence\.models\.m: weights_sha256 = None\n.*must be a text",
             ),
             (lambda plain: plain.update(planned="1"), r"planned = '1'\n.*must be a whole number"),
-            (lambda plain: plain.update(policy="lax"), r"policy = 'lax'\n.*known: ci, release"),
+            (
+                lambda plain: plain.update(blocks=["suspect"]),
+                r"'ci' does not block 'fail'\n.*name it",
+            ),
+            (lambda plain: plain.update(blocks=["fail", "pass"]), r"blocks 'pass'\n.*allowed"),
             (lambda plain: plain.update(problems=[{}]), r"problems\[0\] = {}\n.*must be a text"),
             (lambda plain: plain["commit"].update(sha=1.5), "commit: no date|commit: sha = 1.5"),
             (lambda plain: plain["commit"].update(dirty=True), r"commit: no sha\n.*must be a text"),
@@ -230,7 +234,7 @@ class TestPublishedSchema:
         "damage",
         [
             lambda plain: plain.pop("id"),
-            lambda plain: plain.update(policy="lenient"),
+            lambda plain: plain.update(blocks=["suspect"]),
             lambda plain: plain["cases"][0].update(verdict="fine"),
             lambda plain: plain["cases"][0]["estimate"].update(loss="0.1"),
             lambda plain: plain["cases"][0].update(unknown=1),
