@@ -16,9 +16,10 @@ from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.plan import plan
 from clipq.evaluation.resampling import Resampler, Tables
 from clipq.gating.baseline import load_baseline
+from clipq.gating.decision import decide
 from clipq.gating.interval import IntervalJudge
 from clipq.gating.margins import load_margins
-from clipq.gating.verdict import Evidence, Judgement, finalise
+from clipq.gating.verdict import Evidence, Judgement
 from clipq.metrics import Metric, Predictions, metrics
 from clipq.records import CaseResult
 from clipq.settings import Settings, StatisticsSettings, load_settings
@@ -88,7 +89,7 @@ def predictions(evaluator: Evaluator, model: str, quantizer: str, probe: str) ->
 
 def judge(settings: StatisticsSettings, resampler: Resampler, *, cases: int) -> IntervalJudge:
     """Return what judges evidence as a gate of so many cases does."""
-    return IntervalJudge(settings, resampler, cases=cases)
+    return IntervalJudge(settings, resampler)
 
 
 def evidence(
@@ -106,7 +107,7 @@ def corrected(
         CaseResult(Cell("m", "q", "p").case(name), judged.verdict, estimate=judged.estimate)
         for name, judged in judgements.items()
     ]
-    return tuple(case.verdict for case in finalise(cases, settings))
+    return tuple(case.verdict for case in decide(cases, settings))
 
 
 def prepared_cases(settings: Settings, evaluator: Evaluator) -> Iterator[Evidence]:

@@ -7,6 +7,8 @@ killed worker then loses one case, and that case is reported as an error.
 from __future__ import annotations
 
 import datetime
+import shutil
+import tempfile
 import time
 from collections.abc import Iterable
 from functools import cached_property
@@ -23,10 +25,11 @@ if TYPE_CHECKING:
     from clipq.cases import Case
     from clipq.gating.matrix import Matrix
 
-__all__ = ["KERNEL_PROPERTY", "PROPERTY", "RunCollector", "result_of"]
+__all__ = ["KERNEL_PROPERTY", "PROPERTY", "SHARED", "RunCollector", "result_of"]
 
 PROPERTY = "clipq"
 KERNEL_PROPERTY = "clipq-kernel"
+SHARED = "clipq-shared"
 _INTERRUPTED = 130
 
 
@@ -59,6 +62,7 @@ class RunCollector:
         self.written: list[str] = []
         self.problem = ""
         self.interrupted = False
+        self._shared = ""
         self.recorded: tuple[str, ...] = ()
         self.started = time.perf_counter()
         self.began = datetime.datetime.now(datetime.UTC)
@@ -67,6 +71,19 @@ class RunCollector:
     def matrix(self) -> Matrix:
         """The matrix of this run."""
         return self._asked.matrix
+
+    # -- what workers share -----------------------------------------------------------------
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Give all workers of the run one folder: they judge candidates from shared cells."""
+        if not self._shared:
+            self._shared = tempfile.mkdtemp(prefix="clipq-run-")
+        node.workerinput[SHARED] = self._shared
+
+    def pytest_unconfigure(self) -> None:
+        if self._shared:
+            shutil.rmtree(self._shared, ignore_errors=True)
 
     # -- what was planned -------------------------------------------------------------------
 
@@ -215,7 +232,7 @@ class RunCollector:
                     self._keep(record)
             except ClipqError as error:
                 self.problem = str(error)
-            # What only all cases together show (a corrected failure) has failed no test.
+            # A wrong waiver, or a case that was never reported, has failed no test.
             if session.exitstatus == 0 and (self.problem or not record.passed):
                 session.exitstatus = 1
         if self.interrupted:

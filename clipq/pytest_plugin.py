@@ -18,7 +18,7 @@ Loading this module imports no torch; collecting the matrix does not either.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from clipq.errors import ClipqError
-from clipq.pytest_collector import KERNEL_PROPERTY, PROPERTY, RunCollector, result_of
+from clipq.pytest_collector import KERNEL_PROPERTY, PROPERTY, SHARED, RunCollector, result_of
 from clipq.settings import PROFILES, Settings, find_settings, load_settings
 from clipq.verdicts import Verdict
 
@@ -228,15 +228,38 @@ def _planned(matrix: Matrix, parameter: str) -> bool:
 
 
 @pytest.fixture(scope="session")
-def _clipq_session(pytestconfig: pytest.Config) -> Gate:
+def _clipq_session(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Gate:
     """One gate per process."""
     from clipq.evaluation.evaluator import Evaluator
+    from clipq.gating.board import CellBoard
+    from clipq.gating.families import Families
     from clipq.gating.session import Gate
 
     matrix = pytestconfig.stash[_KEY].matrix
     worker = getattr(pytestconfig, "workerinput", {}).get("workerid", "gw0")
     evaluator = Evaluator(matrix.settings, worker=int(worker.removeprefix("gw")))
-    return Gate(matrix.settings, evaluator, cases=len(matrix.cases))
+    families = Families(
+        matrix.settings.statistics,
+        _cases_of(request.session.items),
+        whole=matrix.whole,
+        board=CellBoard(_shared(pytestconfig)),
+    )
+    return Gate(matrix.settings, evaluator, families=families)
+
+
+def _cases_of(items: Iterable[pytest.Item]) -> Iterator[Case]:
+    """Yield the cases that this session's tests are parametrized with."""
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if "clipq_case" in parameters:
+            yield parameters["clipq_case"]
+
+
+def _shared(config: pytest.Config) -> Path | None:
+    """Return the folder that the workers of this run share; None for a single process."""
+    folder = getattr(config, "workerinput", {}).get(SHARED)
+    # A worker on another machine does not see it, and measures by itself.
+    return Path(folder) if folder and Path(folder).is_dir() else None
 
 
 @pytest.fixture

@@ -139,11 +139,11 @@ class Evaluation:
         Raises:
             SettingsError: a margin is of nothing that was computed, or is no finite number.
         """
-        from clipq.gating.verdict import finalise
+        from clipq.gating.decision import decide
 
         chosen = self._margins(margins)
-        judged = [self._judged(case, margin, len(chosen)) for case, margin in chosen.items()]
-        return finalise(judged, self.statistics)
+        judged = [self._judged(case, margin) for case, margin in chosen.items()]
+        return decide(judged, self.statistics)
 
     def __str__(self) -> str:
         shown = self.to_frame().drop(columns=["standard_error", "direction"])
@@ -185,7 +185,7 @@ class Evaluation:
         return chosen
 
     def _measured(self, case: Case) -> Measurement:
-        result = self._judged(case, 0.0, 1)
+        result = self._judged(case, 0.0)
         estimate = NOTHING_ESTIMATED
         if metrics.get(case.metric).judged_by == "baseline":
             # Nobody asked for a decision: how many samples would make one says nothing.
@@ -201,7 +201,7 @@ class Evaluation:
             result.reason if result.verdict is Verdict.ERROR else "",
         )
 
-    def _judged(self, case: Case, margin: float, cases: int) -> CaseResult:
+    def _judged(self, case: Case, margin: float) -> CaseResult:
         from clipq.gating.interval import IntervalJudge
 
         metric = metrics.get(case.metric)
@@ -217,7 +217,7 @@ class Evaluation:
             evidence = self._evidence(case, margin=margin)
             values = number(evidence.baseline), number(evidence.observed)
             result = replace(result, baseline=values[0], observed=values[1])
-            judgement = IntervalJudge(self.statistics, self._resampler, cases=cases)(evidence)
+            judgement = IntervalJudge(self.statistics, self._resampler)(evidence)
         except ClipqError as error:
             return replace(result, reason=str(error))
         return replace(

@@ -137,6 +137,7 @@ def gate(
     """
     from clipq.evaluation.evaluator import Evaluator
     from clipq.evaluation.plan import Selection, load_plugins
+    from clipq.gating.families import Families
     from clipq.gating.matrix import Matrix
     from clipq.gating.run import assemble, narrowing
     from clipq.gating.session import Gate
@@ -155,7 +156,8 @@ def gate(
     selection = Selection(tuple(models), tuple(quantizers), tuple(probes), tuple(metrics))
     matrix = Matrix(chosen, selection, profile=profile)
     began, start = datetime.datetime.now(datetime.UTC), time.perf_counter()
-    judge = Gate(chosen, Evaluator(chosen, progress=progress), cases=len(matrix.cases))
+    families = Families(chosen.statistics, matrix.cases, whole=matrix.whole)
+    judge = Gate(chosen, Evaluator(chosen, progress=progress), families=families)
     results = []
     for done, case in enumerate(matrix.cases):
         if progress is not None:

@@ -65,12 +65,13 @@ def _taken_apart(options: argparse.Namespace, watch: Progress) -> int:
     load_plugins(settings)
     planned = plan(settings)
     case = _case(options.case, planned)
-    gate = Gate(settings, Evaluator(settings, progress=watch), cases=len(planned))
+    gate = Gate(settings, Evaluator(settings, progress=watch))
     result = gate.check(case)
     watch.clear()
     if result.verdict not in (
         *GOOD,
         Verdict.FAIL,
+        Verdict.SUSPECT,
         Verdict.INCONCLUSIVE,
         Verdict.WAIVED,
         Verdict.NON_FINITE,

@@ -64,7 +64,7 @@ class Commands:
             return f"{self.program} baseline update {case.model} --reason '...'"
         if verdict is Verdict.DRIFTED:
             return f"{self.program} baseline verify {case.model}"
-        if verdict is Verdict.INCONCLUSIVE:
+        if verdict in (Verdict.INCONCLUSIVE, Verdict.SUSPECT):
             report = self.shown(self.settings.report / "report.json")
             return f"{self.program} power --record {shlex.quote(report)}"
         if verdict in (Verdict.FAIL, Verdict.NON_FINITE, Verdict.ERROR):
@@ -73,7 +73,7 @@ class Commands:
                 f"{self.program} gate --model {case.model} "
                 f"--quantizer '{escape(case.quantizer)}' -n0"
                 + (f" --profile {profile}" if profile else "")
-                + (" --policy release" if self.settings.policy == "release" else "")
+                + (f" --policy {self.settings.policy}" if self.settings.policy != "ci" else "")
             )
         return ""
 

@@ -1,36 +1,26 @@
-"""Non-inferiority by paired confidence intervals.
-
-Pass: the loss is surely below the margin. Fail: surely above it, corrected for the number of cases.
-Otherwise the samples cannot tell, and the verdict says how many could. "Surely" is an error rate of
-alpha / 2 on each side. A pass needs no correction: a gate passes only if every case does, so it
-passes wrongly no more often than its worst case does (Berger 1982, intersection-union).
-"""
+"""Non-inferiority by paired confidence intervals: what one case's samples say of its loss."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from clipq.estimate import Estimate
 from clipq.evaluation.resampling import Resampler
+from clipq.gating.decision import verdict_of
 from clipq.gating.loss_estimator import LossEstimator
 from clipq.gating.verdict import Evidence, Judgement, judge_point, unusable
 from clipq.settings import StatisticsSettings
-from clipq.stats import (
-    samples_needed,
-    single_step,
-)
-from clipq.verdicts import Verdict
 
 __all__ = ["IntervalJudge"]
 
 
 class IntervalJudge:
-    """Judges the paired loss of one case.
+    """Estimates the paired loss of one case, and judges it as if it were alone.
+
+    What a case means among the others of its candidate is `clipq.gating.decision`'s to say.
 
     Args:
-        settings: error rates, correction and noise factor.
+        settings: error rates and noise factor.
         resampler: where replicates come from.
-        cases: number of cases in the run, for the correction.
 
     >>> from clipq.evaluation.resampling import Tables
     >>> from clipq.metrics import Predictions, metrics
@@ -40,20 +30,17 @@ class IntervalJudge:
     >>> settings, fp32, observed = StatisticsSettings(), tables(190), tables(185)
     >>> judge = IntervalJudge(settings, Resampler(settings))
     >>> [judge(Evidence(metrics.get("top1"), 0.95, 0.925, margin, fp32, observed)).verdict.value
-    ...  for margin in (0.1, 0.03, 0.001)]
-    ['pass', 'inconclusive', 'fail']
+    ...  for margin in (0.1, 0.03, 0.015, 0.001)]
+    ['pass', 'inconclusive', 'suspect', 'fail']
     """
 
-    def __init__(
-        self, settings: StatisticsSettings, resampler: Resampler, *, cases: int = 1
-    ) -> None:
+    def __init__(self, settings: StatisticsSettings, resampler: Resampler) -> None:
         self.settings = settings
         self.resampler = resampler
         self.estimator = LossEstimator(settings, resampler)
-        self._fails_at = single_step(settings.tail, cases, correction=settings.correction)
 
     def __call__(self, evidence: Evidence) -> Judgement:
-        """Return the verdict on one case.
+        """Return the estimate of one case, with the verdict that it would have alone.
 
         Raises:
             StatisticsError: the tables are not paired, too small, or FP32 separates nothing.
@@ -70,28 +57,11 @@ class IntervalJudge:
         margin = noise if drowned else evidence.margin
         loss = metric.loss(evidence.baseline or 0.0, evidence.observed)
         estimate = self.estimator(evidence, loss, margin=margin)
-        verdict = self._verdict(estimate, margin)
-        if verdict is Verdict.INCONCLUSIVE:
-            needed = samples_needed(
-                len(evidence.observed_tables.predictions),
-                estimate.standard_error or 0.0,
-                margin - loss,
-                tail=self.settings.tail if loss < margin else self._fails_at,
-                power=self.settings.power,
-            )
-            estimate = replace(estimate, samples_needed=needed)
+        estimate = replace(estimate, adjusted_p=estimate.p_value)
+        verdict = verdict_of(estimate, self.settings)
         if not drowned:
             return Judgement(verdict, estimate=estimate)
         return Judgement(verdict, _noise_reason(evidence.margin, noise), estimate, noise=noise)
-
-    def _verdict(self, estimate: Estimate, margin: float) -> Verdict:
-        # NaN is beyond every bound: it neither fails nor passes.
-        p_value, high = estimate.p_value, estimate.high
-        if p_value is not None and p_value <= self._fails_at:
-            return Verdict.FAIL
-        if high is None or not high < margin:
-            return Verdict.INCONCLUSIVE
-        return Verdict.IMPROVED if high < -margin else Verdict.PASS
 
 
 def _is_point(evidence: Evidence) -> bool:

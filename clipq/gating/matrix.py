@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cached_property
 
-from clipq.cases import FP32, Case, Cell, split_key
+from clipq.cases import FP32, Candidate, Case, Cell, split_key
 from clipq.evaluation.plan import Selection, plan
 from clipq.gating.baseline import load_values
+from clipq.gating.families import sizes
 from clipq.gating.margins import load_margins
 from clipq.gating.waivers import load_waivers
 from clipq.kernels.kernel_spec import CHECKS, matching
@@ -60,6 +62,11 @@ class Matrix:
     def everything(self) -> tuple[Case, ...]:
         """Every case of the whole matrix, whatever was selected."""
         return plan(self.settings)
+
+    @cached_property
+    def whole(self) -> Counter[Candidate]:
+        """How many cases each candidate has in this profile, were nothing selected."""
+        return sizes(plan(self.settings, profile=self.profile))
 
     @cached_property
     def by_id(self) -> dict[str, Case]:

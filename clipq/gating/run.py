@@ -13,14 +13,11 @@ from clipq.errors import ClipqError
 from clipq.evaluation.cache import Cache
 from clipq.evaluation.figures import stored_figures
 from clipq.gating.baseline import load_environment
-from clipq.gating.commands import Commands
 from clipq.gating.matrix import Matrix
-from clipq.gating.verdict import finalise
 from clipq.gating.waivers import load_waivers
 from clipq.kernels.kernel_spec import CHECKS, matching
 from clipq.provenance import git_commit, package_versions
 from clipq.records import CaseResult, KernelResult, RunRecord, sort_cases
-from clipq.verdicts import Verdict
 
 __all__ = ["assemble", "narrowing"]
 
@@ -36,7 +33,7 @@ def assemble(
     unreported: Sequence[str] = (),
     selection: Mapping[str, Any] | None = None,
 ) -> RunRecord:
-    """Return the record of a run: verdicts corrected for each other, figures attached.
+    """Return the record of a run: sorted, figures attached.
 
     Args:
         matrix: what was to be measured.
@@ -48,13 +45,7 @@ def assemble(
         unreported: ids of what was planned and never reported.
         selection: what narrowed the run, from `narrowing`.
     """
-    settings = matrix.settings
-    commands = Commands(settings)
-
-    def after_failure(result: CaseResult) -> str:
-        return commands.next(result.case, Verdict.FAIL) if result.id in matrix.by_id else ""
-
-    cases = finalise(sort_cases(results), settings.statistics, command=after_failure)
+    settings, cases = matrix.settings, sort_cases(results)
     waivers = load_waivers(settings.waivers)
     problems: tuple[str, ...] = ()
     if cases and waivers.entries:

@@ -17,6 +17,7 @@ from clipq.evaluation.resampling import Resampler, Tables
 from clipq.gating.baseline import Baseline, load_baseline
 from clipq.gating.commands import Commands
 from clipq.gating.comparable import Comparability
+from clipq.gating.families import Families
 from clipq.gating.interval import IntervalJudge
 from clipq.gating.latency import Latencies, load_latencies
 from clipq.gating.margins import Margins, load_margins
@@ -31,12 +32,14 @@ __all__ = ["Gate"]
 
 
 class Gate:
-    """Judges cases in this process. What `check` returns depends on its case alone.
+    """Judges cases in this process.
+
+    What `check` returns depends on the case's candidate alone, whatever else is judged beside it.
 
     Args:
         settings: what is evaluated, against which baselines and margins.
         evaluator: where predictions come from.
-        cases: number of cases in the run, for the correction of false alarms.
+        families: which cases are judged together; by default, each by itself.
         judge: how a value becomes a verdict; by default, paired intervals.
         today: by which waivers expire; by default, today's date (UTC).
     """
@@ -46,7 +49,7 @@ class Gate:
         settings: Settings,
         evaluator: Evaluator,
         *,
-        cases: int = 1,
+        families: Families | None = None,
         judge: Judge | None = None,
         today: datetime.date | None = None,
     ) -> None:
@@ -55,7 +58,8 @@ class Gate:
         self.evaluator = evaluator
         statistics = settings.statistics
         resampler = Resampler(statistics, threads=settings.threads)
-        self._judge = judge or IntervalJudge(statistics, resampler, cases=cases)
+        self._families = families or Families(statistics)
+        self._judge = judge or IntervalJudge(statistics, resampler)
         self._baselines: dict[str, Baseline | None] = {}
         self._comparability = Comparability(evaluator, settings.in_distribution.name)
         self._figure_keys: dict[Cell, str] = {}
@@ -91,12 +95,13 @@ class Gate:
             expectations: whether expected failures and waivers are taken into account.
         """
         try:
-            result = self._check(case)
+            result = self._families.verdict(case, self._measure, self._lost)
+            result = replace(result, next_command=self.commands.next(case, result.verdict))
             if not expectations:
                 return result
             return self.waivers.apply(self._expected(case, result), today=self.today)
         except ClipqError as error:
-            return self._result(case, Judgement(Verdict.ERROR, str(error)))
+            return self._failed(case, str(error))
 
     def judge(self, case: Case, observed: Tables) -> Judgement:
         """Judge a case by predictions that come from elsewhere.
@@ -114,7 +119,19 @@ class Gate:
 
     # -- from a case to a judgement ---------------------------------------------------------
 
-    def _check(self, case: Case) -> CaseResult:
+    def _measure(self, case: Case) -> CaseResult:
+        try:
+            return self._measured_alone(case)
+        except ClipqError as error:
+            return self._failed(case, str(error))
+
+    def _lost(self, case: Case) -> CaseResult:
+        return self._failed(case, f"the processes that measured {case.cell} ended before they had")
+
+    def _failed(self, case: Case, reason: str) -> CaseResult:
+        return self._result(case, Judgement(Verdict.ERROR, reason))
+
+    def _measured_alone(self, case: Case) -> CaseResult:
         baseline = self._baseline(case.model)
         stored = baseline.values.get(case.key) if baseline else None
         if case.candidate.is_reference:
@@ -157,7 +174,7 @@ class Gate:
         expected = self.margins.expected_failure(case)
         if expected is None:
             return result
-        if result.verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
+        if result.verdict in (Verdict.FAIL, Verdict.SUSPECT, Verdict.INCONCLUSIVE):
             return replace(result, verdict=Verdict.WAIVED, reason=f"expected: {expected.reason}")
         if result.verdict in (Verdict.PASS, Verdict.IMPROVED):
             return replace(
@@ -198,7 +215,6 @@ class Gate:
             observed=number(observed),
             estimate=judgement.estimate.finite(),
             noise=number(judgement.noise),
-            next_command=self.commands.next(case, judgement.verdict),
             evidence=self._measured(case, evaluated) | self._compared_with(case.model),
         )
 

@@ -7,19 +7,15 @@ number per probe is compared as it stands, by `judge_point`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from clipq.estimate import NOTHING_ESTIMATED, Estimate
 from clipq.evaluation.resampling import Tables
 from clipq.metrics import Metric
-from clipq.records import CaseResult
-from clipq.settings import StatisticsSettings
-from clipq.stats import adjusted
 from clipq.verdicts import Verdict
 
-__all__ = ["Evidence", "Judge", "Judgement", "finalise", "judge_point", "unusable"]
+__all__ = ["Evidence", "Judge", "Judgement", "judge_point", "unusable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,52 +100,8 @@ def judge_point(evidence: Evidence) -> Judgement:
     estimate = Estimate(loss=loss, margin=margin)
     if not loss <= margin:
         return Judgement(Verdict.FAIL, estimate=estimate)
-    return Judgement(Verdict.IMPROVED if loss < -margin else Verdict.PASS, estimate=estimate)
-
-
-def finalise(
-    cases: Sequence[CaseResult],
-    settings: StatisticsSettings,
-    *,
-    command: Callable[[CaseResult], str] = lambda case: "",
-) -> tuple[CaseResult, ...]:
-    """Return the cases of one run with p-values corrected for how many there are.
-
-    A case was judged before the others were known, by what fails whatever they show. Now that all
-    are known, an inconclusive case may turn out to be a failure; nothing else can change.
-
-    Args:
-        cases: all of the run.
-        settings: error rates and correction.
-        command: what to type next after a failure of a case.
-
-    >>> from clipq.cases import Case
-    >>> unsure = Estimate(p_value=0.02)
-    >>> cases = [CaseResult(Case.parse(f"vit/rtn:w4/id.{name}"), Verdict.INCONCLUSIVE,
-    ...                     estimate=unsure) for name in ("ece", "top1")]
-    >>> found = finalise(cases, StatisticsSettings(correction="benjamini-hochberg"))
-    >>> [(case.verdict.value, case.estimate.adjusted_p) for case in found]
-    [('fail', 0.02), ('fail', 0.02)]
-    """
-    p_values = [case.estimate.p_value for case in cases]
-    tested = [i for i, p_value in enumerate(p_values) if p_value is not None]
-    corrected = adjusted([p for p in p_values if p is not None], correction=settings.correction)
-    judged = list(cases)
-    for index, p_value in zip(tested, corrected.tolist(), strict=True):
-        case = judged[index]
-        estimate = replace(case.estimate, adjusted_p=p_value)
-        case = replace(case, estimate=estimate)
-        if case.verdict is Verdict.INCONCLUSIVE and p_value <= settings.tail:
-            case = replace(
-                case,
-                verdict=Verdict.FAIL,
-                reason=f"worse than the margin, seen with all {len(tested)} cases of the run "
-                f"({settings.correction})",
-                estimate=replace(estimate, samples_needed=None),
-                next_command=command(case),
-            )
-        judged[index] = case
-    return tuple(judged)
+    better = margin >= 0.0 and loss < -margin  # to meet a negative margin, a demand, is to pass
+    return Judgement(Verdict.IMPROVED if better else Verdict.PASS, estimate=estimate)
 
 
 def _absolute(metric: Metric, observed: float, limit: float) -> Judgement:

@@ -28,7 +28,7 @@ from clipq.verdicts import Verdict
 
 __all__ = ["Waiver", "Waivers", "load_waivers"]
 
-_WAIVABLE = (Verdict.FAIL, Verdict.INCONCLUSIVE)
+_WAIVABLE = (Verdict.FAIL, Verdict.SUSPECT, Verdict.INCONCLUSIVE)
 _FINE = (Verdict.PASS, Verdict.IMPROVED)
 
 _CASES = "a list of globs over case ids; `clipq list cases` shows them"

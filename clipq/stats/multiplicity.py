@@ -12,14 +12,16 @@ from clipq.settings import CORRECTIONS
 __all__ = ["adjusted", "single_step"]
 
 
-def adjusted(p_values: Sequence[float], *, correction: str) -> np.ndarray:
+def adjusted(p_values: Sequence[float], *, correction: str, unknown: int = 0) -> np.ndarray:
     """Return adjusted p-values (m,): a case is an alarm where its own is at most the error rate.
 
     Args:
-        p_values: of one run, in any order.
+        p_values: of one family, in any order.
         correction: ``holm`` (Holm 1979: bounds the chance of any false alarm, whatever the
             dependence), ``benjamini-hochberg`` (1995: bounds the expected share of false alarms
             among the alarms, for independent or positively dependent cases) or ``none``.
+        unknown: how many more cases belong to the family, of which no p-value is known; each is
+            taken for what makes alarms hardest.
 
     Raises:
         StatisticsError: a p-value is no probability, or the correction is unknown.
@@ -36,9 +38,10 @@ def adjusted(p_values: Sequence[float], *, correction: str) -> np.ndarray:
     if correction == "benjamini-hochberg":
         from scipy.stats import false_discovery_control  # half a second to import
 
-        return np.asarray(false_discovery_control(values, method="bh"))
+        whole = np.append(values, np.ones(unknown))
+        return np.asarray(false_discovery_control(whole, method="bh"))[: len(values)]
     order = np.argsort(values, kind="stable")
-    steps = values[order] * np.arange(len(values), 0, -1)
+    steps = values[order] * (unknown + np.arange(len(values), 0, -1))
     corrected = np.empty_like(values)
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return corrected

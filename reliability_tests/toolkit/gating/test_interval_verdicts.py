@@ -7,15 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_results import altered, made_result
 
+from clipq.cases import Case
 from clipq.errors import StatisticsError
 from clipq.evaluation.resampling import Resampler, Tables
+from clipq.gating.decision import decide
 from clipq.gating.interval import IntervalJudge
 from clipq.gating.loss_estimator import discordance
-from clipq.gating.verdict import Evidence, finalise
+from clipq.gating.verdict import Evidence
 from clipq.metrics import Metric, Predictions, Statistic, metrics
-from clipq.report.text import explain
+from clipq.records import CaseResult
 from clipq.settings import StatisticsSettings
 from clipq.verdicts import Verdict
 
@@ -61,7 +62,17 @@ def evidence(metric, first, second, margin, **more):
 
 
 def judge(*arguments, cases=1, settings=SETTINGS, **more):
-    return IntervalJudge(settings, Resampler(settings), cases=cases)(evidence(*arguments, **more))
+    """Judge a case of a candidate that has so many cases, of which no other was measured."""
+    asked = evidence(*arguments, **more)
+    judged = IntervalJudge(settings, Resampler(settings))(asked)
+    result = CaseResult(
+        Case.parse("m/q/p.x"),
+        judged.verdict,
+        reason=judged.reason,
+        samples=len(asked.observed_tables.predictions),
+        estimate=judged.estimate,
+    )
+    return decide([result], settings, whole=cases)[0]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +116,7 @@ def test_the_more_cases_the_surer_a_failure_must_be():
     first, second = tables(worse=34, better=0)
     assert judge("top1", first, second, 0.02).verdict is Verdict.FAIL
     many = judge("top1", first, second, 0.02, cases=2000)
-    assert many.verdict is Verdict.INCONCLUSIVE
+    assert many.verdict is Verdict.SUSPECT
     alone = replace(SETTINGS, correction="none")
     assert judge("top1", first, second, 0.02, cases=2000, settings=alone).verdict is Verdict.FAIL
     # A pass needs no correction.
@@ -217,56 +228,6 @@ def test_all_right_and_all_wrong_are_judged(level):
         found = judge(name, table, table, 0.05)
         assert (found.verdict, found.estimate.loss) == (Verdict.PASS, 0.0)
         assert found.estimate.high > 0  # no change among 300 samples is not certainty
-
-
-# -- the end of a run ---------------------------------------------------------------------------
-
-
-def case(name, verdict, p_value):
-    return made_result("m", "q", "p", name, verdict, p_value=p_value)
-
-
-def test_the_runs_end_may_turn_inconclusive_into_fail_and_nothing_else():
-    cases = [
-        case("clear", Verdict.FAIL, 1e-9),
-        case("late", Verdict.INCONCLUSIVE, 0.012),
-        case("passing", Verdict.PASS, 0.9),
-        case("point", Verdict.PASS, None),
-    ]
-    found = {c.metric: c for c in finalise(cases, SETTINGS)}
-    # Holm: 1e-9 x 3, then 0.012 x 2 = 0.024 <= 0.025.
-    assert found["late"].verdict is Verdict.FAIL
-    assert found["late"].estimate.adjusted_p == pytest.approx(0.024)
-    assert "3 cases of the run (holm)" in found["late"].reason
-    assert found["passing"].verdict is Verdict.PASS
-    assert found["point"].estimate.adjusted_p is None
-    strict = finalise(cases[1:], SETTINGS)
-    assert strict[0].verdict is Verdict.FAIL  # alone with one other: 0.012 x 2
-    assert finalise([case("a", Verdict.WAIVED, 1e-9)], SETTINGS)[0].verdict is Verdict.WAIVED
-
-
-def test_a_promoted_failure_says_what_a_failure_says():
-    undecided = altered(
-        case("late", Verdict.INCONCLUSIVE, 0.012),
-        samples=256,
-        samples_needed=857,
-        next_command="clipq --config sub/clipq.toml power --record sub/.clipq/report/report.json",
-    )
-    cases = [case("clear", Verdict.FAIL, 1e-9), undecided]
-    promoted = finalise(cases, SETTINGS, command=lambda case: f"gate of {case.id}")[1]
-    assert promoted.verdict is Verdict.FAIL
-    assert promoted.estimate.samples_needed is None
-    assert promoted.next_command == f"gate of {undecided.id}"
-    assert "cannot tell" not in explain(promoted)
-    kept = finalise([case("passing", Verdict.PASS, 0.9)] * 9 + [undecided], SETTINGS)[-1]
-    assert (kept.estimate.samples_needed, kept.next_command) == (857, undecided.next_command)
-
-
-def test_the_fdr_is_more_lenient_than_the_family_wise_rate():
-    cases = [case(str(i), Verdict.INCONCLUSIVE, 0.02) for i in range(10)]
-    lenient = finalise(cases, replace(SETTINGS, correction="benjamini-hochberg"))
-    assert {c.verdict for c in lenient} == {Verdict.FAIL}
-    assert {c.verdict for c in finalise(cases, SETTINGS)} == {Verdict.INCONCLUSIVE}
 
 
 # -- declared statistics --------------------------------------------------------------------------

@@ -1,0 +1,112 @@
+"""From the estimates of one release candidate to verdicts.
+
+A candidate (model x quantizer) is what a team ships or does not, so failures are corrected over its
+cases and over nothing else: its verdicts are the same alone and beside others.
+
+    fail          the corrected p-value of "the loss is at most the margin" is at most the tail
+    suspect       not that sure, but the p-value itself is below the level of suspicion
+    pass          the upper confidence bound lies below the margin; improved: below minus the margin
+    inconclusive  none of these: the samples cannot tell
+
+A pass needs no correction: a candidate passes only if every case does, so it passes wrongly no more
+often than its worst case does (Berger 1982, intersection-union).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from clipq.estimate import Estimate
+from clipq.records import CaseResult
+from clipq.settings import StatisticsSettings
+from clipq.stats import adjusted, samples_needed, single_step
+from clipq.verdicts import Verdict
+
+__all__ = ["decide", "verdict_of"]
+
+_OUT_OF_REACH = 50
+"""So many times the samples at hand are no advice: the loss lies at the margin."""
+
+
+def decide(
+    results: Sequence[CaseResult], statistics: StatisticsSettings, *, whole: int = 0
+) -> tuple[CaseResult, ...]:
+    """Return the results of one candidate with the verdicts that hold for all of them together.
+
+    Results without a p-value (nothing was estimated, or nothing could be measured) keep theirs.
+
+    Args:
+        results: of the cases that were measured, of one candidate.
+        statistics: error rates, correction and level of suspicion.
+        whole: how many cases the candidate has. Those that were left out count as cases that might
+            have failed, so a part is never judged more surely than the whole.
+
+    >>> from clipq.cases import Case
+    >>> unsure = {"ece": 0.0001, "top1": 0.03, "nll": 0.5}
+    >>> results = [
+    ...     CaseResult(Case.parse(f"vit/rtn:w4/id.{name}"), Verdict.PASS, samples=100,
+    ...                estimate=Estimate(loss=0.1, high=0.2, p_value=p, margin=0.1))
+    ...     for name, p in unsure.items()]
+    >>> [result.verdict.value for result in decide(results, StatisticsSettings())]
+    ['fail', 'suspect', 'inconclusive']
+    >>> [result.verdict.value for result in decide(results, StatisticsSettings(), whole=1000)]
+    ['suspect', 'suspect', 'inconclusive']
+    """
+    tested = [result for result in results if result.estimate.p_value is not None]
+    unknown = max(0, whole - len(results))
+    p_values = [result.estimate.p_value or 0.0 for result in tested]
+    corrected = adjusted(p_values, correction=statistics.correction, unknown=unknown).tolist()
+    by_case = {result.case: p for result, p in zip(tested, corrected, strict=True)}
+    fails_at = single_step(
+        statistics.tail, max(len(tested) + unknown, 1), correction=statistics.correction
+    )
+    return tuple(
+        _decided(result, by_case[result.case], statistics, fails_at)
+        if result.case in by_case
+        else result
+        for result in results
+    )
+
+
+def verdict_of(estimate: Estimate, statistics: StatisticsSettings) -> Verdict:
+    """Return the verdict on an estimate whose `adjusted_p` is known.
+
+    >>> statistics = StatisticsSettings()
+    >>> verdict_of(Estimate(high=0.01, p_value=0.9, adjusted_p=1.0, margin=0.02), statistics).value
+    'pass'
+    """
+    p_value, adjusted_p = estimate.p_value, estimate.adjusted_p
+    high, margin = estimate.high, estimate.margin
+    # What is missing or NaN is beyond every bound: it neither fails nor passes.
+    if adjusted_p is not None and adjusted_p <= statistics.tail:
+        return Verdict.FAIL
+    if p_value is not None and p_value < statistics.suspicion:
+        return Verdict.SUSPECT
+    if high is None or margin is None or not high < margin:
+        return Verdict.INCONCLUSIVE
+    # A negative margin demands an improvement: to meet it is to pass.
+    return Verdict.IMPROVED if margin >= 0.0 and high < -margin else Verdict.PASS
+
+
+def _decided(
+    result: CaseResult, adjusted_p: float, statistics: StatisticsSettings, fails_at: float
+) -> CaseResult:
+    estimate = replace(result.estimate, adjusted_p=adjusted_p, samples_needed=None)
+    verdict = verdict_of(estimate, statistics)
+    if verdict in (Verdict.INCONCLUSIVE, Verdict.SUSPECT):
+        needed = _needed(result.samples, estimate, statistics, fails_at)
+        estimate = replace(estimate, samples_needed=needed)
+    return replace(result, verdict=verdict, estimate=estimate)
+
+
+def _needed(
+    samples: int, estimate: Estimate, statistics: StatisticsSettings, fails_at: float
+) -> int | None:
+    """Return how many samples would decide were the observed loss the true one, or None."""
+    loss, margin, error = estimate.loss, estimate.margin, estimate.standard_error
+    if not samples or loss is None or margin is None or error is None:
+        return None
+    tail = statistics.tail if loss < margin else fails_at
+    needed = samples_needed(samples, error, margin - loss, tail=tail, power=statistics.power)
+    return needed if needed is not None and needed <= _OUT_OF_REACH * samples else None

@@ -1,0 +1,216 @@
+"""A candidate is judged by its own cases, all of them, and by nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_results import made_result
+
+from clipq.cases import Candidate, Case, Cell
+from clipq.gating.board import CellBoard
+from clipq.gating.decision import decide, verdict_of
+from clipq.gating.families import Families, sizes
+from clipq.records import CaseResult
+from clipq.settings import CORRECTIONS, StatisticsSettings
+from clipq.verdicts import POLICIES, Verdict
+
+SETTINGS = StatisticsSettings()
+CERTAINTY = [Verdict.PASS, Verdict.IMPROVED, Verdict.INCONCLUSIVE, Verdict.SUSPECT, Verdict.FAIL]
+
+
+def result(name, p_value, *, high=0.05, margin=0.02, loss=0.03, **more):
+    return made_result(
+        *("m", "q", "p", name, Verdict.PASS),
+        **{"p_value": p_value, "high": high, "margin": margin, "loss": loss, "samples": 1000}
+        | {"standard_error": 0.01} | more,
+    )  # fmt: skip
+
+
+def verdicts(results, settings=SETTINGS, **more):
+    return [found.verdict for found in decide(results, settings, **more)]
+
+
+def test_a_failure_is_corrected_for_the_cases_of_its_candidate():
+    cases = [result("clear", 1e-9), result("late", 0.012), result("good", 0.9, high=0.01),
+             result("point", None)]  # fmt: skip
+    clear, late, good, point = decide(cases, SETTINGS)
+    # Holm: 1e-9 x 3, then 0.012 x 2 = 0.024 <= 0.025.
+    assert (clear.verdict, late.verdict, good.verdict) == (Verdict.FAIL, Verdict.FAIL, Verdict.PASS)
+    assert late.estimate.adjusted_p == pytest.approx(0.024)
+    assert (point.verdict, point.estimate.adjusted_p) == (Verdict.PASS, None)
+
+
+def test_what_is_probably_worse_but_not_surely_is_suspect():
+    level = SETTINGS.suspicion
+    cases = [result("a", level * 0.99), result("b", level), *[result("c", 1.0)] * 98]
+    assert verdicts(cases)[:2] == [Verdict.SUSPECT, Verdict.INCONCLUSIVE]
+    assert POLICIES["ci"].blocks(Verdict.SUSPECT)
+
+
+def test_a_negative_margin_that_is_met_is_a_pass_and_no_improvement():
+    met = result("a", 0.99, margin=-0.01, high=-0.0105, loss=-0.011)
+    assert verdicts([met]) == [Verdict.PASS]
+    assert verdicts([result("a", 0.99, margin=0.01, high=-0.0105)]) == [Verdict.IMPROVED]
+    assert verdicts([result("a", 0.99, margin=0.0, high=-0.001)]) == [Verdict.IMPROVED]
+
+
+def test_a_loss_at_the_margin_is_not_answered_with_a_number_of_samples():
+    (near,) = decide([result("a", 0.45, loss=0.0199, margin=0.02)], SETTINGS)
+    (far,) = decide([result("a", 0.45, loss=0.0, margin=0.02)], SETTINGS)
+    assert near.estimate.samples_needed is None
+    assert far.estimate.samples_needed == pytest.approx(1000 * (1.08 * 3.605 / 2) ** 2, rel=0.01)
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=20),
+    st.integers(0, 300),
+    st.sampled_from(CORRECTIONS),
+    st.data(),
+)
+def test_a_part_is_never_judged_more_surely_than_the_whole(p_values, more, correction, data):
+    settings = replace(SETTINGS, correction=correction)
+    everything = [result(str(i), p) for i, p in enumerate(p_values)]
+    whole = len(everything) + more
+    kept = data.draw(st.sets(st.sampled_from(range(len(everything))), min_size=1))
+    part = decide([everything[i] for i in sorted(kept)], settings, whole=whole)
+    together = {one.metric: one for one in decide(everything, settings, whole=whole)}
+    for one in part:
+        assert one.estimate.adjusted_p >= together[one.metric].estimate.adjusted_p - 1e-12
+        assert CERTAINTY.index(one.verdict) <= CERTAINTY.index(together[one.metric].verdict)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.sampled_from(CORRECTIONS))
+def test_to_run_only_what_failed_again_fails_it_again(p_values, correction):
+    settings = replace(SETTINGS, correction=correction)
+    everything = decide([result(str(i), p) for i, p in enumerate(p_values)], settings)
+    failed = [one for one in everything if one.verdict is Verdict.FAIL]
+    again = decide(failed, settings, whole=len(everything))
+    if correction == "benjamini-hochberg":  # its alarms depend on how many others there are
+        again = decide(failed, settings, whole=len(failed))
+    assert [one.verdict for one in again] == [Verdict.FAIL] * len(failed)
+
+
+def test_nothing_that_is_not_a_number_passes_or_fails():
+    nan = float("nan")
+    estimate = result("a", 0.5).estimate
+    for broken in ({"high": nan}, {"margin": nan}, {"high": None}, {"margin": None}):
+        assert verdict_of(replace(estimate, **broken), SETTINGS) is Verdict.INCONCLUSIVE
+
+
+# -- families -------------------------------------------------------------------------------------
+
+
+def planned(*quantizers, metrics=("ece", "top1", "nll")):
+    return [
+        Cell("m", quantizer, probe).case(metric)
+        for quantizer in quantizers
+        for probe in ("id", "far")
+        for metric in metrics
+    ]
+
+
+class Measuring:
+    """Measures cases with given p-values, and remembers which."""
+
+    def __init__(self, **p_values):
+        self.p_values, self.measured = p_values, []
+
+    def __call__(self, case):
+        self.measured.append(case)
+        made = result(case.metric, self.p_values.get(case.metric, 0.9))
+        return replace(made, case=case)
+
+    def lost(self, case):
+        return CaseResult(case, Verdict.ERROR, reason="lost")
+
+
+def judged(quantizers, measure, **more):
+    families = Families(SETTINGS, planned(*quantizers), **more)
+    return {case: families.verdict(case, measure, measure.lost) for case in planned(*quantizers)}
+
+
+def test_a_verdict_is_the_same_alone_and_beside_59_others():
+    measure = Measuring(ece=0.004, top1=0.0041, nll=0.02)
+    alone = judged(["q0"], measure)
+    beside = judged([f"q{i}" for i in range(60)], measure)
+    assert {beside[case] == found for case, found in alone.items()} == {True}
+    assert {found.verdict for found in alone.values()} == {Verdict.FAIL, Verdict.SUSPECT}
+
+
+def test_the_first_case_asked_for_measures_each_of_its_candidate_once():
+    measure, cases = Measuring(), planned("q0", "q1")
+    families = Families(SETTINGS, cases)
+    families.verdict(cases[0], measure, measure.lost)
+    assert measure.measured == planned("q0")
+    for case in cases:
+        families.verdict(case, measure, measure.lost)
+    assert measure.measured == cases
+
+
+def test_what_was_left_out_counts_as_what_might_have_failed():
+    measure, cases = Measuring(ece=0.004), planned("q", metrics=["ece"])
+    whole = sizes(planned("q", metrics=list(map(str, range(50)))))
+    assert whole == {Candidate("m", "q"): 100}
+    for size, verdict in ((None, Verdict.FAIL), (whole, Verdict.SUSPECT)):
+        families = Families(SETTINGS, cases, whole=size)
+        assert families.verdict(cases[0], measure, measure.lost).verdict is verdict
+
+
+def test_a_case_that_was_not_planned_is_judged_by_itself():
+    measure = Measuring(ece=0.02)
+    other = Case.parse("m/other/id.ece")
+    found = Families(SETTINGS, planned("q")).verdict(other, measure, measure.lost)
+    assert found.verdict is Verdict.FAIL
+    assert measure.measured == [other]
+
+
+# -- processes ------------------------------------------------------------------------------------
+
+
+def test_processes_share_what_one_of_them_measured(tmp_path):
+    first, second = Measuring(ece=0.001), Measuring(ece=0.5)
+    assert judged(["q"], first, board=CellBoard(tmp_path)) == judged(
+        ["q"], second, board=CellBoard(tmp_path)
+    )
+    assert not second.measured
+
+
+def test_a_cell_that_another_is_at_work_on_is_left_to_it(tmp_path):
+    """While one process is in the first cell, the other takes the second, and both see both."""
+    order = []
+
+    class Interrupted(Measuring):
+        def __call__(self, case):
+            if not self.measured:  # another process arrives in the middle of the first cell
+                other = Measuring()
+                board = CellBoard(tmp_path)
+                cells = [Cell("m", "q", "far")]
+                board.results(cells, lambda cell: tuple(map(other, planned("q")[3:])), None)
+                order.extend(other.measured)
+            return super().__call__(case)
+
+    measure = Interrupted()
+    found = judged(["q"], measure, board=CellBoard(tmp_path))
+    assert {case.probe for case in order} == {"far"}
+    assert {case.probe for case in measure.measured} == {"id"}
+    assert len(found) == 6
+
+
+def test_a_cell_in_which_processes_end_is_given_up_and_others_are_not(tmp_path):
+    class Dying(Measuring):
+        def __call__(self, case):
+            if case.probe == "id":
+                raise SystemExit(1)
+            return super().__call__(case)
+
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            judged(["q"], Dying(), board=CellBoard(tmp_path))
+    families = Families(SETTINGS, planned("q"), board=CellBoard(tmp_path))
+    measure = Measuring()
+    found = [families.verdict(case, measure, measure.lost) for case in planned("q")]
+    assert [one.verdict is Verdict.ERROR for one in found] == [True] * 3 + [False] * 3
+    assert found[0].reason == "lost"
