@@ -19,7 +19,7 @@ from clipq.stats.intervals import (
     percentile_interval,
     standard_error,
 )
-from clipq.stats.multiplicity import adjusted, single_step
+from clipq.stats.multiplicity import CONDITION, adjusted, single_step
 from clipq.stats.pairing import MINIMUM_SAMPLES, check_paired, check_size
 from clipq.stats.power import (
     minimum_detectable_effect,
@@ -39,6 +39,7 @@ from clipq.stats.statistics import (
 )
 
 __all__ = [
+    "CONDITION",
     "MINIMUM_SAMPLES",
     "Discordance",
     "Interval",

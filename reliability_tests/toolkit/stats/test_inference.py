@@ -15,6 +15,7 @@ from statsmodels.stats.multitest import multipletests
 
 from clipq.errors import StatisticsError
 from clipq.stats import (
+    CONDITION,
     Discordance,
     adjusted,
     bca_interval,
@@ -235,9 +236,33 @@ def test_no_correction_changes_nothing():
         (lambda: adjusted([0.1, 1.2], correction="holm"), "no probabilities"),
         (lambda: adjusted([math.nan], correction="holm"), "no probabilities"),
         (lambda: adjusted([0.1], correction="bonferroni"), "unknown correction 'bonferroni'"),
-        (lambda: single_step(0.05, 0, correction="holm"), "a run of 0 cases"),
+        (lambda: single_step(0.05, 0, correction="holm"), "a family of 0 cases"),
     ],
 )
 def test_nonsense_is_refused(call, message):
     with pytest.raises(StatisticsError, match=message):
         call()
+
+
+def test_conditioning_sets_aside_what_lies_within_its_margin():
+    """By hand: of 0.004, 0.02 and 0.7, two are kept and doubled, then corrected by Holm."""
+    found = adjusted([0.7, 0.02, 0.004], correction="conditional")
+    np.testing.assert_allclose(found, [1.0, 0.04, 0.016])
+    assert adjusted([0.9] * 99 + [0.01], correction="conditional")[-1] == pytest.approx(0.02)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(0, 50))
+def test_what_is_not_known_counts_as_what_makes_alarms_hardest(p_values, unknown):
+    """At its worst: never an alarm itself, and among those that are kept."""
+    worst = [*p_values, *[1.0] * unknown]
+    for correction in ("holm", "benjamini-hochberg"):
+        np.testing.assert_allclose(
+            adjusted(p_values, correction=correction, unknown=unknown),
+            adjusted(worst, correction=correction)[: len(p_values)],
+        )
+    kept = [*p_values, *[CONDITION] * unknown]
+    np.testing.assert_allclose(
+        adjusted(p_values, correction="conditional", unknown=unknown),
+        adjusted(kept, correction="conditional")[: len(p_values)],
+    )
