@@ -24,8 +24,9 @@ def adjusted(p_values: Sequence[float], *, correction: str, unknown: int = 0) ->
             aside, and Holm's correction is applied to p / `CONDITION` of the others; as sure as
             Holm's where no p-value falls short of uniform, and far more powerful where most cases
             lie well within their margins), ``holm`` (Holm 1979: bounds the chance of any false
-            alarm, whatever the dependence), ``benjamini-hochberg`` (1995: bounds the expected share of false alarms
-            among the alarms, for independent or positively dependent cases) or ``none``.
+            alarm, whatever the dependence), ``benjamini-hochberg`` (1995: bounds the expected share
+            of false alarms among the alarms, for independent or positively dependent cases) or
+            ``none``.
         unknown: how many more cases belong to the family, of which no p-value is known; each is
             taken for what makes alarms hardest.
 
