@@ -16,6 +16,8 @@ from clipq.stats.sampling_error import SamplingError
 
 __all__ = ["linear_error"]
 
+_ROUNDING = 1e-14
+
 
 def linear_error(strata: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> SamplingError:
     """Return the sampling error of the sum, over strata, of the mean of one number per sample.
@@ -35,19 +37,19 @@ def linear_error(strata: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> Samp
     >>> linear_error([(np.array([0.0, 1.0, 2.0, 5.0]), pairs)]).standard_error
     1.5
     """
-    variances, thirds, freedoms = [], [], []
+    variances, thirds, freedoms, rounding = [], [], [], 0.0
     for values, codes in strata:
         parts = (values - values.mean()) / len(values)
         if codes is not None:
             parts = np.bincount(codes, parts)
+        rounding = max(rounding, _ROUNDING * float(np.abs(values).max()))
         squares = parts * parts
         count = len(parts)
         variances.append(float(squares.sum()) * count / max(count - 1, 1))
         thirds.append(float(squares @ parts))
         freedoms.append(max(effective_units(codes, len(values)) - 1.0, 1.0))
     variance = sum(variances)
-    # Differences of equal numbers that were rounded are no variance.
-    if variance <= 0.0:
+    if variance <= rounding**2:  # equal numbers differ from their mean by rounding
         return SamplingError(0.0, freedom=min(freedoms))
     error = math.sqrt(variance)
     weights = sum(v * v / f for v, f in zip(variances, freedoms, strict=True))
