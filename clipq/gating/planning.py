@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 from clipq.cases import Case
 from clipq.errors import SettingsError
-from clipq.evaluation.resampling import Resampler, Tables, resolution
+from clipq.evaluation.resampling import Resampler, Tables
+from clipq.evaluation.resolution import resolution
 from clipq.gating.baseline import Baseline, load_baseline
 from clipq.gating.loss_estimator import LossEstimator
 from clipq.gating.margins import Margins
