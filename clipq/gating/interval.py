@@ -8,11 +8,13 @@ passes wrongly no more often than its worst case does (Berger 1982, intersection
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from clipq.estimate import Estimate
 from clipq.evaluation.resampling import Resampler
 from clipq.gating.loss_estimator import LossEstimator
+from clipq.gating.point_estimator import error_known, samples_behind
 from clipq.gating.verdict import Evidence, Judgement, judge_point, unusable
 from clipq.records import Verdict
 from clipq.settings import StatisticsSettings
@@ -59,12 +61,14 @@ class IntervalJudge:
             StatisticsError: the tables are not paired, too small, or FP32 separates nothing.
         """
         metric = evidence.metric
-        if metric.judged_by == "limit" or _is_point(evidence):
+        if (metric.judged_by == "limit" or _is_point(evidence)) and not error_known(evidence):
             return judge_point(evidence)
         blocked = unusable(evidence)
         if blocked is not None:
             return blocked
         self.resampler.check(evidence.baseline_tables, evidence.observed_tables, metric)
+        if metric.judged_by == "limit":
+            return self._against_limit(evidence)
         noise = self.settings.noise_factor * evidence.noise
         drowned = noise > abs(evidence.margin)  # a negative margin demands an improvement
         margin = noise if drowned else evidence.margin
@@ -72,17 +76,38 @@ class IntervalJudge:
         estimate = self.estimator(evidence, loss, margin=margin)
         verdict = self._verdict(estimate, margin)
         if verdict is Verdict.INCONCLUSIVE:
-            needed = samples_needed(
-                len(evidence.observed_tables.predictions),
-                estimate.standard_error or 0.0,
-                margin - loss,
-                tail=self.settings.tail if loss < margin else self._fails_at,
-                power=self.settings.power,
-            )
-            estimate = replace(estimate, samples_needed=needed)
+            estimate = self._with_samples(evidence, estimate, margin - loss)
         if not drowned:
             return Judgement(verdict, estimate=estimate)
         return Judgement(verdict, _noise_reason(evidence.margin, noise), estimate, noise=noise)
+
+    def _against_limit(self, evidence: Evidence) -> Judgement:
+        """Return the verdict on a value that may not be worse than its limit, FP32's aside."""
+        metric, limit = evidence.metric, evidence.margin
+        loss = metric.loss(limit, evidence.observed)
+        estimate = self.estimator(evidence, loss, margin=0.0)
+        verdict = self._verdict(estimate, 0.0)
+        if verdict is Verdict.IMPROVED:  # nothing is better than a limit by more than a margin
+            verdict = Verdict.PASS
+        if verdict is Verdict.INCONCLUSIVE:
+            estimate = self._with_samples(evidence, estimate, -loss)
+        reason = "" if verdict is Verdict.PASS else f"the limit is {limit:g} {metric.unit}"
+        return Judgement(verdict, reason, replace(estimate, margin=limit))
+
+    def _with_samples(self, evidence: Evidence, estimate: Estimate, distance: float) -> Estimate:
+        """Return an estimate with how many samples decide a loss so far from the margin."""
+        point, error = error_known(evidence), estimate.standard_error or 0.0
+        samples = samples_behind(evidence) if point else len(evidence.observed_tables.predictions)
+        if not math.isfinite(error):
+            return estimate
+        needed = samples_needed(
+            samples,
+            error,
+            distance,
+            tail=self.settings.tail if distance > 0 else self._fails_at,
+            power=self.settings.power,
+        )
+        return replace(estimate, samples_needed=needed)
 
     def _verdict(self, estimate: Estimate, margin: float) -> Verdict:
         # NaN is beyond every bound: it neither fails nor passes.

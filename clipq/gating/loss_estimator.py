@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from scipy.special import ndtr
 
 from clipq.estimate import Estimate
 from clipq.evaluation.resampling import Resampler, resolution
+from clipq.gating.loss_offset import calibration_offset, temperature_error
+from clipq.gating.point_estimator import error_known, point_estimate
 from clipq.gating.verdict import Evidence
 from clipq.settings import StatisticsSettings
 from clipq.stats import (
@@ -53,6 +56,8 @@ class LossEstimator:
         level with few discordant samples; everything else the paired bootstrap.
         """
         level = 1.0 - self.settings.alpha
+        if error_known(evidence):
+            return point_estimate(evidence, loss, margin=margin, level=level)
         counts = discordance(evidence)
         if counts is not None:
             bounded = min(max(margin, -1.0), 1.0)
@@ -68,9 +73,14 @@ class LossEstimator:
         )
         worth = resolution(metric, evidence.observed_tables)
         error = standard_error(replicates, resolution=worth)
-        interval = normal_interval(loss, error, level=level)
-        p_value = float(ndtr((margin - loss) / error)) if error else float(loss <= margin)
-        return _estimate(loss, error, interval, p_value, margin)
+        error = math.hypot(error, temperature_error(evidence))
+        offset = calibration_offset(evidence)
+        # What holds for the loss at this number of samples and for the population's is sure.
+        low, high = sorted((loss, loss - (offset or 0.0)))
+        reach = normal_interval(0.0, error, level=level)
+        interval = Interval(low + reach.low, high + reach.high, level)
+        p_value = float(ndtr((margin - low) / error)) if error else float(low <= margin)
+        return replace(_estimate(loss, error, interval, p_value, margin), offset=offset)
 
 
 def _estimate(
