@@ -78,7 +78,7 @@ class IntervalJudge:
         if verdict is Verdict.INCONCLUSIVE:
             estimate = self._with_samples(evidence, estimate, margin - loss)
         if not drowned:
-            return Judgement(verdict, estimate=estimate)
+            return Judgement(verdict, _split_reason(evidence, verdict), estimate)
         return Judgement(verdict, _noise_reason(evidence.margin, noise), estimate, noise=noise)
 
     def _against_limit(self, evidence: Evidence) -> Judgement:
@@ -122,6 +122,16 @@ class IntervalJudge:
 def _is_point(evidence: Evidence) -> bool:
     statistic = evidence.metric.statistic
     return statistic is not None and statistic.kind == "point"
+
+
+def _split_reason(evidence: Evidence, verdict: Verdict) -> str:
+    """Return which samples cannot tell, where they are not the probe's."""
+    if verdict is not Verdict.INCONCLUSIVE or not error_known(evidence):
+        return ""
+    samples = samples_behind(evidence)
+    if samples == len(evidence.observed_tables.predictions):
+        return ""
+    return f"what counts are the {samples:,} calibration samples that temperatures are fitted on"
 
 
 def _noise_reason(margin: float, noise: float) -> str:

@@ -103,8 +103,8 @@ def judge_point(evidence: Evidence) -> Judgement:
     estimate = Estimate(loss=loss, margin=margin)
     if not loss <= margin:
         return Judgement(Verdict.FAIL, estimate=estimate)
-    # A negative margin demands an improvement: meeting it is a pass.
-    return Judgement(Verdict.IMPROVED if loss < -abs(margin) else Verdict.PASS, estimate=estimate)
+    improved = margin >= 0 and loss < -margin  # a negative margin demands as much: it is met
+    return Judgement(Verdict.IMPROVED if improved else Verdict.PASS, estimate=estimate)
 
 
 def finalise(

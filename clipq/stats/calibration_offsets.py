@@ -161,7 +161,7 @@ def binned_offset(
     moved = np.bincount(place, np.concatenate([-reference.residual, observed.residual]))
     squares = np.bincount(cell % bins, moved**2, minlength=bins)
     change = ours.mean - theirs.mean
-    return loss_offset(theirs, ours, _error(squares, change, len(unit)))
+    return loss_offset(theirs, ours, _error(squares, change, len(unit), int(unit.max()) + 1))
 
 
 def smooth_offset(
@@ -194,7 +194,7 @@ def smooth_offset(
     )
     (theirs, _), (ours, _) = sides
     change = ours.mean - theirs.mean
-    return loss_offset(theirs, ours, _error(squares, change, len(unit)))
+    return loss_offset(theirs, ours, _error(squares, change, len(unit), len(starts)))
 
 
 def _units(answers: Answers, clusters: np.ndarray | None) -> np.ndarray:
@@ -203,9 +203,9 @@ def _units(answers: Answers, clusters: np.ndarray | None) -> np.ndarray:
     return np.asarray(np.unique(clusters, return_inverse=True)[1])
 
 
-def _error(squares: np.ndarray, mean: np.ndarray, size: int) -> np.ndarray:
-    """Return the standard error of means, from sums of squares over independent units."""
-    return np.asarray(np.sqrt(np.maximum(squares / size - mean**2, 0.0) / size))
+def _error(squares: np.ndarray, mean: np.ndarray, size: int, units: int) -> np.ndarray:
+    """Return the standard error of means over samples, from squares summed over their units."""
+    return np.asarray(np.sqrt(np.maximum(squares - (size * mean) ** 2 / units, 0.0)) / size)
 
 
 def _binned(answers: Answers, bin_index: np.ndarray, unit: np.ndarray, bins: int) -> Gaps:
@@ -213,7 +213,9 @@ def _binned(answers: Answers, bin_index: np.ndarray, unit: np.ndarray, bins: int
     mean = np.bincount(bin_index, answers.residual, minlength=bins) / size
     cell, place = np.unique(unit * bins + bin_index, return_inverse=True)
     sums = np.bincount(place, answers.residual)
-    error = _error(np.bincount(cell % bins, sums**2, minlength=bins), mean, size)
+    error = _error(
+        np.bincount(cell % bins, sums**2, minlength=bins), mean, size, int(unit.max()) + 1
+    )
     if answers.slope is not None:
         slope = np.bincount(bin_index, answers.slope, minlength=bins) / size
         error = np.hypot(error, np.sqrt(answers.variance) * slope)
@@ -240,7 +242,7 @@ def _smoothed(
     mass = kernel @ (np.bincount(fine, minlength=_FINE) / size)
     # Squared correlations of neighbours fall as exp(-d^2 / (2 s^2)).
     overlap = max(1.0, float(np.sqrt(2 * np.pi)) * wide * _GRID)
-    return Gaps(mean, _error(squares, mean, size), mass, overlap, gain), rows
+    return Gaps(mean, _error(squares, mean, size, len(starts)), mass, overlap, gain), rows
 
 
 def _spread(gaps: Gaps) -> float:
