@@ -104,7 +104,12 @@ def corrected(
 ) -> tuple[Verdict, ...]:
     """Return the verdicts of one gate's metrics, corrected for how many there are."""
     cases = [
-        CaseResult(Cell("m", "q", "p").case(name), judged.verdict, estimate=judged.estimate)
+        CaseResult(
+            Cell("m", "q", "p").case(name),
+            judged.verdict,
+            baseline=0.0,  # any: the loss is against FP32, not against a limit
+            estimate=judged.estimate,
+        )
         for name, judged in judgements.items()
     ]
     return tuple(case.verdict for case in decide(cases, settings))

@@ -54,6 +54,9 @@ class Estimate:
         standard_error: of the loss.
         margin: the one that was applied.
         samples_needed: how many would decide what these samples cannot.
+        offset: how much larger the loss is expected to be than the population's, at this number of
+            samples; negative where it flatters. None where the two do not differ. The bounds and
+            the p-value hold for both.
 
     >>> Estimate(loss=0.02, low=0.01, high=0.03).interval
     (0.01, 0.03)
@@ -67,6 +70,7 @@ class Estimate:
     standard_error: Number | None = None
     margin: Number | None = None
     samples_needed: int | None = None
+    offset: Number | None = None
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -89,6 +93,7 @@ class Estimate:
             standard_error=number(self.standard_error),
             margin=number(self.margin),
             samples_needed=self.samples_needed,
+            offset=number(self.offset),
         )
 
     def to_plain(self) -> dict[str, float | int | None]:

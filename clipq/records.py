@@ -54,7 +54,7 @@ class CaseResult:
         unit: of the metric.
         direction: which values of it are better.
         metric_version: of the metric's definition.
-        samples: of the probe.
+        samples: that the value was made of: the probe's, or those a temperature was fitted on.
         baseline: FP32's value; None where a limit takes its place.
         observed: the candidate's value.
         estimate: the loss against FP32 and how sure it is.

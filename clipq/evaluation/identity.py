@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipq.cases import FP32
 from clipq.data import Probe
-from clipq.evaluation.predict import COLUMNS_VERSION
+from clipq.evaluation.predict import CANDIDATE_VERSION, COLUMNS_VERSION
 from clipq.provenance import digest, package_versions
 from clipq.quant import QuantizerSpec, method_code_hash, method_version
 
@@ -136,12 +136,14 @@ def texts_key(features: str, probe: Probe) -> str:
 
 def predictions_key(identity: Key, encoder: Key) -> str:
     """Return the key of a prediction table."""
-    return digest({"identity": identity, "encoder": encoder, "head": _HEAD_VERSION})
+    made = {"head": _HEAD_VERSION, "candidate": CANDIDATE_VERSION}
+    return digest({"identity": identity, "encoder": encoder} | made)
 
 
 def mixture_key(identity: Key, encoder: Key, floats: frozenset[str]) -> str:
     """Return the key of the predictions of a quantized model some of whose layers are float."""
-    return digest({"identity": identity, "encoder": encoder, "float": sorted(floats)})
+    made = {"float": sorted(floats), "candidate": CANDIDATE_VERSION}
+    return digest({"identity": identity, "encoder": encoder} | made)
 
 
 def figures_key(predictions: Key) -> str:

@@ -11,6 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipq.errors import QuantizerError
+from clipq.evaluation.point_errors import (
+    Sides,
+    classwise_errors,
+    feature_errors,
+    groups_of,
+    stated,
+)
 from clipq.metrics import Predictions, scores
 from clipq.metrics import features as feature_metrics
 from clipq.metrics.calibration import classwise_error
@@ -20,8 +27,10 @@ from clipq.metrics.distances import knn, mahalanobis
 from clipq.metrics.retrieval import cosine_distance, retrieval_columns
 from clipq.metrics.spectra import BANDS, band_features, spectra_scalars
 from clipq.metrics.temperature import fit_temperature
+from clipq.metrics.temperature_error import confidence_slope, temperature_influence
 
 __all__ = [
+    "CANDIDATE_VERSION",
     "COLUMNS_VERSION",
     "Encoded",
     "Head",
@@ -33,7 +42,9 @@ __all__ = [
 ]
 
 COLUMNS_VERSION = 4
-"""Bumped when the meaning or the name of any stored column changes."""
+"""Bumped when the meaning or the name of any column changes that baselines store."""
+CANDIDATE_VERSION = 1
+"""Bumped when what only a candidate's table holds changes: baselines stay valid."""
 _CLASSIFIED_ONLY = ("top2_gap", "brier", "ts_confidence", "ts_nll", "ts_brier", "top2_gap_loss")
 """Columns that only the in-distribution probe's metrics read."""
 
@@ -149,6 +160,10 @@ def build_predictions(
             columns |= _bands(samples, observed)
             columns["cosine_distance"] = cosine_distance(observed.features, reference.features)
             scalars = _sanity(observed, reference, towers) | _whole(samples, observed, reference)
+            if observed is not reference:
+                columns |= _slopes(samples, observed, reference)
+                scalars |= _temperature_errors(observed, reference, known_labels)
+                scalars |= _point_errors(samples, observed, reference, towers)
             return Predictions(columns, scalars)
         case _:
             found = _classification(samples, observed, reference)
@@ -214,6 +229,64 @@ def _whole(samples: SampleInfo, observed: Encoded, reference: Encoded) -> dict[s
         "temperature_log_ratio": float(np.log(observed.temperature / reference.temperature)),
         "classwise_ece": classwise_error(logits, samples.labels),
         **spectra_scalars(reference.features, observed.features),
+    }
+
+
+def _slopes(samples: SampleInfo, observed: Encoded, reference: Encoded) -> dict[str, np.ndarray]:
+    """Return how both forms' scaled confidences move with the log of their own temperature."""
+    return {
+        name: confidence_slope(
+            cosine_logits(form.features, form.head, samples.columns)[1], form.temperature
+        )
+        for name, form in (("ts_slope", observed), ("fp32_ts_slope", reference))
+    }
+
+
+def _temperature_errors(
+    observed: Encoded, reference: Encoded, known_labels: np.ndarray
+) -> dict[str, float]:
+    """Return variances and covariance of both forms' log T, and the error of their ratio."""
+    size = len(known_labels)
+    moved = []
+    for form in (observed, reference):
+        _, logits = cosine_logits(form.known, form.head)
+        lost = not np.isfinite(logits).all()
+        moved.append(
+            np.full(size, np.nan)
+            if lost
+            else temperature_influence(logits, known_labels, form.temperature)
+        )
+    known = bool(np.isfinite(moved).all())
+    ours, theirs = moved
+    same = np.array_equal(observed.known, reference.known) and np.array_equal(
+        observed.head.embeddings, reference.head.embeddings
+    )
+    unknown = 0.0 if same else float("inf")
+    error = float(np.sqrt(((ours - theirs) ** 2).mean() / size)) if known else unknown
+    variances = {
+        "log_temperature.variance": float((ours**2).mean() / size),
+        "log_temperature.fp32_variance": float((theirs**2).mean() / size),
+        "log_temperature.covariance": float((ours * theirs).mean() / size) if known else np.inf,
+    }
+    return variances | stated("temperature_log_ratio", error, size - 1)
+
+
+def _point_errors(
+    samples: SampleInfo, observed: Encoded, reference: Encoded, towers: str
+) -> dict[str, float]:
+    """Return how well the scalars are known that images give."""
+    clusters = None if samples.clusters is None else np.asarray(samples.clusters)
+    groups = groups_of(len(samples.ids), clusters)
+    logits = Sides(
+        *(
+            cosine_logits(form.features, form.head, samples.columns)[1]
+            for form in (reference, observed)
+        )
+    )
+    text = _sqnr_db(observed, reference, "text") if towers in ("text", "both") else float("inf")
+    return {
+        **classwise_errors(logits, samples.labels, groups),
+        **feature_errors(Sides(reference.features, observed.features), groups, sqnr_cap=text),
     }
 
 

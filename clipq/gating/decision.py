@@ -14,6 +14,7 @@ often than its worst case does (Berger 1982, intersection-union).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -45,7 +46,7 @@ def decide(
     >>> from clipq.cases import Case
     >>> unsure = {"ece": 0.0001, "top1": 0.03, "nll": 0.5}
     >>> results = [
-    ...     CaseResult(Case.parse(f"vit/rtn:w4/id.{name}"), Verdict.PASS, samples=100,
+    ...     CaseResult(Case.parse(f"vit/rtn:w4/id.{name}"), Verdict.PASS, samples=100, baseline=0.9,
     ...                estimate=Estimate(loss=0.1, high=0.2, p_value=p, margin=0.1))
     ...     for name, p in unsure.items()]
     >>> [result.verdict.value for result in decide(results, StatisticsSettings())]
@@ -72,8 +73,15 @@ def decide(
     )
 
 
-def verdict_of(estimate: Estimate, statistics: StatisticsSettings) -> Verdict:
+def verdict_of(
+    estimate: Estimate, statistics: StatisticsSettings, *, limit: bool = False
+) -> Verdict:
     """Return the verdict on an estimate whose `adjusted_p` is known.
+
+    Args:
+        estimate: of a loss against FP32, or of the distance to a limit.
+        statistics: error rates and level of suspicion.
+        limit: whether the margin is the worst acceptable value and the loss is counted from there.
 
     >>> statistics = StatisticsSettings()
     >>> verdict_of(Estimate(high=0.01, p_value=0.9, adjusted_p=1.0, margin=0.02), statistics).value
@@ -86,30 +94,43 @@ def verdict_of(estimate: Estimate, statistics: StatisticsSettings) -> Verdict:
         return Verdict.FAIL
     if p_value is not None and p_value < statistics.suspicion:
         return Verdict.SUSPECT
-    if high is None or margin is None or not high < margin:
+    if high is None or margin is None or not high < (0.0 if limit else margin):
         return Verdict.INCONCLUSIVE
-    # A negative margin demands an improvement: to meet it is to pass.
-    return Verdict.IMPROVED if margin >= 0.0 and high < -margin else Verdict.PASS
+    # A negative margin demands an improvement: to meet it, or a limit, is to pass.
+    return Verdict.IMPROVED if not limit and 0.0 <= margin < -high else Verdict.PASS
 
 
 def _decided(
     result: CaseResult, adjusted_p: float, statistics: StatisticsSettings, fails_at: float
 ) -> CaseResult:
     estimate = replace(result.estimate, adjusted_p=adjusted_p, samples_needed=None)
-    verdict = verdict_of(estimate, statistics)
+    limit = result.baseline is None
+    verdict = verdict_of(estimate, statistics, limit=limit)
     if verdict in (Verdict.INCONCLUSIVE, Verdict.SUSPECT):
-        needed = _needed(result.samples, estimate, statistics, fails_at)
+        distance = _distance(estimate, limit=limit)
+        needed = _needed(result.samples, distance, estimate, statistics, fails_at)
         estimate = replace(estimate, samples_needed=needed)
     return replace(result, verdict=verdict, estimate=estimate)
 
 
+def _distance(estimate: Estimate, *, limit: bool) -> float | None:
+    """Return how far within its margin or limit the loss lies; negative beyond."""
+    if estimate.loss is None or estimate.margin is None:
+        return None
+    return -estimate.loss if limit else estimate.margin - estimate.loss
+
+
 def _needed(
-    samples: int, estimate: Estimate, statistics: StatisticsSettings, fails_at: float
+    samples: int,
+    distance: float | None,
+    estimate: Estimate,
+    statistics: StatisticsSettings,
+    fails_at: float,
 ) -> int | None:
     """Return how many samples would decide were the observed loss the true one, or None."""
-    loss, margin, error = estimate.loss, estimate.margin, estimate.standard_error
-    if not samples or loss is None or margin is None or error is None:
+    error = estimate.standard_error
+    if not samples or distance is None or error is None or not math.isfinite(error):
         return None
-    tail = statistics.tail if loss < margin else fails_at
-    needed = samples_needed(samples, error, margin - loss, tail=tail, power=statistics.power)
+    tail = statistics.tail if distance > 0.0 else fails_at
+    needed = samples_needed(samples, error, distance, tail=tail, power=statistics.power)
     return needed if needed is not None and needed <= _OUT_OF_REACH * samples else None

@@ -35,7 +35,7 @@ class Families:
     >>> cases = [Case.parse(f"vit/rtn:w4/id.{name}") for name in p_values]
     >>> def measure(case):
     ...     estimate = Estimate(loss=0.1, high=0.2, p_value=p_values[case.metric], margin=0.1)
-    ...     return CaseResult(case, Verdict.PASS, estimate=estimate)
+    ...     return CaseResult(case, Verdict.PASS, baseline=0.9, estimate=estimate)
     >>> families = Families(StatisticsSettings(), cases)
     >>> [families.verdict(case, measure, None).verdict.value for case in cases]
     ['fail', 'suspect']

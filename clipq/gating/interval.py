@@ -7,8 +7,10 @@ from dataclasses import replace
 from clipq.evaluation.resampling import Resampler
 from clipq.gating.decision import verdict_of
 from clipq.gating.loss_estimator import LossEstimator
+from clipq.gating.point_estimator import error_known, samples_behind
 from clipq.gating.verdict import Evidence, Judgement, judge_point, unusable
 from clipq.settings import StatisticsSettings
+from clipq.verdicts import Verdict
 
 __all__ = ["IntervalJudge"]
 
@@ -46,12 +48,14 @@ class IntervalJudge:
             StatisticsError: the tables are not paired, too small, or FP32 separates nothing.
         """
         metric = evidence.metric
-        if metric.judged_by == "limit" or _is_point(evidence):
+        if (metric.judged_by == "limit" or _is_point(evidence)) and not error_known(evidence):
             return judge_point(evidence)
         blocked = unusable(evidence)
         if blocked is not None:
             return blocked
         self.resampler.check(evidence.baseline_tables, evidence.observed_tables, metric)
+        if metric.judged_by == "limit":
+            return self._against_limit(evidence)
         noise = self.settings.noise_factor * evidence.noise
         drowned = noise > abs(evidence.margin)  # a negative margin demands an improvement
         margin = noise if drowned else evidence.margin
@@ -59,14 +63,35 @@ class IntervalJudge:
         estimate = self.estimator(evidence, loss, margin=margin)
         estimate = replace(estimate, adjusted_p=estimate.p_value)
         verdict = verdict_of(estimate, self.settings)
-        if not drowned:
-            return Judgement(verdict, estimate=estimate)
-        return Judgement(verdict, _noise_reason(evidence.margin, noise), estimate, noise=noise)
+        samples = samples_behind(evidence) if error_known(evidence) else None
+        if drowned:
+            reason = _noise_reason(evidence.margin, noise)
+            return Judgement(verdict, reason, estimate, noise=noise, samples=samples)
+        return Judgement(verdict, _split_reason(evidence, verdict), estimate, samples=samples)
+
+    def _against_limit(self, evidence: Evidence) -> Judgement:
+        """Return the verdict on a value that may not be worse than its limit, FP32's aside."""
+        metric, limit = evidence.metric, evidence.margin
+        estimate = self.estimator(evidence, metric.loss(limit, evidence.observed), margin=0.0)
+        estimate = replace(estimate, adjusted_p=estimate.p_value, margin=limit)
+        verdict = verdict_of(estimate, self.settings, limit=True)
+        reason = "" if verdict is Verdict.PASS else f"the limit is {limit:g} {metric.unit}"
+        return Judgement(verdict, reason, estimate, samples=samples_behind(evidence))
 
 
 def _is_point(evidence: Evidence) -> bool:
     statistic = evidence.metric.statistic
     return statistic is not None and statistic.kind == "point"
+
+
+def _split_reason(evidence: Evidence, verdict: Verdict) -> str:
+    """Return which samples cannot tell, where they are not the probe's."""
+    if verdict in (Verdict.PASS, Verdict.IMPROVED) or not error_known(evidence):
+        return ""
+    samples = samples_behind(evidence)
+    if samples == len(evidence.observed_tables.predictions):
+        return ""
+    return f"what counts are the {samples:,} calibration samples that temperatures are fitted on"
 
 
 def _noise_reason(margin: float, noise: float) -> str:

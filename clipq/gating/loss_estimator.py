@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +14,8 @@ from clipq.evaluation.closed_forms import closed_form
 from clipq.evaluation.resampling import Resampler
 from clipq.evaluation.resolution import resolution
 from clipq.gating.decision_lines import could_change
+from clipq.gating.loss_offset import calibration_offset, temperature_error
+from clipq.gating.point_estimator import error_known, point_estimate
 from clipq.gating.verdict import Evidence
 from clipq.settings import StatisticsSettings
 from clipq.stats import (
@@ -62,6 +66,8 @@ class LossEstimator:
             StatisticsError: a column holds no finite numbers, or some resamples have no value.
         """
         level = 1.0 - self.settings.alpha
+        if error_known(evidence):
+            return point_estimate(evidence, loss, margin=margin, level=level)
         counts = discordance(evidence)
         if counts is not None:
             bounded = min(max(margin, -1.0), 1.0)
@@ -70,25 +76,34 @@ class LossEstimator:
             spread = counts.worse + counts.better + 2 - counts.samples * counts.drop**2
             error = math.sqrt(spread) / counts.samples
             return _estimate(loss, error, score_interval(counts, level=level), p_value, margin)
-        found = self._error(evidence, loss, margin)
-        interval = found.interval(loss, level=level)
-        p_value = found.p_value(loss, margin=margin)
-        return _estimate(loss, found.standard_error, interval, p_value, margin)
+        offset = calibration_offset(evidence)
+        # What holds for the loss at this number of samples and for the population's is sure.
+        ends = sorted((loss, loss - (offset or 0.0)))
+        found = self._error(evidence, ends, margin)
+        low, high = (found.interval(end, level=level) for end in ends)
+        interval = Interval(low.low, high.high, level)
+        p_value = found.p_value(ends[0], margin=margin)
+        estimate = _estimate(loss, found.standard_error, interval, p_value, margin)
+        return replace(estimate, offset=offset)
 
-    def _error(self, evidence: Evidence, loss: float, margin: float) -> SamplingError:
+    def _error(self, evidence: Evidence, losses: Sequence[float], margin: float) -> SamplingError:
         metric, observed = evidence.metric, evidence.observed_tables
         worth = resolution(metric, observed, evidence.baseline_tables)
         known = closed_form(metric, evidence.baseline_tables, observed)
         if known is not None:
             return known.widened(worth)
         units = min(observed.units) if metric.needs_id else observed.units[0]
+        fitted = temperature_error(evidence)
         drawn: list[np.ndarray] = []
         for stage in _STAGES:
             drawn += [self._piece(evidence, piece) for piece in range(len(drawn), stage)]
             error, blur = _spread(np.concatenate(drawn), units)
-            error = error.widened(worth)
-            sure = not could_change(loss, error, margin=margin, blur=blur, settings=self.settings)
-            if sure or metric.statistic is None:
+            error = error.widened(worth).beside(fitted)
+            unsure = any(
+                could_change(loss, error, margin=margin, blur=blur, settings=self.settings)
+                for loss in losses
+            )
+            if not unsure or metric.statistic is None:
                 break
         return error
 

@@ -210,7 +210,7 @@ class Gate:
             unit=metric.unit if metric else "",
             direction=metric.direction if metric else "",
             metric_version=metric.version if metric else 0,
-            samples=len(evaluated.predictions) if evaluated else 0,
+            samples=judgement.samples or (len(evaluated.predictions) if evaluated else 0),
             baseline=number(baseline),
             observed=number(observed),
             estimate=judgement.estimate.finite(),

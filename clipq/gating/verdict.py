@@ -46,7 +46,8 @@ class Evidence:
 class Judgement:
     """A verdict, and the estimate of the loss behind it.
 
-    `noise` is FP32's own, where it exceeds the margin and was applied in its place.
+    `noise` is FP32's own, where it exceeds the margin and was applied in its place; `samples` says
+    how many the value was made of, where they are not the probe's.
 
     >>> Judgement(Verdict.PASS, estimate=Estimate(loss=0.01, margin=0.02)).estimate.margins
     0.5
@@ -56,6 +57,7 @@ class Judgement:
     reason: str = ""
     estimate: Estimate = NOTHING_ESTIMATED
     noise: float | None = None
+    samples: int | None = None
 
 
 class Judge(Protocol):

@@ -151,6 +151,8 @@ def _estimate(
     metric = metrics.get(second.metric)
     if metric.version != second.metric_version or metric.statistic is None:
         return None  # another definition than the run's, or one that only its own code can compute
+    if metric.statistic.kind == "point":
+        return None  # its table says how well the loss against FP32 is known, not this difference
     margin = tolerance(second) or 0.0
     loss = metric.loss(first.observed or 0.0, second.observed or 0.0)
     evidence = Evidence(metric, first.observed, second.observed or 0.0, margin, sides[0], sides[1])

@@ -24,7 +24,6 @@ _BINS = "15 equal-width bins over [0, 1]; an edge belongs to the upper bin, 1 to
 _WIDE = "intervals cover more than they state"
 _ERRORS_FIRST = "among equal confidences errors come first"
 _SURE = ("confidence", "correct")
-_POINT = Statistic("point")
 
 
 def _declare(
@@ -51,6 +50,10 @@ def _declare(
         **further,
     )
     metrics.add(name, metric)
+
+
+def _point(scalar: str) -> Statistic:
+    return Statistic("point", scalar=scalar)
 
 
 # -- accuracy and calibration -----------------------------------------------------------------
@@ -126,7 +129,7 @@ _declare(
     "calibration:classwise_ece",
     roles=_CLASSIFIED,
     note=f"mean over classes, each one's probability in {_BINS}",
-    statistic=_POINT,
+    statistic=_point("classwise_ece"),
 )
 _declare(
     "ts-ece",
@@ -135,7 +138,7 @@ _declare(
     "calibration:ts_ece",
     roles=_CLASSIFIED,
     note=f"{_BINS}; temperature fitted on the calibration split; {_WIDE}",
-    statistic=Statistic("ece", ("ts_confidence", "correct")),
+    statistic=Statistic("ece", ("ts_confidence", "correct"), slope="ts_slope"),
 )
 _declare(
     "temperature-log-ratio",
@@ -146,7 +149,7 @@ _declare(
     unit="log ratio",
     range_=(-math.inf, math.inf),
     note="positive = more confident than it may be; 0 for FP32 itself",
-    statistic=_POINT,
+    statistic=_point("temperature_log_ratio"),
 )
 _declare(
     "nll",
@@ -376,7 +379,7 @@ _declare(
     range_=(-math.inf, math.inf),
     note="against FP32 features; the worse of the quantized towers; the margin is a floor",
     judged_by="limit",
-    statistic=_POINT,
+    statistic=_point("sqnr_db"),
 )
 _declare(
     "zero-fraction",
@@ -384,7 +387,7 @@ _declare(
     "lower",
     "sanity:zero_fraction",
     roles=_CLASSIFIED,
-    statistic=_POINT,
+    statistic=_point("zero_fraction"),
 )
 _declare(
     "effective-rank",
@@ -395,7 +398,7 @@ _declare(
     unit="dimensions",
     range_=(1, math.inf),
     note="exp of the spectrum's entropy, centred features",
-    statistic=_POINT,
+    statistic=_point("effective_rank"),
 )
 for _band in BANDS:
     _declare(
@@ -410,7 +413,7 @@ for _band in BANDS:
         "floor",
         judged_by="limit",
         arguments={"band": _band},
-        statistic=_POINT,
+        statistic=_point(f"sqnr_{_band}_db"),
     )
     _declare(
         f"top1-{_band}",
@@ -431,7 +434,7 @@ for _name, _ranks in (("head", "low"), ("tail", "high")):
         roles=_CLASSIFIED,
         note="the study's damping of high ranks raises the head's share and lowers the tail's",
         arguments={"band": _ranks},
-        statistic=_POINT,
+        statistic=_point(f"{_ranks}_energy"),
     )
 
 # -- detection of what is out of distribution -------------------------------------------------

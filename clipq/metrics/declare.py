@@ -35,14 +35,22 @@ class Statistic:
             probe, so that nothing can be resampled.
         columns: the prediction columns it reads, as many as `clipq.statistic_kinds.KINDS` says.
         below: the threshold of a ``share``.
+        scalar: the scalar that a ``point`` is. A candidate's table may hold its paired standard
+            error as ``<scalar>.error``, with ``<scalar>.freedom`` degrees of freedom; without
+            them the value is compared as it stands.
+        slope: the column that says how the first of `columns` moves with the log of the fitted
+            temperature, whose own error then counts; "" where none was fitted.
 
-    >>> Statistic("share", ("rank",), below=1)  # top-1 accuracy: the share of ranks below 1
-    Statistic(kind='share', columns=('rank',), below=1)
+    >>> top1 = Statistic("share", ("rank",), below=1)  # the share of ranks below 1
+    >>> top1.columns, Statistic("point", scalar="sqnr_db").scalar
+    (('rank',), 'sqnr_db')
     """
 
     kind: str
     columns: tuple[str, ...] = ()
     below: float | None = None
+    scalar: str = ""
+    slope: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

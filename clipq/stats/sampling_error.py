@@ -57,7 +57,15 @@ class SamplingError:
         >>> round(SamplingError(0.0).widened(1 / 100).standard_error, 4)
         0.0141
         """
-        error = math.hypot(self.standard_error, math.sqrt(2.0) * resolution)
+        return self.beside(math.sqrt(2.0) * resolution)
+
+    def beside(self, other: float) -> SamplingError:
+        """Return the error of the sum with something independent of standard error `other`.
+
+        >>> SamplingError(0.03).beside(0.04).standard_error
+        0.05
+        """
+        error = math.hypot(self.standard_error, other)
         third = self.skewness * (self.standard_error / error) ** 3 if error else 0.0
         return replace(self, standard_error=error, skewness=third)
 

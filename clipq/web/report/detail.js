@@ -54,6 +54,7 @@ function everyFact(item) {
     ["loss", item.loss === null ? "–" : signed(item.loss)], [level, interval],
     ["margin", number(item.margin)], ["unit", item.unit || "–"],
     ["standard error", number(item.standard_error)],
+    ...(item.offset ? [["offset", signed(item.offset)]] : []),
     ["p-value", number(item.p_value)], ["p-value, corrected", number(item.adjusted_p)],
     ...(stored.sha256 ? [["predictions sha256", el("code", {}, String(stored.sha256).slice(0, 16))]] : []),
   ];

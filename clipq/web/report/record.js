@@ -19,7 +19,7 @@ function casesOf({ cases: columns, texts, blocks }) {
       direction: text("direction"), command: text("next_command"),
     };
     for (const name of ["metric_version", "samples", "baseline", "observed", "loss", "margin", "low",
-      "high", "p_value", "adjusted_p", "standard_error", "samples_needed"]) {
+      "high", "p_value", "adjusted_p", "standard_error", "samples_needed", "offset"]) {
       found[name] = columns[name][at];
     }
     found.key = `${found.probe}.${found.metric}`;

@@ -25,7 +25,7 @@ def result(name, p_value, *, high=0.05, margin=0.02, loss=0.03, **more):
     return made_result(
         *("m", "q", "p", name, Verdict.PASS),
         **{"p_value": p_value, "high": high, "margin": margin, "loss": loss, "samples": 1000}
-        | {"standard_error": 0.01} | more,
+        | {"standard_error": 0.01, "baseline": 0.9} | more,
     )  # fmt: skip
 
 

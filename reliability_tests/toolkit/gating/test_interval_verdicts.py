@@ -69,6 +69,7 @@ def judge(*arguments, cases=1, settings=SETTINGS, **more):
         judged.verdict,
         reason=judged.reason,
         samples=len(asked.observed_tables.predictions),
+        baseline=asked.baseline,
         estimate=judged.estimate,
     )
     return decide([result], settings, whole=cases)[0]
