@@ -4,7 +4,12 @@ from dataclasses import fields, replace
 
 from clipq.cases import Cell
 from clipq.estimate import Estimate
+from clipq.evaluation.resampling import Resampler
+from clipq.gating.decision import decide
+from clipq.gating.interval import IntervalJudge
+from clipq.gating.verdict import Evidence
 from clipq.records import CaseResult
+from clipq.settings import StatisticsSettings
 from clipq.verdicts import Verdict
 
 ESTIMATED = {field.name for field in fields(Estimate)}
@@ -26,6 +31,20 @@ def made_result(
     estimate = {name: values.pop(name) for name in ESTIMATED & values.keys()}
     case = Cell(model, quantizer, probe).case(metric)
     return CaseResult(case, verdict, estimate=Estimate(**estimate), **values)
+
+
+def judged_alone(evidence: Evidence, settings: StatisticsSettings, *, cases: int = 1) -> CaseResult:
+    """Judge one case of a candidate that has so many, of which no other was measured."""
+    judged = IntervalJudge(settings, Resampler(settings))(evidence)
+    result = CaseResult(
+        Cell("m", "q", "p").case(evidence.metric.name),
+        judged.verdict,
+        reason=judged.reason,
+        samples=judged.samples or len(evidence.observed_tables.predictions),
+        baseline=evidence.baseline,
+        estimate=judged.estimate,
+    )
+    return decide([result], settings, whole=cases)[0]
 
 
 def altered(result: CaseResult, **values) -> CaseResult:

@@ -6,16 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_results import judged_alone
 
-from clipq.cases import Case
 from clipq.errors import StatisticsError
 from clipq.evaluation.resampling import Resampler, Tables
-from clipq.gating.decision import decide
 from clipq.gating.interval import IntervalJudge
 from clipq.gating.loss_estimator import discordance
 from clipq.gating.verdict import Evidence
 from clipq.metrics import Metric, Predictions, Statistic, metrics
-from clipq.records import CaseResult
 from clipq.settings import StatisticsSettings
 from clipq.verdicts import Verdict
 
@@ -61,18 +59,7 @@ def evidence(metric, first, second, margin, **more):
 
 
 def judge(*arguments, cases=1, settings=SETTINGS, **more):
-    """Judge a case of a candidate that has so many cases, of which no other was measured."""
-    asked = evidence(*arguments, **more)
-    judged = IntervalJudge(settings, Resampler(settings))(asked)
-    result = CaseResult(
-        Case.parse("m/q/p.x"),
-        judged.verdict,
-        reason=judged.reason,
-        samples=len(asked.observed_tables.predictions),
-        baseline=asked.baseline,
-        estimate=judged.estimate,
-    )
-    return decide([result], settings, whole=cases)[0]
+    return judged_alone(evidence(*arguments, **more), settings, cases=cases)
 
 
 @pytest.mark.parametrize(

@@ -6,19 +6,18 @@ import math
 
 import numpy as np
 import pytest
-from made_results import made_result
+from made_results import judged_alone, made_result
 from scipy import stats
 
 from clipq.errors import StatisticsError
-from clipq.evaluation.resampling import Resampler, Tables
-from clipq.gating.interval import IntervalJudge
+from clipq.evaluation.resampling import Tables
 from clipq.gating.loss_offset import temperature_error
 from clipq.gating.verdict import Evidence, judge_point
 from clipq.history.pairs import _estimate
 from clipq.metrics import Predictions, metrics
 from clipq.metrics.temperature_error import confidence_slope
-from clipq.records import Verdict
 from clipq.settings import StatisticsSettings
+from clipq.verdicts import Verdict
 
 SETTINGS = StatisticsSettings(replicates=100)
 
@@ -34,7 +33,7 @@ def evidence(metric, baseline, observed, margin, *, error=0.1, freedom=39.0, sam
 
 
 def judged(*arguments, **more):
-    return IntervalJudge(SETTINGS, Resampler(SETTINGS))(evidence(*arguments, **more))
+    return judged_alone(evidence(*arguments, **more), SETTINGS)
 
 
 @pytest.mark.parametrize(
