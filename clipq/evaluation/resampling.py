@@ -203,8 +203,9 @@ class Resampler:
         return binned_errors(confidence, correct, weights, bins=BINS, threads=self.threads)
 
     def _drawn(self, table: Predictions, stream: int) -> np.ndarray:
-        clusters = table.columns.get("cluster")
-        key = (len(table), stream, None if clusters is None else digest(clusters.tolist()))
+        clusters, strata = (table.columns.get(name) for name in ("cluster", "stratum"))
+        given = [None if column is None else column.tolist() for column in (clusters, strata)]
+        key = (len(table), stream, None if given == [None, None] else digest(given))
         if key not in self._weights:
             drawn = bootstrap_weights(
                 len(table),
@@ -212,6 +213,7 @@ class Resampler:
                 seed=self.settings.seed,
                 stream=stream,
                 clusters=clusters,
+                strata=strata,
             )
             _keep(self._weights, key, drawn)
         return self._weights[key]
