@@ -25,6 +25,7 @@ from clipq.shapes import Document, Finite, Text, keys, shown, table
 __all__ = ["SCHEMA", "Baseline", "BaselineValue", "load_baseline", "save_baseline"]
 
 SCHEMA = "clipq-baseline/2"
+_HEAD = ("model", "source", "environment", "noise_from", "identity", "probes", "pooled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def _file() -> Any:
         "baseline",
         {
             "schema": Required[str],
-            **keys(Baseline, "model", "source", "environment", "noise_from", "identity", "probes", "pooled"),
+            **keys(Baseline, *_HEAD),
             "history": Required[tuple[change, ...]],
             "columns_sha256": Required[Text],
             "scalars": Required[Mapping[str, Mapping[str, Finite | None]]],
