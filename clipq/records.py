@@ -36,6 +36,7 @@ __all__ = [
     "run_id",
     "severity",
     "sort_cases",
+    "withheld_sentence",
 ]
 
 SCHEMA = "clipq-run/4"
@@ -213,7 +214,8 @@ class RunRecord:
     signed-off ones, with how many cases each covers; `problems` are sentences about the run as a
     whole, each of which fails it. `selection` says what narrowed the run, ``of`` how many cases
     the whole matrix has, ``complete`` which model/quantizer was measured in full all the same; it
-    is empty where nothing did.
+    is empty where nothing did. `withheld` counts, by probe, the cases that were asked for and are
+    kept for releases.
 
     >>> failed = CaseResult(Case.parse("vit/rtn:w8/id.ece"), Verdict.FAIL)
     >>> run = RunRecord(policy="ci", planned=1, cases=(failed,))
@@ -236,6 +238,7 @@ class RunRecord:
     waivers: tuple[Mapping[str, Any], ...] = ()
     problems: tuple[str, ...] = ()
     blocks: tuple[str, ...] = ()
+    withheld: Mapping[str, _Count] = field(default_factory=dict)
     _id: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -347,6 +350,7 @@ class RunRecord:
             "problems": list(self.problems),
             "waivers": [dict(waiver) for waiver in self.waivers],
             "selection": dict(self.selection),
+            "withheld": dict(self.withheld),
             "counts": self.counts,
             "warnings": list(self.warnings),
             "versions": dict(self.versions),
@@ -403,6 +407,20 @@ class RunRecord:
             return RunRecord(**own | {"cases": tuple(cases)})
         except SettingsError as error:  # a policy that lets failures through
             raise document.fail("blocks", error.problem, error.hint or "") from None
+
+
+def withheld_sentence(withheld: Mapping[str, int], policy: str) -> str:
+    """Return what a run says of the cases that are kept for releases; "" where there are none.
+
+    >>> withheld_sentence({"final": 30}, "ci")
+    '30 cases of release-only probes (final) were not measured under policy ci'
+    """
+    if not withheld:
+        return ""
+    names, count = ", ".join(withheld), sum(withheld.values())
+    return (
+        f"{count:,} cases of release-only probes ({names}) were not measured under policy {policy}"
+    )
 
 
 def _each(kind: Any, *names: str) -> dict[str, Any]:

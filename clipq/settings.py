@@ -34,6 +34,7 @@ __all__ = [
     "ATTACKS",
     "BACKENDS",
     "CORRECTIONS",
+    "POOLABLE",
     "PROFILES",
     "ROLES",
     "SEVERITIES",
@@ -56,10 +57,13 @@ ROLES = (
     "groups",
     "in-distribution",
     "ood",
+    "pooled",
     "retrieval",
     "shift",
     "spurious",
 )
+POOLABLE = ("corruption", "groups", "in-distribution", "shift", "spurious")
+"""Roles whose samples can be pooled: each has a right answer, and FP32 sees the same image."""
 PROFILES = ("quick", "default", "full")
 ATTACKS = ("fgsm", "pgd", "apgd", "square")
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -142,11 +146,14 @@ class ProbeSettings:
     Args:
         name: as in case ids.
         role: one of `ROLES`.
-        source: ``kind:location`` of the data.
+        source: ``kind:location`` of the data; a pooled probe has none.
         split: which split of it.
         group: attribute that divides samples; "" for none.
         metrics: globs; which of the role's metrics are computed.
         reason: one line: why this probe is here.
+        probes: of a pooled probe: whose samples it pools; empty for all that it may.
+        use: ``release`` for a probe that is measured under policy ``release`` alone, so that nobody
+            tunes on it; "" for every run.
         distance: of an out-of-distribution probe: ``near``, ``far`` or "".
         samples: evaluate only so many samples, always the same; 0 for all.
         unreadable: most images that may fail to decode before the probe fails.
@@ -161,7 +168,7 @@ class ProbeSettings:
 
     name: Name
     role: Annotated[str, one_of(*ROLES)]
-    source: Text
+    source: Text = ""
     split: Text = "test"
     group: Text = ""
     metrics: Texts = ("*",)
@@ -171,6 +178,8 @@ class ProbeSettings:
     unreadable: _Count = 0
     classes: Text = ""
     templates: Text = ""
+    probes: Texts = ()
+    use: Annotated[str, one_of("release")] = ""
     corruption: CorruptionSettings | None = None
     attack: AttackSettings | None = None
 
@@ -310,6 +319,53 @@ class Settings:
         """Return the probes with a role, in file order."""
         return tuple(probe for probe in self.probes if probe.role == role)
 
+    def members(self, pooled: str) -> tuple[ProbeSettings, ...]:
+        """Return the probes whose samples a pooled probe pools, in file order.
+
+        Where it names none these are all that have labels, but for those of `use` ``release`` if it
+        is not of that use itself.
+
+        Raises:
+            SettingsError: it pools less than two probes, itself, one without labels, one that is
+                kept for releases while it is not, or one that there is not.
+
+        >>> members = load_settings(Path("clipq.toml")).members("pooled")
+        >>> [probe.name for probe in members]
+        ['id', 'corruptions', 'shifted', 'backgrounds', 'four-groups']
+        """
+        asked = self.probe(pooled)
+        problem = f"{self.path}: pooled probe {pooled!r}"
+        for name in asked.probes:
+            member = self.probe(name)
+            if member.role not in POOLABLE:
+                raise SettingsError(
+                    f"{problem} pools {name!r}, which has the role {member.role!r}",
+                    hint=f"roles whose samples can be pooled: {', '.join(POOLABLE)}",
+                )
+            if member.use and not asked.use:
+                raise SettingsError(
+                    f"{problem} pools {name!r}, which is for releases only",
+                    hint=f"leave it out, or give {pooled!r} use = {member.use!r} as well",
+                )
+        found = tuple(
+            probe
+            for probe in self.probes
+            if probe.role in POOLABLE
+            and (probe.name in asked.probes or not asked.probes)
+            and (asked.use or not probe.use)
+        )
+        if len(found) < 2 or len(asked.probes) > len(found):
+            names = ", ".join(asked.probes or [probe.name for probe in found]) or "none"
+            raise SettingsError(
+                f"{problem} pools {names}", hint="name two or more probes with labels, each once"
+            )
+        return found
+
+    @property
+    def withheld(self) -> tuple[ProbeSettings, ...]:
+        """The probes that the policy in force leaves unseen: those kept for releases."""
+        return tuple(probe for probe in self.probes if probe.use not in ("", self.policy))
+
     @property
     def in_distribution(self) -> ProbeSettings:
         """The probe whose classes make the zero-shot head."""
@@ -347,6 +403,8 @@ def find_settings(start: Path) -> Path | None:
 _PATHS = ("baselines", "margins", "waivers", "latency", "cache", "report")
 _GENERAL = (*_PATHS, "plugins", "policy", "device", "backend", "threads", "batch_size")
 _OWN = tuple(name for name in ProbeSettings.__slots__ if name not in ("corruption", "attack"))
+_POOLED = ("name", "role", "probes", "metrics", "reason", "use")
+"""Keys of a probe that pools others."""
 _CORRUPTION = {"corruptions": "kinds", "severities": "severities", "draws": "draws"}
 _ATTACK = {"attack": "name", "epsilon": "epsilon", "steps": "steps", "against": "against"}
 
@@ -431,6 +489,8 @@ def load_settings(path: Path) -> Settings:
                 f"{count} probes have the role {role!r}",
                 f"declare exactly one probe with role = {role!r}",
             )
+    for probe in settings.probes_of("pooled"):
+        settings.members(probe.name)
     given = {key: getattr(settings, key) for key in _PATHS}
     return replace(settings, **{key: settings.root / at for key, at in given.items() if at})
 
@@ -452,7 +512,24 @@ def _probe(given: Mapping[str, Any], document: Document, place: str) -> ProbeSet
     role = given["role"]
     corruption = {name: given[key] for key, name in _CORRUPTION.items() if key in given}
     attack = {name: given[key] for key, name in _ATTACK.items() if key in given}
+    others = [key for key in given if key not in _POOLED]
     wrong = {
+        f"role = 'pooled' and {', '.join(others)}": (
+            role == "pooled" and others,
+            "a pooled probe has no data of its own: it holds the samples of its `probes`",
+        ),
+        f"probes = {given.get('probes')!r} with role = {role!r}": (
+            "probes" in given and role != "pooled",
+            "only a probe with role = 'pooled' pools others",
+        ),
+        f"use = {given.get('use')!r} with role = {role!r}": (
+            "use" in given and role in ("in-distribution", "calibration"),
+            "every run needs its images: they make the zero-shot head and the ranges",
+        ),
+        "no source": (
+            role != "pooled" and not given.get("source"),
+            "source = 'kind:location'; docs/probes.md lists the kinds",
+        ),
         f"distance of a probe with role {role!r}": (
             "distance" in given and role != "ood",
             "only probes out of distribution are near or far",

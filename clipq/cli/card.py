@@ -7,10 +7,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clipq.cases import Candidate
-from clipq.errors import RecordError
+from clipq.cli.store import add_store_option
+from clipq.errors import RecordError, StoreError
+
+if TYPE_CHECKING:
+    from clipq.records import RunRecord
 
 __all__ = ["declare", "run"]
 
@@ -47,6 +51,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
         "--record", type=Path, metavar="REPORT.json", help="default: the last gate's report.json"
     )
     card.add_argument("--name", default="", help="of the released model")
+    add_store_option(card)
     card.add_argument("--format", choices=("markdown", "html", "model-index"), default="markdown")
     card.add_argument("--output", type=Path, metavar="FILE", help="write there, do not print")
     card.set_defaults(run=run)
@@ -71,7 +76,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         raise RecordError(
             f"no run record at {path}", hint="run `clipq gate --policy release --profile full`"
         )
-    card = release_card(read_run(path), candidate, name=options.name)
+    record = read_run(path)
+    seen = _looks(record, candidate, options)
+    card = release_card(record, candidate, name=options.name, looks=seen)
     if options.format == "model-index":
         text = json.dumps(model_index(card), indent=2) + "\n"
     else:
@@ -86,3 +93,28 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     if options.output or options.format == "model-index":
         print(f"clipq: {plain_statement(card)}", file=sys.stderr)
     return 1
+
+
+def _looks(record: RunRecord, candidate: Candidate, options: argparse.Namespace) -> dict[str, int]:
+    """Return how many candidates of a model were judged on the run's release-only probes, by probe.
+
+    Nothing where there is no store: a card may be written far from the project.
+    """
+    from clipq.cli.store import open_for, project_settings
+    from clipq.report.looks import looks
+
+    probes = record.evidence().get("probes", {})
+    kept = {name: seen["fingerprint"] for name, seen in probes.items() if seen.get("use")}
+    if not kept:
+        return {}
+    try:
+        with open_for(options, project_settings(options)) as store:
+            found = looks([record, *map(store.load, store.runs(policy="release"))])
+    except StoreError as error:
+        print(f"clipq: {error}", file=sys.stderr)
+        return {}
+    return {
+        one.probe: one.candidates
+        for one in found
+        if one.model == candidate.model and kept.get(one.probe) == one.fingerprint
+    }

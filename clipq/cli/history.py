@@ -34,6 +34,7 @@ examples:
   clipq history trend 'vit-clean/rtn:w4/id.ece'  one case over all runs
   clipq history trend 'vit-clean/*/id.ece'       one line per case, with a sparkline
   clipq history first 'vit-clean/rtn:w4/id.ece'  since which run it fails, and the bisect commands
+  clipq history looks                            how often release-only probes were looked at
   clipq history prune --keep 200 --yes           remove all but the newest 200 runs
   clipq history export --format csv --output runs.csv
 
@@ -86,6 +87,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     trend.add_argument("--runs", type=_positive, default=40, metavar="N", help="default: 40")
     first = action("first", "find the first run where a case changed, as `clipq bisect` does")
     add_change_options(first)
+    action("looks", "count the candidates that were judged on each release-only probe")
     prune = action("prune", "remove old runs; without --yes, only say which")
     prune.add_argument("--keep", type=_positive, metavar="N", help="so many newest runs stay")
     prune.add_argument("--before", type=_day, metavar="DAY", help="only runs started before it go")
@@ -121,6 +123,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         "show": _show,
         "trend": _trend,
         "first": _first,
+        "looks": _looks,
         "prune": _prune,
         "export": _export,
     }
@@ -217,6 +220,38 @@ def _show(options: argparse.Namespace, settings: Settings | None) -> int:
         _print_json(run_plain(info) | {"worst": [result_plain(result) for result in worst]})
     else:
         print(run_text(info, worst))
+    return 0
+
+
+def _looks(options: argparse.Namespace, settings: Settings | None) -> int:
+    from dataclasses import asdict
+
+    from tabulate import tabulate
+
+    from clipq.report.looks import chance_of_luck, looks
+    from clipq.settings import StatisticsSettings
+
+    with open_for(options, settings) as store:
+        found = looks(map(store.load, store.runs(policy="release")))
+    tail = (settings.statistics if settings else StatisticsSettings()).tail
+    chances = [chance_of_luck(one.candidates, tail=tail) for one in found]
+    if options.json:
+        rows = zip(found, chances, strict=True)
+        _print_json([asdict(one) | {"chance_of_luck": chance} for one, chance in rows])
+    elif found:
+        headers = ("probe", "model", "samples", "candidates", "runs", "one passes by luck")
+        print(
+            tabulate(
+                [
+                    (one.probe, one.model, one.fingerprint[:12], one.candidates, one.runs,
+                     f"up to {chance:.0%}")
+                    for one, chance in zip(found, chances, strict=True)
+                ],
+                headers,
+            )
+        )  # fmt: skip
+    else:
+        print("no run under policy release judged a candidate on a release-only probe")
     return 0
 
 

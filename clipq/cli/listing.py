@@ -6,7 +6,7 @@ import argparse
 import inspect
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from tabulate import tabulate
@@ -23,6 +23,7 @@ _ROLES = {
     "groups": "is it as right for every group?",
     "in-distribution": "accuracy, calibration and churn; its classes make the zero-shot head",
     "ood": "is it told from the in-distribution probe?",
+    "pooled": "losses too small to be seen on one probe, of the same direction on all",
     "retrieval": "are images found by captions and captions by images?",
     "shift": "is it right on images of another kind?",
     "spurious": "is it right where a misleading cue points elsewhere?",
@@ -110,7 +111,7 @@ def listing(settings: Settings, kind: str, *, profile: str = "default") -> str:
         return tabulate([(m.name, m.source) for m in settings.models], ("model", "source"))
     if kind == "probes":
         rows = [
-            (p.name, _role(p), f"{p.source} {p.split}", p.reason or _ROLES[p.role])
+            (p.name, _role(p), _origin(settings, p), p.reason or _ROLES[p.role])
             for p in settings.probes
         ]
         headers = ("probe", "role", "source, split", "why it is here")
@@ -136,8 +137,16 @@ def listing(settings: Settings, kind: str, *, profile: str = "default") -> str:
     return tabulate(described, of_metric, maxcolwidths=[None, 40, None, None, None, None, 60])
 
 
+def _origin(settings: Settings, probe: ProbeSettings) -> str:
+    if probe.role != "pooled":
+        return f"{probe.source} {probe.split}"
+    return f"the samples of {', '.join(one.name for one in settings.members(probe.name))}"
+
+
 def _role(probe: ProbeSettings) -> str:
-    """Return a probe's role, with what is done to its images."""
+    """Return a probe's role, with what is done to its images and when."""
+    if probe.use:
+        return f"{_role(replace(probe, use=''))}, for the {probe.use} only"
     if probe.attack is not None:
         attack = probe.attack
         return f"{probe.role}: {attack.name}, {attack.epsilon:g}/255, against {attack.against}"

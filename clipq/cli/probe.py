@@ -62,7 +62,7 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
     from clipq.data import unreadable_images, without
     from clipq.data.contact_sheet import contact_sheet
 
-    chosen = [settings.probe(name) for name in options.probes] or list(settings.probes)
+    chosen = _chosen(settings, options.probes)
     folder = options.sheets or settings.cache.parent / "probes"
     opened: dict[str, Probe] = {}
     failed = 0
@@ -94,11 +94,25 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
     return 1 if failed else 0
 
 
+def _chosen(settings: Settings, names: Sequence[str]) -> list[ProbeSettings]:
+    """Return the probes that are named, all by default; a pooled one is its members.
+
+    Raises:
+        SettingsError: there is none of a name.
+    """
+    asked = [settings.probe(name) for name in names] or list(settings.probes)
+    found: dict[str, ProbeSettings] = {}
+    for probe in asked:
+        members = settings.members(probe.name) if probe.role == "pooled" else (probe,)
+        found |= {member.name: member for member in members}
+    return list(found.values())
+
+
 def _fetch(settings: Settings, names: list[str], watch: Progress) -> int:
     """Bring probes here whose source is elsewhere; each source and split once."""
     from clipq.data import fetch_probe
 
-    chosen = [settings.probe(name) for name in names] or list(settings.probes)
+    chosen = _chosen(settings, names)
     done: set[tuple[str, str]] = set()
     for declared in chosen:
         if (declared.source, declared.split) in done:

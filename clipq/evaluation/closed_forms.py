@@ -45,14 +45,26 @@ def closed_form(metric: Metric, baseline: Tables, observed: Tables) -> SamplingE
     if statistic.kind not in _MEANS:
         return None
     before, after = (_values(statistic, tables) for tables in (baseline, observed))
-    codes = observed.clusters[0]
     if metric.direction == "zero":
-        signs = [_sign(values, codes) for values in (before, after)]
+        signs = [_sign(values, observed) for values in (before, after)]
         if not all(signs):
             return None
         before, after = (sign * values for sign, values in zip(signs, (before, after), strict=True))
     worse = before - after if metric.direction == "higher" else after - before
-    return linear_error([(worse, codes)])
+    return _error(worse, observed)
+
+
+def _error(values: np.ndarray, tables: Tables) -> SamplingError:
+    """Return the error of the mean of values (N,) of a probe, drawn by cluster and stratum."""
+    codes, strata = tables.clusters[0], tables.predictions.columns.get("stratum")
+    if strata is None:
+        return linear_error([(values, codes)])
+    # The mean over all is a sum of strata's means, each with its stratum's share.
+    parts = []
+    for own in (strata == name for name in np.unique(strata)):
+        within = None if codes is None else np.unique(codes[own], return_inverse=True)[1]
+        parts.append((values[own] * own.mean(), within))
+    return linear_error(parts)
 
 
 def _values(statistic: Statistic, tables: Tables) -> np.ndarray:
@@ -62,10 +74,10 @@ def _values(statistic: Statistic, tables: Tables) -> np.ndarray:
     return np.asarray(np.subtract(*columns)) if statistic.kind == "mean-gap" else columns[0]
 
 
-def _sign(values: np.ndarray, codes: np.ndarray | None) -> int:
+def _sign(values: np.ndarray, tables: Tables) -> int:
     """Return the side of zero on which the mean surely lies; 0 where that is not sure."""
     mean = float(values.mean())
-    sure = abs(mean) > _SURELY_SIGNED * linear_error([(values, codes)]).standard_error
+    sure = abs(mean) > _SURELY_SIGNED * _error(values, tables).standard_error
     return (1 if mean > 0.0 else -1) if sure else 0
 
 

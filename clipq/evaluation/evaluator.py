@@ -32,6 +32,7 @@ from clipq.evaluation.identity import (
     predictions_key,
 )
 from clipq.evaluation.inputs import Inputs
+from clipq.evaluation.pooling import Origins, pool, pooled_fingerprint
 from clipq.evaluation.predict import Encoded, build_predictions, check_features
 from clipq.evaluation.tables import as_predictions, as_table, table_digest
 from clipq.metrics import Predictions
@@ -137,7 +138,9 @@ class Evaluator:
 
     def figures_key(self, cell: Cell) -> str:
         """Return the key under which the cache keeps a cell's figures."""
-        return figures_key(self.evaluate(cell).evidence["predictions"][str(cell)])
+        found = self.evaluate(cell)
+        made = found.evidence["predictions"]
+        return figures_key(made.get(str(cell), {"pooled": made, "probe": found.identity["probe"]}))
 
     def live_reference(self, model: str, samples: int) -> Predictions:
         """Encode the first in-distribution samples in FP32 now, whatever the cache holds.
@@ -161,6 +164,8 @@ class Evaluator:
     # -- steps ------------------------------------------------------------------------------
 
     def _evaluate(self, cell: Cell) -> Evaluated:
+        if cell.probe in self.inputs.pooled:
+            return self._pool(cell, self.inputs.pooled[cell.probe])
         identity = self.encodings.identity(cell)
         key = predictions_key(identity, self.encoders.identity(cell.quantizer))
         columns, metadata = self.cache.table("predictions", key, lambda: self._predict(cell))
@@ -171,6 +176,21 @@ class Evaluator:
             identity=identity,
             evidence=evidence | {"predictions": {str(cell): kept}},
         )
+
+    def _pool(self, cell: Cell, origins: Origins) -> Evaluated:
+        """Return the predictions of a pooled probe, which nothing is encoded or kept for."""
+        members = {name: self.evaluate(cell.on(name)) for name in origins}
+        shared = next(iter(members.values())).identity
+        fingerprints = {name: found.identity["probe"] for name, found in members.items()}
+        identity = shared | {"probe": pooled_fingerprint(origins, fingerprints)}
+        predictions = pool({name: found.predictions for name, found in members.items()}, origins)
+        evidence: dict[str, dict[str, Any]] = {}
+        for found in members.values():
+            for kind, entries in found.evidence.items():
+                evidence.setdefault(kind, {}).update(entries)
+        own = self._seen(cell.probe, len(predictions), identity["probe"]) | {"pools": dict(origins)}
+        evidence["probes"][cell.probe] = own
+        return Evaluated(predictions, identity, evidence)
 
     def _predict(self, cell: Cell) -> Table:
         observed = reference = self.encodings.encoded(cell)
@@ -197,7 +217,7 @@ class Evaluator:
         return as_table(predictions, {"coverage": coverage})
 
     def _draw(self, cell: Cell) -> dict[str, Any]:
-        role = self.inputs.probes[cell.probe].role
+        role = self.settings.probe(cell.probe).role
         known, features = None, None
         if role == "ood":
             known = self.evaluate(cell.on(self.settings.in_distribution.name)).predictions
@@ -211,11 +231,7 @@ class Evaluator:
             "source": self.settings.model(cell.model).source,
             **model_identity(self.encoders.model(cell.model)),
         }
-        probe = {
-            "role": opened.role,
-            "samples": len(opened.ids),
-            "fingerprint": opened.fingerprint,
-        }
+        probe = self._seen(cell.probe, len(opened.ids), opened.fingerprint)
         evidence: dict[str, dict[str, Any]] = {
             "models": {cell.model: model},
             "probes": {cell.probe: probe},
@@ -225,3 +241,9 @@ class Evaluator:
             made = {**method_identity(cell.quantizer), **coverage}
             evidence["quantizers"] = {str(cell.candidate): made}
         return evidence
+
+    def _seen(self, name: str, samples: int, fingerprint: str) -> dict[str, Any]:
+        """Return what a record says of a probe."""
+        declared = self.settings.probe(name)
+        seen = {"role": declared.role, "samples": samples, "fingerprint": fingerprint}
+        return seen | ({"use": declared.use} if declared.use else {})

@@ -23,7 +23,9 @@ from clipq.data import (
     without,
 )
 from clipq.data import load as load_images
+from clipq.errors import SettingsError
 from clipq.evaluation.cache import Cache, Table
+from clipq.evaluation.pooling import Origins, check_apart
 from clipq.evaluation.predict import SampleInfo
 from clipq.provenance import digest, package_versions
 from clipq.settings import ProbeSettings, Settings
@@ -64,17 +66,24 @@ class Inputs:
 
     @cached_property
     def probes(self) -> dict[str, Probe]:
-        """Every probe of the settings, opened, verified and checked for leakage.
+        """Every probe with images that may be seen, opened, verified and checked for leakage.
+
+        Those kept for releases are left out under any other policy; a pooled one has no images.
 
         Raises:
             ProbeError: data are missing, damaged or shared between probes that must be apart.
         """
-        opened = {probe.name: self._opened(probe) for probe in self.settings.probes}
+        unseen = {probe.name for probe in self.settings.withheld}
+        opened = {
+            probe.name: self._opened(probe)
+            for probe in self.settings.probes
+            if probe.role != "pooled" and probe.name not in unseen
+        }
         calibration = opened.pop(self.settings.calibration.name)
         check_disjoint(calibration, *opened.values())
         known = opened[self.settings.in_distribution.name]
         check_disjoint(known, *(probe for probe in opened.values() if probe.role == "ood"))
-        return opened | {calibration.name: calibration}
+        return _Opened(opened | {calibration.name: calibration})
 
     @property
     def known(self) -> Probe:
@@ -90,6 +99,17 @@ class Inputs:
     def calibration_fingerprint(self) -> str:
         """What identifies the calibration split: its samples and captions."""
         return digest([self.calibration.fingerprint, self.calibration.captions])
+
+    @cached_property
+    def pooled(self) -> dict[str, Origins]:
+        """Of each pooled probe, its members, and which of them share their images.
+
+        Raises:
+            ProbeError: members share an image that they do not read from one place.
+        """
+        unseen = {probe.name for probe in self.settings.withheld}
+        names = [one.name for one in self.settings.probes_of("pooled") if one.name not in unseen]
+        return {name: self._origins(name) for name in names}
 
     def images(self, probe: str, preprocess: Preprocess) -> np.ndarray:
         """Return a probe's preprocessed images (N, H, W, 3), decoded once per preprocessing."""
@@ -156,6 +176,17 @@ class Inputs:
     def _columns(self, probe: Probe) -> tuple[tuple[int, ...], ...] | None:
         return head_columns(probe.name, probe.classnames, probe.class_map, self.known.classnames)
 
+    def _origins(self, pooled: str) -> Origins:
+        members = self.settings.members(pooled)
+        first: dict[tuple[str, ...], str] = {}
+        origins = {}
+        for member in members:
+            given = member.name in self._given
+            place = (member.name,) if given else (member.source, member.split)
+            origins[member.name] = first.setdefault(place, member.name)
+        check_apart([self.probes[member.name] for member in members], origins)
+        return origins
+
     def _opened(self, declared: ProbeSettings) -> Probe:
         """Open a probe; where some images may be unreadable, find out which, once."""
         if declared.name in self._given:
@@ -174,6 +205,15 @@ class Inputs:
         columns, metadata = self.cache.table("unreadable", key, create)
         broken = list(zip(columns["positions"].tolist(), metadata["reasons"], strict=True))
         return without(probe, broken, most=declared.unreadable)
+
+
+class _Opened(dict[str, Probe]):
+    def __missing__(self, name: str) -> Probe:
+        raise SettingsError(
+            f"probe {name!r} has no images to look at",
+            hint="a pooled probe has none of its own, and one with use = 'release' is seen under "
+            "policy release alone",
+        )
 
 
 def caption_lines(captions: Sequence[str]) -> tuple[list[str], np.ndarray]:

@@ -11,6 +11,7 @@ from clipq.cases import Candidate, Cell
 from clipq.evaluation.cache import Table
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.identity import mixture_key
+from clipq.evaluation.pooling import pool
 from clipq.evaluation.predict import Encoded, Head, build_predictions, calibrated_temperature
 from clipq.evaluation.resampling import Tables
 from clipq.evaluation.tables import as_predictions, as_table
@@ -59,6 +60,9 @@ class MixtureEvaluator:
         return Tables(self._predictions(floats, cell), self._predictions(floats, known))
 
     def _predictions(self, floats: frozenset[str], cell: Cell) -> Predictions:
+        origins = self.evaluator.inputs.pooled.get(cell.probe)
+        if origins is not None:
+            return pool({one: self._predictions(floats, cell.on(one)) for one in origins}, origins)
         encoder = self.evaluator.encoders.identity(cell.quantizer)
         key = mixture_key(self.evaluator.encodings.identity(cell), encoder, floats)
 

@@ -219,8 +219,9 @@ class Resampler:
         return binned_errors(confidence, correct, weights, bins=BINS, threads=self.threads)
 
     def _drawn(self, table: Predictions, stream: int, piece: int) -> np.ndarray:
-        clusters = _clusters(table)
-        key = (len(table), stream, piece, None if clusters is None else digest(clusters.tolist()))
+        clusters, strata = _clusters(table), table.columns.get("stratum")
+        given = [None if column is None else column.tolist() for column in (clusters, strata)]
+        key = (len(table), stream, piece, None if given == [None, None] else digest(given))
         if key not in self._weights:
             drawn = bootstrap_weights(
                 len(table),
@@ -229,6 +230,7 @@ class Resampler:
                 stream=stream,
                 piece=piece,
                 clusters=clusters,
+                strata=strata,
             )
             self._weights[key] = drawn
             while sum(kept.nbytes for kept in self._weights.values()) > _KEPT_BYTES:

@@ -56,6 +56,10 @@ def measure(evaluator: Evaluator, model: str) -> Baseline:
 
     FP32 is encoded again with another batch size and thread count, and on a GPU where there is one:
     the largest difference of each metric is its noise floor.
+
+    Args:
+        evaluator: under policy ``release`` where a probe is kept for releases.
+        model: its name.
     """
     settings, reference = evaluator.settings, Candidate(model, FP32)
     values = _values(evaluator, reference)
@@ -92,6 +96,7 @@ def measure(evaluator: Evaluator, model: str) -> Baseline:
         values=stored,
         history=(),
         predictions={name: result.predictions for name, result in found.items()},
+        pooled=evaluator.inputs.pooled,
         noise_from=tuple(variants),
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Required
@@ -16,6 +16,7 @@ from typing import Any, Required
 import numpy as np
 
 from clipq.errors import BaselineError
+from clipq.evaluation.pooling import Origins, pool
 from clipq.evaluation.tables import TableError, read_table, write_table
 from clipq.files import write_atomically
 from clipq.metrics import Predictions
@@ -24,6 +25,7 @@ from clipq.shapes import Document, Finite, Text, keys, shown, table
 __all__ = ["SCHEMA", "Baseline", "BaselineValue", "load_baseline", "save_baseline"]
 
 SCHEMA = "clipq-baseline/2"
+_HEAD = ("model", "source", "environment", "noise_from", "identity", "probes", "pooled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,9 @@ class Baseline:
     `identity` is what must be equal for a result to be compared: whatever all probes share, and
     per probe its fingerprint; `identity_of` joins both. `values` are keyed
     ``probe.metric``. `predictions` are per probe. `history` lists every approved change.
-    `noise_from` names the variations that `noise` was measured over. `digest` is the stored
-    columns' hash, "" before they are saved.
+    `noise_from` names the variations that `noise` was measured over. `pooled` says of which probes
+    a pooled one is made: its table is not stored, for it follows from theirs. `digest` is the
+    stored columns' hash, "" before they are saved.
 
     >>> baseline = load_baseline(Path("baselines"), "vit-clean")
     >>> baseline.source, len(baseline.predictions["id"])
@@ -69,6 +72,7 @@ class Baseline:
     history: tuple[Mapping[str, Any], ...]
     predictions: Mapping[str, Predictions]
     noise_from: tuple[str, ...] = ()
+    pooled: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     digest: str = ""
 
     def identity_of(self, probe: str) -> dict[str, str]:
@@ -93,7 +97,7 @@ def _file() -> Any:
         "baseline",
         {
             "schema": Required[str],
-            **keys(Baseline, "model", "source", "environment", "noise_from", "identity", "probes"),
+            **keys(Baseline, *_HEAD),
             "history": Required[tuple[change, ...]],
             "columns_sha256": Required[Text],
             "scalars": Required[Mapping[str, Mapping[str, Finite | None]]],
@@ -148,8 +152,10 @@ def load_baseline(folder: Path, model: str) -> Baseline | None:
         )
     for key in ("schema", "columns_sha256"):
         del found[key]
-    values, scalars = found.pop("metrics"), found.pop("scalars")
-    return Baseline(**found, values=values, predictions=_split(columns, scalars), digest=digest)
+    values, predictions = found.pop("metrics"), _split(columns, found.pop("scalars"))
+    for name, origins in found.get("pooled", {}).items():
+        predictions[name] = _pooled(predictions, origins, f"{model}, {name!r}")
+    return Baseline(**found, values=values, predictions=predictions, digest=digest)
 
 
 def save_baseline(folder: Path, baseline: Baseline) -> None:
@@ -165,9 +171,11 @@ def save_baseline(folder: Path, baseline: Baseline) -> None:
     columns = {
         f"{probe}/{name}": values
         for probe, predictions in baseline.predictions.items()
+        if probe not in baseline.pooled
         for name, values in predictions.columns.items()
     }
     digest = write_table(columns_path(folder, baseline.model), columns, {"model": baseline.model})
+    pooled = {name: dict(origins) for name, origins in baseline.pooled.items()}
     head = {
         "schema": SCHEMA,
         "model": baseline.model,
@@ -177,9 +185,11 @@ def save_baseline(folder: Path, baseline: Baseline) -> None:
         "noise_from": list(baseline.noise_from),
         "identity": dict(baseline.identity),
         "probes": dict(baseline.probes),
+        **({"pooled": pooled} if pooled else {}),
         "scalars": {
             probe: {name: _finite(value) for name, value in sorted(predictions.scalars.items())}
             for probe, predictions in baseline.predictions.items()
+            if probe not in pooled
         },
         "history": [dict(entry) for entry in baseline.history],
     }
@@ -240,6 +250,17 @@ def _split(
         )
         for probe, found in grouped.items()
     }
+
+
+def _pooled(stored: Mapping[str, Predictions], origins: Origins, where: str) -> Predictions:
+    """Return the table of a pooled probe, made of its members' stored ones."""
+    if not origins or (missing := [name for name in origins if name not in stored]):
+        raise BaselineError(
+            f"baseline of {where}: it pools {', '.join(missing) if origins else 'nothing'}, of "
+            "which there are no columns",
+            hint=_restore(where.partition(",")[0]),
+        )
+    return pool({name: stored[name] for name in origins}, origins)
 
 
 def _restore(model: str) -> str:

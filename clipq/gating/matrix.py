@@ -6,6 +6,7 @@ from collections import Counter
 from functools import cached_property
 
 from clipq.cases import FP32, Candidate, Case, Cell, split_key
+from clipq.errors import SettingsError
 from clipq.evaluation.plan import Selection, plan
 from clipq.gating.baseline import load_values
 from clipq.gating.families import sizes
@@ -52,21 +53,50 @@ class Matrix:
         if self.kernels and not self.selection:
             return ()
         load_waivers(self.settings.waivers)  # a malformed file fails before anything is measured
-        cases = plan(self.settings, self.selection, profile=self.profile)
+        cases = self._seen(self._asked)
         if self.selection:
+            if not cases:
+                names = ", ".join(self.withheld)
+                raise SettingsError(
+                    f"only probes that are kept for releases were selected: {names}; the policy "
+                    f"is {self.settings.policy!r}",
+                    hint="clipq gate --policy release measures them",
+                )
             return cases
         load_margins(self.settings.margins).check_against(self.everything)
         return cases + vanished_cases(self.settings, self.everything)
 
     @cached_property
     def everything(self) -> tuple[Case, ...]:
-        """Every case of the whole matrix, whatever was selected."""
+        """Every case of the whole matrix, whatever was selected, under whichever policy."""
         return plan(self.settings)
+
+    @cached_property
+    def measurable(self) -> tuple[Case, ...]:
+        """Every case of the whole matrix that may be measured under the policy in force."""
+        return self._seen(self.everything)
+
+    @cached_property
+    def withheld(self) -> dict[str, int]:
+        """How many cases of each probe were asked for and are kept for releases."""
+        seen = set(self._seen(self._asked))
+        return dict(Counter(case.probe for case in self._asked if case not in seen))
 
     @cached_property
     def whole(self) -> Counter[Candidate]:
         """How many cases each candidate has in this profile, were nothing selected."""
-        return sizes(plan(self.settings, profile=self.profile))
+        return sizes(self._seen(plan(self.settings, profile=self.profile)))
+
+    @cached_property
+    def _asked(self) -> tuple[Case, ...]:
+        if self.kernels and not self.selection:
+            return ()
+        return plan(self.settings, self.selection, profile=self.profile)
+
+    def _seen(self, cases: tuple[Case, ...]) -> tuple[Case, ...]:
+        """Return the cases whose probes the policy in force lets a run see."""
+        unseen = {probe.name for probe in self.settings.withheld}
+        return tuple(case for case in cases if case.probe not in unseen)
 
     @cached_property
     def by_id(self) -> dict[str, Case]:

@@ -17,7 +17,7 @@ from clipq.gating.matrix import Matrix
 from clipq.gating.waivers import load_waivers
 from clipq.kernels.kernel_spec import CHECKS, matching
 from clipq.provenance import git_commit, package_versions
-from clipq.records import CaseResult, KernelResult, RunRecord, sort_cases
+from clipq.records import CaseResult, KernelResult, RunRecord, sort_cases, withheld_sentence
 
 __all__ = ["assemble", "narrowing"]
 
@@ -64,9 +64,14 @@ def assemble(
         cases=_with_figures(cases, Cache(settings.cache)),
         unreported=tuple(unreported),
         selection=selection or {},
+        withheld=matrix.withheld,
         versions=package_versions(),
         timings={"seconds": round(seconds, 3)},
-        warnings=_environment_warnings(matrix, cases) + _noise_warnings(cases),
+        warnings=(
+            *_withheld_warnings(matrix),
+            *_environment_warnings(matrix, cases),
+            *_noise_warnings(cases),
+        ),
     )
 
 
@@ -115,7 +120,7 @@ def narrowing(
 def _whole(matrix: Matrix) -> tuple[set[Case], int]:
     """Return the cases and the number of kernel checks that nothing narrows."""
     try:
-        cases = {*matrix.everything, *matrix.cases}
+        cases = {*matrix.measurable, *matrix.cases}
         return cases, len(matching(matrix.settings.kernels)) * len(CHECKS)
     except ClipqError:
         return set(), 0  # kernels alone were selected, and the settings have no valid matrix
@@ -123,7 +128,7 @@ def _whole(matrix: Matrix) -> tuple[set[Case], int]:
 
 def _complete_pairs(matrix: Matrix, results: Sequence[CaseResult]) -> list[str]:
     """Return each candidate of which every case of the whole matrix was measured."""
-    planned = Counter(case.candidate for case in matrix.everything)
+    planned = Counter(case.candidate for case in matrix.measurable)
     measured = Counter(result.case.candidate for result in results)
     return sorted(str(one) for one, cases in measured.items() if cases >= planned[one])
 
@@ -143,6 +148,12 @@ def _with_figures(cases: Sequence[CaseResult], cache: Cache) -> tuple[CaseResult
         evidence = {kind: entries for kind, entries in case.evidence.items() if kind != "figures"}
         attached.append(replace(case, evidence=evidence | ({"figures": drawn} if drawn else {})))
     return tuple(attached)
+
+
+def _withheld_warnings(matrix: Matrix) -> tuple[str, ...]:
+    """Say which cases nobody looked at, so that their absence is no surprise."""
+    sentence = withheld_sentence(matrix.withheld, matrix.settings.policy)
+    return (sentence,) if sentence else ()
 
 
 def _environment_warnings(matrix: Matrix, cases: Sequence[CaseResult]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ __all__: list[str] = []
 
 _CLASSIFIED = frozenset({"in-distribution"})
 _LABELLED = _CLASSIFIED | {"adversarial", "corruption", "groups", "shift", "spurious"}
+_POOLED = frozenset({"pooled"})
 _GROUPED = _LABELLED - {"adversarial"}
 _EMBEDDED = _CLASSIFIED | {"retrieval"}
 _SPURIOUS = frozenset({"spurious"})
@@ -63,7 +64,7 @@ _declare(
     "zero-shot top-1 accuracy",
     "higher",
     "accuracy:top1",
-    roles=_LABELLED,
+    roles=_LABELLED | _POOLED,
     note="a tie for the largest logit counts against the model",
     statistic=Statistic("share", ("rank",), below=1),
 )
@@ -156,7 +157,7 @@ _declare(
     "negative log-likelihood",
     "lower",
     "calibration:nll",
-    roles=_LABELLED,
+    roles=_LABELLED | _POOLED,
     unit="nats",
     range_=(0, math.inf),
     statistic=Statistic("mean", ("nll",)),
@@ -219,7 +220,7 @@ _declare(
     "share of samples that FP32 gets right and the quantized model wrong",
     "lower",
     "churn:negative_flips",
-    roles=_LABELLED - {"adversarial"},
+    roles=_GROUPED | _POOLED,
     note="0 for FP32 itself; equal accuracy can hide them",
     statistic=Statistic("share", ("stays_correct",), below=1),
 )

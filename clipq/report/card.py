@@ -10,15 +10,17 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tabulate import tabulate
 
 from clipq.cases import Candidate
 from clipq.errors import RecordError, did_you_mean
-from clipq.records import CaseResult, RunRecord
+from clipq.records import CaseResult, RunRecord, withheld_sentence
+from clipq.report.looks import chance_of_luck
 from clipq.report.markdown import inert
+from clipq.settings import StatisticsSettings
 from clipq.verdicts import POLICIES, Verdict
 
 __all__ = ["Card", "card_html", "card_markdown", "model_index", "plain_statement", "release_card"]
@@ -51,12 +53,15 @@ class Card:
         candidate: the model and quantizer.
         cases: of it, in the order of the record.
         record: the run they are from.
+        looks: by release-only probe, how many candidates of the model were judged on its samples,
+            this one among them; empty where no store tells.
     """
 
     name: str
     candidate: Candidate
     cases: tuple[CaseResult, ...]
     record: RunRecord
+    looks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def hindrances(self) -> tuple[str, ...]:
@@ -64,7 +69,8 @@ class Card:
         broken = self.record.broken_kernels
         whole = str(self.candidate) in self.record.selection.get("complete", ())
         part = "" if whole and not self.record.unreported else self.record.partial
-        sentences = [part, *self.record.problems]
+        unseen = withheld_sentence(self.record.withheld, self.record.policy)
+        sentences = [part, unseen, *self.record.problems]
         if broken:
             count = (
                 f"{len(broken)} kernel checks fail" if len(broken) > 1 else "a kernel check fails"
@@ -92,13 +98,20 @@ class Card:
         return str(self.evidence.get("probes", {}).get(probe, {}).get("role", ""))
 
 
-def release_card(record: RunRecord, candidate: Candidate, *, name: str = "") -> Card:
+def release_card(
+    record: RunRecord,
+    candidate: Candidate,
+    *,
+    name: str = "",
+    looks: Mapping[str, int] | None = None,
+) -> Card:
     """Return the card of one candidate.
 
     Args:
         record: a run, of the policy ``release`` where a release shall rest on it.
         candidate: which.
         name: of the released model; by default ``model-quantizer``.
+        looks: how many candidates of the model were judged on each release-only probe.
 
     Raises:
         RecordError: the run has no case of it.
@@ -110,7 +123,7 @@ def release_card(record: RunRecord, candidate: Candidate, *, name: str = "") -> 
             f"the run has no case of {candidate}", hint=did_you_mean(str(candidate), known)
         )
     default = f"{candidate.model}-{candidate.quantizer}"
-    return Card(name or default, candidate, cases, record)
+    return Card(name or default, candidate, cases, record, looks or {})
 
 
 def card_markdown(card: Card) -> str:
@@ -229,6 +242,7 @@ def _facts(card: Card) -> list[tuple[str, str]]:
     if quantized.get("bytes"):
         ratio = quantized["bytes"] / quantized["float_bytes"]
         facts.append(("size", f"{quantized['bytes'] / 1e6:.1f} MB, {ratio:.0%} of FP32"))
+    facts += [(f"release-only probe {probe}", _seen_by(card, probe)) for probe in _kept(card)]
     if record.commit:
         dirty = " with uncommitted changes" if record.commit.get("dirty") else ""
         facts.append(("commit", f"{record.commit['sha']}{dirty}"))
@@ -237,6 +251,26 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         facts.append(("environment", text))
     facts.append(("clipq", record.versions.get("clipq", "unknown")))
     return facts
+
+
+def _kept(card: Card) -> list[str]:
+    """The release-only probes that the candidate was judged on."""
+    probes = card.evidence.get("probes", {})
+    judged = dict.fromkeys(case.probe for case in card.cases if case.observed is not None)
+    return [name for name in judged if probes.get(name, {}).get("use")]
+
+
+def _seen_by(card: Card, probe: str) -> str:
+    """Return how many candidates had the chance to pass on a probe."""
+    count = card.looks.get(probe, 0)
+    if not count:
+        return "no history store tells how many candidates were judged on it"
+    alpha = card.record.statistics.get("alpha", StatisticsSettings().alpha)
+    luck = chance_of_luck(count, tail=float(alpha) / 2)
+    who = "one candidate has" if count == 1 else f"{count:,} candidates have"
+    return (
+        f"{who} been judged on its samples: at the margin, up to {luck:.0%} that one passes by luck"
+    )
 
 
 def _worst(card: Card, count: int = 12) -> list[CaseResult]:

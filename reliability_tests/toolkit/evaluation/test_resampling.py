@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clipq.evaluation.closed_forms import closed_form
 from clipq.evaluation.resampling import Resampler, Tables
 from clipq.evaluation.resolution import resolution
 from clipq.gating.baseline import load_baseline
-from clipq.metrics import metrics
+from clipq.metrics import Predictions, metrics
 from clipq.settings import StatisticsSettings
-from clipq.stats import SamplingError, bin_resolution
+from clipq.stats import SamplingError, bin_resolution, bootstrap_weights
 
 BASELINES = Path(__file__).parents[3] / "baselines"
 SETTINGS = StatisticsSettings(replicates=100)
@@ -124,3 +125,20 @@ def test_ace_of_single_samples_has_the_error_of_single_samples():
     confidence = (np.arange(15) + 0.5) / 15
     error = SamplingError(0.0).widened(bin_resolution(confidence, bins=15)).standard_error
     assert error == pytest.approx(np.sqrt((confidence * (1 - confidence)).sum()) / 15)
+
+
+def test_the_error_of_a_pooled_mean_is_the_stratified_bootstraps():
+    """Clusters of three and of one, in two strata with different means: only spread within counts."""
+    rng = np.random.default_rng(0)
+    cluster = np.concatenate([np.repeat(np.arange(100), 3), np.arange(100, 250)])
+    stratum = np.repeat(["three", "one"], [300, 150])
+    shift = rng.normal(size=250)[cluster] + (stratum == "one") * 5.0
+    columns = {"id": np.arange(450), "cluster": cluster, "nll": np.zeros(450)}
+
+    def error(**more):
+        pair = (Predictions(columns | more), Predictions(columns | more | {"nll": shift}))
+        return closed_form(metrics.get("nll"), *(Tables(t, t) for t in pair)).standard_error
+
+    drawn = bootstrap_weights(450, replicates=4000, seed=1, clusters=cluster, strata=stratum)
+    assert error(stratum=stratum) == pytest.approx((drawn @ shift / 450).std(), rel=0.05)
+    assert error() > 1.5 * error(stratum=stratum)

@@ -89,7 +89,7 @@ def test_a_temperature_that_no_split_determines_is_inconclusive():
 
 
 def test_samples_of_a_temperature_are_those_of_the_calibration_split():
-    found = judged("temperature-log-ratio", 0.0, 0.09, 0.1, error=0.02, freedom=255.0)
+    found = judged("temperature-log-ratio", 0.0, 0.08, 0.1, error=0.02, freedom=255.0)
     assert found.estimate.samples_needed > 256
     assert "256 calibration samples" in found.reason
     with pytest.raises(StatisticsError, match="20 samples are too few"):
