@@ -128,7 +128,7 @@ def test_ace_of_single_samples_has_the_error_of_single_samples():
 
 
 def test_the_error_of_a_pooled_mean_is_the_stratified_bootstraps():
-    """Clusters of three and of one, in two strata with different means: only spread within counts."""
+    """Clusters of three and of one in two strata, whose means differ: spread within them counts."""
     rng = np.random.default_rng(0)
     cluster = np.concatenate([np.repeat(np.arange(100), 3), np.arange(100, 250)])
     stratum = np.repeat(["three", "one"], [300, 150])
