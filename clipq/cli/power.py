@@ -151,6 +151,6 @@ def _conclusion(powers: list[CasePower], hard: list[CasePower], settings: Settin
         f"{verdict}\n\nWith probability {statistics.power:.0%} a quantizer without loss passes "
         "where the margin is at least 'passes from',\nand a loss of at least 'fails from' fails; "
         "with 'samples needed', twice the margin fails.\n"
-        f"Error rates: {statistics.tail:.3g} on each side, failures corrected over {total} cases "
-        f"({statistics.correction}); {powers[0].basis}."
+        f"Error rates: {statistics.tail:.3g} on each side, failures corrected within each "
+        f"candidate ({statistics.correction}); {powers[0].basis}."
     )

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from clipq.records import CaseResult, RunRecord
+from clipq.report.candidates import undecided
 from clipq.report.text import explain
-from clipq.verdicts import Verdict
 
 __all__ = ["github", "gitlab"]
 
@@ -82,7 +82,7 @@ def _findings(record: RunRecord) -> Iterator[_Finding]:
         yield _Finding("error", f"{name}: never reported", "planned, never reported", "")
     blocking = {case.id for case in record.blocking}
     for case in record.cases:
-        if case.verdict is Verdict.INCONCLUSIVE and case.id not in blocking:
+        if undecided(case) is not None and case.id not in blocking:
             yield finding("warning", case)
     for warning in record.warnings:
         yield _Finding("warning", f"environment: {warning}", warning, "")

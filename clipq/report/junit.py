@@ -6,6 +6,7 @@ import re
 from xml.etree import ElementTree
 
 from clipq.records import CaseResult, KernelResult, RunRecord
+from clipq.report.candidates import undecided
 from clipq.report.text import explain
 from clipq.verdicts import Verdict
 
@@ -69,6 +70,7 @@ def _add(suite: ElementTree.Element, case: CaseResult, *, blocks: bool) -> None:
     properties = ElementTree.SubElement(element, "properties")
     values = {
         "verdict": case.verdict.value,
+        "undecided": undecided(case),
         "baseline": case.baseline,
         "observed": case.observed,
         **case.estimate.to_plain(),
