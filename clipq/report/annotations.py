@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from clipq.records import CaseResult, RunRecord
-from clipq.report.candidates import undecided
 from clipq.report.text import explain
+from clipq.report.undecided import undecided
 
 __all__ = ["github", "gitlab"]
 

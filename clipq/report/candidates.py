@@ -1,14 +1,7 @@
 """One plain line per release candidate: may it ship, what does it cost, what is not decided.
 
-    vit-clean/rtn:w8a8: passes ci; top-1 -0.1 points, 9 % of answers change, ECE unchanged;
-    103 of 106 decided; not decided: 1 beyond the margin, 2 under-powered
-
-What is not decided is one of two things, which ask for different deeds:
-
-    beyond the margin   the observed loss exceeds the margin, though not surely: change the
-                        candidate, or take more samples
-    under-powered       the observed loss is acceptable, but the interval reaches over the margin:
-                        more samples, or a wider margin
+vit-clean/rtn:w8a8: passes ci; top-1 -0.1 points, 9 % of answers change, ECE unchanged;
+103 of 106 decided; not decided: 1 beyond the margin, 2 under-powered
 """
 
 from __future__ import annotations
@@ -16,30 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from clipq.cases import Candidate
 from clipq.records import CaseResult, RunRecord
+from clipq.report.undecided import Undecided, undecided
 from clipq.verdicts import Verdict
 
-__all__ = ["CandidateLine", "Undecided", "candidate_lines", "undecided"]
+__all__ = ["CandidateLine", "candidate_lines"]
 
-_UNDECIDED = (Verdict.SUSPECT, Verdict.INCONCLUSIVE)
 _WORST_FIRST = (Verdict.FAIL, *(v for v in reversed(Verdict) if v is not Verdict.FAIL))
 _DECIDED = (Verdict.PASS, Verdict.IMPROVED, Verdict.WAIVED, Verdict.FAIL)
 _OF_OTHERS = {"models", "quantizers", "kernels", "of", "kernel-checks-of", "complete"}
 """What a run's selection may say without that a candidate in it lacks a case."""
-
-
-class Undecided(StrEnum):
-    """Why a case could not be decided.
-
-    >>> [why.value for why in Undecided]
-    ['beyond the margin', 'under-powered']
-    """
-
-    BEYOND = "beyond the margin"
-    UNDER_POWERED = "under-powered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,27 +76,6 @@ class CandidateLine:
         return f"{self.candidate}: {self.text}"
 
 
-def undecided(case: CaseResult) -> Undecided | None:
-    """Return why a case is not decided; None for one that is, or could not be judged at all.
-
-    >>> from clipq.cases import Case
-    >>> from clipq.estimate import Estimate
-    >>> def case(loss):
-    ...     estimate = Estimate(loss=loss, low=loss - 0.02, high=loss + 0.02, margin=0.02)
-    ...     return CaseResult(Case.parse("vit/rtn:w4/id.ece"), Verdict.INCONCLUSIVE,
-    ...                       estimate=estimate)
-    >>> undecided(case(0.03)).value, undecided(case(0.01)).value
-    ('beyond the margin', 'under-powered')
-    """
-    if case.verdict not in _UNDECIDED:
-        return None
-    loss, margin = case.estimate.loss, case.estimate.margin
-    beyond = loss is not None and margin is not None and loss > margin
-    return (
-        Undecided.BEYOND if beyond or case.verdict is Verdict.SUSPECT else Undecided.UNDER_POWERED
-    )
-
-
 def candidate_lines(record: RunRecord) -> tuple[CandidateLine, ...]:
     """Return one line per candidate: blocked ones first, of each kind the worst first.
 
@@ -154,7 +114,8 @@ def _line(
     if unjudged:
         reasons["not judged"] = unjudged
     order = [*(why.value for why in Undecided), "not judged"]
-    blocking = Counter(case.verdict for case in cases if record.rule.blocks(case.verdict))
+    rule = record.rule
+    blocking = Counter(case.verdict for case in cases if rule.blocks(case.verdict))
     return CandidateLine(
         candidate,
         policy=record.policy,
@@ -182,7 +143,8 @@ def _complete(candidate: Candidate, record: RunRecord) -> bool:
 
 def _worst(cases: Sequence[CaseResult], record: RunRecord) -> float:
     """Return by how many margins the worst case of those that matter most loses."""
-    blocking = [case for case in cases if record.rule.blocks(case.verdict)]
+    rule = record.rule
+    blocking = [case for case in cases if rule.blocks(case.verdict)]
     open_ = [case for case in cases if undecided(case) is not None]
     return max(case.severity for case in blocking or open_ or cases)
 

@@ -6,8 +6,8 @@ import re
 from xml.etree import ElementTree
 
 from clipq.records import CaseResult, KernelResult, RunRecord
-from clipq.report.candidates import undecided
 from clipq.report.text import explain
+from clipq.report.undecided import undecided
 from clipq.verdicts import Verdict
 
 __all__ = ["junit"]

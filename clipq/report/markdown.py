@@ -9,8 +9,9 @@ from typing import Any
 from tabulate import tabulate
 
 from clipq.records import CaseResult, RunRecord
-from clipq.report.candidates import Undecided, candidate_lines, undecided
+from clipq.report.candidates import candidate_lines
 from clipq.report.text import HEADERS, correction, kernel_rows, table_rows
+from clipq.report.undecided import Undecided, undecided
 from clipq.verdicts import Policy, Verdict
 
 __all__ = ["MARKER", "inert", "markdown"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
 
 from clipq.records import CaseResult, KernelResult, RunRecord
-from clipq.report.candidates import Undecided, candidate_lines, undecided
+from clipq.report.candidates import candidate_lines
+from clipq.report.undecided import AT_MARGIN, UNDECIDED, doubts, needed_text, undecided, urgency
 from clipq.verdicts import Policy, Verdict
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
 
 _SHOWN = 25
 _CANDIDATES = 8  # so many are all listed; of more only those that block
-_AT_MARGIN = "at the margin"
 _KERNEL_HEADERS = ("kernel", "written in", "ran on", "pass", "fail", "not run")
 HEADERS = ("case", "verdict", "FP32", "observed", "loss", "interval", "margin", "unit")
 
@@ -50,7 +49,7 @@ def explain(case: CaseResult) -> str:
             loss = f"{number_text(case.estimate.loss)} {_interval(case)}".rstrip()
             line += f": loss {loss} {_sign(case)} margin {number_text(case.estimate.margin)}"
         lines.append(f"{line} {case.unit}")
-    lines += [f"  {sentence}" for sentence in _doubts(case)]
+    lines += [f"  {sentence}" for sentence in doubts(case)]
     if case.reason:
         lines.append(f"  {case.reason}")
     if case.next_command:
@@ -199,7 +198,7 @@ def _candidates(record: RunRecord) -> str:
 
 
 def _undecided(cases: Sequence[CaseResult], policy: Policy) -> str:
-    ordered = sorted(cases, key=_most_urgent)
+    ordered = sorted(cases, key=urgency)
     rows = [
         (
             case.id,
@@ -210,66 +209,20 @@ def _undecided(cases: Sequence[CaseResult], policy: Policy) -> str:
             number_text(case.estimate.margin),
             case.unit,
             f"{case.samples:,}",
-            _needed(case),
+            needed_text(case),
         )
         for case in ordered[:_SHOWN]
     ]
     headers = ("case", "verdict", "why", "loss", "interval", "margin", "unit", "samples", "needed")
-    kinds = [kind for kind in _KINDS if any(case.verdict is kind for case in cases)]
+    kinds = [kind for kind in UNDECIDED if any(case.verdict is kind for case in cases)]
     said = [f"{kind} {'blocks' if policy.blocks(kind) else 'does not block'}" for kind in kinds]
     text = f"not decided: the samples cannot tell ({', '.join(said)} under {policy.name}):\n"
     text += tabulate(rows, headers, disable_numparse=True)
     more = len(cases) - _SHOWN
     if more > 0:
         text += f"\n... and {more} more: see report.json"
-    at_margin = sum(_needed(case) == _AT_MARGIN for case in cases)
+    at_margin = sum(needed_text(case) == AT_MARGIN for case in cases)
     return f"{text}\nat the margin ({at_margin}): more samples will not tell" if at_margin else text
-
-
-_KINDS = (Verdict.SUSPECT, Verdict.INCONCLUSIVE)
-
-
-def _most_urgent(case: CaseResult) -> tuple[int, bool, float, str]:
-    """Order what is not decided: suspects, then what lies beyond its margin, then the rest."""
-    beyond = undecided(case) is Undecided.BEYOND
-    return (_KINDS.index(case.verdict), not beyond, -case.severity, case.id)
-
-
-def _needed(case: CaseResult) -> str:
-    """Return how many samples would decide a case that is not decided."""
-    needed = case.estimate.samples_needed
-    if needed is not None:
-        return f"{needed:,}"
-    return _AT_MARGIN if case.estimate.standard_error is not None else "-"
-
-
-def _doubts(case: CaseResult) -> Iterator[str]:
-    """Yield why a case is not decided, and what could be done; nothing for one that is."""
-    why, needed = undecided(case), _needed(case)
-    if why is None:
-        return
-    if case.verdict is Verdict.SUSPECT:
-        yield f"probably worse than the margin allows, but not surely{_chances(case)}"
-    elif needed == _AT_MARGIN:
-        pass  # which side the observed loss lies on says nothing
-    elif why is Undecided.BEYOND:
-        yield "the loss lies beyond the margin, but it may be chance"
-    else:
-        yield "the loss lies within the margin, but the interval reaches over it"
-    if needed == _AT_MARGIN:
-        yield "the loss lies at the margin: more samples will not tell"
-    elif needed != "-":
-        yield f"{case.samples:,} samples cannot tell; about {needed} could"
-    if case.verdict is Verdict.SUSPECT:
-        yield f"or keep in float what `clipq blame {shlex.quote(case.id)}` names"
-        yield "or sign a waiver that says why it may stay"
-
-
-def _chances(case: CaseResult) -> str:
-    p_value, corrected = case.estimate.p_value, case.estimate.adjusted_p
-    if p_value is None or corrected is None:
-        return ""
-    return f" (p = {p_value:.2g}, {corrected:.2g} corrected for the candidate's cases)"
 
 
 def _sign(case: CaseResult) -> str:

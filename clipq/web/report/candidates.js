@@ -26,8 +26,8 @@ export function candidateText(key) {
 
 function listOf(lines) {
   return el("ul", { class: "candidates" }, lines.map((line) => el("li", {},
-    line.blocked ? badge("fail", "✕", "blocked") : badge("pass", "✓", "passes"),
-    el("span", { class: "wrap" }, pairLink(line.key), ` ${line.text}`))));
+    line.blocked ? badge("fail", "✕", "") : badge("pass", "✓", ""),
+    el("span", { class: "wrap" }, pairLink(line.key), `: ${line.text}`))));
 }
 
 /** Return a link that opens the metrics of a candidate, and can be copied as an address. */
