@@ -3,6 +3,7 @@
     python benchmarks/error_rates.py [--quick] [--kinds skew rare] [--samples 500 2000 10000]
     python benchmarks/error_rates.py --intervals --samples 500      # which interval, and why
     python benchmarks/error_rates.py --detection --gates 400        # is `clipq power` right
+    python benchmarks/error_rates.py --hard                         # clusters, skew, few in a group
 
 A gate is one draw from a simulated population (`simulated_pairs`), judged by the same code as a
 real one on every resampled metric, corrected for their number. Null pairs are of two kinds:
@@ -21,86 +22,82 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from benchmark import Goals, Script
 from embedded import corrected, evidence
 from embedded import judge as gate_judge
-from simulated_pairs import KINDS, Population, population
+from simulated_pairs import KINDS, Population, wide_population
 from tabulate import tabulate
 
-from clipq.evaluation.resampling import Resampler, Tables, resolution
+from clipq.errors import StatisticsError
+from clipq.estimate import Estimate
+from clipq.evaluation.resampling import Resampler, Tables
+from clipq.evaluation.resolution import resolution
 from clipq.gating.verdict import Judgement
 from clipq.metrics import Metric, metrics
 from clipq.settings import StatisticsSettings
 from clipq.stats import (
     Interval,
+    SamplingError,
     bca_interval,
     jackknife_weights,
-    normal_interval,
     percentile_interval,
     samples_needed,
     single_step,
-    standard_error,
 )
 from clipq.verdicts import Verdict
 
-SETTINGS = StatisticsSettings()
-CHURN = ("flip-rate", "negative-flips", "kl-to-fp32", "top2-gap-shrinkage", "embedding-distance")
+# Passes and failures only: whether a case is suspect is another question.
+SETTINGS = StatisticsSettings(suspicion=StatisticsSettings().tail)
 # An accuracy from a band of ranks is a share, as top-1 is.
 ALIKE = ("top1-low", "top1-mid", "top1-high")
-SUITE = (
-    "aurc",
-    "augrc",
-    "coverage-at-5",
-    "smooth-ece",
-    "worst-group-top1",
-    "group-top1-range",
-    "group-top1-std",
-    "group-ece-range",
-    "group-tpr-range",
-    "relative-gap",
-    "added-vulnerability",
-    "corruption-error",
-    "aupr-out-max-logit",
-    "aupr-out-entropy",
-)
 # The MCM and energy scores behave as the max-logit score does: one of the three is simulated.
 SCORES = ("max-logit", "entropy")
+MEANS = ("nll", "brier", "kl-to-fp32", "top2-gap-shrinkage", "embedding-distance", "t2i-recall-1")
+CHURN = ("flip-rate", "negative-flips", "kl-to-fp32", "top2-gap-shrinkage", "embedding-distance")
+OF_GROUPS = ("worst-group-top1", "group-top1-range", "group-top1-std", "group-ece-range")
+OF_CLUSTERS = ("top1", "flip-rate", "nll", "kl-to-fp32", "brier", "confidence-gap", "ece", "aurc")
+UNEVEN = ((500, 500, 500, 500, 5), (500, 500, 500, 500, 50), (200, 200, 200, 200, 200))
+CLUSTERS = (10, 30, 100)
+MEMBERS = 20
+NULLS = ("margin", "equal")
+_PAIR = dict[str, tuple[Tables, Tables]]
 
 
-def gate_metrics(suite: bool | None = None) -> dict[str, Metric]:
-    """Return every resampled metric of a gate; churn is no null pair's business.
+def gate_metrics(only: Sequence[str] = (), *, churn: bool = True) -> dict[str, Metric]:
+    """Return every resampled metric of a gate.
 
     Args:
-        suite: only those of `SUITE`, or only the others; None for all.
+        only: names; empty for all.
+        churn: whether metrics that compare with FP32 take part: in an `equal` pair neither is it.
     """
     found = {}
     for name in metrics.names():
         metric = metrics.get(name)
         kind = metric.statistic.kind if metric.statistic else "point"
-        if kind == "point" or name in CHURN or name in ALIKE or metric.roles == {"retrieval"}:
-            continue
-        if suite is not None and (name in SUITE) is not suite:
+        if kind == "point" or name in ALIKE or (name in CHURN and not churn):
             continue
         if metric.score and not name.endswith(SCORES):
             continue
-        found[name] = metric
+        if not only or name in only:
+            found[name] = metric
     return found
 
 
 class Exact(Resampler):
     """One replicate in which every sample counts once: the point values, fast."""
 
-    def _drawn(self, table, stream):
+    def _drawn(self, table, stream, piece):
         return np.ones((1, len(table)), np.uint8)
 
 
 class Jackknife(Resampler):
     """Replicates that leave out one of 80 groups of either kind of sample."""
 
-    def _drawn(self, table, stream):
+    def _drawn(self, table, stream, piece):
         own = jackknife_weights(len(table), groups=80, seed=SETTINGS.seed, stream=stream)
         rest = np.ones_like(own)
         return np.concatenate([own, rest] if stream == 0 else [rest, own])
@@ -117,96 +114,136 @@ def _losses(resampler: Resampler, metric: Metric, drawn) -> np.ndarray:
 
 
 def judge(drawn, names: dict[str, Metric], margins: np.ndarray, resampler: Resampler) -> tuple:
-    """Return the corrected verdicts and the judgements of one gate."""
+    """Return the corrected verdicts and the judgements of one gate; an error where refused."""
     judging = gate_judge(SETTINGS, resampler, cases=len(names))
     exact = Exact(SETTINGS)
     judgements: dict[str, Judgement] = {}
     for (name, metric), margin in zip(names.items(), margins, strict=True):
         pair = drawn["ood" if metric.score else "id"]
         values = [float(exact.replicates(metric, tables)[0]) for tables in pair]
-        judgements[name] = judging(evidence(metric, values, float(margin), pair))
+        try:
+            judgements[name] = judging(evidence(metric, values, float(margin), pair))
+        except StatisticsError as refusal:
+            judgements[name] = Judgement(Verdict.ERROR, str(refusal))
     return corrected(judgements, SETTINGS), list(judgements.values())
 
 
 def sized(kind: str, size: int, seed: int) -> Population:
     """Return a population of so many in-distribution samples."""
-    return population(kind, seed=seed, samples=size, samples_ood=size // 2)
+    return wide_population(kind, seed=seed, samples=size, samples_ood=size // 2)
 
 
-def draws(people: Population, samples: int, gates: int, *, equal: bool, seed: int = 0):
+@dataclass(frozen=True)
+class Design:
+    """How gates are drawn from a population, of which metrics.
+
+    `draw` takes the population, a generator and whether both models are equal.
+    """
+
+    title: str
+    draw: Callable[[Population, np.random.Generator, bool], _PAIR]
+    only: Sequence[str] = ()
+
+
+def samples_of(size: int, only: Sequence[str] = ()) -> Design:
+    """Return the design of so many in-distribution and half as many other samples."""
+    return Design(
+        f"{size} samples",
+        lambda people, rng, equal: people.draw(size, size // 2, rng, equal=equal),
+        only,
+    )
+
+
+def clusters_of(count: int) -> Design:
+    """Return the design of so many clusters whose members err together."""
+    return Design(
+        f"{count} clusters of {MEMBERS}",
+        lambda people, rng, equal: people.draw_clusters(count, MEMBERS, rng, equal=equal),
+        OF_CLUSTERS,
+    )
+
+
+def groups_of(sizes: Sequence[int]) -> Design:
+    """Return the design of groups of such sizes."""
+    return Design(
+        f"groups of {', '.join(map(str, sizes))}",
+        lambda people, rng, equal: people.draw_groups(sizes, rng, equal=equal),
+        OF_GROUPS,
+    )
+
+
+def draws(people: Population, design: Design, gates: int, *, equal: bool, seed: int = 0):
     for gate in range(gates):
-        rng = np.random.default_rng([seed, samples, equal, gate])
-        yield people.draw(samples, samples // 2, rng, equal=equal)
+        yield design.draw(people, np.random.default_rng([seed, equal, gate]), equal)
 
 
 def false_alarms(
-    kind: str,
-    samples: int,
-    gates: int,
-    *,
-    equal: bool,
-    seed: int = 0,
-    suite: bool | None = None,
-    size: int = 200_000,
+    people: Population, design: Design, gates: int, *, equal: bool, seed: int = 0
 ) -> dict:
     """Return error rates per metric, in a dict of arrays, and `any_fail`, per gate."""
-    people, names = sized(kind, size, seed), gate_metrics(suite)
-    losses = np.array(
-        [point_losses(d, names) for d in draws(people, samples, gates, equal=equal, seed=seed)]
-    )
-    whole = Tables(people.fp32, people.fp32), Tables(people.quantized, people.quantized)
-    whole_ood = (
-        Tables(people.fp32_ood, people.fp32),
-        Tables(people.quantized_ood, people.quantized),
-    )
+    names = gate_metrics(design.only, churn=not equal)
     if equal:
         truth = population_truth = np.zeros(len(names))
     else:
-        truth = losses.mean(axis=0)
+        drawn_losses = [
+            point_losses(drawn, names)
+            for drawn in draws(people, design, gates, equal=equal, seed=seed)
+        ]
+        truth = np.mean(drawn_losses, axis=0)
+        whole = Tables(people.fp32, people.fp32), Tables(people.quantized, people.quantized)
+        whole_ood = (
+            Tables(people.fp32_ood, people.fp32),
+            Tables(people.quantized_ood, people.quantized),
+        )
         population_truth = point_losses({"id": whole, "ood": whole_ood}, names)
     resampler = Resampler(SETTINGS)
-    passed, failed, covered, errors, any_fail = [], [], [], [], []
-    for drawn in draws(people, samples, gates, equal=equal, seed=seed):
+    passed, failed, covered, errors, refused = [], [], [], [], []
+    for drawn in draws(people, design, gates, equal=equal, seed=seed):
         verdicts, judgements = judge(drawn, names, truth, resampler)
         passed.append([v in (Verdict.PASS, Verdict.IMPROVED) for v in verdicts])
         failed.append([v is Verdict.FAIL for v in verdicts])
+        refused.append([v is Verdict.ERROR for v in verdicts])
         estimates = [judged.estimate for judged in judgements]
-        covered.append([e.low <= t <= e.high for e, t in zip(estimates, truth, strict=True)])
-        errors.append([found.standard_error for found in estimates])
-        any_fail.append(any(failed[-1]))
+        covered.append([_covers(e, t) for e, t in zip(estimates, truth, strict=True)])
+        errors.append([found.standard_error or math.nan for found in estimates])
     error = np.mean(errors, axis=0)
     return {
         "names": list(names),
         "truth": truth,
         "passed": np.mean(passed, axis=0),
         "failed": np.mean(failed, axis=0),
+        "refused": np.mean(refused, axis=0),
         "covered": np.mean(covered, axis=0),
         "off": (population_truth - truth) / error,
         "error": error,
-        "any_fail": float(np.mean(any_fail)),
+        "any_fail": float(np.mean(np.any(failed, axis=1))),
     }
+
+
+def _covers(estimate: Estimate, truth: float) -> bool:
+    return estimate.interval is not None and estimate.interval[0] <= truth <= estimate.interval[1]
 
 
 def interval_coverage(
     kind: str, samples: int, gates: int, seed: int = 0, size: int = 200_000
 ) -> list[tuple]:
     """Return, per metric, the coverage of each kind of interval at the settings' level."""
-    people, names = sized(kind, size, seed), gate_metrics()
+    people, names, design = sized(kind, size, seed), gate_metrics(), samples_of(samples)
     level = 1 - SETTINGS.alpha
-    losses = np.array([point_losses(d, names) for d in draws(people, samples, gates, equal=False)])
+    losses = np.array([point_losses(d, names) for d in draws(people, design, gates, equal=False)])
     truth = losses.mean(axis=0)
     hits = np.zeros((len(names), 3))
     resampler = Resampler(SETTINGS)
-    for row, drawn in zip(losses, draws(people, samples, gates, equal=False), strict=True):
+    for row, drawn in zip(losses, draws(people, design, gates, equal=False), strict=True):
         left_out = Jackknife(SETTINGS)
         for i, metric in enumerate(names.values()):
             replicates = _losses(resampler, metric, drawn)
             worth = resolution(metric, drawn["ood" if metric.score else "id"][1])
-            error = standard_error(replicates, resolution=worth)
+            error = SamplingError(float(replicates.std())).widened(worth)
             intervals: tuple[Interval, ...] = (
                 percentile_interval(replicates, level=level),
                 bca_interval(row[i], replicates, _losses(left_out, metric, drawn), level=level),
-                normal_interval(row[i], error, level=level),
+                error.interval(row[i], level=level),
             )
             hits[i] += [found.low <= truth[i] <= found.high for found in intervals]
     return [(name, *hits[i] / gates) for i, name in enumerate(names)]
@@ -232,10 +269,14 @@ def detection(
     people, names = sized(kind, size, seed), gate_metrics()
     tail = single_step(SETTINGS.tail, len(names), correction=SETTINGS.correction)
     truth = np.mean(
-        [point_losses(d, names) for d in draws(people, 4000, truths, equal=False, seed=1)], axis=0
+        [
+            point_losses(drawn, names)
+            for drawn in draws(people, samples_of(4000), truths, equal=False, seed=1)
+        ],
+        axis=0,
     )
     errors = []
-    for drawn in draws(people, pilot, pilots, equal=False, seed=2):
+    for drawn in draws(people, samples_of(pilot), pilots, equal=False, seed=2):
         _, judgements = judge(drawn, names, truth / 2, Resampler(SETTINGS))
         errors.append([judged.estimate.standard_error or 0.0 for judged in judgements])
     rows = []
@@ -256,7 +297,7 @@ def detection(
         each = gates // pilots
         for number, promised in enumerate(promises):
             enough = max(promised, 100)  # two strata of at least 50 samples
-            for drawn in draws(people, enough, each, equal=False, seed=3 + number):
+            for drawn in draws(people, samples_of(enough), each, equal=False, seed=3 + number):
                 pair = drawn["ood" if metric.score else "id"]
                 values = [float(exact.replicates(metric, tables)[0]) for tables in pair]
                 judged = judging(evidence(metric, values, truth[i] / 2, pair))
@@ -278,6 +319,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     script.add_argument("--intervals", action="store_true", help="coverage of three intervals")
     script.add_argument("--detection", action="store_true", help="failures at twice the margin")
+    script.add_argument("--hard", action="store_true", help="clusters, skewed means, uneven groups")
+    script.size("--nulls", full=NULLS, quick=NULLS, choices=NULLS, help="kinds of null pairs")
     options = script.options(arguments)
     goals = Goals(quick=options.quick)
     started = time.perf_counter()
@@ -286,7 +329,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif options.detection:
         print_detection(options, goals)
     else:
-        print_false_alarms(options, goals)
+        designs = hard_designs() if options.hard else [samples_of(n) for n in options.samples]
+        print_false_alarms(options, designs, goals)
     print(f"{time.perf_counter() - started:.0f} s")
     return goals.code
 
@@ -316,16 +360,23 @@ def print_detection(options, goals: Goals) -> None:
         goals.measured(all(rate >= SETTINGS.power for *_, rate, reason in rows if not reason))
 
 
-def print_false_alarms(options, goals: Goals) -> None:
+def hard_designs() -> list[Design]:
+    """Return the designs in which intervals are most easily wrong."""
+    return [
+        *(clusters_of(count) for count in CLUSTERS),
+        *(samples_of(size, MEANS) for size in (100, 250, 500)),
+        *(groups_of(sizes) for sizes in UNEVEN),
+    ]
+
+
+def print_false_alarms(options, designs: Sequence[Design], goals: Goals) -> None:
     for kind in options.kinds:
-        for samples in options.samples:
-            for equal in (False, True):
-                found = false_alarms(
-                    kind, samples, options.gates, equal=equal, size=options.population
-                )
-                null = "equal" if equal else "margin"
+        people = sized(kind, options.population, 0)
+        for design in designs:
+            for null in options.nulls:
+                found = false_alarms(people, design, options.gates, equal=null == "equal")
                 print(
-                    f"\n{kind}, {samples} samples, null `{null}`, {options.gates} gates: any "
+                    f"\n{kind}, {design.title}, null `{null}`, {options.gates} gates: any "
                     f"false failure in {found['any_fail']:.2%} of gates"
                 )
                 wrong = found["passed"] + found["failed"]
@@ -336,10 +387,11 @@ def print_false_alarms(options, goals: Goals) -> None:
                     "false pass %": found["passed"] * 100,
                     "false fail %": found["failed"] * 100,
                     "wrong %": wrong * 100,
+                    "refused %": found["refused"] * 100,
                     "coverage %": found["covered"] * 100,
                     "off": found["off"],
                 }
-                formats = ("", ".4f", ".4f", ".2f", ".2f", ".2f", ".1f", "+.2f")
+                formats = ("", ".4f", ".4f", ".2f", ".2f", ".2f", ".0f", ".1f", "+.2f")
                 rows = list(zip(*columns.values(), strict=True))
                 print(tabulate(rows, list(columns), floatfmt=formats), flush=True)
                 goals.measured(bool((wrong <= SETTINGS.alpha).all()))

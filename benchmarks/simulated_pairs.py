@@ -15,6 +15,7 @@ Kinds: ``plain``, logit scale 20; ``skew``, logit scale 100, so that most confid
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,7 @@ KINDS = ("plain", "skew", "rare")
 _CLASSES = 20
 _SCALES = {"plain": 20.0, "skew": 100.0, "rare": 60.0}
 _KNOWN = 100
+_LAYERS, _FEW = 50, 50
 _HUB = 0.06
 
 
@@ -54,8 +56,51 @@ class Population:
         With `equal`, each sample's two predictions change places with probability 1/2: both models
         then are equally good in every respect, though they disagree as much as before.
         """
-        inside = _pair(self.fp32, self.quantized, samples, rng, equal)
-        outside = _pair(self.fp32_ood, self.quantized_ood, samples_ood, rng, equal)
+        rows = rng.integers(0, len(self.fp32), samples)
+        return self._drawn(rows, samples_ood, rng, equal=equal)
+
+    def draw_groups(
+        self, sizes: Sequence[int], rng: np.random.Generator, *, equal: bool = False
+    ) -> dict[str, tuple[Tables, Tables]]:
+        """Return tables of groups of given sizes, equally hard all of them."""
+        rows = rng.integers(0, len(self.fp32), sum(sizes))
+        names = np.repeat([f"g{number}" for number in range(len(sizes))], sizes)
+        return self._drawn(rows, _FEW, rng, equal=equal, group=names)
+
+    def draw_clusters(
+        self, clusters: int, members: int, rng: np.random.Generator, *, equal: bool = False
+    ) -> dict[str, tuple[Tables, Tables]]:
+        """Return tables of clusters whose members err together.
+
+        Samples are ranked by how much the quantized model lost on them, and the ranking is cut in
+        `_LAYERS` layers of equal size. Each cluster has a layer of its own, from which half of its
+        members come; the others come from anywhere, so a sample is as likely as any other.
+        With `equal`, a cluster's predictions change places together.
+        """
+        order = np.argsort(self.quantized.columns["nll"] - self.fp32.columns["nll"], kind="stable")
+        size = len(order) // _LAYERS
+        layer = np.repeat(rng.integers(0, _LAYERS, clusters), members)
+        own = order[layer * size + rng.integers(0, size, len(layer))]
+        rows = np.where(
+            rng.random(len(layer)) < 0.5, own, rng.integers(0, _LAYERS * size, len(layer))
+        )
+        cluster = np.repeat(np.arange(clusters), members)
+        return self._drawn(rows, _FEW, rng, equal=equal, cluster=cluster)
+
+    def _drawn(
+        self,
+        rows: np.ndarray,
+        samples_ood: int,
+        rng: np.random.Generator,
+        *,
+        equal: bool,
+        **columns: np.ndarray,
+    ) -> dict[str, tuple[Tables, Tables]]:
+        together = columns.get("cluster", np.arange(len(rows)))
+        inside = _pair(self.fp32, self.quantized, rows, _swapped(together, rng, equal), columns)
+        others = rng.integers(0, len(self.fp32_ood), samples_ood)
+        swapped = _swapped(np.arange(samples_ood), rng, equal)
+        outside = _pair(self.fp32_ood, self.quantized_ood, others, swapped, {})
         known = [Tables(table, table) for table in inside]
         other = [Tables(ood, table) for ood, table in zip(outside, inside, strict=True)]
         return {"id": (known[0], known[1]), "ood": (other[0], other[1])}
@@ -159,15 +204,21 @@ def _retrieval(cosine: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def _swapped(together: np.ndarray, rng: np.random.Generator, equal: bool) -> np.ndarray:
+    """Return which samples' predictions change places (N,), a whole cluster's at once."""
+    return (rng.random(int(together.max()) + 1) < 0.5)[together] & equal
+
+
 def _pair(
-    first: Predictions, second: Predictions, count: int, rng: np.random.Generator, equal: bool
+    first: Predictions,
+    second: Predictions,
+    rows: np.ndarray,
+    swapped: np.ndarray,
+    columns: Mapping[str, np.ndarray],
 ) -> tuple[Predictions, Predictions]:
-    index = rng.integers(0, len(first), count)
-    swapped = rng.random(count) < 0.5 if equal else np.zeros(count, bool)
-    ids = np.arange(count)
-    tables: list[dict[str, np.ndarray]] = [{"id": ids}, {"id": ids}]
+    tables: list[dict[str, np.ndarray]] = [{"id": np.arange(len(rows))} for _ in range(2)]
     for name in first.columns:
-        a, b = first.columns[name][index], second.columns[name][index]
+        a, b = first.columns[name][rows], second.columns[name][rows]
         tables[0][name] = np.where(swapped, b, a)
         tables[1][name] = np.where(swapped, a, b)
-    return Predictions(tables[0]), Predictions(tables[1])
+    return Predictions(tables[0] | columns), Predictions(tables[1] | columns)

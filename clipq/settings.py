@@ -64,7 +64,7 @@ PROFILES = ("quick", "default", "full")
 ATTACKS = ("fgsm", "pgd", "apgd", "square")
 SEVERITIES = (1, 2, 3, 4, 5)
 BACKENDS = ("auto", "reference", "triton")
-CORRECTIONS = ("holm", "benjamini-hochberg", "none")
+CORRECTIONS = ("conditional", "holm", "benjamini-hochberg", "none")
 
 _Count = Annotated[int, whole(0)]
 _Positive = Annotated[int, whole(1)]
@@ -198,7 +198,7 @@ class StatisticsSettings:
         alpha: two-sided error rate; a pass or a failure is wrong with probability alpha / 2 each.
         power: probability with which `clipq power` promises a decision.
         suspicion: p-value at the margin below which a loss that is not surely beyond it is suspect.
-        correction: how false alarms are controlled over the cases of a run.
+        correction: how false alarms are controlled over the cases of a release candidate.
         replicates: bootstrap replicates per case.
         seed: of every resample; recorded with the run.
         noise_factor: a margin is never below this many times FP32's own noise.
@@ -211,8 +211,8 @@ class StatisticsSettings:
 
     alpha: Annotated[float, between(0.0, 0.5)] = 0.05
     power: Annotated[float, between(0.5, 1.0)] = 0.95
-    suspicion: Annotated[float, between(0.0, 0.5)] = 0.16
-    correction: Annotated[str, one_of(*CORRECTIONS)] = "holm"
+    suspicion: Annotated[float, between(0.0, 0.5)] = 0.1
+    correction: Annotated[str, one_of(*CORRECTIONS)] = "conditional"
     replicates: Annotated[int, whole(100)] = 500
     seed: Annotated[int, whole(0, 2**63 - 1)] = 20250921
     noise_factor: Annotated[float, between(0.0, math.inf)] = 3.0

@@ -19,10 +19,11 @@ class Kind:
         columns: what it reads of each sample, by what the column stands for.
         family: kinds that are computed together, or in one way: ``values``, a statistic of one
             value a sample; ``ranking`` of scores against those in distribution, ``reversed`` with
-            out-of-distribution as the positive class; ``binned``, ``smooth`` and ``selective`` of
-            confidence and correctness; ``groups`` between the table's groups; ``point``, one number
-            for the whole probe, of which nothing can be resampled.
-        counts: whether it moves in steps of one sample.
+            out-of-distribution as the positive class, ``threshold`` at one point of the ranking;
+            ``binned``, ``smooth`` and ``selective`` of confidence and correctness; ``groups``
+            between the table's groups; ``point``, one number for the whole probe, of which nothing
+            can be resampled.
+        counts: whether it moves in steps of one sample, so that no change is not certainty.
     """
 
     columns: tuple[str, ...]
@@ -33,9 +34,10 @@ class Kind:
 _ANSWER = ("confidence", "correct")
 KINDS: dict[str, Kind] = {
     "mean": Kind(("value",), "values", counts=False),
+    "mean-share": Kind(("value",), "values"),
     "mean-gap": Kind(_ANSWER, "values"),
     "share": Kind(("value",), "values"),
-    "skewness": Kind(("value",), "values", counts=False),
+    "skewness": Kind(("value",), "values"),
     "ece": Kind(_ANSWER, "binned"),
     "ace": Kind(_ANSWER, "binned"),
     "mce": Kind(_ANSWER, "binned"),
@@ -45,7 +47,7 @@ KINDS: dict[str, Kind] = {
     "coverage": Kind(_ANSWER, "selective"),
     "auroc": Kind(("score",), "ranking"),
     "aupr": Kind(("score",), "ranking"),
-    "fpr95": Kind(("score",), "ranking"),
+    "fpr95": Kind(("score",), "threshold"),
     "aupr-out": Kind(("score",), "reversed"),
     "group-min": Kind(("correct",), "groups"),
     "group-range": Kind(("correct",), "groups"),

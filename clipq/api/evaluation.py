@@ -163,9 +163,9 @@ class Evaluation:
         return Resampler(self.statistics)
 
     def _margins(self, margins: Mapping[str, float] | str | Path) -> dict[Case, float]:
-        if not isinstance(margins, Mapping):
-            from clipq.gating.margins import load_margins
+        from clipq.gating.margins import check_margin, load_margins
 
+        if not isinstance(margins, Mapping):
             table = load_margins(Path(margins))
             return {case: table.margin(case) for case in self.cases}
         chosen: dict[Case, float] = {}
@@ -181,6 +181,8 @@ class Evaluation:
                     f"margin of {name!r} is {margin!r}",
                     hint="a margin is a finite number in the metric's unit",
                 )
+            for case in named:
+                check_margin(metrics.get(case.metric), margin, where="margins")
             chosen |= dict.fromkeys(named, float(margin))
         return chosen
 

@@ -31,7 +31,7 @@ _HEADERS = (
     "standard error",
     "margin",
     "passes from",
-    "fails from",
+    "blocks from",
     "samples needed",
     "",
 )
@@ -132,9 +132,21 @@ def _row(power: CasePower) -> tuple[str, ...]:
         f"{power.standard_error:.2g}",
         f"{power.margin:g} {power.unit}",
         f"{power.passes_from:.2g}",
-        f"{power.fails_from:.2g}",
+        f"{power.blocks_from:.2g}",
         needed,
         power.problem,
+    )
+
+
+def _basis(powers: list[CasePower]) -> str:
+    """Say where the standard errors come from, and how to know better."""
+    shares = [power.changed for power in powers if power.changed is not None]
+    if not shares:
+        return powers[0].basis
+    return (
+        f"a guess, that {min(shares):.1%} to {max(shares):.1%} of the samples change (by\nthe "
+        "format's margin of top-1), four times as many where harm is done. After a run, "
+        "`clipq power --record\nreport.json` knows them"
     )
 
 
@@ -149,8 +161,8 @@ def _conclusion(powers: list[CasePower], hard: list[CasePower], settings: Settin
     )
     return (
         f"{verdict}\n\nWith probability {statistics.power:.0%} a quantizer without loss passes "
-        "where the margin is at least 'passes from',\nand a loss of at least 'fails from' fails; "
-        "with 'samples needed', twice the margin fails.\n"
-        f"Error rates: {statistics.tail:.3g} on each side, failures corrected within each "
-        f"candidate ({statistics.correction}); {powers[0].basis}."
+        "where the margin is at least 'passes from',\nand a loss of at least 'blocks from' is a "
+        "failure or suspect; with 'samples needed', twice the margin is.\n"
+        f"A pass is wrong with probability {statistics.tail:.3g}; suspect is a p-value below "
+        f"{statistics.suspicion:g}. Standard errors: {_basis(powers)}."
     )

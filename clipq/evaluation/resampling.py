@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import TypeVar
 
@@ -22,11 +23,13 @@ from clipq.provenance import digest
 from clipq.settings import StatisticsSettings
 from clipq.statistic_kinds import KINDS
 from clipq.stats import (
-    bin_resolution,
     binned_errors,
     bootstrap_weights,
     check_paired,
-    check_size,
+    check_units,
+    cluster_codes,
+    effective_units,
+    false_positive_rates,
     grouped_statistic,
     ranking,
     selective_risks,
@@ -35,10 +38,11 @@ from clipq.stats import (
     weighted_skewness,
 )
 
-__all__ = ["Resampler", "Tables", "resolution"]
+__all__ = ["Resampler", "Tables"]
 
 _KNOWN, _OTHER = 0, 1
-_KEPT = 64
+_KEPT = 128
+_KEPT_BYTES = 1 << 27
 _SLOW_REPLICATES = 200
 
 
@@ -57,33 +61,25 @@ class Tables:
     predictions: Predictions
     in_distribution: Predictions
 
+    @cached_property
+    def clusters(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Clusters (N,) of both tables' samples; None where these are independent."""
+        own = _clusters(self.predictions)
+        same = self.in_distribution is self.predictions
+        return own, own if same else _clusters(self.in_distribution)
 
-def resolution(metric: Metric, tables: Tables) -> float:
-    """Return what one sample is worth in a metric that counts samples, in its unit.
+    @property
+    def units(self) -> tuple[float, float]:
+        """How many independent units either table's samples make: samples, or clusters."""
+        own, known = self.clusters
+        return (
+            effective_units(own, len(self.predictions)),
+            effective_units(known, len(self.in_distribution)),
+        )
 
-    1 / N for shares and ECE, with N the smaller kind of samples, and 1 / N of the smallest group
-    for statistics of groups; 1 over all samples for areas, where one sample moves only its own
-    place; more for ACE and MCE, where the fullness of the bins
-    decides (`clipq.stats.bin_resolution`); 0 for means of continuous columns, which do not move in
-    steps.
 
-    >>> from clipq.metrics import metrics
-    >>> table = Predictions({"rank": np.zeros(200), "nll": np.ones(200)})
-    >>> [resolution(metrics.get(name), Tables(table, table)) for name in ("top1", "nll")]
-    [0.005, 0.0]
-    """
-    statistic = metric.statistic
-    if statistic is None or not KINDS[statistic.kind].counts:
-        return 0.0
-    sizes = len(tables.predictions), len(tables.in_distribution)
-    if statistic.kind in ("auroc", "aupr", "aupr-out"):
-        return 1.0 / sum(sizes)
-    if statistic.kind in ("ace", "mce"):
-        return bin_resolution(tables.predictions.samples(statistic.columns[0]), bins=BINS)
-    if KINDS[statistic.kind].family == "groups":
-        _, members = np.unique(tables.predictions.column("group"), return_counts=True)
-        return 1.0 / int(members.min())
-    return 1.0 / min(sizes)
+def _clusters(table: Predictions) -> np.ndarray | None:
+    return cluster_codes(table.columns.get("cluster"), len(table))
 
 
 class Resampler:
@@ -105,7 +101,7 @@ class Resampler:
         self.settings = settings
         self.threads = threads
         self._weights: OrderedDict[tuple[object, ...], np.ndarray] = OrderedDict()
-        self._found: OrderedDict[tuple[object, ...], tuple[Tables, dict[str, np.ndarray]]]
+        self._found: OrderedDict[tuple[object, ...], tuple[Tables, dict[int, _Found]]]
         self._found = OrderedDict()
         self._paired: OrderedDict[tuple[int, int], tuple[Predictions, Predictions]] = OrderedDict()
 
@@ -123,7 +119,7 @@ class Resampler:
             if key not in self._paired:
                 check_paired(first.column("id"), second.column("id"))
                 _keep(self._paired, key, (first, second))
-            check_size(len(first), metric.name)
+            check_units(_clusters(first), len(first), metric.name)
         if metric.needs_id:
             scores = [table.column(metric.score) for table, _ in pairs]
             if np.ptp(np.concatenate(scores)) == 0.0:
@@ -132,8 +128,13 @@ class Resampler:
                     hint="FP32 itself separates nothing: there is nothing to lose; check the model",
                 )
 
-    def replicates(self, metric: Metric, tables: Tables) -> np.ndarray:
-        """Return the metric's value in each replicate (R,).
+    def replicates(self, metric: Metric, tables: Tables, *, piece: int = 0) -> np.ndarray:
+        """Return the metric's value in each of the settings' number of replicates (R,).
+
+        Args:
+            metric: which.
+            tables: of one model x quantizer.
+            piece: 0 for the first R draws, 1 for the next R, and so on.
 
         Raises:
             StatisticsError: a column holds no finite numbers.
@@ -146,83 +147,104 @@ class Resampler:
             raise StatisticsError(
                 f"metric {metric.name!r} is one number per probe", hint="judge its value itself"
             )
-        if kind.family == "values":
-            return self._of_values(tables.predictions, statistic)
-        if kind.family == "groups":
-            return self._grouped(tables.predictions, statistic)
-        together = self._remembered(tables, statistic.columns, kind.family)
+        together = self._remembered(tables, statistic, kind.family, piece)
         # Out-of-distribution as the positive class: the ranking of turned scores.
         return together["aupr" if kind.family == "reversed" else statistic.kind]
 
-    def _of_values(self, table: Predictions, statistic: Statistic) -> np.ndarray:
+    def _of_values(self, table: Predictions, statistic: Statistic, piece: int) -> np.ndarray:
         columns = [table.samples(name) for name in statistic.columns]
         values = np.subtract(*columns) if statistic.kind == "mean-gap" else columns[0]
         if statistic.kind == "share":
             values = values < statistic.below
         over = weighted_skewness if statistic.kind == "skewness" else weighted_means
-        return over(values, self._drawn(table, _KNOWN), threads=self.threads)
+        return over(values, self._drawn(table, _KNOWN, piece), threads=self.threads)
 
-    def _grouped(self, table: Predictions, statistic: Statistic) -> np.ndarray:
+    def _grouped(self, table: Predictions, statistic: Statistic, piece: int) -> np.ndarray:
         names = KINDS[statistic.kind].columns
         return grouped_statistic(
             statistic.kind,
             dict(zip(names, map(table.samples, statistic.columns), strict=True)),
             table.samples("group"),
-            self._drawn(table, _KNOWN),
+            self._drawn(table, _KNOWN, piece),
             bins=BINS,
             threads=self.threads,
         )
 
     def _remembered(
-        self, tables: Tables, columns: tuple[str, ...], family: str
+        self, tables: Tables, statistic: Statistic, family: str, piece: int
     ) -> dict[str, np.ndarray]:
         """Return all statistics that share one sorting, computed once per table."""
         table, known = tables.predictions, tables.in_distribution
-        key = (id(table), id(known), family, columns)
+        alone = family in ("values", "groups")
+        key = (id(table), id(known), statistic if alone else (family, statistic.columns))
         if key not in self._found:
-            found = self._sorted_once(table, known, columns, family)
-            _keep(self._found, key, (tables, found))  # with the tables: their id must stay taken
+            # With the tables: their id must stay taken.
+            _keep(self._found, key, (tables, {}))
         self._found.move_to_end(key)
-        return self._found[key][1]
+        pieces = self._found[key][1]
+        if piece not in pieces:
+            if alone:
+                over = self._of_values if family == "values" else self._grouped
+                pieces[piece] = {statistic.kind: over(table, statistic, piece)}
+            else:
+                columns = statistic.columns
+                pieces[piece] = self._sorted_once(table, known, columns, family, piece)
+        return pieces[piece]
 
     def _sorted_once(
-        self, table: Predictions, known: Predictions, columns: tuple[str, ...], family: str
+        self,
+        table: Predictions,
+        known: Predictions,
+        columns: tuple[str, ...],
+        family: str,
+        piece: int,
     ) -> dict[str, np.ndarray]:
-        if family in ("ranking", "reversed"):
-            inside = known.column(columns[0]), self._drawn(known, _KNOWN)
-            outside = table.column(columns[0]), self._drawn(table, _OTHER)
+        if family in ("ranking", "reversed", "threshold"):
+            inside = known.column(columns[0]), self._drawn(known, _KNOWN, piece)
+            outside = table.column(columns[0]), self._drawn(table, _OTHER, piece)
             if family == "reversed":
                 inside, outside = (-outside[0], outside[1]), (-inside[0], inside[1])
+            if family == "threshold":
+                rates = false_positive_rates(
+                    inside[0], outside[0], inside[1], outside[1], threads=self.threads
+                )
+                return {"fpr95": rates}
             return ranking(inside[0], outside[0], inside[1], outside[1], threads=self.threads)
         confidence, correct = (table.samples(column) for column in columns)
-        weights = self._drawn(table, _KNOWN)
+        weights = self._drawn(table, _KNOWN, piece)
         if family == "selective":
             return selective_risks(confidence, correct, weights, risk=RISK)
         if family == "smooth":
             return {"smooth-ece": smooth_ece(confidence, correct, weights)}
         return binned_errors(confidence, correct, weights, bins=BINS, threads=self.threads)
 
-    def _drawn(self, table: Predictions, stream: int) -> np.ndarray:
-        clusters = table.columns.get("cluster")
-        key = (len(table), stream, None if clusters is None else digest(clusters.tolist()))
+    def _drawn(self, table: Predictions, stream: int, piece: int) -> np.ndarray:
+        clusters = _clusters(table)
+        key = (len(table), stream, piece, None if clusters is None else digest(clusters.tolist()))
         if key not in self._weights:
             drawn = bootstrap_weights(
                 len(table),
                 replicates=self.settings.replicates,
                 seed=self.settings.seed,
                 stream=stream,
+                piece=piece,
                 clusters=clusters,
             )
-            _keep(self._weights, key, drawn)
+            self._weights[key] = drawn
+            while sum(kept.nbytes for kept in self._weights.values()) > _KEPT_BYTES:
+                forgotten, _ = self._weights.popitem(last=False)
+                if forgotten == key:
+                    return drawn
+        self._weights.move_to_end(key)
         return self._weights[key]
 
     def _slow(self, metric: Metric, tables: Tables) -> np.ndarray:
         """Call the metric's own function on each resample: for metrics without a `Statistic`."""
         table, known = tables.predictions, tables.in_distribution
         if not metric.needs_id:
-            rows = self._drawn(table, _KNOWN)[:_SLOW_REPLICATES]
+            rows = self._drawn(table, _KNOWN, 0)[:_SLOW_REPLICATES]
             return np.array([metric.compute(_resampled(table, row)) for row in rows])
-        pairs = zip(self._drawn(known, _KNOWN), self._drawn(table, _OTHER), strict=True)
+        pairs = zip(self._drawn(known, _KNOWN, 0), self._drawn(table, _OTHER, 0), strict=True)
         return np.array(
             [
                 metric.compute(_resampled(table, other), _resampled(known, row))
@@ -235,6 +257,7 @@ def _resampled(table: Predictions, counts: np.ndarray) -> Predictions:
     return table.drawn(np.repeat(np.arange(len(counts)), counts))
 
 
+_Found = dict[str, np.ndarray]
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from clipq.cases import Cell
-from clipq.files import write_atomically
 from clipq.records import CaseResult
 
 __all__ = ["CellBoard"]
@@ -111,4 +110,7 @@ class CellBoard:
 
 
 def _write(path: Path, results: Results) -> None:
-    write_atomically(path, json.dumps([result.to_json() for result in results]).encode("ascii"))
+    # Renamed into place, for others read without the lock; not synced, for it ends with the run.
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps([result.to_json() for result in results]), "ascii")
+    unfinished.replace(path)

@@ -20,7 +20,7 @@ from dataclasses import replace
 from clipq.estimate import Estimate
 from clipq.records import CaseResult
 from clipq.settings import StatisticsSettings
-from clipq.stats import adjusted, samples_needed, single_step
+from clipq.stats import CONDITION, adjusted, samples_needed, single_step
 from clipq.verdicts import Verdict
 
 __all__ = ["decide", "verdict_of"]
@@ -58,8 +58,11 @@ def decide(
     p_values = [result.estimate.p_value or 0.0 for result in tested]
     corrected = adjusted(p_values, correction=statistics.correction, unknown=unknown).tolist()
     by_case = {result.case: p for result, p in zip(tested, corrected, strict=True)}
+    counted = len(p_values)
+    if statistics.correction == "conditional":  # those beyond the condition were set aside
+        counted = sum(p_value <= CONDITION for p_value in p_values)
     fails_at = single_step(
-        statistics.tail, max(len(tested) + unknown, 1), correction=statistics.correction
+        statistics.tail, max(counted + unknown, 1), correction=statistics.correction
     )
     return tuple(
         _decided(result, by_case[result.case], statistics, fails_at)

@@ -5,23 +5,28 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import ndtr
 
+from clipq.errors import StatisticsError
 from clipq.estimate import Estimate
-from clipq.evaluation.resampling import Resampler, resolution
+from clipq.evaluation.closed_forms import closed_form
+from clipq.evaluation.resampling import Resampler
+from clipq.evaluation.resolution import resolution
+from clipq.gating.decision_lines import could_change
 from clipq.gating.verdict import Evidence
 from clipq.settings import StatisticsSettings
 from clipq.stats import (
     Discordance,
     Interval,
+    SamplingError,
     count_discordant,
-    normal_interval,
+    discordance_p_value,
     score_interval,
-    score_z,
-    standard_error,
 )
 
 __all__ = ["LossEstimator", "discordance"]
+
+_STAGES = (1, 4, 16)
+"""Times the settings' replicates: the next stage where the one before might mislead."""
 
 
 class LossEstimator:
@@ -50,27 +55,67 @@ class LossEstimator:
         """Return how well a loss is known, and how surely it exceeds a margin.
 
         Shares of independent samples use the score test of paired proportions, which keeps its
-        level with few discordant samples; everything else the paired bootstrap.
+        level with few discordant samples. What is a sum over samples has its error in closed form.
+        Everything else is resampled, more often where a few replicates might mislead.
+
+        Raises:
+            StatisticsError: a column holds no finite numbers, or some resamples have no value.
         """
         level = 1.0 - self.settings.alpha
         counts = discordance(evidence)
         if counts is not None:
             bounded = min(max(margin, -1.0), 1.0)
-            p_value = float(ndtr(-score_z(counts, bounded)))
-            # Two imagined samples, one changed each way, as in `standard_error`.
+            p_value = discordance_p_value(counts, bounded)
+            # Two imagined samples, one changed each way, as in `SamplingError.widened`.
             spread = counts.worse + counts.better + 2 - counts.samples * counts.drop**2
             error = math.sqrt(spread) / counts.samples
             return _estimate(loss, error, score_interval(counts, level=level), p_value, margin)
+        found = self._error(evidence, loss, margin)
+        interval = found.interval(loss, level=level)
+        p_value = found.p_value(loss, margin=margin)
+        return _estimate(loss, found.standard_error, interval, p_value, margin)
+
+    def _error(self, evidence: Evidence, loss: float, margin: float) -> SamplingError:
+        metric, observed = evidence.metric, evidence.observed_tables
+        worth = resolution(metric, observed, evidence.baseline_tables)
+        known = closed_form(metric, evidence.baseline_tables, observed)
+        if known is not None:
+            return known.widened(worth)
+        units = min(observed.units) if metric.needs_id else observed.units[0]
+        drawn: list[np.ndarray] = []
+        for stage in _STAGES:
+            drawn += [self._piece(evidence, piece) for piece in range(len(drawn), stage)]
+            error, blur = _spread(np.concatenate(drawn), units)
+            error = error.widened(worth)
+            sure = not could_change(loss, error, margin=margin, blur=blur, settings=self.settings)
+            if sure or metric.statistic is None:
+                break
+        return error
+
+    def _piece(self, evidence: Evidence, piece: int) -> np.ndarray:
         metric = evidence.metric
-        replicates = metric.loss(
-            self.resampler.replicates(metric, evidence.baseline_tables),
-            self.resampler.replicates(metric, evidence.observed_tables),
-        )
-        worth = resolution(metric, evidence.observed_tables)
-        error = standard_error(replicates, resolution=worth)
-        interval = normal_interval(loss, error, level=level)
-        p_value = float(ndtr((margin - loss) / error)) if error else float(loss <= margin)
-        return _estimate(loss, error, interval, p_value, margin)
+        tables = (evidence.baseline_tables, evidence.observed_tables)
+        losses = metric.loss(*(self.resampler.replicates(metric, t, piece=piece) for t in tables))
+        undefined = int((~np.isfinite(losses)).sum())
+        if undefined:
+            raise StatisticsError(
+                f"metric {metric.name!r}: {undefined} of {len(losses)} resamples have no value",
+                hint="a part of the probe that it divides by has too few samples, or too few right "
+                "answers: give it more, or leave the metric out for this probe",
+            )
+        return losses
+
+
+def _spread(losses: np.ndarray, units: float) -> tuple[SamplingError, float]:
+    """Return the error that replicates (R,) show, and its own relative standard deviation."""
+    centred = losses - losses.mean()
+    variance, fourth = float((centred**2).mean()), float((centred**4).mean())
+    if variance == 0.0:
+        return SamplingError(0.0, freedom=units - 1.0), 0.0
+    blur = math.sqrt(max(fourth / variance**2 - 1.0, 1.0) / (4.0 * len(losses)))
+    # A resample of G clusters shows (G - 1) / G of the variance.
+    error = math.sqrt(variance * units / (units - 1.0))
+    return SamplingError(error, freedom=units - 1.0), blur
 
 
 def _estimate(
@@ -97,8 +142,9 @@ def discordance(evidence: Evidence) -> Discordance | None:
     Discordance(worse=2, better=1, samples=4)
     """
     statistic = evidence.metric.statistic
-    table = evidence.observed_tables.predictions
-    if statistic is None or statistic.kind != "share" or "cluster" in table.columns:
+    if statistic is None or statistic.kind != "share":
+        return None
+    if evidence.observed_tables.clusters[0] is not None:
         return None
     below = [
         np.asarray(tables.predictions.samples(statistic.columns[0]) < statistic.below)

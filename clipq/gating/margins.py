@@ -24,10 +24,14 @@ from typing import Annotated, NotRequired
 
 from clipq.cases import Case
 from clipq.errors import SettingsError
+from clipq.metrics import Metric, metrics
 from clipq.quant import QuantizerSpec
 from clipq.shapes import Document, Finite, Meta, Text, table
 
-__all__ = ["ExpectedFailure", "Margins", "load_margins"]
+__all__ = ["ExpectedFailure", "Margins", "check_margin", "load_margins"]
+
+_UNBOUNDED = 1e4
+"""Beyond this no margin or limit of an unbounded metric says anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,7 @@ class Margins:
                 f"{self.path} gives no margin for {case.id} (format class {spec.format_class!r})",
                 hint="add the metric to a [[margin]] table; formats = '*' covers every quantizer",
             )
+        check_margin(metrics.get(case.metric), found, where=f"{self.path}: {case.key}")
         return found
 
     def check_against(self, cases: Sequence[Case]) -> None:
@@ -119,6 +124,52 @@ class Margins:
         return next((entry for entry in self.expected_failures if entry.matches(case)), None)
 
 
+def check_margin(metric: Metric, margin: float, *, where: str) -> None:
+    """Refuse a margin that no value of the metric can be held against.
+
+    Args:
+        metric: what it is of.
+        margin: in the metric's unit.
+        where: what a message begins with.
+
+    Raises:
+        SettingsError: it is larger than any loss, or a limit outside the metric's range.
+
+    >>> check_margin(metrics.get("top1"), 1e308, where="margins.toml: id.top1")
+    Traceback (most recent call last):
+    clipq.errors.SettingsError: margins.toml: id.top1: a margin of 1e+308 fraction
+      fix: a loss of top1 lies in [-1, 1]: a larger margin judges nothing
+    """
+    low, high = metric.range
+    if metric.judged_by == "limit":
+        low, high = max(low, -_UNBOUNDED), min(high, _UNBOUNDED)
+        allowed = f"the limit of {metric.name} is a value of it, in [{low:g}, {high:g}]"
+    else:
+        high = min(high - low, _UNBOUNDED)
+        low = -high
+        allowed = f"a loss of {metric.name} lies in [{low:g}, {high:g}]"
+    if not low <= margin <= high:
+        raise SettingsError(
+            f"{where}: a margin of {margin:g} {metric.unit}",
+            hint=f"{allowed}: a larger margin judges nothing",
+        )
+
+
+def _refuse_contradictions(path: Path, rules: Sequence[MarginRule]) -> None:
+    """Refuse two margins for the very same cases: the later would win without a word."""
+    given: dict[tuple[str, str, str], float] = {}
+    for rule in rules:
+        for pattern, margin in rule.metrics.items():
+            key = rule.models, rule.formats, pattern
+            if given.setdefault(key, margin) != margin:
+                raise SettingsError(
+                    f"{path}: {pattern!r} has the margins {given[key]:g} and {margin:g}, both for "
+                    f"models = {rule.models!r} and formats = {rule.formats!r}",
+                    hint="remove one: of tables that differ in models or formats the last wins, "
+                    "of equal ones none should",
+                )
+
+
 _FILE = table(
     "margins",
     {
@@ -140,4 +191,6 @@ def load_margins(path: Path) -> Margins:
     """
     fix = "docs/margins.md shows a complete one; `margins` in clipq.toml says where it lies"
     found = Document(path, "TOML", SettingsError, fix).read(_FILE)
-    return Margins(path, found.get("margin", ()), found.get("expected-failure", ()))
+    rules = found.get("margin", ())
+    _refuse_contradictions(path, rules)
+    return Margins(path, rules, found.get("expected-failure", ()))

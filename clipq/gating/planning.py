@@ -2,7 +2,9 @@
 
 The standard error of a paired loss depends on how many samples a quantizer changes. Before a run
 that is assumed: a share of FP32's own rows is permuted, which changes samples and harms nothing
-(`clipq.stats.swap_rows`). After a run it is known.
+(`clipq.stats.swap_rows`). The share fits the margins: a format that may cost three points of
+accuracy is given three times the changes of one that may cost a point, and a quantizer that does
+harm changes more than one that does none. It remains a guess until a run was recorded.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from clipq.cases import Case
-from clipq.evaluation.resampling import Resampler, Tables, resolution
+from clipq.errors import SettingsError
+from clipq.evaluation.resampling import Resampler, Tables
+from clipq.evaluation.resolution import resolution
 from clipq.gating.baseline import Baseline, load_baseline
 from clipq.gating.loss_estimator import LossEstimator
 from clipq.gating.margins import Margins
@@ -21,13 +25,16 @@ from clipq.metrics import Predictions, metrics
 from clipq.quant import QuantizerSpec
 from clipq.records import RunRecord
 from clipq.settings import Settings, StatisticsSettings
-from clipq.stats import minimum_detectable_effect, samples_needed, single_step, swap_rows
+from clipq.stats import minimum_detectable_effect, samples_needed, swap_rows
 
 __all__ = ["CasePower", "plan_power"]
 
 _REPLICATES = 200
 _AGAINST_FP32 = (("kl",), ("top2_gap_loss",), ("cosine_distance",))
 """Columns that are all zero for FP32: it says nothing about their spread."""
+_HARMLESS, _HARMFUL = 1.0, 4.0
+"""Changed answers, in margins of top-1. Of this repository's quantizers those that pass change 0.1
+to 1.7 times it, those that cost two to four times the margin 3.7 to 6 times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +42,11 @@ class CasePower:
     """What the samples of one probe can decide of one metric of one model, at one margin.
 
     `passes_from` is the smallest margin that a harmless quantizer passes with the stated power, and
-    `fails_from` the smallest loss that fails with that power, corrected for the number of cases:
-    the minimum detectable effects on either side of the margin. `needed` samples pass a loss of 0
-    and fail one of twice the margin. `problem` is "" where the margin can be decided. `cases`
-    counts the quantizers that share this entry.
+    `blocks_from` the smallest loss that is at least suspect with that power: the minimum detectable
+    effects on either side of the margin. `needed` samples pass a loss of 0 and stop one of twice
+    the margin. `standard_error` is a harmless quantizer's. `problem` is "" where the margin can be
+    decided. `cases` counts the quantizers that share this entry; `changed` is the assumed share of
+    samples that a harmless one changes, None where standard errors were measured.
     """
 
     model: str
@@ -49,11 +57,12 @@ class CasePower:
     samples: int
     standard_error: float
     passes_from: float
-    fails_from: float
+    blocks_from: float
     margin: float
     needed: int | None
     problem: str
     basis: str
+    changed: float | None = None
 
 
 def plan_power(
@@ -95,26 +104,43 @@ def plan_power(
     for (model, key, margin), members in sorted(groups.items()):
         if model not in planners:
             stored = load_baseline(settings.baselines, model)
-            planners[model] = _Planner(stored, settings, len(cases)) if stored else None
+            planners[model] = _Planner(stored, settings, margins) if stored else None
         planner = planners[model]
         if planner is None or key not in planner.baseline.values:
             continue
         seen = [errors[case.id] for case in members if case.id in errors]
-        error = max(seen) if seen else (None if measured else planner.error(members[0], margin))
-        if error is None:
-            continue
-        formats = {QuantizerSpec.parse(case.quantizer).format_class for case in members}
-        found.append(planner.power(members, tuple(sorted(formats)), margin, error, bool(seen)))
+        known = planner.measured(max(seen)) if seen else None
+        assumed = known or (None if measured else planner.assumed(members[0], margin))
+        if assumed is not None:
+            found.append(planner.power(members, margin, assumed))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Errors:
+    """Standard errors of a harmless quantizer's loss and of a harmful one's.
+
+    `changed` is the share of samples that the harmless one is assumed to change; None if measured.
+    """
+
+    harmless: float
+    harmful: float
+    changed: float | None = None
+
+    @property
+    def basis(self) -> str:
+        if self.changed is None:
+            return "standard errors as measured"
+        return f"a guess: that {self.changed:.1%} of the samples change, more where harm is done"
 
 
 class _Planner:
     """Standard errors of one model's metrics, from its baseline alone."""
 
-    def __init__(self, baseline: Baseline, settings: Settings, cases: int) -> None:
+    def __init__(self, baseline: Baseline, settings: Settings, margins: Margins) -> None:
         statistics = settings.statistics
-        self._fails_at = single_step(statistics.tail, cases, correction=statistics.correction)
         self.baseline = baseline
+        self._margins = margins
         self.statistics = statistics
         self.in_distribution = settings.in_distribution.name
         fewer = replace(statistics, replicates=min(_REPLICATES, statistics.replicates))
@@ -133,8 +159,27 @@ class _Planner:
             for name, table in baseline.predictions.items()
         }
 
-    def error(self, case: Case, margin: float) -> float | None:
-        """Return the standard error that a harmless quantizer's loss would have."""
+    def measured(self, error: float) -> _Errors:
+        """Return what a run measured."""
+        return _Errors(error, error)
+
+    def assumed(self, case: Case, margin: float) -> _Errors | None:
+        """Return standard errors at shares of changed samples that fit the format's margin."""
+        error = self._error(case, margin)
+        if error is None:
+            return None
+        known = case.cell.on(self.in_distribution).case("top1")
+        try:
+            usual = self._margins.margin(known)
+        except SettingsError:
+            usual = 0.0  # top-1 has no margin: nothing is known of the format
+        assumed = self.statistics.disagreement
+        shares = [min(1.0, max(assumed, times * usual)) for times in (_HARMLESS, _HARMFUL)]
+        harmless, harmful = (error * math.sqrt(share / assumed) for share in shares)
+        return _Errors(harmless, harmful, changed=shares[0])
+
+    def _error(self, case: Case, margin: float) -> float | None:
+        """Return the standard error of the loss at the settings' disagreement."""
         metric = metrics.get(case.metric)
         statistic = metric.statistic
         if statistic is None or statistic.columns in _AGAINST_FP32:
@@ -152,35 +197,37 @@ class _Planner:
     def power(
         self,
         members: Sequence[Case],
-        formats: tuple[str, ...],
         margin: float,
-        error: float,
-        measured: bool,
+        errors: _Errors,
     ) -> CasePower:
         case, statistics = members[0], self.statistics
+        formats = {QuantizerSpec.parse(member.quantizer).format_class for member in members}
         metric = metrics.get(case.metric)
         tables = self._fp32[case.probe]
         power = statistics.power
-        passes = minimum_detectable_effect(error, tail=statistics.tail, power=power)
-        fails = minimum_detectable_effect(error, tail=self._fails_at, power=power)
+        sides = (errors.harmless, statistics.tail), (errors.harmful, statistics.suspicion)
+        passes, blocks = (
+            minimum_detectable_effect(error, tail=tail, power=power) for error, tail in sides
+        )
+        samples = len(tables.predictions)
+        needed = [
+            samples_needed(samples, error, margin, tail=tail, power=power) for error, tail in sides
+        ]
         return CasePower(
             model=case.model,
             key=case.key,
-            formats=formats,
+            formats=tuple(sorted(formats)),
             cases=len(members),
             unit=metric.unit,
-            samples=len(tables.predictions),
-            standard_error=error,
+            samples=samples,
+            standard_error=errors.harmless,
             passes_from=passes,
-            fails_from=margin + fails,
+            blocks_from=margin + blocks,
             margin=margin,
-            needed=samples_needed(
-                len(tables.predictions), error, margin, tail=self._fails_at, power=power
-            ),
+            needed=None if None in needed else max(filter(None, needed)),
             problem=_problem(margin, passes, resolution(metric, tables)),
-            basis="standard errors as measured"
-            if measured
-            else f"assuming that {statistics.disagreement:.1%} of the samples change",
+            basis=errors.basis,
+            changed=errors.changed,
         )
 
 

@@ -340,7 +340,7 @@ for _k in DEPTHS:
         roles=_RETRIEVAL,
         arguments={"k": _k},
         note="ties count against the model",
-        statistic=Statistic("mean", (f"t2i_{_k}",)),
+        statistic=Statistic("mean-share", (f"t2i_{_k}",)),
     )
 _declare(
     "hubness",

@@ -25,8 +25,9 @@ class Statistic:
     """How a metric follows from columns, so that thousands of resamples of it cost little.
 
     Args:
-        kind: ``mean`` of a column; ``mean-gap``, the mean of one minus that of another; ``share``
-            of samples whose column is below `below`; ``ece``, ``ace``, ``mce`` of (confidence,
+        kind: ``mean`` of a column; ``mean-share``, the mean of a column of shares in [0, 1], of
+            captions found, say; ``mean-gap``, the mean of one minus that of another; ``share`` of
+            samples whose column is below `below`; ``ece``, ``ace``, ``mce`` of (confidence,
             correct), as ``smooth-ece``, ``aurc``, ``augrc`` and ``coverage``; ``auroc``, ``aupr``,
             ``aupr-out``, ``fpr95`` of a score; ``group-...``, ``relative-gap``,
             ``added-vulnerability`` and ``corruption-error`` between the table's groups;

@@ -9,7 +9,7 @@ import numpy as np
 from clipq.errors import StatisticsError
 from clipq.stats.statistics import finite_column
 
-__all__ = ["PairedAuroc", "delong"]
+__all__ = ["PairedAuroc", "delong", "placements"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,7 @@ def delong(
 ) -> PairedAuroc:
     """Compare two scores on the same N in-distribution and M out-of-distribution samples.
 
-    The placement of a sample is the share of samples of the other kind that it is ordered rightly
-    against; the variance of the difference is that of the mean difference of placements.
+    The variance of the difference is that of the mean difference of `placements`.
 
     Args:
         first_id, second_id: scores (N,), paired.
@@ -55,15 +54,32 @@ def delong(
             f"scores of {sizes[:2]} and {sizes[2:]} samples",
             hint="give the same samples, at least two of each kind, to both",
         )
-    a, b = _placements(*columns[:2]), _placements(*columns[2:])
+    a, b = placements(*columns[:2]), placements(*columns[2:])
     variance = sum(np.var(p - q, ddof=1) / len(p) for p, q in zip(a, b, strict=True))
     return PairedAuroc(float(a[0].mean()), float(b[0].mean()), float(np.sqrt(variance)))
 
 
-def _placements(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    from scipy.stats import rankdata  # half a second to import, and seldom asked for
+def placements(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the share of samples of the other kind that each is ordered rightly against.
 
-    joint = rankdata(np.concatenate([inside, outside]))
-    above = (joint[: len(inside)] - rankdata(inside)) / len(outside)
-    below = 1.0 - (joint[len(inside) :] - rankdata(outside)) / len(inside)
+    In-distribution samples are to score higher; ties count half. The mean of either kind's
+    placements is the AUROC.
+
+    Args:
+        inside: scores (N,) of in-distribution samples.
+        outside: scores (M,) of out-of-distribution samples.
+
+    >>> above, below = placements(np.array([3.0, 1.0]), np.array([1.0, 0.0]))
+    >>> above.tolist(), below.tolist()
+    ([1.0, 0.75], [0.75, 1.0])
+    """
+    rising_id, rising_ood = np.sort(inside), np.sort(outside)
+    above = _rank(rising_ood, inside) / len(outside)
+    below = 1.0 - _rank(rising_id, outside) / len(inside)
     return above, below
+
+
+def _rank(rising: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return how many of the sorted numbers lie below each value, ties half."""
+    left, right = (np.searchsorted(rising, values, side=side) for side in ("left", "right"))
+    return np.asarray((left + right) / 2.0)

@@ -16,7 +16,14 @@ from scipy.special import ndtri
 from clipq.errors import StatisticsError
 from clipq.stats.intervals import Interval, check_level
 
-__all__ = ["Discordance", "count_discordant", "mcnemar", "score_interval", "score_z"]
+__all__ = [
+    "Discordance",
+    "count_discordant",
+    "mcnemar",
+    "restricted_chance",
+    "score_interval",
+    "score_z",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +87,32 @@ def score_z(counts: Discordance, drop: float) -> float:
     """Return the score statistic of "the true drop is `drop`" (Tango 1998); positive = more.
 
     z = (b - c - N d) / sqrt(N (2 q + d (1 - d))), with q, the probability of getting better, at its
-    maximum likelihood under the hypothesis:
-    2N q^2 + (-b - c + (2N - b + c) d) q - c d (1 - d) = 0.
+    maximum likelihood under the hypothesis (`restricted_chance`).
 
     >>> score_z(Discordance(worse=9, better=0, samples=1000), drop=0.0)  # (b - c) / sqrt(b + c)
     3.0
     """
-    worse, better, samples = counts.worse, counts.better, counts.samples
-    excess = worse - better - samples * drop
-    linear = -worse - better + (2 * samples - worse + better) * drop
-    constant = -better * drop * (1 - drop)
-    root = math.sqrt(max(linear**2 - 8 * samples * constant, 0.0))
-    chance = max((root - linear) / (4 * samples), 0.0)
-    variance = samples * (2 * chance + drop * (1 - drop))
+    samples = counts.samples
+    excess = counts.worse - counts.better - samples * drop
+    variance = samples * (2 * restricted_chance(counts, drop) + drop * (1 - drop))
     if variance <= 0.0:
         return 0.0 if excess == 0 else math.copysign(math.inf, excess)
     return excess / math.sqrt(variance)
+
+
+def restricted_chance(counts: Discordance, drop: float) -> float:
+    """Return q, the most likely chance of getting better were the true drop `drop` (Tango 1998).
+
+    2N q^2 + (-b - c + (2N - b + c) d) q - c d (1 - d) = 0.
+
+    >>> restricted_chance(Discordance(worse=9, better=0, samples=1000), drop=0.0)  # (b + c) / 2N
+    0.0045
+    """
+    worse, better, samples = counts.worse, counts.better, counts.samples
+    linear = -worse - better + (2 * samples - worse + better) * drop
+    constant = -better * drop * (1 - drop)
+    root = math.sqrt(max(linear**2 - 8 * samples * constant, 0.0))
+    return max((root - linear) / (4 * samples), 0.0)
 
 
 def score_interval(counts: Discordance, *, level: float) -> Interval:

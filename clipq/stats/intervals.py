@@ -1,8 +1,7 @@
-"""Confidence intervals from replicates.
+"""Confidence intervals from replicates: percentiles, plain and corrected.
 
-Verdicts use `normal_interval`: the estimate plus and minus a normal quantile times the standard
-error of the paired replicates. `percentile_interval` and `bca_interval` are here to be compared
-with it; benchmarks/error_rates.py does, and docs/statistics.md shows the outcome. In short: for
+Verdicts use `clipq.stats.SamplingError`, centred on the estimate; these are here to be compared
+with it. benchmarks/error_rates.py does, and docs/statistics.md shows the outcome. In short: for
 means and areas all three cover alike; for the calibration errors, which are sums and maxima of
 absolute values, percentile and BCa intervals are shifted by the bias that resampling adds a second
 time, and miss by up to 15 points.
@@ -10,7 +9,6 @@ time, and miss by up to 15 points.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +20,7 @@ __all__ = [
     "Interval",
     "bca_interval",
     "check_level",
-    "normal_interval",
     "percentile_interval",
-    "standard_error",
 ]
 
 
@@ -39,42 +35,6 @@ class Interval:
     low: float
     high: float
     level: float
-
-
-def standard_error(replicates: np.ndarray, *, resolution: float = 0.0) -> float:
-    """Return the standard deviation of replicates (R,), never less than the data can resolve.
-
-    Where hardly a sample changes, the bootstrap sees hardly any variance: twenty samples of which
-    none changed do not show that none ever will. Two imagined samples, one changed each way, are
-    therefore added: SE^2 = var + 2 r^2, with r what one sample is worth (Agresti and Min 2005 add
-    as much to a table of discordant pairs). With no change at all the interval is then about
-    +- 2.8 / N, close to the "rule of three".
-
-    Args:
-        replicates: the paired loss in each replicate.
-        resolution: r, in the unit of the replicates.
-
-    >>> round(standard_error(np.zeros(500), resolution=1 / 100), 4)  # 1.41 / 100, not 0
-    0.0141
-    """
-    values = _finite(replicates)
-    return float(math.sqrt(values.var(ddof=1) + 2.0 * resolution**2))
-
-
-def normal_interval(estimate: float, error: float, *, level: float) -> Interval:
-    """Return estimate -+ z SE.
-
-    It is centred on the estimate, not on the replicates, so a statistic's finite-sample bias enters
-    once, as it does in the estimate itself: the target is the statistic's expected value at this
-    number of samples.
-
-    >>> found = normal_interval(0.02, 0.005, level=0.95)
-    >>> round(found.low, 4), round(found.high, 4)
-    (0.0102, 0.0298)
-    """
-    check_level(level)
-    reach = float(ndtri((1 + level) / 2)) * error
-    return Interval(estimate - reach, estimate + reach, level)
 
 
 def percentile_interval(replicates: np.ndarray, *, level: float) -> Interval:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from clipq.errors import StatisticsError
+from clipq.stats.clusters import effective_units
 
-__all__ = ["MINIMUM_SAMPLES", "check_paired", "check_size"]
+__all__ = ["MINIMUM_CLUSTERS", "MINIMUM_SAMPLES", "check_paired", "check_size", "check_units"]
 
 MINIMUM_SAMPLES = 50
 """Fewest samples of a kind that a verdict is based on; below, intervals do not keep their level."""
+MINIMUM_CLUSTERS = 25
+"""Fewest clusters of samples (base images, say) that a verdict is based on."""
 
 
 def check_paired(first: np.ndarray, second: np.ndarray) -> None:
@@ -62,4 +65,35 @@ def check_size(samples: int, what: str, *, minimum: int = MINIMUM_SAMPLES) -> No
         raise StatisticsError(
             f"{what}: {samples} samples are too few for a verdict",
             hint=f"give at least {minimum}; `clipq power` tells how many decide which margin",
+        )
+
+
+def check_units(clusters: np.ndarray | None, samples: int, what: str) -> None:
+    """Refuse fewer samples, or fewer clusters of samples, than intervals need.
+
+    Args:
+        clusters: cluster of each sample (N,), as `clipq.stats.cluster_codes` returns them.
+        samples: N.
+        what: the metric, for the message.
+
+    Raises:
+        StatisticsError: there are fewer than 50 samples, or, counted as `effective_units` does,
+            fewer than 25 clusters.
+
+    >>> check_units(np.repeat([0, 1], 400), 800, "top1")
+    Traceback (most recent call last):
+    clipq.errors.StatisticsError: top1: 800 samples of 2 independent clusters are too few ...
+      fix: give at least 25 clusters: samples of one cluster err together and count once
+    """
+    check_size(samples, what)
+    units = effective_units(clusters, samples)
+    if clusters is not None and units < MINIMUM_CLUSTERS - 1e-6:
+        distinct = int(clusters.max()) + 1
+        count = f"{distinct} independent clusters"
+        if round(units) < distinct:
+            count = f"{distinct} clusters, worth {units:.3g} of equal size,"
+        raise StatisticsError(
+            f"{what}: {samples} samples of {count} are too few for a verdict",
+            hint=f"give at least {MINIMUM_CLUSTERS} clusters: samples of one cluster err together "
+            "and count once",
         )

@@ -1,4 +1,4 @@
-"""AUROC, average precision and FPR at 95 % TPR of many replicates at once, by sorted order.
+"""AUROC and average precision of many replicates at once, by sorted order.
 
 The samples are sorted once. A replicate then needs two running sums: true positives and all
 accepted, at every threshold. The positive class is in-distribution and higher scores are more
@@ -16,9 +16,9 @@ from clipq.stats.blocks import by_blocks, rows_per_block
 from clipq.stats.resampling_weights import check_totals, check_weights
 from clipq.stats.statistics import finite_column
 
-__all__ = ["ranking"]
+__all__ = ["paired_weights", "ranking"]
 
-_NAMES = ("auroc", "aupr", "fpr95")
+_NAMES = ("auroc", "aupr")
 
 
 def ranking(
@@ -29,12 +29,11 @@ def ranking(
     *,
     threads: int = 1,
 ) -> dict[str, np.ndarray]:
-    """Return ``auroc``, ``aupr`` and ``fpr95``, each (R,), for R replicates.
+    """Return ``auroc`` and ``aupr``, each (R,), for R replicates.
 
     Equal to scikit-learn's with `sample_weight` in every replicate: ties count half in the AUROC,
-    average precision is step-wise, and FPR95 is the false-positive rate at the first threshold
-    whose true-positive rate is at least 95 %. Scores that are all equal give 0.5, the share of
-    in-distribution weight, and 1.
+    and average precision is step-wise. Scores that are all equal give 0.5, and the share of
+    in-distribution weight.
 
     Args:
         scores_id: (N,), finite.
@@ -47,19 +46,12 @@ def ranking(
 
     >>> known, unknown = np.array([0.9, 0.8]), np.array([0.85, 0.1])
     >>> found = ranking(known, unknown, np.array([[1, 1], [2, 0]]), np.ones((2, 2)))
-    >>> found["auroc"].tolist(), found["fpr95"].tolist()  # the second drew 0.9 twice, 0.8 never
-    ([0.75, 1.0], [0.5, 0.0])
+    >>> found["auroc"].tolist()  # the second drew 0.9 twice, 0.8 never
+    [0.75, 1.0]
     """
-    inside = finite_column(scores_id, "in-distribution scores")
-    outside = finite_column(scores_ood, "out-of-distribution scores")
-    rows_id = check_weights(weights_id, len(inside))
-    rows_ood = check_weights(weights_ood, len(outside))
-    if len(rows_id) != len(rows_ood):
-        raise StatisticsError(
-            f"{len(rows_id)} replicates of in-distribution weights, {len(rows_ood)} of "
-            "out-of-distribution ones",
-            hint="both are drawn for the same replicates",
-        )
+    inside, outside, rows_id, rows_ood = paired_weights(
+        scores_id, scores_ood, weights_id, weights_ood
+    )
     whole = rows_id.dtype == rows_ood.dtype == np.uint8
     if not whole:
         rows_id, rows_ood = rows_id.astype(np.float64), rows_ood.astype(np.float64)
@@ -103,8 +95,6 @@ def ranking(
 
             hits = true[:count, 1:] if without_ties else np.take(true[:count], tied_id, axis=1)
             alarms = _take(false[:count], ood_accepted, at_id[:count])
-            enough = _first_enough(hits)
-            fpr95 = alarms[np.arange(count), enough] / all_ood
             ratio, divisor = precision[:count], wide[:count]
             np.add(alarms, hits, out=alarms)
             # Where nothing is accepted yet, no weight meets the ratio: any divisor will do.
@@ -114,7 +104,7 @@ def ranking(
             ratio /= divisor
             np.copyto(divisor, drawn_id)
             aupr = np.einsum("ij,ij->i", divisor, ratio) / all_id
-            return np.stack([auroc / (all_id * all_ood), aupr, fpr95])
+            return np.stack([auroc / (all_id * all_ood), aupr])
 
         return work
 
@@ -122,16 +112,30 @@ def ranking(
     return dict(zip(_NAMES, statistics, strict=True))
 
 
+def paired_weights(
+    scores_id: np.ndarray, scores_ood: np.ndarray, weights_id: np.ndarray, weights_ood: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return scores (N,), (M,) and weights (R, N), (R, M) of two kinds of sample, or refuse them.
+
+    Raises:
+        StatisticsError: one kind of sample is missing, or shapes do not fit.
+
+    >>> found = paired_weights(np.zeros(3), np.ones(2), np.ones((4, 3)), np.ones((4, 2)))
+    >>> [array.shape for array in found]
+    [(3,), (2,), (4, 3), (4, 2)]
+    """
+    inside = finite_column(scores_id, "in-distribution scores")
+    outside = finite_column(scores_ood, "out-of-distribution scores")
+    rows_id = check_weights(weights_id, len(inside))
+    rows_ood = check_weights(weights_ood, len(outside))
+    if len(rows_id) != len(rows_ood):
+        raise StatisticsError(
+            f"{len(rows_id)} replicates of in-distribution weights, {len(rows_ood)} of "
+            "out-of-distribution ones",
+            hint="both are drawn for the same replicates",
+        )
+    return inside, outside, rows_id, rows_ood
+
+
 def _take(rows: np.ndarray, columns: np.ndarray, out: np.ndarray) -> np.ndarray:
     return np.take(rows, columns, axis=1, out=out, mode="clip")  # clip: no buffer for errors
-
-
-def _first_enough(true: np.ndarray) -> np.ndarray:
-    """Return, per row, the first position whose true-positive rate is at least 95 %."""
-    positives = true[:, -1:]
-    if true.dtype.kind == "f":
-        return np.asarray(np.argmax(true / positives >= 0.95, axis=1))
-    # 0.95 has no exact binary form: what counts is how the division comes out.
-    least = np.floor(0.95 * positives)
-    least = np.where(least / positives >= 0.95, least, least + 1).astype(true.dtype)
-    return np.asarray(np.argmax(true >= least, axis=1))

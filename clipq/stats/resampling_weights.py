@@ -26,6 +26,7 @@ def bootstrap_weights(
     replicates: int,
     seed: int,
     stream: int = 0,
+    piece: int = 0,
     clusters: np.ndarray | None = None,
     strata: np.ndarray | None = None,
 ) -> Counts:
@@ -42,6 +43,8 @@ def bootstrap_weights(
         seed: equal seeds give equal counts, on every machine and with any number of workers.
         stream: number of an independent stream, for example 0 for in-distribution samples and 1
             for out-of-distribution ones.
+        piece: 0 for the first R rows of a stream, 1 for the R rows after these, and so on, where R
+            is a multiple of 50.
         clusters: cluster of each sample (N,), any type.
         strata: stratum of each sample (N,), any type; a cluster lies in one stratum.
 
@@ -63,7 +66,8 @@ def bootstrap_weights(
     units = size if cluster is None else int(cluster.max()) + 1
     pools = _pools(units, cluster, stratum)
     drawn = np.empty((replicates, units), np.uint8)
-    for block, start in enumerate(range(0, replicates, _BLOCK)):
+    blocks = range(0, replicates, _BLOCK)
+    for block, start in enumerate(blocks, start=piece * len(blocks)):
         rows = min(_BLOCK, replicates - start)
         generator = np.random.Generator(
             np.random.Philox(np.random.SeedSequence([seed, stream, block]))

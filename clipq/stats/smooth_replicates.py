@@ -58,10 +58,10 @@ def smooth_ece(confidence: np.ndarray, correct: np.ndarray, weights: np.ndarray)
     few = _coefficients(sure, sure - right, rows, _FEW)
     wide = _smoothed(few, np.full(len(few), _WIDE)) > _WIDE
     errors = np.empty(len(rows))
-    errors[wide] = _fixed_point(few[wide], _WIDE, 1.0)
+    errors[wide] = _fixed_point(few[wide], _WIDE)
     if not wide.all():
         errors[~wide] = _fixed_point(
-            _coefficients(sure, sure - right, rows[~wide], _ALL), _SMALLEST, _WIDE
+            _coefficients(sure, sure - right, rows[~wide], _ALL), _SMALLEST
         )
     return errors
 
@@ -79,34 +79,46 @@ def _coefficients(
     return coefficients
 
 
-def _fixed_point(coefficients: np.ndarray, least: float, most: float) -> np.ndarray:
+def _fixed_point(coefficients: np.ndarray, least: float) -> np.ndarray:
     """Return the error at the bandwidth that equals it, for coefficients (R, K).
 
-    error(s) - s falls from a positive to a negative value: false position, with the value at an end
-    that stays halved (the Illinois rule). Where it is negative already at the `least` bandwidth,
-    the error there is returned.
+    The error falls with the bandwidth, so the fixed point lies between any bandwidth and the error
+    there. Replicates lie close together: the first one's fixed point starts all others. Between two
+    bandwidths: false position, with the value at an end that stays halved (the Illinois rule).
+    Where the error is below the `least` bandwidth already there, it is returned.
     """
-    low = np.full(len(coefficients), least)
-    high = np.full(len(coefficients), most)
-    at_low, at_high = (_smoothed(coefficients, end) - end for end in (low, high))
-    bandwidth = np.where(at_low <= 0.0, low, high)
-    open_ = (at_low > 0.0) & (at_high < 0.0)
-    side = np.zeros(len(coefficients))
+    if not len(coefficients):
+        return np.empty(0)
+    start = np.array([least])
     for _ in range(_STEPS):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            guess = (low * at_high - high * at_low) / (at_high - at_low)
-        bandwidth = np.where(open_, guess, bandwidth)
-        value = _smoothed(coefficients, bandwidth) - bandwidth
+        start = np.maximum(_smoothed(coefficients[:1], start), least)
+    first = np.repeat(start, len(coefficients))
+    errors = _smoothed(coefficients, first)
+    second = np.maximum(errors, least)
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    there = _smoothed(coefficients, second) - second
+    at_low, at_high = np.where(second < first, (there, errors - first), (errors - first, there))
+    left, side = np.arange(len(coefficients)), np.zeros(len(coefficients))
+    errors = np.where(np.abs(there) < np.abs(errors - first), there + second, errors)
+    # Where it would rise from the least bandwidth on, that is where the error stands.
+    errors = np.where((second <= least) & (there <= 0.0), there + second, errors)
+    open_ = (at_low > _EXACT) & (at_high < -_EXACT)
+    for _ in range(_STEPS):
+        left, side = left[open_], side[open_]
+        low, high, at_low, at_high = (ends[open_] for ends in (low, high, at_low, at_high))
+        if not len(left):
+            break
+        guess = (low * at_high - high * at_low) / (at_high - at_low)
+        errors[left] = _smoothed(coefficients[left], guess)
+        value = errors[left] - guess
         rises = value > 0.0
         at_high = np.where(rises & (side > 0), at_high / 2.0, at_high)
         at_low = np.where(~rises & (side < 0), at_low / 2.0, at_low)
         side = np.where(rises, 1.0, -1.0)
-        low, at_low = np.where(rises, bandwidth, low), np.where(rises, value, at_low)
-        high, at_high = np.where(rises, high, bandwidth), np.where(rises, at_high, value)
-        open_ &= np.abs(value) > _EXACT
-        if not open_.any():
-            break
-    return _smoothed(coefficients, bandwidth)
+        low, at_low = np.where(rises, guess, low), np.where(rises, value, at_low)
+        high, at_high = np.where(rises, high, guess), np.where(rises, at_high, value)
+        open_ = np.abs(value) > _EXACT
+    return errors
 
 
 def _smoothed(coefficients: np.ndarray, bandwidth: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ __all__ = [
     "bin_resolution",
     "binned_errors",
     "finite_column",
+    "skewness_resolution",
     "weighted_means",
     "weighted_skewness",
 ]
@@ -37,6 +38,24 @@ def weighted_skewness(values: np.ndarray, weights: np.ndarray, *, threads: int =
     moment = third - 3 * first * second + 2 * first**3
     flat = np.zeros_like(variance)
     return np.asarray(np.divide(moment, variance**1.5, out=flat, where=variance > 1e-24))
+
+
+def skewness_resolution(values: np.ndarray) -> float:
+    """Return what another sample in the place of one is worth in the skewness of values (N,).
+
+    The standard deviation of the skewness's influence function (z^3 - g - 3 z - 3/2 g (z^2 - 1)),
+    with z the standardised values and g their skewness, over N; 0 where all values are equal.
+
+    >>> skewness_resolution(np.array([-1.0, 1.0, -1.0, 1.0]))  # z^3 - 3 z = +- 2, of four
+    0.5
+    """
+    column = finite_column(values, "values")
+    spread = float(column.std())
+    if spread < 1e-12:
+        return 0.0
+    z = (column - column.mean()) / spread
+    skew = float((z**3).mean())
+    return float((z**3 - 3.0 * z - 1.5 * skew * z**2).std() / len(z))
 
 
 def weighted_means(values: np.ndarray, weights: np.ndarray, *, threads: int = 1) -> np.ndarray:

@@ -69,6 +69,23 @@ def test_a_broken_quantizer_from_outside_fails_and_says_which_case_by_how_much(p
     assert "clipq gate --model vit-clean --quantizer 'broken'" in done.stdout
 
 
+def test_an_outcome_is_the_verdict_in_the_report(project):
+    """No test passes that the report calls a failure, whoever judged its candidate; and `--lf` runs
+    what the report blocks."""
+    (project.root / "mine.py").write_text(BROKEN)
+    project.settings(quantizers=("broken", "rtn:w8"), extra='plugins = ["mine"]')
+    done = project.run("pytest", "test_gate.py", "-n2", "-v")
+    record = report(project)
+    said = {case: word for word, case in re.findall(r"([A-Z-]+) \S+\[(vit-\S+)\]", done.stdout)}
+    words = {case: {"pass": "PASSED"}.get(verdict, verdict.upper()) for case, verdict
+             in verdicts(project).items()}  # fmt: skip
+    assert said == words
+    blocking = {case for case, verdict in verdicts(project).items() if verdict in record["blocks"]}
+    assert blocking
+    assert project.run("pytest", "test_gate.py", "-n2", "--lf").returncode == 1
+    assert set(verdicts(project)) == blocking
+
+
 def test_a_quantizer_may_be_registered_in_conftest(project):
     (project.root / "conftest.py").write_text(BROKEN)
     project.settings(quantizers=("broken",))

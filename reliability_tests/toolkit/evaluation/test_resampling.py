@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipq.evaluation.resampling import Resampler, Tables, resolution
+from clipq.evaluation.resampling import Resampler, Tables
+from clipq.evaluation.resolution import resolution
 from clipq.gating.baseline import load_baseline
 from clipq.metrics import metrics
 from clipq.settings import StatisticsSettings
-from clipq.stats import bin_resolution, standard_error
+from clipq.stats import SamplingError, bin_resolution
 
 BASELINES = Path(__file__).parents[3] / "baselines"
 SETTINGS = StatisticsSettings(replicates=100)
@@ -33,7 +34,7 @@ def stored(request):
 
 
 class UnitWeights(Resampler):
-    def _drawn(self, table, stream):
+    def _drawn(self, table, stream, piece):
         return np.ones((1, len(table)), np.uint8)
 
 
@@ -76,23 +77,25 @@ def test_metrics_that_share_a_sorting_share_the_work(stored, monkeypatch):
     import clipq.evaluation.resampling as module
 
     calls = []
-    original = module.ranking
-    monkeypatch.setattr(module, "ranking", lambda *a, **k: calls.append(1) or original(*a, **k))
+    original = module.binned_errors
+    monkeypatch.setattr(
+        module, "binned_errors", lambda *a, **k: calls.append(1) or original(*a, **k)
+    )
     resampler = Resampler(SETTINGS)
-    tables = Tables(stored["digits"], stored["id"])
-    for name in ("auroc-mcm", "aupr-mcm", "fpr95-mcm", "auroc-mcm"):
+    tables = Tables(stored["id"], stored["id"])
+    for name in ("ece", "ace", "mce", "ece"):
         resampler.replicates(metrics.get(name), tables)
     assert len(calls) == 1
-    resampler.replicates(metrics.get("auroc-energy"), tables)
+    resampler.replicates(metrics.get("ts-ece"), tables)
     assert len(calls) == 2
 
 
 def test_what_was_found_long_ago_is_forgotten(stored):
     resampler = Resampler(SETTINGS)
-    for _ in range(80):
+    for _ in range(140):
         fresh = Tables(stored["digits"].drawn(np.arange(768)), stored["id"])
         resampler.replicates(metrics.get("auroc-mcm"), fresh)
-    assert len(resampler._found) == 64
+    assert len(resampler._found) == 128
 
 
 @pytest.mark.parametrize(
@@ -119,5 +122,5 @@ def test_a_bin_with_one_sample_is_worth_what_the_bootstrap_cannot_see():
 def test_ace_of_single_samples_has_the_error_of_single_samples():
     # One sample per bin: every replicate holds the same gaps, though each outcome was a throw.
     confidence = (np.arange(15) + 0.5) / 15
-    error = standard_error(np.zeros(100), resolution=bin_resolution(confidence, bins=15))
+    error = SamplingError(0.0).widened(bin_resolution(confidence, bins=15)).standard_error
     assert error == pytest.approx(np.sqrt((confidence * (1 - confidence)).sum()) / 15)

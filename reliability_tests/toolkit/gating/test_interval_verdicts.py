@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -155,12 +154,40 @@ def test_a_share_counts_discordant_samples_in_the_direction_of_the_metric():
 
 
 def test_clustered_samples_make_a_verdict_less_sure():
-    first, second = tables(worse=10, better=10)
-    alone = judge("top1", first, second, 0.05)
-    clusters = np.arange(1000) // 100
-    grouped = judge("top1", *tables(worse=10, better=10, cluster=clusters), 0.05)
-    assert grouped.estimate.standard_error != alone.estimate.standard_error
-    assert discordance(evidence("top1", *tables(cluster=clusters), 0.05)) is None
+    changed = {"worse": 300, "better": 100, "count": 4000}
+    alone = judge("top1", *tables(**changed), 0.05)
+    clusters = np.arange(4000) // 80
+    grouped = judge("top1", *tables(**changed, cluster=clusters), 0.05)
+    assert grouped.estimate.standard_error > 1.5 * alone.estimate.standard_error
+    assert discordance(evidence("top1", *tables(cluster=clusters[:1000]), 0.05)) is None
+
+
+def test_clusters_of_one_sample_are_samples():
+    alone = judge("top1", *tables(worse=10, better=10), 0.05)
+    own = judge("top1", *tables(worse=10, better=10, cluster=np.arange(1000)), 0.05)
+    assert own == alone
+
+
+def test_no_change_in_a_few_clusters_is_not_certainty():
+    clusters = np.arange(4000) // 80
+    found = judge("top1", *tables(count=4000, cluster=clusters), 0.05)
+    assert found.estimate.high > 2.5 / 50  # fifty independent units, not 4,000
+    first, second = tables(count=4000, cluster=clusters)
+    second.columns["rank"][::80] = 1 - second.columns["rank"][::80]
+    little = judge("top1", first, second, 0.05)
+    assert little.estimate.standard_error < 0.3 / 50  # of these clusters, an eightieth changes
+
+
+def test_too_few_clusters_are_refused_however_many_samples_they_hold():
+    first, second = tables(count=800, cluster=np.arange(800) // 400)
+    with pytest.raises(StatisticsError, match="800 samples of 2 independent clusters are too few"):
+        judge("top1", first, second, 0.05)
+    lopsided = np.where(np.arange(800) < 700, 0, np.arange(800))
+    first, second = tables(count=800, cluster=lopsided)
+    with pytest.raises(StatisticsError, match=r"101 clusters, worth 1\.31 of equal size"):
+        judge("top1", first, second, 0.05)
+    enough = tables(count=48 * 20, cluster=np.arange(960) // 20)
+    assert judge("top1", *enough, 0.2).verdict is Verdict.PASS
 
 
 def test_a_metric_without_a_statistic_is_resampled_by_its_own_function():
@@ -252,8 +279,10 @@ def test_a_statistic_that_cannot_be_computed_is_refused(arguments, message):
 
 def test_p_values_are_those_of_the_margin():
     first, second = tables(worse=20)
-    at = judge(
-        "nll", first, second, metrics.get("nll").compute(second) - metrics.get("nll").compute(first)
-    )
-    assert at.estimate.p_value == pytest.approx(0.5)
-    assert math.isclose(at.estimate.low + at.estimate.high, 2 * at.estimate.loss)
+    value = metrics.get("nll").compute
+    at = judge("nll", first, second, value(second) - value(first)).estimate
+    assert at.p_value == pytest.approx(0.5, abs=0.03)  # skewed: the mean is not the median
+    beyond = judge("nll", first, second, at.high).estimate
+    assert beyond.p_value == pytest.approx(1 - SETTINGS.tail)
+    below = judge("nll", first, second, at.low).estimate
+    assert below.p_value == pytest.approx(SETTINGS.tail)

@@ -46,7 +46,7 @@ def test_margins_are_judged_by_what_the_samples_can_decide(settings, cases, tmp_
     assert (wide.problem, wide.samples) == ("", 768)
     assert wide.cases == len(settings.quantizers)
     assert wide.needed < 768
-    assert 0 < wide.passes_from < wide.margin < wide.fails_from
+    assert 0 < wide.passes_from < wide.margin < wide.blocks_from
 
 
 def test_more_disagreement_needs_more_samples(settings, cases, tmp_path):
@@ -54,12 +54,29 @@ def test_more_disagreement_needs_more_samples(settings, cases, tmp_path):
     for share in (0.005, 0.02, 0.08):
         statistics = replace(settings.statistics, disagreement=share)
         found = planned(
-            replace(settings, statistics=statistics), cases, '"*" = 0.05', tmp_path=tmp_path
+            replace(settings, statistics=statistics),
+            cases,
+            '"*" = 0.05\ntop1 = 0.001',
+            tmp_path=tmp_path,
         )
         needed.append(found["id.nll", 0.05].needed)
         assert f"{share:.1%}" in found["id.nll", 0.05].basis
     assert needed == sorted(needed)
     assert needed[2] > 3 * needed[0]
+
+
+def test_a_format_that_may_cost_more_is_assumed_to_change_more(settings, cases, tmp_path):
+    """The standard error grows with the root of the share that changes, the format's top-1 margin;
+    with the samples that are needed, a harmful one's error is that of four times as many."""
+    errors = []
+    for margin in (0.02, 0.08):
+        found = planned(settings, cases, f'"*" = 0.05\ntop1 = {margin}', tmp_path=tmp_path)
+        nll = found["id.nll", 0.05]
+        assert nll.changed == margin
+        errors.append(nll.standard_error)
+        to_block = (nll.blocks_from - nll.margin) / (2 * nll.standard_error)
+        assert to_block == pytest.approx(1.2816 + 1.6449, rel=1e-3)  # z of 0.1 and of 95 % power
+    assert errors[1] == pytest.approx(2 * errors[0], rel=1e-6)
 
 
 def test_point_metrics_and_unknowable_churn_are_left_out(settings, cases, tmp_path):

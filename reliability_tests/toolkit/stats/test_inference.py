@@ -15,7 +15,9 @@ from statsmodels.stats.multitest import multipletests
 
 from clipq.errors import StatisticsError
 from clipq.stats import (
+    CONDITION,
     Discordance,
+    SamplingError,
     adjusted,
     bca_interval,
     bootstrap_weights,
@@ -23,13 +25,11 @@ from clipq.stats import (
     delong,
     jackknife_weights,
     mcnemar,
-    normal_interval,
     percentile_interval,
     ranking,
     score_interval,
     score_z,
     single_step,
-    standard_error,
     weighted_means,
 )
 
@@ -50,27 +50,21 @@ def test_intervals_agree_with_scipys_bootstrap():
         assert (ours.low, ours.high) == pytest.approx(theirs, rel=0.03)
 
 
-def test_the_normal_interval_is_centred_on_the_estimate():
-    found = normal_interval(0.3, 0.1, level=0.95)
+def test_an_interval_is_centred_on_the_estimate():
+    found = SamplingError(0.1).interval(0.3, level=0.95)
     assert (found.low, found.high) == pytest.approx((0.3 - 0.19600, 0.3 + 0.19600), abs=1e-5)
 
 
-def test_the_standard_error_of_a_mean_is_the_textbooks():
-    values = np.random.default_rng(0).normal(size=500)
-    replicates = weighted_means(values, bootstrap_weights(500, replicates=4000, seed=1))
-    assert standard_error(replicates) == pytest.approx(values.std() / math.sqrt(500), rel=0.04)
-
-
 def test_no_change_among_n_samples_is_not_certainty():
-    error = standard_error(np.zeros(100), resolution=1 / 500)
-    assert 1.96 * error == pytest.approx(2.8 / 500, rel=0.02)
-    assert standard_error(np.zeros(100)) == 0.0
+    found = SamplingError(0.0).widened(1 / 500).interval(0.0, level=0.95)
+    assert found.high == pytest.approx(2.8 / 500, rel=0.02)
+    assert SamplingError(0.0).widened(0.0).standard_error == 0.0
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -0.5, 95])
 def test_a_level_is_a_probability(level):
     with pytest.raises(StatisticsError, match="a level of"):
-        normal_interval(0.0, 1.0, level=level)
+        SamplingError(1.0).interval(0.0, level=level)
 
 
 @pytest.mark.parametrize("values", [[1.0], [1.0, np.nan], [[1.0, 2.0]]])
@@ -191,7 +185,7 @@ def test_the_paired_bootstrap_agrees_with_delong(seed):
         bootstrap_weights(200, replicates=2000, seed=9, stream=1),
     )
     replicates = ranking(*columns[:2], *weights)["auroc"] - ranking(*columns[2:], *weights)["auroc"]
-    assert standard_error(replicates) == pytest.approx(delong(*columns).standard_error, rel=0.06)
+    assert replicates.std() == pytest.approx(delong(*columns).standard_error, rel=0.06)
 
 
 def test_delong_needs_paired_samples_of_both_kinds():
@@ -235,9 +229,33 @@ def test_no_correction_changes_nothing():
         (lambda: adjusted([0.1, 1.2], correction="holm"), "no probabilities"),
         (lambda: adjusted([math.nan], correction="holm"), "no probabilities"),
         (lambda: adjusted([0.1], correction="bonferroni"), "unknown correction 'bonferroni'"),
-        (lambda: single_step(0.05, 0, correction="holm"), "a run of 0 cases"),
+        (lambda: single_step(0.05, 0, correction="holm"), "a family of 0 cases"),
     ],
 )
 def test_nonsense_is_refused(call, message):
     with pytest.raises(StatisticsError, match=message):
         call()
+
+
+def test_conditioning_sets_aside_what_lies_within_its_margin():
+    """By hand: of 0.004, 0.02 and 0.7, two are kept and doubled, then corrected by Holm."""
+    found = adjusted([0.7, 0.02, 0.004], correction="conditional")
+    np.testing.assert_allclose(found, [1.0, 0.04, 0.016])
+    assert adjusted([0.9] * 99 + [0.01], correction="conditional")[-1] == pytest.approx(0.02)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(0, 50))
+def test_what_is_not_known_counts_as_what_makes_alarms_hardest(p_values, unknown):
+    """At its worst: never an alarm itself, and among those that are kept."""
+    worst = [*p_values, *[1.0] * unknown]
+    for correction in ("holm", "benjamini-hochberg"):
+        np.testing.assert_allclose(
+            adjusted(p_values, correction=correction, unknown=unknown),
+            adjusted(worst, correction=correction)[: len(p_values)],
+        )
+    kept = [*p_values, *[CONDITION] * unknown]
+    np.testing.assert_allclose(
+        adjusted(p_values, correction="conditional", unknown=unknown),
+        adjusted(kept, correction="conditional")[: len(p_values)],
+    )

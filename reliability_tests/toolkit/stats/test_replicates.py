@@ -10,7 +10,13 @@ from netcal.metrics import ACE, ECE, MCE
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from clipq.errors import StatisticsError
-from clipq.stats import binned_errors, bootstrap_weights, ranking, weighted_means
+from clipq.stats import (
+    binned_errors,
+    bootstrap_weights,
+    false_positive_rates,
+    ranking,
+    weighted_means,
+)
 
 NETCAL = {"ece": ECE, "ace": ACE, "mce": MCE}
 
@@ -43,11 +49,15 @@ def by_library(inside, outside, weight_id, weight_ood):
     }
 
 
+def ranked(*arrays):
+    return ranking(*arrays) | {"fpr95": false_positive_rates(*arrays)}
+
+
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize(("count", "others"), [(500, 300), (40, 3), (7, 90), (1, 1), (2000, 700)])
 def test_rankings_equal_scikit_learn_in_every_replicate(count, others, ties):
     inside, outside, weight_id, weight_ood = drawn(count, others, 5, ties=ties)
-    found = ranking(inside, outside, weight_id, weight_ood)
+    found = ranked(inside, outside, weight_id, weight_ood)
     for row in range(25):
         expected = by_library(inside, outside, weight_id[row], weight_ood[row])
         for name, value in expected.items():
@@ -56,8 +66,8 @@ def test_rankings_equal_scikit_learn_in_every_replicate(count, others, ties):
 
 def test_rankings_take_fractional_weights_too():
     inside, outside, weight_id, weight_ood = drawn(200, 100, 3, ties=True)
-    whole = ranking(inside, outside, weight_id, weight_ood)
-    halves = ranking(inside, outside, weight_id * 0.5, weight_ood * 0.5)
+    whole = ranked(inside, outside, weight_id, weight_ood)
+    halves = ranked(inside, outside, weight_id * 0.5, weight_ood * 0.5)
     for name in whole:
         np.testing.assert_allclose(halves[name], whole[name], atol=1e-12)
 
@@ -72,16 +82,14 @@ def test_rankings_with_many_ties_and_few_samples(inside, outside, seed):
     first, second = np.array(inside, float), np.array(outside, float)
     weight_id = bootstrap_weights(len(first), replicates=4, seed=seed)
     weight_ood = bootstrap_weights(len(second), replicates=4, seed=seed, stream=1)
-    found = ranking(first, second, weight_id, weight_ood)
+    found = ranked(first, second, weight_id, weight_ood)
     for row in range(4):
         for name, value in by_library(first, second, weight_id[row], weight_ood[row]).items():
             assert found[name][row] == pytest.approx(value, abs=1e-12)
 
 
 def test_scores_that_are_all_equal_have_stated_values():
-    found = ranking(
-        np.ones(30), np.ones(10), np.ones((1, 30), np.uint8), np.ones((1, 10), np.uint8)
-    )
+    found = ranked(np.ones(30), np.ones(10), np.ones((1, 30), np.uint8), np.ones((1, 10), np.uint8))
     assert {name: value[0] for name, value in found.items()} == {
         "auroc": 0.5,
         "aupr": 0.75,
