@@ -26,7 +26,7 @@ __all__ = [
     "trend_text",
 ]
 
-_SHOWN = ("fail", "inconclusive", "waived")
+_SHOWN = ("fail", "suspect", "inconclusive", "waived")
 _OTHER = tuple(
     verdict.value
     for verdict in Verdict

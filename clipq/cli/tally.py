@@ -36,7 +36,7 @@ __all__ = ["Tally", "Unit", "unit_of"]
 _RECENT = 9
 _OTHERS = 200
 _NAMES = {"passed": "pass", "failed": "fail", "skipped": "skip"}
-_FIRST = ("pass", "fail", "inconclusive")
+_FIRST = ("pass", "fail", "suspect", "inconclusive")
 _WAITING_SECONDS = 1.0
 """An other case of at least so long, and half as long as its cell's first, waited for that one."""
 _SOONEST_SECONDS = 2.0

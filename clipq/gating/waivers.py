@@ -6,10 +6,11 @@
     owner = "ada@example.org"
     expires = 2026-12-31                        # the last day on which it holds
 
-A waiver holds for `fail` and `inconclusive` only: what could not be measured cannot be accepted. An
-expired waiver and one that no case needs fail the run, so that the file never outlives its reasons.
-Where several waivers name a case, the first in the file that has not expired is the one it has,
-whoever signed the others; a waiver that is left nothing to do by those above it is no problem.
+A waiver holds for `fail`, `suspect` and `inconclusive` only: what could not be measured cannot be
+accepted. An expired waiver and one that no case needs fail the run, so that the file never outlives
+its reasons. Where several waivers name a case, the first in the file that has not expired is the
+one it has, whoever signed the others; a waiver that is left nothing to do by those above it is no
+problem.
 """
 
 from __future__ import annotations

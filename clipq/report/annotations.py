@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from clipq.records import CaseResult, RunRecord
 from clipq.report.text import explain
-from clipq.verdicts import Verdict
+from clipq.report.undecided import undecided
 
 __all__ = ["github", "gitlab"]
 
@@ -82,7 +82,7 @@ def _findings(record: RunRecord) -> Iterator[_Finding]:
         yield _Finding("error", f"{name}: never reported", "planned, never reported", "")
     blocking = {case.id for case in record.blocking}
     for case in record.cases:
-        if case.verdict is Verdict.INCONCLUSIVE and case.id not in blocking:
+        if undecided(case) is not None and case.id not in blocking:
             yield finding("warning", case)
     for warning in record.warnings:
         yield _Finding("warning", f"environment: {warning}", warning, "")

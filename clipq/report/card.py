@@ -18,6 +18,7 @@ from tabulate import tabulate
 from clipq.cases import Candidate
 from clipq.errors import RecordError, did_you_mean
 from clipq.records import CaseResult, RunRecord, withheld_sentence
+from clipq.report.candidates import candidate_lines
 from clipq.report.looks import chance_of_luck
 from clipq.report.markdown import inert
 from clipq.settings import StatisticsSettings
@@ -80,8 +81,11 @@ class Card:
 
     @property
     def releasable(self) -> bool:
-        """Whether nothing of this pair blocks under policy ``release``, in a complete sound run."""
-        release = POLICIES["release"]
+        """Whether nothing of this pair blocks under policy ``release``, in a complete sound run.
+
+        That is the policy of the run where it has that name, else the usual one.
+        """
+        release = self.record.rule if self.record.policy == "release" else POLICIES["release"]
         return not (self.hindrances or any(release.blocks(case.verdict) for case in self.cases))
 
     @property
@@ -226,13 +230,14 @@ def _facts(card: Card) -> list[tuple[str, str]]:
     record, evidence = card.record, card.evidence
     model = evidence.get("models", {}).get(card.candidate.model, {})
     baseline = evidence.get("baselines", {}).get(card.candidate.model, {})
-    quantized = card.quantized
+    quantized, lines = card.quantized, candidate_lines(record)
     facts = [
         ("model", f"{card.candidate.model}  {model.get('source', '')}".strip()),
         ("FP32 weights", f"sha256 {model.get('weights_sha256', 'unknown')}"),
         ("quantizer", card.candidate.quantizer),
         ("run", f"{record.id[:16]}, {record.started or 'no date'}"),
-        ("policy", record.policy),
+        ("policy", f"{record.policy}: {', '.join(record.blocks)} block"),
+        ("in short", next(one.text for one in lines if one.candidate == card.candidate)),
         ("baseline", f"{baseline.get('file', '')} approved {baseline.get('approved', 'never')}"),
     ]
     if quantized.get("share") is not None:
@@ -323,7 +328,8 @@ def _e(text: object) -> str:
 _EXPLANATION = (
     "Loss is how much worse than FP32 the quantized model is on the same samples, in the metric's "
     "unit; positive is worse. A case passes where the whole confidence interval of the loss lies "
-    "below the margin, fails where it lies surely above, corrected for the number of cases, and is "
+    "below the margin, and fails where it lies surely above, corrected for the number of the "
+    "candidate's cases. Of the rest it is suspect where the loss probably exceeds the margin, and "
     "inconclusive otherwise. Simulated quantization was judged unless the quantizer's text says "
     "compute=integer."
 )

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 from clipq.records import CaseResult, KernelResult, RunRecord
 from clipq.report.text import explain
+from clipq.report.undecided import undecided
 from clipq.verdicts import Verdict
 
 __all__ = ["junit"]
@@ -69,6 +70,7 @@ def _add(suite: ElementTree.Element, case: CaseResult, *, blocks: bool) -> None:
     properties = ElementTree.SubElement(element, "properties")
     values = {
         "verdict": case.verdict.value,
+        "undecided": undecided(case),
         "baseline": case.baseline,
         "observed": case.observed,
         **case.estimate.to_plain(),

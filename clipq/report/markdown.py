@@ -9,7 +9,9 @@ from typing import Any
 from tabulate import tabulate
 
 from clipq.records import CaseResult, RunRecord
+from clipq.report.candidates import candidate_lines
 from clipq.report.text import HEADERS, correction, kernel_rows, table_rows
+from clipq.report.undecided import Undecided, undecided
 from clipq.verdicts import Policy, Verdict
 
 __all__ = ["MARKER", "inert", "markdown"]
@@ -20,6 +22,12 @@ _LIMIT = 60_000  # characters; GitHub refuses a comment of more than 65,536
 _ROWS = (30, 10, 3)
 _QUANTIZERS = 60
 _REASONS = 10
+_FOLDED: Mapping[str, str] = {
+    Undecided.BEYOND: "Not decided, beyond the margin",
+    Undecided.UNDER_POWERED: "Not decided, under-powered",
+    Verdict.IMPROVED: "Improved",
+    Verdict.WAIVED: "Expected failures and waived",
+}
 _CELL = 160  # characters of a text that people write
 _ESCAPES = str.maketrans(
     {character: f"\\{character}" for character in "\\|`*_[]~!"}
@@ -61,6 +69,8 @@ def _code(text: str) -> str:
 
 def _parts(record: RunRecord, rows: int) -> Iterator[str]:
     yield from _head(record)
+    if record.cases:
+        yield _candidates(record, rows)
     if record.blocking:
         yield "## Blocking, worst first"
         yield _table(record.blocking, rows)
@@ -68,13 +78,13 @@ def _parts(record: RunRecord, rows: int) -> Iterator[str]:
         yield "\n".join(f"- {inert(reason)}" for reason in list(reasons)[:_REASONS])
     if record.kernels:
         yield from _kernels(record, rows)
-    for title, verdict in (
-        ("Inconclusive", Verdict.INCONCLUSIVE),
-        ("Improved", Verdict.IMPROVED),
-        ("Expected failures and waived", Verdict.WAIVED),
-    ):
-        cases = [case for case in record.cases if case.verdict is verdict]
-        if cases and not (verdict is Verdict.INCONCLUSIVE and record.rule.blocks(verdict)):
+    kinds: dict[str, list[CaseResult]] = {title: [] for title in _FOLDED.values()}
+    for case in record.cases:
+        title = _FOLDED.get(undecided(case) or case.verdict)
+        if title is not None and not record.rule.blocks(case.verdict):
+            kinds[title].append(case)
+    for title, cases in kinds.items():
+        if cases:
             cases.sort(key=lambda case: (-case.severity, case.id))
             yield _folded(f"{title}: {len(cases)}", _table(cases, rows))
     if record.waivers:
@@ -100,6 +110,17 @@ def _head(record: RunRecord) -> Iterator[str]:
     if record.warnings:
         shown = [f"> warning: {inert(warning)}" for warning in record.warnings[:_REASONS]]
         yield "\n>\n".join(shown)
+
+
+def _candidates(record: RunRecord, rows: int) -> str:
+    """A line per candidate, worst first; of many, the rest is counted."""
+    lines = candidate_lines(record)
+    shown = [f"- {_code(str(line.candidate))}: {inert(line.text)}" for line in lines[:rows]]
+    if len(lines) > rows:
+        blocked = sum(line.blocked for line in lines[rows:])
+        left = f"{len(lines) - rows} more, {blocked} of them blocked"
+        shown.append(f"- ... and {left}: see `report.html`")
+    return "\n".join(["## Candidates, worst first", "", *shown])
 
 
 def _matrix(record: RunRecord) -> str:
@@ -128,7 +149,7 @@ def _cell(cases: Sequence[CaseResult], policy: Policy) -> str:
     blocking = sum(policy.blocks(case.verdict) for case in cases)
     counted = Counter(case.verdict for case in cases if not policy.blocks(case.verdict))
     parts = [f"**{blocking} block**"] if blocking else []
-    for verdict in (Verdict.INCONCLUSIVE, Verdict.WAIVED):
+    for verdict in (Verdict.SUSPECT, Verdict.INCONCLUSIVE, Verdict.WAIVED):
         if counted[verdict]:
             parts.append(f"{counted[verdict]} {verdict.value}")
     good = counted[Verdict.PASS] + counted[Verdict.IMPROVED]

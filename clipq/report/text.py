@@ -1,4 +1,4 @@
-"""The terminal report: counts, then what blocks, worst first, then what to do."""
+"""The terminal report: counts, candidates, then what blocks, worst first, then what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from tabulate import tabulate
 
 from clipq.records import CaseResult, KernelResult, RunRecord
-from clipq.verdicts import Verdict
+from clipq.report.candidates import candidate_lines
+from clipq.report.undecided import AT_MARGIN, UNDECIDED, doubts, needed_text, undecided, urgency
+from clipq.verdicts import Policy, Verdict
 
 __all__ = [
     "HEADERS",
@@ -22,7 +24,7 @@ __all__ = [
 ]
 
 _SHOWN = 25
-_UNSURE = "the interval lies beyond the margin, but not surely enough for so many cases"
+_CANDIDATES = 8  # so many are all listed; of more only those that block
 _KERNEL_HEADERS = ("kernel", "written in", "ran on", "pass", "fail", "not run")
 HEADERS = ("case", "verdict", "FP32", "observed", "loss", "interval", "margin", "unit")
 
@@ -47,12 +49,7 @@ def explain(case: CaseResult) -> str:
             loss = f"{number_text(case.estimate.loss)} {_interval(case)}".rstrip()
             line += f": loss {loss} {_sign(case)} margin {number_text(case.estimate.margin)}"
         lines.append(f"{line} {case.unit}")
-    if _beyond(case):
-        lines.append(f"  {_UNSURE}")
-    if case.estimate.samples_needed is not None:
-        lines.append(
-            f"  {case.samples:,} samples cannot tell; about {case.estimate.samples_needed:,} could"
-        )
+    lines += [f"  {sentence}" for sentence in doubts(case)]
     if case.reason:
         lines.append(f"  {case.reason}")
     if case.next_command:
@@ -71,17 +68,22 @@ def summary(record: RunRecord) -> str:
     vit      rtn:w8            1
     all                        1
     <BLANKLINE>
+    candidates, worst first:
+      vit/rtn:w8: passes ci; 1 of 1 decided
+    <BLANKLINE>
     <BLANKLINE>
     versions: clipq 1.0
     """
     parts = [_counts(record)] if record.cases or not record.kernels else []
+    if record.cases:
+        parts.append(_candidates(record))
     if record.kernels:
         parts.append(kernel_summary(record.kernels))
     if record.blocking:
         parts.append(_blocking(record))
-    undecided = [case for case in record.cases if case.verdict is Verdict.INCONCLUSIVE]
-    if undecided:
-        parts.append(_undecided(undecided))
+    unsure = [case for case in record.cases if undecided(case) is not None]
+    if unsure:
+        parts.append(_undecided(unsure, record.rule))
     waived = [case for case in record.cases if case.verdict is Verdict.WAIVED]
     for title, signed in (("expected failures", False), ("waived", True)):
         cases = [case for case in waived if bool(case.waived_by) is signed]
@@ -169,55 +171,63 @@ def correction(record: RunRecord) -> str:
     tested = sum(case.estimate.p_value is not None for case in record.cases)
     if not statistics or not tested:
         return ""
+    suspicion = statistics.get("suspicion")
+    suspect = "" if suspicion is None else f"; suspect below p = {suspicion:g} at the margin"
     return (
         f"{tested} of {len(record.cases)} verdicts are paired intervals "
         f"({1 - statistics['alpha']:.0%}, {statistics['replicates']} replicates, seed "
-        f"{statistics['seed']}); failures are corrected over the run ({statistics['correction']})."
+        f"{statistics['seed']}); failures are corrected within each candidate "
+        f"({statistics['correction']}){suspect}."
     )
 
 
-def _undecided(cases: Sequence[CaseResult]) -> str:
-    ordered = sorted(cases, key=lambda case: (-case.severity, case.id))
+def _candidates(record: RunRecord) -> str:
+    """Return a line per candidate; of many, those that block and how many others there are."""
+    lines = candidate_lines(record)
+    blocked = [line for line in lines if line.blocked]
+    shown = lines if len(lines) <= _CANDIDATES else blocked[:_SHOWN]
+    parts = ["candidates, worst first:", *(f"  {line}" for line in shown)]
+    if len(blocked) > len(shown):
+        parts.append(f"  ... and {len(blocked) - len(shown):,} more that are blocked: report.html")
+    if len(lines) > max(len(shown), len(blocked)):
+        passing = len(lines) - len(blocked)
+        parts.append(
+            f"  ... and {passing:,} that pass {record.policy}: report.html has their lines"
+        )
+    return "\n".join(parts)
+
+
+def _undecided(cases: Sequence[CaseResult], policy: Policy) -> str:
+    ordered = sorted(cases, key=urgency)
     rows = [
         (
             case.id,
+            case.verdict.value,
+            str(undecided(case)),
             number_text(case.estimate.loss),
             _interval(case),
             number_text(case.estimate.margin),
             case.unit,
             f"{case.samples:,}",
-            "-" if case.estimate.samples_needed is None else f"{case.estimate.samples_needed:,}",
+            needed_text(case),
         )
         for case in ordered[:_SHOWN]
     ]
-    headers = ("case", "loss", "interval", "margin", "unit", "samples", "needed")
-    text = "inconclusive: the samples cannot tell (blocks under policy release):\n"
+    headers = ("case", "verdict", "why", "loss", "interval", "margin", "unit", "samples", "needed")
+    kinds = [kind for kind in UNDECIDED if any(case.verdict is kind for case in cases)]
+    said = [f"{kind} {'blocks' if policy.blocks(kind) else 'does not block'}" for kind in kinds]
+    text = f"not decided: the samples cannot tell ({', '.join(said)} under {policy.name}):\n"
     text += tabulate(rows, headers, disable_numparse=True)
     more = len(cases) - _SHOWN
     if more > 0:
         text += f"\n... and {more} more: see report.json"
-    beyond = sum(map(_beyond, cases))
-    return f"{text}\n{beyond} of {len(cases)}: {_UNSURE}" if beyond else text
-
-
-def _beyond(case: CaseResult) -> bool:
-    """Whether a case is undecided though its interval holds nothing that would be acceptable."""
-    if (
-        case.verdict is not Verdict.INCONCLUSIVE
-        or case.estimate.low is None
-        or case.estimate.margin is None
-    ):
-        return False
-    return case.estimate.low > case.estimate.margin
+    at_margin = sum(needed_text(case) == AT_MARGIN for case in cases)
+    return f"{text}\nat the margin ({at_margin}): more samples will not tell" if at_margin else text
 
 
 def _sign(case: CaseResult) -> str:
     """Return how loss and margin compare; undecided ones only stand against each other."""
-    if (
-        case.verdict is Verdict.INCONCLUSIVE
-        or case.estimate.loss is None
-        or case.estimate.margin is None
-    ):
+    if undecided(case) is not None or case.estimate.loss is None or case.estimate.margin is None:
         return "against"
     return ">" if case.estimate.loss > case.estimate.margin else "<="
 

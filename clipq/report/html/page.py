@@ -12,6 +12,7 @@ import hashlib
 import html as markup
 
 from clipq.records import RunRecord
+from clipq.report.candidates import candidate_lines
 from clipq.report.html.page_payload import embed, payload
 from clipq.report.text import HEADERS, table_rows
 from clipq.web import page_script, page_styles, page_template
@@ -36,6 +37,7 @@ def html(record: RunRecord) -> str:
         state=state,
         symbol="✓" if record.passed else "✕",
         outcome=_text(outcome(record)),
+        candidates=_candidates(record),
         blocking=_blocking(record),
         data=embed(payload(record)),
         script=script,
@@ -88,6 +90,12 @@ def _policy(style: str, script: str) -> str:
 
 def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _candidates(record: RunRecord) -> str:
+    """Return the candidates' lines for readers without scripts."""
+    lines = candidate_lines(record)[:_WITHOUT_SCRIPT]
+    return "".join(f"<li>{_text(str(line))}</li>" for line in lines)
 
 
 def _blocking(record: RunRecord) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from clipq.estimate import Estimate
 from clipq.records import RunRecord
+from clipq.report.candidates import candidate_lines
 from clipq.report.text import correction
 from clipq.verdicts import Verdict
 
@@ -60,6 +61,10 @@ def payload(record: RunRecord) -> dict[str, Any]:
         "blocks": [verdict.value for verdict in Verdict if record.rule.blocks(verdict)],
         "counts": record.counts,
         "correction": correction(record),
+        "candidates": [
+            {"key": str(line.candidate), "blocked": line.blocked, "text": line.text}
+            for line in candidate_lines(record)
+        ],
         "problems": list(record.problems),
         "warnings": list(record.warnings),
         "unreported": list(record.unreported),

@@ -12,7 +12,7 @@ import { go, NO_FILTER, onState, state } from "./state.js";
 
 const CHUNK = 50;
 const LIST_COLUMNS = [
-  { key: "verdict", title: "Verdict", by: (item) => -RANK.indexOf(item.verdict), cell: (item) => verdictLabel(item.verdict) },
+  { key: "verdict", title: "Verdict", by: (item) => -RANK.indexOf(item.standing), cell: (item) => verdictLabel(item.standing) },
   { key: "case", title: "Case", names: true, by: (item) => item.id, cell: opener },
   VALUES.baseline, VALUES.observed, VALUES.loss, VALUES.interval, VALUES.margin, VALUES.unit,
 ];

@@ -32,11 +32,26 @@ function sentence(item) {
   const size = `${item.loss > 0 ? "Worse" : item.loss < 0 ? "Better" : "No different"} than FP32`;
   const by = item.loss ? ` by ${number(Math.abs(item.loss))}${unit}, ${times(Math.abs(item.excess))} the margin` : "";
   const direction = better(item.direction) ? ` (${better(item.direction)})` : "";
+  return `${size}${by}${direction}.${doubts(item)}`;
+}
+
+/** Say why a case is not decided, and whether more samples would help. */
+function doubts(item) {
+  const open = new Map([
+    ["suspect", " Probably worse than the margin allows, but not surely."],
+    ["beyond-margin", " That is beyond the margin, but it may be chance."],
+    ["under-powered", " That is within the margin, but the interval reaches over it."],
+  ]);
+  if (!open.has(item.standing)) return "";
   const needed = item.samples_needed
     ? ` ${count(item.samples, "sample")} cannot tell; about ${item.samples_needed.toLocaleString("en")} could.` : "";
-  const unsure = item.verdict === "inconclusive" && item.low !== null && item.low > item.margin
-    ? " The interval lies beyond the margin, but not surely enough for so many cases." : "";
-  return `${size}${by}${direction}.${unsure}${needed}`;
+  if (item.standing === "suspect") return `${open.get("suspect")}${needed || atMargin(item)} Or keep layers in float (clipq blame), or sign a waiver.`;
+  return needed ? open.get(item.standing) + needed : atMargin(item) || open.get(item.standing);
+}
+
+/** Say that more samples are no way out, where a standard error could have told how many were needed. */
+function atMargin(item) {
+  return item.standard_error === null ? "" : " The loss lies at the margin: more samples will not tell.";
 }
 
 function everyFact(item) {
@@ -48,6 +63,7 @@ function everyFact(item) {
   return [
     ["model", item.model], ["quantizer", item.quantizer],
     ["probe", probe.role ? `${item.probe} (${probe.role})` : item.probe],
+    ["verdict", item.standing === item.verdict ? item.verdict : `${item.verdict} (${item.standing})`],
     ["metric", item.metric_version ? `${item.metric}, version ${item.metric_version}` : item.metric],
     ["samples", item.samples ? item.samples.toLocaleString("en") : "–"],
     ["FP32", number(item.baseline)], ["observed", number(item.observed)],

@@ -2,7 +2,7 @@
 import { choice, searchField } from "../shared/controls.js";
 import { el } from "../shared/elements.js";
 import { matches, ordered } from "../shared/tables.js";
-import { tally, verdictLabel, worstFirst } from "../shared/verdicts.js";
+import { tally, UNDECIDED, verdictLabel, worstFirst } from "../shared/verdicts.js";
 import { cases, distinct } from "./record.js";
 import { go, NO_FILTER, onState, state } from "./state.js";
 
@@ -10,10 +10,10 @@ const FILTERS = ["model", "quantizer", "probe", "metric"];
 
 /** Return the cases that the state asks for, in the order of its column, else the worst first. */
 export function listed(columns) {
-  const wanted = new Set(state.verdict.split(",").filter(Boolean));
+  const wanted = wantedStandings();
   const found = cases.filter((item) =>
     FILTERS.every((name) => !state[name] || item[name] === state[name]) &&
-    (!wanted.size || wanted.has(item.verdict)) && matches(item.search, state.find));
+    (!wanted.size || wanted.has(item.standing)) && matches(item.search, state.find));
   const sorted = ordered(found, columns, state.sort);
   return sorted === found ? found.sort(worstFirst) : sorted;
 }
@@ -31,8 +31,8 @@ export function filterBar() {
   const show = () => {
     if (document.activeElement !== search) search.value = state.find;
     lists.forEach((label, index) => { label.lastChild.value = state[FILTERS[index]]; });
-    const wanted = state.verdict.split(",");
-    for (const chip of chips) chip.setAttribute("aria-pressed", String(wanted.includes(chip.dataset.verdict)));
+    const wanted = wantedStandings();
+    for (const chip of chips) chip.setAttribute("aria-pressed", String(wanted.has(chip.dataset.verdict)));
     reset.hidden = Object.keys(NO_FILTER).every((name) => !state[name]) && !state.sort;
   };
   onState(show);
@@ -43,8 +43,14 @@ export function filterBar() {
     el("div", { class: "row", role: "group", "aria-label": "Verdicts" }, chips, reset));
 }
 
+/** Return the standings that the state asks for; `inconclusive` asks for both that it divides into. */
+function wantedStandings() {
+  const named = state.verdict.split(",").filter(Boolean);
+  return new Set(named.flatMap((verdict) => (verdict === "inconclusive" ? UNDECIDED : [verdict])));
+}
+
 function toggleVerdict(verdict) {
-  const wanted = new Set(state.verdict.split(",").filter(Boolean));
+  const wanted = wantedStandings();
   if (!wanted.delete(verdict)) wanted.add(verdict);
   go({ verdict: [...wanted].join(","), case: "" });
 }

@@ -1,7 +1,7 @@
 import { el, section } from "../shared/elements.js";
 import { times } from "../shared/format.js";
 import { pairGrid } from "../shared/grid.js";
-import { badge, countText, shares, VERDICTS } from "../shared/verdicts.js";
+import { badge, countText, shares, tally, undecidedKey, VERDICTS } from "../shared/verdicts.js";
 import { showPair } from "./pair.js";
 import { cases, distinct, pairs } from "./record.js";
 import { go, onState, state } from "./state.js";
@@ -19,7 +19,7 @@ export function heatmap() {
   });
   const box = section("heatmap", "Models × quantizers",
     el("p", { class: "quiet" }, "The worst verdict of each pair, how many cases have it, and the worst loss in units of its margin. Choose a cell for its metrics."),
-    grid, panel);
+    undecidedKey(tally(cases)), grid, panel);
   showPair(panel, grid, { scroll: false });
   return box;
 }
@@ -29,11 +29,11 @@ function pairButton(pair) {
   const worst = pair.worst ? `${times(pair.worst.excess)} ${pair.worst.key}` : "no loss";
   const all = countText(pair.counts);
   return el("button", {
-    type: "button", class: `cell v-${pair.verdict}`, "data-pair": pair.key, "aria-expanded": "false",
+    type: "button", class: `cell v-${pair.standing}`, "data-pair": pair.key, "aria-expanded": "false",
     "aria-controls": "pair",
-    "aria-label": `${pair.model}, ${pair.quantizer}: ${pair.verdict}; ${all}; worst: ${worst}`, title: all,
+    "aria-label": `${pair.model}, ${pair.quantizer}: ${pair.standing}; ${all}; worst: ${worst}`, title: all,
     onclick: () => go({ pair: state.pair === pair.key ? "" : pair.key, figures: pair.key }),
   },
-  badge(pair.verdict, VERDICTS.get(pair.verdict), `${pair.counts.get(pair.verdict)} ${pair.verdict}`),
+  badge(pair.standing, VERDICTS.get(pair.standing), `${pair.counts.get(pair.standing)} ${pair.standing}`),
   el("span", { class: "worst" }, worst), shares(pair.counts));
 }

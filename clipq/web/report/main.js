@@ -13,7 +13,7 @@ import { caseOf, cases } from "./record.js";
 import { go, state } from "./state.js";
 import { summary } from "./summary.js";
 
-const SECTIONS = [["blocking", "Blocking"], ["heatmap", "Heat map"], ["cases", "Cases"], ["figures", "Figures"],
+const SECTIONS = [["candidates", "Candidates"], ["blocking", "Blocking"], ["heatmap", "Heat map"], ["cases", "Cases"], ["figures", "Figures"],
   ["pareto", "Cost"], ["kernels", "Kernels"], ["waivers", "Waivers"], ["provenance", "Provenance"]];
 // Arrows walk only from a case on: elsewhere they scroll the page.
 const walk = (step) => (target, pressed) => (pressed.startsWith("Arrow") && !target.matches("[data-case]") ? false : moveFocus(step));

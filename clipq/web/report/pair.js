@@ -3,6 +3,7 @@ import { allOf, el, factList } from "../shared/elements.js";
 import { megabytes, number, percent, times } from "../shared/format.js";
 import { scrollable, tableHead, tableRow } from "../shared/tables.js";
 import { countText, tally, verdictLabel, worstFirst } from "../shared/verdicts.js";
+import { candidateText } from "./candidates.js";
 import { VALUES } from "./columns.js";
 import { caseLink } from "./links.js";
 import { distinct, evidence, pairs } from "./record.js";
@@ -10,7 +11,7 @@ import { go, showCases, showFigures, state, stateAddress } from "./state.js";
 
 const METRIC_COLUMNS = [
   { title: "Metric", cell: (item) => caseLink(item, item.metric) },
-  { title: "Verdict", cell: (item) => verdictLabel(item.verdict) },
+  { title: "Verdict", cell: (item) => verdictLabel(item.standing) },
   VALUES.baseline, VALUES.observed, VALUES.loss, { ...VALUES.interval, title: "" },
   { title: "× margin", number: true, cell: (item) => times(item.excess) || "–" },
   VALUES.margin, VALUES.unit,
@@ -31,7 +32,7 @@ export function showPair(panel, grid, { scroll }) {
       el("button", { type: "button", class: "small", onclick: () => showCases({ model: pair.model, quantizer: pair.quantizer }) }, "Filter cases"),
       copyButton("Copy link", () => new URL(stateAddress({ pair: pair.key }), location.href).href),
       el("button", { type: "button", class: "small", onclick: () => closePair() }, "Close"))),
-    pairFacts(pair), metricTable(pair)));
+    el("p", { class: "wrap" }, candidateText(pair.key)), pairFacts(pair), metricTable(pair)));
   if (scroll) {
     heading.focus({ preventScroll: true });
     panel.scrollIntoView({ block: "nearest", behavior: motion() });

@@ -64,7 +64,7 @@ function paretoChart(view, known) {
   const taken = [];
   for (const point of [...points].sort((a, b) => Number(front.includes(b)) - Number(front.includes(a)))) {
     const x = chart.x(point.x), y = chart.y(point.y), on = front.includes(point);
-    const text = `${point.item.model} / ${point.item.quantizer}: ${number(point.x)}, ${number(point.y)} ${unit} (${point.item.verdict})`;
+    const text = `${point.item.model} / ${point.item.quantizer}: ${number(point.x)}, ${number(point.y)} ${unit} (${point.item.standing})`;
     chart.add(shape(shapes.indexOf(point.item.model), x, y, on, text));
     const width = 6.6 * point.item.quantizer.length;
     const box = { x: x + 9 + width > 715 ? x - 9 - width : x + 9, y, width };
@@ -75,7 +75,7 @@ function paretoChart(view, known) {
     }
   }
   const rows = [...points].sort((a, b) => a.x - b.x || bad(a) - bad(b)).map((point) => [
-    `${point.item.model} / ${point.item.quantizer}`, number(point.x), number(point.y), verdictLabel(point.item.verdict), front.includes(point) ? "yes" : "no"]);
+    `${point.item.model} / ${point.item.quantizer}`, number(point.x), number(point.y), verdictLabel(point.item.standing), front.includes(point) ? "yes" : "no"]);
   const key = shapes.length > 1 ? legend(shapes.map((model, index) => [shape(index, 13, 7, true, model), model]), "plot") : null;
   return figure(view.metric, "filled points and the line are the Pareto front: nothing is both cheaper and better", [key, chart.node], {
     caption: `${view.metric} against ${title}`,

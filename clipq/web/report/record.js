@@ -1,6 +1,6 @@
 // The run that the page shows.
 import { number } from "../shared/format.js";
-import { judged, RANK, tally, worstOf } from "../shared/verdicts.js";
+import { judged, RANK, standingOf, tally, worstOf } from "../shared/verdicts.js";
 
 export const run = JSON.parse(document.getElementById("record").textContent);
 export const cases = casesOf(run);
@@ -24,8 +24,9 @@ function casesOf({ cases: columns, texts, blocks }) {
     }
     found.key = `${found.probe}.${found.metric}`;
     found.blocks = blocking.has(found.verdict);
+    found.standing = standingOf(found);
     judged(found);
-    found.search = `${found.id} ${found.verdict} ${found.unit} ${found.reason}`.toLowerCase();
+    found.search = `${found.id} ${found.verdict} ${found.standing} ${found.unit} ${found.reason}`.toLowerCase();
     return found;
   });
 }
@@ -42,7 +43,7 @@ function pairUp(all) {
   }
   for (const pair of found.values()) {
     pair.counts = tally(pair.cases);
-    pair.verdict = worstOf(pair.counts);
+    pair.standing = worstOf(pair.counts);
     const compared = pair.cases.filter((item) => item.excess !== null && item.loss > 0);
     pair.worst = compared.sort((a, b) => b.excess - a.excess)[0] || null;
   }
@@ -50,7 +51,7 @@ function pairUp(all) {
 }
 
 export function worstPairFirst(a, b) {
-  return RANK.indexOf(b.verdict) - RANK.indexOf(a.verdict)
+  return RANK.indexOf(b.standing) - RANK.indexOf(a.standing)
     || (b.worst ? b.worst.excess : 0) - (a.worst ? a.worst.excess : 0);
 }
 

@@ -2,6 +2,7 @@ import { details, el, factList, notice, section } from "../shared/elements.js";
 import { count, duration, moment, plainText } from "../shared/format.js";
 import { table } from "../shared/tables.js";
 import { caseName, shares, tally, verdictLabel, worstFirst } from "../shared/verdicts.js";
+import { candidateList } from "./candidates.js";
 import { VALUES } from "./columns.js";
 import { commandList } from "./commands.js";
 import { caseLink } from "./links.js";
@@ -18,7 +19,7 @@ export function summary() {
     commit.sha ? ["commit", el("code", {}, String(commit.sha).slice(0, 12)),
       commit.subject ? ` ${commit.subject}` : null, commit.dirty ? " (with uncommitted changes)" : null] : null,
   ].filter(Boolean)));
-  return [counts(), first(), ...notices(), waivers()];
+  return [counts(), candidateList(), first(), ...notices(), waivers()];
 }
 
 /** The share of each verdict as one bar, and a button for each that shows its cases. */
@@ -62,7 +63,7 @@ function first() {
 function blockingTable(items) {
   const columns = [
     { title: "Case", cell: (item) => caseLink(item, caseName(item)) },
-    { title: "Verdict", cell: (item) => verdictLabel(item.verdict) },
+    { title: "Verdict", cell: (item) => verdictLabel(item.standing) },
     VALUES.baseline, VALUES.observed, VALUES.loss, { ...VALUES.interval, title: "" }, VALUES.margin, VALUES.unit,
   ];
   const rows = items.map((item) => columns.map((column) => column.cell(item)));

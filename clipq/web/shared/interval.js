@@ -19,7 +19,7 @@ export function forest(item) {
   const middle = height / 2;
   const low = inMargins(item, item.low), high = inMargins(item, item.high);
   const picture = svg("svg", {
-    class: `forest v-${item.verdict}`, viewBox: `0 0 ${width} ${height}`, role: "img",
+    class: `forest v-${item.standing}`, viewBox: `0 0 ${width} ${height}`, role: "img",
     "aria-label": forestText(item, low, high),
   });
   picture.append(svg("rect", { class: "beyond", x: forestX(1), y: 0, width: width - forestX(1), height }));

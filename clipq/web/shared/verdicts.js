@@ -1,17 +1,29 @@
 // Verdicts, and the cases that have them. Every verdict has a symbol and a word besides its colour.
 //
 // On both pages a case has: `at` (its place in the data), `model`, `quantizer`, `key` ("probe.metric"),
-// `verdict`, `blocks`, `loss`, `baseline`, `margin`, and what `judged` adds.
+// `verdict`, `standing`, `blocks`, `loss`, `baseline`, `margin`, and what `judged` adds. The standing is
+// the verdict; where a page tells them apart, `inconclusive` is one of the two that `UNDECIDED` says.
 import { el } from "./elements.js";
 
 export const VERDICTS = new Map([
-  ["pass", "✓"], ["improved", "↑"], ["inconclusive", "?"], ["waived", "○"], ["fail", "✕"],
+  ["pass", "✓"], ["improved", "↑"], ["inconclusive", "?"], ["under-powered", "?"], ["beyond-margin", "◇"],
+  ["suspect", "◆"], ["waived", "○"], ["fail", "✕"],
   ["non-finite", "∞"], ["missing", "∅"], ["vanished", "⊘"], ["incomparable", "≠"], ["drifted", "≈"],
   ["error", "!"],
 ]);
 // How bad a verdict is, for "the worst of these": what blocks comes last.
-export const RANK = ["pass", "improved", "waived", "inconclusive", "drifted", "incomparable", "vanished",
-  "missing", "non-finite", "error", "fail"];
+export const RANK = ["pass", "improved", "waived", "inconclusive", "under-powered", "beyond-margin", "suspect",
+  "drifted", "incomparable", "vanished", "missing", "non-finite", "error", "fail"];
+export const UNDECIDED = ["under-powered", "beyond-margin"];
+
+/**
+ * Say which of the two an inconclusive case is: does the observed loss exceed the margin?
+ * @param {any} item a case
+ */
+export function standingOf({ verdict, loss, margin }) {
+  if (verdict !== "inconclusive") return verdict;
+  return loss !== null && margin !== null && loss > margin ? "beyond-margin" : "under-powered";
+}
 
 /** Give a case its `id`, `floor`, `excess` and `severity`; return it. */
 export function judged(item) {
@@ -32,16 +44,17 @@ export function inMargins(item, loss) {
 
 /** Order by what a reader must see first: what blocks, what is undecided, what is worst in margins. */
 export function worstFirst(a, b) {
-  const urgency = (item) => (item.blocks ? 0 : item.verdict === "inconclusive" ? 1 : 2);
+  const unsure = new Set(["suspect", "inconclusive"]);
+  const urgency = (item) => (item.blocks ? 0 : unsure.has(item.verdict) ? 1 : 2);
   if (urgency(a) !== urgency(b)) return urgency(a) - urgency(b);
   if (a.severity !== b.severity) return a.severity > b.severity ? -1 : 1;
   return a.at - b.at;
 }
 
-/** Count cases by verdict, in the order of the verdicts. */
+/** Count cases by standing, in the order of the verdicts. */
 export function tally(items) {
   const found = new Map([...VERDICTS.keys()].map((verdict) => [verdict, 0]));
-  for (const { verdict } of items) if (found.has(verdict)) found.set(verdict, found.get(verdict) + 1);
+  for (const { standing } of items) if (found.has(standing)) found.set(standing, found.get(standing) + 1);
   return new Map([...found].filter(([, amount]) => amount));
 }
 
@@ -71,6 +84,18 @@ export function shares(counts) {
     part.style.flexGrow = amount;
     return part;
   }));
+}
+
+/** Say what the standings that are not decided mean; only those that `counts` holds. */
+export function undecidedKey(counts) {
+  const meanings = [
+    ["suspect", "loses more than the margin, probably: a warning of failure"],
+    ["beyond-margin", "loses more than the margin, but it may be chance"],
+    ["under-powered", "loses less, but these samples cannot show it"],
+  ].filter(([standing]) => counts.has(standing));
+  if (!meanings.length) return null;
+  return el("ul", { class: "legend", "aria-label": "What is not decided" },
+    meanings.map(([standing, text]) => el("li", {}, verdictLabel(standing), ` ${text}`)));
 }
 
 /** Return a case's name with the part that tells it apart first. */

@@ -166,6 +166,7 @@ export function verdictMarker(verdict, x, y) {
     ["pass", "M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0 -7 0Z"],
     ["improved", "M0 -5L4.8 3.6H-4.8Z"],
     ["inconclusive", "M0 -5L5 0L0 5L-5 0Z"],
+    ["suspect", "M0 -5L5 0L0 5L-5 0Z"],
     ["waived", "M-3.6 -3.6H3.6V3.6H-3.6Z"],
     ["fail", "M-4 -4L4 4M-4 4L4 -4"],
   ]);

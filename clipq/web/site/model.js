@@ -55,6 +55,7 @@ function siteOf(data) {
     const half = found.loss !== null && found.error > 0 ? Z95 * found.error : null;
     found.low = half === null ? null : found.loss - half;
     found.high = half === null ? null : found.loss + half;
+    found.standing = found.verdict;
     judged(found);
     found.limit = found.floor ? 0 : found.margin; // in the unit of the loss
     found.stale = found.last < latest.at;

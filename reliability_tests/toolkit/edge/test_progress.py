@@ -266,12 +266,12 @@ def test_nothing_is_estimated_from_nothing():
 
 def test_the_line_says_counts_share_time_and_what_ended_last():
     tally = tally_of({Unit("m/a", "id"): 2, Unit("m/b", "id"): 2})
-    for category in ("passed", "inconclusive", "waived"):
+    for category in ("passed", "inconclusive", "suspect", "waived"):
         tally.count(category)
     for _ in range(2):
         tally.finish(Unit("m/a", "id"), 2.0, 4.0)
     assert tally.text(4.0) == (
-        "2/4 cases (50%) | 1 pass, 1 inconclusive, 1 waived | 4 s | ETA 4 s | m/a"
+        "2/4 cases (50%) | 1 pass, 1 suspect, 1 inconclusive, 1 waived | 4 s | ETA 4 s | m/a"
     )
 
 

@@ -180,9 +180,10 @@ class TestWhatIsMissing:
         assert "probe 'id' has other samples" in found.differences[0].reason
 
     def test_a_newly_blocking_verdict_regressed_however_small_the_step(self):
-        found = only(case(), case(observed=0.0505, verdict=Verdict.FAIL))
-        assert found.outcome is Outcome.REGRESSED
-        assert "the gate says fail, before it said pass" in found.reason
+        for verdict in (Verdict.FAIL, Verdict.SUSPECT):
+            found = only(case(), case(observed=0.0505, verdict=verdict))
+            assert found.outcome is Outcome.REGRESSED
+            assert f"the gate says {verdict.value}, before it said pass" in found.reason
 
 
 def tables(rng: np.random.Generator, flipped: int) -> tuple[Predictions, Predictions]:
@@ -327,6 +328,14 @@ def test_reports_name_what_regressed_and_fold_what_did_not(render):
     assert "m/rtn:w8/id.ece" in text
     assert "m/rtn:w8/id.nll" not in text
     assert "m/rtn:w8/id.nll" in render(plain, everything=True)
+
+
+@pytest.mark.parametrize("render", [comparison_text, comparison_markdown])
+def test_reports_name_a_case_that_became_suspect(render):
+    found = compare(run(case()), run(case(observed=0.0505, verdict=Verdict.SUSPECT)))
+    text = render(found.to_plain() | {"compared": 1, "regressions": 1})
+    assert "pass, suspect" in text
+    assert "newly blocking" in text
 
 
 def test_markdown_stays_inert_with_hostile_names():

@@ -37,6 +37,21 @@ def test_a_failed_run_is_explained(url, run, monkeypatch, capsys):
     }
 
 
+def test_suspect_cases_have_their_column_and_are_among_the_worst(url, run, monkeypatch, capsys):
+    monkeypatch.setenv("CLIPQ_STORE", url)
+    record = run(0, verdict=Verdict.SUSPECT)
+    with open_store(url, root=Path.cwd()) as store:
+        store.record(record)
+    assert main(["history", "list"]) == 0
+    header, _, row = capsys.readouterr().out.splitlines()[:3]
+    assert row[header.index("suspect") :].split()[0] == str(len(record.cases))
+    assert "FAILED" in row
+    assert main(["history", "show"]) == 0
+    told = capsys.readouterr().out
+    assert f"{len(record.cases)} suspect" in told
+    assert re.search(r"vit-\d/rtn:w4/id\.top1 +suspect ", told)
+
+
 def test_a_remark_is_no_part_of_the_environment(url, run):
     """Trend pages mark what changed in the environment from run to run: no failure is that."""
     record = run(0)

@@ -252,6 +252,34 @@ def test_the_verdict_filter_shows_that_verdict_alone(visit, site):
     assert set(words) == {"waived"}
 
 
+def test_a_suspect_has_its_own_sign_colour_and_shape_and_ranks_before_failures(
+    visit, table, tmp_path
+):
+    verdicts = table.verdicts.copy()
+    verdicts[:4, 50:] = VERDICTS.index("suspect")
+    verdicts[4:8, 50:] = VERDICTS.index("inconclusive")
+    index = write_site(replace(table, verdicts=verdicts), tmp_path / "site").index
+    page = visit(index, "/cases?verdict=suspect")
+    labels = page.locator("main tbody .verdict")
+    assert set(labels.locator(".word").all_inner_texts()) == {"suspect"}
+    assert set(labels.locator(".symbol").all_inner_texts()) == {"\N{BLACK DIAMOND}"}
+    colour = labels.first.evaluate("node => getComputedStyle(node).color")
+    change_fragment(page, "/cases?verdict=inconclusive")
+    other = page.locator("main tbody .verdict").first
+    assert other.evaluate("node => getComputedStyle(node).color") != colour
+    change_fragment(page, "/cases?sort=-verdict")
+    words = page.locator("main tbody .verdict .word").all_inner_texts()
+    last_fail = max(at for at, word in enumerate(words) if word == "fail")
+    assert last_fail < words.index("suspect") < words.index("inconclusive")
+    change_fragment(page, f"/case/{table.cases[0]}")
+    page.wait_for_selector(".place svg.chart .marker.v-suspect")
+    assert "suspect" in page.inner_text(".toolbar .legend")
+    shapes = page.locator(".toolbar .legend .marker").evaluate_all(
+        "all => all.map((node) => node.outerHTML)"
+    )
+    assert len(set(shapes)) == len(shapes) > 1
+
+
 def test_columns_sort_by_mouse_and_keyboard_and_say_so(visit, site):
     page = visit(site, "/cases")
     page.click("[data-column=case] button")

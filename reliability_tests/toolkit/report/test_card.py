@@ -17,6 +17,7 @@ from clipq.cases import Candidate
 from clipq.cli import main
 from clipq.errors import RecordError
 from clipq.records import CaseResult, KernelResult, RunRecord
+from clipq.report.candidates import candidate_lines
 from clipq.report.card import (
     card_html,
     card_markdown,
@@ -24,6 +25,7 @@ from clipq.report.card import (
     plain_statement,
     release_card,
 )
+from clipq.report.markdown import inert
 from clipq.verdicts import Verdict
 
 EVIDENCE = {
@@ -72,6 +74,7 @@ def test_a_card_states_values_sizes_and_what_identifies_them():
         (Verdict.PASS, True),
         (Verdict.WAIVED, True),
         (Verdict.INCONCLUSIVE, False),
+        (Verdict.SUSPECT, False),
         (Verdict.FAIL, False),
         (Verdict.MISSING, False),
     ],
@@ -81,6 +84,28 @@ def test_a_card_claims_reliability_only_where_nothing_blocks_a_release(verdict, 
     assert card.releasable is releasable
     assert ("Not shown to be as reliable" in card_markdown(card)) is not releasable
     assert ("Not shown to be as reliable" in card_html(card)) is not releasable
+
+
+def test_a_projects_own_release_policy_decides_where_the_run_was_under_it():
+    doubtful = replace(AUROC, verdict=Verdict.INCONCLUSIVE)
+    for policy, blocks, releasable in (
+        ("release", ("fail",), True),
+        ("release", ("fail", "inconclusive"), False),
+        ("ci", ("fail",), False),
+    ):
+        record = replace(run(ECE, doubtful), policy=policy, blocks=blocks)
+        card = release_card(record, Candidate("m", "rtn:w4"))
+        assert card.releasable is releasable
+        assert f"{policy}: {', '.join(blocks)} block" in card_html(card)
+
+
+def test_a_card_says_in_one_line_what_the_candidate_costs_and_what_is_not_decided():
+    doubtful = replace(AUROC, verdict=Verdict.SUSPECT)
+    card = release_card(run(ECE, doubtful), Candidate("m", "rtn:w4"))
+    (line,) = candidate_lines(card.record)
+    assert "1 beyond the margin" in line.text
+    assert inert(line.text) in card_markdown(card)
+    assert line.text in card_html(card)
 
 
 def test_an_incomplete_run_is_no_ground_for_a_release():

@@ -45,7 +45,8 @@ CONTRAST = """
   const page = backdrop(document.body);
   const probe = document.body.appendChild(document.createElement("i"));
   const marks = ["quantized", "outside", "fp32", "series-3", "series-4", "series-5", "strong-line",
-    "focus", "pass", "fail", "waived", "improved", "inconclusive", "broken"].map((token) => {
+    "focus", "pass", "fail", "waived", "improved", "inconclusive", "under-powered", "suspect",
+    "broken"].map((token) => {
     probe.style.color = `var(--${token})`;
     return [token, ratio(numbers(getComputedStyle(probe).color), page)];
   });
@@ -61,6 +62,10 @@ def text() -> str:
     cases = list(run.cases)
     for index, verdict in enumerate(Verdict):
         cases[index] = replace(cases[index], verdict=verdict, reason="why")
+    within = replace(cases[0].estimate, loss=0.01, margin=0.02)
+    cases[len(Verdict)] = replace(cases[0], verdict=Verdict.INCONCLUSIVE, estimate=within)
+    beyond = replace(within, loss=0.03)
+    cases[len(Verdict) + 1] = replace(cases[0], verdict=Verdict.INCONCLUSIVE, estimate=beyond)
     kernels = tuple(
         KernelResult("k", outcome, outcome, "why") for outcome in ("pass", "fail", "not-run")
     )
@@ -105,8 +110,10 @@ def test_verdicts_differ_by_symbol_and_word_not_by_colour_alone(text, open_repor
     labels = page.locator("#cases .count .verdict")
     words = labels.locator(".word").all_inner_texts()
     symbols = labels.locator(".symbol").all_inner_texts()
-    assert words == [verdict.value for verdict in Verdict]
-    assert len(set(symbols)) == len(Verdict)
+    names = [verdict.value for verdict in Verdict]
+    at = names.index("inconclusive")
+    assert words == [*names[:at], "under-powered", "beyond-margin", *names[at + 1 :]]
+    assert len(set(symbols)) == len(words)
 
 
 def test_tables_sections_and_controls_are_labelled(text, open_report):

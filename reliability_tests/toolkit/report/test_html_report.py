@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 from urllib.parse import quote
 
@@ -12,8 +13,10 @@ from synthetic_runs import synthetic_run
 
 from clipq.records import KernelResult, RunRecord
 from clipq.report import report_formats
+from clipq.report.candidates import candidate_lines
 from clipq.report.html import html
 from clipq.report.html.page import outcome
+from clipq.report.undecided import Undecided, undecided
 from clipq.verdicts import Verdict
 
 FAIL = made_result(
@@ -83,12 +86,11 @@ def test_filters_and_search_narrow_the_list(run, text, open_report):
     page.locator("#cases").get_by_label("model").select_option("coca")
     expected = [case for case in run.cases if case.model == "coca"]
     assert listing(page).startswith(f"{len(expected):,} of 5,000 cases")
-    page.click("#cases [data-verdict=inconclusive]")
-    expected = [case for case in expected if case.verdict is Verdict.INCONCLUSIVE]
+    chip = "#cases [data-verdict=under-powered]"
+    page.click(chip)
+    expected = [case for case in expected if undecided(case) is Undecided.UNDER_POWERED]
     assert listing(page).startswith(f"{len(expected):,} of 5,000 cases")
-    assert (
-        page.locator("#cases [data-verdict=inconclusive]").get_attribute("aria-pressed") == "true"
-    )
+    assert page.locator(chip).get_attribute("aria-pressed") == "true"
     page.fill("#find", "W4A4 id.")
     expected = [case for case in expected if "w4a4" in case.id and "id." in case.id]
     assert 0 < len(expected) == page.locator("#rows tr").count()
@@ -253,21 +255,83 @@ def test_details_say_it_in_words_with_the_next_command(open_report):
     assert "20250921" in page.inner_text("#provenance")
 
 
-def test_an_undecided_case_beyond_its_margin_says_that_there_are_too_many_cases(open_report):
-    beyond = altered(
-        FAIL, verdict=Verdict.INCONCLUSIVE, low=0.03, p_value=0.01, adjusted_p=0.2,
-        samples_needed=9000,
-    )  # fmt: skip
-    across = altered(beyond, quantizer="rtn:w8", low=0.01)
-    page = open_report(RunRecord("ci", 2, (beyond, across)))
-    details = []
-    for row in (0, 1):
+UNSURE = altered(
+    FAIL, verdict=Verdict.INCONCLUSIVE, reason="", loss=0.03, low=-0.01, high=0.05, p_value=0.2,
+    adjusted_p=1.0, samples_needed=9000,
+)  # fmt: skip
+UNDECIDED = (
+    altered(UNSURE, quantizer="rtn:w3", verdict=Verdict.SUSPECT, p_value=0.04),
+    UNSURE,
+    altered(UNSURE, quantizer="rtn:w8", loss=0.01),
+)
+
+
+def test_an_undecided_case_says_on_which_side_of_its_margin_it_lies(open_report):
+    page = open_report(RunRecord("ci", 3, UNDECIDED))
+    for row, said in enumerate((
+        "Probably worse than the margin allows, but not surely. 2,048 samples cannot tell; about "
+        "9,000 could. Or keep layers in float (clipq blame), or sign a waiver.",
+        "beyond the margin, but it may be chance. 2,048 samples cannot tell; about 9,000 could.",
+        "within the margin, but the interval reaches over it. 2,048 samples cannot tell",
+    )):  # fmt: skip
         page.locator("#rows .opener").nth(row).click()
-        details.append(plain(page.inner_text("#detail")))
-    said = "The interval lies beyond the margin, but not surely enough for so many cases. 2,048"
-    assert said in details[0]
-    assert said not in details[1]
-    assert "2,048 samples cannot tell; about 9,000 could." in details[1]
+        assert said in plain(page.inner_text("#detail"))
+
+
+def test_a_loss_at_the_margin_is_not_promised_to_be_decided_by_samples(open_report):
+    cases = [altered(case, samples_needed=None) for case in UNDECIDED]
+    page = open_report(RunRecord("ci", 3, tuple(cases)))
+    for row in range(3):
+        page.locator("#rows .opener").nth(row).click()
+        detail = plain(page.inner_text("#detail"))
+        assert "The loss lies at the margin: more samples will not tell." in detail
+        assert "cannot tell;" not in detail
+
+
+def test_the_heat_map_tells_beyond_the_margin_from_under_powered_and_from_suspect(open_report):
+    page = open_report(RunRecord("ci", 3, UNDECIDED))
+    cells = page.locator("#heatmap .cell")
+    said = [" ".join(text.split("\n")[:2]) for text in cells.all_inner_texts()]
+    assert said == ["\N{BLACK DIAMOND} 1 suspect", "\N{WHITE DIAMOND} 1 beyond-margin",
+                    "? 1 under-powered"]  # fmt: skip
+    colours = cells.evaluate_all("all => all.map((node) => getComputedStyle(node).backgroundColor)")
+    assert len(set(colours)) == 3
+    for cell, name in zip(cells.all(), ("suspect", "beyond-margin", "under-powered"), strict=True):
+        assert f": {name}; 1 {name}; worst: " in cell.get_attribute("aria-label")
+    key = page.locator("#heatmap [aria-label='What is not decided'] li")
+    assert key.locator(".word").all_inner_texts() == ["suspect", "beyond-margin", "under-powered"]
+
+
+def test_the_page_divides_what_is_not_decided_as_the_other_reports_do(run, text, open_report):
+    page = open_report(text)
+    counted = Counter(why for case in run.cases if (why := undecided(case)) is not None)
+    chips = {
+        chip.get_attribute("data-verdict"): int(chip.locator("b").inner_text().replace(",", ""))
+        for chip in page.locator("#cases .count").all()
+    }
+    assert chips["beyond-margin"] == counted[Undecided.BEYOND] > 0
+    assert chips["under-powered"] == counted[Undecided.UNDER_POWERED] > 0
+
+
+def test_a_link_to_inconclusive_cases_shows_both_kinds(open_report):
+    page = open_report(RunRecord("ci", 3, UNDECIDED), fragment="verdict=inconclusive")
+    assert listing(page).startswith("2 of 3 cases")
+    pressed = page.locator("#cases .count[aria-pressed=true]")
+    assert pressed.locator(".word").all_inner_texts() == ["under-powered", "beyond-margin"]
+    page.click("#cases [data-verdict=beyond-margin]")
+    assert listing(page).startswith("1 of 3 cases")
+
+
+def test_each_candidate_has_its_line_the_worst_first_and_leads_to_its_metrics(run, open_report):
+    page = open_report(RunRecord("ci", 3, UNDECIDED))
+    lines = [str(line) for line in candidate_lines(RunRecord("ci", 3, UNDECIDED))]
+    shown = page.locator("#candidates li .wrap")
+    assert [" ".join(text.split()) for text in shown.all_inner_texts()] == lines
+    page.get_by_role("link", name="m/rtn:w8").first.click()
+    assert lines[-1].partition(": ")[2] in page.inner_text("#pair")
+    many = open_report(run)
+    assert many.locator("#candidates li:visible").count() == 6
+    assert many.inner_text("#candidates summary") == "44 more candidates, 0 of them blocked"
 
 
 def test_a_limit_below_zero_that_is_kept_is_drawn_as_kept(open_report):
