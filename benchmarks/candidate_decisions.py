@@ -1,6 +1,6 @@
 """Which correction within a candidate, and which level of suspicion: measured on real predictions.
 
-    python benchmarks/candidate_decisions.py [--quick] [--samples 512 2048 8192] [--draws 2000]
+    python benchmarks/candidate_decisions.py [--quick] [--samples 512 2048 8192] [--draws 1000]
     python benchmarks/candidate_decisions.py --keep DRAWS     # makes draws once, tables again
 
 Whole candidates of this repository's matrix (model x quantizer, 106 cases) are drawn again and
@@ -10,9 +10,8 @@ at half of it, none at all, or one metric harmed by some times its margin while 
 Goals: within a candidate at its margins, a false failure in at most 2.5 % (Monte Carlo error
 added); harmless candidates blocked by policy `ci` in at most 5 %; one metric harmed by twice its
 margin blocked in at least 95 % at the number of samples that `clipq power` names, and top-1 and NLL
-in at least 90 % at 2,048 samples.
-
-`--errors N` compares the closed form of N draws' standard errors with a real gate's bootstrap.
+in at least 90 % at 2,048 samples. The standard errors of some draws are also estimated by a real
+gate's bootstrap; the closed forms are to lie within 5 % of them, in the median of each kind.
 """
 
 from __future__ import annotations
@@ -45,13 +44,13 @@ NESTED = 30
 CHOSEN = "Holm, p <= 0.5"
 """The rule that verdicts are shown by."""
 _PART = 1000
-_HARMLESS, _HALF, _FOUND, _PROMISED = 0.05, 0.5, 0.90, 0.95
+_HARMLESS, _FOUND, _PROMISED, _CLOSE = 0.05, 0.90, 0.95, 0.05
 
 All = Mapping[tuple[str, int], CandidateDraws]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    script = Script(__doc__, takes="about an hour and a half on one core, 2,000 draws")
+    script = Script(__doc__, takes="about forty minutes on one core")
     script.size(
         "--candidates",
         full=("vit-clean/rtn:w8a8", "vit-clean/rtn:w4g32", "siglip/rtn:w8a8", "siglip/rtn:w4g32"),
@@ -59,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="MODEL/QUANTIZER",
     )
     script.size("--samples", full=(512, 2048, 8192), quick=(512,), help="in distribution")
-    script.size("--draws", full=2000, quick=20, help="of each candidate and size")
+    script.size("--draws", full=1000, quick=8, help="of each candidate and size")
     script.size("--errors", full=20, quick=1, help="draws whose errors a real gate estimates too")
     script.add_argument("--keep", type=Path, help="folder that draws are kept in and taken from")
     script.add_argument("--cache", type=Path, help="where predictions are kept")
@@ -69,11 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = embedded_settings(
             models=1 if options.quick else None,
             quantizers=[name.split("/")[1] for name in options.candidates],
+            probes=("id", "calibration", "near-ood") if options.quick else (),
             cache=cache,
         )
         candidates = [Candidate.load(settings, *name.split("/")) for name in options.candidates]
         drawn = dict(_draws(candidates, options.samples, options.draws, options.keep))
-        _show_errors(candidates, options.errors, settings)
+        _show_errors(candidates[0], options.errors, settings, goals)
         _show_rules(drawn, goals)
         _show_power(drawn)
         _show_harmless(drawn, goals)
@@ -128,8 +128,7 @@ def _harm(draws: CandidateDraws, key: str, times: float) -> tuple[np.ndarray, in
 # -- standard errors -----------------------------------------------------------------------------
 
 
-def _show_errors(candidates: Sequence[Candidate], draws: int, settings: Settings) -> None:
-    candidate = candidates[0]
+def _show_errors(candidate: Candidate, draws: int, settings: Settings, goals: Goals) -> None:
     quick = CandidateDraws.make(candidate, 512, draws, seed=3, replicates=NESTED)
     real = real_errors(candidate, 512, draws, settings, seed=3)
     kinds = np.array([metrics.get(case.metric).statistic.kind for case in candidate.cases])
@@ -140,6 +139,7 @@ def _show_errors(candidates: Sequence[Candidate], draws: int, settings: Settings
         ratio = ratio[np.isfinite(ratio)]
         if len(ratio):
             rows.append((kind, (kinds == kind).sum(), np.median(ratio), ratio.std()))
+            goals.measured(abs(rows[-1][2] - 1.0) <= _CLOSE)
     _table(
         f"\nStandard errors of {draws} draws of 512 samples ({candidate.name}), over a real gate's",
         ("kind", "cases", "median ratio", "spread"),
@@ -168,15 +168,21 @@ def _show_rules(drawn: All, goals: Goals) -> None:
     rows = []
     for (name, samples), draws in drawn.items():
         rules = _rules(draws)
-        for what, share in (("at the margins", 1.0), ("half of them", 0.5), ("none", 0.0)):
+        tenth = np.arange(len(draws.keys)) % 10 == 0
+        for what, share in (
+            ("at the margins", np.ones(len(tenth))),
+            ("a tenth there, the others 0", tenth),
+            ("half the margins", 0.5),
+            ("0", 0.0),
+        ):
             scores = _scores(draws, share * draws.margins)
             found = [rule(scores, TAIL).any(axis=1).mean() for rule in rules.values()]
             rows.append((name, samples, what, *found))
-            if share == 1.0:
+            if what == "at the margins":
                 least = TAIL + 3 * math.sqrt(TAIL * (1 - TAIL) / len(scores))
                 goals.measured(found[list(rules).index(CHOSEN)] <= least)
     _table(
-        "\nAny false failure in a candidate whose true losses are all ...",
+        "\nAny false failure in a candidate, by its true losses",
         ("candidate", "samples", "losses", *rules),
         rows,
         ("", "", "", *[".1%"] * len(rules)),
@@ -206,7 +212,7 @@ def _show_power(drawn: All) -> None:
 def _show_harmless(drawn: All, goals: Goals) -> None:
     rows = []
     for (name, samples), draws in drawn.items():
-        for what, share in (("none", 0.0), ("half", _HALF)):
+        for what, share in (("0", 0.0), ("half the margins", 0.5)):
             scores = _scores(draws, share * draws.margins)
             found = [_decided(scores, level) for level in LEVELS]
             rows.append((name, samples, what, *_shares(found)))
@@ -271,19 +277,18 @@ def _show_promise(
             alone = candidate.only(key)
             made = CandidateDraws.make(alone, samples, draws, seed=5, replicates=NESTED)
             scores, _ = _harm(made, key, 2.0)
-            level = TAIL / len(candidate.cases)
-            failed = decide(scores, tail=level, suspicion=level, rule=RULES["none"]).failed
-            blocked = [
-                decide(scores, tail=level, suspicion=x, rule=RULES["none"]).blocked for x in LEVELS
-            ]
-            rows.append((candidate.name, key, samples, failed, *blocked))
-            goals.measured(blocked[0] >= _PROMISED)
+            # Whatever the other cases show, and as if none of them was near its margin.
+            surely = RULES["none"](scores, TAIL / len(candidate.cases)).mean()
+            found = [_decided(scores, level) for level in LEVELS]
+            rows.append((candidate.name, key, samples, surely, *_shares(found)[:-1]))
+            chosen = _decided(scores, STATISTICS.suspicion)
+            goals.measured(chosen.blocked >= _PROMISED)
     _table(
-        "\nHarmed by twice the margin, at the samples that `clipq power` names; the case alone, "
-        "corrected for all",
-        ("candidate", "case", "samples", "fail", *(f"ci {x}" for x in LEVELS)),
+        "\nHarmed by twice the margin, at the samples that `clipq power` names; the case by "
+        "itself, its failures also corrected for all cases",
+        ("candidate", "case", "samples", "fail, Bonferroni", *_DECIDED[:-1]),
         rows,
-        ("", "", "", *[".1%"] * (1 + len(LEVELS))),
+        ("", "", "", *[".1%"] * (2 + len(LEVELS))),
     )
 
 
