@@ -241,21 +241,21 @@ def _by_groups(statistic: Statistic, pair: Pair, rng: np.random.Generator) -> np
     )
     share = _shares(pair.counts) @ np.eye(len(first))[kind.ravel()]
     size = pair.counts.sum(axis=1)
-    standing = KINDS[statistic.kind].columns
-    error = np.empty(len(share))
-    for row, chances in enumerate(share):
-        weights = rng.multinomial(size[row], chances / chances.sum(), size=_REPLICATES)
-        values = [
-            grouped_statistic(
-                statistic.kind,
-                {
-                    a: np.asarray(table.column(b))[first]
-                    for a, b in zip(standing, names, strict=True)
-                },
-                groups[first],
-                weights,
-            )
-            for table in pair.tables
+    weights = np.concatenate(
+        [
+            rng.multinomial(size[row], chances / chances.sum(), size=_REPLICATES)
+            for row, chances in enumerate(share)
         ]
-        error[row] = np.subtract(*values).std(ddof=1)
-    return error
+    )
+    standing = KINDS[statistic.kind].columns
+    values = [
+        grouped_statistic(
+            statistic.kind,
+            {a: np.asarray(table.column(b))[first] for a, b in zip(standing, names, strict=True)},
+            groups[first],
+            weights,
+        )
+        for table in pair.tables
+    ]
+    losses = np.subtract(*values).reshape(len(share), _REPLICATES)
+    return np.asarray(losses.std(axis=1, ddof=1))
