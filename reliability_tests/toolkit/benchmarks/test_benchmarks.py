@@ -32,10 +32,11 @@ FURTHER = {
     "zero_shot": (["--memory"],),
 }
 """What else a script measures than without an option."""
-CACHED = ("detectable_drop", "resampling_time")
+CACHED = ("candidate_decisions", "detectable_drop", "resampling_time")
 """Scripts that keep predictions, and here take those that other tests have made."""
 SHOWN = {
     "architectures": "differing by more than 1e-05: none",
+    "candidate_decisions": "Harmed by twice the margin",
     "compare_runs": "every cell changed: 100 cases",
     "detectable_drop": "median over 1 quantizers",
     "encode_throughput": "throughput of clipq / bare: median",
@@ -46,6 +47,7 @@ SHOWN = {
     "kernel_encode": "rtn:w8a8,compute=integer@vision",
     "matrix_time": "warm: ",
     "metric_cost": "1.00 per image (goal 1.00)",
+    "peer_gates": "clipq, 106 cases, ci",
     "quantizers": "awq:w8,clip=none",
     "resampling_time": "ms per case over",
     "trend_site": "noise     10 runs",
