@@ -110,7 +110,7 @@ def feature_errors(
     else:
         without |= _spectra(features, groups)
     found = {name: _jackknife(values) for name, values in without.items()}
-    # Two imagined entries, one changed each way, as `clipq.stats.standard_error` adds samples.
+    # Two imagined entries, one changed each way, as `SamplingError.widened` adds samples.
     least = math.sqrt(2.0) / features.observed.size
     error, freedom = found["zero_fraction"]
     found["zero_fraction"] = math.hypot(error, least), freedom
