@@ -105,7 +105,7 @@ def policy_named(name: str, policies: Mapping[str, Policy]) -> Policy:
     >>> policy_named("releas", POLICIES)
     Traceback (most recent call last):
     clipq.errors.SettingsError: unknown policy 'releas'
-      fix: did you mean 'release'? allowed: ci, release
+      fix: did you mean 'release'? known: ci, release
     """
     if name not in policies:
         raise SettingsError(f"unknown policy {name!r}", hint=did_you_mean(name, list(policies)))
