@@ -17,7 +17,7 @@ from clipq.stats.discordant import Discordance, restricted_chance, score_z
 
 __all__ = ["discordance_p_value", "estimated_p_value"]
 
-_EXACT_BELOW = 1e-2
+_EXACT_BELOW = 0.05
 _REACH, _LEAST = 12.0, 40
 _TIE = 1e-9
 
@@ -25,13 +25,13 @@ _TIE = 1e-9
 def discordance_p_value(counts: Discordance, drop: float) -> float:
     """Return the chance of such a net drop, or a larger one, were the true one `drop`.
 
-    The score test's p-value; below 0.01, the exact one, which is then never above 0.01, so that a
+    The score test's p-value; below 0.05, the exact one, which is then never above 0.05, so that a
     smaller score never makes a smaller p-value across the border.
 
     >>> round(discordance_p_value(Discordance(worse=12, better=8, samples=1000), 0.0), 4)
     0.1855
     >>> round(discordance_p_value(Discordance(worse=9, better=0, samples=1000), 0.0), 5)
-    0.00202
+    0.0006
     """
     score = float(ndtr(-score_z(counts, drop)))
     return min(estimated_p_value(counts, drop), _EXACT_BELOW) if score < _EXACT_BELOW else score

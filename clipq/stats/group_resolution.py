@@ -41,7 +41,7 @@ def group_resolution(
 
     >>> groups = np.repeat(["few", "many"], [5, 500])
     >>> right = np.concatenate([np.ones(5), np.arange(500) % 2])
-    >>> group_resolution("group-min", {"correct": right}, groups)  # 1 / 500: five are all right
+    >>> round(group_resolution("group-min", {"correct": right}, groups), 6)  # 1 / 500
     0.002
     """
     layout = group_layout(kind, columns, groups, bins=bins)

@@ -32,7 +32,7 @@ def linear_error(strata: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> Samp
 
     >>> found = linear_error([(np.array([0.0, 1.0, 2.0, 5.0]), None)])
     >>> round(found.standard_error, 4), round(found.skewness, 4), found.freedom
-    (1.0801, 0.2778, 3.0)
+    (1.0801, 0.2232, 3.0)
     >>> pairs = np.array([0, 0, 1, 1])  # two clusters, with means 1/2 and 7/2
     >>> linear_error([(np.array([0.0, 1.0, 2.0, 5.0]), pairs)]).standard_error
     1.5

@@ -27,7 +27,7 @@ FOLDER = REPOSITORY / "benchmarks"
 FILES = {path.stem: path for path in sorted(FOLDER.glob("*.py"))}
 SCRIPTS = [name for name, path in FILES.items() if "__main__" in path.read_text()]
 FURTHER = {
-    "error_rates": (["--intervals"], ["--detection"]),
+    "error_rates": (["--intervals"], ["--detection"], ["--hard"]),
     "trend_site": (["--store", "sqlite:///history.db"],),
     "zero_shot": (["--memory"],),
 }
