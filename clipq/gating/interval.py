@@ -18,10 +18,7 @@ from clipq.gating.point_estimator import error_known, samples_behind
 from clipq.gating.verdict import Evidence, Judgement, judge_point, unusable
 from clipq.records import Verdict
 from clipq.settings import StatisticsSettings
-from clipq.stats import (
-    samples_needed,
-    single_step,
-)
+from clipq.stats import minimum_detectable_effect, samples_needed, single_step
 
 __all__ = ["IntervalJudge"]
 
@@ -100,13 +97,12 @@ class IntervalJudge:
         samples = samples_behind(evidence) if point else len(evidence.observed_tables.predictions)
         if not math.isfinite(error):
             return estimate
-        needed = samples_needed(
-            samples,
-            error,
-            distance,
-            tail=self.settings.tail if distance > 0 else self._fails_at,
-            power=self.settings.power,
-        )
+        tail = self.settings.tail if distance > 0 else self._fails_at
+        power = self.settings.power
+        # An offset against the decision falls with the root of the number of samples, as errors do.
+        against = max(0.0, -(estimate.offset or 0.0) if distance > 0 else estimate.offset or 0.0)
+        error += against / minimum_detectable_effect(1.0, tail=tail, power=power)
+        needed = samples_needed(samples, error, distance, tail=tail, power=power)
         return replace(estimate, samples_needed=needed)
 
     def _verdict(self, estimate: Estimate, margin: float) -> Verdict:
