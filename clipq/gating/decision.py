@@ -21,7 +21,7 @@ from dataclasses import replace
 from clipq.estimate import Estimate
 from clipq.records import CaseResult
 from clipq.settings import StatisticsSettings
-from clipq.stats import CONDITION, adjusted, samples_needed, single_step
+from clipq.stats import CONDITION, adjusted, minimum_detectable_effect, samples_needed, single_step
 from clipq.verdicts import Verdict
 
 __all__ = ["decide", "verdict_of"]
@@ -131,6 +131,10 @@ def _needed(
     error = estimate.standard_error
     if not samples or distance is None or error is None or not math.isfinite(error):
         return None
-    tail = statistics.tail if distance > 0.0 else fails_at
-    needed = samples_needed(samples, error, distance, tail=tail, power=statistics.power)
+    tail, power = statistics.tail if distance > 0.0 else fails_at, statistics.power
+    # An offset against the decision falls with the root of the number of samples, as errors do.
+    offset = estimate.offset or 0.0
+    against = max(0.0, -offset if distance > 0.0 else offset)
+    error += against / minimum_detectable_effect(1.0, tail=tail, power=power)
+    needed = samples_needed(samples, error, distance, tail=tail, power=power)
     return needed if needed is not None and needed <= _OUT_OF_REACH * samples else None

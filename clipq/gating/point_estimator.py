@@ -42,6 +42,7 @@ def samples_behind(evidence: Evidence) -> int:
 
     A temperature is fitted on the calibration split: its degrees of freedom say how large that is.
 
+    >>> import numpy as np
     >>> from clipq.evaluation.resampling import Tables
     >>> from clipq.metrics import Predictions, metrics
     >>> table = Predictions({"id": np.arange(100)}, {"temperature_log_ratio.freedom": 255})
@@ -65,6 +66,7 @@ def point_estimate(evidence: Evidence, loss: float, *, margin: float, level: flo
     Raises:
         StatisticsError: fewer samples than a verdict needs are behind the number.
 
+    >>> import numpy as np
     >>> from clipq.evaluation.resampling import Tables
     >>> from clipq.metrics import Predictions, metrics
     >>> scalars = {"effective_rank.error": 0.1, "effective_rank.freedom": 39}

@@ -32,7 +32,6 @@ _NODES = ndtri((np.arange(40) + 0.5) / 40)
 _SMALLEST = 1e-12
 _FINE, _GRID = 512, 128
 _NARROWEST = 0.004  # the least bandwidth of `smooth_ece`
-_STEP = 1.05
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +72,6 @@ class Gaps:
         error: its standard error (K,).
         mass: what it would be, were every residual 1 (K,).
         overlap: how many neighbouring parts share their samples; 1 for bins.
-        gain: how much the calibration error moves where the sum moves by 1.
 
     >>> gaps = Gaps(np.array([0.02, -0.01]), np.array([0.01, 0.01]), np.array([0.5, 0.5]))
     >>> round(float(np.abs(gaps.mean).sum()), 3)
@@ -84,7 +82,6 @@ class Gaps:
     error: np.ndarray
     mass: np.ndarray
     overlap: float = 1.0
-    gain: float = 1.0
 
 
 def folded_excess(mean: np.ndarray, error: np.ndarray) -> np.ndarray:
@@ -131,8 +128,7 @@ def loss_offset(reference: Gaps, observed: Gaps, difference: np.ndarray) -> floa
     moved = np.sign(seen) * np.sqrt(np.maximum(seen**2 - _TAKEN_OFF * difference**2, 0.0))
     ours = folded_excess(likely + moved[..., None], observed.error[..., None])
     theirs = folded_excess(likely, reference.error[..., None])
-    each = observed.gain * ours - reference.gain * theirs
-    return float(each.mean(axis=-1).sum())
+    return float((ours - theirs).mean(axis=-1).sum())
 
 
 def binned_offset(
@@ -169,8 +165,7 @@ def smooth_offset(
 ) -> float:
     """Return the offset of a loss in smooth calibration error; see `loss_offset`.
 
-    Parts are the points of a grid. The kernel's bandwidth s is the error e(s) itself: where the sum
-    at a fixed bandwidth moves by 1, the error moves by 1 / (1 - e'(s)).
+    Parts are the points of a grid, at the bandwidth of each side.
 
     Args:
         reference: FP32's answers.
@@ -235,14 +230,10 @@ def _smoothed(
     rows = [heights[fine] * residual for heights in kernel]
     squares = np.array([np.square(np.add.reduceat(row, starts)).sum() for row in rows])
     mean = kernel @ total
-    gain = 1.0
-    if width > _NARROWEST:
-        before, after = (np.abs(k @ total).sum() for k in (kernel, _kernel(wide * _STEP)))
-        gain = 1.0 / (1.0 + max(0.0, float(before - after)) / (wide * (_STEP - 1.0)))
     mass = kernel @ (np.bincount(fine, minlength=_FINE) / size)
     # Squared correlations of neighbours fall as exp(-d^2 / (2 s^2)).
     overlap = max(1.0, float(np.sqrt(2 * np.pi)) * wide * _GRID)
-    return Gaps(mean, _error(squares, mean, size, len(starts)), mass, overlap, gain), rows
+    return Gaps(mean, _error(squares, mean, size, len(starts)), mass, overlap), rows
 
 
 def _spread(gaps: Gaps) -> float:

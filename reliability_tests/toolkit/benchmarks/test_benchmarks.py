@@ -27,6 +27,7 @@ FOLDER = REPOSITORY / "benchmarks"
 FILES = {path.stem: path for path in sorted(FOLDER.glob("*.py"))}
 SCRIPTS = [name for name, path in FILES.items() if "__main__" in path.read_text()]
 FURTHER = {
+    "calibration_offsets": (["--temperature"], ["--points"]),
     "error_rates": (["--intervals"], ["--detection"], ["--hard"]),
     "trend_site": (["--store", "sqlite:///history.db"],),
     "zero_shot": (["--memory"],),
@@ -36,6 +37,7 @@ CACHED = ("candidate_decisions", "detectable_drop", "resampling_time")
 """Scripts that keep predictions, and here take those that other tests have made."""
 SHOWN = {
     "architectures": "differing by more than 1e-05: none",
+    "calibration_offsets": "smooth-ece, 2 gates each",
     "candidate_decisions": "Harmed by twice the margin",
     "compare_runs": "every cell changed: 100 cases",
     "detectable_drop": "median over 1 quantizers",

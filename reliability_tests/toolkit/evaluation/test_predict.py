@@ -112,3 +112,17 @@ def test_the_worse_tower_decides_the_signal_to_noise_ratio():
 def test_features_that_prove_nothing_are_refused(features, message):
     with pytest.raises(QuantizerError, match=message):
         check_features("q", features, HEAD, FEATURES, HEAD)
+
+
+def test_a_candidates_table_says_how_well_its_numbers_are_known_and_fp32s_does_not():
+    encoded = Encoded(FEATURES, HEAD, KNOWN, temperature=1.0)
+    fp32 = build_predictions(
+        "in-distribution", SAMPLES, encoded, encoded, known_labels=np.arange(3), towers="none"
+    )
+    ours = build(FEATURES + 0.5)
+    assert not [name for name in {**fp32.scalars, **fp32.columns} if "error" in name]
+    assert "ts_slope" not in fp32.columns
+    points = {name for name in fp32.scalars if name not in ("temperature", "mid_energy")}
+    assert points <= {name.removesuffix(".error") for name in ours.scalars}
+    assert {"ts_slope", "fp32_ts_slope"} <= set(ours.columns)
+    assert ours.scalar("effective_rank.freedom") == 1.0  # two samples, two groups

@@ -119,6 +119,7 @@ def test_an_offset_widens_the_interval_to_the_population():
     assert off.verdict.value == "inconclusive"
     assert off.estimate.high - plain.estimate.high == pytest.approx(0.001)
     assert off.estimate.low == pytest.approx(plain.estimate.low)
+    assert off.estimate.samples_needed > 100
 
 
 def test_meeting_a_demand_is_no_improvement_beyond_it():
