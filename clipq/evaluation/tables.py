@@ -29,6 +29,7 @@ __all__ = [
     "columns_digest",
     "parse_table",
     "read_table",
+    "table_content",
     "table_digest",
     "write_table",
 ]
@@ -78,6 +79,21 @@ def write_table(path: Path, columns: Mapping[str, np.ndarray], metadata: Mapping
     ...     digest == read_table(Path(folder) / "table")[2]
     True
     """
+    content, digest = table_content(columns, metadata)
+    write_atomically(path, content)
+    return digest
+
+
+def table_content(
+    columns: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
+) -> tuple[bytes, str]:
+    """Return the bytes of a file of columns, which `parse_table` reads, and their digest.
+
+    >>> content, digest = table_content({"id": np.array(["a", "b"])}, {"model": "vit"})
+    >>> columns, metadata, same = parse_table(content, name="here")
+    >>> columns["id"].tolist(), metadata, same == digest
+    (['a', 'b'], {'model': 'vit'}, True)
+    """
     columns = {name: _wide(values) for name, values in columns.items()}
     digest = columns_digest(columns)
     plain = {
@@ -88,8 +104,7 @@ def write_table(path: Path, columns: Mapping[str, np.ndarray], metadata: Mapping
     header = json.dumps(
         {"digest": digest, "metadata": dict(metadata)}, sort_keys=True, allow_nan=False
     )
-    write_atomically(path, save(plain, {_HEADER: header}))
-    return digest
+    return save(plain, {_HEADER: header}), digest
 
 
 def read_table(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:

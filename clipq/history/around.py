@@ -23,10 +23,15 @@ class Alike:
             if cell in first and first[cell]["sha256"] == kept["sha256"]
         )
         self._known = in_distribution(after)
+        self._probes = after.get("probes", {})
 
     def __call__(self, case: CaseResult) -> bool:
-        """Whether what a case depends on is equal: its cell and the in-distribution one."""
-        probes = {case.probe, self._known or case.probe}
+        """Whether what a case depends on is equal: its cell and the in-distribution one.
+
+        Of a pooled probe, what it pools.
+        """
+        members = self._probes.get(case.probe, {}).get("pools", [case.probe])
+        probes = {*members, *([self._known] if self._known else [])}
         return self._cells.issuperset(f"{case.model}/{case.quantizer}/{p}" for p in probes)
 
 

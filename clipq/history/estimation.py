@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from clipq.cases import Cell
 from clipq.evaluation.cache import Cache
+from clipq.evaluation.pooling import pool
+from clipq.evaluation.tables import as_predictions, as_table, parse_table, table_content
 from clipq.history.around import in_distribution
 from clipq.history.pairs import PairedEstimator, ReadTable, with_replicates
 from clipq.records import RunRecord
 
-__all__ = ["cached_tables", "paired_estimator"]
+__all__ = ["cached_tables", "paired_estimator", "with_pooled"]
 
 
 def cached_tables(record: RunRecord, cache: Cache | None) -> ReadTable:
@@ -22,6 +24,31 @@ def cached_tables(record: RunRecord, cache: Cache | None) -> ReadTable:
         return path.read_bytes() if path.is_file() else None
 
     return read
+
+
+def with_pooled(read: ReadTable, record: RunRecord) -> ReadTable:
+    """Return a reader that makes a pooled probe's table of its members', as a gate does.
+
+    Args:
+        read: of a run's stored tables.
+        record: of the run, which says what each pooled probe pools.
+    """
+    probes = record.evidence().get("probes", {})
+
+    def made(cell: Cell) -> bytes | None:
+        origins = probes.get(cell.probe, {}).get("pools")
+        if origins is None:
+            return read(cell)
+        tables = {}
+        for name in origins:
+            content = read(cell.on(name))
+            if content is None:
+                return None
+            columns, metadata, _ = parse_table(content, name=f"the predictions of {cell.on(name)}")
+            tables[name] = as_predictions(columns, metadata)
+        return table_content(*as_table(pool(tables, origins), {}))[0]
+
+    return made
 
 
 def paired_estimator(
@@ -39,7 +66,8 @@ def paired_estimator(
     if known is None or not all(run.evidence().get("predictions") for run in (before, after)):
         return None
     return PairedEstimator(
-        *tables,
+        with_pooled(tables[0], before),
+        with_pooled(tables[1], after),
         in_distribution=known,
         statistics=with_replicates(after.statistics, replicates=replicates),
     )

@@ -152,3 +152,71 @@ def test_corruptions_attacks_and_profiles(tmp_path):
 def test_mistakes_in_corruptions_and_attacks(tmp_path, old, new, message):
     with pytest.raises(SettingsError, match=message):
         load(tmp_path, (GOOD + MORE).replace(old, new))
+
+
+POOLED = """
+[[probes]]
+name = "far"
+role = "ood"
+source = "webdataset:d"
+[[probes]]
+name = "shifted"
+role = "shift"
+source = "webdataset:d"
+[[probes]]
+name = "final"
+role = "shift"
+source = "webdataset:d"
+use = "release"
+[[probes]]
+name = "pooled"
+role = "pooled"
+probes = ["id", "shifted"]
+"""
+
+
+def test_a_pooled_probe_holds_what_it_names_or_all_that_have_labels(tmp_path):
+    def members(text):
+        return [probe.name for probe in load(tmp_path, GOOD + text).members("pooled")]
+
+    assert members(POOLED) == ["id", "shifted"]
+    assert members(POOLED.replace('probes = ["id", "shifted"]\n', "")) == ["id", "shifted"]
+    everything = POOLED.replace('probes = ["id", "shifted"]', 'use = "release"')
+    assert members(everything) == ["id", "shifted", "final"]
+
+
+def test_a_probe_for_releases_is_withheld_under_every_other_policy(tmp_path):
+    own = '[policies.lax]\nblocks = ["fail", "inconclusive"]\n'
+    settings = load(tmp_path, GOOD + POOLED + own)
+    for policy, withheld in (("ci", ["final"]), ("lax", ["final"]), ("release", [])):
+        assert [probe.name for probe in settings.under(policy).withheld] == withheld
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('["id", "shifted"]', '["id", "shfted"]', "unknown probe 'shfted'.*did you mean 'shifted'"),
+        ('["id", "shifted"]', '["id", "far"]', "pools 'far', which has the role 'ood'"),
+        ('["id", "shifted"]', '["id", "calibration"]', "'calibration', which has the role"),
+        ('["id", "shifted"]', '["id", "pooled"]', "pools 'pooled', which has the role 'pooled'"),
+        ('["id", "shifted"]', '["id"]', "'pooled' pools id\n.*two or more"),
+        ('["id", "shifted"]', '["id", "id"]', "'pooled' pools id, id\n.*each once"),
+        ('["id", "shifted"]', '["id", "final"]', "pools 'final', which is for releases only"),
+        ('role = "pooled"', 'role = "pooled"\nsource = "folder:x"', "role = 'pooled' and source"),
+        ('role = "pooled"', 'role = "pooled"\nsamples = 9', "role = 'pooled' and samples"),
+        ('role = "pooled"\n', 'role = "shift"\n', "probes = .* with role = 'shift'"),
+        ('role = "shift"\nsource = "webdataset:d"\nuse', 'role = "shift"\nuse', "no source\n"),
+        ('use = "release"', 'use = "ci"', "use = 'ci'"),
+        ('role = "ood"', 'role = "ood"\nprobes = ["id"]', "probes = .* with role = 'ood'"),
+    ],
+)
+def test_what_cannot_be_pooled_or_kept_for_releases_is_refused(tmp_path, old, new, message):
+    assert POOLED.count(old) >= 1
+    with pytest.raises(SettingsError, match=f"(?s){message}"):
+        load(tmp_path, GOOD + POOLED.replace(old, new, 1))
+
+
+def test_what_every_run_needs_cannot_be_kept_for_releases(tmp_path):
+    text = GOOD.replace('role = "in-distribution"', 'role = "in-distribution"\nuse = "release"')
+    with pytest.raises(SettingsError, match="use = 'release' with role = 'in-distribution'"):
+        load(tmp_path, text)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from clipq.errors import BaselineError
+from clipq.evaluation.pooling import pool
 from clipq.gating.approve import approve_first, approve_update, changes, flips
 from clipq.gating.baseline import Baseline, BaselineValue, load_baseline, load_values, save_baseline
 from clipq.gating.sentinel import drift
@@ -51,6 +53,29 @@ def test_a_baseline_comes_back_as_it_was_saved(tmp_path):
     assert found.predictions["id"].scalars["sqnr_db"] == float("inf")
     assert found.predictions["id"].column("id").tolist() == ["s0", "s1", "s2", "s3"]
     assert load_baseline(tmp_path, "other") is None
+
+
+def test_a_pooled_table_is_not_stored_but_made_of_its_members(tmp_path):
+    plain = baseline()
+    two = {"id": predictions(), "far": predictions(shift=0.5)}
+    origins = {"id": "id", "far": "far"}
+    pooled = {"predictions": two | {"pooled": pool(two, origins)}, "pooled": {"pooled": origins}}
+    save_baseline(tmp_path, replace(plain, predictions=two))
+    columns = (tmp_path / "m.safetensors").read_bytes()
+    save_baseline(tmp_path, replace(plain, **pooled))
+    assert (tmp_path / "m.safetensors").read_bytes() == columns
+    found = load_baseline(tmp_path, "m")
+    assert found.pooled == {"pooled": origins}
+    assert found.predictions["pooled"].column("id").tolist()[3:5] == ["id/s3", "far/s0"]
+    assert np.array_equal(
+        found.predictions["pooled"].column("mcm"),
+        np.concatenate([two[name].column("mcm") for name in origins]),
+    )
+    document = json.loads((tmp_path / "m.json").read_text())
+    document["pooled"]["pooled"]["gone"] = "gone"
+    (tmp_path / "m.json").write_text(json.dumps(document))
+    with pytest.raises(BaselineError, match="'pooled': it pools gone, of which there are no col"):
+        load_baseline(tmp_path, "m")
 
 
 def test_the_json_is_for_people_one_line_per_metric(tmp_path):

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from clipq.evaluation.tables import read_table, write_table
+from clipq.cases import Case, Cell
+from clipq.evaluation.pooling import pool
+from clipq.evaluation.tables import (
+    as_predictions,
+    as_table,
+    parse_table,
+    read_table,
+    table_content,
+    write_table,
+)
+from clipq.history.around import Alike
+from clipq.history.estimation import with_pooled
 from clipq.history.run_predictions import prediction_tables
 from clipq.history.store import open_store
-from clipq.records import RunRecord
+from clipq.metrics import Predictions
+from clipq.records import CaseResult, RunRecord
+from clipq.verdicts import Verdict
 
 CELLS = ("vit-0/fp32/id", "vit-0/rtn:w4/id")
 
@@ -83,3 +97,53 @@ def test_unless_told_otherwise_a_warning_is_issued(tmp_path, record):
 
 def test_a_run_without_evidence_has_no_predictions(cache, run):
     assert dict(prediction_tables(run(0), cache)) == {}
+
+
+class TestPooledProbes:
+    """No table of a pooled probe is kept: it is made of its members' when two runs are compared."""
+
+    ORIGINS: ClassVar = {"id": "id", "fog": "id"}
+    EVIDENCE: ClassVar = {
+        "probes": {
+            "id": {"role": "in-distribution", "fingerprint": "0f"},
+            "fog": {"role": "corruption", "fingerprint": "1e"},
+            "pooled": {"role": "pooled", "fingerprint": "2d", "pools": ORIGINS},
+        }
+    }
+
+    def record(self, digests):
+        predictions = {
+            f"m/rtn:w8/{name}": {"sha256": of, "key": of} for name, of in digests.items()
+        }
+        first = CaseResult(
+            Case.parse("m/rtn:w8/pooled.top1"),
+            Verdict.PASS,
+            evidence=self.EVIDENCE | {"predictions": predictions},
+        )
+        return RunRecord("ci", 1, (first,))
+
+    def test_its_table_is_that_of_its_members_together(self):
+        tables = {
+            name: Predictions({"id": np.array(["a", "b"]), "rank": np.array(ranks)})
+            for name, ranks in (("id", [0, 1]), ("fog", [2, 3]))
+        }
+        stored = {
+            f"m/rtn:w8/{name}": table_content(*as_table(table, {}))[0]
+            for name, table in tables.items()
+        }
+        read = with_pooled(lambda cell: stored.get(str(cell)), self.record({}))
+        content = read(Cell.parse("m/rtn:w8/pooled"))
+        found = as_predictions(*parse_table(content, name="pooled")[:2])
+        expected = pool(tables, self.ORIGINS)
+        assert {name: values.tolist() for name, values in found.columns.items()} == {
+            name: values.tolist() for name, values in expected.columns.items()
+        }
+        assert read(Cell.parse("m/rtn:w8/id")) == stored["m/rtn:w8/id"]
+        del stored["m/rtn:w8/fog"]
+        assert read(Cell.parse("m/rtn:w8/pooled")) is None
+
+    @pytest.mark.parametrize(("fog", "equal"), [("22", True), ("33", False)])
+    def test_it_is_alike_where_all_its_members_are(self, fog, equal):
+        before = self.record({"id": "11", "fog": "22"})
+        after = self.record({"id": "11", "fog": fog})
+        assert Alike(before.evidence(), after.evidence())(after.cases[0]) is equal
