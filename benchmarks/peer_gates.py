@@ -11,9 +11,11 @@ at most 5 % of false alarms, and of misses at 2,048 samples or more at most 10 %
 
 What is called of each: `evalgate.decide` of its `mcnemar_test` (a regression), deltagate's
 `paired_delta` (significant at 5 % and worse; its word REAL also wants a bootstrap interval that
-excludes 0, which takes 200 times as long and agreed in 157 of 160), `interpret` of paired-eval with its exact
-McNemar test, as its reports of pass or fail do (significant and worse). They ask whether there is
-any drop; none takes a margin. Recovery is the quantized accuracy over FP32's.
+excludes 0, which takes 200 times as long and agreed in 157 of 160 gates near the border),
+`interpret` of paired-eval with its exact McNemar test, as its reports of pass or fail do
+(significant and worse). They ask whether there is any drop; none takes a margin. Recovery is the
+quantized accuracy over FP32's. Without them the exit code is 2.
+
 Of clipq, policy `ci` blocks a failure or a suspicion, `release` whatever is no pass. With 106 cases
 the 105 others lose nothing, are independent, and their margins are 2.5 to 100 standard errors wide
 at 2,048 samples, in even steps of their logarithm, as those of this repository's candidates are.
