@@ -7,11 +7,14 @@ Whole candidates of this repository's matrix (model x quantizer, 106 cases) are 
 again (`candidate_draws`), and judged as if the true losses were other ones: all at the margin, all
 at half of it, none at all, or one metric harmed by some times its margin while the others are not.
 
+The true loss is that of the whole tables or, in rows that say `expected`, the expected one at that
+number of samples, which is what an interval of a biased statistic is for (docs/statistics.md).
+
 Goals: within a candidate at its margins, a false failure in at most 2.5 % (Monte Carlo error
 added); harmless candidates blocked by policy `ci` in at most 5 %; one metric harmed by twice its
 margin blocked in at least 95 % at the number of samples that `clipq power` names, and top-1 and NLL
 in at least 90 % at 2,048 samples. The standard errors of some draws are also estimated by a real
-gate's bootstrap; the closed forms are to lie within 5 % of them, in the median of each kind.
+gate's bootstrap; the closed forms are to lie within 10 % of them, in the median of each kind.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ from pathlib import Path
 
 import numpy as np
 from benchmark import Goals, Script
-from candidate_draws import Candidate, CandidateDraws, real_errors
+from candidate_draws import CandidateDraws
+from candidates import Candidate, real_errors
+from drawn_errors import drawn_errors
 from embedded import embedded_settings, kept_predictions
 from failure_rules import RULES, Decisions, Rule, decide, maximum
 from tabulate import tabulate
@@ -44,7 +49,7 @@ NESTED = 30
 CHOSEN = "Holm, p <= 0.5"
 """The rule that verdicts are shown by."""
 _PART = 1000
-_HARMLESS, _FOUND, _PROMISED, _CLOSE = 0.05, 0.90, 0.95, 0.05
+_HARMLESS, _FOUND, _PROMISED, _CLOSE = 0.05, 0.90, 0.95, 0.10
 
 All = Mapping[tuple[str, int], CandidateDraws]
 
@@ -129,13 +134,15 @@ def _harm(draws: CandidateDraws, key: str, times: float) -> tuple[np.ndarray, in
 
 
 def _show_errors(candidate: Candidate, draws: int, settings: Settings, goals: Goals) -> None:
-    quick = CandidateDraws.make(candidate, 512, draws, seed=3, replicates=NESTED)
-    real = real_errors(candidate, 512, draws, settings, seed=3)
+    rng = np.random.default_rng(3)
+    counts = candidate.counts(512, draws, rng)
+    quick, _ = drawn_errors(candidate, counts, rng, NESTED)
+    real = real_errors(candidate, counts, settings)
     kinds = np.array([metrics.get(case.metric).statistic.kind for case in candidate.cases])
     known = real > 0
     rows = []
     for kind in sorted(set(kinds)):
-        ratio = (quick.error / np.where(known, real, np.nan))[:, kinds == kind]
+        ratio = (quick / np.where(known, real, np.nan))[:, kinds == kind]
         ratio = ratio[np.isfinite(ratio)]
         if len(ratio):
             rows.append((kind, (kinds == kind).sum(), np.median(ratio), ratio.std()))
@@ -164,9 +171,15 @@ def _second_half(scores: np.ndarray, tail: float, *, null: np.ndarray) -> np.nda
     return np.concatenate([maximum(scores[half:], tail, null=null)] * 2)[: len(scores)]
 
 
+def _both(drawn: All) -> Iterator[tuple[tuple[str, int], str, CandidateDraws]]:
+    for key, draws in drawn.items():
+        yield key, "whole", draws
+        yield key, "expected", draws.expected()
+
+
 def _show_rules(drawn: All, goals: Goals) -> None:
     rows = []
-    for (name, samples), draws in drawn.items():
+    for (name, samples), against, draws in _both(drawn):
         rules = _rules(draws)
         tenth = np.arange(len(draws.keys)) % 10 == 0
         for what, share in (
@@ -177,15 +190,15 @@ def _show_rules(drawn: All, goals: Goals) -> None:
         ):
             scores = _scores(draws, share * draws.margins)
             found = [rule(scores, TAIL).any(axis=1).mean() for rule in rules.values()]
-            rows.append((name, samples, what, *found))
-            if what == "at the margins":
+            rows.append((name, samples, against, what, *found))
+            if what == "at the margins" and against == "expected":
                 least = TAIL + 3 * math.sqrt(TAIL * (1 - TAIL) / len(scores))
                 goals.measured(found[list(rules).index(CHOSEN)] <= least)
     _table(
         "\nAny false failure in a candidate, by its true losses",
-        ("candidate", "samples", "losses", *rules),
+        ("candidate", "samples", "against", "losses", *rules),
         rows,
-        ("", "", "", *[".1%"] * len(rules)),
+        ("", "", "", "", *[".1%"] * len(rules)),
     )
 
 
@@ -211,20 +224,20 @@ def _show_power(drawn: All) -> None:
 
 def _show_harmless(drawn: All, goals: Goals) -> None:
     rows = []
-    for (name, samples), draws in drawn.items():
+    for (name, samples), against, draws in _both(drawn):
         for what, share in (("0", 0.0), ("half the margins", 0.5)):
             scores = _scores(draws, share * draws.margins)
             found = [_decided(scores, level) for level in LEVELS]
-            rows.append((name, samples, what, *_shares(found)))
+            rows.append((name, samples, against, what, *_shares(found)))
             if share == 0.0 and samples >= 2048:
                 chosen = _decided(scores, STATISTICS.suspicion)
                 goals.measured(chosen.blocked <= _HARMLESS)
     _table(
         f"\nHarmless candidates: P(fail), P(ci exits 1) by level of suspicion, P(release blocks); "
         f"failures by {CHOSEN}",
-        ("candidate", "samples", "losses", *_DECIDED),
+        ("candidate", "samples", "against", "losses", *_DECIDED),
         rows,
-        ("", "", "", *[".1%"] * (2 + len(LEVELS))),
+        ("", "", "", "", *[".1%"] * (2 + len(LEVELS))),
     )
 
 

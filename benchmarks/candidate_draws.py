@@ -9,110 +9,25 @@ can then be assumed: `CandidateDraws.scores` gives the test statistics at the ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-from closed_errors import Pair, closed_error
-from embedded import predictions
+from candidates import Candidate
+from drawn_errors import Drawn, drawn_errors
 from scipy.special import ndtri
 from scipy.stats import t as student
 
-from clipq.cases import Case
-from clipq.evaluation.evaluator import Evaluator
-from clipq.evaluation.plan import Selection, plan
-from clipq.evaluation.resampling import Resampler, Tables, resolution
-from clipq.gating.baseline import load_baseline
-from clipq.gating.loss_estimator import LossEstimator
-from clipq.gating.margins import load_margins
-from clipq.gating.verdict import Evidence
-from clipq.metrics import Metric, Predictions, metrics
-from clipq.metrics.calibration import BINS
-from clipq.settings import Settings
-from clipq.stats import bin_resolution
+from clipq.evaluation.resampling import Tables
+from clipq.metrics import Metric, metrics
 
-__all__ = ["Candidate", "CandidateDraws", "real_errors"]
+__all__ = ["CandidateDraws"]
 
-_BLOCK = 50
-"""Draws worked on at a time."""
 _SURE = 30.0
 """A score beyond which nothing changes."""
 _TURNED = "t2i-recall"
 """Means of answers: where hardly one of them changed, a loss takes turned answers, as shares do."""
 _CHURN = ("flip-rate", "negative-flips")
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A model x quantizer with FP32's and its own tables by probe, and its resampled cases.
-
-    Args:
-        name: ``MODEL/QUANTIZER``.
-        cases: those whose loss is resampled; the others are compared as they stand.
-        margins: (K,) of the cases.
-        tables: (FP32, quantized) by probe.
-        known: name of the in-distribution probe.
-        points: how many cases are compared as they stand.
-    """
-
-    name: str
-    cases: tuple[Case, ...]
-    margins: np.ndarray
-    tables: Mapping[str, tuple[Predictions, Predictions]]
-    known: str
-    points: int
-
-    @classmethod
-    def load(cls, settings: Settings, model: str, quantizer: str) -> Candidate:
-        """Return a candidate of the settings' default profile."""
-        evaluator, known = Evaluator(settings), settings.in_distribution.name
-        baseline = load_baseline(settings.baselines, model)
-        if baseline is None:
-            raise FileNotFoundError(f"no baseline of {model}: clipq baseline create {model}")
-        chosen = Selection(models=(model,), quantizers=(quantizer,))
-        planned = plan(settings, chosen, profile="default")
-        cases = tuple(case for case in planned if _resampled(metrics.get(case.metric)))
-        margins = load_margins(settings.margins)
-        tables = {
-            probe: (baseline.predictions[probe], predictions(evaluator, model, quantizer, probe))
-            for probe in sorted({known, *(case.probe for case in cases)})
-        }
-        return cls(
-            f"{model}/{quantizer}",
-            cases,
-            np.array([margins.margin(case) for case in cases]),
-            tables,
-            known,
-            len(planned) - len(cases),
-        )
-
-    def only(self, key: str) -> Candidate:
-        """Return the candidate with one of its cases."""
-        kept = [at for at, case in enumerate(self.cases) if case.key == key]
-        probes = {self.known, key.split(".")[0]}
-        return replace(
-            self,
-            cases=tuple(self.cases[at] for at in kept),
-            margins=self.margins[kept],
-            tables={probe: self.tables[probe] for probe in sorted(probes)},
-        )
-
-    def pair(self, case: Case) -> tuple[Tables, Tables]:
-        """Return FP32's and the quantized model's tables of a case."""
-        first, second = (
-            Tables(table, known)
-            for table, known in zip(self.tables[case.probe], self.tables[self.known], strict=True)
-        )
-        return first, second
-
-    def counts(self, samples: int, draws: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Return how often each row is drawn (D, N), by probe, for so many samples of the known."""
-        drawn = {}
-        scale = samples / len(self.tables[self.known][0])
-        for probe, (table, _) in self.tables.items():
-            size = max(1, round(scale * len(table)))
-            drawn[probe] = _counts(rng.integers(0, len(table), (draws, size)), len(table))
-        return drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,38 +72,21 @@ class CandidateDraws:
         """
         rng = np.random.default_rng([seed, samples, len(candidate.cases)])
         counts = candidate.counts(samples, draws, rng)
+        points = Drawn(counts, candidate)
+        once = {probe: np.ones((1, rows.shape[1]), np.uint8) for probe, rows in counts.items()}
+        whole = Drawn(once, candidate)
         shape = draws, len(candidate.cases)
-        loss, error = np.empty(shape), np.empty(shape)
+        loss, truth = np.empty(shape), np.empty(shape[1])
         worse, better, right = (np.full(shape, -1) for _ in range(3))
-        points = _Drawn(counts, candidate)
-        whole = _Drawn(
-            {k: np.ones((1, v.shape[1]), np.uint8) for k, v in counts.items()}, candidate
-        )
-        nested = []
         for at, case in enumerate(candidate.cases):
             metric, pair = metrics.get(case.metric), candidate.pair(case)
             loss[:, at] = points.losses(metric, pair)
-            both = Pair(*pair, counts[case.probe], counts[candidate.known])
-            spread = closed_error(metric.statistic, both, rng)
-            if spread is None:
-                nested.append(at)
-            else:
-                error[:, at] = spread
+            truth[at] = whole.losses(metric, pair)[0]
             if metric.statistic.kind == "share" and "cluster" not in pair[1].predictions.columns:
                 worse[:, at], better[:, at], right[:, at] = _changed(
                     metric, pair, counts[case.probe]
                 )
-        if nested:
-            cases = [candidate.cases[at] for at in nested]
-            error[:, nested] = _nested(cases, candidate, counts, rng, replicates)
-        for at, case in enumerate(candidate.cases):
-            both = Pair(*candidate.pair(case), counts[case.probe], counts[candidate.known])
-            worth = _resolutions(metrics.get(case.metric), both)
-            error[:, at] = np.sqrt(error[:, at] ** 2 + 2.0 * worth**2)
-        truth = np.array(
-            [whole.losses(metrics.get(c.metric), candidate.pair(c))[0] for c in candidate.cases]
-        )
-        again = np.isin(np.arange(len(candidate.cases)), nested)
+        error, again = drawn_errors(candidate, counts, rng, replicates)
         return cls(
             np.array([case.key for case in candidate.cases]),
             candidate.margins,
@@ -213,6 +111,14 @@ class CandidateDraws:
                 for name, found in arrays.items()
             }
         )
+
+    def expected(self) -> CandidateDraws:
+        """Return the same draws against their mean, the expected loss at this number of samples.
+
+        Statistics that are biased at any finite size (calibration errors, extremes of groups, false
+        positives at a threshold) are estimates of that; of others it is the whole tables' loss.
+        """
+        return replace(self, noise=self.noise - self.noise.mean(axis=0))
 
     def scores(self, losses: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return z (D, K) of the hypotheses that losses are at the margins; positive = worse.
@@ -260,105 +166,6 @@ class CandidateDraws:
         return even + rng.binomial(right, chance), changed - even, size
 
 
-def real_errors(
-    candidate: Candidate, samples: int, draws: int, settings: Settings, *, seed: int
-) -> np.ndarray:
-    """Return the standard errors (D, K) that a gate estimates for the same draws, one by one."""
-    rng = np.random.default_rng([seed, samples, len(candidate.cases)])
-    counts = candidate.counts(samples, draws, rng)
-    found = np.empty((draws, len(candidate.cases)))
-    for row in range(draws):
-        estimate = LossEstimator(settings.statistics, Resampler(settings.statistics))
-        tables = {
-            probe: tuple(_repeated(table, counts[probe][row]) for table in pair)
-            for probe, pair in candidate.tables.items()
-        }
-        drawn = replace(candidate, tables=tables)
-        for at, case in enumerate(candidate.cases):
-            margin = float(candidate.margins[at])
-            first, second = drawn.pair(case)
-            evidence = Evidence(metrics.get(case.metric), 0.0, 0.0, margin, first, second)
-            found[row, at] = estimate(evidence, 0.0, margin=margin).standard_error
-    return found
-
-
-class _Drawn(Resampler):
-    """Replicates are the given draws, whatever the settings say."""
-
-    def __init__(self, counts: Mapping[str, np.ndarray], candidate: Candidate) -> None:
-        super().__init__(None)  # type: ignore[arg-type]
-        self._counts = {
-            id(table): counts[probe] for probe, pair in candidate.tables.items() for table in pair
-        }
-
-    def _drawn(self, table: Predictions, stream: int) -> np.ndarray:
-        return self._counts[id(table)]
-
-    def losses(self, metric: Metric, pair: Sequence[Tables]) -> np.ndarray:
-        """Return the loss in each draw (D,)."""
-        return metric.loss(*(self.replicates(metric, tables) for tables in pair))
-
-
-def _nested(
-    cases: Sequence[Case],
-    candidate: Candidate,
-    counts: Mapping[str, np.ndarray],
-    rng: np.random.Generator,
-    replicates: int,
-) -> np.ndarray:
-    """Bootstrap every draw: its rows are drawn once more. Return the spreads (D, cases)."""
-    probes = {candidate.known, *(case.probe for case in cases)}
-    spread = []
-    for start in range(0, len(counts[candidate.known]), _BLOCK):
-        weights = dict.fromkeys(candidate.tables, np.empty((0, 0)))
-        for probe in sorted(probes):
-            block = counts[probe][start : start + _BLOCK]
-            weights[probe] = _again(block, replicates, rng)
-        drawn = _Drawn(weights, candidate)
-        losses = [drawn.losses(metrics.get(c.metric), candidate.pair(c)) for c in cases]
-        values = np.stack(losses, axis=1).reshape(-1, replicates, len(cases))
-        spread.append(values.std(axis=1, ddof=1))
-    return np.concatenate(spread)
-
-
-def _again(counts: np.ndarray, replicates: int, rng: np.random.Generator) -> np.ndarray:
-    """Return counts (D * R, N) of resamples of draws (D, N)."""
-    rows = np.stack([np.repeat(np.arange(counts.shape[1]), row) for row in counts])
-    size = rows.shape[1]
-    picked = rng.integers(0, size, (len(rows), replicates * size))
-    drawn = np.take_along_axis(rows, picked, axis=1).reshape(-1, size)
-    return _counts(drawn, counts.shape[1])
-
-
-def _resolutions(metric: Metric, both: Pair) -> np.ndarray:
-    """Return what one sample is worth in each draw (D,); `clipq.evaluation.resampling` says why."""
-    kind, tables, own = metric.statistic.kind, both.quantized, both.counts
-    if kind in ("ace", "mce"):
-        sure = tables.predictions.column(metric.statistic.columns[0])
-        return np.array([bin_resolution(np.repeat(sure, row), bins=BINS) for row in own])
-    if metric.needs_groups:
-        member = np.unique(tables.predictions.column("group"), return_inverse=True)[1]
-        sizes = own @ np.eye(member.max() + 1)[member]
-        return 1.0 / np.where(sizes > 0, sizes, np.inf).min(axis=1)
-    return np.full(len(own), resolution(metric, _sized(tables, own, both.counts_id)))
-
-
-def _sized(tables: Tables, own: np.ndarray, known: np.ndarray) -> Tables:
-    first, second = (
-        _repeated(t, c[0])
-        for t, c in zip((tables.predictions, tables.in_distribution), (own, known), strict=True)
-    )
-    return Tables(first, second)
-
-
-def _repeated(table: Predictions, counts: np.ndarray) -> Predictions:
-    drawn = table.drawn(np.repeat(np.arange(len(counts)), counts))
-    columns = {"id": np.arange(len(drawn))} | dict(drawn.columns)
-    if "cluster" in columns:
-        columns["cluster"] = np.arange(len(drawn))  # each image was drawn by itself
-    return Predictions(columns, drawn.scalars)
-
-
 def _changed(
     metric: Metric, pair: tuple[Tables, Tables], counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -384,15 +191,3 @@ def _share_scores(worse: np.ndarray, better: np.ndarray, samples: int, drop: flo
     root = np.sqrt(np.maximum(linear**2 - 8 * samples * constant, 0.0))
     chance = np.maximum((root - linear) / (4 * samples), 0.0)
     return np.asarray(excess / np.sqrt(samples * (2 * chance + drop * (1 - drop))))
-
-
-def _counts(rows: np.ndarray, size: int) -> np.ndarray:
-    """Count drawn rows (D, n) of a table of so many: (D, N)."""
-    shifted = rows + size * np.arange(len(rows))[:, None]
-    return (
-        np.bincount(shifted.ravel(), minlength=size * len(rows)).reshape(-1, size).astype(np.uint8)
-    )
-
-
-def _resampled(metric: Metric) -> bool:
-    return metric.statistic is not None and metric.statistic.kind != "point"
