@@ -87,8 +87,8 @@ def predictions(evaluator: Evaluator, model: str, quantizer: str, probe: str) ->
     return evaluator.evaluate(Cell(model, quantizer, probe)).predictions
 
 
-def judge(settings: StatisticsSettings, resampler: Resampler, *, cases: int) -> IntervalJudge:
-    """Return what judges evidence as a gate of so many cases does."""
+def judge(settings: StatisticsSettings, resampler: Resampler) -> IntervalJudge:
+    """Return what judges evidence as a gate does, each case by itself."""
     return IntervalJudge(settings, resampler)
 
 

@@ -115,7 +115,7 @@ def _losses(resampler: Resampler, metric: Metric, drawn) -> np.ndarray:
 
 def judge(drawn, names: dict[str, Metric], margins: np.ndarray, resampler: Resampler) -> tuple:
     """Return the corrected verdicts and the judgements of one gate; an error where refused."""
-    judging = gate_judge(SETTINGS, resampler, cases=len(names))
+    judging = gate_judge(SETTINGS, resampler)
     exact = Exact(SETTINGS)
     judgements: dict[str, Judgement] = {}
     for (name, metric), margin in zip(names.items(), margins, strict=True):
@@ -292,7 +292,7 @@ def detection(
             reason = "improves" if truth[i] <= 0 else "out of reach"
             rows.append((name, truth[i], median, math.nan, reason))
             continue
-        judging = gate_judge(SETTINGS, Resampler(SETTINGS), cases=len(names))
+        judging = gate_judge(SETTINGS, Resampler(SETTINGS))
         exact, found = Exact(SETTINGS), 0
         each = gates // pilots
         for number, promised in enumerate(promises):
@@ -301,7 +301,7 @@ def detection(
                 pair = drawn["ood" if metric.score else "id"]
                 values = [float(exact.replicates(metric, tables)[0]) for tables in pair]
                 judged = judging(evidence(metric, values, truth[i] / 2, pair))
-                found += judged.verdict is Verdict.FAIL
+                found += (judged.estimate.p_value or 0.0) <= tail
         rows.append((name, truth[i], median, found / (each * pilots), ""))
     return rows
 

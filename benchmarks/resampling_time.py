@@ -162,7 +162,7 @@ def loop(drawn: _PAIRS, replicates: int) -> dict[str, float]:
 def per_case(settings: Settings, goals: Goals) -> None:
     """Print what judging a case of the embedded matrix costs."""
     prepared = list(prepared_cases(settings, Evaluator(settings)))
-    judging = judge(settings.statistics, Resampler(settings.statistics), cases=len(prepared))
+    judging = judge(settings.statistics, Resampler(settings.statistics))
     started = time.perf_counter()
     for case in prepared:
         judging(case)
