@@ -22,7 +22,7 @@ def could_change(
     """Return whether four standard deviations of the standard error move a case over a line.
 
     The lines: the upper bound against the margin, and against its negative; the p-value against
-    `suspicion`, and against what a correction over up to a thousand cases asks of a failure.
+    `suspicion`; and whatever a correction over up to a thousand cases may ask of a failure.
 
     Args:
         loss: as observed.
@@ -39,7 +39,10 @@ def could_change(
     reach = min(_FIRMLY * blur, 0.5)
     ends = [error.scaled(1.0 - reach), error.scaled(1.0 + reach)]
     first, second = (_decided(loss, end, margin, settings) for end in ends)
-    return first != second
+    # What a failure asks depends on the candidate's other cases: anywhere between these two.
+    firm = error.p_value(loss, margin=margin)
+    might_fail = settings.tail * _CORRECTED < firm <= settings.tail
+    return first != second or (might_fail and reach > 0.0)
 
 
 def _decided(
