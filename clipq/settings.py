@@ -208,10 +208,10 @@ class StatisticsSettings:
         power: probability with which `clipq power` promises a decision.
         suspicion: p-value at the margin below which a loss that is not surely beyond it is suspect.
         correction: how false alarms are controlled over the cases of a release candidate.
-        replicates: bootstrap replicates per case.
+        replicates: bootstrap replicates per case; up to 16 times as many where a verdict is near.
         seed: of every resample; recorded with the run.
         noise_factor: a margin is never below this many times FP32's own noise.
-        disagreement: share of samples whose correctness a quantizer is assumed to change, where
+        disagreement: least share of samples whose correctness a quantizer is assumed to change, where
             planning has nothing measured.
 
     >>> StatisticsSettings(alpha=0.1).tail  # a pass is wrong with this probability

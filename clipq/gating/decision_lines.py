@@ -33,7 +33,7 @@ def could_change(
 
     >>> settings, error = StatisticsSettings(), SamplingError(0.01)
     >>> [could_change(loss, error, margin=0.05, blur=0.03, settings=settings)
-    ...  for loss in (0.0, 0.03, 0.059, 0.2)]  # -5, -2, 0.9 and 15 standard errors from the margin
+    ...  for loss in (0.0, 0.03, 0.063, 0.2)]  # -5, -2, 1.3 and 15 standard errors from the margin
     [False, True, True, False]
     """
     reach = min(_FIRMLY * blur, 0.5)
