@@ -65,6 +65,11 @@ formats = "*"
 [margin.metrics]
 "*" = 0.05
 nll = 0.2
+
+[[margin]]
+formats = "w4a4"
+[margin.metrics]
+top1 = 0.12
 """
 
 

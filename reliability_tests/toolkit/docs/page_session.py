@@ -35,7 +35,7 @@ from clipq.quant import quantizers
 from clipq.settings import load_settings
 
 LANGUAGES = ("bash", "json", "python", "text", "toml", "yaml")
-_SETTINGS = {"clipq", "matrix", "models", "probes", "profiles", "statistics", "history"}
+_SETTINGS = {"clipq", "matrix", "models", "probes", "profiles", "policies", "statistics", "history"}
 _LIMIT_S = 300
 
 
