@@ -138,7 +138,7 @@ def perturbed(table: Predictions, rng: np.random.Generator) -> Predictions:
     columns = dict(table.columns)
     rows = rng.choice(len(table), max(2, len(table) // 50), replace=False)
     for name, values in columns.items():
-        if name not in ("id", "label", "group", "cluster"):
+        if name not in ("id", "label", "group", "cluster", "stratum"):
             moved = values.copy()
             moved[rows] = values[rng.permutation(rows)]
             columns[name] = moved

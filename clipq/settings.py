@@ -211,8 +211,8 @@ class StatisticsSettings:
         replicates: bootstrap replicates per case; up to 16 times as many where a verdict is near.
         seed: of every resample; recorded with the run.
         noise_factor: a margin is never below this many times FP32's own noise.
-        disagreement: least share of samples whose correctness a quantizer is assumed to change, where
-            planning has nothing measured.
+        disagreement: least share of samples whose correctness a quantizer is assumed to change,
+            where planning has nothing measured.
 
     >>> StatisticsSettings(alpha=0.1).tail  # a pass is wrong with this probability
     0.05

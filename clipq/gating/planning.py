@@ -225,7 +225,7 @@ class _Planner:
             blocks_from=margin + blocks,
             margin=margin,
             needed=None if None in needed else max(filter(None, needed)),
-            problem=_problem(margin, passes, resolution(metric, tables)),
+            problem=_problem(margin, passes, resolution(metric, self._twins[case.probe], tables)),
             basis=errors.basis,
             changed=errors.changed,
         )

@@ -22,7 +22,8 @@ class Predictions:
     label), ``correct``, ``confidence``, ``nll`` (nats), ``brier``, ``top2_gap`` and the
     temperature-scaled twins ``ts_confidence``, ``ts_nll``, ``ts_brier``; and, compared with FP32,
     ``agrees``, ``stays_correct``, ``kl`` (nats) and ``top2_gap_loss``. An optional ``cluster``
-    column names what samples share (a base image, say): they are then resampled together.
+    column names what samples share (a base image, say): they are then resampled together; with a
+    ``stratum`` column, among the clusters of one stratum.
 
     Scalars hold what columns cannot give: ``sqnr_db``, ``zero_fraction``, ``effective_rank``,
     ``temperature``.
