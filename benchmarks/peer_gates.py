@@ -14,7 +14,7 @@ What is called of each: `evalgate.decide` of its `mcnemar_test` (a regression), 
 excludes 0, which takes 200 times as long and agreed in 157 of 160 gates near the border),
 `interpret` of paired-eval with its exact McNemar test, as its reports of pass or fail do
 (significant and worse). They ask whether there is any drop; none takes a margin. Recovery is the
-quantized accuracy over FP32's. Without them the exit code is 2.
+quantized accuracy over FP32's. Without them the exit code is 3.
 
 Of clipq, policy `ci` blocks a failure or a suspicion, `release` whatever is no pass. With 106 cases
 the 105 others lose nothing, are independent, and their margins are 2.5 to 100 standard errors wide
@@ -30,7 +30,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 import numpy as np
-from benchmark import Goals, Script
+from benchmark import Goals, Script, lacking
 from failure_rules import RULES
 from scipy.special import ndtri
 from tabulate import tabulate
@@ -45,7 +45,6 @@ PEERS = {"evalgate": "evalgate-cli", "deltagate": "deltagate", "paired_eval": "p
 CASES = 106
 _RULE = "Holm, p <= 0.5"
 _WIDTHS = np.geomspace(2.5, 100.0, CASES - 1)
-_UNUSABLE = 2
 _THEIR_ALPHA = 0.05
 
 Gate = Callable[[int, int, int, int], bool]
@@ -60,8 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gates = rules_of_thumb()
     if not options.quick:
         if absent := [package for name, package in PEERS.items() if find_spec(name) is None]:
-            print(f"not installed: pip install {' '.join(absent)}", file=sys.stderr)
-            return _UNUSABLE
+            lacking(f"pip install {' '.join(absent)}")
         gates |= peers()
     goals, rows = Goals(quick=options.quick), []
     for samples in options.samples:
