@@ -102,9 +102,9 @@ def policy_named(name: str, policies: Mapping[str, Policy]) -> Policy:
     Raises:
         SettingsError: there is none of that name.
 
-    >>> policy_named("releas", POLICIES)
+    >>> policy_named("rel", POLICIES)
     Traceback (most recent call last):
-    clipq.errors.SettingsError: unknown policy 'releas'
+    clipq.errors.SettingsError: unknown policy 'rel'
       fix: did you mean 'release'? known: ci, release
     """
     if name not in policies:

@@ -195,7 +195,7 @@ def test_a_probe_for_releases_is_withheld_under_every_other_policy(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('["id", "shifted"]', '["id", "shifted2"]', "probe 'shifted2'.*did you mean 'shifted'"),
+        ('["id", "shifted"]', '["id", "shifted2"]', "unknown probe 'shifted2'.*mean 'shifted'"),
         ('["id", "shifted"]', '["id", "far"]', "pools 'far', which has the role 'ood'"),
         ('["id", "shifted"]', '["id", "calibration"]', "'calibration', which has the role"),
         ('["id", "shifted"]', '["id", "pooled"]', "pools 'pooled', which has the role 'pooled'"),
