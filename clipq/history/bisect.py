@@ -208,6 +208,7 @@ def is_new_verdict(verdict: Verdict, *, old: Verdict, new: Verdict, policy: Poli
     A verdict that says nothing of the quantizer, such as `missing` or `error`, is on a side only
     if it is that side's own.
 
+    >>> from clipq.verdicts import POLICIES
     >>> sides = {"old": Verdict.PASS, "new": Verdict.FAIL, "policy": POLICIES["ci"]}
     >>> is_new_verdict(Verdict.INCONCLUSIVE, **sides), is_new_verdict(Verdict.ERROR, **sides)
     (False, None)
