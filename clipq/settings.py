@@ -76,6 +76,7 @@ _Severities = Annotated[
     tuple[Annotated[int, Meta(ge=1, le=5, description="a whole number from 1 to 5")], ...],
     Meta(min_length=1, description="a list of whole numbers from 1 to 5"),
 ]
+_UP_TO_HALF = Meta(ge=0.0, le=0.5, description="a number from 0 to 0.5")
 _Blocks = Annotated[
     tuple[Text, ...], Meta(min_length=1, description="a list of verdicts, 'fail' among them")
 ]
@@ -220,7 +221,7 @@ class StatisticsSettings:
 
     alpha: Annotated[float, between(0.0, 0.5)] = 0.05
     power: Annotated[float, between(0.5, 1.0)] = 0.95
-    suspicion: Annotated[float, between(0.0, 0.5)] = 0.1
+    suspicion: Annotated[float, _UP_TO_HALF] = 0.1
     correction: Annotated[str, one_of(*CORRECTIONS)] = "conditional"
     replicates: Annotated[int, whole(100)] = 500
     seed: Annotated[int, whole(0, 2**63 - 1)] = 20250921

@@ -60,12 +60,15 @@ def _taken_apart(options: argparse.Namespace, watch: Progress) -> int:
 
     settings = settings_of(options)
     from clipq.evaluation.evaluator import Evaluator
+    from clipq.gating.families import Families, sizes
     from clipq.gating.session import Gate
 
     load_plugins(settings)
     planned = plan(settings)
     case = _case(options.case, planned)
-    gate = Gate(settings, Evaluator(settings, progress=watch))
+    # Corrected as in a run: the other cases of the candidate might fail, too.
+    families = Families(settings.statistics, whole=sizes(planned))
+    gate = Gate(settings, Evaluator(settings, progress=watch), families=families)
     result = gate.check(case)
     watch.clear()
     if result.verdict not in (

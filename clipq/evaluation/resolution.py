@@ -20,12 +20,12 @@ _OVER_ALL = ("auroc", "aupr", "aupr-out")
 def resolution(metric: Metric, tables: Tables, baseline: Tables | None = None) -> float:
     """Return what one sample is worth in a metric that counts samples, in its unit.
 
-    1 / N for shares, means of shares and ECE, with N the smaller kind of samples; 1 over all
-    samples for areas, where one sample moves only its own place; what one sample of each group that
-    decides a statistic of groups moves it (`clipq.stats.group_resolution`); more for ACE and MCE,
-    where the fullness of the bins decides (`clipq.stats.bin_resolution`); what another sample in
-    the place of one is worth in a skewness; 0 for means of continuous columns, which do not move in
-    steps.
+    1 / N for shares, means of shares and ECE, and for FPR95 with N the smaller kind of samples; 1
+    over all samples for areas, where one sample moves only its own place; what one sample of each
+    group that decides a statistic of groups moves it (`clipq.stats.group_resolution`); more for ACE
+    and MCE, where the fullness of the bins decides (`clipq.stats.bin_resolution`); what another
+    sample in the place of one is worth in a skewness; 0 for means of continuous columns, which do
+    not move in steps.
 
     Where samples come in clusters, N counts those, and what changes is the share of a cluster that
     is seen to change together (`clipq.stats.changing_share`).
@@ -62,7 +62,7 @@ def resolution(metric: Metric, tables: Tables, baseline: Tables | None = None) -
         return fewer * bin_resolution(table.samples(statistic.columns[0]), bins=BINS)
     if statistic.kind == "skewness":
         return fewer * skewness_resolution(table.samples(statistic.columns[0]))
-    return share / min(units)
+    return share / (min(units) if metric.needs_id else units[0])
 
 
 def _together(statistic: Statistic, tables: Tables, baseline: Tables | None) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -106,7 +107,13 @@ class CellBoard:
         with attempts.open("ab") as stream:  # a byte for each process that began
             began = stream.tell()
             stream.write(b".")
-        return measure(cell) if began < _MOST_DEATHS else lost(cell)
+        if began >= _MOST_DEATHS:
+            return lost(cell)
+        try:
+            return measure(cell)
+        except BaseException:  # this process lives, and says itself what went wrong
+            os.truncate(attempts, began)
+            raise
 
 
 def _write(path: Path, results: Results) -> None:

@@ -26,6 +26,8 @@ from clipq.verdicts import Verdict
 
 __all__ = ["decide", "verdict_of"]
 
+_COMPARED = (Verdict.PASS, Verdict.IMPROVED, Verdict.FAIL)
+"""Verdicts on numbers that were compared as they stand, without a p-value."""
 _OUT_OF_REACH = 50
 """So many times the samples at hand are no advice: the loss lies at the margin."""
 
@@ -55,7 +57,13 @@ def decide(
     ['suspect', 'suspect', 'inconclusive']
     """
     tested = [result for result in results if result.estimate.p_value is not None]
-    unknown = max(0, whole - len(results))
+    # What could not be judged might have failed, as might what was left out.
+    unjudged = [
+        result
+        for result in results
+        if result.estimate.p_value is None and result.verdict not in _COMPARED
+    ]
+    unknown = max(0, whole - len(results)) + len(unjudged)
     p_values = [result.estimate.p_value or 0.0 for result in tested]
     corrected = adjusted(p_values, correction=statistics.correction, unknown=unknown).tolist()
     by_case = {result.case: p for result, p in zip(tested, corrected, strict=True)}
@@ -94,10 +102,15 @@ def verdict_of(
         return Verdict.FAIL
     if p_value is not None and p_value < statistics.suspicion:
         return Verdict.SUSPECT
-    if high is None or margin is None or not high < (0.0 if limit else margin):
+    if high is None or margin is None or not _within(high, 0.0 if limit else margin, estimate):
         return Verdict.INCONCLUSIVE
     # A negative margin demands an improvement: to meet it, or a limit, is to pass.
     return Verdict.IMPROVED if not limit and 0.0 <= margin < -high else Verdict.PASS
+
+
+def _within(high: float, bound: float, estimate: Estimate) -> bool:
+    """Whether a loss surely lies within a bound; what is known exactly may lie on it."""
+    return high < bound or (estimate.standard_error == 0.0 and high == bound)
 
 
 def _decided(

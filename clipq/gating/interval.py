@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from clipq.evaluation.resampling import Resampler
 from clipq.gating.decision import verdict_of
 from clipq.gating.loss_estimator import LossEstimator
-from clipq.gating.point_estimator import error_known, samples_behind
+from clipq.gating.point_estimator import error_known, error_lost, samples_behind
 from clipq.gating.verdict import Evidence, Judgement, judge_point, unusable
 from clipq.settings import StatisticsSettings
 from clipq.verdicts import Verdict
@@ -50,7 +51,7 @@ class IntervalJudge:
         """
         metric = evidence.metric
         if (metric.judged_by == "limit" or _is_point(evidence)) and not error_known(evidence):
-            return judge_point(evidence)
+            return _without_error(evidence)
         blocked = unusable(evidence)
         if blocked is not None:
             return blocked
@@ -59,14 +60,14 @@ class IntervalJudge:
             return self._against_limit(evidence)
         noise = self.settings.noise_factor * evidence.noise
         drowned = noise > abs(evidence.margin)  # a negative margin demands an improvement
-        margin = noise if drowned else evidence.margin
+        margin = math.copysign(noise, evidence.margin) if drowned else evidence.margin
         loss = metric.loss(evidence.baseline or 0.0, evidence.observed)
         estimate = self.estimator(evidence, loss, margin=margin)
         estimate = replace(estimate, adjusted_p=estimate.p_value)
         verdict = verdict_of(estimate, self.settings)
         samples = samples_behind(evidence) if error_known(evidence) else None
         if drowned:
-            reason = _noise_reason(evidence.margin, noise)
+            reason = _noise_reason(evidence.margin, margin)
             return Judgement(verdict, reason, estimate, noise=noise, samples=samples)
         return Judgement(verdict, _split_reason(evidence, verdict), estimate, samples=samples)
 
@@ -78,6 +79,15 @@ class IntervalJudge:
         verdict = verdict_of(estimate, self.settings, limit=True)
         reason = "" if verdict is Verdict.PASS else f"the limit is {limit:g} {metric.unit}"
         return Judgement(verdict, reason, estimate, samples=samples_behind(evidence))
+
+
+def _without_error(evidence: Evidence) -> Judgement:
+    """Compare a number as it stands; one whose error was looked for and not found cannot pass."""
+    judged = judge_point(evidence)
+    if not error_lost(evidence) or judged.verdict not in (Verdict.PASS, Verdict.IMPROVED):
+        return judged
+    reason = "its standard error is not known: without some samples it has no finite value"
+    return replace(judged, verdict=Verdict.INCONCLUSIVE, reason=reason)
 
 
 def _is_point(evidence: Evidence) -> bool:

@@ -205,7 +205,8 @@ class _Planner:
         metric = metrics.get(case.metric)
         tables = self._fp32[case.probe]
         power = statistics.power
-        sides = (errors.harmless, statistics.tail), (errors.harmful, statistics.suspicion)
+        blocks_at = max(statistics.suspicion, statistics.tail)  # without suspicion, failures alone
+        sides = (errors.harmless, statistics.tail), (errors.harmful, blocks_at)
         passes, blocks = (
             minimum_detectable_effect(error, tail=tail, power=power) for error, tail in sides
         )

@@ -15,7 +15,7 @@ from clipq.estimate import Estimate
 from clipq.gating.verdict import Evidence
 from clipq.stats import check_size
 
-__all__ = ["error_known", "point_estimate", "samples_behind"]
+__all__ = ["error_known", "error_lost", "point_estimate", "samples_behind"]
 
 
 def error_known(evidence: Evidence) -> bool:
@@ -35,6 +35,23 @@ def error_known(evidence: Evidence) -> bool:
         return False
     scalars = evidence.observed_tables.predictions.scalars
     return not math.isnan(scalars.get(f"{statistic.scalar}.error", math.nan))
+
+
+def error_lost(evidence: Evidence) -> bool:
+    """Return whether a table states an error of a finite number that is itself none.
+
+    >>> from clipq.evaluation.resampling import Tables
+    >>> from clipq.metrics import Predictions, metrics
+    >>> scalars = {"effective_rank": 11.5, "effective_rank.error": math.nan}
+    >>> tables = Tables(*[Predictions({}, scalars)] * 2)
+    >>> error_lost(Evidence(metrics.get("effective-rank"), 12.0, 11.5, 0.3, tables, tables))
+    True
+    """
+    statistic = evidence.metric.statistic
+    if statistic is None or not statistic.scalar or not math.isfinite(evidence.observed):
+        return False
+    scalars = evidence.observed_tables.predictions.scalars
+    return math.isnan(scalars.get(f"{statistic.scalar}.error", 0.0))
 
 
 def samples_behind(evidence: Evidence) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -29,6 +30,8 @@ from clipq.settings import Settings
 from clipq.verdicts import Verdict
 
 __all__ = ["Gate"]
+
+log = logging.getLogger(__name__)
 
 
 class Gate:
@@ -124,6 +127,9 @@ class Gate:
             return self._measured_alone(case)
         except ClipqError as error:
             return self._failed(case, str(error))
+        except Exception as error:  # of one case, and not of all that are judged with it
+            log.exception("%s could not be measured", case)
+            return self._failed(case, f"{type(error).__name__}: {error}")
 
     def _lost(self, case: Case) -> CaseResult:
         return self._failed(case, f"the processes that measured {case.cell} ended before they had")

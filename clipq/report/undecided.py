@@ -43,14 +43,15 @@ def undecided(case: CaseResult) -> Undecided | None:
     >>> def case(loss):
     ...     estimate = Estimate(loss=loss, low=loss - 0.02, high=loss + 0.02, margin=0.02)
     ...     return CaseResult(Case.parse("vit/rtn:w4/id.ece"), Verdict.INCONCLUSIVE,
-    ...                       estimate=estimate)
+    ...                       baseline=0.1, estimate=estimate)
     >>> undecided(case(0.03)).value, undecided(case(0.01)).value
     ('beyond the margin', 'under-powered')
     """
     if case.verdict not in UNDECIDED:
         return None
     loss, margin = case.estimate.loss, case.estimate.margin
-    beyond = loss is not None and margin is not None and loss > margin
+    bound = 0.0 if case.baseline is None else margin  # a loss against a limit counts from there
+    beyond = loss is not None and margin is not None and bound is not None and loss > bound
     return (
         Undecided.BEYOND if beyond or case.verdict is Verdict.SUSPECT else Undecided.UNDER_POWERED
     )

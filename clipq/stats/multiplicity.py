@@ -22,7 +22,7 @@ def adjusted(p_values: Sequence[float], *, correction: str, unknown: int = 0) ->
         p_values: of one family, in any order.
         correction: ``conditional`` (Zhao, Small and Su 2019: cases with p > `CONDITION` are set
             aside, and Holm's correction is applied to p / `CONDITION` of the others; as sure as
-            Holm's where no p-value falls short of uniform, and far more powerful where most cases
+            Holm's for independent or positively dependent cases, and far more powerful where most
             lie well within their margins), ``holm`` (Holm 1979: bounds the chance of any false
             alarm, whatever the dependence), ``benjamini-hochberg`` (1995: bounds the expected share
             of false alarms among the alarms, for independent or positively dependent cases) or

@@ -20,9 +20,10 @@ export const UNDECIDED = ["under-powered", "beyond-margin"];
  * Say which of the two an inconclusive case is: does the observed loss exceed the margin?
  * @param {any} item a case
  */
-export function standingOf({ verdict, loss, margin }) {
+export function standingOf({ verdict, loss, margin, baseline }) {
   if (verdict !== "inconclusive") return verdict;
-  return loss !== null && margin !== null && loss > margin ? "beyond-margin" : "under-powered";
+  const bound = baseline === null ? 0 : margin; // a loss against a limit counts from there
+  return loss !== null && margin !== null && loss > bound ? "beyond-margin" : "under-powered";
 }
 
 /** Give a case its `id`, `floor`, `excess` and `severity`; return it. */

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -99,6 +101,28 @@ def test_nothing_that_is_not_a_number_passes_or_fails():
     estimate = result("a", 0.5).estimate
     for broken in ({"high": nan}, {"margin": nan}, {"high": None}, {"margin": None}):
         assert verdict_of(replace(estimate, **broken), SETTINGS) is Verdict.INCONCLUSIVE
+
+
+def test_what_could_not_be_judged_counts_as_what_might_have_failed():
+    broken = [CaseResult(Case.parse(f"m/q/p.{i}"), Verdict.ERROR) for i in range(99)]
+    alone, beside = (
+        verdicts([result("a", 0.002), *others], whole=100)[0] for others in ([], broken)
+    )
+    assert alone is beside is Verdict.SUSPECT
+    compared = [CaseResult(Case.parse(f"m/q/p.{i}"), Verdict.PASS) for i in range(99)]
+    assert verdicts([result("a", 0.002), *compared], whole=100)[0] is Verdict.FAIL
+
+
+def test_a_loss_that_is_known_exactly_may_lie_on_its_margin():
+    exact = result("a", 1.0, loss=0.0, high=0.0, margin=0.0, standard_error=0.0)
+    assert verdicts([exact]) == [Verdict.PASS]
+    assert verdicts([result("a", 1.0, loss=0.0, high=0.0, margin=0.0)]) == [Verdict.INCONCLUSIVE]
+
+
+def test_without_suspicion_there_are_failures_alone():
+    settings = replace(SETTINGS, suspicion=0.0)
+    cases = [result("a", 1e-9), result("b", 0.02), result("c", 0.021)]
+    assert verdicts(cases, settings, whole=100) == [Verdict.FAIL, *[Verdict.INCONCLUSIVE] * 2]
 
 
 # -- families -------------------------------------------------------------------------------------
@@ -201,17 +225,28 @@ def test_a_cell_that_another_is_at_work_on_is_left_to_it(tmp_path):
 
 
 def test_a_cell_in_which_processes_end_is_given_up_and_others_are_not(tmp_path):
-    class Dying(Measuring):
-        def __call__(self, case):
-            if case.probe == "id":
-                raise SystemExit(1)
-            return super().__call__(case)
-
-    for _ in range(2):
-        with pytest.raises(SystemExit):
-            judged(["q"], Dying(), board=CellBoard(tmp_path))
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom clipq.cases import Cell\n"
+        "from clipq.gating.board import CellBoard\nboard = CellBoard(Path(sys.argv[1]))\n"
+        "board.results([Cell('m', 'q', 'id')], lambda cell: os._exit(1), None)\n"
+    )
+    for _ in range(2):  # processes that end in the middle of a cell
+        assert subprocess.run([sys.executable, "-c", script, tmp_path], check=False).returncode == 1
     families = Families(SETTINGS, planned("q"), board=CellBoard(tmp_path))
     measure = Measuring()
     found = [families.verdict(case, measure, measure.lost) for case in planned("q")]
     assert [one.verdict is Verdict.ERROR for one in found] == [True] * 3 + [False] * 3
     assert found[0].reason == "lost"
+
+
+def test_a_process_that_raises_and_lives_has_not_ended(tmp_path):
+    class Broken(Measuring):
+        def __call__(self, case):
+            raise RuntimeError("boom")
+
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="boom"):
+            judged(["q"], Broken(), board=CellBoard(tmp_path))
+    assert not any(
+        found.reason for found in judged(["q"], Measuring(), board=CellBoard(tmp_path)).values()
+    )

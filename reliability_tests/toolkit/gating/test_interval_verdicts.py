@@ -121,6 +121,8 @@ def test_noise_of_fp32_itself_widens_a_margin_and_says_so():
     assert (quiet.estimate.margin, quiet.reason) == (0.02, "")
     demanding = judge("top1", first, second, -0.02, noise=1e-6)
     assert demanding.estimate.margin == -0.02
+    drowned = judge("top1", first, second, -0.01, noise=0.01)  # noise hides no demanded improvement
+    assert (drowned.estimate.margin, drowned.verdict) == (pytest.approx(-0.03), Verdict.FAIL)
 
 
 def test_nan_is_never_a_pass():
@@ -271,6 +273,6 @@ def test_p_values_are_those_of_the_margin():
     at = judge("nll", first, second, value(second) - value(first)).estimate
     assert at.p_value == pytest.approx(0.5, abs=0.03)  # skewed: the mean is not the median
     beyond = judge("nll", first, second, at.high).estimate
-    assert beyond.p_value == pytest.approx(1 - SETTINGS.tail)
+    assert beyond.p_value >= 1 - SETTINGS.tail - 1e-9  # skewness may only widen
     below = judge("nll", first, second, at.low).estimate
     assert below.p_value == pytest.approx(SETTINGS.tail)

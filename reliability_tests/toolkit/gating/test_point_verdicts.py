@@ -101,9 +101,11 @@ def test_few_samples_are_refused():
         judged("effective-rank", 12.0, 12.0, 0.3, samples=30)
 
 
-def test_a_number_without_an_error_is_compared_as_it_stands():
-    found = judged("effective-rank", 12.0, 11.8, 0.3, error=math.nan)
-    assert (found.verdict.value, found.estimate.high) == ("pass", None)
+def test_a_number_whose_error_is_lost_may_fail_and_cannot_pass():
+    within = judged("effective-rank", 12.0, 11.8, 0.3, error=math.nan)
+    assert (within.verdict.value, within.estimate.high) == ("inconclusive", None)
+    assert "standard error is not known" in within.reason
+    assert judged("effective-rank", 12.0, 11.5, 0.3, error=math.nan).verdict.value == "fail"
 
 
 def test_what_is_surely_equal_passes():
