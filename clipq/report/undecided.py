@@ -92,7 +92,7 @@ def doubts(case: CaseResult) -> Iterator[str]:
     >>> from clipq.estimate import Estimate
     >>> estimate = Estimate(loss=0.01, low=-0.01, high=0.03, margin=0.02, samples_needed=900)
     >>> case = CaseResult(Case.parse("vit/rtn:w4/id.ece"), Verdict.INCONCLUSIVE, samples=500,
-    ...                   estimate=estimate)
+    ...                   baseline=0.1, estimate=estimate)
     >>> for sentence in doubts(case):
     ...     print(sentence)
     the loss lies within the margin, but the interval reaches over it
