@@ -115,7 +115,7 @@ def true_loss(metric: str, sides: Sides) -> float:
 class _Once(Resampler):
     """One replicate in which every sample counts once."""
 
-    def _drawn(self, table: Predictions, stream: int) -> np.ndarray:
+    def _drawn(self, table: Predictions, stream: int, piece: int) -> np.ndarray:
         return np.ones((1, len(table)), np.uint8)
 
 

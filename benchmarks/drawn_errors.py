@@ -9,7 +9,8 @@ from candidates import Candidate, counted, repeated
 from closed_errors import Pair, closed_error
 
 from clipq.cases import Case
-from clipq.evaluation.resampling import Resampler, Tables, resolution
+from clipq.evaluation.resampling import Resampler, Tables
+from clipq.evaluation.resolution import resolution
 from clipq.metrics import Metric, Predictions, metrics
 from clipq.metrics.calibration import BINS
 from clipq.stats import bin_resolution
@@ -29,7 +30,7 @@ class Drawn(Resampler):
             id(table): counts[probe] for probe, pair in candidate.tables.items() for table in pair
         }
 
-    def _drawn(self, table: Predictions, stream: int) -> np.ndarray:
+    def _drawn(self, table: Predictions, stream: int, piece: int) -> np.ndarray:
         return self._counts[id(table)]
 
     def losses(self, metric: Metric, pair: Sequence[Tables]) -> np.ndarray:
@@ -104,15 +105,11 @@ def _again(counts: np.ndarray, replicates: int, rng: np.random.Generator) -> np.
 
 
 def _resolutions(metric: Metric, both: Pair) -> np.ndarray:
-    """Return what one sample is worth in each draw (D,); `clipq.evaluation.resampling` says why."""
+    """Return what one sample is worth in each draw (D,); `clipq.evaluation.resolution` says why."""
     kind, tables, own = metric.statistic.kind, both.quantized, both.counts
     if kind in ("ace", "mce"):
         sure = tables.predictions.column(metric.statistic.columns[0])
         return np.array([bin_resolution(np.repeat(sure, row), bins=BINS) for row in own])
-    if metric.needs_groups:
-        member = np.unique(tables.predictions.column("group"), return_inverse=True)[1]
-        sizes = own @ np.eye(member.max() + 1)[member]
-        return 1.0 / np.where(sizes > 0, sizes, np.inf).min(axis=1)
     return np.full(len(own), resolution(metric, _sized(tables, own, both.counts_id)))
 
 

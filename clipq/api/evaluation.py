@@ -146,7 +146,7 @@ class Evaluation:
         return decide(judged, self.statistics)
 
     def __str__(self) -> str:
-        shown = self.to_frame().drop(columns=["standard_error", "direction"])
+        shown = self.to_frame().drop(columns=["standard_error", "direction", "offset"])
         table = shown.to_string(float_format="{:.4g}".format, na_rep="-")
         return f"{self.candidate.quantizer} beside FP32 (loss > 0 = worse)\n{table}"
 

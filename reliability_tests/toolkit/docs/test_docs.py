@@ -116,7 +116,7 @@ def test_what_python_prints_is_compared_as_what_commands_print(session: PageSess
 
 @pytest.mark.parametrize(
     "command",
-    ["clipq", "clipq gate --policy never", "clipq gate --modell x", "frobnicate --all",
+    ["clipq", "clipq gate --profile never", "clipq gate --modell x", "frobnicate --all",
      "clipq report a.json --format pdf", "clipq list metrics && clipq lst"],
 )  # fmt: skip
 def test_a_command_that_clipq_does_not_know_is_noticed(command: str) -> None:
