@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from clipq.errors import SettingsError, did_you_mean
 
-__all__ = ["POLICIES", "Policy", "Verdict", "policy_named"]
+__all__ = ["EXCUSABLE", "POLICIES", "UNDECIDED", "Policy", "Verdict", "policy_named"]
 
 
 class Verdict(StrEnum):
@@ -32,6 +32,10 @@ class Verdict(StrEnum):
     ERROR = "error"
 
 
+UNDECIDED = (Verdict.SUSPECT, Verdict.INCONCLUSIVE)
+"""Verdicts on what samples could not decide, the more urgent one first."""
+EXCUSABLE = (Verdict.FAIL, *UNDECIDED)
+"""Verdicts that a waiver or an expected failure may excuse: the case was measured."""
 _CHOOSABLE = (
     Verdict.IMPROVED,
     Verdict.INCONCLUSIVE,

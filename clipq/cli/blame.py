@@ -14,7 +14,7 @@ from clipq.cases import Candidate, Case
 from clipq.cli.context import settings_of
 from clipq.cli.progress import Progress, watching
 from clipq.errors import SettingsError, did_you_mean
-from clipq.verdicts import Verdict
+from clipq.verdicts import EXCUSABLE, Verdict
 
 if TYPE_CHECKING:
     from clipq.gating.blame import Search, UnitBlame
@@ -73,9 +73,7 @@ def _taken_apart(options: argparse.Namespace, watch: Progress) -> int:
     watch.clear()
     if result.verdict not in (
         *GOOD,
-        Verdict.FAIL,
-        Verdict.SUSPECT,
-        Verdict.INCONCLUSIVE,
+        *EXCUSABLE,
         Verdict.WAIVED,
         Verdict.NON_FINITE,
     ):

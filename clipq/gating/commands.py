@@ -16,7 +16,7 @@ from clipq.errors import ClipqError
 from clipq.evaluation.plan import load_plugins, plan
 from clipq.provenance import repository_top
 from clipq.settings import Settings, find_settings
-from clipq.verdicts import Verdict
+from clipq.verdicts import UNDECIDED, Verdict
 
 __all__ = ["Commands"]
 
@@ -64,7 +64,7 @@ class Commands:
             return f"{self.program} baseline update {case.model} --reason '...'"
         if verdict is Verdict.DRIFTED:
             return f"{self.program} baseline verify {case.model}"
-        if verdict in (Verdict.INCONCLUSIVE, Verdict.SUSPECT):
+        if verdict in UNDECIDED:
             report = self.shown(self.settings.report / "report.json")
             return f"{self.program} power --record {shlex.quote(report)}"
         if verdict in (Verdict.FAIL, Verdict.NON_FINITE, Verdict.ERROR):

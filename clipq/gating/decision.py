@@ -21,8 +21,14 @@ from dataclasses import replace
 from clipq.estimate import Estimate
 from clipq.records import CaseResult
 from clipq.settings import StatisticsSettings
-from clipq.stats import CONDITION, adjusted, minimum_detectable_effect, samples_needed, single_step
-from clipq.verdicts import Verdict
+from clipq.stats import (
+    adjusted,
+    counted,
+    minimum_detectable_effect,
+    samples_needed,
+    single_step,
+)
+from clipq.verdicts import UNDECIDED, Verdict
 
 __all__ = ["decide", "verdict_of"]
 
@@ -67,12 +73,8 @@ def decide(
     p_values = [result.estimate.p_value or 0.0 for result in tested]
     corrected = adjusted(p_values, correction=statistics.correction, unknown=unknown).tolist()
     by_case = {result.case: p for result, p in zip(tested, corrected, strict=True)}
-    counted = len(p_values)
-    if statistics.correction == "conditional":  # those beyond the condition were set aside
-        counted = sum(p_value <= CONDITION for p_value in p_values)
-    fails_at = single_step(
-        statistics.tail, max(counted + unknown, 1), correction=statistics.correction
-    )
+    among = counted(p_values, correction=statistics.correction, unknown=unknown)
+    fails_at = single_step(statistics.tail, max(among, 1), correction=statistics.correction)
     return tuple(
         _decided(result, by_case[result.case], statistics, fails_at)
         if result.case in by_case
@@ -119,7 +121,7 @@ def _decided(
     estimate = replace(result.estimate, adjusted_p=adjusted_p, samples_needed=None)
     limit = result.baseline is None
     verdict = verdict_of(estimate, statistics, limit=limit)
-    if verdict in (Verdict.INCONCLUSIVE, Verdict.SUSPECT):
+    if verdict in UNDECIDED:
         distance = _distance(estimate, limit=limit)
         needed = _needed(result.samples, distance, estimate, statistics, fails_at)
         estimate = replace(estimate, samples_needed=needed)

@@ -16,8 +16,6 @@ from clipq.settings import StatisticsSettings
 
 __all__ = ["Families", "sizes"]
 
-Results = tuple[CaseResult, ...]
-
 
 class Families:
     """Verdicts of planned cases: the first that is asked for judges its whole candidate.
@@ -50,9 +48,9 @@ class Families:
         board: CellBoard | None = None,
     ) -> None:
         self.statistics = statistics
-        self._planned: dict[Candidate, list[Case]] = {}
+        self._planned: dict[Candidate, dict[Cell, list[Case]]] = {}
         for case in dict.fromkeys(planned):
-            self._planned.setdefault(case.candidate, []).append(case)
+            self._planned.setdefault(case.candidate, {}).setdefault(case.cell, []).append(case)
         self._whole = whole or {}
         self._board = board or CellBoard()
         self._decided: dict[Candidate, dict[Case, CaseResult]] = {}
@@ -73,26 +71,19 @@ class Families:
             lost: returns it where the processes that measured its cell ended before they had.
         """
         candidate = case.candidate
-        if case not in self._planned.get(candidate, ()):
-            (alone,) = decide([measure(case)], self.statistics, whole=self._whole.get(candidate, 0))
+        cells, whole = self._planned.get(candidate, {}), self._whole.get(candidate, 0)
+        if case not in cells.get(case.cell, ()):
+            (alone,) = decide([measure(case)], self.statistics, whole=whole)
             return alone
         if candidate not in self._decided:
-            cells = self._cells(candidate)
             measured = self._board.results(
                 list(cells),
                 lambda cell: tuple(map(measure, cells[cell])),
                 lambda cell: tuple(map(lost, cells[cell])),
             )
-            whole = self._whole.get(candidate, 0)
             together = decide(measured, self.statistics, whole=whole)
             self._decided[candidate] = {result.case: result for result in together}
         return self._decided[candidate][case]
-
-    def _cells(self, candidate: Candidate) -> dict[Cell, list[Case]]:
-        cells: dict[Cell, list[Case]] = {}
-        for case in self._planned[candidate]:
-            cells.setdefault(case.cell, []).append(case)
-        return cells
 
 
 def sizes(cases: Iterable[Case]) -> Counter[Candidate]:

@@ -69,7 +69,8 @@ class IntervalJudge:
         if drowned:
             reason = _noise_reason(evidence.margin, margin)
             return Judgement(verdict, reason, estimate, noise=noise, samples=samples)
-        return Judgement(verdict, _split_reason(evidence, verdict), estimate, samples=samples)
+        reason = _split_reason(evidence, verdict, samples)
+        return Judgement(verdict, reason, estimate, samples=samples)
 
     def _against_limit(self, evidence: Evidence) -> Judgement:
         """Return the verdict on a value that may not be worse than its limit, FP32's aside."""
@@ -95,12 +96,10 @@ def _is_point(evidence: Evidence) -> bool:
     return statistic is not None and statistic.kind == "point"
 
 
-def _split_reason(evidence: Evidence, verdict: Verdict) -> str:
+def _split_reason(evidence: Evidence, verdict: Verdict, samples: int | None) -> str:
     """Return which samples cannot tell, where they are not the probe's."""
-    if verdict in (Verdict.PASS, Verdict.IMPROVED) or not error_known(evidence):
-        return ""
-    samples = samples_behind(evidence)
-    if samples == len(evidence.observed_tables.predictions):
+    own = samples in (None, len(evidence.observed_tables.predictions))
+    if own or verdict in (Verdict.PASS, Verdict.IMPROVED):
         return ""
     return f"what counts are the {samples:,} calibration samples that temperatures are fitted on"
 

@@ -109,10 +109,11 @@ def plan_power(
         if planner is None or key not in planner.baseline.values:
             continue
         seen = [errors[case.id] for case in members if case.id in errors]
-        known = planner.measured(max(seen)) if seen else None
-        assumed = known or (None if measured else planner.assumed(members[0], margin))
-        if assumed is not None:
-            found.append(planner.power(members, margin, assumed))
+        known = _Errors(max(seen), max(seen)) if seen else None
+        if known is None and measured is None:
+            known = planner.assumed(members[0], margin)
+        if known is not None:
+            found.append(planner.power(members, margin, known))
     return found
 
 
@@ -158,10 +159,6 @@ class _Planner:
             )
             for name, table in baseline.predictions.items()
         }
-
-    def measured(self, error: float) -> _Errors:
-        """Return what a run measured."""
-        return _Errors(error, error)
 
     def assumed(self, case: Case, margin: float) -> _Errors | None:
         """Return standard errors at shares of changed samples that fit the format's margin."""

@@ -27,7 +27,7 @@ from clipq.gating.waivers import Waivers, load_waivers
 from clipq.metrics import metrics
 from clipq.records import CaseResult
 from clipq.settings import Settings
-from clipq.verdicts import Verdict
+from clipq.verdicts import EXCUSABLE, Verdict
 
 __all__ = ["Gate"]
 
@@ -180,7 +180,7 @@ class Gate:
         expected = self.margins.expected_failure(case)
         if expected is None:
             return result
-        if result.verdict in (Verdict.FAIL, Verdict.SUSPECT, Verdict.INCONCLUSIVE):
+        if result.verdict in EXCUSABLE:
             return replace(result, verdict=Verdict.WAIVED, reason=f"expected: {expected.reason}")
         if result.verdict in (Verdict.PASS, Verdict.IMPROVED):
             return replace(

@@ -25,11 +25,10 @@ from typing import Annotated, Any, NotRequired
 from clipq.errors import SettingsError
 from clipq.records import CaseResult
 from clipq.shapes import Document, Meta, Text, table
-from clipq.verdicts import Verdict
+from clipq.verdicts import EXCUSABLE, Verdict
 
 __all__ = ["Waiver", "Waivers", "load_waivers"]
 
-_WAIVABLE = (Verdict.FAIL, Verdict.SUSPECT, Verdict.INCONCLUSIVE)
 _FINE = (Verdict.PASS, Verdict.IMPROVED)
 
 _CASES = "a list of globs over case ids; `clipq list cases` shows them"
@@ -87,7 +86,7 @@ class Waivers:
 
     def apply(self, case: CaseResult, *, today: datetime.date) -> CaseResult:
         """Return a case as a waiver leaves it: `waived`, or told that its waiver expired."""
-        if case.verdict not in _WAIVABLE:
+        if case.verdict not in EXCUSABLE:
             return case
         found = [entry for entry in self.entries if entry.matches(case.id)]
         valid = next((entry for entry in found if not entry.expired(today)), None)

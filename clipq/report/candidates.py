@@ -7,7 +7,7 @@ vit-clean/rtn:w8a8: passes ci; top-1 -0.1 points, 9 % of answers change, ECE unc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clipq.cases import Candidate
@@ -167,10 +167,18 @@ def _cost(cases: Sequence[CaseResult], roles: Mapping[str, str]) -> tuple[str, .
 
 
 def _accuracy(case: CaseResult) -> str:
+    return _change(case, "top-1", lambda loss: f"{_signed(-100 * loss, 1)} points")
+
+
+def _calibration(case: CaseResult) -> str:
+    return _change(case, "ECE", lambda loss: _signed(loss, 3))
+
+
+def _change(case: CaseResult, name: str, shown: Callable[[float], str]) -> str:
     loss = case.estimate.loss
     if loss is None:
         return ""
-    return "top-1 unchanged" if _unchanged(case) else f"top-1 {_signed(-100 * loss, 1)} points"
+    return f"{name} {'unchanged' if _unchanged(case) else shown(loss)}"
 
 
 def _flips(case: CaseResult) -> str:
@@ -179,13 +187,6 @@ def _flips(case: CaseResult) -> str:
     percent = 100 * case.observed
     share = f"{percent:.0f}" if percent >= 9.95 else f"{percent:.2g}"
     return f"{share} % of answers change" if percent else "no answer changes"
-
-
-def _calibration(case: CaseResult) -> str:
-    loss = case.estimate.loss
-    if loss is None:
-        return ""
-    return "ECE unchanged" if _unchanged(case) else f"ECE {_signed(loss, 3)}"
 
 
 def _unchanged(case: CaseResult) -> bool:

@@ -9,8 +9,8 @@ from tabulate import tabulate
 
 from clipq.records import CaseResult, KernelResult, RunRecord
 from clipq.report.candidates import candidate_lines
-from clipq.report.undecided import AT_MARGIN, UNDECIDED, doubts, needed_text, undecided, urgency
-from clipq.verdicts import Policy, Verdict
+from clipq.report.undecided import AT_MARGIN, doubts, needed_text, undecided, urgency
+from clipq.verdicts import UNDECIDED, Policy, Verdict
 
 __all__ = [
     "HEADERS",

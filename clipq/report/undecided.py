@@ -15,12 +15,10 @@ from collections.abc import Iterator
 from enum import StrEnum
 
 from clipq.records import CaseResult
-from clipq.verdicts import Verdict
+from clipq.verdicts import UNDECIDED, Verdict
 
-__all__ = ["AT_MARGIN", "UNDECIDED", "Undecided", "doubts", "needed_text", "undecided", "urgency"]
+__all__ = ["AT_MARGIN", "Undecided", "doubts", "needed_text", "undecided", "urgency"]
 
-UNDECIDED = (Verdict.SUSPECT, Verdict.INCONCLUSIVE)
-"""The verdicts on what is not decided, the more urgent one first."""
 AT_MARGIN = "at the margin"
 
 

@@ -21,7 +21,7 @@ from clipq.stats.intervals import (
     percentile_interval,
 )
 from clipq.stats.linear_error import linear_error
-from clipq.stats.multiplicity import CONDITION, adjusted, single_step
+from clipq.stats.multiplicity import CONDITION, adjusted, counted, single_step
 from clipq.stats.operating_point import false_positive_rates
 from clipq.stats.pairing import (
     MINIMUM_CLUSTERS,
@@ -70,6 +70,7 @@ __all__ = [
     "check_units",
     "cluster_codes",
     "count_discordant",
+    "counted",
     "delong",
     "discordance_p_value",
     "effective_units",

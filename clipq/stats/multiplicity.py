@@ -9,7 +9,7 @@ import numpy as np
 from clipq.errors import StatisticsError
 from clipq.settings import CORRECTIONS
 
-__all__ = ["CONDITION", "adjusted", "single_step"]
+__all__ = ["CONDITION", "adjusted", "counted", "single_step"]
 
 CONDITION = 0.5
 """Cases with a larger p-value lie within their margins, and are none that could be false alarms."""
@@ -80,6 +80,19 @@ def single_step(rate: float, cases: int, *, correction: str) -> float:
     if correction == "conditional":
         rate *= CONDITION
     return rate if correction == "none" else rate / cases
+
+
+def counted(p_values: Sequence[float], *, correction: str, unknown: int = 0) -> int:
+    """Return how many cases a correction counts: all, or those that it does not set aside.
+
+    >>> [counted([0.01, 0.6, 0.9], correction=name, unknown=2) for name in ("conditional", "holm")]
+    [3, 5]
+    """
+    _known(correction)
+    kept = p_values
+    if correction == "conditional":
+        kept = [p_value for p_value in p_values if p_value <= CONDITION]
+    return len(kept) + unknown
 
 
 def _known(correction: str) -> None:
