@@ -229,13 +229,14 @@ def bench_table(measured: Sequence[Bench]) -> str:
                 figure.kernel,
                 figure.case,
                 f"{figure.seconds * 1e3:.3f}",
+                f"{figure.host_seconds * 1e6:.0f}",
                 f"{figure.moved / figure.seconds / 1e9:,.0f}",
                 f"{figure.operations / figure.seconds / 1e12:,.1f}" if figure.operations else "",
                 f"{figure.share:.2f} of {figure.ceiling}",
                 f"{times:.2f} x {figure.rival}" if figure.rival else "",
             )
         )
-    headers = ("kernel", "case", "ms", "GB/s", "TOP/s", "of its ceiling", "as fast as")
+    headers = ("kernel", "case", "ms", "host us", "GB/s", "TOP/s", "of its ceiling", "as fast as")
     return tabulate(rows, headers, disable_numparse=True)
 
 

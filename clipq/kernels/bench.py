@@ -2,7 +2,9 @@
 
 Memory-bound kernels are compared with a copy of as many bytes on the device, W8A8 with
 `torch._int_mm` on the same operands, and each with torch's own operation where there is one. A
-kernel's bytes are those it must move: each input read once, each output written once.
+kernel's bytes are those it must move: each input read once, each output written once. Times are of
+the device alone, replayed from a graph; what a call costs the host is a figure of its own, which
+bounds small tensors that no graph holds.
 """
 
 from __future__ import annotations
@@ -23,6 +25,10 @@ from clipq.kernels import hadamard_kernel, linear_kernels, rounding_kernels
 __all__ = ["SIZES", "Bench", "Sizes", "bench"]
 
 _REPEATS = 30
+_WAITING = (  # rivals that wait for the device
+    "torch.quantize_per_tensor",
+    "torch.fake_quantize_per_channel_affine",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,8 @@ class Bench:
     Args:
         kernel: its name.
         case: what it was given.
-        seconds: of the kernel.
+        seconds: of the kernel, on the device.
+        host_seconds: that a call of it keeps the host, before the device has done anything.
         moved: bytes it must move.
         operations: multiplications and additions; 0 where memory bounds it.
         ceiling: what bounds it.
@@ -66,6 +73,7 @@ class Bench:
     kernel: str
     case: str
     seconds: float
+    host_seconds: float
     moved: int
     operations: int
     ceiling: str
@@ -102,18 +110,29 @@ class _Runner:
         self.device = device
         self._copies: dict[int, float] = {}
 
-    def seconds(self, call: Callable[[], object]) -> float:
-        """Return the median time of a call that ran before."""
+    def seconds(self, call: Callable[[], object], *, waits: bool = False) -> float:
+        """Return the median time that a call, made before, takes on the device.
+
+        Args:
+            call: what is timed.
+            waits: for the device, so that no graph can hold it and the host's time counts.
+        """
         call()
         if self.device.type != "cuda":
             return self._on_cpu(call)
+        repeated = call
+        if not waits:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                call()
+            repeated = graph.replay
         cache = torch.empty(2**28, dtype=torch.int8, device=self.device)
         times: list[float] = []
         for _ in range(_REPEATS):
             cache.zero_()  # no input is left in the L2 cache from the call before
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             start.record()
-            call()
+            repeated()
             end.record()
             end.synchronize()
             times.append(start.elapsed_time(end) / 1e3)
@@ -123,6 +142,15 @@ class _Runner:
         started = time.perf_counter()
         call()
         return time.perf_counter() - started
+
+    def host(self, call: Callable[[], object]) -> float:
+        """Return the median time until a call returns, the device having nothing else to do."""
+        times: list[float] = []
+        for _ in range(_REPEATS if self.device.type == "cuda" else 1):
+            times.append(self._on_cpu(call))
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        return median(times)
 
     def copy(self, moved: int) -> float:
         """Return how long a copy takes that reads and writes so many bytes in all."""
@@ -154,12 +182,13 @@ class _Runner:
             kernel,
             case,
             self.seconds(call),
+            self.host(call),
             moved,
             0,
             "device copy",
             self.copy(moved),
             rival,
-            self.seconds(other) if other else 0.0,
+            self.seconds(other, waits=rival in _WAITING) if other else 0.0,
         )
 
 
@@ -265,22 +294,22 @@ def _products(runner: _Runner, sizes: Sizes) -> Iterator[Bench]:
         bias = runner.normal(width)
         out = runner.empty(sizes.tokens, width, dtype=torch.float16)
         floats, float_weight = x.half(), weight.half()
+        call = partial(
+            linear_kernels.linear_w8a8,
+            x,
+            weight,
+            x_scale=scale,
+            weight_scale=scales,
+            bias=bias,
+            activation=activation,
+            dtype=torch.float16,
+            out=out,
+        )
         yield Bench(
             "linear-w8a8",
             f"{sizes.tokens} x {depth} x {width}, {activation}, to float16",
-            runner.seconds(
-                partial(
-                    linear_kernels.linear_w8a8,
-                    x,
-                    weight,
-                    x_scale=scale,
-                    weight_scale=scales,
-                    bias=bias,
-                    activation=activation,
-                    dtype=torch.float16,
-                    out=out,
-                )
-            ),
+            runner.seconds(call),
+            runner.host(call),
             _bytes(x, weight, out),
             2 * sizes.tokens * depth * width,
             "torch._int_mm",

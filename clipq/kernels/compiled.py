@@ -190,6 +190,13 @@ def _round(granularity: str, **options: Any) -> Tensor:
     return rounding_kernels.fake_quantize(x, scale, low=-128, high=127, group=group, **options)
 
 
+def _dynamic_gradient(rows: int, width: int) -> Tensor:
+    x = _empty(rows, width)
+    return rounding_kernels.fake_quantize_dynamic_gradient(
+        x, x, bits=8, asymmetric=False, group=None
+    )
+
+
 def _w8a8(rows: int, depth: int, width: int, activation: str) -> Tensor:
     return linear_kernels.linear_w8a8(
         _empty(rows, depth, dtype=torch.int8),
@@ -229,6 +236,15 @@ EXAMPLES: dict[str, dict[str, Callable[[], Tensor]]] = {
         "per tensor": lambda: _round("tensor"),
         "per token": lambda: _round("row"),
         "per group": lambda: _round("group"),
+        "gradient": lambda: rounding_kernels.fake_quantize_gradient(
+            _empty(_ROWS, 1024),
+            _empty(_ROWS, 1024),
+            _empty(_ROWS, 1),
+            None,
+            low=-128,
+            high=127,
+            group=None,
+        ),
     },
     "fake-quantize-dynamic": {
         "per token": lambda: rounding_kernels.fake_quantize_dynamic(_empty(_ROWS, 1024), bits=8),
@@ -238,6 +254,8 @@ EXAMPLES: dict[str, dict[str, Callable[[], Tensor]]] = {
         "per image": lambda: rounding_kernels.fake_quantize_dynamic(
             _empty(256, 3 * 224 * 224), bits=8
         ),
+        "gradient": lambda: _dynamic_gradient(_ROWS, 1024),
+        "gradient, per image": lambda: _dynamic_gradient(256, 3 * 224 * 224),
     },
     "linear-w8a8": {
         "to GELU": lambda: _w8a8(_ROWS, 1024, 4096, "gelu"),

@@ -5,6 +5,8 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include <string>
+
 #include "rounding.h"
 
 namespace {
@@ -12,30 +14,43 @@ namespace {
 using at::Tensor;
 using std::optional;
 
+// Numbers as text without a stream: a compiler that links its own copy of the C++ library into this
+// one leaves the locale of the streams here without facets, and a number written there ends the
+// process.
+std::string text(int64_t number) { return std::to_string(number); }
+
+std::string text(at::IntArrayRef sizes) {
+  std::string shown = "[";
+  for (const auto size : sizes) shown += (shown.size() > 1 ? ", " : "") + std::to_string(size);
+  return shown + "]";
+}
+
 clipq::Kind kind_of(const Tensor& x) {
   switch (x.scalar_type()) {
     case at::kFloat: return clipq::Kind::float32;
     case at::kHalf: return clipq::Kind::float16;
     case at::kBFloat16: return clipq::Kind::bfloat16;
     default:
-      TORCH_CHECK(false, "x is ", x.scalar_type(), "; allowed: float32, float16, bfloat16");
+      TORCH_CHECK(false, "x is ", c10::toString(x.scalar_type()),
+                  "; allowed: float32, float16, bfloat16");
   }
 }
 
 int64_t groups_of(const Tensor& x, optional<int64_t> group) {
   TORCH_CHECK(x.dim() > 0, "a tensor without dimensions; give at least one, (..., K)");
-  TORCH_CHECK(!group || *group > 0, "group size ", group.value_or(0), " is not positive");
+  TORCH_CHECK(!group || *group > 0, "group size ", text(group.value_or(0)), " is not positive");
   return group ? (x.size(-1) + *group - 1) / *group : 1;
 }
 
 void check_grid(const Tensor& x, const char* what, const Tensor& part, int64_t groups, bool grouped) {
-  TORCH_CHECK(part.scalar_type() == at::kFloat, what, " is ", part.scalar_type(),
+  TORCH_CHECK(part.scalar_type() == at::kFloat, what, " is ", c10::toString(part.scalar_type()),
               "; allowed: float32");
-  TORCH_CHECK(part.device() == x.device(), what, " is on ", part.device(), ", x on ", x.device());
+  TORCH_CHECK(part.device() == x.device(), what, " is on ", part.device().str(),
+              ", x on ", x.device().str());
   auto wanted = x.sizes().vec();
   wanted.back() = groups;
   TORCH_CHECK(part.sizes() == at::IntArrayRef(wanted) || (part.numel() == 1 && !grouped), what,
-              " has shape ", part.sizes(), "; allowed: ", at::IntArrayRef(wanted),
+              " has shape ", text(part.sizes()), "; allowed: ", text(wanted),
               grouped ? "" : " or one value");
 }
 
@@ -47,11 +62,11 @@ Tensor rounded(const Tensor& x, const Tensor& scale, const optional<Tensor>& zer
   if (zero_point) {
     check_grid(x, "zero point", *zero_point, groups, group.has_value());
     TORCH_CHECK(zero_point->sizes() == scale.sizes(), "zero point has shape ",
-                zero_point->sizes(), ", scale ", scale.sizes());
+                text(zero_point->sizes()), ", scale ", text(scale.sizes()));
   }
   const bool is_signed = -128 <= low && high <= 127;
-  TORCH_CHECK(low <= high && (is_signed || (0 <= low && high <= 255)), "codes from ", low, " to ",
-              high, " fit no 8-bit integer");
+  TORCH_CHECK(low <= high && (is_signed || (0 <= low && high <= 255)), "codes from ",
+              text(low), " to ", text(high), " fit no 8-bit integer");
   const auto dtype = codes ? (is_signed ? at::kChar : at::kByte) : x.scalar_type();
   const Tensor flat = x.contiguous(), scales = scale.contiguous();
   const Tensor zeros = zero_point ? zero_point->contiguous() : Tensor();
@@ -90,7 +105,7 @@ Tensor fake_quantize_dynamic(const Tensor& x, int64_t bits, bool asymmetric,
                              optional<int64_t> group) {
   const auto kind = kind_of(x);
   const int64_t groups = groups_of(x, group);
-  TORCH_CHECK(2 <= bits && bits <= 8, bits, " bits; choose 2 to 8");
+  TORCH_CHECK(2 <= bits && bits <= 8, text(bits), " bits; choose 2 to 8");
   const Tensor flat = x.contiguous();
   Tensor out = at::empty(x.sizes(), x.options());
   if (out.numel() == 0) return out;

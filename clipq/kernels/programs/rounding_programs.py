@@ -114,8 +114,8 @@ def round_dynamic(
     lowest = tl.where(broken, float("nan"), tl.min(least, 1)[:, None])
     highest = tl.where(broken, float("nan"), tl.max(most, 1)[:, None])
     scale, zero, low, high = range_grid(lowest, highest, LEVELS, ASYMMETRIC)
-    gradient = 0.0
     for first in range(0, COLUMNS if WHOLE else size, COLUMNS):
+        gradient = 0.0  # in the loop: what an iteration hands to the next may not change its shape
         at = start[:, None] + first + column[None, :]
         inside = here[:, None] & (at < end[:, None])
         if not WHOLE:

@@ -33,9 +33,9 @@ def test_every_kernel_is_measured_beside_its_ceiling(device):
 
 
 def test_the_table_shows_rates_and_shares():
-    row = Bench("k", "c", 2e-3, 10**9, 4 * 10**12, "torch._int_mm", 1e-3, "torch", 6e-3)
+    row = Bench("k", "c", 2e-3, 4e-5, 10**9, 4 * 10**12, "torch._int_mm", 1e-3, "torch", 6e-3)
     text = bench_table([row])
-    for wanted in ("2.000", "500", "2,000.0", "0.50 of torch._int_mm", "3.00 x torch"):
+    for wanted in ("2.000", "40", "500", "2,000.0", "0.50 of torch._int_mm", "3.00 x torch"):
         assert wanted in text
 
 

@@ -34,6 +34,17 @@ def test_they_build_for_every_gpu_and_torch_knows_them(toolkit, tmp_path):
         "assert ops.quantize(x, scale, None, 0, 255).dtype == torch.uint8\n"
         "assert ops.fake_quantize(x, scale, None, -8, 7).dtype == torch.float32\n"
         "assert ops.fake_quantize_dynamic(x.half(), 8).dtype == torch.float16\n"
+        # The checks of its CUDA functions come before any launch: they refuse on a CPU as well.
+        "x, one = torch.ones(4, 64), torch.ones(4, 1)\n"
+        "good = dict(x=x, scale=one, zero_point=None, low=-8, high=7)\n"
+        "for wrong in (dict(x=x.double()), dict(scale=one.double()), dict(scale=torch.ones(65)),\n"
+        "              dict(x=x[0, 0]), dict(scale=one.to('meta')), dict(low=-300, high=300),\n"
+        "              dict(zero_point=torch.zeros(3, 7)), dict(group=0)):\n"
+        "    try:\n"
+        "        call = ops.fake_quantize.default._op_dk\n"
+        "        call(torch._C.DispatchKey.CUDA, **good | wrong)\n"
+        "    except RuntimeError as error:\n"
+        "        print('refused:', error)\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run(
@@ -48,6 +59,9 @@ def test_they_build_for_every_gpu_and_torch_knows_them(toolkit, tmp_path):
         assert done.stdout.count(architecture) == 12  # 3 types x (2 codes, values, dynamic)
     spilled = [line.split()[-3] for line in done.stdout.splitlines() if " sm_" in line]
     assert set(spilled) == {"0"}
+    refused = [line for line in done.stdout.splitlines() if line.startswith("refused: ")]
+    assert len(refused) == 8
+    assert "refused: zero point has shape [3, 7]; allowed: [4, 1] or one value" in refused
 
 
 def test_the_toolkit_is_a_folder_with_headers(toolkit, monkeypatch, tmp_path):
