@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clipq.kernels.kernel_spec import KernelSpec
 from clipq.testing.kernels.covering import all_combinations
-from clipq.testing.kernels.real_shapes import LONG
+from clipq.testing.kernels.real_shapes import LENGTHS, LONG
 
 __all__ = [
     "TINY",
@@ -174,8 +174,9 @@ class Operation(ABC):
         return max(group, width // group * group)
 
     def depths(self) -> tuple[int, ...]:
-        """Return the only row lengths that are taken, empty for any."""
-        return self.spec.sizes
+        """Return the row lengths to compare, up to the widest layer's: those that are taken."""
+        lengths = {self.fitting(at, choice) for at in LENGTHS for choice in self.choices()}
+        return self.spec.sizes or tuple(sorted(lengths))
 
     def group_of(self, choice: Mapping[str, Any]) -> int | None:
         """Return how many values share a scale, None where no group does."""

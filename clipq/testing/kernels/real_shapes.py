@@ -23,7 +23,6 @@ __all__ = [
     "LONG",
     "ROWS",
     "Shape",
-    "ladders",
     "layers",
     "leading",
     "waves",
@@ -34,28 +33,37 @@ _HEADS = (80, 88, 104)
 """Widths of a head beside 64: ViT-H, ViT-g, ViT-bigG."""
 _WIDTHS = (512, 640, 768, 1024, 1280, 1408, 1664, 2048, 2560, 3072, 4096, 5120, 6144, 8192)
 """Of CLIP's towers and of the hidden layers between them, B to bigG."""
-_LENGTHS = sorted(
-    {*_BESIDE_TILES, *_HEADS, *_WIDTHS, 37, 130, 192, 320, 384}
-    | {511, 513, 769, 1000, 1023, 1025, 2047, 2049, 4095, 4097, 4099, 5121}
+LENGTHS = tuple(
+    sorted(
+        {*_BESIDE_TILES, *_HEADS, *_WIDTHS, 37, 130, 192, 320, 384}
+        | {511, 513, 769, 1000, 1023, 1025, 2047, 2049, 4095, 4097, 4099, 5121}
+    )
 )
-_TALL = sorted(
-    {*_BESIDE_TILES, 5, 50, 77, 197, 263, 264, 265, 511, 512, 513, 577}
-    | {1023, 1024, 1025, 2111, 2112, 2113, 4097}
+"""Of rows of x, or of a weight's columns."""
+_TALL = tuple(
+    sorted(
+        {*_BESIDE_TILES, 5, 50, 77, 197, 263, 264, 265, 511, 512, 513, 577}
+        | {1023, 1024, 1025, 2111, 2112, 2113, 4097}
+    )
 )
 """Rows: about tiles, about 2 and 16 on each of 132 processors; tokens of an image, of a text."""
+_LEFT_OUT = {3, 7, 9, 31, 63, 127, 255, 88, 104, 130, 384, 511, 513, 1023, 1408, 2047, 2049}
+_LEFT_OUT |= {4095, 4097, 6144, 8192, 5121, 263, 264, 265, 769, 2111, 2112}
+"""Lengths that an interpreter has no time for."""
 _VOCABULARY = 49408
 
 LONG = 16384
 """Depth beyond which a kernel may refuse; what it does not refuse must be right."""
+_FEW_BEYOND = (20480, 32769)
 _BEYOND = (20480, 32768, 32769, 50000, 65536, 65537, 100003, 124928, 131071)
 
 ROWS = (1, 2, 5, 16, 17, 64, 77, 128, 129, 256, 257)
 """Of the covering design."""
 DEPTHS = (1, 37, 50, 64, 80, 96, 127, 128, 129, 256, 320, 512, 768, 1000, 1024)
 COLUMNS = (1, 7, 16, 33, 64, 77, 128, 129, 256, 257, 320, 512)
-_FEW_ROWS = (1, 5, 16, 64, 77, 257)
-_FEW_DEPTHS = (37, 64, 96, 128, 320, 768)
-_FEW_COLUMNS = (7, 16, 64, 77, 128, 257)
+_FEW_ROWS = (1, 5, 16, 77, 257)
+_FEW_DEPTHS = (37, 64, 96, 128, 768)
+_FEW_COLUMNS = (7, 16, 64, 77, 257)
 FEW = (_FEW_ROWS, _FEW_DEPTHS, _FEW_COLUMNS)
 """Of the covering design where an interpreter computes."""
 
@@ -100,27 +108,38 @@ def leading(rows: int, count: int) -> tuple[int, ...]:
     return (first, *leading(rows // first, count - 1))
 
 
-def ladders(depths: Sequence[int] = (), *, columns: bool, interpreted: bool) -> Iterator[Shape]:
-    """Yield each length once along each dimension, the others small and of changing alignment.
+def depth_ladder(depths: Sequence[int], *, beyond: bool, few: bool) -> Iterator[Shape]:
+    """Yield each depth once, with few rows and columns of changing alignment.
 
     Args:
-        depths: the only ones that are taken; empty for any.
-        columns: whether there are columns of a weight.
-        interpreted: whether an interpreter computes: fewer of the longest.
+        depths: those up to the widest layer's.
+        beyond: whether to go on to 131,071.
+        few: whether to leave some out.
     """
-    for i, depth in enumerate(depths or _LENGTHS):
-        rows = (1, 2, 3, 6)[i % 4]
+    for i, depth in enumerate(_chosen(depths, few=few)):
+        rows = (1, 2, 3, 6)[i % 4] if depth < 1000 else 1 + i % 2
         yield Shape(rows, depth, (8, 5, 16, 33, 64)[i % 5], dims=2 + i % 3)
-    beyond = () if depths else _BEYOND[1::2] if interpreted else _BEYOND
-    for i, depth in enumerate(beyond):
-        yield Shape(1 + i % 2, depth, 1 + i % 3, programs=200)
-    for i, rows in enumerate(_TALL):
+    longest = (_FEW_BEYOND if few else _BEYOND) if beyond else ()
+    for i, depth in enumerate(longest):
+        yield Shape(1 + i % 2, depth, 1 + i % 3)
+
+
+def row_ladder(*, few: bool) -> Iterator[Shape]:
+    """Yield each number of rows once."""
+    for i, rows in enumerate(_chosen(_TALL, few=few)):
         depth, wide = (8, 33, 64, 24)[i % 4], (8, 1, 33, 16, 7)[i % 5]
-        yield Shape(rows, depth, wide, dims=2 + i % 3, programs=rows if rows < 33 else 64)
-    if columns:
-        for i, wide in enumerate((*_LENGTHS, _VOCABULARY)):
-            if wide < _VOCABULARY or not interpreted:
-                yield Shape((1, 2, 3, 17)[i % 4], (32, 33, 64)[i % 3], wide, dims=2 + i % 3)
+        yield Shape(rows, depth, wide, dims=2 + i % 3, programs=64)
+
+
+def column_ladder(*, few: bool) -> Iterator[Shape]:
+    """Yield each number of columns once, up to a vocabulary's where none is left out."""
+    for i, wide in enumerate((*_chosen(LENGTHS, few=few), *(() if few else (_VOCABULARY,)))):
+        rows = (1, 2, 3, 17)[i % 4] if wide < 1000 else 1 + i % 2
+        yield Shape(rows, (32, 33, 64)[i % 3], wide, dims=2 + i % 3)
+
+
+def _chosen(lengths: Sequence[int], *, few: bool) -> Sequence[int]:
+    return [length for length in lengths if length not in _LEFT_OUT] if few else lengths
 
 
 def waves(*, columns: bool) -> Iterator[Shape]:

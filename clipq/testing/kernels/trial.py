@@ -119,7 +119,8 @@ class Trial:
                 else:
                     found = self.call(arguments)
             except TooManyPrograms as error:
-                fewer = min(shape.rows - 1, shape.rows * shape.programs // error.count)
+                # Half of what the count allows: there may be launches that it did not come to.
+                fewer = min(shape.rows - 1, shape.rows * shape.programs // error.count // 2)
                 shape = replace(shape, rows=max(1, fewer))
                 continue
             except REFUSALS as error:

@@ -15,8 +15,10 @@ from clipq.testing.kernels.real_shapes import (
     FEW,
     ROWS,
     Shape,
-    ladders,
+    column_ladder,
+    depth_ladder,
     layers,
+    row_ladder,
     waves,
 )
 from clipq.testing.kernels.trial import REFUSALS, Trial, described
@@ -82,16 +84,22 @@ def _small(trial: Trial, dtypes: Sequence[torch.dtype]) -> Iterator[_Case]:
 
 
 def _along_ladders(trial: Trial, dtypes: Sequence[torch.dtype]) -> Iterator[_Case]:
-    operation, choices = trial.operation, trial.operation.choices()
+    """Yield each length along each dimension, with options that change from one to the next."""
+    operation, interpreted = trial.operation, trial.interpreted
+    shapes = [*depth_ladder(operation.depths(), beyond=not trial.spec.sizes, few=interpreted)]
+    shapes += row_ladder(few=interpreted)
+    if operation.multiplies:
+        shapes += column_ladder(few=interpreted)
+    if interpreted:  # each length once: of one dtype or another
+        places = [(i + i // 4) % len(dtypes) for i in range(len(shapes))]
+        pairs = [(shape, dtypes[place]) for shape, place in zip(shapes, places, strict=True)]
+    else:
+        pairs = [(shape, dtype) for dtype in dtypes for shape in shapes]
+    choices = operation.choices()
     # A step that shares no factor with the number of choices meets all of them in turn.
     step = next(prime for prime in (7, 11, 13, 1) if len(choices) % prime)
-    turn = 0
-    for dtype in dtypes:
-        for shape in ladders(
-            operation.depths(), columns=operation.multiplies, interpreted=trial.interpreted
-        ):
-            yield shape, choices[turn * step % len(choices)], dtype
-            turn += 1
+    for turn, (shape, dtype) in enumerate(pairs):
+        yield shape, choices[turn * step % len(choices)], dtype
 
 
 def _designed(trial: Trial, dtypes: Sequence[torch.dtype]) -> Iterator[_Case]:
