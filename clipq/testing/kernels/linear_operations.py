@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import product
-from math import prod
 from typing import Any, ClassVar
 
 import torch
@@ -19,14 +17,12 @@ from clipq.testing.kernels.operation import (
     ends,
     normal,
     positive,
+    signs,
     spread,
     whole,
 )
 
 __all__ = ["LinearW4A16", "LinearW8A8"]
-
-_TALL = 133  # rows and columns of a product: more than one tile of 128, no multiple
-_WIDTHS = {1: 1, 5: 33, 6: 17, 7: 9, _TALL: _TALL}  # of weights, by rows of x
 
 
 class LinearW8A8(Operation):
@@ -36,30 +32,35 @@ class LinearW8A8(Operation):
         "keeps-subnormals": "codes are integers, scales normal floats",
     }
 
-    def choices(self) -> Iterator[dict[str, Any]]:
-        points = (0, -7) if self.spec.asymmetric else (0,)
-        kinds = [kind for kind in ("row", "tensor") if kind in self.spec.granularities]
-        for kind, activation, point in product(kinds, self.spec.activations, points):
-            yield {
-                "granularity": kind,
-                "activation": activation,
-                "zero_point": point,
-                "bias": point == 0,
-            }
+    multiplies: ClassVar[bool] = True
+
+    def options(self) -> dict[str, tuple[Any, ...]]:
+        kinds = tuple(kind for kind in ("row", "tensor") if kind in self.spec.granularities)
+        return {
+            "grain": tuple((kind, None) for kind in kinds),
+            "bias": (True, False),
+            "zero_point": (0, -7, 100) if self.spec.asymmetric else (0,),
+            "activation": self.spec.activations,
+        }
 
     def draw(
-        self, choice: Mapping[str, Any], shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0
+        self,
+        choice: Mapping[str, Any],
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        seed: int = 0,
+        *,
+        columns: int = 40,
     ) -> Arguments:
-        depth, rows = shape[-1], prod(shape[:-1])
-        width = _WIDTHS.get(rows, 40)
-        tokens = (*shape[:-1], 1) if choice["granularity"] == "row" else ()
+        depth = shape[-1]
+        tokens = (*shape[:-1], 1) if choice["grain"][0] == "row" else ()
         return {
             "x": whole(-128, 127, *shape, seed=seed).to(torch.int8),
-            "weight": whole(-128, 127, width, depth, seed=seed + 1).to(torch.int8),
+            "weight": whole(-128, 127, columns, depth, seed=seed + 1).to(torch.int8),
             "x_scale": positive(*tokens, seed=seed + 2) / depth,
-            "weight_scale": positive(width, seed=seed + 3) / 100,
+            "weight_scale": positive(columns, seed=seed + 3) / 100,
             "zero_point": choice["zero_point"],
-            "bias": normal(width, seed=seed + 4) if choice["bias"] else None,
+            "bias": normal(columns, seed=seed + 4) if choice["bias"] else None,
             "activation": choice["activation"],
             "dtype": dtype,
         }
@@ -75,10 +76,6 @@ class LinearW8A8(Operation):
         if given["activation"] != "none":
             values, bound = _activated(values, given["activation"]), 4 * bound
         return Expected(values, given["dtype"], bound)
-
-    def shapes(self) -> list[tuple[int, ...]]:
-        given = ((1, 1), (5, 70), (_TALL, 129))
-        return [(*shape[:-1], self.fitting(shape[-1])) for shape in given]
 
     def shows_nan(self) -> Iterator[Arguments]:
         for name in ("x_scale", "weight_scale", "bias"):
@@ -100,13 +97,15 @@ class LinearW8A8(Operation):
 
     def accumulates_exactly(self) -> Iterator[Arguments]:
         """Yield sums of integers that no float32 sum keeps: odd, and far above 2^24."""
-        for sign in (1, -1):
-            given = self.draw(self.first(), (3, self.fitting(4099)), torch.float32)
-            depth = given["x"].shape[1]
+        shapes = ((3, 4099), (1, 4096), (17, 1280), (64, 2048), (2, 3072), (1, 5120), (5, 10007))
+        for number, (rows, width) in enumerate(shapes):
+            given = self.draw(self.first(), (rows, self.fitting(width)), torch.float32)
+            depth, sign = given["x"].shape[1], (1, -1)[number % 2]
             given["x"].fill_(127)
             given["weight"].fill_(sign * 127)
             given["weight"][:, depth // 2 :: 3] = sign * 63
-            given["x"][1, ::5] = 1
+            given["weight"][1::2, -1] = sign * 126  # some sums are even
+            given["x"][1::2, ::5] = 1
             yield _plain_scales(given)
 
     def survives_large_k(self) -> Iterator[Arguments]:
@@ -161,35 +160,47 @@ class LinearW4A16(Operation):
         "saturates": "no code comes out",
     }
 
-    def choices(self) -> Iterator[dict[str, Any]]:
-        for group in self.spec.groups:
-            for asymmetric in (False, True) if self.spec.asymmetric else (False,):
-                yield {"group": group, "asymmetric": asymmetric}
+    multiplies: ClassVar[bool] = True
+    adds_floats: ClassVar[bool] = True
 
-    def fitting(self, width: int) -> int:
-        least = max(self.spec.groups)
-        return max(least, width // least * least)
+    def options(self) -> dict[str, tuple[Any, ...]]:
+        return {
+            "grain": tuple(("group", group) for group in self.spec.groups),
+            "bias": (True, False),
+            "asymmetric": signs(self.spec),
+        }
 
-    def shapes(self) -> list[tuple[int, ...]]:
-        given = (((1,), 1), ((2, 3), 300), ((17,), 1024), ((_TALL,), 1))
-        return [(*rows, self.fitting(k)) for rows, k in given]
+    def fitting(self, width: int, choice: Mapping[str, Any] | None = None) -> int:
+        group = max(self.spec.groups) if choice is None else choice["grain"][1]
+        return max(group, width // group * group)
 
     def draw(
-        self, choice: Mapping[str, Any], shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0
+        self,
+        choice: Mapping[str, Any],
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        seed: int = 0,
+        *,
+        columns: int = 40,
     ) -> Arguments:
-        depth, group = shape[-1], choice["group"]
-        width = _WIDTHS.get(prod(shape[:-1]), 33)
-        asymmetric = choice["asymmetric"]
+        depth, group, asymmetric = shape[-1], choice["grain"][1], choice["asymmetric"]
         low, high = ends(4, asymmetric=asymmetric)
-        codes = whole(low, high, width, depth, seed=seed + 1)
-        zero = whole(0, 15, width, depth // group, seed=seed + 3).float() if asymmetric else None
+        codes = whole(low, high, columns, depth, seed=seed + 1)
+        parts = (columns, depth // group)
+        zero = whole(0, 15, *parts, seed=seed + 3).float() if asymmetric else None
+        x, bias = normal(*shape, seed=seed, dtype=dtype), normal(columns, seed=seed + 4)
+        scale = positive(*parts, seed=seed + 2) / depth**0.5
+        if seed % 2:
+            most = 8 if depth <= 8192 else 1
+            x = whole(-most, most, *shape, seed=seed).to(dtype)
+            scale, bias = 2.0 ** whole(-3, 0, *parts, seed=seed + 2), bias.round()
         return {
-            "x": normal(*shape, seed=seed, dtype=dtype),
+            "x": x,
             "packed": _packed(codes),
-            "scale": positive(width, depth // group, seed=seed + 2) / depth**0.5,
+            "scale": scale,
             "zero_point": zero,
             "group": group,
-            "bias": normal(width, seed=seed + 4),
+            "bias": bias if choice["bias"] else None,
         }
 
     def expected(self, arguments: Arguments) -> Expected:
@@ -201,13 +212,21 @@ class LinearW4A16(Operation):
             codes = torch.where(codes > 7, codes - 16, codes)
         else:
             codes = codes - spread(zero.double(), given["group"], depth)
-        weight = codes * spread(given["scale"].double(), given["group"], depth)
-        values, size = x.double() @ weight.t(), x.double().abs() @ weight.abs().t()
+        scale = given["scale"].double()
+        weight = codes * spread(scale, given["group"], depth)
+        values = x.double() @ weight.t()
+        size = (x.float().abs() @ weight.float().abs().t()).double()
         if given["bias"] is not None:
             values, size = values + given["bias"].double(), size + given["bias"].double().abs()
-        bound = (depth + spec.ulps) * U * size
+        # Whole values and codes, in steps of a power of two, are added without an error.
+        steps = scale.amin()
+        powers = (torch.frexp(scale)[0] == 0.5).all() & (size < 2**24 * steps)
+        exact = powers & (x == x.round()).all()
+        if given["bias"] is not None:
+            exact &= (given["bias"] == given["bias"].round()).all()
+        bound = (torch.where(exact, 0, depth) + spec.ulps) * U * size
         if spec.rounds_weights:
-            bound = bound + torch.finfo(x.dtype).eps * size
+            bound = bound + torch.where(exact, 0, torch.finfo(x.dtype).eps) * size
         return Expected(values, x.dtype, bound)
 
     def keeps_subnormals(self) -> Iterator[Arguments]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clipq.testing.checks import NotRun
 
-__all__ = ["filled_memory", "layouts", "overlapping", "reserved", "shifted"]
+__all__ = ["filled_memory", "layouts", "overlapping", "repeats", "reserved", "shifted"]
 
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
@@ -31,9 +31,32 @@ def layouts(value: Tensor) -> Iterator[tuple[str, Tensor]]:
     if value.dim() > 1:
         views["transposed"] = filled(width, *rows).movedim(0, -1)
         views["every second row"] = filled(2 * rows[0], *rows[1:], width)[::2]
+    if value.dim() > 2:
+        # As of models that put tokens before the batch, and of what drops the class token.
+        views["tokens before the batch"] = filled(rows[1], rows[0], *rows[2:], width).transpose(
+            0, 1
+        )
+        views["without a first token"] = filled(rows[0], rows[1] + 1, *rows[2:], width)[:, 1:]
+    if value.dim() == 4:
+        views["channels_last"] = filled(*value.shape).to(memory_format=torch.channels_last)
     for layout, view in views.items():
         view.copy_(value)
         yield layout, view
+
+
+def repeats(value: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield views of a tensor's shape in which several elements are one in memory."""
+    for dim in range(value.dim()):
+        if value.shape[dim] > 1:
+            yield f"expanded along dimension {dim}", value.narrow(dim, 0, 1).expand(value.shape)
+    if value.dim() > 1:
+        *rows, width = value.shape
+        steps = [max(1, width // 2)]
+        for size in reversed(rows[1:]):
+            steps.append(steps[-1] * size)
+        if value.numel() > steps[-1] * rows[0] + width:
+            windows = value.reshape(-1).as_strided(value.shape, (*reversed(steps), 1))
+            yield "rows that overlap", windows
 
 
 def shifted(value: Tensor, shift: int) -> Tensor:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from clipq.kernels.kernel_spec import KernelSpec
+from clipq.testing.kernels.covering import all_combinations
+from clipq.testing.kernels.real_shapes import LENGTHS, LONG
 
 __all__ = [
     "TINY",
@@ -24,8 +26,11 @@ __all__ = [
     "Operation",
     "U",
     "ends",
+    "exactly_added",
+    "grains",
     "normal",
     "positive",
+    "signs",
     "spread",
     "whole",
 ]
@@ -92,19 +97,43 @@ class Operation(ABC):
     """
 
     not_about: ClassVar[Mapping[str, str]] = {}
+    multiplies: ClassVar[bool] = False
+    """Whether there is a weight, whose columns are a length of its own."""
+    adds_floats: ClassVar[bool] = False
+    """Whether draws of odd seeds are integers that float32 adds without an error.
+
+    The bound of K additions would hide a value left out among thousands; where no addition rounds,
+    there is none.
+    """
+    must_take: ClassVar[int] = LONG
+    """Depth beyond which it may be refused."""
 
     def __init__(self, spec: KernelSpec) -> None:
         self.spec = spec
 
     @abstractmethod
-    def choices(self) -> Iterator[dict[str, Any]]:
-        """Yield what calls may differ in beside shapes and dtypes."""
+    def options(self) -> dict[str, tuple[Any, ...]]:
+        """Return what calls may differ in beside shapes and dtypes, the ordinary first."""
 
     @abstractmethod
     def draw(
-        self, choice: Mapping[str, Any], shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0
+        self,
+        choice: Mapping[str, Any],
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        seed: int = 0,
+        *,
+        columns: int = 40,
     ) -> Arguments:
-        """Return the arguments of an ordinary call with x of a shape, ending in K."""
+        """Return the arguments of a call.
+
+        Args:
+            choice: one level of each of `options`.
+            shape: of x, ending in K.
+            dtype: of floats that come in, or go out.
+            seed: of the values.
+            columns: of a weight, N.
+        """
 
     @abstractmethod
     def expected(self, arguments: Arguments) -> Expected:
@@ -127,29 +156,36 @@ class Operation(ABC):
         dtype: torch.dtype = getattr(torch, "float32" if "float32" in names else names[0])
         return dtype
 
-    def first(self) -> dict[str, Any]:
-        return next(self.choices())
+    def choices(self) -> list[dict[str, Any]]:
+        """Return all combinations of `options`."""
+        return all_combinations(self.options())
 
-    def fitting(self, width: int) -> int:
-        """Return the row length nearest to `width` that the kernel takes."""
+    def first(self) -> dict[str, Any]:
+        return self.choices()[0]
+
+    def fitting(self, width: int, choice: Mapping[str, Any] | None = None) -> int:
+        """Return the row length nearest to `width` that the kernel takes with a choice, or any."""
         sizes = self.spec.sizes
         if sizes:
             return min(sizes, key=lambda size: abs(size - width))
-        if not self.spec.ragged:
-            largest = max(self.spec.groups)
-            return max(largest, width // largest * largest)
-        return width
+        if self.spec.ragged:
+            return width
+        group = max(self.spec.groups) if choice is None else self.group_of(choice) or 1
+        return max(group, width // group * group)
 
-    def shapes(self) -> list[tuple[int, ...]]:
-        """Return shapes that are aligned to nothing, from one value to several tiles."""
-        return [
-            (*rows, self.fitting(width))
-            for rows, width in (((1,), 1), ((5,), 37), ((2, 3), 130), ((7,), 4099))
-        ]
+    def depths(self) -> tuple[int, ...]:
+        """Return the row lengths to compare, up to the widest layer's: those that are taken."""
+        lengths = {self.fitting(at, choice) for at in LENGTHS for choice in self.choices()}
+        return self.spec.sizes or tuple(sorted(lengths))
+
+    def group_of(self, choice: Mapping[str, Any]) -> int | None:
+        """Return how many values share a scale, None where no group does."""
+        group: int | None = choice["grain"][1]
+        return group
 
     def ragged(self) -> Iterator[tuple[str, Arguments]]:
         """Yield rows that end within a group, where a spec claims none."""
-        grouped = next((choice for choice in self.choices() if choice.get("group")), None)
+        grouped = next((choice for choice in self.choices() if self.group_of(choice)), None)
         if grouped and not self.spec.ragged:
             given = self.draw(grouped, (4, self.fitting(64) + 1), self.dtype)
             yield "K that is no multiple of the group", given
@@ -182,6 +218,28 @@ def positive(*shape: int, seed: int = 0) -> Tensor:
 def ends(bits: int, *, asymmetric: bool) -> tuple[int, int]:
     """Return the lowest and the highest code."""
     return (0, 2**bits - 1) if asymmetric else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def grains(spec: KernelSpec) -> tuple[tuple[str, int | None], ...]:
+    """Return what shares a scale, with the size of a group."""
+    sizes: dict[str, tuple[int | None, ...]] = {"group": spec.groups}
+    return tuple((kind, group) for kind in spec.granularities for group in sizes.get(kind, (None,)))
+
+
+def signs(spec: KernelSpec) -> tuple[bool, ...]:
+    """Return whether codes are asymmetric, as a kernel takes them."""
+    return (False, True) if spec.asymmetric else (False,)
+
+
+def exactly_added(terms: Tensor, unit: Tensor | float = 1.0) -> Tensor:
+    """Return for which rows (..., 1) float32 adds terms (..., K) without rounding, in any order.
+
+    They are so where all are multiples of a unit, and their absolute values add up to less than
+    2^24 of it.
+    """
+    units = terms.double().abs() / unit
+    whole_ones = (units == units.round()).all(-1, keepdim=True)
+    return whole_ones & (units.sum(-1, keepdim=True) < 2**24)
 
 
 def spread(parts: Tensor, group: int | None, width: int) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import product
 from typing import Any, ClassVar
 
 import torch
@@ -19,8 +18,10 @@ from clipq.testing.kernels.operation import (
     Expected,
     Operation,
     ends,
+    grains,
     normal,
     positive,
+    signs,
     spread,
     whole,
 )
@@ -31,25 +32,22 @@ __all__ = ["FakeQuantize", "FakeQuantizeDynamic", "Quantize"]
 class _Static(Operation):
     """Rounding to a grid that is given."""
 
-    def choices(self) -> Iterator[dict[str, Any]]:
+    def options(self) -> dict[str, tuple[Any, ...]]:
         spec = self.spec
-        signs = (False, True) if spec.asymmetric else (False,)
-        for granularity, bits, asymmetric in product(spec.granularities, spec.bits, signs):
-            groups = spec.groups if granularity == "group" else (None,)
-            for group in groups:
-                yield {
-                    "granularity": granularity,
-                    "bits": bits,
-                    "asymmetric": asymmetric,
-                    "group": group,
-                }
+        return {"grain": grains(spec), "bits": spec.bits, "asymmetric": signs(spec)}
 
     def draw(
-        self, choice: Mapping[str, Any], shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0
+        self,
+        choice: Mapping[str, Any],
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        seed: int = 0,
+        *,
+        columns: int = 40,
     ) -> Arguments:
-        width, group = shape[-1], choice["group"]
+        width, (granularity, group) = shape[-1], choice["grain"]
         count = 1 if group is None else -(-width // group)
-        parts = () if choice["granularity"] == "tensor" else (*shape[:-1], count)
+        parts = () if granularity == "tensor" else (*shape[:-1], count)
         low, high = ends(choice["bits"], asymmetric=choice["asymmetric"])
         # Steps so wide that most values lie within the ends, and some beyond.
         scale = positive(*parts, seed=seed + 1) * (4 / (high - low))
@@ -142,17 +140,25 @@ class FakeQuantizeDynamic(Operation):
         "saturates": "a range of its own holds every value",
     }
 
-    def choices(self) -> Iterator[dict[str, Any]]:
+    def options(self) -> dict[str, tuple[Any, ...]]:
         spec = self.spec
-        signs = (False, True) if spec.asymmetric else (False,)
-        for granularity, bits, asymmetric in product(spec.granularities, spec.bits, signs):
-            for group in spec.groups if granularity == "group" else (None,):
-                yield {"bits": bits, "asymmetric": asymmetric, "group": group}
+        return {"grain": grains(spec), "bits": spec.bits, "asymmetric": signs(spec)}
 
     def draw(
-        self, choice: Mapping[str, Any], shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0
+        self,
+        choice: Mapping[str, Any],
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        seed: int = 0,
+        *,
+        columns: int = 40,
     ) -> Arguments:
-        return {"x": normal(*shape, seed=seed, dtype=dtype), **choice}
+        return {
+            "x": normal(*shape, seed=seed, dtype=dtype),
+            "bits": choice["bits"],
+            "asymmetric": choice["asymmetric"],
+            "group": choice["grain"][1],
+        }
 
     def expected(self, arguments: Arguments) -> Expected:
         x = arguments["x"]
@@ -169,7 +175,7 @@ class FakeQuantizeDynamic(Operation):
         high = 2 ** (bits - 1) - 1
         width = self.fitting(4 * high + 1)
         values = torch.arange(-high, high + 0.5, 0.5).repeat(-(-width // (4 * high)))[:width]
-        group = self.first()["group"]
+        group = self.group_of(self.first())
         values[:: group or width] = high  # each range ends there: its step is one
         grids = [(False, values)]
         if self.spec.asymmetric:
@@ -192,7 +198,8 @@ class FakeQuantizeDynamic(Operation):
     def takes_extreme_scales(self) -> Iterator[Arguments]:
         for choice in self.choices():
             for size in (1e-36, 1e-20, 1e20, 1e37):
-                yield {"x": normal(3, self.fitting(70)) * size, **choice}
+                given = self.draw(choice, (3, self.fitting(70)), torch.float32)
+                yield given | {"x": given["x"] * size}
 
     def bad(self) -> Iterator[tuple[str, Arguments]]:
         given = self.draw(self.first(), (4, self.fitting(64)), self.dtype)

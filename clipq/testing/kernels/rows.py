@@ -7,9 +7,19 @@ from math import log2
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from clipq.quant.transforms.hadamard import hadamard_matrix
-from clipq.testing.kernels.operation import Arguments, Expected, Operation, U, normal, whole
+from clipq.testing.kernels.operation import (
+    Arguments,
+    Expected,
+    Operation,
+    U,
+    exactly_added,
+    normal,
+    signs,
+    whole,
+)
 
 __all__ = ["Hadamard", "QuantizeLayerNorm"]
 
@@ -20,19 +30,23 @@ class Hadamard(Operation):
         "saturates": "no code comes out",
     }
 
-    def choices(self) -> Iterator[dict[str, Any]]:
-        for inverse in (False, True):
-            yield {"inverse": inverse, "signs": True}
-        yield {"inverse": False, "signs": False}
+    def options(self) -> dict[str, tuple[Any, ...]]:
+        return {"signs": (True, False), "inverse": (False, True)}
 
-    def shapes(self) -> list[tuple[int, ...]]:
-        return [(3, size) for size in self.spec.sizes or (1, 2, 64, 1024)]
+    def fitting(self, width: int, choice: Mapping[str, Any] | None = None) -> int:
+        return min(self.depths(), key=lambda size: abs(size - width))
 
-    def fitting(self, width: int) -> int:
-        return min(self.spec.sizes or (1, 2, 64, 1024), key=lambda size: abs(size - width))
+    def depths(self) -> tuple[int, ...]:
+        return self.spec.sizes or tuple(2**power for power in range(15))
 
     def draw(
-        self, choice: Mapping[str, Any], shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0
+        self,
+        choice: Mapping[str, Any],
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        seed: int = 0,
+        *,
+        columns: int = 40,
     ) -> Arguments:
         size = shape[-1]
         return {
@@ -45,14 +59,13 @@ class Hadamard(Operation):
     def expected(self, arguments: Arguments) -> Expected:
         x, signs = arguments["x"], arguments["signs"]
         size = x.shape[-1]
-        matrix = hadamard_matrix(size)
-        if arguments["base"] is not None:
-            matrix = torch.kron(arguments["base"].double(), hadamard_matrix(size // 12))
+        base, inverse = arguments["base"], arguments["inverse"]
         flip = 1.0 if signs is None else signs.double()
         wide = x.double() / size**0.5
         broken = ~wide.isfinite().all(-1, keepdim=True)
         finite = wide.masked_fill(broken, 0.0)
-        values = (finite @ matrix.t()) * flip if arguments["inverse"] else (finite * flip) @ matrix
+        turned = _transformed(finite if inverse else finite * flip, base, inverse=inverse)
+        values = turned * flip if inverse else turned
         added = log2(size) + (12 if size % 12 == 0 else 0)
         bound = (added + self.spec.ulps) * U * finite.abs().sum(-1, keepdim=True) + 0 * values
         return Expected(values.masked_fill(broken, torch.nan), x.dtype, bound)
@@ -74,29 +87,55 @@ class Hadamard(Operation):
         yield "signs for other columns", given | {"signs": torch.ones(self.fitting(64) + 1)}
 
 
+def _transformed(x: Tensor, base: Tensor | None, *, inverse: bool) -> Tensor:
+    """Return x (..., n) by a Hadamard matrix, a factor of its Kronecker product after the other."""
+    size = x.shape[-1] if base is None else x.shape[-1] // 12
+    half = 2 ** (int(log2(size)) // 2)
+    values = x.reshape(*x.shape[:-1], -1, half, size // half)
+    values = hadamard_matrix(half) @ values @ hadamard_matrix(size // half)  # both symmetric
+    if base is not None:
+        matrix = base.double() if inverse else base.double().t()
+        values = (matrix @ values.flatten(-2)).view(values.shape)
+    return values.flatten(-3)
+
+
 class QuantizeLayerNorm(Operation):
+    adds_floats: ClassVar[bool] = True
     not_about: ClassVar[Mapping[str, str]] = {
         "rounds-half-to-even": "a sum of floats is not halfway to the last bit",
     }
 
-    def choices(self) -> Iterator[dict[str, Any]]:
-        for asymmetric in (False, True) if self.spec.asymmetric else (False,):
-            for affine in (True, False):
-                yield {"asymmetric": asymmetric, "affine": affine}
-
-    def shapes(self) -> list[tuple[int, ...]]:
-        return [(*rows, self.fitting(k)) for rows, k in (((1,), 1), ((2, 3), 50), ((7,), 769))]
+    def options(self) -> dict[str, tuple[Any, ...]]:
+        return {
+            "weight": (True, False),
+            "bias": (True, False),
+            "asymmetric": signs(self.spec),
+        }
 
     def draw(
-        self, choice: Mapping[str, Any], shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0
+        self,
+        choice: Mapping[str, Any],
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        seed: int = 0,
+        *,
+        columns: int = 40,
     ) -> Arguments:
         width = shape[-1]
+        x, gain = normal(*shape, seed=seed, dtype=dtype), normal(width, seed=seed + 1)
+        shift, scale = normal(width, seed=seed + 2), torch.tensor(0.05)
+        if seed % 2:
+            # Means and variances are whole, normed values 1 and -1, and what becomes of them lies
+            # so near to halfway between two codes that a value left out of thousands moves it.
+            x, scale = _balanced(shape, seed).to(dtype), torch.tensor(1 / 60.498)
+            gain = (whole(20, 90, width, seed=seed + 1) + 0.498) * scale
+            shift = whole(-9, 9, width, seed=seed + 2) * scale
         return {
-            "x": normal(*shape, seed=seed, dtype=dtype),
-            "weight": normal(width, seed=seed + 1) if choice["affine"] else None,
-            "bias": normal(width, seed=seed + 2) if choice["affine"] else None,
+            "x": x,
+            "weight": gain if choice["weight"] else None,
+            "bias": shift if choice["bias"] else None,
             "eps": 1e-5,
-            "scale": torch.tensor(0.05),
+            "scale": scale,
             "zero_point": torch.tensor(-5.0) if choice["asymmetric"] else None,
             "low": -128,
             "high": 127,
@@ -115,13 +154,19 @@ class QuantizeLayerNorm(Operation):
         normed, scale = centred / deviation, given["scale"].double()
         zero = 0.0 if given["zero_point"] is None else given["zero_point"].double()
         steps = (normed * gain.double() + shift.double()) / scale + zero
-        # The mean is off by `width` roundings of the largest value; so is what is centred by it.
+        # The mean is off by `width` roundings of the largest value; so is what is centred by it;
+        # or, where no sum rounds, by those of a division and a root.
+        exact = exactly_added(x) & exactly_added(centred) & exactly_added(centred.square())
+        added = torch.where(exact, 8.0, float(max(width, 8)))
         largest = x.abs().amax(-1, keepdim=True) / deviation
-        moved = (width + self.spec.ulps) * U * (1 + largest) * (1 + normed.abs())
+        moved = (added + self.spec.ulps) * U * (1 + largest) * (1 + normed.abs())
         size = gain.double().abs() * moved + 4 * U * (normed * gain + shift).double().abs()
         steps = steps.clamp(given["low"], given["high"])
         kind = torch.int8 if given["high"] <= 127 else torch.uint8
         return Expected(steps, kind, 0.5 + size / scale, unknown)
+
+    def group_of(self, choice: Mapping[str, Any]) -> int | None:
+        return None
 
     def saturates(self) -> Iterator[Arguments]:
         for gain in (1e4, 1e30):
@@ -150,3 +195,14 @@ class QuantizeLayerNorm(Operation):
         yield "a weight for other columns", given | {"weight": other}
         yield "a bias for other columns", given | {"bias": other}
         yield "a scale per column", given | {"scale": other}
+
+
+def _balanced(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Return rows with as many values above a whole mean as below, a whole deviation away."""
+    *rows, width = shape
+    order = torch.rand(shape, generator=torch.Generator().manual_seed(seed)).argsort(-1)
+    sides = 1.0 - 2.0 * (order % 2)
+    if width % 2:
+        sides[order == width - 1] = 0.0  # it has no partner
+    mean = whole(-3, 3, *rows, 1, seed=seed + 5)
+    return mean + sides * 2.0 ** whole(1, 2, *rows, 1, seed=seed + 6)
