@@ -22,6 +22,7 @@ from clipq.report.candidates import candidate_lines
 from clipq.report.looks import chance_of_luck
 from clipq.report.markdown import inert
 from clipq.settings import StatisticsSettings
+from clipq.terminal import printable
 from clipq.verdicts import POLICIES, Verdict
 
 __all__ = ["Card", "card_html", "card_markdown", "model_index", "plain_statement", "release_card"]
@@ -322,7 +323,7 @@ def _html_table(cases: Sequence[CaseResult], caption: str) -> str:
 
 
 def _e(text: object) -> str:
-    return html.escape(str(text))
+    return html.escape(printable(str(text)))
 
 
 _EXPLANATION = (

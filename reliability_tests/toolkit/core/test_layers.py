@@ -15,7 +15,7 @@ import clipq
 PACKAGE = Path(clipq.__file__).parent
 CORE = (
     *("cases", "errors", "estimate", "files", "provenance", "records"),
-    *("registry", "settings", "shapes", "statistic_kinds", "verdicts"),
+    *("redaction", "registry", "settings", "shapes", "statistic_kinds", "terminal", "verdicts"),
 )
 BELOW = {
     "core": set(),
