@@ -202,7 +202,8 @@ def _cut(text: object) -> str:
 def _provenance(record: RunRecord) -> str:
     lines = []
     if record.commit:
-        lines.append(f"- commit {_code(record.commit['sha'][:12])}")
+        dirty = ", files differ from it" if record.commit.get("dirty") else ""
+        lines.append(f"- commit {_code(record.commit['sha'][:12])}{dirty}")
     if record.started:
         lines.append(f"- started {inert(record.started)}")
     evidence = record.evidence()

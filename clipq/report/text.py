@@ -305,6 +305,9 @@ def _grouped(title: str, cases: Sequence[CaseResult]) -> str:
 def _provenance(record: RunRecord) -> str:
     evidence = record.evidence()
     rows: list[tuple[str, str, str]] = []
+    if record.commit:
+        dirty = ", files differ from it" if record.commit["dirty"] else ""
+        rows.append(("commit", record.commit["sha"][:12], f"{record.commit['subject']}{dirty}"))
     for name, model in evidence.get("models", {}).items():
         rows.append(("model", name, f"{model['source']}  weights {model['weights_sha256'][:16]}"))
     for name, baseline in evidence.get("baselines", {}).items():
