@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from clipq.files import open_plain
+
 __all__ = [
     "canonical_json",
     "digest",
@@ -48,8 +50,8 @@ def digest(value: object) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """Return the sha256 (hex) of a file's bytes, read in blocks."""
-    with path.open("rb") as stream:
+    """Return the sha256 (hex) of a plain file's bytes, read in blocks."""
+    with open_plain(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -37,6 +37,10 @@ __all__ = [
 _TEXT = "text:"
 _WHOLE = (np.int8, np.int16, np.int32, np.int64)
 _HEADER = "clipq"
+_DAMAGE = (
+    *(OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError, AttributeError),
+    *(MemoryError, RecursionError),
+)
 
 
 class TableError(CacheError):
@@ -125,7 +129,7 @@ def read_table(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
             header = json.loads((stored.metadata() or {})[_HEADER])
             columns = dict(_restored(name, stored.get_tensor(name)) for name in stored.keys())  # noqa: SIM118 - not a dict
         metadata, expected = header["metadata"], header["digest"]
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+    except _DAMAGE as error:
         raise TableError(
             f"{path} is not a complete prediction table: {error}", hint="remove it and run again"
         ) from error
@@ -152,7 +156,7 @@ def parse_table(content: bytes, *, name: str) -> tuple[dict[str, np.ndarray], di
         header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][_HEADER])
         columns = dict(_restored(name, values) for name, values in load(content).items())
         metadata, expected = header["metadata"], header["digest"]
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except _DAMAGE as error:
         raise TableError(
             f"{name}: not a complete prediction table: {error}", hint="run the gate again"
         ) from error
