@@ -121,6 +121,11 @@ def _work(todo: Sequence[tuple[str, int]], seed: int, work: Path) -> None:
     """Read inputs one after the other, and write down what became of each."""
     import faulthandler
 
+    import datasets
+    import open_clip
+    import webdataset
+
+    del datasets, open_clip, webdataset  # no input is to be blamed for the time these take to load
     os.environ["CLIPQ_STORE"] = ""
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, resource.RLIM_INFINITY))
     signal.signal(signal.SIGALRM, _too_slow)

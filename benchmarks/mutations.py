@@ -18,8 +18,8 @@ STRANGE: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**63, -(2**64), 10**400, 0.0, -0.0, 1e308, 5e-324, "", " ",
     "\x00", "\x1b[2J", "::error::x", "\u202e", "\ud800", "a" * 5000, "../../etc/passwd",
     "/dev/zero", "nan", "*", "[", "{", "%s%n", "=1+1", "é" * 100, [], {}, [[]], [None], {"": None},
-    {"x": {}}, [1, "a", None], float("nan"), float("inf"), -float("inf"), "https://a:b@c/", "rtn:w8",
-    "\n", "|",
+    {"x": {}}, [1, "a", None], float("nan"), float("inf"), -float("inf"), "https://a:b@c/",
+    "rtn:w8", "\n", "|",
 )  # fmt: skip
 """Values that a key may hold and hardly ever should."""
 
@@ -148,8 +148,8 @@ def _damaged_place(tree: Any, random: Random) -> Any:
 def _another(value: Any, random: Random) -> Any:
     """Return another value: of another kind, beyond the range, or much deeper."""
     action = random.randrange(5)
-    if action == 0 and isinstance(value, int | float):
-        return random.choice((-value, value * 1e9, value + 0.5, str(value), value - 1))
+    if action == 0 and isinstance(value, int | float) and abs(value) < 1e300:
+        return random.choice((-value, value * 10**9, value - 1, value // 2, f"{value!r:.300}"))
     if action == 1 and isinstance(value, str):
         return damaged_text(value, random)
     if action == 2:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from clipq.errors import CacheError
-from clipq.files import write_atomically
+from clipq.files import open_plain, write_atomically
 from clipq.metrics import Predictions
 
 __all__ = [
@@ -125,6 +125,7 @@ def read_table(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
     (['a', 'b'], {'model': 'vit'})
     """
     try:
+        open_plain(path).close()  # the reader would wait for a pipe's writer
         with safe_open(path, framework="numpy") as stored:
             header = json.loads((stored.metadata() or {})[_HEADER])
             columns = dict(_restored(name, stored.get_tensor(name)) for name in stored.keys())  # noqa: SIM118 - not a dict

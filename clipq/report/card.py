@@ -245,7 +245,7 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         facts.append(("quantized share", f"{quantized['share']:.1%} of weight multiply-adds"))
     if quantized.get("weight_bits") is not None:
         facts.append(("bits per weight", f"{quantized['weight_bits']:.2f}, scales included"))
-    if quantized.get("bytes"):
+    if quantized.get("bytes") and quantized.get("float_bytes"):
         ratio = quantized["bytes"] / quantized["float_bytes"]
         facts.append(("size", f"{quantized['bytes'] / 1e6:.1f} MB, {ratio:.0%} of FP32"))
     facts += [(f"release-only probe {probe}", _seen_by(card, probe)) for probe in _kept(card)]

@@ -212,7 +212,7 @@ def _provenance(record: RunRecord) -> str:
         for name, model in evidence.get("models", {}).items()
     ]
     lines += [
-        f"- probe {inert(name)}: {probe['samples']} samples, {_code(probe['fingerprint'])}"
+        f"- probe {inert(name)}: {probe.get('samples', '-')} samples, {_code(probe['fingerprint'])}"
         for name, probe in evidence.get("probes", {}).items()
     ]
     lines += [f"- {inert(name)} {inert(value)}" for name, value in sorted(record.versions.items())]

@@ -315,7 +315,11 @@ def _provenance(record: RunRecord) -> str:
         rows.append(("baseline", name, f"{text}  columns {baseline['columns_sha256'][:16]}"))
     for name, probe in evidence.get("probes", {}).items():
         rows.append(
-            ("probe", name, f"{probe['samples']} samples  fingerprint {probe['fingerprint'][:16]}")
+            (
+                "probe",
+                name,
+                f"{probe.get('samples', '-')} samples  fingerprint {probe['fingerprint'][:16]}",
+            )
         )
     methods: dict[str, list[float]] = {}
     for name, quantizer in evidence.get("quantizers", {}).items():
