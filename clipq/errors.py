@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from clipq.redaction import redacted
+
 __all__ = [
     "BaselineError",
     "CacheError",
@@ -28,7 +30,7 @@ __all__ = [
 
 
 class ClipqError(Exception):
-    """Base of every error that clipq raises on purpose.
+    """Base of every error that clipq raises on purpose. Neither sentence keeps a credential.
 
     Args:
         problem: what was wrong, with the offending value.
@@ -40,9 +42,10 @@ class ClipqError(Exception):
     """
 
     def __init__(self, problem: str, *, hint: str = "") -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.hint = hint
+        # A sentence may quote an address, or another library that quotes one.
+        self.problem = redacted(problem)
+        self.hint = redacted(hint)
+        super().__init__(self.problem)
 
     def __str__(self) -> str:
         return f"{self.problem}\n  fix: {self.hint}" if self.hint else self.problem

@@ -1,15 +1,20 @@
-"""Files that are whole or absent, whatever happens while they are written."""
+"""Files that are whole or absent when written, and plain and bounded when read."""
 
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 
 from clipq.errors import CacheError
 
-__all__ = ["replace_atomically", "write_atomically"]
+__all__ = ["TEXT_BYTES", "open_plain", "read_file", "replace_atomically", "write_atomically"]
+
+TEXT_BYTES = 1 << 30
+"""What is read at once has at most so many bytes, unless it says otherwise."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -49,3 +54,40 @@ def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
             f"cannot write {path}: {error.strerror or error}",
             hint="free space, or choose a writable folder for `cache`, `report` or `baselines`",
         ) from error
+
+
+def open_plain(path: Path) -> BufferedReader:
+    """Open a plain file to read its bytes.
+
+    A pipe that nobody writes to, or a device that never ends, is refused instead of waited for.
+
+    Raises:
+        OSError: it is missing, cannot be read, or is no plain file.
+
+    >>> open_plain(Path("/dev/zero"))
+    Traceback (most recent call last):
+    OSError: it is no file
+    """
+    stream = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
+    mode = os.fstat(stream.fileno()).st_mode
+    if stat.S_ISREG(mode):
+        return stream
+    stream.close()
+    raise OSError("it is a folder" if stat.S_ISDIR(mode) else "it is no file")
+
+
+def read_file(path: Path, *, most: int = TEXT_BYTES) -> bytes:
+    """Return the bytes of a plain file of at most so many.
+
+    Raises:
+        OSError: as `open_plain`, or it is too large.
+
+    >>> read_file(Path("clipq.toml"), most=10)
+    Traceback (most recent call last):
+    OSError: it has ... bytes, and at most 10 are read
+    """
+    with open_plain(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > most:
+            raise OSError(f"it has {size:,} bytes, and at most {most:,} are read")
+        return stream.read()

@@ -19,6 +19,8 @@ import pytest
 from clipq.errors import ClipqError
 from clipq.node_ids import bracketed
 from clipq.records import CaseResult, KernelResult, RunRecord
+from clipq.redaction import redacted
+from clipq.terminal import printable
 from clipq.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -146,7 +148,7 @@ class RunCollector:
         if report.failed and check not in self.kernels:
             kernel, name = self.matrix.kernel_checks[check]
             lines = str(report.longrepr).strip().splitlines() or ["no detail"]
-            self.kernels[check] = KernelResult(kernel, name, "fail", reason=lines[-1])
+            self.kernels[check] = KernelResult(kernel, name, "fail", reason=redacted(lines[-1]))
 
     def _failed_outside(self, report: pytest.TestReport) -> None:
         """A fixture failed, or the worker that ran the case died: say so as the case's verdict."""
@@ -161,7 +163,7 @@ class RunCollector:
         self.results[case.id] = CaseResult(
             case,
             Verdict.ERROR,
-            reason=lines[-1],
+            reason=redacted(lines[-1]),
             next_command=f"{program} gate -n0 -k '{case}'",
         )
 
@@ -260,12 +262,12 @@ class RunCollector:
         record = self.record
         terminalreporter.write_line(summary(record))
         for path in self.written:
-            terminalreporter.write_line(f"written: {path}")
+            terminalreporter.write_line(printable(f"written: {path}"))
         for sentence in self.recorded:
-            terminalreporter.write_line(sentence)
+            terminalreporter.write_line(printable(sentence))
         if self.problem:
             missing = "the run was not recorded" if self.written else "the report was not written"
-            terminalreporter.write_line(f"{missing}: {self.problem}", red=True)
+            terminalreporter.write_line(printable(f"{missing}: {self.problem}"), red=True)
         colour = {"green": True} if record.passed else {"red": True}
         terminalreporter.write_line(_banner(record), bold=True, **colour)
 

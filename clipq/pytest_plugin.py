@@ -29,6 +29,7 @@ import pytest
 from clipq.errors import ClipqError
 from clipq.pytest_collector import KERNEL_PROPERTY, PROPERTY, SHARED, RunCollector, result_of
 from clipq.settings import PROFILES, Settings, find_settings, load_settings
+from clipq.terminal import printable
 from clipq.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             checks = matrix.kernel_checks
             metafunc.parametrize("clipq_kernel_check", list(checks.values()), ids=list(checks))
     except ClipqError as error:
-        raise pytest.Collector.CollectError(f"clipq: {error}") from None
+        raise pytest.Collector.CollectError(printable(f"clipq: {error}")) from None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -288,9 +289,9 @@ def clipq_conformance(request: pytest.FixtureRequest) -> Callable[[tuple[str, st
         result = judge(*planned)
         request.node.user_properties.append((KERNEL_PROPERTY, result.to_json()))
         if result.outcome == "fail":
-            pytest.fail(f"{result.id}: {result.reason}", pytrace=False)
+            pytest.fail(printable(f"{result.id}: {result.reason}"), pytrace=False)
         if result.outcome == "not-run":
-            pytest.skip(result.reason)
+            pytest.skip(printable(result.reason))
 
     return check
 

@@ -25,6 +25,7 @@ import pytest
 
 from clipq.cli.progress import EVERY_SECONDS, is_live
 from clipq.cli.tally import Tally, unit_of
+from clipq.terminal import printable
 
 __all__ = ["LiveTerminal", "ProgressLine"]
 
@@ -93,7 +94,7 @@ class LiveTerminal:
             start = "\n" if unfinished and not self._tail.startswith("\r") else _CLEAR
             if unfinished:
                 self._tail = "\n"
-            self._put(start + text[:width])
+            self._put(start + printable(text)[:width])
             self._drawn = True
 
     def _aside(self, text: str, **how: Any) -> None:

@@ -399,6 +399,12 @@ class RunRecord:
                         was = f"{name} = {shown(said.get(name))}"
                         place = f"evidence.{about}.{entry}"
                         raise document.fail(place, was, f"{name} must be a text")
+        for about, name, kind, what in _FURTHER:
+            for entry, said in evidence.get(about, {}).items():
+                value = said.get(name)
+                if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+                    was = f"{name} = {shown(value)}"
+                    raise document.fail(f"evidence.{about}.{entry}", was, f"{name} must be {what}")
         cases = [_case(case) for case in found["cases"]]
         if cases:
             cases[0] = replace(cases[0], evidence=evidence)
@@ -438,6 +444,14 @@ _EVIDENCE = {
     "quantizers": ("code_sha256",),
     "predictions": ("sha256",),
 }
+"""Texts that every entry has."""
+_FURTHER: tuple[tuple[str, str, Any, str], ...] = (
+    ("probes", "samples", int, "a whole number"),
+    *(("quantizers", name, (int, float), "a number") for name in ("share", "weight_bits")),
+    *(("quantizers", name, int, "a whole number") for name in ("bytes", "float_bytes")),
+    ("quantizers", "kernels", dict, "an object"),
+)
+"""What an entry may have, and what it then is."""
 
 
 @cache

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, Required, TypeVar, get_args
 
 from clipq.errors import SettingsError, did_you_mean
+from clipq.files import read_file
 from clipq.shapes import (
     Document,
     Meta,
@@ -396,8 +398,9 @@ def find_settings(start: Path) -> Path | None:
         if (folder / "clipq.toml").is_file():
             return folder / "clipq.toml"
         pyproject = folder / "pyproject.toml"
-        if pyproject.is_file() and b"[tool.clipq" in pyproject.read_bytes():
-            return pyproject
+        with suppress(OSError):  # of another project, perhaps, that nobody may read
+            if b"[tool.clipq" in read_file(pyproject):
+                return pyproject
     return None
 
 

@@ -27,6 +27,7 @@ import msgspec
 from msgspec import Meta
 
 from clipq.errors import ClipqError, did_you_mean
+from clipq.files import read_file
 
 __all__ = [
     "Document",
@@ -143,9 +144,9 @@ class Document:
     def text(self, content: bytes | None = None) -> str:
         """Return the text, which is UTF-8, with or without a byte order mark."""
         try:
-            found = Path(self.source).read_bytes() if content is None else content
+            found = read_file(Path(self.source)) if content is None else content
             text = found.decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # a path that holds a NUL is no value for Python
             raise self._unreadable(str(error)) from error
         if "\0" in text:
             raise self._unreadable("it holds a NUL")

@@ -16,6 +16,7 @@ from clipq.cli.progress import watching
 from clipq.errors import BaselineError
 from clipq.estimate import Estimate
 from clipq.settings import Settings
+from clipq.terminal import emit, say
 
 if TYPE_CHECKING:
     from clipq.gating.baseline import Baseline
@@ -66,9 +67,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     if options.action == "show":
         stored = [_stored(settings, model) for model in models]
         if options.json:
-            print(json.dumps([_plain(baseline) for baseline in stored], indent=1, allow_nan=False))
+            emit(json.dumps([_plain(baseline) for baseline in stored], indent=1, allow_nan=False))
         else:
-            print("\n".join(map(_show, stored)))
+            say("\n".join(map(_show, stored)))
         return 0
     action = {"create": _create, "update": _update, "verify": _verify}[options.action]
     return max(action(settings, model, options) for model in models)
@@ -85,7 +86,7 @@ def _create(settings: Settings, model: str, options: argparse.Namespace) -> int:
         )
     new = approve_first(_measured(settings, model, options), date=_today())
     save_baseline(settings.baselines, new)
-    print(f"{model}: {len(new.values)} values written to {path}; review and commit it")
+    say(f"{model}: {len(new.values)} values written to {path}; review and commit it")
     return 0
 
 
@@ -110,7 +111,7 @@ def _update(settings: Settings, model: str, options: argparse.Namespace) -> int:
         new.environment,
     )
     if not changed and same:
-        print(f"{model}: nothing changed, nothing written")
+        say(f"{model}: nothing changed, nothing written")
         return 0
     intervals = paired_differences(old, new, changed, settings)
     rows = [
@@ -126,13 +127,13 @@ def _update(settings: Settings, model: str, options: argparse.Namespace) -> int:
         for c in changed
     ]
     level = f"{1 - settings.statistics.alpha:.0%} interval"
-    print(f"{model}: {len(changed)} of {len(new.values)} values change (loss > 0 = worse)")
+    say(f"{model}: {len(changed)} of {len(new.values)} values change (loss > 0 = worse)")
     headers = ("metric", "old", "new", "loss", level, "since first approval", "unit")
-    print(tabulate(rows, headers))
+    say(tabulate(rows, headers))
     probe = settings.in_distribution.name
     count = flips(old, new, probe)
     samples = len(new.predictions[probe])
-    print(
+    say(
         "the probe's samples changed: no paired comparison"
         if count is None
         else f"{count} of {samples} in-distribution predictions differ, paired by sample id"
@@ -146,7 +147,7 @@ def _update(settings: Settings, model: str, options: argparse.Namespace) -> int:
             "nothing was written",
         )
     save_baseline(settings.baselines, approved)
-    print(f"written to {json_path(settings.baselines, model)}; review and commit it")
+    say(f"written to {json_path(settings.baselines, model)}; review and commit it")
     return 0
 
 
@@ -158,9 +159,9 @@ def _verify(settings: Settings, model: str, options: argparse.Namespace) -> int:
     with watching(options, unit="image") as watch:
         faults = problems(Evaluator(settings, progress=watch), stored)
     for problem in faults:
-        print(f"{model}: {problem}")
+        say(f"{model}: {problem}")
     if not faults:
-        print(f"{model}: verified, FP32 measured again gives the stored values")
+        say(f"{model}: verified, FP32 measured again gives the stored values")
     return 1 if faults else 0
 
 

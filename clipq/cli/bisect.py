@@ -12,6 +12,7 @@ from clipq.cli.store import add_store_option, open_for, project_settings
 from clipq.errors import SettingsError
 from clipq.records import CaseResult
 from clipq.settings import Settings
+from clipq.terminal import emit, one_line, say
 from clipq.verdicts import POLICIES, Policy, Verdict, policy_named
 
 if TYPE_CHECKING:
@@ -119,9 +120,9 @@ def guide(store: Store, options: argparse.Namespace, settings: Settings | None) 
         return _unchanged(rows, options, policy)
     commands = git_commands(change, **_project(store, options, settings))
     if options.json:
-        print(json.dumps(change.to_plain() | {"commands": commands}, indent=1, allow_nan=False))
+        emit(json.dumps(change.to_plain() | {"commands": commands}, indent=1, allow_nan=False))
     else:
-        print(_text(change, commands))
+        say(_text(change, commands))
     return 0
 
 
@@ -144,12 +145,12 @@ def _project(
 
 def _unchanged(rows: Sequence[StoredResult], options: argparse.Namespace, policy: Policy) -> int:
     if options.json:
-        print(json.dumps({"case": options.case, "changed": False, "runs": len(rows)}, indent=1))
+        emit(json.dumps({"case": options.case, "changed": False, "runs": len(rows)}, indent=1))
         return 0
     first, latest = rows[0], rows[-1]
     blocks = "blocks" if policy.blocks(latest.verdict) else "does not block"
     what = "has the same value" if options.changed else f"{blocks} (policy {policy.name})"
-    print(
+    say(
         f"{options.case} {what} in all {len(rows)} recorded runs that have it, from "
         f"#{first.run.number} to #{latest.run.number}"
         + ("" if options.changed else "; --changed looks at its value instead")
@@ -160,18 +161,18 @@ def _unchanged(rows: Sequence[StoredResult], options: argparse.Namespace, policy
 def _text(change: VerdictChange, commands: Sequence[str]) -> str:
     from tabulate import tabulate
 
-    from clipq.cli.history_text import commit_text, printable
+    from clipq.cli.history_text import commit_text
 
     def row(title: str, side: StoredResult) -> tuple[str, ...]:
         numbers = (side.observed, side.loss, side.margin)
         return (
             title,
             f"#{side.run.number}",
-            printable(side.run.started),
+            one_line(side.run.started),
             commit_text(side.run),
             side.verdict.value,
             *("-" if value is None else f"{value:.6g}" for value in numbers),
-            printable(str(side.run.commit.get("subject", "")))[:40],
+            one_line(str(side.run.commit.get("subject", "")))[:40],
         )
 
     if change.by == "value":
@@ -183,7 +184,7 @@ def _text(change: VerdictChange, commands: Sequence[str]) -> str:
     headers = ("", "run", "started", "commit", "verdict", "observed", "loss", "margin", "")
     rows = [row(titles[0], change.before), row(titles[1], change.after)]
     parts = [
-        f"{printable(change.after.case)} {lead} for {change.runs_since} {runs}, since run "
+        f"{one_line(change.after.case)} {lead} for {change.runs_since} {runs}, since run "
         f"#{change.after.run.number}",
         tabulate(rows, headers, disable_numparse=True),
     ]
@@ -217,11 +218,11 @@ def _judge(options: argparse.Namespace) -> int:
     try:
         record = read_run(options.judge)
     except RecordError as error:
-        print(f"cannot be told: {error}")
+        say(f"cannot be told: {error}")
         return _SKIP
     matching = [case for case in record.cases if case.id == options.case]
     if not matching:
-        print(f"cannot be told: the report has no case {options.case!r}")
+        say(f"cannot be told: the report has no case {options.case!r}")
         return _SKIP
     if isinstance(options.new, Verdict):
         policy = record.rule
@@ -236,9 +237,9 @@ def _judge_verdict(case: CaseResult, options: argparse.Namespace, policy: Policy
 
     is_new = is_new_verdict(case.verdict, old=options.old, new=options.new, policy=policy)
     if is_new is None:
-        print(f"cannot be told: the case is {case.verdict}: {case.reason}")
+        say(f"cannot be told: the case is {case.verdict}: {case.reason}")
         return _SKIP
-    print(f"{case.verdict}: like {options.new if is_new else options.old}")
+    say(f"{case.verdict}: like {options.new if is_new else options.old}")
     return int(is_new)
 
 
@@ -248,7 +249,7 @@ def _judge_value(case: CaseResult, options: argparse.Namespace) -> int:
     old, new = (None if text == "none" else float(text) for text in (options.old, options.new))
     is_new = is_new_value(case.observed, old=old, new=new)
     if is_new is None:
-        print("cannot be told: there is a value on one side only")
+        say("cannot be told: there is a value on one side only")
         return _SKIP
-    print(f"observed {case.observed}: {'new' if is_new else 'old'}")
+    say(f"observed {case.observed}: {'new' if is_new else 'old'}")
     return int(is_new)

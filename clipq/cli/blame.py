@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from clipq.cases import Candidate, Case
 from clipq.cli.context import settings_of
 from clipq.cli.progress import Progress, watching
 from clipq.errors import SettingsError, did_you_mean
+from clipq.terminal import say
 from clipq.verdicts import EXCUSABLE, Verdict
 
 if TYPE_CHECKING:
@@ -77,28 +77,28 @@ def _taken_apart(options: argparse.Namespace, watch: Progress) -> int:
         Verdict.WAIVED,
         Verdict.NON_FINITE,
     ):
-        print(f"{case.id}: {result.verdict.value}: {result.reason}", file=sys.stderr)
+        say(f"{case.id}: {result.verdict.value}: {result.reason}", error=True)
         if result.next_command:
-            print(f"  fix: {result.next_command}", file=sys.stderr)
+            say(f"  fix: {result.next_command}", error=True)
         return 2
     blame = Blame(gate, case, by=options.by, progress=watch.step)
     metric = metrics.get(case.metric)
     whole = blame.whole()
     watch.clear()
-    print(f"{case.id}: {_described(whole, metric)}\n")
+    say(f"{case.id}: {_described(whole, metric)}\n")
     ranked = blame.rank()
     watch.clear()
     shown = ranked if options.all else ranked[: options.top]
-    print(tabulate([_row(unit, whole) for unit in shown], _headers(metric), disable_numparse=True))
+    say(tabulate([_row(unit, whole) for unit in shown], _headers(metric), disable_numparse=True))
     if len(shown) < len(ranked):
-        print(f"... and {len(ranked) - len(shown)} more; --all shows them")
-    print(f"\n{_LEGEND}\n")
+        say(f"... and {len(ranked) - len(shown)} more; --all shows them")
+    say(f"\n{_LEGEND}\n")
     if whole.verdict in GOOD:
-        print("The case passes: there is nothing to keep in float.")
+        say("The case passes: there is nothing to keep in float.")
         return 0
     search = blame.search(ranked)
     watch.clear()
-    print(_conclusion(search, case, metric, options.by))
+    say(_conclusion(search, case, metric, options.by))
     return 0 if search.passes else 1
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clipq.cases import Candidate
 from clipq.cli.store import add_store_option
 from clipq.errors import RecordError, StoreError
+from clipq.terminal import emit, say
 
 if TYPE_CHECKING:
     from clipq.records import RunRecord
@@ -84,14 +84,14 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     else:
         text = {"markdown": card_markdown, "html": card_html}[options.format](card)
     if options.output is None:
-        print(text, end="")
+        emit(text, end="")
     else:
         write_atomically(options.output, text.encode())
-        print(f"written: {options.output}")
+        say(f"written: {options.output}")
     if card.releasable:
         return 0
     if options.output or options.format == "model-index":
-        print(f"clipq: {plain_statement(card)}", file=sys.stderr)
+        say(f"clipq: {plain_statement(card)}", error=True)
     return 1
 
 
@@ -111,7 +111,7 @@ def _looks(record: RunRecord, candidate: Candidate, options: argparse.Namespace)
         with open_for(options, project_settings(options)) as store:
             found = looks([record, *map(store.load, store.runs(policy="release"))])
     except StoreError as error:
-        print(f"clipq: {error}", file=sys.stderr)
+        say(f"clipq: {error}", error=True)
         return {}
     return {
         one.probe: one.candidates

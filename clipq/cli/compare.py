@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipq.cli.store import add_store_option, open_for, project_settings
 from clipq.errors import RecordError, SettingsError
+from clipq.terminal import say
 
 if TYPE_CHECKING:
     from clipq.history.pairs import PairedEstimator, ReadTable
@@ -102,10 +103,10 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     render = {"text": comparison_text, "markdown": comparison_markdown}[options.format]
     shown = render(plain, everything=options.all)
     if options.output is None:
-        print(shown)
+        say(shown)
     else:
         write_atomically(options.output, f"{shown}\n".encode())
-        print(f"written: {options.output}")
+        say(f"written: {options.output}")
     if not comparison.compared:
         return 2
     return 1 if comparison.regressions(common=options.common) else 0

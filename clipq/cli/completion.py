@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clipq.errors import ClipqError
+from clipq.terminal import emit
 
 __all__ = ["SHELLS", "declare", "run"]
 
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         raise ClipqError("shtab is not installed", hint="pip install shtab") from None
     command_line = parser()
     _complete_files(command_line, shtab.FILE)
-    print(shtab.complete(command_line, shell=options.shell))
+    emit(shtab.complete(command_line, shell=options.shell))
     return 0
 
 

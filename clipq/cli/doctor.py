@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipq.errors import ClipqError, SettingsError
 from clipq.settings import Settings, find_settings, load_settings
+from clipq.terminal import emit, say
 
 if TYPE_CHECKING:
     from clipq.cli.onboarding.health import Finding
@@ -64,9 +65,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     if options.json:
         checks = [asdict(one) | {"state": one.state.value} for one in findings]
         document = {"schema": SCHEMA, "problems": problems, "checks": checks}
-        print(json.dumps(document, indent=1, allow_nan=False))
+        emit(json.dumps(document, indent=1, allow_nan=False))
     else:
-        print(_text(findings, problems))
+        say(_text(findings, problems))
     return 1 if problems else 0
 
 

@@ -15,6 +15,7 @@ from clipq.cli.bisect import add_change_options, guide
 from clipq.cli.store import add_store_option, open_for, project_settings
 from clipq.errors import StoreError
 from clipq.settings import Settings
+from clipq.terminal import emit, say
 
 if TYPE_CHECKING:
     from clipq.records import RunRecord
@@ -157,7 +158,7 @@ def _record(options: argparse.Namespace, settings: Settings | None) -> int:
                         if recorded.new
                         else f"recorded before, as run #{recorded.run.number}: nothing changed"
                     )
-                    print(f"{path}: {what}")
+                    say(f"{path}: {what}")
     if options.json:
         _print_json(done)
     return 0
@@ -184,7 +185,7 @@ def _records(path: Path) -> Iterator[RunRecord]:
 
 
 def _warn(message: str) -> None:
-    print(f"clipq: {message}", file=sys.stderr)
+    say(f"clipq: {message}", error=True)
 
 
 def _list(options: argparse.Namespace, settings: Settings | None) -> int:
@@ -201,11 +202,11 @@ def _list(options: argparse.Namespace, settings: Settings | None) -> int:
     if options.json:
         _print_json([run_plain(info) for info in infos])
     elif infos:
-        print(runs_text(infos))
+        say(runs_text(infos))
     else:
         narrowed = options.branch or options.policy or options.failed
         empty = f"no run yet in {where}; `clipq history record REPORT.json` adds one"
-        print(f"no such run in {where}" if narrowed else empty)
+        say(f"no such run in {where}" if narrowed else empty)
     return 0
 
 
@@ -219,7 +220,7 @@ def _show(options: argparse.Namespace, settings: Settings | None) -> int:
     if options.json:
         _print_json(run_plain(info) | {"worst": [result_plain(result) for result in worst]})
     else:
-        print(run_text(info, worst))
+        say(run_text(info, worst))
     return 0
 
 
@@ -240,7 +241,7 @@ def _looks(options: argparse.Namespace, settings: Settings | None) -> int:
         _print_json([asdict(one) | {"chance_of_luck": chance} for one, chance in rows])
     elif found:
         headers = ("probe", "model", "samples", "candidates", "runs", "one passes by luck")
-        print(
+        say(
             tabulate(
                 [
                     (one.probe, one.model, one.fingerprint[:12], one.candidates, one.runs,
@@ -251,7 +252,7 @@ def _looks(options: argparse.Namespace, settings: Settings | None) -> int:
             )
         )  # fmt: skip
     else:
-        print("no run under policy release judged a candidate on a release-only probe")
+        say("no run under policy release judged a candidate on a release-only probe")
     return 0
 
 
@@ -274,7 +275,7 @@ def _trend(options: argparse.Namespace, settings: Settings | None) -> int:
     if options.json:
         _print_json(plain)
     else:
-        print(text)
+        say(text)
     return 0
 
 
@@ -299,11 +300,11 @@ def _prune(options: argparse.Namespace, settings: Settings | None) -> int:
         )
         return 0
     if not gone.runs:
-        print("nothing to remove")
+        say("nothing to remove")
         return 0
-    print(runs_text(gone.runs))
+    say(runs_text(gone.runs))
     what = f"{len(gone.runs)} runs and {gone.tables} prediction tables ({gone.table_bytes:,} bytes)"
-    print(f"\nremoved: {what}" if options.yes else f"\n--yes removes these {what}; nothing was yet")
+    say(f"\nremoved: {what}" if options.yes else f"\n--yes removes these {what}; nothing was yet")
     return 0
 
 
@@ -320,9 +321,9 @@ def _export(options: argparse.Namespace, settings: Settings | None) -> int:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         export(store, runs, options.output, form=options.format)
-    print(f"written: {options.output}")
+    say(f"written: {options.output}")
     return 0
 
 
 def _print_json(document: object) -> None:
-    print(json.dumps(document, indent=1, allow_nan=False))
+    emit(json.dumps(document, indent=1, allow_nan=False))

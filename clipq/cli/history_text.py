@@ -11,12 +11,12 @@ from tabulate import tabulate
 from clipq.history.model import PARTIAL, RunInfo, StoredResult, TrendTable
 from clipq.history.sparkline import sparkline
 from clipq.report.text import number_text
+from clipq.terminal import one_line
 from clipq.verdicts import POLICIES, Verdict
 
 __all__ = [
     "commit_text",
     "is_partial",
-    "printable",
     "result_plain",
     "run_plain",
     "run_text",
@@ -35,16 +35,11 @@ _OTHER = tuple(
 _SUBJECT = 40
 
 
-def printable(text: str) -> str:
-    """Return text without what moves a terminal's cursor or cannot be written to it."""
-    return "".join(letter if letter.isprintable() else "�" for letter in text)
-
-
 def commit_text(run: RunInfo) -> str:
     """Return a run's commit, marked where files differed from it."""
     if not run.commit:
         return "-"
-    return printable(str(run.commit["sha"])[:10]) + ("+changes" if run.commit["dirty"] else "")
+    return one_line(str(run.commit["sha"])[:10]) + ("+changes" if run.commit["dirty"] else "")
 
 
 def is_partial(run: RunInfo) -> bool:
@@ -93,15 +88,15 @@ def runs_text(runs: Sequence[RunInfo]) -> str:
         (
             f"#{run.number}",
             run.id[:12],
-            printable(run.started),
+            one_line(run.started),
             commit_text(run),
-            printable(str(run.commit.get("branch", ""))),
+            one_line(str(run.commit.get("branch", ""))),
             run.policy,
             ("passed" if run.passed else "FAILED") + (", partial" if is_partial(run) else ""),
             run.cases,
             *(run.counts.get(name, "") for name in _SHOWN),
             sum(run.counts.get(name, 0) for name in _OTHER) or "",
-            printable(str(run.commit.get("subject", "")))[:_SUBJECT],
+            one_line(str(run.commit.get("subject", "")))[:_SUBJECT],
         )
         for run in runs
     ]
@@ -117,16 +112,16 @@ def run_text(run: RunInfo, worst: Sequence[StoredResult]) -> str:
         ("run", f"#{run.number}  {run.id}"),
         ("gate", f"{'passed' if run.passed else 'FAILED'} under policy {run.policy}"),
         ("cases", f"{run.cases:,} of {run.planned:,} planned: {counts or 'none'}"),
-        *((name, printable(text)) for name, text in run.remarks.items()),
-        ("started", f"{printable(run.started) or '-'}, recorded {run.recorded}"),
-        ("commit", f"{commit_text(run)} {printable(str(run.commit.get('subject', '')))}".rstrip()),
-        ("branch", printable(str(run.commit.get("branch", ""))) or "-"),
+        *((name, one_line(text)) for name, text in run.remarks.items()),
+        ("started", f"{one_line(run.started) or '-'}, recorded {run.recorded}"),
+        ("commit", f"{commit_text(run)} {one_line(str(run.commit.get('subject', '')))}".rstrip()),
+        ("branch", one_line(str(run.commit.get("branch", ""))) or "-"),
         ("predictions", f"of {run.predictions:,} cells kept"),
-        *((printable(name), printable(value)) for name, value in run.environment.items()),
+        *((one_line(name), one_line(value)) for name, value in run.environment.items()),
     ]
     parts = [tabulate(facts, tablefmt="plain", disable_numparse=True)]
     if worst:
-        rows = [(printable(row.case), *_result_row(row)) for row in worst]
+        rows = [(one_line(row.case), *_result_row(row)) for row in worst]
         headers = ("worst cases", "verdict", "FP32", "observed", "loss", "margin")
         parts.append(tabulate(rows, headers, disable_numparse=True))
     return "\n\n".join(parts)
@@ -137,16 +132,16 @@ def trend_text(rows: Sequence[StoredResult]) -> str:
     table = [
         (
             f"#{row.run.number}",
-            printable(row.run.started),
+            one_line(row.run.started),
             commit_text(row.run),
             *_result_row(row),
-            printable(str(row.run.commit.get("subject", "")))[:_SUBJECT],
+            one_line(str(row.run.commit.get("subject", "")))[:_SUBJECT],
         )
         for row in reversed(rows)
     ]
     headers = ("run", "started", "commit", "verdict", "FP32", "observed", "loss", "margin", "")
     line = sparkline([row.observed for row in rows])
-    return f"{printable(rows[0].case)}\nobserved {line}\n\n" + tabulate(
+    return f"{one_line(rows[0].case)}\nobserved {line}\n\n" + tabulate(
         table, headers, disable_numparse=True
     )
 
@@ -159,7 +154,7 @@ def table_text(table: TrendTable) -> str:
         latest = int(table.verdicts[at][-1])
         rows.append(
             (
-                printable(case),
+                one_line(case),
                 sparkline(values),
                 number_text(values[-1]),
                 number_text(_values(table.loss[at])[-1]),

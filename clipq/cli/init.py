@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clipq.errors import SettingsError
 from clipq.files import replace_atomically
 from clipq.settings import find_settings, load_settings
+from clipq.terminal import emit, say
 
 if TYPE_CHECKING:
     from clipq.cli.onboarding.proposal import Proposal
@@ -79,10 +80,10 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         )
     text = settings_text(proposal)
     if options.dry_run:
-        print(text)
+        emit(text)
         return 0
     written = _write_all(root, text, proposal, options)
-    print(_told(proposal, written, root))
+    say(_told(proposal, written, root))
     return 0
 
 

@@ -16,6 +16,7 @@ from clipq.cli.context import settings_of
 from clipq.cli.progress import watching
 from clipq.files import write_atomically
 from clipq.settings import Settings
+from clipq.terminal import say
 
 if TYPE_CHECKING:
     from clipq.evaluation.evaluator import Evaluator
@@ -67,14 +68,14 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         tables = _tables(evaluator, options, candidate, probe)
     for title, table in tables.items():
         shown = [tuple(_text(value) for value in row) for row in table.rows]
-        print(f"{candidate.model} {candidate.quantizer}, {title}")
-        print(tabulate(shown, table.headers, disable_numparse=True))
-        print(f"{table.note}\n" if table.note else "")
+        say(f"{candidate.model} {candidate.quantizer}, {title}")
+        say(tabulate(shown, table.headers, disable_numparse=True))
+        say(f"{table.note}\n" if table.note else "")
     if options.json is not None:
         plain = {title: table.to_plain() for title, table in tables.items()}
         document = {"model": candidate.model, "quantizer": candidate.quantizer, "tables": plain}
         write_atomically(options.json, (json.dumps(document, indent=1) + "\n").encode())
-        print(f"written: {options.json}")
+        say(f"written: {options.json}")
     return 0
 
 

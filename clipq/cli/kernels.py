@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from clipq.errors import KernelError
+from clipq.terminal import say
 
 if TYPE_CHECKING:
     from clipq.kernels.bench import Bench
@@ -109,7 +110,7 @@ def _list(options: argparse.Namespace) -> int:
         claims = [", ".join(spec.dtypes), ", ".join(spec.granularities)]
         claims += [text for text, held in (("gradient", spec.gradient), ("out=", spec.out)) if held]
         rows.append((name, spec.operation, kernel.source, "; ".join(claims), spec.operator))
-    print(tabulate(rows, ("kernel", "operation", "written in", "claims", "torch operator")))
+    say(tabulate(rows, ("kernel", "operation", "written in", "claims", "torch operator")))
     return 0
 
 
@@ -124,12 +125,12 @@ def _check(options: argparse.Namespace) -> int:
         for check in CHECKS:
             results.append(judge(name, check))
             if results[-1].outcome == "fail":
-                print(f"FAIL {results[-1].id}", file=sys.stderr)
-        print(f"{number} of {len(chosen)}: {name}", file=sys.stderr)
-    print(kernel_summary(results))
+                say(f"FAIL {results[-1].id}", error=True)
+        say(f"{number} of {len(chosen)}: {name}", error=True)
+    say(kernel_summary(results))
     outcomes = {result.outcome for result in results}
     if "pass" not in outcomes:
-        print("nothing could be checked here", file=sys.stderr)
+        say("nothing could be checked here", error=True)
     return 0 if "pass" in outcomes and "fail" not in outcomes else 1
 
 
@@ -146,14 +147,14 @@ def _sanitize(options: argparse.Namespace) -> int:
         raise KernelError("there is no GPU", hint="compute-sanitizer watches kernels on a GPU")
     failures = []
     for tool in options.tool or _TOOLS:
-        print(f"compute-sanitizer --tool {tool}", file=sys.stderr)
+        say(f"compute-sanitizer --tool {tool}", error=True)
         command = [program, "--tool", tool, "--error-exitcode", str(_FOUND)]
         command += ["--target-processes", "all", sys.executable, "-m", "clipq", "kernels", "check"]
         code = subprocess.run([*command, *options.kernels]).returncode
         if code:
             what = "found errors" if code == _FOUND else f"ended with exit code {code}"
             failures.append(f"{tool} {what}")
-    print("; ".join(failures) or "no tool found an error")
+    say("; ".join(failures) or "no tool found an error")
     return 1 if failures else 0
 
 
@@ -163,9 +164,9 @@ def _compile(options: argparse.Namespace) -> int:
 
     compiled = []
     for resources in compile_kernels(options.arch or ARCHITECTURES, options.kernels):
-        print(
+        say(
             f"{resources.kernel} ({resources.example}), sm_{resources.architecture}",
-            file=sys.stderr,
+            error=True,
         )
         compiled.append(resources)
     _print_resources(compiled)
@@ -180,11 +181,11 @@ def _build(options: argparse.Namespace) -> int:
     resources = []
     for architecture in architectures:
         resources += native_resources(architecture)
-        print(f"rounding.cu, sm_{architecture}", file=sys.stderr)
-    print("compiling for torch and linking", file=sys.stderr)
+        say(f"rounding.cu, sm_{architecture}", error=True)
+    say("compiling for torch and linking", error=True)
     library = load_native(architectures)
     _print_resources(resources)
-    print(f"linked and loaded: {library}")
+    say(f"linked and loaded: {library}")
     return 0
 
 
@@ -203,7 +204,7 @@ def _bench(options: argparse.Namespace) -> int:
     device = torch.device("cuda", torch.cuda.current_device())
     measured = []
     for figure in bench(device):
-        print(f"{figure.kernel}: {figure.case}", file=sys.stderr)
+        say(f"{figure.kernel}: {figure.case}", error=True)
         measured.append(figure)
     versions = package_versions(("torch", "triton"))
     where = {
@@ -211,8 +212,8 @@ def _bench(options: argparse.Namespace) -> int:
         "device": torch.cuda.get_device_name(device),
         **versions,
     }
-    print(bench_table(measured))
-    print(", ".join(f"{name} {value}" for name, value in where.items()))
+    say(bench_table(measured))
+    say(", ".join(f"{name} {value}" for name, value in where.items()))
     if options.json:
         plain = {**where, "figures": [asdict(figure) for figure in measured]}
         write_atomically(options.json, json.dumps(plain, indent=1).encode())
@@ -254,7 +255,7 @@ def _print_resources(compiled: Sequence[Resources]) -> None:
         for resources in compiled
     ]
     headers = ("kernel", "example", "GPU", "registers", "spilled B", "shared B", "threads")
-    print(tabulate(rows, headers))
+    say(tabulate(rows, headers))
 
 
 def _chosen(globs: Sequence[str]) -> list[str]:

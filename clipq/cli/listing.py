@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from clipq.cli.context import settings_of
 from clipq.settings import PROFILES, ProbeSettings, Settings
+from clipq.terminal import emit, say
 
 __all__ = ["declare", "listing", "run"]
 
@@ -48,9 +49,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     settings = settings_of(options)
     load_plugins(settings)
     if options.json:
-        print(json.dumps(_entries(settings, options.kind, options.profile), indent=1))
+        emit(json.dumps(_entries(settings, options.kind, options.profile), indent=1))
     else:
-        print(listing(settings, options.kind, profile=options.profile))
+        say(listing(settings, options.kind, profile=options.profile))
     return 0
 
 

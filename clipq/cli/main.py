@@ -11,6 +11,7 @@ from pathlib import Path
 from clipq import __version__
 from clipq.cli.unknown import chosen, unknown
 from clipq.errors import ClipqError
+from clipq.terminal import say
 
 __all__ = ["COMMANDS", "main", "parser"]
 
@@ -75,10 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise unknown(rest, chosen(made, options))
         return int(options.run(options, rest))
     except ClipqError as error:
-        print(f"clipq: {error}", file=sys.stderr)
+        say(f"clipq: {error}", error=True)
         return 2
     except KeyboardInterrupt:
-        print("clipq: interrupted; what was cached is kept", file=sys.stderr)
+        say("clipq: interrupted; what was cached is kept", error=True)
         return 130
     except BrokenPipeError:  # `clipq ... | head`: whoever read has seen enough
         sys.stderr.close()  # or Python complains of the pipe when it exits

@@ -17,6 +17,7 @@ from clipq.errors import SettingsError
 from clipq.estimate import number
 from clipq.records import read_run
 from clipq.settings import Settings
+from clipq.terminal import emit, say
 
 if TYPE_CHECKING:
     from clipq.gating.planning import CasePower
@@ -94,13 +95,13 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         )
     hard = [power for power in powers if power.problem]
     if options.json:
-        print(json.dumps([_plain(power) for power in powers], indent=1, allow_nan=False))
+        emit(json.dumps([_plain(power) for power in powers], indent=1, allow_nan=False))
         return 1 if hard else 0
     shown = _worst(powers if options.all else hard)
     if shown:
-        print(tabulate([_row(power) for power in shown], _HEADERS, disable_numparse=True))
-        print()
-    print(_conclusion(powers, hard, settings))
+        say(tabulate([_row(power) for power in shown], _HEADERS, disable_numparse=True))
+        say()
+    say(_conclusion(powers, hard, settings))
     return 1 if hard else 0
 
 

@@ -15,6 +15,7 @@ from clipq.cli.context import settings_of
 from clipq.cli.progress import Progress, watching
 from clipq.errors import ClipqError, ProbeError
 from clipq.settings import ProbeSettings, Settings
+from clipq.terminal import say
 
 if TYPE_CHECKING:
     from clipq.data import Probe
@@ -79,7 +80,7 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
         except ClipqError as error:
             failed += 1
             watch.clear()
-            print(f"{declared.name}: WRONG\n  {error}\n")
+            say(f"{declared.name}: WRONG\n  {error}\n")
             continue
         rows = [("source", seen), *_facts(probe, sheet, len(shown))]
         if broken:
@@ -87,10 +88,10 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
             rows.append(("left out", f"{len(broken)} images that do not decode: {reasons}"))
         watch.clear()
         facts = tabulate(rows, tablefmt="plain")
-        print(f"{declared.name}: good\n{facts}\n")
+        say(f"{declared.name}: good\n{facts}\n")
     watch.step("all", len(chosen), len(chosen))
     watch.clear()
-    print(f"{len(chosen) - failed} of {len(chosen)} probes are good")
+    say(f"{len(chosen) - failed} of {len(chosen)} probes are good")
     return 1 if failed else 0
 
 
@@ -134,8 +135,8 @@ def _fetch(settings: Settings, names: list[str], watch: Progress) -> int:
             continue
         done.add((declared.source, declared.split))
         watch.clear()
-        print(f"{declared.name}: in {root}")
-    print(f"{len(done)} fetched" if done else "no probe lies elsewhere: nothing to fetch")
+        say(f"{declared.name}: in {root}")
+    say(f"{len(done)} fetched" if done else "no probe lies elsewhere: nothing to fetch")
     return 0
 
 

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from clipq.terminal import one_line, printable
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -142,7 +144,7 @@ class _Bars:
         for other in [name for name in self._bars if name.endswith(" steps") and name != key]:
             self._close(other)
         bar = self._bar(key, "", total, "step")
-        bar.set_postfix_str(what, refresh=False)
+        bar.set_postfix_str(one_line(what), refresh=False)
         bar.update(done - bar.n)
         bar.refresh()
 
@@ -164,7 +166,7 @@ class _Bars:
             from tqdm import tqdm
 
             self._bars[key] = tqdm(
-                desc=title or None,
+                desc=one_line(title) or None,
                 total=total or None,
                 unit=f" {unit}s",
                 file=self._stream,
@@ -223,4 +225,4 @@ class _Lines:
         self._line(f"{what}: {done:,} of {total:,} {unit}s{left}")
 
     def _line(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)

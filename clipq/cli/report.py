@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
+
+from clipq.terminal import emit, say
 
 __all__ = ["declare", "run"]
 
@@ -46,8 +47,8 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     record = read_run(options.record)
     text = resolve_name(_FORMS[options.format])(record)
     if options.output is None:
-        sys.stdout.write(text if text.endswith("\n") or not text else f"{text}\n")
+        emit(text, end="" if text.endswith("\n") or not text else "\n")
     else:
         write_atomically(options.output, text.encode())
-        print(f"written: {options.output}")
+        say(f"written: {options.output}")
     return 0 if record.passed else 1

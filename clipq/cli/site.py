@@ -10,6 +10,7 @@ from typing import Any
 
 from clipq.cli.store import add_store_option, open_for, project_settings
 from clipq.errors import SettingsError
+from clipq.terminal import emit, say
 
 __all__ = ["declare", "run"]
 
@@ -78,9 +79,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
             "cases": facts.cases,
             "steps": facts.steps,
         }
-        print(json.dumps(plain, indent=1))
+        emit(json.dumps(plain, indent=1))
         return 0
-    print(
+    say(
         f"written: {facts.index} ({facts.runs:,} runs, {facts.cases:,} cases, {facts.steps:,} "
         f"steps; {facts.files} files, {facts.bytes / 2**20:.2f} MiB)"
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipq.settings import Settings, find_settings, load_settings
+from clipq.terminal import say
 
 if TYPE_CHECKING:
     from clipq.history.store import Store
@@ -39,5 +39,5 @@ def open_for(
     url = store_url(options.store, settings, environ=os.environ, folder=folder)
     store = open_store(url, root=folder, create=create)
     if store.notice:
-        print(f"clipq: {store.notice}", file=sys.stderr)
+        say(f"clipq: {store.notice}", error=True)
     return store

@@ -9,34 +9,45 @@ from __future__ import annotations
 
 import hashlib
 import re
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from http.client import HTTPException
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
-from urllib.parse import quote, urlsplit
 
+from clipq.data.download import Address, download
 from clipq.data.reading import CLASSES, TEMPLATES
 from clipq.errors import ProbeError
-from clipq.files import replace_atomically
+from clipq.redaction import is_secret_name
 
-__all__ = ["download_folder", "fetch_shards", "is_url"]
+__all__ = ["SHARD_BYTES", "TABLE_BYTES", "TOTAL_BYTES", "download_folder", "fetch_shards", "is_url"]
 
+TABLE_BYTES = 64 << 20
+"""A text file or table of a probe has at most so many bytes."""
+SHARD_BYTES = 4 << 30
+"""A shard has at most so many bytes."""
+TOTAL_BYTES = 256 << 30
+"""What one `clipq probe fetch` brings of a split has at most so many bytes."""
 _OPTIONAL = (CLASSES, TEMPLATES, "SHA256SUMS", "attributes.csv", "classmap.csv")
-_TIMEOUT_SECONDS = 60
+_COUNT_BYTES = 1 << 10
 
 
 def is_url(location: str) -> bool:
     """Return whether a location is on another machine."""
-    return urlsplit(location).scheme in ("http", "https")
+    return location.lower().startswith(("http://", "https://"))
 
 
 def download_folder(url: str, base_dir: Path) -> Path:
-    """Return where the files of a URL are kept: one folder per URL."""
-    parts = urlsplit(url)
+    """Return where the files of a URL are kept: one folder per URL, whoever asks for it.
+
+    >>> there = [download_folder(f"https://{who}example.org/a", Path()) for who in ("", "ada:x@")]
+    >>> there[0] == there[1]
+    True
+    """
+    parts = Address.parse(url).parts
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{parts.netloc}{parts.path}").strip("-")[-80:]
-    digest = hashlib.sha256(url.encode()).hexdigest()[:8]
+    # A key that expires does not make the data others; whatever else a query says may.
+    query = "&".join(
+        part for part in parts.query.split("&") if not is_secret_name(part.partition("=")[0])
+    )
+    digest = hashlib.sha256(str(Address(parts._replace(query=query))).encode()).hexdigest()[:8]
     return base_dir / ".clipq" / "downloads" / f"{name}-{digest}"
 
 
@@ -56,63 +67,30 @@ def fetch_shards(
         progress: called with (shards there, shards in all).
 
     Raises:
-        ProbeError: a file is missing, cut off or cannot be reached.
+        ProbeError: a file is missing, cut off, too large or cannot be reached.
     """
     root = download_folder(url, base_dir)
-    base = url.rstrip("/")
-    for name in _OPTIONAL:
-        _fetch(f"{base}/{name}", root / name, required=False)
-    listing = root / split / "nshards.txt"
-    _fetch(f"{base}/{quote(split)}/nshards.txt", listing, required=True)
-    text = listing.read_text(encoding="utf-8").strip()
-    if not re.fullmatch("[1-9][0-9]{0,6}", text):
+    base = Address.parse(url)
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._ -]*", split):
         raise ProbeError(
-            f"{base}/{split}/nshards.txt says {text!r}", hint="it holds the number of shards"
+            f"{base} has no split {split!r}", hint="`split` names a folder below it: test, train"
         )
-    total = int(text)
-    for index in range(total):
+    total = 0
+    for name in _OPTIONAL:
+        total += download(base.below(name), root / name, most=TABLE_BYTES, required=False)
+    listing = root / split / "nshards.txt"
+    announced = base.below(split, "nshards.txt")
+    download(announced, listing, most=_COUNT_BYTES, required=True)
+    text = listing.read_bytes().decode("utf-8", "replace").strip()
+    if not re.fullmatch("[1-9][0-9]{0,6}", text):
+        raise ProbeError(f"{announced} says {text[:80]!r}", hint="it holds the number of shards")
+    shards = int(text)
+    for index in range(shards):
         path = root / split / f"{index}.tar"
         if not path.is_file():
-            _fetch(f"{base}/{quote(split)}/{index}.tar", path, required=True)
+            most = max(0, min(SHARD_BYTES, TOTAL_BYTES - total))
+            download(base.below(split, path.name), path, most=most, required=True)
+        total += path.stat().st_size
         if progress is not None:
-            progress(index + 1, total)
+            progress(index + 1, shards)
     return root
-
-
-def _fetch(url: str, path: Path, *, required: bool) -> None:
-    try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as answer:
-            expected = answer.headers.get("Content-Length")
-
-            def write(temporary: Path) -> None:
-                with temporary.open("wb") as stream:
-                    for block in _blocks(answer, url):
-                        stream.write(block)
-                if expected is not None and temporary.stat().st_size != int(expected):
-                    raise ProbeError(
-                        f"{url} was cut off: {temporary.stat().st_size} of {expected} bytes",
-                        hint="run `clipq probe fetch` again: shards that are there are kept",
-                    )
-
-            replace_atomically(path, write)
-    except urllib.error.HTTPError as error:
-        if required or error.code != 404:
-            raise _unreachable(url, error) from error
-    except (OSError, ValueError) as error:
-        raise _unreachable(url, error) from error
-
-
-def _blocks(answer: IO[bytes], url: str) -> Iterator[bytes]:
-    try:
-        while block := answer.read(1 << 20):
-            yield block
-    except (HTTPException, OSError) as error:
-        raise _unreachable(url, error) from error
-
-
-def _unreachable(url: str, error: Exception) -> ProbeError:
-    return ProbeError(
-        f"{url} cannot be fetched: {error}",
-        hint="check the address; on a machine without network, fetch it elsewhere (`clipq probe "
-        "fetch` there), copy .clipq/downloads here, or name a local folder in `source`",
-    )

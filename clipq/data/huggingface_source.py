@@ -10,18 +10,21 @@ of the label's `ClassLabel` feature.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Required
 
 import numpy as np
 
+from clipq.data.image_files import IMAGE_BYTES
 from clipq.data.probe import Probe, fingerprint
 from clipq.data.reading import check_classes, check_ids
 from clipq.data.sources import Source
 from clipq.errors import ProbeError, did_you_mean
+from clipq.files import read_file
+from clipq.shapes import Document
+from clipq.shapes import table as shape_of
 
 __all__ = ["HUGGINGFACE"]
 
@@ -86,7 +89,7 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
     if not files:  # what `save_to_disk` wrote
         folder = path
         if (path / _SPLITS).is_file():
-            known = json.loads((path / _SPLITS).read_text(encoding="utf-8"))["splits"]
+            known = _saved_splits(path / _SPLITS)
             if split not in known:
                 raise _no_split(split, known, path, name)
             folder = path / split
@@ -105,6 +108,14 @@ HUGGINGFACE = Source(_open, _look)
 
 def _parquet(path: Path, split: str) -> list[Path]:
     return sorted(path.glob(f"{split}*.parquet"))
+
+
+def _saved_splits(path: Path) -> list[str]:
+    """Return the splits that `save_to_disk` wrote."""
+    fix = "save the data set again with `save_to_disk`"
+    shape = shape_of("splits", {"splits": Required[list[str]]})
+    found: dict[str, list[str]] = Document(path, "JSON", ProbeError, fix).read(shape)
+    return found["splits"]
 
 
 def _no_split(split: str, known: Iterable[str], path: Path, name: str) -> ProbeError:
@@ -184,8 +195,8 @@ def _encoded(table: Any, image: str, name: str) -> Iterator[bytes]:
         content = entry["bytes"]
         if content is None:
             try:
-                content = Path(entry["path"]).read_bytes()
-            except (OSError, TypeError) as error:
+                content = read_file(Path(entry["path"]), most=IMAGE_BYTES)
+            except (OSError, TypeError, ValueError) as error:
                 raise ProbeError(
                     f"probe {name!r}: image {position} ({entry['path']!r}) cannot be read: {error}",
                     hint="save the data set with its images embedded",

@@ -14,11 +14,14 @@ from clipq.data.probe import Probe, fingerprint
 from clipq.data.reading import TEMPLATES, check_classes, check_ids, read_lines
 from clipq.data.shards import Checksums
 from clipq.errors import ProbeError
+from clipq.files import read_file
 
-__all__ = ["DEFAULT_TEMPLATE", "probe_from_files"]
+__all__ = ["DEFAULT_TEMPLATE", "IMAGE_BYTES", "probe_from_files"]
 
 DEFAULT_TEMPLATE = "a photo of a {c}."
 """The prompt where a source brings none."""
+IMAGE_BYTES = 256 << 20
+"""An image file has at most so many bytes."""
 
 
 def probe_from_files(
@@ -95,7 +98,7 @@ def _hash(path: Path, name: str, checksums: Checksums | None) -> str:
 
 def _bytes(path: Path, name: str) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path, most=IMAGE_BYTES)
     except OSError as error:
         raise ProbeError(
             f"probe {name!r}: {path} cannot be read: {error.strerror or error}",

@@ -17,7 +17,7 @@ from PIL import Image
 
 from clipq.data.probe import Probe
 from clipq.errors import CacheError, ProbeError
-from clipq.files import replace_atomically
+from clipq.files import open_plain, replace_atomically
 
 __all__ = ["blocks_of", "load", "materialise", "streamed"]
 
@@ -178,8 +178,9 @@ def load(path: Path) -> np.ndarray:
       fix: remove it and run again
     """
     try:
+        open_plain(path).close()
         images = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # its header is Python, whose parser raises nearly anything
         raise CacheError(
             f"{path} is not a complete image file: {error}", hint="remove it and run again"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -28,6 +29,8 @@ __all__ = [
 
 IMAGES = ("webp", "png", "jpg", "jpeg")
 """Endings of image files, lower case."""
+_FORMATS = ("WEBP", "PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "PPM")
+# Others are never looked for: Pillow would hand an EPS to Ghostscript, which runs its program.
 CLASSES = "classnames.txt"
 TEMPLATES = "zeroshot_classification_templates.txt"
 
@@ -44,7 +47,10 @@ def decode_image(encoded: bytes, where: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(encoded))
+            image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                # Said by a warning as well, which another thread may have switched off.
+                raise ValueError(f"{image.width} x {image.height} pixels are too many")
             image.load()
             return as_rgb(image)
     except Exception as error:  # decoders fed with damaged bytes raise nearly anything

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from clipq.errors import ProbeError
+from clipq.files import read_file
 from clipq.provenance import sha256_file
 
 __all__ = ["Checksums", "Shard", "find_checksums", "open_shard"]
 
 _BLOCK = 512
+_MEMBER_BYTES = 256 << 20  # of one image, or what belongs to it: it is read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ def _check_structure(shard: Shard) -> None:
     for member in members:
         if not (member.isreg() or member.isdir()) or member.issparse():
             raise _damaged(shard, f"{member.name!r} is not a plain file")
+        if member.size > _MEMBER_BYTES:
+            raise _damaged(shard, f"{member.name!r} has {member.size:,} bytes")
         if member.name.startswith("/") or ".." in member.name.split("/"):
             raise _damaged(shard, f"{member.name!r} would lie outside of the archive")
     end = max((m.offset_data + -(-m.size // _BLOCK) * _BLOCK for m in members), default=0)
@@ -155,7 +159,8 @@ def _checksum(path: Path, line: str) -> tuple[str, str]:
 
 def _text_lines(path: Path) -> list[str]:
     try:
-        return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        text = read_file(path).decode("utf-8")
+        return [line for line in text.split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise ProbeError(
             f"cannot read {path}: {error}", hint="write it as sha256sum does"

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from clipq.errors import CacheError
-from clipq.files import write_atomically
+from clipq.files import open_plain, write_atomically
 from clipq.metrics import Predictions
 
 __all__ = [
@@ -37,6 +37,10 @@ __all__ = [
 _TEXT = "text:"
 _WHOLE = (np.int8, np.int16, np.int32, np.int64)
 _HEADER = "clipq"
+_DAMAGE = (
+    *(OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError, AttributeError),
+    *(MemoryError, RecursionError),
+)
 
 
 class TableError(CacheError):
@@ -121,11 +125,12 @@ def read_table(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
     (['a', 'b'], {'model': 'vit'})
     """
     try:
+        open_plain(path).close()  # the reader would wait for a pipe's writer
         with safe_open(path, framework="numpy") as stored:
             header = json.loads((stored.metadata() or {})[_HEADER])
             columns = dict(_restored(name, stored.get_tensor(name)) for name in stored.keys())  # noqa: SIM118 - not a dict
         metadata, expected = header["metadata"], header["digest"]
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+    except _DAMAGE as error:
         raise TableError(
             f"{path} is not a complete prediction table: {error}", hint="remove it and run again"
         ) from error
@@ -152,7 +157,7 @@ def parse_table(content: bytes, *, name: str) -> tuple[dict[str, np.ndarray], di
         header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][_HEADER])
         columns = dict(_restored(name, values) for name, values in load(content).items())
         metadata, expected = header["metadata"], header["digest"]
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except _DAMAGE as error:
         raise TableError(
             f"{name}: not a complete prediction table: {error}", hint="run the gate again"
         ) from error

@@ -12,9 +12,9 @@ from glob import escape
 from pathlib import Path
 
 from clipq.cases import Case
+from clipq.checkout import repository_top
 from clipq.errors import ClipqError
 from clipq.evaluation.plan import load_plugins, plan
-from clipq.provenance import repository_top
 from clipq.settings import Settings, find_settings
 from clipq.verdicts import UNDECIDED, Verdict
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from clipq.cases import Case
+from clipq.checkout import checked_out
 from clipq.errors import ClipqError
 from clipq.evaluation.cache import Cache
 from clipq.evaluation.figures import stored_figures
@@ -16,7 +17,7 @@ from clipq.gating.baseline import load_environment
 from clipq.gating.matrix import Matrix
 from clipq.gating.waivers import load_waivers
 from clipq.kernels.kernel_spec import CHECKS, matching
-from clipq.provenance import git_commit, package_versions
+from clipq.provenance import package_versions
 from clipq.records import CaseResult, KernelResult, RunRecord, sort_cases, withheld_sentence
 
 __all__ = ["assemble", "narrowing"]
@@ -46,6 +47,7 @@ def assemble(
         selection: what narrowed the run, from `narrowing`.
     """
     settings, cases = matrix.settings, sort_cases(results)
+    checkout = checked_out(settings.root)
     waivers = load_waivers(settings.waivers)
     problems: tuple[str, ...] = ()
     if cases and waivers.entries:
@@ -55,7 +57,7 @@ def assemble(
         policy=settings.policy,
         blocks=settings.rule.verdicts,
         started=began.isoformat(timespec="seconds").replace("+00:00", "Z"),
-        commit=git_commit(settings.root),
+        commit=checkout.commit,
         waivers=waivers.to_plain(cases),
         problems=problems,
         statistics=asdict(settings.statistics),
@@ -68,6 +70,7 @@ def assemble(
         versions=package_versions(),
         timings={"seconds": round(seconds, 3)},
         warnings=(
+            *filter(None, (checkout.problem,)),
             *_withheld_warnings(matrix),
             *_environment_warnings(matrix, cases),
             *_noise_warnings(cases),

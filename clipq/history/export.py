@@ -38,8 +38,15 @@ def _csv(store: Store, runs: Sequence[RunInfo]) -> Iterator[str]:
                 result.observed, result.baseline, result.loss, result.margin, result.low,
                 result.high, result.error,
             )  # fmt: skip
-            names = (run.number, run.id, run.started, sha, result.case, result.verdict.value)
+            texts = (run.id, run.started, sha, result.case, result.verdict.value)
+            names = (run.number, *map(_text, texts))
             yield _row((*names, *("" if value is None else repr(value) for value in numbers)))
+
+
+def _text(value: object) -> str:
+    """Return a cell that no spreadsheet takes for a formula: it would run whatever a name says."""
+    text = str(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _row(values: Sequence[object]) -> str:

@@ -69,8 +69,8 @@ class AnyText(sa.types.TypeDecorator[str]):
         return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", value)
 
     def process_result_value(self, value: str | None, dialect: Any) -> str | None:
-        if value is None or "\\" not in value:
-            return value
+        if not isinstance(value, str) or "\\" not in value:
+            return value  # what is no text is refused by whoever reads the row
         return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), value)
 
 

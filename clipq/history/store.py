@@ -8,7 +8,6 @@ with open_store("sqlite:///.clipq/history.db", root=Path.cwd()) as store:
 from __future__ import annotations
 
 import functools
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -29,6 +28,7 @@ from clipq.history.schema import blobs, cases, results, run_predictions, runs
 from clipq.history.stored_rows import (
     RESULT_COLUMNS,
     as_result,
+    inflated,
     run_infos,
     select_runs,
     verified,
@@ -226,8 +226,8 @@ class Store:
         if row is None:
             return None
         try:
-            content = zlib.decompress(row.content)
-        except zlib.error as error:
+            content = inflated(row.content, int(row.size))
+        except (ValueError, TypeError) as error:
             content, reason = b"", str(error)
         else:
             reason = f"{len(content)} bytes instead of {row.size}"

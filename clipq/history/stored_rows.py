@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
+from dataclasses import replace
+from types import NoneType
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,9 +15,13 @@ from clipq.errors import RecordError, StoreError
 from clipq.history.model import RunInfo, StoredResult
 from clipq.history.schema import CODES, results, run_predictions, runs, verdict_of
 from clipq.records import RunRecord
+from clipq.shapes import Document, shown
+from clipq.verdicts import POLICIES
 
-__all__ = ["RESULT_COLUMNS", "as_result", "run_infos", "select_runs", "verified"]
+__all__ = ["RESULT_COLUMNS", "as_result", "inflated", "run_infos", "select_runs", "verified"]
 
+_FIX = "the store was altered or damaged: restore it from a backup"
+_RECORD_BYTES = 1 << 30
 _COMMIT = ("sha", "date", "subject", "branch", "dirty")
 RESULT_COLUMNS = (
     results.c.verdict,
@@ -47,24 +53,25 @@ def run_infos(connection: sa.Connection, query: sa.Select[Any]) -> tuple[RunInfo
 
 
 def _info(row: Any) -> RunInfo:
-    commit = {name: row[f"commit_{name}"] for name in _COMMIT} if row["commit_sha"] else {}
-    counts = json.loads(row["counts"])
-    return RunInfo(
-        id=row["id"],
-        number=row["number"],
-        started=row["started"],
-        commit=commit,
-        policy=row["policy"],
-        passed=row["passed"],
-        cases=row["cases"],
-        counts={verdict: counts[verdict] for verdict in CODES if verdict in counts},
-        environment=json.loads(row["environment"]),
-        predictions=row["predictions"],
-        planned=row["planned"],
-        recorded=row["recorded"],
-        remarks=json.loads(row["remarks"]),
-        blocks=tuple(json.loads(row["blocks"])),
-    )
+    """Return a row of `runs` as a value.
+
+    Raises:
+        StoreError: it holds what is never recorded.
+    """
+    where = f"run {shown(row['number'])} in the history store"
+    document = Document(where, "JSON", StoreError, _FIX)
+    same = ("id", "number", "started", "policy", "cases", "predictions", "planned", "recorded")
+    values = {name: row[name] for name in same} | {"passed": bool(row["passed"])}
+    values["commit"] = {n: row[f"commit_{n}"] for n in _COMMIT} if row["commit_sha"] else {}
+    for name in ("counts", "environment", "remarks", "blocks"):
+        if not isinstance(row[name], str):
+            raise document.fail(name, f"it is {shown(row[name])}", "it must be a text")
+        values[name] = document.parse(row[name].encode("utf-8", "surrogatepass"))
+    found = document.shaped(values, RunInfo)
+    if not found.blocks and found.policy not in POLICIES:
+        raise document.fail("", f"policy = {shown(found.policy)} without what it blocks", "")
+    counts = {verdict: found.counts[verdict] for verdict in CODES if verdict in found.counts}
+    return replace(found, counts=counts)
 
 
 def verified(content: bytes, run: RunInfo) -> RunRecord:
@@ -74,11 +81,11 @@ def verified(content: bytes, run: RunInfo) -> RunRecord:
         StoreError: it is not what was recorded under the run's id.
     """
     try:
-        plain = zlib.decompress(content)
+        plain = inflated(content, _RECORD_BYTES)
         if hashlib.sha256(plain).hexdigest() != run.id:
             raise ValueError("it hashes to another id")
         return RunRecord.from_plain({"id": run.id, **json.loads(plain)})
-    except (zlib.error, ValueError, RecordError) as error:
+    except (ValueError, TypeError, RecursionError, RecordError) as error:
         raise StoreError(
             f"the stored record of run #{run.number} ({run.id[:12]}) was altered or damaged: "
             f"{error}",
@@ -86,8 +93,42 @@ def verified(content: bytes, run: RunInfo) -> RunRecord:
         ) from error
 
 
+def inflated(content: bytes, most: int) -> bytes:
+    """Return what was compressed, of at most so many bytes.
+
+    Raises:
+        ValueError: it is damaged, or longer: a kilobyte can stand for a gigabyte.
+
+    >>> inflated(zlib.compress(bytes(9)), 8)
+    Traceback (most recent call last):
+    ValueError: it has more than 8 bytes
+    """
+    if not isinstance(content, bytes):
+        raise ValueError(f"it is {shown(content)}")
+    unpacker = zlib.decompressobj()
+    try:
+        plain = unpacker.decompress(content, most + 1)
+        if len(plain) > most:
+            raise ValueError(f"it has more than {most:,} bytes")
+        plain += unpacker.flush()
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
+    if not unpacker.eof:
+        raise ValueError("it is cut off")
+    return plain
+
+
 def as_result(row: Any, case: str, run: RunInfo) -> StoredResult:
-    """Return a row of `RESULT_COLUMNS` as a value."""
+    """Return a row of `RESULT_COLUMNS` as a value.
+
+    Raises:
+        StoreError: it holds what is never recorded.
+    """
+    verdict, *numbers = row[: len(RESULT_COLUMNS)]
+    known = type(verdict) is int and 0 <= verdict < len(CODES)
+    if not known or any(type(n) not in (float, int, NoneType) for n in numbers):
+        held = ", ".join(map(shown, row[: len(RESULT_COLUMNS)]))
+        raise StoreError(f"the result of {case!r} in run #{run.number} holds {held}", hint=_FIX)
     return StoredResult(
         case=case,
         run=run,

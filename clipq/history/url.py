@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus, unquote
 
 from clipq.errors import StoreError
+from clipq.redaction import HIDDEN, is_secret_name, redacted
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -27,10 +28,6 @@ _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{0,30}")
 _HOST = re.compile(r"[A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]|%2[Ff][A-Za-z0-9._%-]*")
 _FILE_NAME = re.compile(r"[\w./-]+\.(db|sqlite3?)")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_SECRET_NAME = re.compile(r"pass(?!file)|pwd|secret|token", re.IGNORECASE)
-_IN_A_URL = re.compile(r"(://[^\s:/@]*:)[^\s]*@")
-_AS_A_PARAMETER = re.compile(r"((?:password|passwd|pwd)\s*=\s*)('[^']*'|[^\s&;]+)", re.IGNORECASE)
-_HIDDEN = "***"
 _SHORTEST = 4  # a shorter secret cannot be told from ordinary text
 
 
@@ -88,22 +85,32 @@ class StoreURL:
         if any(len(form) < _SHORTEST and form in text for form in forms):
             return "(a message that may hold the password is not shown)"
         for form in sorted(forms, key=len, reverse=True):
-            text = text.replace(form, _HIDDEN)
-        text = _IN_A_URL.sub(rf"\g<1>{_HIDDEN}@", text)
-        return _AS_A_PARAMETER.sub(rf"\g<1>{_HIDDEN}", text)
+            text = text.replace(form, HIDDEN)
+        return redacted(text)
 
 
 def parse_url(text: str, *, root: Path) -> StoreURL:
     """Return the store that `text` names.
 
     Args:
-        text: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE?NAME=VALUE``.
+        text: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE?NAME=VALUE``, in
+            one line; space around it is dropped.
         root: what a relative SQLite path is relative to.
 
     Raises:
         StoreError: not such a URL. The message shows no more of it than its scheme.
     """
-    scheme, separator, rest = text.strip().partition("://")
+    text = text.strip()
+    if not text.isprintable():
+        # Two lines are two values, pasted or left in a secret: neither is guessed to be meant.
+        lines = len(text.splitlines())
+        held = f"{lines} lines" if lines > 1 else "a character that cannot be printed"
+        raise StoreError(
+            f"what is given as a store URL (not shown) holds {held}",
+            hint=f"give one address and nothing else, in one line: {_FORMS}; in a user or password "
+            "such a character is written %XX",
+        )
+    scheme, separator, rest = text.partition("://")
     if not separator or not _SCHEME.fullmatch(scheme):
         shown = f"{text!r} is" if _FILE_NAME.fullmatch(text) else "what is given (not shown) is"
         raise StoreError(f"{shown} no store URL", hint=f"write {_FORMS}")
@@ -152,11 +159,11 @@ def _postgresql(rest: str) -> StoreURL:
     if colon:
         secrets["password"] = _decoded(password)
     shown = dict(parameters)
-    shown |= dict.fromkeys((name for name in secrets if name != "password" or not colon), _HIDDEN)
+    shown |= dict.fromkeys((name for name in secrets if name != "password" or not colon), HIDDEN)
     tail = "&".join(f"{name}={value}" for name, value in sorted(shown.items()))
     return StoreURL(
         "postgresql",
-        f"postgresql://{user}{f':{_HIDDEN}' if colon else ''}{at}{place}/{database}"
+        f"postgresql://{user}{f':{HIDDEN}' if colon else ''}{at}{place}/{database}"
         + (f"?{tail}" if tail else ""),
         user=_decoded(user) or None,
         host=host or None,
@@ -187,7 +194,7 @@ def _parameters(query: str) -> tuple[dict[str, str], dict[str, str]]:
         name = _decoded(name)
         if not equals or not re.fullmatch(r"[a-z_]+", name) or name in shown or name in secrets:
             raise _unreadable("a parameter that is not NAME=VALUE, or is given twice")
-        (secrets if _SECRET_NAME.search(name) else shown)[name] = _decoded(value)
+        (secrets if is_secret_name(name) else shown)[name] = _decoded(value)
     return shown, secrets
 
 
@@ -205,7 +212,7 @@ def _decoded(text: str) -> str:
 
 def _unreadable(why: str) -> StoreError:
     return StoreError(
-        f"the store URL postgresql://{_HIDDEN} cannot be read: {why}",
+        f"the store URL postgresql://{HIDDEN} cannot be read: {why}",
         hint="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, where @ : / ? # % in a name or "
         "password are written %40 %3A %2F %3F %23 %25",
     )

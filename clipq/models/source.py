@@ -233,15 +233,25 @@ def identify(files: ModelFiles, *, expected_sha256: str = "") -> ModelIdentity:
     clipq.errors.ModelError: checkpoint ... was tampered with or truncated: sha256 is ...
     ...
     """
-    weights = sha256_file(files.checkpoint)
+    weights = _sha256(files.checkpoint)
     if expected_sha256 and weights != expected_sha256.lower():
         raise ModelError(
             f"checkpoint {files.checkpoint} was tampered with or truncated: sha256 is {weights}, "
             f"clipq.toml expects {expected_sha256}",
             hint="restore the file (or, if the change is wanted, `sha256` in clipq.toml)",
         )
-    tokenizer = digest({path.name: sha256_file(path) for path in files.vocabulary})
-    return ModelIdentity(weights, sha256_file(files.config), tokenizer)
+    tokenizer = digest({path.name: _sha256(path) for path in files.vocabulary})
+    return ModelIdentity(weights, _sha256(files.config), tokenizer)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise ModelError(
+            f"{path} cannot be read: {error.strerror or error}",
+            hint="restore the file, or its permissions",
+        ) from error
 
 
 def architecture_config(architecture: str) -> Path:

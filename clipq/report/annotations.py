@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from clipq.records import CaseResult, RunRecord
 from clipq.report.text import explain
 from clipq.report.undecided import undecided
+from clipq.terminal import one_line, printable
 
 __all__ = ["github", "gitlab"]
 
@@ -53,7 +54,7 @@ def gitlab(record: RunRecord) -> str:
     severities = {"error": "critical", "warning": "minor"}
     issues = [
         {
-            "description": f"{finding.title}: {finding.text}",
+            "description": printable(f"{finding.title}: {finding.text}"),
             "check_name": "clipq",
             "fingerprint": hashlib.sha256(finding.title.encode()).hexdigest(),
             "severity": severities[finding.level],
@@ -95,8 +96,8 @@ def _command(level: str, title: str, text: str, file: str) -> str:
 
 def _data(text: str) -> str:
     """Escape a workflow command's message, so that no line of it becomes a command."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable(text).replace("%", "%25").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
+    return _data(one_line(text)).replace(":", "%3A").replace(",", "%2C")

@@ -22,6 +22,7 @@ from clipq.report.candidates import candidate_lines
 from clipq.report.looks import chance_of_luck
 from clipq.report.markdown import inert
 from clipq.settings import StatisticsSettings
+from clipq.terminal import printable
 from clipq.verdicts import POLICIES, Verdict
 
 __all__ = ["Card", "card_html", "card_markdown", "model_index", "plain_statement", "release_card"]
@@ -244,7 +245,7 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         facts.append(("quantized share", f"{quantized['share']:.1%} of weight multiply-adds"))
     if quantized.get("weight_bits") is not None:
         facts.append(("bits per weight", f"{quantized['weight_bits']:.2f}, scales included"))
-    if quantized.get("bytes"):
+    if quantized.get("bytes") and quantized.get("float_bytes"):
         ratio = quantized["bytes"] / quantized["float_bytes"]
         facts.append(("size", f"{quantized['bytes'] / 1e6:.1f} MB, {ratio:.0%} of FP32"))
     facts += [(f"release-only probe {probe}", _seen_by(card, probe)) for probe in _kept(card)]
@@ -322,7 +323,7 @@ def _html_table(cases: Sequence[CaseResult], caption: str) -> str:
 
 
 def _e(text: object) -> str:
-    return html.escape(str(text))
+    return html.escape(printable(str(text)))
 
 
 _EXPLANATION = (

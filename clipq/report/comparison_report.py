@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 from clipq.report.markdown import inert
 from clipq.report.text import number_text
+from clipq.terminal import one_line, printable
 
 __all__ = ["comparison_markdown", "comparison_text"]
 
@@ -50,7 +51,7 @@ def comparison_text(plain: Mapping[str, Any], *, everything: bool = False) -> st
         parts.append(f"{_TITLES[outcome]}:\n{table}{tail}{why}")
     parts += [f"note: {note}" for note in plain["notes"][:_NOTES]]
     parts.append(_conclusion(plain))
-    return "\n\n".join(parts)
+    return printable("\n\n".join(parts))
 
 
 def comparison_markdown(plain: Mapping[str, Any], *, everything: bool = False) -> str:
@@ -75,7 +76,7 @@ def comparison_markdown(plain: Mapping[str, Any], *, everything: bool = False) -
             title = f"{_TITLES[outcome]} ({len(rows)})"
             parts.append(f"<details><summary>{title}</summary>\n\n{table}\n\n</details>")
     parts += [f"> {inert(note)}" for note in plain["notes"][:_NOTES]]
-    return "\n\n".join(parts)
+    return printable("\n\n".join(parts))
 
 
 def _by_outcome(plain: Mapping[str, Any]) -> list[tuple[str, list[Mapping[str, Any]]]]:
@@ -86,13 +87,13 @@ def _by_outcome(plain: Mapping[str, Any]) -> list[tuple[str, list[Mapping[str, A
 
 def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (
-        row["case"],
+        one_line(row["case"]),
         number_text(row["before"]),
         number_text(row["after"]),
         number_text(row["estimate"]["loss"]),
         _interval(row),
         number_text(row["estimate"]["margin"]),
-        row["unit"],
+        one_line(row["unit"]),
         _verdicts(row["verdicts"]),
     )
 
@@ -114,7 +115,8 @@ def _run(run: Mapping[str, Any]) -> str:
     where = f"commit {commit['sha'][:10]} {commit['subject']}" if commit else "no commit"
     state = "passed" if run["passed"] else "failed"
     return (
-        f"{run['id'][:12]}  {run['started'] or 'no date'}  {where}  {run['cases']} cases, {state}"
+        f"{run['id'][:12]}  {one_line(run['started']) or 'no date'}  {one_line(where)}  "
+        f"{run['cases']} cases, {state}"
     )
 
 

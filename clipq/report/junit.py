@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from xml.etree import ElementTree
 
 from clipq.records import CaseResult, KernelResult, RunRecord
 from clipq.report.text import explain
 from clipq.report.undecided import undecided
+from clipq.terminal import printable
 from clipq.verdicts import Verdict
 
 __all__ = ["junit"]
-
-_ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(record: RunRecord) -> str:
@@ -99,5 +97,5 @@ def _add_kernel(suite: ElementTree.Element, row: KernelResult) -> None:
 
 
 def _clean(text: str) -> str:
-    """Drop characters that XML cannot hold."""
-    return _ILLEGAL.sub("", text)
+    """Write as an escape what XML cannot hold, and what a log would obey that shows this file."""
+    return printable(text)

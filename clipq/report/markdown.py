@@ -12,6 +12,7 @@ from clipq.records import CaseResult, RunRecord
 from clipq.report.candidates import candidate_lines
 from clipq.report.text import HEADERS, correction, kernel_rows, table_rows
 from clipq.report.undecided import Undecided, undecided
+from clipq.terminal import one_line, printable
 from clipq.verdicts import Policy, Verdict
 
 __all__ = ["MARKER", "inert", "markdown"]
@@ -45,25 +46,27 @@ def markdown(record: RunRecord, *, limit: int = _LIMIT) -> str:
     """
     text = ""
     for rows in _ROWS:
-        text = "\n\n".join(_parts(record, rows)) + "\n"
+        text = printable("\n\n".join(_parts(record, rows))) + "\n"
         if len(text) <= limit:
             return text
-    head = "\n\n".join(list(_head(record))) + "\n"
+    head = printable("\n\n".join(_head(record))) + "\n"
     return head[:limit] if len(head) > limit else head
 
 
 def inert(text: str) -> str:
     """Escape what a Markdown renderer would take for markup, a mention or a reference.
 
+    It stays on its line, and what cannot be printed is written as an escape.
+
     >>> inert("<b> by @ada, see #7")
     '&lt;b&gt; by &#64;ada, see &#35;7'
     """
-    return " ".join(text.split()).translate(_ESCAPES).replace("://", "&#58;//")
+    return one_line(text).translate(_ESCAPES).replace("://", "&#58;//")
 
 
 def _code(text: str) -> str:
     """Return a code span that its text cannot end."""
-    plain = " ".join(str(text).replace("`", "'").split())
+    plain = one_line(text).replace("`", "'")
     return f"`{plain}`"
 
 
@@ -199,7 +202,8 @@ def _cut(text: object) -> str:
 def _provenance(record: RunRecord) -> str:
     lines = []
     if record.commit:
-        lines.append(f"- commit {_code(record.commit['sha'][:12])}")
+        dirty = ", files differ from it" if record.commit.get("dirty") else ""
+        lines.append(f"- commit {_code(record.commit['sha'][:12])}{dirty}")
     if record.started:
         lines.append(f"- started {inert(record.started)}")
     evidence = record.evidence()
@@ -208,7 +212,7 @@ def _provenance(record: RunRecord) -> str:
         for name, model in evidence.get("models", {}).items()
     ]
     lines += [
-        f"- probe {inert(name)}: {probe['samples']} samples, {_code(probe['fingerprint'])}"
+        f"- probe {inert(name)}: {probe.get('samples', '-')} samples, {_code(probe['fingerprint'])}"
         for name, probe in evidence.get("probes", {}).items()
     ]
     lines += [f"- {inert(name)} {inert(value)}" for name, value in sorted(record.versions.items())]

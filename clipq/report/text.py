@@ -10,6 +10,7 @@ from tabulate import tabulate
 from clipq.records import CaseResult, KernelResult, RunRecord
 from clipq.report.candidates import candidate_lines
 from clipq.report.undecided import AT_MARGIN, doubts, needed_text, undecided, urgency
+from clipq.terminal import one_line, printable
 from clipq.verdicts import UNDECIDED, Policy, Verdict
 
 __all__ = [
@@ -40,7 +41,7 @@ def explain(case: CaseResult) -> str:
     vit/rtn:w4/id.ece: fail
       FP32 baseline 0.03, observed 0.09: loss 0.06 [+0.04, +0.08] > margin 0.02 fraction
     """
-    lines = [f"{case.id}: {case.verdict.value}"]
+    lines = [f"{one_line(case.id)}: {case.verdict.value}"]
     if case.observed is not None:
         compared_with = "limit" if case.baseline is None else "FP32 baseline"
         compared = case.estimate.margin if case.baseline is None else case.baseline
@@ -54,7 +55,7 @@ def explain(case: CaseResult) -> str:
         lines.append(f"  {case.reason}")
     if case.next_command:
         lines.append(f"  next: {case.next_command}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def summary(record: RunRecord) -> str:
@@ -99,7 +100,7 @@ def summary(record: RunRecord) -> str:
     parts += [f"warning: {warning}" for warning in record.warnings]
     parts += [sentence for sentence in (correction(record),) if sentence]
     parts.append(_provenance(record))
-    return "\n\n".join(parts)
+    return printable("\n\n".join(parts))
 
 
 def table_rows(cases: Iterable[CaseResult]) -> list[tuple[str, ...]]:
@@ -112,14 +113,14 @@ def table_rows(cases: Iterable[CaseResult]) -> list[tuple[str, ...]]:
     """
     return [
         (
-            case.id,
+            one_line(case.id),
             case.verdict.value,
             number_text(case.baseline),
             number_text(case.observed),
             number_text(case.estimate.loss),
             _interval(case),
             number_text(case.estimate.margin),
-            case.unit,
+            one_line(case.unit),
         )
         for case in cases
     ]
@@ -138,7 +139,7 @@ def kernel_summary(results: Sequence[KernelResult]) -> str:
     """
     lines = ["kernels:", tabulate(kernel_rows(results), _KERNEL_HEADERS)]
     failed = [row for row in results if row.outcome == "fail"]
-    lines += [f"  fail: {row.id}\n    {row.reason}" for row in failed[:_SHOWN]]
+    lines += [f"  fail: {one_line(row.id)}\n    {row.reason}" for row in failed[:_SHOWN]]
     if len(failed) > _SHOWN:
         lines.append(f"  ... and {len(failed) - _SHOWN} more: see report.json")
     reasons = Counter(row.reason for row in results if row.outcome == "not-run")
@@ -201,13 +202,13 @@ def _undecided(cases: Sequence[CaseResult], policy: Policy) -> str:
     ordered = sorted(cases, key=urgency)
     rows = [
         (
-            case.id,
+            one_line(case.id),
             case.verdict.value,
             str(undecided(case)),
             number_text(case.estimate.loss),
             _interval(case),
             number_text(case.estimate.margin),
-            case.unit,
+            one_line(case.unit),
             f"{case.samples:,}",
             needed_text(case),
         )
@@ -245,7 +246,9 @@ def _counts(record: RunRecord) -> str:
     for model, quantizer in sorted(pairs):
         cases = [c for c in record.cases if (c.model, c.quantizer) == (model, quantizer)]
         counted = [sum(case.verdict.value == verdict for case in cases) for verdict in verdicts]
-        rows.append((model, quantizer, *(n or "" for n in counted), _worst(cases)))
+        rows.append(
+            (*map(one_line, (model, quantizer)), *(n or "" for n in counted), _worst(cases))
+        )
     rows.append(("all", "", *record.counts.values(), ""))
     return tabulate(rows, ("model", "quantizer", *verdicts, "worst (loss / margin)"))
 
@@ -260,7 +263,7 @@ def _worst(cases: Sequence[CaseResult]) -> str:
     if not losing:
         return ""
     worst = max(losing, key=lambda case: case.severity)
-    return f"{worst.probe}.{worst.metric} ({worst.severity:.2f})"
+    return f"{one_line(f'{worst.probe}.{worst.metric}')} ({worst.severity:.2f})"
 
 
 def _blocking(record: RunRecord) -> str:
@@ -292,8 +295,8 @@ def _grouped(title: str, cases: Sequence[CaseResult]) -> str:
         groups.setdefault((case.verdict, case.reason), []).append(case)
     lines = [f"{title}:"]
     for (verdict, reason), members in sorted(groups.items(), key=lambda item: -len(item[1])):
-        name = members[0].id if len(members) == 1 else f"{len(members)} cases, first "
-        first = "" if len(members) == 1 else members[0].id
+        name = "" if len(members) == 1 else f"{len(members)} cases, first "
+        first = one_line(members[0].id)
         lines.append(f"  {verdict.value}: {name}{first}")
         lines += [f"    {line.strip()}" for line in reason.splitlines()]
     return "\n".join(lines)
@@ -302,6 +305,9 @@ def _grouped(title: str, cases: Sequence[CaseResult]) -> str:
 def _provenance(record: RunRecord) -> str:
     evidence = record.evidence()
     rows: list[tuple[str, str, str]] = []
+    if record.commit:
+        dirty = ", files differ from it" if record.commit["dirty"] else ""
+        rows.append(("commit", record.commit["sha"][:12], f"{record.commit['subject']}{dirty}"))
     for name, model in evidence.get("models", {}).items():
         rows.append(("model", name, f"{model['source']}  weights {model['weights_sha256'][:16]}"))
     for name, baseline in evidence.get("baselines", {}).items():
@@ -309,7 +315,11 @@ def _provenance(record: RunRecord) -> str:
         rows.append(("baseline", name, f"{text}  columns {baseline['columns_sha256'][:16]}"))
     for name, probe in evidence.get("probes", {}).items():
         rows.append(
-            ("probe", name, f"{probe['samples']} samples  fingerprint {probe['fingerprint'][:16]}")
+            (
+                "probe",
+                name,
+                f"{probe.get('samples', '-')} samples  fingerprint {probe['fingerprint'][:16]}",
+            )
         )
     methods: dict[str, list[float]] = {}
     for name, quantizer in evidence.get("quantizers", {}).items():
@@ -329,7 +339,8 @@ def _provenance(record: RunRecord) -> str:
         text = ", ".join(f"{name} {value}" for name, value in environment.items())
         rows.append(("environment", "", text))
     versions = ", ".join(f"{name} {value}" for name, value in sorted(record.versions.items()))
-    return tabulate(rows, tablefmt="plain") + f"\nversions: {versions}"
+    shown = [tuple(map(one_line, row)) for row in rows]
+    return tabulate(shown, tablefmt="plain") + f"\nversions: {versions}"
 
 
 def number_text(value: float | None) -> str:

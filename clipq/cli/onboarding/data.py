@@ -175,7 +175,9 @@ def _peek(path: Path) -> tuple[set[str], dict[str, dict[str, int]]]:
     """Return the endings of the first members of a shard, and the attributes of their JSON."""
     kinds: set[str] = set()
     attributes: dict[str, dict[str, int]] = {}
-    with suppress(OSError, tarfile.TarError, ValueError), tarfile.open(path, "r:") as shard:
+    # A member may be a link to one that is not there, or claim to be larger than anything.
+    damage = (OSError, tarfile.TarError, ValueError, KeyError, RecursionError, OverflowError)
+    with suppress(*damage), tarfile.open(path, "r:") as shard:
         for member in islice(shard, _MEMBERS):
             kind = member.name.rpartition(".")[2].lower()
             kinds.add(kind)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from clipq.cli.onboarding.proposal import Model, ProbeProposal, Proposal
+from clipq.terminal import one_line
 
 __all__ = ["MARGINS", "TEST", "quoted", "settings_text"]
 
@@ -269,7 +270,7 @@ def _table(
 
 def _plain(text: str) -> str:
     """Return a text that stays on its line and within its comment."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return one_line(text)
 
 
 def _wrapped(text: str, width: int = 96) -> list[str]:

@@ -15,6 +15,7 @@ from clipq.records import RunRecord
 from clipq.report.candidates import candidate_lines
 from clipq.report.html.page_payload import embed, payload
 from clipq.report.text import HEADERS, table_rows
+from clipq.terminal import printable
 from clipq.web import page_script, page_styles, page_template
 
 __all__ = ["html", "outcome"]
@@ -109,5 +110,5 @@ def _blocking(record: RunRecord) -> str:
 
 
 def _text(value: str) -> str:
-    """Escape; what cannot be encoded (half a surrogate pair in a name) becomes a question mark."""
-    return markup.escape(value.encode("utf-8", "replace").decode())
+    """Escape markup, and what cannot be shown or encoded."""
+    return markup.escape(printable(value))

@@ -14,8 +14,8 @@ import clipq
 
 PACKAGE = Path(clipq.__file__).parent
 CORE = (
-    *("cases", "errors", "estimate", "files", "provenance", "records"),
-    *("registry", "settings", "shapes", "statistic_kinds", "verdicts"),
+    *("cases", "checkout", "errors", "estimate", "files", "provenance", "records"),
+    *("redaction", "registry", "settings", "shapes", "statistic_kinds", "terminal", "verdicts"),
 )
 BELOW = {
     "core": set(),

@@ -301,7 +301,7 @@ def test_no_command_shows_the_password(filled, capsys, run):
         assert secret not in told
 
 
-def test_what_a_terminal_would_obey_is_printed_as_a_mark(run, capsys):
+def test_what_a_terminal_would_obey_is_printed_as_an_escape(run, capsys):
     record = run(0)
     commit = {**record.commit, "subject": "\x1b[2Jgone\ud800", "branch": "\x07bell"}
     with open_store("sqlite:///.clipq/history.db", root=Path.cwd()) as store:
@@ -311,7 +311,7 @@ def test_what_a_terminal_would_obey_is_printed_as_a_mark(run, capsys):
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
     assert "\x07" not in shown
-    assert "�[2Jgone�" in shown
+    assert "\\x1b[2Jgone\\ud800" in shown
 
 
 @pytest.mark.parametrize(
