@@ -115,7 +115,8 @@ def replace_images(model: Any, encode: Callable[[Callable[..., Tensor], Tensor],
 
 
 def block(model: Any, index: int = 0) -> Any:
-    return model.visual.transformer.resblocks[index]
+    blocks = model.visual.transformer.resblocks
+    return blocks[min(index, len(blocks) - 1)]
 
 
 def faithful(model, spec, calibration):
