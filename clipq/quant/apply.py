@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,9 +21,11 @@ from clipq.quant.coverage import (
     count_operations,
     quantized_layers,
 )
+from clipq.quant.formats import Format
+from clipq.quant.measured_format import FormatMeter
 from clipq.quant.methods import Calibration, Method, find_method, is_builtin
 from clipq.quant.nearest import Nearness, measure_nearness
-from clipq.quant.spec import QuantizerSpec
+from clipq.quant.spec import QuantizerSpec, Towers
 from clipq.quant.storage import Storage, measure_storage, state_bytes
 from clipq.quant.towers import covers_images, covers_texts, image_batches, text_batches
 
@@ -41,8 +43,10 @@ class Quantized:
         coverage: counted for one image and one text.
         storage: bytes of the model with its codes; None where the method brings modules of its own.
         claim: what was counted of the format; None where the method names none.
-        nearness: how far from FP32 it is, beside rounding to nearest; None where nothing says how
-            far it may be: a method of clipq's own, or one without a format.
+        nearness: how far from FP32 it is, beside rounding to nearest in its format or, where it
+            names none, in as many bits as its weights and inputs are seen to have; None of a method
+            of clipq's own, and where neither is known.
+        exceptions: what the method declared when it was registered, and why.
 
     >>> from clipq.testing import SmallInputs, small_clip
     >>> quantized = quantize(small_clip(), "rtn:w8@text", SmallInputs().calibration)
@@ -55,6 +59,7 @@ class Quantized:
     storage: Storage | None = None
     claim: Claim | None = None
     nearness: Nearness | None = None
+    exceptions: Mapping[str, str] = field(default_factory=dict)
 
     def to_plain(self) -> dict[str, Any]:
         """Return coverage, storage and what was found of the claim as strict-JSON values."""
@@ -65,6 +70,8 @@ class Quantized:
             plain["claim"] = self.claim.to_plain()
         if self.nearness is not None:
             plain["sqnr_db"] = self.nearness.to_plain()
+        if self.exceptions:
+            plain["exceptions"] = dict(self.exceptions)
         return plain
 
 
@@ -90,11 +97,12 @@ def quantize(model: nn.Module, spec: QuantizerSpec | str, calibration: Calibrati
     spec = QuantizerSpec.parse(spec)
     made = apply_method(model, spec, calibration)
     problems = list(made.claim.contradictions) if made.claim is not None else []
-    if made.nearness is not None and "nearest" not in declared_exceptions(find_method(spec), spec):
+    if made.nearness is not None and "nearest" not in made.exceptions:
         problems += made.nearness.complaints()
     if problems:
         raise QuantizerError(
-            f"quantizer {str(spec)!r} is not what its format says: {'; '.join(problems)}",
+            f"quantizer {str(spec)!r} is not what "
+            f"{'its format says' if spec.format else 'its bits allow'}: {'; '.join(problems)}",
             hint="correct the method, ask for the format that it makes, or declare what it does on "
             'purpose: @quantizers.register(..., exceptions={"float": "why"}), where "float", '
             '"levels" and "nearest" can be declared',
@@ -123,24 +131,29 @@ def apply_method(
         samples = _Samples.first(private, spec, calibration)
         float_operations = samples.count(private, spec)
         result = _run(method, private, spec, calibration).eval()
-        counter = None
+        claim = None
         if spec.format is not None:
             coarse = is_coarse(model, spec.format.weight.bits)
             counter = ClaimCounter(spec, exceptions, coarse=coarse)
-        operations = samples.count(result, spec, observe=counter.look if counter else None)
-        claim = counter.result(result, float_operations) if counter else None
+            operations = samples.count(result, spec, observe=counter.look)
+            claim = counter.result(result, float_operations)
+            formats: dict[Towers, Format] = {spec.towers: spec.format}
+        else:
+            meter = FormatMeter()
+            operations = samples.count(result, spec, observe=meter.look)
+            formats = meter.formats(spec.towers)
         coverage = _coverage(method, spec, result, operations, float_operations, claim)
         nearness = None
-        if spec.format is not None and not is_builtin(method):
+        if formats and not is_builtin(method):
             with _encoding(spec):
-                nearness = measure_nearness(model, result, spec, calibration)
+                nearness = measure_nearness(model, result, formats, calibration)
     if _fingerprint(model) != before:
         raise QuantizerError(
             f"quantizer {str(spec)!r} changed the caller's model",
             hint="a method may change only the copy it is given",
         )
     storage = measure_storage(result, state_bytes(model))
-    return Quantized(result, coverage, storage, claim, nearness)
+    return Quantized(result, coverage, storage, claim, nearness, exceptions)
 
 
 def _run(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -47,14 +47,12 @@ class Claim:
         held: share of them whose weights have as few levels as the format has codes.
         in_float: weights that have more, by name.
         contradictions: one line each; empty where the model is what it is said to be.
-        exceptions: what the method declared, and why.
     """
 
     counted: float
     held: float
     in_float: tuple[str, ...] = ()
     contradictions: tuple[str, ...] = ()
-    exceptions: Mapping[str, str] = field(default_factory=dict)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the claim as strict-JSON values."""
@@ -62,7 +60,6 @@ class Claim:
             "counted": self.counted,
             "held": self.held,
             "in_float": list(self.in_float),
-            "exceptions": dict(self.exceptions),
         }
 
 
@@ -155,7 +152,6 @@ class ClaimCounter:
             held=min(1.0, held / whole),
             in_float=tuple(sorted(in_float)),
             contradictions=tuple(_line(what, names) for what, names in self._wrong.items()),
-            exceptions=self._exceptions,
         )
 
     def _weigh(self, product: Product, *, ours: bool) -> bool | None:

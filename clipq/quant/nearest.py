@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from clipq.errors import QuantizerError
+from clipq.quant.formats import Format
 from clipq.quant.methods import Calibration, find_method
-from clipq.quant.spec import QuantizerSpec
+from clipq.quant.spec import QuantizerSpec, Towers
 from clipq.quant.towers import tower_batches
 
 __all__ = ["FLOOR_DB", "Nearness", "feature_sqnr", "measure_nearness"]
@@ -48,7 +50,7 @@ class Nearness:
             f"{what[tower]} features at {own:.1f} dB, where rounding to nearest reaches "
             f"{self.nearest[tower]:.1f} dB ({FLOOR_DB:.0f} dB less are allowed)"
             for tower, own in self.own.items()
-            if not own >= self.nearest[tower] - FLOOR_DB  # NaN, too
+            if own < self.nearest[tower] - FLOOR_DB  # NaN is the gate's to show
         ]
 
     def to_plain(self) -> dict[str, dict[str, float | None]]:
@@ -60,64 +62,71 @@ class Nearness:
 
 
 def feature_sqnr(
-    model: nn.Module, original: nn.Module, spec: QuantizerSpec, calibration: Calibration
+    model: nn.Module, original: nn.Module, towers: Towers, calibration: Calibration
 ) -> dict[str, float]:
     """Return the SQNR of features in dB, per selected tower; NaN where a feature is not finite.
 
     Args:
         model: the quantized model.
         original: FP32.
-        spec: whose towers are run.
+        towers: which to run.
         calibration: whose first samples, up to 64 of a tower's first batch, are encoded.
 
     >>> from clipq.testing import SmallInputs, small_clip
-    >>> spec, model = QuantizerSpec.parse("rtn:w8"), small_clip()
-    >>> feature_sqnr(model, model, spec, SmallInputs().calibration)
+    >>> model = small_clip()
+    >>> feature_sqnr(model, model, "both", SmallInputs().calibration)
     {'vision': inf, 'text': inf}
     """
     with torch.no_grad():
         theirs, mine = (
             [
                 encode(next(batches)[:_SAMPLES])
-                for encode, batches in tower_batches(form, spec.towers, calibration)
+                for encode, batches in tower_batches(form, towers, calibration)
             ]
             for form in (original, model)
         )
-    towers = ("vision", "text") if spec.towers == "both" else (spec.towers,)
+    names = ("vision", "text") if towers == "both" else (towers,)
     return {
         tower: _decibel(exact, found)
-        for tower, exact, found in zip(towers, theirs, mine, strict=True)
+        for tower, exact, found in zip(names, theirs, mine, strict=True)
     }
 
 
 def measure_nearness(
-    original: nn.Module, model: nn.Module, spec: QuantizerSpec, calibration: Calibration
+    original: nn.Module,
+    model: nn.Module,
+    formats: Mapping[Towers, Format],
+    calibration: Calibration,
 ) -> Nearness | None:
-    """Return how far `model` is from FP32, beside rounding to nearest in the format of `spec`.
+    """Return how far `model` is from FP32, beside rounding to nearest in formats of its towers.
 
-    None where rounding to nearest cannot make the format of this model: groups that are larger than
+    None where rounding to nearest cannot make a format of this model: groups that are larger than
     every row, attention that keeps its products to itself.
 
     Args:
         original: FP32, left as it is.
         model: the quantized model.
-        spec: names the format.
+        formats: by towers: ``"both"``, or ``"vision"``, ``"text"`` or each with its own.
         calibration: ranges of rounding to nearest, and the samples to encode.
 
     >>> from clipq.testing import SmallInputs, small_clip
-    >>> spec, inputs = QuantizerSpec.parse("rtn:w4"), SmallInputs()
-    >>> measure_nearness(small_clip(), small_clip(), spec, inputs.calibration).complaints()
+    >>> formats, inputs = {"both": Format.parse("w4")}, SmallInputs()
+    >>> measure_nearness(small_clip(), small_clip(), formats, inputs.calibration).complaints()
     []
     """
-    plain = QuantizerSpec("rtn", spec.require_format(), (), spec.towers)
-    try:
-        twin = find_method(plain)(copy.deepcopy(original).eval(), plain, calibration)
-    except QuantizerError:
-        return None
+    twin = copy.deepcopy(original).eval()
+    own: dict[str, float] = {}
+    nearest: dict[str, float] = {}
+    for towers, number_format in formats.items():
+        plain = QuantizerSpec("rtn", number_format, (), towers)
+        try:
+            twin = find_method(plain)(twin, plain, calibration).eval()
+        except QuantizerError:
+            return None
     reference = copy.deepcopy(original).eval() if original.training else original
-    own, nearest = (
-        feature_sqnr(form, reference, spec, calibration) for form in (model, twin.eval())
-    )
+    for towers in formats:
+        own |= feature_sqnr(model, reference, towers, calibration)
+        nearest |= feature_sqnr(twin, reference, towers, calibration)
     return Nearness(own, nearest)
 
 

@@ -149,8 +149,8 @@ def _remarks(quantizer: Mapping[str, Any] | None) -> tuple[str, ...]:
         found.append("coverage: not reported")
     elif share < _WHOLE:
         found.append(f"{100 * (1 - share):.3g} % of weight multiply-adds left in float")
-    exceptions = (quantizer.get("claim") or {}).get("exceptions") or {}
-    found += [f"declares {kind}: {reason}" for kind, reason in exceptions.items()]
+    declared = quantizer.get("exceptions", {})
+    found += [f"declares {kind}: {reason}" for kind, reason in declared.items()]
     return tuple(found)
 
 

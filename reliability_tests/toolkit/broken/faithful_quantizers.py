@@ -25,8 +25,12 @@ BROKEN: list[str] = []
 
 
 def broken(function: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """Register under the function's name, hyphenated; it claims no format."""
-    return _register(function, BROKEN, "")
+    """Register under the function's name, hyphenated; it claims no format.
+
+    What is far from rounding to nearest is refused before it is measured. These declare that they
+    are, so that metrics have to see them.
+    """
+    return _register(function, BROKEN, "", exceptions={"nearest": "left to the metrics"})
 
 
 def claiming(number_format: str) -> Callable[..., Callable[..., nn.Module]]:
@@ -35,11 +39,11 @@ def claiming(number_format: str) -> Callable[..., Callable[..., nn.Module]]:
 
 
 def _register(
-    function: Callable[..., nn.Module], texts: list[str], claim: str
+    function: Callable[..., nn.Module], texts: list[str], claim: str, **attributes: Any
 ) -> Callable[..., nn.Module]:
     name = function.__name__.replace("_", "-")
     texts.append(name + claim)
-    registered: Callable[..., nn.Module] = clipq.quantizers.register(name)(function)
+    registered: Callable[..., nn.Module] = clipq.quantizers.register(name, **attributes)(function)
     return registered
 
 
