@@ -15,7 +15,7 @@ from torch import Tensor
 from clipq.quant.formats import ActivationFormat, WeightFormat
 from clipq.quant.grids import choose_grid
 
-__all__ = ["input_on_levels", "integer_bits", "levels_needed", "weight_on_levels"]
+__all__ = ["input_on_levels", "integer_bits", "levels_in_use", "levels_needed", "weight_on_levels"]
 
 _WIDEST = 8
 _SAMPLED = 64  # blocks that tell how many bits a weight makes use of
@@ -54,11 +54,26 @@ def integer_bits(weight: Tensor, granularity: Literal["channel", "tensor"] | int
     >>> integer_bits(0.3 * steps, "channel"), integer_bits(steps.exp(), "channel")
     (4, None)
     """
-    blocks = _blocks(weight, granularity)
-    chosen = blocks[:: max(1, len(blocks) // _SAMPLED)]
-    most = float(levels_needed(chosen).max()) if chosen.numel() else 1.0
+    most = levels_in_use(weight, granularity)
     fitting = (b for b in range(1, _WIDEST + 1) if most <= _allowed(b, weight))
     return next(fitting, None)
+
+
+def levels_in_use(weight: Tensor, granularity: Literal["channel", "tensor"] | int) -> float:
+    """Return how many evenly spaced levels a weight takes under one scale, at least 1.
+
+    Up to 64 of what shares a scale are looked at.
+
+    Args:
+        weight: (out, ...), finite.
+        granularity: what shares a scale, as `WeightFormat` says it.
+
+    >>> levels_in_use(torch.tensor([[0.0, 0.5, -1.0], [0.0, 1.0, 2.0]]), "channel")
+    4.0
+    """
+    blocks = _blocks(weight, granularity)
+    chosen = blocks[:: max(1, len(blocks) // _SAMPLED)]
+    return float(levels_needed(chosen).max()) if chosen.numel() else 1.0
 
 
 def weight_on_levels(weight: Tensor, number_format: WeightFormat) -> bool | None:

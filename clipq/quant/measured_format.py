@@ -6,11 +6,15 @@ what rounding to nearest would make of as many.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Literal
+
 from torch import Tensor
 
 from clipq.quant.coverage import Product
 from clipq.quant.formats import ActivationFormat, Format, WeightFormat
-from clipq.quant.levels import integer_bits
+from clipq.quant.levels import integer_bits, levels_in_use
 from clipq.quant.spec import Towers
 from clipq.quant.towers import in_towers
 
@@ -18,6 +22,18 @@ __all__ = ["FormatMeter"]
 
 _GENEROUS = 0.1  # of a tower's multiply-accumulates: fewer bits than these have count as a detail
 _FLOAT = 32
+_IN_USE = 0.9  # of the levels that a number of bits has
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Bits of one product's weight and inputs; whether one scale may serve the whole weight."""
+
+    name: str
+    macs: int
+    weight: int
+    values: int
+    whole: bool
 
 
 class FormatMeter:
@@ -35,30 +51,34 @@ class FormatMeter:
     """
 
     def __init__(self) -> None:
-        self._seen: list[tuple[str, int, int, int]] = []
+        self._seen: list[_Seen] = []
 
     def look(self, product: Product) -> None:
         """Take one product into account."""
         weight, values = product.weight, product.values
         if not weight.numel() or not values.numel():
             return
-        found = (
-            _bits(weight.flatten(1)),
-            min(_bits(values.reshape(1, -1)), _bits(values.flatten(1))),
-        )
-        self._seen.append((product.name, product.macs, *found))
+        whole = _bits(weight.reshape(1, -1))
+        rows = whole if whole < _FLOAT else _bits(weight.flatten(1))
+        inputs = min(_bits(values.reshape(1, -1)), _bits(values.flatten(1)))
+        self._seen.append(_Seen(product.name, product.macs, rows, inputs, whole < _FLOAT))
 
     def format_of(self, tower: Towers) -> Format | None:
         """Return what a tower runs in; None where its weights are float, or on other levels.
 
         Nine tenths of the multiply-accumulates have as many bits or more.
         """
-        seen = [entry for entry in self._seen if in_towers(entry[0], tower)]
-        weight = _lowest([(macs, bits) for _, macs, bits, _ in seen])
-        values = _lowest([(macs, bits) for _, macs, _, bits in seen])
+        seen = [entry for entry in self._seen if in_towers(entry.name, tower)]
+        weight = _lowest([(entry.macs, entry.weight) for entry in seen])
+        values = _lowest([(entry.macs, entry.values) for entry in seen])
         if weight == _FLOAT:
             return None
-        return Format(WeightFormat(weight), None if values == _FLOAT else ActivationFormat(values))
+        whole = sum(entry.macs for entry in seen if entry.whole)
+        granularity: Literal["channel", "tensor"] = "channel"
+        if whole > _GENEROUS * sum(entry.macs for entry in seen):
+            granularity = "tensor"
+        inputs = None if values == _FLOAT else ActivationFormat(values)
+        return Format(WeightFormat(weight, granularity), inputs)
 
     def formats(self, towers: Towers) -> dict[Towers, Format]:
         """Return what each of the selected towers runs in, those that are not known left out."""
@@ -68,11 +88,12 @@ class FormatMeter:
 
 
 def _bits(blocks: Tensor) -> int:
-    """Return the bits of integers that share a scale along each row, at least 2."""
+    """Return the bits of integers that share a scale along each row, from 2."""
     blocks = blocks if blocks.is_floating_point() else blocks.float()
-    if not blocks.isfinite().all():
+    if not blocks.isfinite().all() or integer_bits(blocks, "channel") is None:
         return _FLOAT
-    return max(2, integer_bits(blocks, "channel") or _FLOAT)
+    # Neither end of the codes need be in use: 230 levels are 8 bits, 220 somebody's own number.
+    return max(2, min(8, math.floor(math.log2(levels_in_use(blocks, "channel") / _IN_USE))))
 
 
 def _lowest(found: list[tuple[int, int]]) -> int:

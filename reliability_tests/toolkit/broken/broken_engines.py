@@ -196,10 +196,10 @@ def features_of_an_earlier_batch(model, spec, calibration):
     return replace_images(model, encode)
 
 
-@claiming("w8a8")
+@broken
 def every_sixteenth_caption_is_its_neighbour(model, spec, calibration):
     """One row of a tile of texts is written twice."""
-    as_claimed(model, calibration)
+    change_weights(model)
     original = model.encode_text
 
     def encode(texts, normalize=False):
