@@ -130,9 +130,9 @@ class Encoders:
         """Return what a quantizer covers and stores; {} for FP32."""
         if candidate.is_reference:
             return {}
-        made = self._quantize(candidate)
-        plain = made.coverage.to_plain() | (made.storage.to_plain() if made.storage else {})
-        return plain | ({"kernels": self._accelerated} if self.backend else {})
+        return self._quantize(candidate).to_plain() | (
+            {"kernels": self._accelerated} if self.backend else {}
+        )
 
     def mixture(self, candidate: Candidate) -> Mixture:
         """Return a quantized form of a model whose layers can be put back to float."""

@@ -24,7 +24,7 @@ from clipq.metrics.calibration import classwise_error
 from clipq.metrics.churn import churn_columns
 from clipq.metrics.classify import classification_columns
 from clipq.metrics.distances import knn, mahalanobis
-from clipq.metrics.retrieval import cosine_distance, retrieval_columns
+from clipq.metrics.retrieval import captions_kept, cosine_distance, retrieval_columns
 from clipq.metrics.spectra import BANDS, band_features, spectra_scalars
 from clipq.metrics.temperature import fit_temperature
 from clipq.metrics.temperature_error import confidence_slope, temperature_influence
@@ -205,12 +205,16 @@ def _bands(samples: SampleInfo, observed: Encoded) -> dict[str, np.ndarray]:
 
 
 def _retrieval(samples: SampleInfo, observed: Encoded, reference: Encoded) -> dict[str, np.ndarray]:
-    if observed.texts is None or samples.owners is None:
+    owners = samples.owners
+    if observed.texts is None or reference.texts is None or owners is None:
         raise QuantizerError(
             "retrieval without captions", hint="encode the captions, and say whose they are"
         )
-    found = retrieval_columns(observed.features, observed.texts, samples.owners)
-    return found | {"cosine_distance": cosine_distance(observed.features, reference.features)}
+    found = retrieval_columns(observed.features, observed.texts, owners)
+    return found | {
+        "captions_kept": captions_kept(observed.texts, reference.texts, owners),
+        "cosine_distance": cosine_distance(observed.features, reference.features),
+    }
 
 
 def _sanity(observed: Encoded, reference: Encoded, towers: str) -> dict[str, float]:

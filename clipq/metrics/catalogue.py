@@ -357,6 +357,15 @@ _declare(
     statistic=Statistic("skewness", ("occurrences",)),
 )
 _declare(
+    "lost-captions",
+    "share of images with a caption whose embedding has a cosine below 0.9 with FP32's",
+    "lower",
+    "retrieval:lost_captions",
+    roles=_RETRIEVAL,
+    note="0 for FP32 itself; recall can hide captions that were answered with others' features",
+    statistic=Statistic("share", ("captions_kept",), below=1),
+)
+_declare(
     "embedding-distance",
     "mean of 1 - cosine between an image's embedding and FP32's",
     "lower",

@@ -1,23 +1,37 @@
-"""Apply a quantizer to a model, distrusting the method: guard, inspect, count."""
+"""Apply a quantizer to a model, distrusting the method: guard, inspect, count, compare."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from clipq.errors import ClipqError, QuantizerError
-from clipq.quant.coverage import Coverage, Operations, count_operations, quantized_layers
+from clipq.quant.claims import Claim, ClaimCounter, declared_exceptions, is_coarse
+from clipq.quant.coverage import (
+    Coverage,
+    Operations,
+    Product,
+    count_operations,
+    quantized_layers,
+)
+from clipq.quant.formats import Format
+from clipq.quant.measured_format import FormatMeter
 from clipq.quant.methods import Calibration, Method, find_method, is_builtin
-from clipq.quant.spec import QuantizerSpec
+from clipq.quant.nearest import Nearness, measure_nearness
+from clipq.quant.spec import QuantizerSpec, Towers
 from clipq.quant.storage import Storage, measure_storage, state_bytes
 from clipq.quant.towers import covers_images, covers_texts, image_batches, text_batches
 
-__all__ = ["Quantized", "quantize"]
+__all__ = ["Quantized", "apply_method", "quantize"]
+
+_WHOLE = 0.99  # of the weight-bearing arithmetic was seen: what is left has nothing to hide
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,16 +42,37 @@ class Quantized:
         model: in eval mode, offers `encode_image` and `encode_text`.
         coverage: counted for one image and one text.
         storage: bytes of the model with its codes; None where the method brings modules of its own.
+        claim: what was counted of the format; None where the method names none.
+        nearness: how far from FP32 it is, beside rounding to nearest in its format or, where it
+            names none, in as many bits as its weights and inputs are seen to have; None of a method
+            of clipq's own, and where neither is known.
+        exceptions: what the method declared when it was registered, and why.
 
     >>> from clipq.testing import SmallInputs, small_clip
     >>> quantized = quantize(small_clip(), "rtn:w8@text", SmallInputs().calibration)
-    >>> quantized.coverage.layers, quantized.coverage.uncovered
-    (13, ())
+    >>> quantized.coverage.layers, quantized.coverage.uncovered, quantized.claim.held
+    (13, (), 1.0)
     """
 
     model: nn.Module
     coverage: Coverage
     storage: Storage | None = None
+    claim: Claim | None = None
+    nearness: Nearness | None = None
+    exceptions: Mapping[str, str] = field(default_factory=dict)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return coverage, storage and what was found of the claim as strict-JSON values."""
+        plain = self.coverage.to_plain()
+        if self.storage is not None:
+            plain |= self.storage.to_plain()
+        if self.claim is not None:
+            plain["claim"] = self.claim.to_plain()
+        if self.nearness is not None:
+            plain["sqnr_db"] = self.nearness.to_plain()
+        if self.exceptions:
+            plain["exceptions"] = dict(self.exceptions)
+        return plain
 
 
 def quantize(model: nn.Module, spec: QuantizerSpec | str, calibration: Calibration) -> Quantized:
@@ -51,8 +86,8 @@ def quantize(model: nn.Module, spec: QuantizerSpec | str, calibration: Calibrati
 
     Raises:
         UnknownNameError: no method of that name.
-        QuantizerError: the method failed, returned no usable model, changed the caller's model or
-            quantized nothing.
+        QuantizerError: the method failed, returned no usable model, changed the caller's model,
+            quantized nothing, or made something else than its format says.
 
     >>> from clipq.testing import SmallInputs, small_clip
     >>> quantized = quantize(small_clip(), "rtn:w4g32", SmallInputs().calibration)
@@ -60,7 +95,33 @@ def quantize(model: nn.Module, spec: QuantizerSpec | str, calibration: Calibrati
     (1.0, 5.0)
     """
     spec = QuantizerSpec.parse(spec)
+    made = apply_method(model, spec, calibration)
+    problems = list(made.claim.contradictions) if made.claim is not None else []
+    if made.nearness is not None and "nearest" not in made.exceptions:
+        problems += made.nearness.complaints()
+    if problems:
+        raise QuantizerError(
+            f"quantizer {str(spec)!r} is not what "
+            f"{'its format says' if spec.format else 'its bits allow'}: {'; '.join(problems)}",
+            hint="correct the method, ask for the format that it makes, or declare what it does on "
+            'purpose: @quantizers.register(..., exceptions={"float": "why"}), where "float", '
+            '"levels" and "nearest" can be declared',
+        )
+    return made
+
+
+def apply_method(
+    model: nn.Module, spec: QuantizerSpec | str, calibration: Calibration
+) -> Quantized:
+    """Return what `quantize` returns, contradictions of the format among it instead of raised.
+
+    >>> from clipq.testing import SmallInputs, small_clip
+    >>> apply_method(small_clip(), "rtn:w4", SmallInputs().calibration).claim.contradictions
+    ()
+    """
+    spec = QuantizerSpec.parse(spec)
     method = find_method(spec)
+    exceptions = declared_exceptions(method, spec)
     before = _fingerprint(model)
     # Inference tensors could never take part in the gradients that probes ask for; autocast would
     # calibrate, and count, another arithmetic than the model's own.
@@ -70,13 +131,29 @@ def quantize(model: nn.Module, spec: QuantizerSpec | str, calibration: Calibrati
         samples = _Samples.first(private, spec, calibration)
         float_operations = samples.count(private, spec)
         result = _run(method, private, spec, calibration).eval()
-        coverage = _coverage(method, spec, result, samples, float_operations)
+        claim = None
+        if spec.format is not None:
+            coarse = is_coarse(model, spec.format.weight.bits)
+            counter = ClaimCounter(spec, exceptions, coarse=coarse)
+            operations = samples.count(result, spec, observe=counter.look)
+            claim = counter.result(result, float_operations)
+            formats: dict[Towers, Format] = {spec.towers: spec.format}
+        else:
+            meter = FormatMeter()
+            operations = samples.count(result, spec, observe=meter.look)
+            formats = meter.formats(spec.towers)
+        coverage = _coverage(method, spec, result, operations, float_operations, claim)
+        nearness = None
+        if formats and not is_builtin(method):
+            with _encoding(spec):
+                nearness = measure_nearness(model, result, formats, calibration)
     if _fingerprint(model) != before:
         raise QuantizerError(
             f"quantizer {str(spec)!r} changed the caller's model",
             hint="a method may change only the copy it is given",
         )
-    return Quantized(result, coverage, measure_storage(result, state_bytes(model)))
+    storage = measure_storage(result, state_bytes(model))
+    return Quantized(result, coverage, storage, claim, nearness, exceptions)
 
 
 def _run(
@@ -107,16 +184,21 @@ def _coverage(
     method: Method,
     spec: QuantizerSpec,
     result: nn.Module,
-    samples: _Samples,
+    operations: Operations,
     float_operations: Operations,
+    claim: Claim | None,
 ) -> Coverage:
-    operations = samples.count(result, spec)
     ours = bool(quantized_layers(result)) or is_builtin(method)
+    total = float_operations.weights.total()
+    quantized: int | None = operations.quantized.total() if ours else None
+    uncovered = tuple(sorted(operations.weights)) if ours else ()
+    if not ours and claim is not None and claim.counted >= _WHOLE:
+        quantized, uncovered = round(claim.held * total), claim.in_float
     coverage = Coverage(
         layers=len(operations.quantized),
-        macs_quantized=operations.quantized.total() if ours else None,
-        macs_total=float_operations.weights.total(),
-        uncovered=tuple(sorted(operations.weights)) if ours else (),
+        macs_quantized=quantized,
+        macs_total=total,
+        uncovered=uncovered,
         activation_products=tuple(sorted(operations.activations)) if ours else (),
         macs_activation=float_operations.activations.total(),
         macs_transform=operations.transforms.total(),
@@ -142,21 +224,33 @@ class _Samples:
         texts = text_batches(model, calibration) if covers_texts(spec.towers) else None
         return cls(_first_row(images), _first_row(texts))
 
-    def count(self, model: nn.Module, spec: QuantizerSpec) -> Operations:
+    def count(
+        self,
+        model: nn.Module,
+        spec: QuantizerSpec,
+        *,
+        observe: Callable[[Product], None] | None = None,
+    ) -> Operations:
         def run() -> None:
             if self.image is not None:
                 model.encode_image(self.image)  # type: ignore[operator]
             if self.text is not None:
                 model.encode_text(self.text)  # type: ignore[operator]
 
-        try:
-            return count_operations(model, run)
-        except Exception as error:
-            raise QuantizerError(
-                f"the model of quantizer {str(spec)!r} cannot encode a calibration sample: "
-                f"{type(error).__name__}: {error}",
-                hint="check that images and tokens fit the model, and the quantized forward",
-            ) from error
+        with _encoding(spec):
+            return count_operations(model, run, observe=observe)
+
+
+@contextmanager
+def _encoding(spec: QuantizerSpec) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise QuantizerError(
+            f"the model of quantizer {str(spec)!r} cannot encode a calibration sample: "
+            f"{type(error).__name__}: {error}",
+            hint="check that images and tokens fit the model, and the quantized forward",
+        ) from error
 
 
 def _first_row(batches: Iterator[Tensor] | None) -> Tensor | None:

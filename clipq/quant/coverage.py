@@ -27,7 +27,7 @@ from clipq.quant.modules import InputTransform, QuantizedConv2d, QuantizedLinear
 
 aten = torch.ops.aten
 
-__all__ = ["Coverage", "Operations", "count_operations", "quantized_layers"]
+__all__ = ["Coverage", "Operations", "Product", "count_operations", "quantized_layers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,25 @@ class Operations:
     transforms: Counter[str]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Product:
+    """One product of an input with a weight, as it ran.
+
+    Args:
+        name: of the weight's parameter; of the module, where the weight is computed on the fly.
+        module: in which it happened, innermost.
+        weight: (out, in) or (out, in/groups, kh, kw), as it was multiplied.
+        values: the input (tokens, in) or (N, C, H, W), as it was multiplied.
+        macs: multiply-accumulates.
+    """
+
+    name: str
+    module: nn.Module
+    weight: Tensor
+    values: Tensor
+    macs: int
+
+
 def quantized_layers(model: nn.Module) -> list[str]:
     """Return the names of clipq's quantized modules in `model`.
 
@@ -116,14 +135,25 @@ def quantized_layers(model: nn.Module) -> list[str]:
     ]
 
 
-def count_operations(model: nn.Module, run: Callable[[], object]) -> Operations:
+def count_operations(
+    model: nn.Module,
+    run: Callable[[], object],
+    *,
+    observe: Callable[[Product], None] | None = None,
+) -> Operations:
     """Return the operations that `run`, which calls `model`, performs.
+
+    Args:
+        model: whose parameters name the operations.
+        run: what calls it.
+        observe: called with each product of a matrix, or a convolution, as it happens; products of
+            batches of matrices, attention's for example, are none of a weight.
 
     >>> layer = nn.Linear(4, 4)
     >>> count_operations(layer, lambda: layer(torch.ones(2, 4))).weights  # 2 * 4 * 4
     Counter({'weight': 32})
     """
-    counter = _Counter(model)
+    counter = _Counter(model, observe)
     # As plain products, attention is counted alike on every torch: older ones have no formula for
     # the fused kernel of the CPU.
     plain = sdpa_kernel(SDPBackend.MATH)
@@ -133,10 +163,10 @@ def count_operations(model: nn.Module, run: Callable[[], object]) -> Operations:
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, observe: Callable[[Product], None] | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self.operations = Operations(Counter(), Counter(), Counter(), Counter())
-        self._model = model
+        self._model, self._observe = model, observe
         self._running: list[tuple[str, nn.Module]] = []
         self._names: dict[int, str] = {
             _address(tensor): name
@@ -179,6 +209,8 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignor
 
     def _record(self, func: Any, macs: int, args: Any) -> None:
         name, module = self._running[-1]
+        if self._observe is not None and not isinstance(module, InputTransform):
+            self._show(func, macs, args)
         if isinstance(module, QuantizedLinear | QuantizedConv2d):
             self.operations.quantized[name] += macs
             return
@@ -194,6 +226,20 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignor
         else:
             self.operations.activations[name] += macs
 
+    def _show(self, func: Any, macs: int, args: Any) -> None:
+        factors = _factors(func, args)
+        if len(factors) < 2 or func.overloadpacket in (aten.bmm, aten.baddbmm):
+            return
+        name, module = self._running[-1]
+        values, weight = factors
+        known = [self._names.get(_address(x)) for x in factors]
+        if known[0] is not None and known[1] is None:  # weight @ input
+            weight, values = values, weight.t()
+        elif "convolution" not in str(func):
+            weight = weight.t()
+        found = next((x for x in reversed(known) if x is not None), name)
+        self._observe(Product(found, module, weight, values, macs))  # type: ignore[misc]
+
 
 def _formula(func: Any) -> Any:
     """Return torch's formula of an operation's floating-point operations; None for other ones."""
@@ -207,7 +253,7 @@ def _factors(func: Any, args: Any) -> list[Tensor]:
     tensors = [x for x in args if isinstance(x, Tensor)]
     if func.overloadpacket in (aten.addmm, aten.baddbmm):
         return tensors[1:]
-    if func.overloadpacket in (aten.mm, aten.bmm) or "convolution" in str(func):
+    if func.overloadpacket in (aten.mm, aten._int_mm, aten.bmm) or "convolution" in str(func):
         return tensors[:2]
     return []  # fused attention multiplies activations whatever they are views of
 

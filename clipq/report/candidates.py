@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from clipq.cases import Candidate
 from clipq.records import CaseResult, RunRecord
@@ -19,6 +20,7 @@ __all__ = ["CandidateLine", "candidate_lines"]
 
 _WORST_FIRST = (Verdict.FAIL, *(v for v in reversed(Verdict) if v is not Verdict.FAIL))
 _DECIDED = (Verdict.PASS, Verdict.IMPROVED, Verdict.WAIVED, Verdict.FAIL)
+_WHOLE = 0.995  # of the multiply-adds: what is left rounds to less than a percent
 _OF_OTHERS = {"models", "quantizers", "kernels", "of", "kernel-checks-of", "complete"}
 """What a run's selection may say without that a candidate in it lacks a case."""
 
@@ -37,6 +39,7 @@ class CandidateLine:
         waived: how many were.
         undecided: by reason, how many were not.
         cost: what it changes on in-distribution images, in words.
+        remarks: what is not known of the quantizer, what it leaves in float, what it declares.
 
     >>> str(CandidateLine(Candidate("vit", "rtn:w4"), policy="ci", cases=9, decided=9,
     ...                   blocking={"fail": 2}, cost=("top-1 -3.1 points",)))
@@ -52,6 +55,7 @@ class CandidateLine:
     waived: int = 0
     undecided: Mapping[str, int] = field(default_factory=dict)
     cost: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def blocked(self) -> bool:
@@ -70,6 +74,7 @@ class CandidateLine:
         parts = [state, ", ".join(self.cost), decided]
         if self.undecided:
             parts.append(f"not decided: {_listed(self.undecided)}")
+        parts += self.remarks
         return "; ".join(part for part in parts if part)
 
     def __str__(self) -> str:
@@ -128,7 +133,25 @@ def _line(
         waived=sum(case.verdict is Verdict.WAIVED for case in cases),
         undecided={why: reasons[why] for why in order if reasons[why]},
         cost=_cost(cases, roles),
+        remarks=_remarks(record.evidence().get("quantizers", {}).get(str(candidate))),
     )
+
+
+def _remarks(quantizer: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return what a reader must know of how a candidate was quantized; nothing where all is well.
+
+    A record without evidence of a candidate, of one that failed to be made, says nothing.
+    """
+    if not quantizer or "share" not in quantizer:
+        return ()
+    share, found = quantizer["share"], []
+    if share is None:
+        found.append("coverage: not reported")
+    elif share < _WHOLE:
+        found.append(f"{100 * (1 - share):.3g} % of weight multiply-adds left in float")
+    declared = quantizer.get("exceptions", {})
+    found += [f"declares {kind}: {reason}" for kind, reason in declared.items()]
+    return tuple(found)
 
 
 def _complete(candidate: Candidate, record: RunRecord) -> bool:

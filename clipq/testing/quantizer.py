@@ -7,10 +7,12 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from clipq.errors import ClipqError
+from clipq.evaluation.batch_dependence import ARRANGEMENTS, arrange, batch_differences
 from clipq.quant import (
     Calibration,
     Format,
@@ -19,10 +21,13 @@ from clipq.quant import (
     WeightFormat,
     method_code_hash,
     method_version,
-    quantize,
 )
+from clipq.quant.apply import Quantized, apply_method
+from clipq.quant.claims import declared_exceptions
+from clipq.quant.methods import find_method
 from clipq.quant.modules import QuantizedConv2d, QuantizedLinear
-from clipq.testing.checks import Check, expect
+from clipq.quant.nearest import FLOOR_DB, measure_nearness
+from clipq.testing.checks import Check, NotRun, expect
 from clipq.testing.models import SmallInputs, small_clip
 from clipq.testing.rounding_checks import check_rounding
 from clipq.testing.strategies import moderate_floats
@@ -31,6 +36,7 @@ __all__ = ["check_quantizer"]
 
 _LAYER = "visual.transformer.resblocks.0.mlp.c_fc"
 _SEEDS = range(5)
+_BATCH = 40  # more than a tile of 32 rows, and no multiple of one
 
 
 def check_quantizer(
@@ -83,8 +89,10 @@ def check_quantizer(
         suite.shows_nan_and_infinity,
         suite.takes_tied_and_shared_weights_or_refuses,
         suite.refuses_what_is_quantized_already,
+        suite.stays_near_rounding_to_nearest,
     ]
     if spec.format is not None:
+        once.append(suite.computes_what_it_claims)
         once.append(suite.has_as_many_levels_as_codes)
         if spec.format.weight.number == "int" and spec.format.weight.bits < 8:
             once.append(suite.improves_with_a_bit)
@@ -118,9 +126,23 @@ class _Quantizer:
         spec: QuantizerSpec | None = None,
         calibration: Calibration | None = None,
     ) -> nn.Module:
-        return quantize(
+        return self.applied(model, spec=spec, calibration=calibration).model
+
+    def applied(
+        self,
+        model: nn.Module | None = None,
+        *,
+        spec: QuantizerSpec | None = None,
+        calibration: Calibration | None = None,
+    ) -> Quantized:
+        return apply_method(
             model or self.model(), spec or self.spec, calibration or self.inputs.calibration
-        ).model
+        )
+
+    def declared(self, kind: str) -> None:
+        reason = declared_exceptions(find_method(self.spec), self.spec).get(kind)
+        if reason is not None:
+            raise NotRun(f"{self.spec.method} declares an exception, {kind}: {reason}")
 
     def returns_a_finite_clip(self) -> None:
         model = self.model()
@@ -174,17 +196,20 @@ class _Quantizer:
         )
 
     def encodes_each_sample_by_itself(self) -> None:
-        quantized = self.quantized()
-        together = self.inputs.encode(quantized)
-        with torch.inference_mode():
-            alone = (
-                torch.cat([quantized.encode_image(x[None]) for x in self.inputs.images]),  # type: ignore[operator]
-                torch.cat([quantized.encode_text(x[None]) for x in self.inputs.texts]),  # type: ignore[operator]
+        inputs, original = SmallInputs(count=_BATCH), self.model()
+        quantized = self.quantized(original)
+        for what, samples in (("image", inputs.images), ("text", inputs.texts)):
+            exact, found = (
+                _arranged(getattr(model, f"encode_{what}"), samples)
+                for model in (original, quantized)
             )
-        for one, other in zip(together, alone, strict=True):
-            # A value at the edge of two codes may fall either way in another batch.
-            difference = float((one - other).norm() / one.norm())
-            expect(difference < 0.05, f"features depend on batch mates by {difference:.2g}")
+            for difference in batch_differences(found, exact):
+                expect(
+                    not difference.depends,
+                    f"features of {what}s depend on batch mates: "
+                    f"{ARRANGEMENTS[difference.arrangement]} they move by {difference.moved:.2g} "
+                    f"of their length, more than {difference.accepted:.2g}",
+                )
 
     def lets_gradients_through(self) -> None:
         if self.spec.towers == "text":
@@ -208,7 +233,8 @@ class _Quantizer:
             expect(features.isfinite().all(), "features of a bfloat16 model are not finite")
 
     def covers_the_arithmetic(self) -> None:
-        coverage = quantize(self.model(), self.spec, self.inputs.calibration).coverage
+        self.declared("float")
+        coverage = self.applied().coverage
         share = coverage.share
         chosen = {key for key, _ in self.spec.options} & {"exclude", "include", "ends", "table"}
         if share is not None and not chosen:  # None: modules of its own, which cannot be counted
@@ -298,6 +324,33 @@ class _Quantizer:
             return
         expect(False, "a quantized model is quantized again without a word")
 
+    def computes_what_it_claims(self) -> None:
+        claim = self.applied().claim
+        problems = claim.contradictions if claim is not None else ()
+        expect(not problems, f"{self.spec} is not what its format says: {'; '.join(problems)}")
+
+    def stays_near_rounding_to_nearest(self) -> None:
+        self.declared("nearest")
+        below: dict[str, list[float]] = {}
+        for seed in _SEEDS[:3]:
+            model = self.model(seed)
+            made = self.applied(model)
+            found = made.nearness
+            if found is None and self.spec.format is not None:
+                formats = {self.spec.towers: self.spec.format}
+                found = measure_nearness(model, made.model, formats, self.inputs.calibration)
+            if found is None:
+                raise NotRun("its bits are not known, or rounding to nearest cannot have them")
+            for tower, own in found.own.items():
+                below.setdefault(tower, []).append(found.nearest[tower] - own)
+        for tower, values in below.items():
+            median = statistics.median(values)
+            expect(
+                median <= FLOOR_DB,
+                f"features of the {tower} tower lie {median:.1f} dB below those of rounding to "
+                f"nearest, more than {FLOOR_DB:.0f} dB",
+            )
+
     def has_as_many_levels_as_codes(self) -> None:
         number_format = _require(self.spec.format).weight
         if number_format.granularity == "tensor" or "table" in dict(self.spec.options):
@@ -356,6 +409,17 @@ def _require(number_format: Format | None) -> Format:
     return number_format  # type: ignore[return-value]
 
 
+def _arranged(encode: Callable[[Tensor], Tensor], samples: Tensor) -> dict[str, np.ndarray]:
+    """Return a tower's features of the samples, by how they were arranged in batches."""
+
+    def some(positions: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            found: np.ndarray = encode(samples[torch.from_numpy(positions.copy())]).float().numpy()
+        return found
+
+    return arrange(some, some(np.arange(len(samples))))
+
+
 def _through_a_model(spec: QuantizerSpec) -> Callable[[Tensor, WeightFormat], Tensor]:
     """Return what `spec` makes of a weight that lies in a linear layer of a model.
 
@@ -371,7 +435,8 @@ def _through_a_model(spec: QuantizerSpec) -> Callable[[Tensor, WeightFormat], Te
             layer.weight.zero_()  # type: ignore[operator]
             layer.weight[: weight.shape[0], : weight.shape[1]] = weight  # type: ignore[operator]
         chosen = replace(spec, format=replace(_require(spec.format), weight=number_format))
-        quantized = quantize(model, chosen, inputs.calibration).model.get_submodule(_LAYER).weight
+        made = apply_method(model, chosen, inputs.calibration).model
+        quantized = made.get_submodule(_LAYER).weight
         result: Tensor = quantized.detach()[: weight.shape[0], : weight.shape[1]]  # type: ignore[operator]
         return result.clone()
 

@@ -120,6 +120,7 @@ worst-group-top1 = 0.05
 # retrieval
 "*-recall-*" = 0.06
 hubness = 0.3
+lost-captions = 0.02           # captions with another embedding than FP32's
 embedding-distance = 0.01      # 1 - cosine
 # features: is the model still alive?
 sqnr = 20.0                    # a floor in dB, not a difference; so are the next three

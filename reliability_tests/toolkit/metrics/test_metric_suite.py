@@ -24,7 +24,7 @@ from clipq.evaluation.resampling import Resampler, Tables
 from clipq.metrics import Predictions, metrics
 from clipq.metrics.calibration import BINS, classwise_error
 from clipq.metrics.distances import knn, mahalanobis
-from clipq.metrics.retrieval import cosine_distance, retrieval_columns
+from clipq.metrics.retrieval import captions_kept, cosine_distance, retrieval_columns
 from clipq.metrics.spectra import BANDS, band_features, residual_spectrum
 from clipq.settings import StatisticsSettings
 from clipq.stats import bootstrap_weights, selective_risks, smooth_ece
@@ -332,6 +332,20 @@ class TestRetrieval:
             theirs = float((recall_at_k(scores.T, pairs.T, k=k) > 0).float().mean())
             assert metrics.get(f"i2t-recall-{k}").compute(found) == pytest.approx(theirs)
 
+    def test_captions_are_lost_one_by_one_where_recall_may_stay(self):
+        rng = np.random.default_rng(5)
+        theirs, owner = rng.normal(size=(120, 16)), np.repeat(np.arange(60), 2)
+        ours = theirs + rng.normal(0, 0.1, theirs.shape)
+        assert captions_kept(ours, theirs, owner).all()
+        ours[15::16] = ours[14::16][: len(ours[15::16])]
+        kept = captions_kept(ours, theirs, owner)
+        expected = {owner[i] for i in range(15, 120, 16)}
+        assert set(np.flatnonzero(kept == 0)) == expected
+        found = Predictions({"captions_kept": kept, "occurrences": np.ones(60)})
+        assert metrics.get("lost-captions").compute(found) == pytest.approx(len(expected) / 60)
+        ours[0, 0] = np.nan
+        assert captions_kept(ours, theirs, owner)[0] == 0
+
     def test_ties_count_against_the_model(self):
         same = np.ones((4, 3))
         found = retrieval_columns(same, same, np.arange(4))
@@ -346,7 +360,8 @@ class TestRetrieval:
         broken = np.eye(12)
         broken[0, 0] = np.nan
         found = Predictions(retrieval_columns(broken, np.eye(12), np.arange(12)))
-        for name in ("i2t-recall-1", "t2i-recall-1", "hubness"):
+        found = Predictions(dict(found.columns) | {"captions_kept": np.zeros(12, np.int64)})
+        for name in ("i2t-recall-1", "t2i-recall-1", "hubness", "lost-captions"):
             assert np.isnan(metrics.get(name).compute(found)), name
 
 

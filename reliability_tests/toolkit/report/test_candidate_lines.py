@@ -156,3 +156,23 @@ def test_of_hundreds_of_candidates_the_terminal_lists_those_that_block():
     text = summary(RunRecord("ci", 340, (*good, *worse)))
     assert "... and 15 more that are blocked: report.html" in text
     assert "... and 300 that pass ci" in text
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "said"),
+    [
+        ({"share": None}, "; coverage: not reported"),
+        ({"share": 0.62}, "; 38 % of weight multiply-adds left in float"),
+        (
+            {"share": 0.999, "exceptions": {"float": "texts are cached"}},
+            "; declares float: texts are cached",
+        ),
+        ({"share": 1.0}, "decided"),
+        ({}, "decided"),
+    ],
+)
+def test_what_is_not_known_of_a_quantizer_ends_its_line(quantizer, said):
+    made = case("top1", 0.001)
+    name = str(made.case.candidate)
+    made = replace(made, evidence={"probes": PROBES, "quantizers": {name: quantizer}})
+    assert only_line(made).endswith(said)

@@ -13,7 +13,7 @@ from clipq.quant import Format, QuantizerSpec, quantizers
 from clipq.quant.methods import find_method
 from clipq.quant.modules import QuantizedConv2d, QuantizedLinear
 from clipq.quant.weights import quantize_weight
-from clipq.testing import Check, Violation, check_identity, check_quantizer, check_rounding
+from clipq.testing import Check, NotRun, Violation, check_identity, check_quantizer, check_rounding
 
 W4 = Format.parse("w4").weight
 
@@ -225,7 +225,42 @@ def again_and_again(model, spec, calibration):
     return rtn(model, spec, calibration)
 
 
+def one_layer_too_large(model, spec, calibration):
+    refuse_options(spec)
+    model = rtn(model, spec, calibration)
+    model.visual.transformer.resblocks[0].mlp.c_fc.weight.data *= 3
+    return model
+
+
+def with_images(change):
+    """Round to nearest, and change what `encode_image` does with a batch."""
+
+    def method(model, spec, calibration):
+        refuse_options(spec)
+        model = rtn(model, spec, calibration)
+        encode = model.encode_image
+        model.encode_image = lambda images, **_: change(encode(images))
+        return model
+
+    return method
+
+
+def one_range_per_batch(features):
+    scale = features.detach().abs().amax() / 7
+    return (features / scale).round() * scale
+
+
+def few_rows_take_the_first_ones_offset(features):
+    return features + 0.3 * features[:1] if 1 < len(features) <= 8 else features
+
+
+def reversed_where_no_tile_is_full(features):
+    return features.flip(0) if len(features) % 32 else features
+
+
 QUANTIZERS = {
+    "computes-what-it-claims": eight_bits,
+    "stays-near-rounding-to-nearest": one_layer_too_large,
     "is-deterministic": random_weights,
     "leaves-the-original-alone": random_weights,
     "encodes-each-sample-by-itself": with_inputs(_AcrossBatch),
@@ -272,6 +307,28 @@ class TestQuantizer:
         assert len(chosen) == 1
         with pytest.raises(Violation):
             chosen[0]()
+
+    @pytest.mark.parametrize(
+        "change",
+        [one_range_per_batch, few_rows_take_the_first_ones_offset, reversed_where_no_tile_is_full],
+    )
+    def test_every_way_to_depend_on_the_batch_is_caught(self, method, change):
+        method(with_images(change))
+        name = "encodes-each-sample-by-itself"
+        check = next(c for c in check_quantizer("mutant:w4") if c.invariant == name)
+        with pytest.raises(Violation, match="features of images depend on batch mates"):
+            check()
+
+    def test_a_declared_exception_is_a_skip_that_says_why(self, method):
+        method(one_layer_too_large)
+        one_layer_too_large.exceptions = {"nearest": "made for another checkpoint"}
+        name = "stays-near-rounding-to-nearest"
+        check = next(c for c in check_quantizer("mutant:w4") if c.invariant == name)
+        try:
+            with pytest.raises(NotRun, match="nearest: made for another checkpoint"):
+                check()
+        finally:
+            del one_layer_too_large.exceptions
 
     def test_a_promise_to_beat_another_is_held(self, method):
         method(no_bits)
