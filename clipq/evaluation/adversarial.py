@@ -8,6 +8,7 @@ whole, because every quantizer of the model is shown the same ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ from clipq.evaluation.predict import Head
 from clipq.provenance import digest
 from clipq.settings import AttackSettings
 
-__all__ = ["AttackedProbe", "Victim", "encode_attacked"]
+__all__ = ["AttackedProbe", "Victim", "attack_reference", "encode_attacked"]
 
 _CHUNK = 128
 
@@ -31,12 +32,14 @@ _CHUNK = 128
 class Victim:
     """What an attack is made against: an encoder and the head that its answers come from.
 
-    `key` identifies both for the cache; None where nothing is to be kept of them.
+    `key` identifies both for the cache; None where nothing is to be kept of them. What the encoder
+    does to the process is `contained` before anything is kept.
     """
 
     encoder: Encoder
     head: Head
     key: Mapping[str, Any] | None
+    contained: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,12 +78,22 @@ def encode_attacked(
     """
     classifier = _classifier(shown, probe)
     if against is not None:
-        target = _classifier(against, probe)
-        for pixels in _chunks(target, probe, cache, against, of=lambda pixels: pixels):
+        for pixels in _reference_chunks(against, probe, cache):
             yield _features(classifier, pixels, device=shown.encoder.device)
         return
     of = partial(_features, classifier, device=shown.encoder.device)
     yield from _chunks(classifier, probe, cache, shown, of=of)
+
+
+def attack_reference(fp32: Victim, probe: AttackedProbe, cache: Cache) -> None:
+    """Have the images that are made against FP32 made and kept, before another model runs."""
+    for _ in _reference_chunks(fp32, probe, cache):
+        pass
+
+
+def _reference_chunks(fp32: Victim, probe: AttackedProbe, cache: Cache) -> Iterator[np.ndarray]:
+    target = _classifier(fp32, probe)
+    return _chunks(target, probe, cache, fp32, of=lambda pixels: pixels)
 
 
 def _classifier(victim: Victim, probe: AttackedProbe) -> ZeroShotClassifier:
@@ -101,15 +114,16 @@ def _chunks(
         chunk = slice(start, start + _CHUNK)
 
         def make(chunk: slice = chunk) -> np.ndarray:
-            pixels = attacked(
-                target,
-                probe.images[chunk],
-                probe.labels[chunk],
-                probe.settings,
-                seed=digest([probe.identity["probe"], chunk.start]),
-                device=victim.encoder.device,
-            )
-            return of(pixels)
+            with victim.contained():
+                pixels = attacked(
+                    target,
+                    probe.images[chunk],
+                    probe.labels[chunk],
+                    probe.settings,
+                    seed=digest([probe.identity["probe"], chunk.start]),
+                    device=victim.encoder.device,
+                )
+                return of(pixels)
 
         if victim.key is None:
             yield make()

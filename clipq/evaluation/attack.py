@@ -9,9 +9,6 @@ asks for outputs alone and exposes gradients that mask weakness. Budgets are L-i
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +18,7 @@ from torch.nn.functional import normalize
 
 from clipq.errors import ClipqError, QuantizerError
 from clipq.evaluation.predict import Head
+from clipq.evaluation.seeding import seeded
 from clipq.models import Preprocess
 from clipq.provenance import package_versions
 from clipq.settings import AttackSettings
@@ -109,8 +107,7 @@ def attacked(
     pixels = classifier.preprocess.pixels(images).numpy()
     if settings.name != "square":
         _check_gradient(classifier, pixels[:1], labels[:1], device)
-    number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:4])
-    with _seeded(number):
+    with seeded(seed), torch.enable_grad():
         attack = _attack(classifier, pixels.shape[1:], settings, len(pixels), device)
         found: np.ndarray = attack.generate(
             pixels, np.eye(_classes(classifier), dtype=np.float32)[labels]
@@ -206,17 +203,3 @@ def _check_gradient(
             hint="a rounding without straight-through gradient stops it; attack = 'square' needs "
             "none",
         )
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Give the global generators, which the library draws from, a seed of their own for a while."""
-    state = np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    try:
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            np.random.seed(seed)
-            torch.manual_seed(seed)
-            yield
-    finally:
-        np.random.set_state(state)

@@ -119,7 +119,7 @@ def arrange(
     """
     count = len(together)
     order = np.random.default_rng(seed).permutation(count)
-    parts = np.split(order[::-1], [round(0.6 * count), round(0.85 * count)])
+    parts = np.split(order[::-1].copy(), [round(0.6 * count), round(0.85 * count)])
     found = {
         "together": together,
         "alone": _gathered(encode, [np.array([position]) for position in range(count)]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from clipq.cases import Candidate
 from clipq.errors import ClipqError
 from clipq.evaluation.identity import encoder_identity
 from clipq.evaluation.inputs import Inputs, caption_lines
+from clipq.evaluation.isolation import PROCESS, ProcessChangedError
 from clipq.models import ModelSource
 from clipq.quant import QuantizerSpec
 from clipq.settings import Settings
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from clipq.evaluation.encoder import Encoder
+    from clipq.evaluation.witness import Witness
     from clipq.models import LoadedModel
     from clipq.quant import Calibration, Quantized
     from clipq.quant.mixture import Mixture
@@ -50,6 +53,7 @@ class Encoders:
         self._quantized: tuple[Candidate, Quantized] | None = None
         self._accelerated: dict[str, int] = {}
         self._failures: dict[Candidate, ClipqError] = {}
+        self._witnesses: dict[str, Witness] = {}
 
     @cached_property
     def device(self) -> str:
@@ -91,6 +95,7 @@ class Encoders:
             ModelError: it cannot be loaded.
         """
         if name not in self._loaded:
+            PROCESS.check()
             from clipq.models import load_model
 
             self.pin()
@@ -100,6 +105,53 @@ class Encoders:
                 source, device=self.device, expected_sha256=declared.sha256
             )
         return self._loaded[name]
+
+    def check(self, candidate: Candidate) -> None:
+        """Refuse a candidate that cannot be made, or that no cell of can be trusted.
+
+        What failed on one probe is no reason: another may need none of it.
+
+        Raises:
+            ClipqError: the same as the first time: what takes minutes to fail fails once.
+        """
+        PROCESS.check()
+        if candidate in self._failures:
+            raise self._failures[candidate]
+
+    def refuse(self, candidate: Candidate, error: ClipqError) -> None:
+        """Remember why nothing of a candidate can be trusted."""
+        self._failures.setdefault(candidate, error)
+
+    @contextmanager
+    def contained(self, candidate: Candidate, doing: str) -> Iterator[None]:
+        """Contain what a candidate's quantizer does to this process; FP32 does nothing to it.
+
+        What is made within may be kept after it, and not before.
+
+        Raises:
+            ProcessChangedError: the process is no longer what it was.
+        """
+        self.check(candidate)
+        if candidate.is_reference:
+            yield
+            return
+        witness = self._witness(candidate.model)
+        self.pin()
+        try:
+            with PROCESS.contained(candidate.quantizer, doing, witness.differs):
+                yield
+        except ProcessChangedError as error:
+            self.refuse(candidate, error)
+            raise
+
+    def _witness(self, name: str) -> Witness:
+        if name not in self._witnesses:
+            from clipq.evaluation.witness import Witness
+
+            loaded = self.model(name)
+            self.pin()
+            self._witnesses[name] = Witness(loaded, self.device)
+        return self._witnesses[name]
 
     def identity(self, quantizer: str) -> dict[str, Any]:
         """Return what identifies an encoder beside the weights it starts from."""
@@ -138,29 +190,40 @@ class Encoders:
         """Return a quantized form of a model whose layers can be put back to float."""
         from clipq.quant.mixture import Mixture
 
-        self._quantized = None  # one quantized model in memory at a time
+        self._give_up()
         spec = QuantizerSpec.parse(candidate.quantizer)
-        fp32 = self.model(candidate.model).model
-        return Mixture(fp32, spec, self._calibration(candidate.model))
+        fp32, calibration = self.model(candidate.model).model, self._calibration(candidate.model)
+        with self.contained(candidate, "being made"):
+            return Mixture(fp32, spec, calibration)
 
     def _quantize(self, candidate: Candidate) -> Quantized:
-        if candidate in self._failures:
-            raise self._failures[candidate]  # what took minutes to fail fails no second time
+        self.check(candidate)
         if self._quantized is None or self._quantized[0] != candidate:
             from clipq.evaluation.acceleration import accelerate
             from clipq.quant import quantize
 
-            self._quantized = None  # one quantized model in memory at a time
+            self._give_up()
             spec = QuantizerSpec.parse(candidate.quantizer)
             fp32 = self.model(candidate.model).model
+            calibration = self._calibration(candidate.model)
+            backend = self.backend
             try:
-                made = quantize(fp32, spec, self._calibration(candidate.model))
-                self._accelerated = accelerate(made.model, self.backend)
+                with self.contained(candidate, "being made"):
+                    made = quantize(fp32, spec, calibration)
+                    self._accelerated = accelerate(made.model, backend)
             except ClipqError as error:
-                self._failures[candidate] = error
+                self.refuse(candidate, error)
                 raise
             self._quantized = (candidate, made)
         return self._quantized[1]
+
+    def _give_up(self) -> None:
+        """Let go of the quantized model in memory: there is one at a time."""
+        if self._quantized is not None:
+            candidate, _ = self._quantized
+            with suppress(ClipqError), self.contained(candidate, "being given up"):
+                self._quantized = None
+            self._quantized = None
 
     def _calibration(self, model: str) -> Calibration:
         from clipq.evaluation.encode import image_batches

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,9 @@ from clipq.evaluation.inputs import Inputs, caption_lines
 from clipq.evaluation.predict import Encoded, Head, calibrated_temperature
 
 if TYPE_CHECKING:
+    from clipq.evaluation.adversarial import AttackedProbe, Victim
     from clipq.evaluation.encoder import Encoder
+    from clipq.settings import AttackSettings
 
 __all__ = ["Encodings", "Progress"]
 
@@ -57,9 +60,11 @@ class Encodings:
 
         def create() -> Table:
             encoder = self.encoders.encoder(cell.candidate)
-            return {"features": self.encode(encoder, cell, key=self._encoder(cell))}, {}
+            self.prepare(cell)
+            with self.encoders.contained(cell.candidate, f"encoding probe {cell.probe!r}"):
+                return {"features": self.encode(encoder, cell, key=self._encoder(cell))}, {}
 
-        return self.cache.table("features", self._features_key(cell), create)[0]["features"]
+        return self.cache.table("features", self.features_key(cell), create)[0]["features"]
 
     def texts(self, cell: Cell) -> np.ndarray | None:
         """Return caption features (M, D), encoded once and cached; None but for retrieval."""
@@ -69,9 +74,10 @@ class Encodings:
 
         def create() -> Table:
             encoder = self.encoders.encoder(cell.candidate)
-            return {"features": self.encode_captions(encoder, cell.probe)}, {}
+            with self.encoders.contained(cell.candidate, f"encoding captions of {cell.probe!r}"):
+                return {"features": self.encode_captions(encoder, cell.probe)}, {}
 
-        key = texts_key(self._features_key(cell), probe)
+        key = texts_key(self.features_key(cell), probe)
         return self.cache.table("texts", key, create)[0]["features"]
 
     def head(self, candidate: Candidate) -> Head:
@@ -81,16 +87,16 @@ class Encodings:
     def covered_head(self, candidate: Candidate) -> tuple[Head, dict[str, Any]]:
         """Return the zero-shot head, and what the quantizer that it came from covers."""
         known = self.inputs.known
-        model = model_identity(self.encoders.model(candidate.model))
-        key = head_key(model, known, self.encoders.identity(candidate.quantizer))
 
         def create() -> Table:
-            head = self.encoders.encoder(candidate).head(known)
+            encoder = self.encoders.encoder(candidate)
+            with self.encoders.contained(candidate, "encoding the class prompts"):
+                head = encoder.head(known)
             own = np.array([head.logit_scale, head.logit_bias])
             columns = {"embeddings": head.embeddings, "logit_map": own}
             return columns, {"coverage": self.encoders.coverage(candidate)}
 
-        columns, metadata = self.cache.table("head", key, create)
+        columns, metadata = self.cache.table("head", self.head_key(candidate), create)
         return Head(columns["embeddings"], *columns["logit_map"].tolist()), metadata["coverage"]
 
     def encoded(self, cell: Cell) -> Encoded:
@@ -114,6 +120,21 @@ class Encodings:
         )
 
     # -- encoding, also with encoders that are no candidate's -----------------------------------
+
+    def prepare(self, cell: Cell) -> None:
+        """Have what a quantized model is shown made and kept before it runs, by nobody but clipq.
+
+        Images are decoded, and those made against FP32 are.
+        """
+        if cell.candidate.is_reference:
+            return  # decoded while they are encoded
+        model = self.encoders.model(cell.model)
+        images = self.inputs.images(cell.probe, model.preprocess)
+        attack = self.settings.probe(cell.probe).attack
+        if attack is not None and attack.against == FP32:
+            from clipq.evaluation.adversarial import attack_reference
+
+            attack_reference(self._fp32(cell), self._attacked(cell, images, attack), self.cache)
 
     def encode(
         self, encoder: Encoder, cell: Cell, *, key: Mapping[str, Any] | None = None
@@ -147,19 +168,26 @@ class Encodings:
         if attack is None:
             blocks = self.inputs.blocks(cell.probe, preprocess, self.settings.batch_size)
             return encoder.images(blocks, doing=doing)
-        from clipq.evaluation.adversarial import AttackedProbe, Victim, encode_attacked
+        from clipq.evaluation.adversarial import Victim, encode_attacked
+
+        probe = self._attacked(cell, self.inputs.images(cell.probe, preprocess), attack)
+        contained = partial(self.encoders.contained, cell.candidate, f"attacked on {cell.probe!r}")
+        shown = Victim(encoder, encoder.head(self.inputs.known), key, contained)
+        reference = self._fp32(cell) if attack.against == FP32 else None
+        return encode_attacked(shown, probe, self.cache, against=reference)
+
+    def _attacked(self, cell: Cell, images: np.ndarray, attack: AttackSettings) -> AttackedProbe:
+        from clipq.evaluation.adversarial import AttackedProbe
 
         info = self.inputs.sample_info(cell.probe)
-        images = self.inputs.images(cell.probe, preprocess)
-        probe = AttackedProbe(images, info.labels, info.columns, attack, self.identity(cell))
-        shown = Victim(encoder, encoder.head(self.inputs.known), key)
-        reference = None
-        if attack.against == FP32:
-            fp32 = cell.candidate.reference
-            reference = Victim(
-                self.encoders.encoder(fp32), self.head(fp32), self.encoders.identity(FP32)
-            )
-        return encode_attacked(shown, probe, self.cache, against=reference)
+        return AttackedProbe(images, info.labels, info.columns, attack, self.identity(cell))
+
+    def _fp32(self, cell: Cell) -> Victim:
+        from clipq.evaluation.adversarial import Victim
+
+        fp32 = cell.candidate.reference
+        key = self.encoders.identity(FP32)
+        return Victim(self.encoders.encoder(fp32), self.head(fp32), key)
 
     # -- keys and steps ------------------------------------------------------------------------
 
@@ -173,7 +201,13 @@ class Encodings:
     def _encoder(self, cell: Cell) -> dict[str, Any]:
         return self.encoders.identity(cell.quantizer)
 
-    def _features_key(self, cell: Cell) -> str:
+    def head_key(self, candidate: Candidate) -> str:
+        """Return the key under which the cache keeps a candidate's zero-shot head."""
+        model = model_identity(self.encoders.model(candidate.model))
+        return head_key(model, self.inputs.known, self.encoders.identity(candidate.quantizer))
+
+    def features_key(self, cell: Cell) -> str:
+        """Return the key under which the cache keeps a cell's image features."""
         attack = self.settings.probe(cell.probe).attack
         made: dict[str, Any] | None = None
         if attack is not None:

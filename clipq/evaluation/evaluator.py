@@ -21,6 +21,7 @@ import numpy as np
 from clipq.cases import FP32, Candidate, Cell
 from clipq.data import Probe
 from clipq.errors import ClipqError
+from clipq.evaluation.batch_check import BatchCheck
 from clipq.evaluation.cache import Cache, Table
 from clipq.evaluation.encoders import Encoders
 from clipq.evaluation.encodings import Encodings, Progress
@@ -98,6 +99,7 @@ class Evaluator:
         self._progress = progress
         self._given = models, probes
         self.encodings = Encodings(self.encoders, self.inputs, self.cache, progress=progress)
+        self.batches = BatchCheck(self.encodings)
         self._evaluated: dict[Cell, Evaluated | ClipqError] = {}
 
     def varied(self, settings: Settings, name: str) -> Evaluator:
@@ -121,6 +123,7 @@ class Evaluator:
             QuantizerError: the quantizer failed, covered nothing, zeroed or changed nothing.
             ModelError, ProbeError, CacheError: an input or the cache cannot be used.
         """
+        self.encoders.check(cell.candidate)
         if cell not in self._evaluated:
             try:
                 self._evaluated[cell] = self._evaluate(cell)
@@ -193,10 +196,11 @@ class Evaluator:
         return Evaluated(predictions, identity, evidence)
 
     def _predict(self, cell: Cell) -> Table:
-        observed = reference = self.encodings.encoded(cell)
+        observed = reference = self.encodings.encoded(cell.reference)
         towers = "none"
-        if not cell.candidate.is_reference:
-            reference = self.encodings.encoded(cell.reference)
+        if not cell.candidate.is_reference:  # after FP32, beside which images are decoded
+            observed = self.encodings.encoded(cell)
+            self.batches.check(cell.candidate)
             towers = QuantizerSpec.parse(cell.quantizer).towers
             check_features(
                 cell.quantizer,

@@ -44,10 +44,11 @@ def gl_mcm(evaluator: Evaluator, cell: Cell) -> np.ndarray:
         images = evaluator.inputs.images(cell.probe, preprocess)
         size = evaluator.settings.batch_size
         largest = []
-        for batch in image_batches(images, preprocess, batch_size=size, device=device):
-            local = local_features(encoder.module, batch).cpu().numpy()
-            patches = mcm(unit(local.reshape(-1, local.shape[-1])) @ head.T)
-            largest.append(patches.reshape(local.shape[:2]).max(axis=1))
+        with evaluator.encoders.contained(cell.candidate, f"encoding patches of {cell.probe!r}"):
+            for batch in image_batches(images, preprocess, batch_size=size, device=device):
+                local = local_features(encoder.module, batch).cpu().numpy()
+                patches = mcm(unit(local.reshape(-1, local.shape[-1])) @ head.T)
+                largest.append(patches.reshape(local.shape[:2]).max(axis=1))
         return {"local": np.concatenate(largest)}, {}
 
     key = digest(

@@ -67,11 +67,16 @@ class MixtureEvaluator:
         key = mixture_key(self.evaluator.encodings.identity(cell), encoder, floats)
 
         def create() -> Table:
-            return as_table(self._predict(floats, cell), {})
+            encodings = self.evaluator.encodings
+            for one in (cell, cell.on(self.evaluator.inputs.calibration.name)):
+                encodings.prepare(one)
+            reference, _ = encodings.encoded(cell.reference), self.mixture  # made before the rest
+            with self.evaluator.encoders.contained(cell.candidate, f"encoding {cell.probe!r}"):
+                return as_table(self._predict(floats, cell, reference), {})
 
         return as_predictions(*self.evaluator.cache.table("mixtures", key, create))
 
-    def _predict(self, floats: frozenset[str], cell: Cell) -> Predictions:
+    def _predict(self, floats: frozenset[str], cell: Cell, reference: Encoded) -> Predictions:
         vision, text = _by_tower(floats)
         inputs = self.evaluator.inputs
         observed = Encoded(
@@ -85,7 +90,7 @@ class MixtureEvaluator:
             inputs.probes[cell.probe].role,
             inputs.sample_info(cell.probe),
             observed,
-            self.evaluator.encodings.encoded(cell.reference),
+            reference,
             known_labels=inputs.calibration.labels,
             towers=QuantizerSpec.parse(cell.quantizer).towers,
         )

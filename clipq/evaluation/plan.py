@@ -9,10 +9,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from importlib import import_module
 
 from clipq.cases import Case, Cell
 from clipq.errors import ClipqError, QuantizerError, SettingsError, did_you_mean
+from clipq.evaluation.isolation import import_contained
 from clipq.metrics import metrics
 from clipq.quant import QuantizerSpec, quantizers
 from clipq.settings import ProbeSettings, ProfileSettings, Settings
@@ -41,14 +41,13 @@ def load_plugins(settings: Settings) -> None:
     """Import the modules that `plugins` in the settings names, so that they register their parts.
 
     Raises:
-        SettingsError: a module cannot be imported.
-
+        SettingsError: a module cannot be imported, or changes what others share.
     """
     if settings.plugins and str(settings.root) not in sys.path:
         sys.path.insert(0, str(settings.root))
     for name in settings.plugins:
         try:
-            import_module(name)
+            import_contained(name)
         except ClipqError:
             raise
         except Exception as error:

@@ -93,10 +93,11 @@ def by_grating(evaluator: Evaluator, candidate: Candidate) -> Table:
     images = _first_images(evaluator, candidate)
     size = images.shape[1]
     frequencies = np.unique(np.linspace(1, size // 2, _RINGS).round().astype(int))
-    moved = [
-        [_moved(evaluator.encoders.encoder(form), images, int(count)) for count in frequencies]
-        for form in (candidate.reference, candidate)
-    ]
+    moved = []
+    for form in (candidate.reference, candidate):
+        encoder = evaluator.encoders.encoder(form)
+        with evaluator.encoders.contained(form, "encoding gratings"):
+            moved.append([_moved(encoder, images, int(count)) for count in frequencies])
     rows = tuple(
         (f"{frequency / size:.3f}", first, second)
         for frequency, first, second in zip(frequencies, *moved, strict=True)
@@ -136,7 +137,8 @@ def _map_spectrum(evaluator: Evaluator, candidate: Candidate) -> np.ndarray:
     batches = image_batches(
         images, encoder.loaded.preprocess, batch_size=_IMAGES, device=encoder.device
     )
-    with torch.inference_mode():
+    contained = evaluator.encoders.contained(candidate, "encoding maps of features")
+    with contained, torch.inference_mode():
         features = visual.forward_intermediates(
             next(iter(batches)), indices=1, intermediates_only=True, output_fmt="NCHW"
         )["image_intermediates"][-1]

@@ -1,0 +1,168 @@
+"""Keeps what a quantizer does to this process from everybody else.
+
+Quantizers, FP32 and clipq itself share a process, for importing torch anew for each would take
+longer than measuring. Whatever a quantizer runs is therefore contained: before, the process's
+settings and the names of its libraries are noted; after, they are compared, put back, and FP32 and
+clipq's rounding are asked again for what they said when the model was loaded. A quantizer that
+changed anything is named, and nothing that it computed is kept. Where something cannot be put back,
+nothing is measured in the process any more.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+
+from clipq.errors import QuantizerError, SettingsError
+from clipq.evaluation.noted_imports import noted_imports
+from clipq.evaluation.process_names import ProcessNames
+from clipq.evaluation.process_settings import ProcessSettings
+
+__all__ = ["PROCESS", "Process", "ProcessChangedError", "import_contained"]
+
+_SHOWN = 5
+
+
+class ProcessChangedError(QuantizerError):
+    """A quantizer changed the process that it shares with others."""
+
+
+class Process:
+    """The process that quantizers share.
+
+    >>> import math
+    >>> process, square_root = Process(), math.sqrt
+    >>> with process.contained("mine:w8", "being made", lambda: ""):
+    ...     math.sqrt = abs
+    Traceback (most recent call last):
+    clipq.evaluation.isolation.ProcessChangedError: quantizer 'mine:w8' changed the process ...
+    ...
+    >>> math.sqrt is square_root
+    True
+    """
+
+    def __init__(self) -> None:
+        self._names: ProcessNames | None = None
+        self._settings = ProcessSettings()
+        self._depth = 0
+        self._spoilt = ""
+
+    def check(self) -> None:
+        """Refuse to measure in a process that is not what it was.
+
+        Raises:
+            ProcessChangedError: a quantizer left what could not be put back.
+        """
+        if self._spoilt:
+            raise ProcessChangedError(
+                f"nothing is measured in this process any more: {self._spoilt}",
+                hint="mend that quantizer, or leave it out",
+            )
+
+    @contextmanager
+    def contained(self, quantizer: str, doing: str, differs: Callable[[], str]) -> Iterator[None]:
+        """Contain what a quantizer does.
+
+        Its global random numbers follow from its text and `doing`, whatever ran before.
+
+        Args:
+            quantizer: its text.
+            doing: what it does, for messages.
+            differs: says what FP32 no longer answers as it did, "" where it does.
+
+        Raises:
+            ProcessChangedError: the process is no longer what it was.
+        """
+        from clipq.evaluation.seeding import seeded
+
+        self.check()
+        names = self._noted()
+        self._depth += 1
+        try:
+            with (
+                seeded(f"{quantizer} {doing}"),
+                warnings.catch_warnings(),
+                noted_imports(self._note),
+            ):
+                yield
+        except Exception:
+            self._settle(names, quantizer, doing, differs)
+            raise
+        except BaseException:  # an interrupt stays one
+            names.restore()
+            self._settings.restore()
+            raise
+        else:
+            self._settle(names, quantizer, doing, differs)
+        finally:
+            self._depth -= 1
+
+    def _noted(self) -> ProcessNames:
+        if self._names is None:
+            self._names = ProcessNames()
+            self._settings = ProcessSettings()
+        elif not self._depth:  # what others did since is theirs; within, only the first look counts
+            self._names.adopt()
+            self._settings = ProcessSettings()
+        return self._names
+
+    def _note(self) -> None:
+        if self._names is not None:
+            self._names.note()
+        self._settings.note()
+
+    def _settle(
+        self, names: ProcessNames, quantizer: str, doing: str, differs: Callable[[], str]
+    ) -> None:
+        changed = [*names.restore(), *self._settings.restore()]
+        stays = [*names.restore(), *self._settings.restore()] if changed else []
+        moved = "" if stays else differs()
+        if stays or moved:
+            left = _listed(stays) if stays else f"{moved} changed"
+            before = f" ({_listed(changed)})" if changed and not stays else ""
+            self._spoilt = f"after quantizer {quantizer!r} was {doing}, {left}{before}"
+            self.check()
+        if changed:
+            raise ProcessChangedError(
+                f"quantizer {quantizer!r} changed the process that it shares with other "
+                f"quantizers and FP32 while {doing}: {_listed(changed)}",
+                hint="it was put back, and nothing of this quantizer is kept; change the copy of "
+                "the model that the method is given, not libraries and settings",
+            )
+
+
+PROCESS = Process()
+"""This process."""
+
+
+def import_contained(name: str) -> None:
+    """Import a plug-in module, which may add to the process but change nothing in it.
+
+    Raises:
+        SettingsError: it changed a library or a setting, which was put back.
+        Exception: whatever the module itself raises.
+
+    >>> import_contained("clipq.quant.rtn")
+    """
+    names, settings = ProcessNames(), ProcessSettings()
+
+    def note() -> None:
+        names.note()
+        settings.note()
+
+    with noted_imports(note):
+        import_module(name)
+    changed = [*names.restore(), *settings.restore()]
+    if changed:
+        raise SettingsError(
+            f"plugin {name!r} changes the process as it is imported: {_listed(changed)}",
+            hint="FP32 and every other quantizer run in this process too; change the copy of the "
+            "model that a method is given, not libraries and settings",
+        )
+
+
+def _listed(changes: list[str]) -> str:
+    rest = len(changes) - _SHOWN
+    return "; ".join(changes[:_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
