@@ -152,7 +152,7 @@ class Evaluator:
 
         encoder = self.encoders.encoder(Candidate(model, FP32))
         known = self.inputs.known
-        images = self.inputs.images(known.name, encoder.loaded.preprocess)[:samples]
+        images = self.inputs.images(known.name, encoder.loaded.preprocess, first=samples)
         blocks = blocks_of(images, self.settings.batch_size)
         features = np.concatenate(list(encoder.images(blocks, doing="encoding FP32 again")))
         encoded = Encoded(features, encoder.head(known), known=features)
