@@ -59,7 +59,7 @@ class CaseResult:
         baseline: FP32's value; None where a limit takes its place.
         observed: the candidate's value.
         estimate: the loss against FP32 and how sure it is.
-        noise: FP32's own noise, where it exceeds the margin and is applied in its place.
+        noise: FP32's own noise, times the noise factor, where it exceeds the margin.
         next_command: what to type next.
         evidence: what was measured, by kind: models, quantizers, probes, environments, figures.
         waived_by: owner of the waiver that a `waived` case has; "" where it is an expected failure.

@@ -67,11 +67,7 @@ def assemble(
         withheld=matrix.withheld,
         versions=package_versions(),
         timings={"seconds": round(seconds, 3)},
-        warnings=(
-            *_withheld_warnings(matrix),
-            *_environment_warnings(matrix, cases),
-            *_noise_warnings(cases),
-        ),
+        warnings=(*_withheld_warnings(matrix), *_environment_warnings(matrix, cases)),
     )
 
 
@@ -171,13 +167,3 @@ def _environment_warnings(matrix: Matrix, cases: Sequence[CaseResult]) -> tuple[
                         f"{model}: {name} is {value}, the baseline was made with {stored.get(name)}"
                     )
     return tuple(sorted(differing))
-
-
-def _noise_warnings(cases: Sequence[CaseResult]) -> tuple[str, ...]:
-    """Say where FP32's own noise, not the reviewed margin, decided."""
-    return tuple(
-        f"{case.id}: FP32's own noise, {case.noise:.2g}, exceeds the reviewed margin and is "
-        "applied in its place"
-        for case in cases
-        if case.noise is not None
-    )
