@@ -27,7 +27,7 @@ from clipq.evaluation.encodings import Encodings, Progress
 from clipq.evaluation.figures import figures
 from clipq.evaluation.identity import (
     figures_key,
-    method_identity,
+    method_evidence,
     model_identity,
     predictions_key,
 )
@@ -238,7 +238,7 @@ class Evaluator:
             "environments": {digest(environment)[:12]: dict(environment)},
         }
         if not cell.candidate.is_reference:
-            made = {**method_identity(cell.quantizer), **coverage}
+            made = {**method_evidence(cell.quantizer), **coverage}
             evidence["quantizers"] = {str(cell.candidate): made}
         return evidence
 

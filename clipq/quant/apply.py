@@ -6,12 +6,15 @@ import copy
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from clipq.errors import ClipqError, QuantizerError
+from clipq.quant.code_identity import method_code
 from clipq.quant.coverage import Coverage, Operations, count_operations, quantized_layers
+from clipq.quant.file_reads import unwatched, watching
 from clipq.quant.methods import Calibration, Method, find_method, is_builtin
 from clipq.quant.spec import QuantizerSpec
 from clipq.quant.storage import Storage, measure_storage, state_bytes
@@ -51,8 +54,8 @@ def quantize(model: nn.Module, spec: QuantizerSpec | str, calibration: Calibrati
 
     Raises:
         UnknownNameError: no method of that name.
-        QuantizerError: the method failed, returned no usable model, changed the caller's model or
-            quantized nothing.
+        QuantizerError: the method failed, returned no usable model, changed the caller's model,
+            quantized nothing, or read a file of its project that is no part of its identity.
 
     >>> from clipq.testing import SmallInputs, small_clip
     >>> quantized = quantize(small_clip(), "rtn:w4g32", SmallInputs().calibration)
@@ -69,8 +72,10 @@ def quantize(model: nn.Module, spec: QuantizerSpec | str, calibration: Calibrati
         private = copy.deepcopy(model).eval()
         samples = _Samples.first(private, spec, calibration)
         float_operations = samples.count(private, spec)
-        result = _run(method, private, spec, calibration).eval()
-        coverage = _coverage(method, spec, result, samples, float_operations)
+        with watching() as read:
+            result = _run(method, private, spec, calibration).eval()
+            coverage = _coverage(method, spec, result, samples, float_operations)
+    _refuse_undeclared(spec, read)
     if _fingerprint(model) != before:
         raise QuantizerError(
             f"quantizer {str(spec)!r} changed the caller's model",
@@ -82,8 +87,9 @@ def quantize(model: nn.Module, spec: QuantizerSpec | str, calibration: Calibrati
 def _run(
     method: Method, model: nn.Module, spec: QuantizerSpec, calibration: Calibration
 ) -> nn.Module:
+    given = Calibration(unwatched(calibration.images), unwatched(calibration.texts))
     try:
-        result: object = method(model, spec, calibration)
+        result: object = method(model, spec, given)
     except ClipqError as error:
         raise QuantizerError(
             f"quantizer {str(spec)!r} failed: {error.problem}", hint=error.hint
@@ -101,6 +107,19 @@ def _run(
             hint="return an nn.Module with encode_image and encode_text",
         )
     return result
+
+
+def _refuse_undeclared(spec: QuantizerSpec, read: set[Path]) -> None:
+    """Refuse what an edited file would change without anybody noticing."""
+    undeclared = method_code(spec).undeclared(read)
+    if undeclared:
+        more = f" and {len(undeclared) - 1} more files" if len(undeclared) > 1 else ""
+        raise QuantizerError(
+            f"quantizer {str(spec)!r} reads {undeclared[0]}{more}, which is no part of what "
+            "identifies it: were it edited, old results would be used",
+            hint="declare what is read, relative to the module: "
+            f'@quantizers.register("{spec.method}", files=("{undeclared[0].name}",))',
+        )
 
 
 def _coverage(
