@@ -100,7 +100,7 @@ def run(settings: Settings, cases: int, root: Path, *, changed: float, kept: boo
         digest = table_digest(columns)
         path = root / ".clipq" / "cache" / "predictions" / digest[:2] / f"{digest}.safetensors"
         if not path.exists():
-            write_table(path, columns, metadata)
+            write_table(path, columns, metadata, key=f"predictions/{digest}")
         digests["/".join(cell)] = {"key": digest, "sha256": digest}
     evidence = {
         "predictions": digests,

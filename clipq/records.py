@@ -59,7 +59,7 @@ class CaseResult:
         baseline: FP32's value; None where a limit takes its place.
         observed: the candidate's value.
         estimate: the loss against FP32 and how sure it is.
-        noise: FP32's own noise, where it exceeds the margin and is applied in its place.
+        noise: FP32's own noise, times the noise factor, where it exceeds the margin.
         next_command: what to type next.
         evidence: what was measured, by kind: models, quantizers, probes, environments, figures.
         waived_by: owner of the waiver that a `waived` case has; "" where it is an expected failure.
@@ -410,9 +410,21 @@ class RunRecord:
             cases[0] = replace(cases[0], evidence=evidence)
         own = {name: found[name] for name in keys(RunRecord) if name in found}
         try:
-            return RunRecord(**own | {"cases": tuple(cases)})
+            record = RunRecord(**own | {"cases": tuple(cases)})
         except SettingsError as error:  # a policy that lets failures through
             raise document.fail("blocks", error.problem, error.hint or "") from None
+        said = [
+            (result.id, case["case"]) for result, case in zip(cases, found["cases"], strict=True)
+        ]
+        said += [(record.passed, found["passed"]), (record.counts, found.get("counts", {}))]
+        for derived, stated in said:
+            if derived != stated:
+                raise RecordError(
+                    f"{source} was altered: it says {shown(stated)}, its cases say "
+                    f"{shown(derived)}",
+                    hint=_FIX,
+                )
+        return record
 
 
 def withheld_sentence(withheld: Mapping[str, int], policy: str) -> str:

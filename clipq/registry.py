@@ -8,6 +8,7 @@ importing, so that planning stays light.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -41,6 +42,7 @@ class Registry(Generic[T]):
         self.group = group
         self._objects: dict[str, T] = {}
         self._targets: dict[str, str] = {}
+        self._origins: dict[str, str] = {}
         self._entry_points: dict[str, EntryPoint] | None = None
 
     def register(self, name: str, **attributes: Any) -> Callable[[F], F]:
@@ -51,7 +53,7 @@ class Registry(Generic[T]):
         """
 
         def decorate(thing: F) -> F:
-            self.add(name, cast(T, thing))
+            self._put(name, cast(T, thing), _calling_module())
             for key, value in attributes.items():
                 setattr(thing, key, value)
             return thing
@@ -60,6 +62,9 @@ class Registry(Generic[T]):
 
     def add(self, name: str, thing: T) -> None:
         """Register `thing` under `name`; a name is given once."""
+        self._put(name, thing, _calling_module())
+
+    def _put(self, name: str, thing: T, origin: str) -> None:
         target = f"{getattr(thing, '__module__', '?')}:{getattr(thing, '__qualname__', name)}"
         if self._targets.get(name) == target:
             self._objects[name] = thing  # the module behind a lazy target registers itself
@@ -68,6 +73,7 @@ class Registry(Generic[T]):
             self._objects[name] = thing  # a conftest imported twice under one name
             return
         self._refuse_duplicate(name)
+        self._origins[name] = origin
         self._objects[name] = thing
 
     def register_lazy(self, name: str, target: str) -> None:
@@ -100,8 +106,23 @@ class Registry(Generic[T]):
                 )
         return self._objects[name]
 
+    def origin(self, name: str) -> str:
+        """Return the name of the module that registered an object; "" of one that nobody did.
+
+        >>> numbers: Registry[int] = Registry("number", group="example.numbers")
+        >>> numbers.register_lazy("pi", "math:pi")
+        >>> numbers.get("pi"), numbers.origin("pi")
+        (3.141592653589793, 'math')
+        """
+        if name in self._origins:
+            return self._origins[name]
+        point = self._scan().get(name)
+        target = self._targets.get(name, point.value if point else "")
+        return target.partition(":")[0].strip()
+
     def remove(self, name: str) -> None:
         """Forget a registered object (for tests and interactive use)."""
+        self._origins.pop(name, None)
         self._objects.pop(name, None)
         self._targets.pop(name, None)
 
@@ -139,6 +160,11 @@ class Registry(Generic[T]):
                 f"{self.kind} {point.name!r} ({point.value}) cannot be imported: {error!r}",
                 hint="fix or uninstall the package that provides it",
             ) from error
+
+
+def _calling_module() -> str:
+    """Return the name of the module whose code called the function that calls this one."""
+    return str(sys._getframe(2).f_globals.get("__name__", ""))
 
 
 def _same(old: object, new: object) -> bool:

@@ -213,7 +213,7 @@ class StatisticsSettings:
         correction: how false alarms are controlled over the cases of a release candidate.
         replicates: bootstrap replicates per case; up to 16 times as many where a verdict is near.
         seed: of every resample; recorded with the run.
-        noise_factor: a margin is never below this many times FP32's own noise.
+        noise_factor: a margin below this many times FP32's own noise is an error.
         disagreement: least share of samples whose correctness a quantizer is assumed to change,
             where planning has nothing measured.
 

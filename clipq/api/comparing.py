@@ -31,7 +31,8 @@ def compare(
         replicates: bootstrap replicates per case.
 
     Raises:
-        RecordError: a file is missing, damaged or no run record.
+        RecordError: a file is missing, damaged or no run record, or its verdicts do not follow
+            from its numbers.
 
     >>> from clipq.cases import Case
     >>> from clipq.records import CaseResult
@@ -65,7 +66,11 @@ def _record(run: Run) -> RunRecord:
     if isinstance(run, RunRecord):
         return run
     if isinstance(run, (str, Path)):
-        return read_run(Path(run))
+        from clipq.gating.derivation import check_verdicts
+
+        record = read_run(Path(run))
+        check_verdicts(record, source=run)
+        return record
     raise RecordError(
         f"a run of type {type(run).__name__}",
         hint="pass the path of a report.json, what clipq.read_run or clipq.gate returned",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,18 +23,22 @@ _DESCRIPTION = """\
 Write what the users of a quantized model should know: what was measured beside FP32 and how sure
 that is, what was waived, by whom and until when, and what identifies it all. As Markdown with the
 model-index metadata that model hubs read, as an HTML page, or as that metadata alone.
+
+A record is refused whose verdicts do not follow from its numbers. Within a project, so is one of
+another commit, of a quantizer that was edited since, or of other margins, waivers or settings.
 """
 _EPILOG = """\
 examples:
   clipq gate --policy release --profile full && clipq card vit-b-32/rtn:w8a8 --output CARD.md
   clipq card vit-b-32/rtn:w8a8 --format html --output card.html
   clipq card vit-b-32/rtn:w8a8 --format model-index > model-index.json
+  clipq card vit-b-32/rtn:w8a8 --allowed-signers allowed_signers    only of a signed record
 
 exit codes:
   0  the pair may be released
   1  a case of it blocks under policy release, a waiver or a kernel is wrong, or the run measured
      only a part of the pair's cases
-  2  wrong usage
+  2  wrong usage; or the record was edited, is not of what lies here, or is not signed as asked
 """
 
 
@@ -51,6 +56,12 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
         "--record", type=Path, metavar="REPORT.json", help="default: the last gate's report.json"
     )
     card.add_argument("--name", default="", help="of the released model")
+    card.add_argument(
+        "--allowed-signers",
+        type=Path,
+        metavar="FILE",
+        help="who may sign a record, as git and ssh-keygen know it; REPORT.json.sig is checked",
+    )
     add_store_option(card)
     card.add_argument("--format", choices=("markdown", "html", "model-index"), default="markdown")
     card.add_argument("--output", type=Path, metavar="FILE", help="write there, do not print")
@@ -60,7 +71,9 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Print or write the card; return 0 where nothing speaks against a release, else 1."""
     from clipq.cli.context import settings_of
+    from clipq.cli.signature import signature_line
     from clipq.files import write_atomically
+    from clipq.gating.derivation import check_verdicts
     from clipq.records import read_run
     from clipq.report.card import (
         card_html,
@@ -76,9 +89,12 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         raise RecordError(
             f"no run record at {path}", hint="run `clipq gate --policy release --profile full`"
         )
+    facts = [("signature", signature_line(path, options.allowed_signers))]
     record = read_run(path)
-    seen = _looks(record, candidate, options)
-    card = release_card(record, candidate, name=options.name, looks=seen)
+    check_verdicts(record, source=path)
+    card = release_card(record, candidate, name=options.name)
+    facts.append(("compared with", _compared(record, candidate, options, path)))
+    card = replace(card, looks=_looks(record, candidate, options), facts=tuple(facts))
     if options.format == "model-index":
         text = json.dumps(model_index(card), indent=2) + "\n"
     else:
@@ -93,6 +109,20 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     if options.output or options.format == "model-index":
         say(f"clipq: {plain_statement(card)}", error=True)
     return 1
+
+
+def _compared(
+    record: RunRecord, candidate: Candidate, options: argparse.Namespace, path: Path
+) -> str:
+    """Refuse a record that is not of the project here; return what it was compared with."""
+    from clipq.cli.store import project_settings
+    from clipq.gating.standing import check_standing
+
+    settings = project_settings(options)
+    if settings is None:
+        return "nothing: no clipq.toml here says what is released"
+    check_standing(record, candidate, settings, source=path)
+    return "the project that the card was written in: code, commit, margins, waivers, settings"
 
 
 def _looks(record: RunRecord, candidate: Candidate, options: argparse.Namespace) -> dict[str, int]:

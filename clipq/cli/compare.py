@@ -129,7 +129,18 @@ class _Sources:
             self._store.close()
 
     def load(self, name: str) -> RunRecord:
-        """Return a run record, and remember where its predictions are."""
+        """Return a run record, and remember where its predictions are.
+
+        Raises:
+            RecordError: it was altered, or its verdicts do not follow from its numbers.
+        """
+        from clipq.gating.derivation import check_verdicts
+
+        record = self._read(name)
+        check_verdicts(record, source=name)
+        return record
+
+    def _read(self, name: str) -> RunRecord:
         from clipq.evaluation.cache import Cache
         from clipq.history.estimation import cached_tables
         from clipq.records import read_run

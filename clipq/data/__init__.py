@@ -6,13 +6,15 @@ Importing this package imports neither torch nor webdataset; opening a probe doe
 from clipq.data.arrays import Images, probe_from_images
 from clipq.data.class_map import head_columns
 from clipq.data.declared import open_declared, unreadable_images, without
-from clipq.data.images import blocks_of, load, materialise, streamed
+from clipq.data.images import blocks_of, materialise, streamed
 from clipq.data.probe import Probe, check_disjoint, hashed_order, taken
+from clipq.data.sealed_images import SealedImages, load
 from clipq.data.sources import Source, fetch_probe, look_at_probe, open_probe, probe_sources
 
 __all__ = [
     "Images",
     "Probe",
+    "SealedImages",
     "Source",
     "blocks_of",
     "check_disjoint",

@@ -1,4 +1,4 @@
-"""Decoded, preprocessed images as one memory-mapped file: made once, read by every process."""
+"""Decodes and preprocesses a probe's images into one file: made once, read by every process."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ import numpy as np
 from PIL import Image
 
 from clipq.data.probe import Probe
-from clipq.errors import CacheError, ProbeError
-from clipq.files import open_plain, replace_atomically
+from clipq.data.sealed_images import SealedWriter
+from clipq.errors import ProbeError
+from clipq.files import replace_atomically
 
-__all__ = ["blocks_of", "load", "materialise", "streamed"]
+__all__ = ["blocks_of", "materialise", "streamed"]
 
 _BLOCKS_AHEAD = 4
 
@@ -29,19 +30,21 @@ def materialise(
     to_uint8: Callable[[Image.Image], np.ndarray],
     path: Path,
     *,
+    key: str = "",
     threads: int = 1,
     progress: Callable[[int], None] | None = None,
     tell: Callable[[np.ndarray], None] | None = None,
 ) -> None:
     """Decode and preprocess every image of a probe into `path`, atomically.
 
-    The file is a ``.npy`` of shape (N, H, W, 3), uint8, written as it is decoded: memory does not
+    The file is what `clipq.data.sealed_images` reads, written as it is decoded: memory does not
     grow with N.
 
     Args:
         probe: whose images.
         to_uint8: preprocessing of one image.
         path: where to.
+        key: what the file is kept under.
         threads: that decode; Pillow releases the interpreter's lock while it does.
         progress: called with the number of images done.
         tell: called with the pixels (H, W, 3) of each image, in order.
@@ -52,7 +55,7 @@ def materialise(
         CacheError: the folder is read-only or full.
 
     >>> import tempfile
-    >>> from clipq.data import Images, probe_from_images
+    >>> from clipq.data import Images, load, probe_from_images
     >>> noise = Images(np.zeros((4, 8, 8, 3), np.uint8))
     >>> probe = probe_from_images(noise, name="noise", role="ood")
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +66,8 @@ def materialise(
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as stream:
-            _write(probe, _pixels(probe, to_uint8, threads), stream, progress, tell)
+            images = _pixels(probe, to_uint8, threads)
+            _write(probe, images, stream, key=key, progress=progress, tell=tell)
 
     replace_atomically(path, write)
 
@@ -74,6 +78,7 @@ def streamed(
     path: Path,
     *,
     size: int,
+    key: str = "",
     threads: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[np.ndarray]:
@@ -87,6 +92,7 @@ def streamed(
         to_uint8: preprocessing of one image.
         path: where to.
         size: images per block; the last may be shorter.
+        key: what the file is kept under.
         threads: that decode.
         progress: called with the number of images done.
 
@@ -135,7 +141,9 @@ def streamed(
 
         with suppress(_NotWantedError):
             try:
-                materialise(probe, convert, path, threads=threads, progress=progress, tell=tell)
+                materialise(
+                    probe, convert, path, key=key, threads=threads, progress=progress, tell=tell
+                )
                 hand_over(None)
             except Exception as error:
                 hand_over(error)
@@ -164,29 +172,6 @@ def blocks_of(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """
     for start in range(0, len(images), size):
         yield images[start : start + size]
-
-
-def load(path: Path) -> np.ndarray:
-    """Return the images (N, H, W, 3) uint8 of a materialised file, memory-mapped, read-only.
-
-    Raises:
-        CacheError: the file is missing, truncated or holds something else.
-
-    >>> load(Path("no-images.npy"))
-    Traceback (most recent call last):
-    clipq.errors.CacheError: no-images.npy is not a complete image file: ...
-      fix: remove it and run again
-    """
-    try:
-        open_plain(path).close()
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # its header is Python, whose parser raises nearly anything
-        raise CacheError(
-            f"{path} is not a complete image file: {error}", hint="remove it and run again"
-        ) from error
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
-        raise CacheError(f"{path} does not hold uint8 images", hint="remove it and run again")
-    return images
 
 
 def _pixels(
@@ -236,10 +221,13 @@ def _write(
     probe: Probe,
     images: Iterator[np.ndarray],
     stream: BinaryIO,
+    *,
+    key: str,
     progress: Callable[[int], None] | None,
     tell: Callable[[np.ndarray], None] | None,
 ) -> None:
     # Plain writes, not a memory map: on a full disk a map kills the process instead of raising.
+    writer: SealedWriter | None = None
     first: tuple[int, ...] = ()
     done = 0
     for pixels in images:
@@ -249,18 +237,18 @@ def _write(
                 f"{pixels.shape}, expected uint8 {first or '(H, W, 3)'}",
                 hint="the model's preprocessing must give every image one size",
             )
-        if not first:
+        if writer is None:
             first = pixels.shape
-            header = {"descr": "|u1", "fortran_order": False, "shape": (len(probe), *first)}
-            np.lib.format.write_array_header_1_0(stream, header)
-        stream.write(pixels.tobytes())
+            writer = SealedWriter(stream, (len(probe), *first), key=key)
+        writer.add(pixels)
         if tell is not None:
             tell(pixels)
         done += 1
         if progress is not None:
             progress(done)
-    if done == 0 or done != len(probe):
+    if writer is None or done != len(probe):
         raise ProbeError(
             f"probe {probe.name!r} gave {done} images for {len(probe)} samples",
             hint="restore its shards; they changed since the probe was opened",
         )
+    writer.seal()

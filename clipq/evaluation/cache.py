@@ -2,11 +2,13 @@
 
 A key is the digest of everything that identifies the content; the file lock makes the second
 process wait for the first instead of repeating its work, and is released by the operating system
-when a process dies.
+when a process dies. Each entry holds its own kind and key and a checksum over all of it: one that
+is damaged, or lies where another should, is named and made again.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,11 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from clipq.errors import CacheError
+from clipq.errors import CacheError, ClipqError
 from clipq.evaluation.tables import TableError, read_table, write_table
 from clipq.files import write_atomically
 
-__all__ = ["Cache", "Table"]
+__all__ = ["Cache", "Table", "damaged"]
 
 Table = tuple[dict[str, np.ndarray], dict[str, Any]]
 
@@ -50,27 +52,30 @@ class Cache:
     def table(self, kind: str, key: str, create: Callable[[], Table]) -> Table:
         """Return the table stored under `key`, creating it once over all processes."""
         path = self.path(kind, key, ".safetensors")
-        found = _read(path)
+        try:
+            found = _read(path, f"{kind}/{key}")
+        except TableError:
+            found = None
         if found is None:
             with self.lock(path):
-                found = _read(path)
+                found = self.read(kind, key)
                 if found is None:
                     found = create()
-                    write_table(path, *found)
+                    write_table(path, *found, key=f"{kind}/{key}")
         return found
 
     def read(self, kind: str, key: str) -> Table | None:
-        """Return the table stored under `key`; None where there is none, or a damaged one."""
-        return _read(self.path(kind, key, ".safetensors"))
+        """Return the table stored under `key`; None where there is none, or a damaged one.
 
-    def file(self, kind: str, key: str, suffix: str, create: Callable[[Path], None]) -> Path:
-        """Return a file's path, calling `create(path)` once where it is missing."""
-        path = self.path(kind, key, suffix)
-        if not path.is_file():
-            with self.lock(path):
-                if not path.is_file():
-                    create(path)
-        return path
+        Warns:
+            UserWarning: it is damaged.
+        """
+        path = self.path(kind, key, ".safetensors")
+        try:
+            return _read(path, f"{kind}/{key}")
+        except TableError as error:
+            damaged(path, error)
+            return None
 
     def lock(self, path: Path) -> FileLock:
         """Return the lock that guards the making of `path`."""
@@ -84,11 +89,18 @@ class Cache:
         return FileLock(path.with_suffix(".lock"))
 
 
-def _read(path: Path) -> Table | None:
+def damaged(path: Path, error: ClipqError) -> None:
+    """Say that an entry was damaged; whoever calls this makes it again."""
+    warnings.warn(f"the cache entry {path} is made again: {error.problem}", stacklevel=3)
+
+
+def _read(path: Path, key: str) -> Table | None:
+    """Return the table in a file; None where there is no file.
+
+    Raises:
+        TableError: it is not a whole entry of that key.
+    """
     if not path.is_file():
         return None
-    try:
-        columns, metadata, _ = read_table(path)
-    except TableError:
-        return None  # a damaged entry is made again; the lock holder overwrites it atomically
+    columns, metadata, _ = read_table(path, key=key)
     return columns, metadata

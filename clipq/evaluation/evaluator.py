@@ -28,7 +28,7 @@ from clipq.evaluation.encodings import Encodings, Progress
 from clipq.evaluation.figures import figures
 from clipq.evaluation.identity import (
     figures_key,
-    method_identity,
+    method_evidence,
     model_identity,
     predictions_key,
 )
@@ -155,7 +155,7 @@ class Evaluator:
 
         encoder = self.encoders.encoder(Candidate(model, FP32))
         known = self.inputs.known
-        images = self.inputs.images(known.name, encoder.loaded.preprocess)[:samples]
+        images = self.inputs.images(known.name, encoder.loaded.preprocess, first=samples)
         blocks = blocks_of(images, self.settings.batch_size)
         features = np.concatenate(list(encoder.images(blocks, doing="encoding FP32 again")))
         encoded = Encoded(features, encoder.head(known), known=features)
@@ -242,7 +242,7 @@ class Evaluator:
             "environments": {digest(environment)[:12]: dict(environment)},
         }
         if not cell.candidate.is_reference:
-            made = {**method_identity(cell.quantizer), **coverage}
+            made = {**method_evidence(cell.quantizer), **coverage}
             evidence["quantizers"] = {str(cell.candidate): made}
         return evidence
 

@@ -15,7 +15,7 @@ from clipq.cases import FP32
 from clipq.data import Probe
 from clipq.evaluation.predict import CANDIDATE_VERSION, COLUMNS_VERSION
 from clipq.provenance import digest, package_versions
-from clipq.quant import QuantizerSpec, method_code_hash, method_version
+from clipq.quant import QuantizerSpec, method_code, method_code_hash, method_version
 
 if TYPE_CHECKING:
     from clipq.models import LoadedModel
@@ -25,6 +25,7 @@ __all__ = [
     "features_key",
     "figures_key",
     "head_key",
+    "method_evidence",
     "method_identity",
     "mixture_key",
     "model_identity",
@@ -52,6 +53,22 @@ def method_identity(quantizer: str) -> dict[str, Any]:
     """Return what makes an edited quantizer another one: its version and its source code."""
     spec = QuantizerSpec.parse(quantizer)
     return {"method_version": method_version(spec), "code_sha256": method_code_hash(spec)}
+
+
+@cache
+def method_evidence(quantizer: str) -> dict[str, Any]:
+    """Return what a record says of a method: its identity, what that holds, what it cannot hold.
+
+    Hashes are cut to their first 12 digits; of environment variables, which may be secrets, only
+    the names are told.
+    """
+    code = method_code(quantizer)
+    said = {
+        what: {"variable": "", "package": value}.get(what.partition(" ")[0], value[:12])
+        for what, value in code.parts
+    }
+    evidence: dict[str, Any] = {**method_identity(quantizer), "code": said}
+    return evidence | ({"code_unknown": list(code.unknown)} if code.unknown else {})
 
 
 def encoder_identity(quantizer: str, *, environment: Key, calibration: str) -> dict[str, Any]:

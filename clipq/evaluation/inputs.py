@@ -13,7 +13,7 @@ import numpy as np
 
 from clipq.data import (
     Probe,
-    blocks_of,
+    SealedImages,
     check_disjoint,
     head_columns,
     materialise,
@@ -22,9 +22,8 @@ from clipq.data import (
     unreadable_images,
     without,
 )
-from clipq.data import load as load_images
-from clipq.errors import SettingsError
-from clipq.evaluation.cache import Cache, Table
+from clipq.errors import CacheError, SettingsError
+from clipq.evaluation.cache import Cache, Table, damaged
 from clipq.evaluation.pooling import Origins, check_apart
 from clipq.evaluation.predict import SampleInfo
 from clipq.provenance import digest, package_versions
@@ -63,6 +62,7 @@ class Inputs:
         self._progress = progress
         self._given = dict(opened or {})
         self._read: dict[tuple[str, ...], Probe] = {}
+        self._stored: dict[Path, SealedImages] = {}
 
     @cached_property
     def probes(self) -> dict[str, Probe]:
@@ -111,22 +111,29 @@ class Inputs:
         names = [one.name for one in self.settings.probes_of("pooled") if one.name not in unseen]
         return {name: self._origins(name) for name in names}
 
-    def images(self, probe: str, preprocess: Preprocess) -> np.ndarray:
-        """Return a probe's preprocessed images (N, H, W, 3), decoded once per preprocessing."""
-        opened = self.probes[probe]
+    def images(self, probe: str, preprocess: Preprocess, *, first: int | None = None) -> np.ndarray:
+        """Return a probe's preprocessed images (N, H, W, 3), decoded once per preprocessing.
 
-        def create(path: Path) -> None:
-            materialise(opened, preprocess.to_uint8, path, progress=self._decoding(probe))
-
-        return load_images(self.cache.file("images", self._key(probe, preprocess), ".npy", create))
+        Args:
+            probe: its name.
+            preprocess: what makes pixels of its images.
+            first: how many are wanted, where not all are.
+        """
+        path = self._path(probe, preprocess)
+        stop = len(self.probes[probe]) if first is None else first
+        try:
+            return self._verified(path, 0, stop)
+        except CacheError:
+            with self.cache.lock(path):
+                return self._made_again(probe, preprocess, path, 0, stop)
 
     def blocks(self, probe: str, preprocess: Preprocess, size: int) -> Iterator[np.ndarray]:
         """Yield the same images in blocks (<= size, H, W, 3).
 
         Where they are not decoded yet, they are while the blocks are used: an encoder and the
-        decoder then work side by side.
+        decoder then work side by side. Where some turn out to be damaged, all are decoded again.
         """
-        path = self.cache.path("images", self._key(probe, preprocess), ".npy")
+        path = self._path(probe, preprocess)
         if not path.is_file():
             with self.cache.lock(path):
                 if not path.is_file():
@@ -135,10 +142,48 @@ class Inputs:
                         preprocess.to_uint8,
                         path,
                         size=size,
+                        key=path.stem,
                         progress=self._decoding(probe),
                     )
                     return
-        yield from blocks_of(load_images(path), size)
+        for start in range(0, len(self.probes[probe]), size):
+            stop = start + size
+            try:
+                yield self._verified(path, start, stop)
+            except CacheError:
+                with self.cache.lock(path):
+                    block = self._made_again(probe, preprocess, path, start, stop)
+                yield block
+
+    def _verified(self, path: Path, start: int, stop: int) -> np.ndarray:
+        """Return images `start` to `stop` of a file.
+
+        Raises:
+            CacheError: the file is missing or damaged.
+        """
+        if path not in self._stored:
+            self._stored[path] = SealedImages(path, key=path.stem)
+        self._stored[path].verify(start, stop)
+        return self._stored[path].pixels[start:stop]
+
+    def _made_again(
+        self, probe: str, preprocess: Preprocess, path: Path, start: int, stop: int
+    ) -> np.ndarray:
+        """Return images of a file that was missing or damaged before its lock was taken."""
+        self._stored.pop(path, None)
+        try:
+            return self._verified(path, start, stop)
+        except CacheError as error:
+            if path.is_file():
+                damaged(path, error)
+        self._stored.pop(path, None)
+        progress = self._decoding(probe)
+        opened = self.probes[probe]
+        materialise(opened, preprocess.to_uint8, path, key=path.stem, progress=progress)
+        return self._verified(path, start, stop)
+
+    def _path(self, probe: str, preprocess: Preprocess) -> Path:
+        return self.cache.path("images", self._key(probe, preprocess), ".npy")
 
     def _key(self, probe: str, preprocess: Preprocess) -> str:
         versions = package_versions(_DECODERS)

@@ -15,6 +15,7 @@ from clipq.errors import ClipqError, QuantizerError, SettingsError, did_you_mean
 from clipq.evaluation.isolation import import_contained
 from clipq.metrics import metrics
 from clipq.quant import QuantizerSpec, quantizers
+from clipq.quant.file_reads import watching_imports
 from clipq.settings import ProbeSettings, ProfileSettings, Settings
 
 __all__ = ["Selection", "load_plugins", "plan", "planned_quantizers"]
@@ -47,7 +48,8 @@ def load_plugins(settings: Settings) -> None:
         sys.path.insert(0, str(settings.root))
     for name in settings.plugins:
         try:
-            import_contained(name)
+            with watching_imports():
+                import_contained(name)
         except ClipqError:
             raise
         except Exception as error:

@@ -149,7 +149,7 @@ def _map_spectrum(evaluator: Evaluator, candidate: Candidate) -> np.ndarray:
 def _first_images(evaluator: Evaluator, candidate: Candidate) -> np.ndarray:
     known = evaluator.settings.in_distribution.name
     preprocess = evaluator.encoders.model(candidate.model).preprocess
-    return evaluator.inputs.images(known, preprocess)[:_IMAGES]
+    return evaluator.inputs.images(known, preprocess, first=_IMAGES)
 
 
 def _moved(encoder: Encoder, images: np.ndarray, cycles: int) -> float:

@@ -3,7 +3,8 @@
 Used for cache entries and for baselines. Text columns are stored as zero-padded UTF-8 bytes
 (N, longest), whole numbers in as few bytes as hold them; scalars and any further metadata as one
 JSON text in the header. Reading never unpickles. The header carries a digest of the columns, so
-that a damaged file is named, not used.
+that a damaged file is named, not used. A cache entry also carries its key and a seal over key,
+digest and metadata: what is read is all of what was written, and under that key.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from safetensors.numpy import load, save
 from clipq.errors import CacheError
 from clipq.files import open_plain, write_atomically
 from clipq.metrics import Predictions
+from clipq.provenance import digest as hashed
 
 __all__ = [
     "TableError",
@@ -29,6 +31,7 @@ __all__ = [
     "columns_digest",
     "parse_table",
     "read_table",
+    "stated_digest",
     "table_content",
     "table_digest",
     "write_table",
@@ -41,6 +44,7 @@ _DAMAGE = (
     *(OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError, AttributeError),
     *(MemoryError, RecursionError),
 )
+"""What reading bytes that nobody vouches for may raise."""
 
 
 class TableError(CacheError):
@@ -71,8 +75,16 @@ def table_digest(columns: Mapping[str, np.ndarray]) -> str:
     return columns_digest({name: _wide(values) for name, values in columns.items()})
 
 
-def write_table(path: Path, columns: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
+def write_table(
+    path: Path, columns: Mapping[str, np.ndarray], metadata: Mapping[str, Any], *, key: str = ""
+) -> str:
     """Write columns atomically (temporary file, fsync, rename); return their digest.
+
+    Args:
+        path: where to.
+        columns: arrays of numbers or texts, one row per sample.
+        metadata: anything that JSON holds.
+        key: what the file is kept under, where it is a cache entry; it is then sealed.
 
     Raises:
         CacheError: the directory is read-only or full.
@@ -83,15 +95,20 @@ def write_table(path: Path, columns: Mapping[str, np.ndarray], metadata: Mapping
     ...     digest == read_table(Path(folder) / "table")[2]
     True
     """
-    content, digest = table_content(columns, metadata)
+    content, digest = table_content(columns, metadata, key=key)
     write_atomically(path, content)
     return digest
 
 
 def table_content(
-    columns: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
+    columns: Mapping[str, np.ndarray], metadata: Mapping[str, Any], *, key: str = ""
 ) -> tuple[bytes, str]:
     """Return the bytes of a file of columns, which `parse_table` reads, and their digest.
+
+    Args:
+        columns: as of `write_table`.
+        metadata: likewise.
+        key: likewise.
 
     >>> content, digest = table_content({"id": np.array(["a", "b"])}, {"model": "vit"})
     >>> columns, metadata, same = parse_table(content, name="here")
@@ -105,17 +122,26 @@ def table_content(
         for name, values in columns.items()
     }
     # One header entry only: safetensors does not keep the order of several.
-    header = json.dumps(
-        {"digest": digest, "metadata": dict(metadata)}, sort_keys=True, allow_nan=False
-    )
+    said: dict[str, Any] = {"digest": digest, "metadata": dict(metadata)}
+    if key:
+        said |= {"key": key, "seal": _seal(key, digest, metadata)}
+    header = json.dumps(said, sort_keys=True, allow_nan=False)
     return save(plain, {_HEADER: header}), digest
 
 
-def read_table(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
+def _seal(key: str, digest: str, metadata: object) -> str:
+    return hashed([key, digest, metadata])
+
+
+def read_table(path: Path, *, key: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
     """Return (columns, metadata, digest) of a file that `write_table` wrote.
 
+    Args:
+        path: of the file.
+        key: what it was written under; "" for a file that is no cache entry.
+
     Raises:
-        TableError: the file is missing, truncated or altered.
+        TableError: the file is missing, truncated, altered or of another key.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -129,23 +155,26 @@ def read_table(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
         with safe_open(path, framework="numpy") as stored:
             header = json.loads((stored.metadata() or {})[_HEADER])
             columns = dict(_restored(name, stored.get_tensor(name)) for name in stored.keys())  # noqa: SIM118 - not a dict
-        metadata, expected = header["metadata"], header["digest"]
+        metadata = _sealed(header, key)
+        return columns, metadata, _checked(columns, header["digest"], str(path))
     except _DAMAGE as error:
         raise TableError(
             f"{path} is not a complete prediction table: {error}", hint="remove it and run again"
         ) from error
-    return columns, metadata, _checked(columns, expected, str(path))
 
 
-def parse_table(content: bytes, *, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
+def parse_table(
+    content: bytes, *, name: str, key: str = ""
+) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
     """Return (columns, metadata, digest) of the bytes of such a file.
 
     Args:
         content: of the file.
         name: what to call it in messages.
+        key: as of `read_table`.
 
     Raises:
-        TableError: they are truncated or altered.
+        TableError: they are truncated, altered or of another key.
 
     >>> parse_table(b"no table", name="cell vit/rtn:w8/id")
     Traceback (most recent call last):
@@ -153,15 +182,57 @@ def parse_table(content: bytes, *, name: str) -> tuple[dict[str, np.ndarray], di
     ...
     """
     try:
-        length = int.from_bytes(content[:8], "little")
-        header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][_HEADER])
-        columns = dict(_restored(name, values) for name, values in load(content).items())
-        metadata, expected = header["metadata"], header["digest"]
+        header = _header(content)
+        columns = dict(_restored(column, values) for column, values in load(content).items())
+        metadata = _sealed(header, key)
+        return columns, metadata, _checked(columns, header["digest"], name)
     except _DAMAGE as error:
         raise TableError(
             f"{name}: not a complete prediction table: {error}", hint="run the gate again"
         ) from error
-    return columns, metadata, _checked(columns, expected, name)
+
+
+def stated_digest(content: bytes, *, key: str = "") -> str:
+    """Return the digest that the bytes of a file state, "" where they state none.
+
+    `parse_table` says whether the columns have it; this looks at nothing else.
+
+    Args:
+        content: of the file.
+        key: as of `read_table`: an entry of another key, or one that was altered, states none.
+
+    >>> content, digest = table_content({"id": np.array(["a", "b"])}, {"model": "vit"})
+    >>> stated_digest(content) == digest, stated_digest(b"no table")
+    (True, '')
+    """
+    try:
+        header = _header(content)
+        _sealed(header, key)
+        return str(header["digest"])
+    except _DAMAGE:
+        return ""
+
+
+def _header(content: bytes) -> Any:
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(json.loads(content[8 : 8 + length])["__metadata__"][_HEADER])
+
+
+def _sealed(header: Any, key: str) -> dict[str, Any]:
+    """Return the metadata of a header; those of a cache entry are its own and whole.
+
+    Raises:
+        ValueError: it is of another key, or was altered.
+    """
+    metadata = header["metadata"]
+    if not isinstance(metadata, dict):
+        raise ValueError("its metadata are no object")
+    if key:
+        if header["key"] != key:
+            raise ValueError(f"it is the entry of {header['key']!r}, not of {key!r}")
+        if header["seal"] != _seal(key, header["digest"], metadata):
+            raise ValueError("its key, digest and metadata are not those that were sealed")
+    return metadata
 
 
 def _checked(columns: Mapping[str, np.ndarray], expected: str, name: str) -> str:

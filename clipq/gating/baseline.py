@@ -7,32 +7,35 @@ it holds the per-sample columns; the JSON states its digest. Only `clipq baselin
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Required
+from typing import Annotated, Any, Required
 
 import numpy as np
 
+from clipq.cases import split_key
 from clipq.errors import BaselineError
 from clipq.evaluation.pooling import Origins, pool
 from clipq.evaluation.tables import TableError, read_table, write_table
 from clipq.files import write_atomically
-from clipq.metrics import Predictions
-from clipq.shapes import Document, Finite, Text, keys, shown, table
+from clipq.metrics import Predictions, metrics
+from clipq.shapes import Document, Finite, Meta, Text, keys, shown, table
 
 __all__ = ["SCHEMA", "Baseline", "BaselineValue", "load_baseline", "save_baseline"]
 
 SCHEMA = "clipq-baseline/2"
 _HEAD = ("model", "source", "environment", "noise_from", "identity", "probes", "pooled")
+_Noise = Annotated[float, Meta(ge=0.0, le=sys.float_info.max, description="a finite number >= 0")]
 
 
 @dataclass(frozen=True, slots=True)
 class BaselineValue:
     """One metric's stored value.
 
-    `first` is what was approved first (for cumulative loss); `noise` is the largest difference
+    `first` is what was approved first (for cumulative loss); `noise` >= 0 is the largest difference
     from `value` that FP32 shows under other batch sizes, thread counts and devices.
 
     >>> stored = load_values(Path("baselines"), "vit-clean")["id.top1"]
@@ -44,7 +47,7 @@ class BaselineValue:
     unit: str
     version: int
     first: Finite | None
-    noise: Finite = 0.0
+    noise: _Noise = 0.0
 
 
 @dataclass(frozen=True)
@@ -233,7 +236,20 @@ def _read(folder: Path, model: str) -> dict[str, Any] | None:
             f"model = {shown(found['model'])}",
             f"model must be {model!r}, as the file is called",
         )
+    for key, value in found["metrics"].items():
+        _refuse_noise(document, key, value)
     return found
+
+
+def _refuse_noise(document: Document, key: str, value: BaselineValue) -> None:
+    """Refuse a noise that no two values of a metric can differ by."""
+    name = split_key(key)[1]
+    if name not in metrics:
+        return  # nobody's: the case that has it says so
+    low, high = metrics.get(name).range
+    if value.noise > high - low:
+        said = f"values of {name} lie in [{low:g}, {high:g}], and cannot differ by more"
+        raise document.fail(f"metrics.{json.dumps(key)}", f"noise = {value.noise:g}", said)
 
 
 def _split(

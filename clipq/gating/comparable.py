@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from clipq.cases import Case
+from clipq.cases import Case, Cell
 from clipq.evaluation.evaluator import Evaluated, Evaluator
 from clipq.gating.baseline import Baseline, BaselineValue
 from clipq.gating.sentinel import SAMPLES, drift
@@ -27,6 +27,7 @@ class Comparability:
         self._evaluator = evaluator
         self._known = known
         self._altered: dict[tuple[str, str], str] = {}
+        self._scalars: dict[Cell, str] = {}
         self._drifts: dict[str, str] = {}
 
     def obstacle(
@@ -41,7 +42,10 @@ class Comparability:
         if reason:
             return Judgement(Verdict.INCOMPARABLE, reason)
         moved = self._drift(case.model, baseline)
-        return Judgement(Verdict.DRIFTED, moved) if moved else None
+        if moved:
+            return Judgement(Verdict.DRIFTED, moved)
+        other = self._other_scalars(case, baseline)
+        return Judgement(Verdict.INCOMPARABLE, other) if other else None
 
     def _alteration(self, case: Case, baseline: Baseline, stored: BaselineValue) -> str:
         """Return why a stored value does not follow from the columns stored beside it, or ""."""
@@ -54,6 +58,19 @@ class Comparability:
             said = f"the baseline says {stored.value}, its own columns give {own}"
             self._altered[key] = said if wrong else ""
         return self._altered[key]
+
+    def _other_scalars(self, case: Case, baseline: Baseline) -> str:
+        """Return which number of a probe, stored beside no columns, is not FP32's, or ""."""
+        cell = case.cell.reference
+        if cell not in self._scalars:
+            live = self._evaluator.evaluate(cell).predictions.scalars
+            stored = baseline.predictions[cell.probe].scalars
+            self._scalars[cell] = "; ".join(
+                f"the baseline says that {name} of FP32 is {stored.get(name)}, here it is {value}"
+                for name, value in sorted(live.items())
+                if not _near(stored.get(name), value)
+            )
+        return self._scalars[cell]
 
     def _drift(self, model: str, baseline: Baseline) -> str:
         """Return how FP32 itself moved on this machine, or ""."""
@@ -80,3 +97,11 @@ def _other_version(case: Case, stored: BaselineValue) -> str:
 
 def _close(first: float, second: float) -> bool:
     return math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-9)
+
+
+def _near(stored: float | None, live: float) -> bool:
+    """Whether two machines may differ by so much; an edit that could decide a case is larger."""
+    return stored is not None and (
+        math.isclose(stored, live, rel_tol=0.01, abs_tol=1e-3)
+        or (math.isnan(stored) and math.isnan(live))
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from clipq.evaluation.resampling import Resampler
@@ -50,6 +49,9 @@ class IntervalJudge:
             StatisticsError: the tables are not paired, too small, or FP32 separates nothing.
         """
         metric = evidence.metric
+        drowned = self._drowned(evidence)
+        if drowned is not None:
+            return drowned
         if (metric.judged_by == "limit" or _is_point(evidence)) and not error_known(evidence):
             return _without_error(evidence)
         blocked = unusable(evidence)
@@ -58,19 +60,28 @@ class IntervalJudge:
         self.resampler.check(evidence.baseline_tables, evidence.observed_tables, metric)
         if metric.judged_by == "limit":
             return self._against_limit(evidence)
-        noise = self.settings.noise_factor * evidence.noise
-        drowned = noise > abs(evidence.margin)  # a negative margin demands an improvement
-        margin = math.copysign(noise, evidence.margin) if drowned else evidence.margin
         loss = metric.loss(evidence.baseline or 0.0, evidence.observed)
-        estimate = self.estimator(evidence, loss, margin=margin)
+        estimate = self.estimator(evidence, loss, margin=evidence.margin)
         estimate = replace(estimate, adjusted_p=estimate.p_value)
         verdict = verdict_of(estimate, self.settings)
         samples = samples_behind(evidence) if error_known(evidence) else None
-        if drowned:
-            reason = _noise_reason(evidence.margin, margin)
-            return Judgement(verdict, reason, estimate, noise=noise, samples=samples)
         reason = _split_reason(evidence, verdict, samples)
         return Judgement(verdict, reason, estimate, samples=samples)
+
+    def _drowned(self, evidence: Evidence) -> Judgement | None:
+        """Return the verdict where FP32's own noise exceeds the margin, which then decides nothing.
+
+        An error, and no wider margin in its place: what may be lost is for a review to say.
+        """
+        noise = self.settings.noise_factor * evidence.noise
+        if evidence.metric.judged_by == "limit" or noise <= abs(evidence.margin):
+            return None  # a negative margin demands an improvement
+        reason = (
+            f"FP32's own noise, {evidence.noise:.2g}, times noise_factor "
+            f"{self.settings.noise_factor:g} exceeds the margin {evidence.margin:g}: widen the "
+            "margin in a review, or give the probe more samples and approve its baseline anew"
+        )
+        return Judgement(Verdict.ERROR, reason, noise=noise)
 
     def _against_limit(self, evidence: Evidence) -> Judgement:
         """Return the verdict on a value that may not be worse than its limit, FP32's aside."""
@@ -102,7 +113,3 @@ def _split_reason(evidence: Evidence, verdict: Verdict, samples: int | None) -> 
     if own or verdict in (Verdict.PASS, Verdict.IMPROVED):
         return ""
     return f"what counts are the {samples:,} calibration samples that temperatures are fitted on"
-
-
-def _noise_reason(margin: float, noise: float) -> str:
-    return f"FP32's own noise exceeds the margin {margin:g}: {noise:.2g} is applied instead"

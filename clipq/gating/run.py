@@ -73,7 +73,6 @@ def assemble(
             *filter(None, (checkout.problem,)),
             *_withheld_warnings(matrix),
             *_environment_warnings(matrix, cases),
-            *_noise_warnings(cases),
         ),
     )
 
@@ -174,13 +173,3 @@ def _environment_warnings(matrix: Matrix, cases: Sequence[CaseResult]) -> tuple[
                         f"{model}: {name} is {value}, the baseline was made with {stored.get(name)}"
                     )
     return tuple(sorted(differing))
-
-
-def _noise_warnings(cases: Sequence[CaseResult]) -> tuple[str, ...]:
-    """Say where FP32's own noise, not the reviewed margin, decided."""
-    return tuple(
-        f"{case.id}: FP32's own noise, {case.noise:.2g}, exceeds the reviewed margin and is "
-        "applied in its place"
-        for case in cases
-        if case.noise is not None
-    )

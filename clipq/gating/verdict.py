@@ -46,8 +46,8 @@ class Evidence:
 class Judgement:
     """A verdict, and the estimate of the loss behind it.
 
-    `noise` is FP32's own, where it exceeds the margin and was applied in its place; `samples` says
-    how many the value was made of, where they are not the probe's.
+    `noise` is FP32's own, times the noise factor, where it exceeds the margin; `samples` says how
+    many the value was made of, where they are not the probe's.
 
     >>> Judgement(Verdict.PASS, estimate=Estimate(loss=0.01, margin=0.02)).estimate.margins
     0.5

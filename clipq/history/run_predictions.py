@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from clipq.evaluation.tables import TableError, read_table
+from clipq.evaluation.tables import TableError, parse_table
 from clipq.records import RunRecord
 
 __all__ = ["prediction_tables"]
@@ -29,19 +29,21 @@ def prediction_tables(
         cache: the folder that `clipq.toml` names.
         warn: takes one sentence for each table that is left out.
     """
-    files: dict[str, tuple[Path, str]] = {}
+    files: dict[str, tuple[Path, str, str]] = {}
     for cell, entry in record.evidence().get("predictions", {}).items():
         key, digest = str(entry.get("key", "")), str(entry.get("sha256", ""))
         path = cache / "predictions" / key[:2] / f"{key}.safetensors"
         if key and path.is_file():
-            files[cell] = (path, digest)
+            files[cell] = (path, f"predictions/{key}", digest)
         else:
             warn(f"predictions of {cell} are not kept: no longer in the cache")
     return _Tables(files, warn)
 
 
 class _Tables(Mapping[str, bytes]):
-    def __init__(self, files: Mapping[str, tuple[Path, str]], warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, files: Mapping[str, tuple[Path, str, str]], warn: Callable[[str], None]
+    ) -> None:
         self._files = files
         self._warn = warn
 
@@ -52,10 +54,10 @@ class _Tables(Mapping[str, bytes]):
         return len(self._files)
 
     def __getitem__(self, cell: str) -> bytes:
-        path, expected = self._files[cell]
+        path, key, expected = self._files[cell]
         try:
-            digest = read_table(path)[2]
             content = path.read_bytes()
+            digest = parse_table(content, name=str(path), key=key)[2]
         except (TableError, OSError) as error:
             self._warn(f"predictions of {cell} are not kept: {error}")
             raise KeyError(cell) from error

@@ -8,14 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from clipq.quant.code_identity import MethodCode, method_code, method_code_hash
 from clipq.quant.formats import ActivationFormat, Format, WeightFormat
-from clipq.quant.methods import (
-    Calibration,
-    Method,
-    method_code_hash,
-    method_version,
-    quantizers,
-)
+from clipq.quant.methods import Calibration, Method, method_version, quantizers
 from clipq.quant.spec import QuantizerSpec, Towers
 
 if TYPE_CHECKING:
@@ -28,10 +23,12 @@ __all__ = [
     "Coverage",
     "Format",
     "Method",
+    "MethodCode",
     "Quantized",
     "QuantizerSpec",
     "Towers",
     "WeightFormat",
+    "method_code",
     "method_code_hash",
     "method_version",
     "quantize",

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from clipq.errors import ClipqError, QuantizerError
 from clipq.quant.claims import Claim, ClaimCounter, declared_exceptions, is_coarse
+from clipq.quant.code_identity import method_code
 from clipq.quant.coverage import (
     Coverage,
     Operations,
@@ -21,6 +23,7 @@ from clipq.quant.coverage import (
     count_operations,
     quantized_layers,
 )
+from clipq.quant.file_reads import unwatched, watching
 from clipq.quant.formats import Format
 from clipq.quant.measured_format import FormatMeter
 from clipq.quant.methods import Calibration, Method, find_method, is_builtin
@@ -87,7 +90,8 @@ def quantize(model: nn.Module, spec: QuantizerSpec | str, calibration: Calibrati
     Raises:
         UnknownNameError: no method of that name.
         QuantizerError: the method failed, returned no usable model, changed the caller's model,
-            quantized nothing, or made something else than its format says.
+            quantized nothing, made something else than its format says, or read a file of its
+            project that is no part of its identity.
 
     >>> from clipq.testing import SmallInputs, small_clip
     >>> quantized = quantize(small_clip(), "rtn:w4g32", SmallInputs().calibration)
@@ -130,23 +134,25 @@ def apply_method(
         private = copy.deepcopy(model).eval()
         samples = _Samples.first(private, spec, calibration)
         float_operations = samples.count(private, spec)
-        result = _run(method, private, spec, calibration).eval()
-        claim = None
-        if spec.format is not None:
-            coarse = is_coarse(model, spec.format.weight.bits)
-            counter = ClaimCounter(spec, exceptions, coarse=coarse)
-            operations = samples.count(result, spec, observe=counter.look)
-            claim = counter.result(result, float_operations)
-            formats: dict[Towers, Format] = {spec.towers: spec.format}
-        else:
-            meter = FormatMeter()
-            operations = samples.count(result, spec, observe=meter.look)
-            formats = meter.formats(spec.towers)
-        coverage = _coverage(method, spec, result, operations, float_operations, claim)
+        with watching() as read:
+            result = _run(method, private, spec, calibration).eval()
+            claim = None
+            if spec.format is not None:
+                coarse = is_coarse(model, spec.format.weight.bits)
+                counter = ClaimCounter(spec, exceptions, coarse=coarse)
+                operations = samples.count(result, spec, observe=counter.look)
+                claim = counter.result(result, float_operations)
+                formats: dict[Towers, Format] = {spec.towers: spec.format}
+            else:
+                meter = FormatMeter()
+                operations = samples.count(result, spec, observe=meter.look)
+                formats = meter.formats(spec.towers)
+            coverage = _coverage(method, spec, result, operations, float_operations, claim)
         nearness = None
         if formats and not is_builtin(method):
             with _encoding(spec):
                 nearness = measure_nearness(model, result, formats, calibration)
+    _refuse_undeclared(spec, read)
     if _fingerprint(model) != before:
         raise QuantizerError(
             f"quantizer {str(spec)!r} changed the caller's model",
@@ -159,8 +165,9 @@ def apply_method(
 def _run(
     method: Method, model: nn.Module, spec: QuantizerSpec, calibration: Calibration
 ) -> nn.Module:
+    given = Calibration(unwatched(calibration.images), unwatched(calibration.texts))
     try:
-        result: object = method(model, spec, calibration)
+        result: object = method(model, spec, given)
     except ClipqError as error:
         raise QuantizerError(
             f"quantizer {str(spec)!r} failed: {error.problem}", hint=error.hint
@@ -178,6 +185,19 @@ def _run(
             hint="return an nn.Module with encode_image and encode_text",
         )
     return result
+
+
+def _refuse_undeclared(spec: QuantizerSpec, read: set[Path]) -> None:
+    """Refuse what an edited file would change without anybody noticing."""
+    undeclared = method_code(spec).undeclared(read)
+    if undeclared:
+        more = f" and {len(undeclared) - 1} more files" if len(undeclared) > 1 else ""
+        raise QuantizerError(
+            f"quantizer {str(spec)!r} reads {undeclared[0]}{more}, which is no part of what "
+            "identifies it: were it edited, old results would be used",
+            hint="declare what is read, relative to the module: "
+            f'@quantizers.register("{spec.method}", files=("{undeclared[0].name}",))',
+        )
 
 
 def _coverage(

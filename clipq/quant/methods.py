@@ -1,13 +1,16 @@
-"""The registry of quantizer methods, what a method is given, and what identifies its code.
+"""The registry of quantizer methods, and what a method is given.
 
 A method is a function; a decorator or an entry point of the group `clipq.quantizers` registers it::
 
     from clipq.quant import quantizers
 
-    @quantizers.register("mine", version=1)
+    @quantizers.register("mine", version=1, files=("scales.npy",), environment=("MY_SCALE",))
     def mine(model, spec, calibration):
         ...
         return model
+
+`files` (globs, relative to the module) and `environment` are what it reads and its source does not
+name; `clipq.quant.code_identity` makes both a part of what identifies its results.
 
 This module imports torch for type checkers only, so that names and versions stay cheap to know.
 """
@@ -15,16 +18,14 @@ This module imports torch for type checkers only, so that names and versions sta
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from clipq.cases import FP32
 from clipq.errors import QuantizerError
+from clipq.quant.file_reads import watching_imports
 from clipq.quant.spec import QuantizerSpec
 from clipq.registry import Registry
 
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Calibration",
     "Method",
+    "defining_module",
     "find_method",
     "is_builtin",
-    "method_code_hash",
     "method_version",
     "quantizers",
 ]
@@ -99,7 +100,8 @@ def find_method(spec: QuantizerSpec | str) -> Method:
             f"{FP32!r} is the unquantized reference, not a quantizer",
             hint="use the model itself, or name a method such as rtn:w8a8",
         )
-    return quantizers.get(spec.method)
+    with watching_imports():
+        return quantizers.get(spec.method)
 
 
 def method_version(spec: QuantizerSpec | str) -> int:
@@ -118,62 +120,22 @@ def method_version(spec: QuantizerSpec | str) -> int:
     return version
 
 
-def method_code_hash(spec: QuantizerSpec | str) -> str:
-    """Return the SHA-256 (hex) of the code behind a method, so that edits never reuse results.
-
-    Hashed are every source file of `clipq.quant`, which any method may build upon, the file that
-    defines the method, and the file of the option `table`, which changes results as code does. What
-    the method's file imports from elsewhere is its author's to version.
-
-    Raises:
-        QuantizerError: the source or the table cannot be read.
-
-    >>> method_code_hash("rtn:w8") == method_code_hash("rtn:w4@vision")  # one method, one code
-    True
-    """
-    spec = QuantizerSpec.parse(spec)
-    package = Path(__file__).parent
-    sources = {path.resolve() for path in package.rglob("*.py")}
-    own = _source_file(find_method(spec), spec.method).resolve()
-    digest = hashlib.sha256()
-    for path in [*sorted(sources), *([own] if own not in sources else [])]:
-        content = path.read_bytes()
-        digest.update(f"{path.name}:{len(content)}\n".encode() + content)
-    table = dict(spec.options).get("table")
-    if table is not None:
-        try:
-            digest.update(b"table:" + Path(table).read_bytes())
-        except OSError as error:
-            raise QuantizerError(
-                f"the table of formats {table!r} cannot be read: {error}",
-                hint="paths are relative to where clipq runs",
-            ) from error
-    return digest.hexdigest()
-
-
 def is_builtin(method: Method) -> bool:
     """Whether a method is clipq's own.
 
     >>> is_builtin(find_method("rtn:w8")), is_builtin(print)  # anybody else's function
     (True, False)
     """
-    return _defining_module(method).startswith("clipq.quant.")
+    return defining_module(method).startswith("clipq.quant.")
 
 
-def _defining_module(method: Any) -> str:
+def defining_module(method: Any) -> str:
+    """Return the name of the module that defines a method, beneath partial calls and wrappers.
+
+    >>> defining_module(find_method("rtn:w8"))
+    'clipq.quant.rtn'
+    """
     while isinstance(method, functools.partial):
         method = method.func
     method = inspect.unwrap(method)
     return str(getattr(method, "__module__", None) or type(method).__module__)
-
-
-def _source_file(method: Method, name: str) -> Path:
-    module = sys.modules.get(_defining_module(method))
-    path = getattr(module, "__file__", None)
-    if path is None or not Path(path).is_file():
-        raise QuantizerError(
-            f"the source of quantizer method {name!r} (module {_defining_module(method)!r}) "
-            "cannot be found, so its results could not be told from those of another edit",
-            hint="define the method in a file",
-        )
-    return Path(path)

@@ -57,6 +57,7 @@ class Card:
         record: the run they are from.
         looks: by release-only probe, how many candidates of the model were judged on its samples,
             this one among them; empty where no store tells.
+        facts: further rows of its first table: what was checked of the record.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Card:
     cases: tuple[CaseResult, ...]
     record: RunRecord
     looks: Mapping[str, int] = field(default_factory=dict)
+    facts: tuple[tuple[str, str], ...] = ()
 
     @property
     def hindrances(self) -> tuple[str, ...]:
@@ -256,7 +258,10 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         text = ", ".join(f"{name} {value}" for name, value in environment.items())
         facts.append(("environment", text))
     facts.append(("clipq", record.versions.get("clipq", "unknown")))
-    return facts
+    if quantized.get("code_sha256"):
+        facts.append(("code", f"sha256 {quantized['code_sha256']}"))
+    facts += [("not covered by it", text) for text in quantized.get("code_unknown", ())]
+    return [*facts, *card.facts]
 
 
 def _kept(card: Card) -> list[str]:

@@ -480,12 +480,22 @@ class TestMaterialise:
             path.write_bytes(content)
             with pytest.raises(CacheError):
                 load(path)
-        np.save(path, np.zeros((2, 2)))
-        with pytest.raises(CacheError, match="uint8"):
+        np.save(path, np.zeros((5, 6, 4, 3), np.uint8))  # pixels that nobody sealed
+        with pytest.raises(CacheError, match="no seal"):
             load(path)
-        np.save(path, np.array([{}]), allow_pickle=True)
-        with pytest.raises(CacheError):
-            load(path)
+
+    def test_no_bit_of_an_image_file_changes_unseen(self, root, tmp_path):
+        path = tmp_path / "i.npy"
+        materialise(opened(root), self.to_uint8, path, key="these")
+        whole = path.read_bytes()
+        with pytest.raises(CacheError, match="the images of 'these', not of 'those'"):
+            load(path, key="those")
+        for position in range(len(whole)):
+            changed = bytearray(whole)
+            changed[position] ^= 1
+            path.write_bytes(changed)
+            with pytest.raises(CacheError):
+                load(path, key="these")
 
 
 def test_a_probe_is_a_value_without_ambiguous_equality(root):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import stat
 from pathlib import Path
 
@@ -66,10 +67,46 @@ def test_a_damaged_cache_entry_is_made_again(tmp_path):
     cache.table("kind", "abcd", create)
     cache.table("kind", "abcd", create)
     assert len(made) == 1
-    cache.path("kind", "abcd", ".safetensors").write_bytes(b"broken")
-    columns, _ = cache.table("kind", "abcd", create)
+    path = cache.path("kind", "abcd", ".safetensors")
+    path.write_bytes(b"broken")
+    with pytest.warns(UserWarning, match=r"abcd\.safetensors is made again: .* not a complete"):
+        columns, _ = cache.table("kind", "abcd", create)
     assert len(made) == 2
     assert columns["label"].tolist() == [0, 1, 2, 3]
+    assert cache.read("kind", "abcd")[0]["label"].tolist() == [0, 1, 2, 3]
+
+
+def test_an_entry_copied_over_another_is_not_taken_for_it(tmp_path):
+    cache = Cache(tmp_path)
+    places = [("kind", "good"), ("kind", "bad"), ("other", "good")]
+    for number, (kind, key) in enumerate(places):
+        cache.table(kind, key, lambda number=number: ({"v": np.array([number])}, {}))
+    good, *others = [cache.path(kind, key, ".safetensors") for kind, key in places]
+    for path in others:
+        shutil.copy(good, path)
+    for number, (kind, key) in enumerate(places[1:], 1):
+        with pytest.warns(UserWarning, match=f"the entry of 'kind/good', not of '{kind}/{key}'"):
+            found, _ = cache.table(kind, key, lambda number=number: ({"v": np.array([number])}, {}))
+        assert found["v"].tolist() == [number]
+
+
+def test_no_bit_of_an_entry_changes_what_is_read(tmp_path):
+    path, metadata = tmp_path / "t.safetensors", {"coverage": {"share": 0.5, "layers": 3}}
+    write_table(path, {"id": np.array(["a", "bb"]), "label": np.arange(2)}, metadata, key="k/1")
+    whole, (columns, _, _) = path.read_bytes(), read_table(path, key="k/1")
+    refused = 0
+    for position in range(len(whole)):
+        changed = bytearray(whole)
+        changed[position] ^= 1 << position % 8
+        path.write_bytes(changed)
+        try:
+            found, said, _ = read_table(path, key="k/1")
+        except TableError:
+            refused += 1
+            continue
+        assert said == metadata
+        assert all(np.array_equal(found[name], columns[name]) for name in columns)
+    assert refused > 0.95 * len(whole)  # the rest is padding
 
 
 def _create_slowly(root: Path, counter: Path) -> None:

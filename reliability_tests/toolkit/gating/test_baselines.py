@@ -101,6 +101,25 @@ def test_a_damaged_baseline_is_named_with_how_to_restore_it(tmp_path, damage, me
         load_baseline(tmp_path, "m")
 
 
+@pytest.mark.parametrize(
+    ("noise", "said"),
+    [
+        ("true", "noise = True"),
+        ("-1e-9", "noise = -1e-09"),
+        ("1e6", r"noise = 1e\+06\n.*values of top1 lie in \[0, 1\]"),
+        ("Infinity", "'Infinity' is no finite number"),
+        ("1e999", "'1e999' is no finite number"),
+        ("null", "noise = None"),
+    ],
+)
+def test_a_noise_that_no_metric_can_have_is_refused(tmp_path, noise, said):
+    save_baseline(tmp_path, baseline())
+    text = (tmp_path / "m.json").read_text()
+    (tmp_path / "m.json").write_text(re.sub(r'(id\.top1.*"noise": )[^}]*', rf"\g<1>{noise}", text))
+    with pytest.raises(BaselineError, match=said):
+        load_values(tmp_path, "m")
+
+
 def test_columns_that_do_not_belong_to_the_json_are_tampering_and_hashes_are_shown(tmp_path):
     save_baseline(tmp_path, baseline())
     kept = (tmp_path / "m.json").read_text()

@@ -111,18 +111,19 @@ def test_the_more_cases_the_surer_a_failure_must_be():
     assert judge("top1", *passing, 0.02, cases=2000).verdict is Verdict.PASS
 
 
-def test_noise_of_fp32_itself_widens_a_margin_and_says_so():
-    first, second = tables(worse=60)
-    found = judge("top1", first, second, 0.02, noise=0.03)
-    assert found.verdict is not Verdict.FAIL
-    assert found.estimate.margin == pytest.approx(0.09)
-    assert "FP32's own noise exceeds the margin 0.02: 0.09" in found.reason
-    quiet = judge("top1", first, second, 0.02, noise=1e-6)
-    assert (quiet.estimate.margin, quiet.reason) == (0.02, "")
-    demanding = judge("top1", first, second, -0.02, noise=1e-6)
-    assert demanding.estimate.margin == -0.02
-    drowned = judge("top1", first, second, -0.01, noise=0.01)  # noise hides no demanded improvement
-    assert (drowned.estimate.margin, drowned.verdict) == (pytest.approx(-0.03), Verdict.FAIL)
+@pytest.mark.parametrize("worse", [0, 60, 400])
+@pytest.mark.parametrize("margin", [0.02, -0.02])
+def test_no_verdict_rests_on_a_margin_below_fp32s_own_noise(worse, margin):
+    found = judge("top1", *tables(worse=worse), margin, noise=0.03)
+    assert found.verdict is Verdict.ERROR
+    assert f"noise, 0.03, times noise_factor 3 exceeds the margin {margin:g}" in found.reason
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-6, 0.0066])
+def test_noise_below_the_margin_changes_nothing(noise):
+    first, second = tables(worse=34)
+    assert judge("top1", first, second, 0.02, noise=noise) == judge("top1", first, second, 0.02)
+    assert judge("top1", first, second, -0.02, noise=noise).estimate.margin == -0.02
 
 
 def test_nan_is_never_a_pass():

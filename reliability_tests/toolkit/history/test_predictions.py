@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from clipq.cases import Case, Cell
+from clipq.evaluation.cache import Cache
 from clipq.evaluation.pooling import pool
 from clipq.evaluation.tables import (
     as_predictions,
@@ -20,7 +22,7 @@ from clipq.evaluation.tables import (
     write_table,
 )
 from clipq.history.around import Alike
-from clipq.history.estimation import with_pooled
+from clipq.history.estimation import as_recorded, cached_tables, with_pooled
 from clipq.history.run_predictions import prediction_tables
 from clipq.history.store import open_store
 from clipq.metrics import Predictions
@@ -32,7 +34,9 @@ CELLS = ("vit-0/fp32/id", "vit-0/rtn:w4/id")
 
 def cached(cache: Path, key: str, value: float) -> str:
     path = cache / "predictions" / key[:2] / f"{key}.safetensors"
-    return write_table(path, {"confidence": np.full(100, value)}, {"scalars": []})
+    return write_table(
+        path, {"confidence": np.full(100, value)}, {"scalars": []}, key=f"predictions/{key}"
+    )
 
 
 @pytest.fixture
@@ -93,6 +97,19 @@ def test_what_cannot_be_kept_is_named_and_the_rest_is_kept(cache, record, tmp_pa
 def test_unless_told_otherwise_a_warning_is_issued(tmp_path, record):
     with pytest.warns(UserWarning, match="no longer in the cache"):
         assert len(prediction_tables(record, tmp_path / "elsewhere")) == 0
+
+
+def test_tables_that_are_not_the_runs_own_take_no_part_in_a_comparison(cache, record):
+    read = as_recorded(cached_tables(record, Cache(cache)), record)
+    first, second = map(Cell.parse, CELLS)
+    paths = [cache / "predictions" / key[:2] / f"{key}.safetensors" for key in ("aa11", "bb22")]
+    assert read(first) == paths[0].read_bytes()
+    cached(cache, "aa11", 7.0)
+    with pytest.warns(UserWarning, match=r"fp32/id that were kept are not those of run"):
+        assert read(first) is None
+    shutil.copy(paths[0], paths[1])
+    with pytest.warns(UserWarning, match=r"bb22.safetensors is damaged"):
+        assert read(second) is None
 
 
 def test_a_run_without_evidence_has_no_predictions(cache, run):

@@ -1,0 +1,117 @@
+"""Whether a record still stands for the project that a card is written in.
+
+A record says what was measured, and of what; whoever signs it wants to know that this is what lies
+here now: the quantizer's code, the commit, the policy, the margins, the waivers, all planned cases.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+
+from clipq.cases import Candidate
+from clipq.checkout import git_commit
+from clipq.errors import RecordError
+from clipq.evaluation.identity import method_evidence
+from clipq.evaluation.plan import load_plugins, plan
+from clipq.gating.baseline import load_baseline
+from clipq.gating.margins import load_margins
+from clipq.gating.waivers import load_waivers
+from clipq.records import CaseResult, RunRecord
+from clipq.settings import Settings
+from clipq.verdicts import Verdict
+
+__all__ = ["check_standing"]
+
+
+def check_standing(
+    record: RunRecord, candidate: Candidate, settings: Settings, *, source: object
+) -> None:
+    """Refuse a record of a candidate that is not what the project holds now.
+
+    Args:
+        record: a run.
+        candidate: the model and quantizer that shall be released.
+        settings: of the project.
+        source: what messages call the record.
+
+    Raises:
+        RecordError: code, commit, policy, statistics, baseline, margins or waivers differ, or a
+            case of the matrix is missing from a run that says it is complete.
+        SettingsError, BaselineError: the project's own files cannot be read.
+    """
+    load_plugins(settings)
+    cases = [result for result in record.cases if result.case.candidate == candidate]
+    differs = next(_differences(record, candidate, cases, settings), None)
+    if differs is not None:
+        raise RecordError(
+            f"{source} is no ground for releasing {candidate} from here: {differs}",
+            hint="run the gate again (what has not changed comes from the cache), or write the "
+            "card from a checkout of what was measured",
+        )
+
+
+def _differences(
+    record: RunRecord, candidate: Candidate, cases: list[CaseResult], settings: Settings
+) -> Iterator[str]:
+    yield from _of_code(record, candidate, cases)
+    there, here = str(record.commit.get("sha", "")), str(git_commit(settings.root).get("sha", ""))
+    if there != here:
+        yield (
+            f"it is of commit {there[:12] or 'none'}, checked out is {here[:12] or 'none'}: a "
+            "release is of what was measured"
+        )
+    declared = settings.policies.get(record.policy)
+    if declared is None or set(declared.verdicts) != set(record.blocks):
+        now = f"blocks {', '.join(declared.verdicts)}" if declared else "is not declared"
+        yield f"under policy {record.policy} {', '.join(record.blocks)} blocked, here it {now}"
+    for name, value in asdict(settings.statistics).items():
+        if record.statistics.get(name) != value:
+            yield f"its {name} was {record.statistics.get(name)}, [statistics] says {value}"
+    stored = load_baseline(settings.baselines, candidate.model)
+    made = record.evidence().get("baselines", {}).get(candidate.model, {})
+    if made.get("columns_sha256", "") != (stored.digest if stored else ""):
+        yield f"it was compared with another baseline of {candidate.model} than the one here"
+    yield from _of_review(cases, settings)
+    if not record.partial or str(candidate) in record.selection.get("complete", ()):
+        wanted = plan(replace(settings, policy=record.policy))
+        missing = {case for case in wanted if case.candidate == candidate}
+        missing -= {result.case for result in cases}
+        if missing:
+            yield f"it lacks {len(missing):,} of the candidate's cases, {min(missing)} among them"
+
+
+def _of_code(record: RunRecord, candidate: Candidate, cases: list[CaseResult]) -> Iterator[str]:
+    made = record.evidence().get("quantizers", {}).get(str(candidate))
+    if made is None:
+        if any(result.observed is not None for result in cases):
+            yield "it does not say which code was measured"
+        return
+    now = method_evidence(candidate.quantizer)
+    for name in ("method_version", "code_sha256"):
+        if made.get(name, 1 if name == "method_version" else "") != now[name]:
+            before, after = made.get("code", {}), now["code"]
+            changed = sorted(
+                what for what in {*before, *after} if before.get(what) != after.get(what)
+            )
+            # Of environment variables, a record holds the names alone.
+            what = ", ".join(changed) or "an environment variable"
+            yield f"the quantizer was edited since ({what})"
+
+
+def _of_review(cases: list[CaseResult], settings: Settings) -> Iterator[str]:
+    """Yield what the reviewed margins, waivers and expected failures do not say of a case."""
+    margins, waivers = load_margins(settings.margins), load_waivers(settings.waivers)
+    signed = {(entry.owner, entry.signature) for entry in waivers.entries}
+    for result in cases:
+        applied = result.estimate.margin
+        if applied is not None and not math.isclose(applied, own := margins.margin(result.case)):
+            yield f"{result.id} was judged by the margin {applied:g}, {margins.path} says {own:g}"
+        if result.verdict is not Verdict.WAIVED:
+            continue
+        expected = margins.expected_failure(result.case)
+        if result.waived_by and (result.waived_by, result.reason) not in signed:
+            yield f"{result.id} has a waiver of {result.waived_by} that {waivers.path} lacks"
+        if not result.waived_by and expected is None:
+            yield f"{result.id} is excused as an expected failure, {margins.path} names none"
