@@ -1,0 +1,136 @@
+"""SIGINT and SIGTERM on the controlling process: the run ends, and what was measured is reported.
+
+Python raises `KeyboardInterrupt` for SIGINT alone and dies of SIGTERM, by which CI systems cancel
+jobs. Here both raise, once: a terminal sends a signal to all of its processes, and whoever started
+this one may pass it on, so that the same signal again within a second is the same one. A second
+SIGTERM ends the process at once; a second Ctrl-C raises again, as ever.
+
+Python drops what a handler raises while a finalizer or another callback runs. What nobody heard is
+therefore raised again until somebody does.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+__all__ = ["Interrupts", "Stopped", "Terminated"]
+
+_SAME_SECONDS = 1.0
+_AGAIN_SECONDS = 2.0
+_PRESSES = 30
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A watchdog ends the run."""
+
+
+class Interrupts:
+    """What asked the run to end.
+
+    Args:
+        at_once: called before a second SIGTERM ends the process.
+
+    >>> interrupts = Interrupts()
+    >>> interrupts.exit_code, interrupts.said  # nothing did
+    (0, '')
+    """
+
+    def __init__(self, at_once: Callable[[], None] = lambda: None) -> None:
+        self._at_once = at_once
+        self._first: float | None = None
+        self._signal = 0
+        self._why = ""
+        self._heard = False
+        self._pressing = False
+        self._terminations = 0
+        self._before: dict[int, Any] = {}
+
+    @property
+    def exit_code(self) -> int:
+        """What the process exits with: 130, 143 (or 1, of a watchdog); 0 where nothing arrived."""
+        return 1 if self._why else 128 + self._signal if self._signal else 0
+
+    @property
+    def said(self) -> str:
+        """What a conclusion says of it."""
+        names = {int(signal.SIGINT): "interrupted", int(signal.SIGTERM): "terminated"}
+        return self._why or names.get(self._signal, "")
+
+    def install(self) -> None:
+        """Take over the signals that have Python's own handlers; nobody else's."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        for signum, handler in usual.items():
+            if signal.getsignal(signum) == handler:
+                self._before[signum] = signal.signal(signum, self._arrived)
+
+    def remove(self) -> None:
+        """Put back the handlers that were there before."""
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+        self._before = {}
+
+    def heard(self) -> None:
+        """The session knows that it ends."""
+        self._heard = True
+
+    def stop(self, why: str) -> None:
+        """End the run from another thread, for a reason that the conclusion gives."""
+        if not self._why and self._first is None:
+            self._why = why
+            self._press()
+
+    def _arrived(self, signum: int, frame: FrameType | None) -> None:
+        if self._pressing or (self._why and self._first is None):
+            self._pressing = False
+            self._first = self._first or time.monotonic()
+            if not self._heard:
+                raise self._error()
+            return
+        now = time.monotonic()
+        again = self._first is not None
+        if again and now - (self._first or 0.0) < _SAME_SECONDS:
+            return
+        self._terminations += signum == signal.SIGTERM
+        if self._terminations > 1:
+            self._at_once()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        if again and signum == signal.SIGTERM:
+            return  # the run is ending already, and a second one will not be waited for
+        self._first, self._signal = now, self._signal or signum
+        # Not threading.Thread, whose locks the main thread may hold right now.
+        _thread.start_new_thread(self._press_until_heard, ())
+        raise self._error()
+
+    def _error(self) -> KeyboardInterrupt:
+        if self._why:
+            return Stopped(self._why)
+        return Terminated("SIGTERM") if self._signal == signal.SIGTERM else KeyboardInterrupt()
+
+    def _press_until_heard(self) -> None:
+        for _ in range(_PRESSES):
+            time.sleep(_AGAIN_SECONDS)
+            if self._heard:
+                return
+            self._press()
+
+    def _press(self) -> None:
+        if signal.SIGINT not in self._before:
+            _thread.interrupt_main()
+            return
+        self._pressing = True
+        # To the main thread itself: it may wait in a system call.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
