@@ -64,7 +64,10 @@ class RunCollector:
         self._finished: set[str] = set()
         self._refused: dict[str, None] = {}
         self._failed_elsewhere = 0
+        self.expects_matrix = False
+        """Whether the matrix itself was asked for, as `clipq gate` does: then no run is no pass."""
         self._shared = ""
+        self._missing_all = False
         self.started = time.perf_counter()
         self.began = datetime.datetime.now(datetime.UTC)
 
@@ -181,7 +184,12 @@ class RunCollector:
         """Whether a run of ours took place."""
         option = self.config.option
         runs = not any(getattr(option, name, False) for name in _NO_RUN)
-        return runs and (self.collected.anything or bool(self._refused))
+        found = self.collected.anything or bool(self._refused) or self._missing_all
+        return runs and found
+
+    def miss_matrix(self) -> None:
+        """The run ended before anything was collected: all that was asked for is missing."""
+        self._missing_all = self.expects_matrix and not self.collected.anything
 
     @property
     def failed_elsewhere(self) -> int:
@@ -190,7 +198,9 @@ class RunCollector:
 
     @property
     def unreported(self) -> tuple[str, ...]:
-        """Ids of what was collected and never reported."""
+        """Ids of what was collected, or asked for, and never reported."""
+        if self._missing_all:
+            return tuple(sorted([*self.matrix.by_id, *self.matrix.kernel_checks]))
         known = (self.collected.cases, self.collected.checks)
         missing = {
             name for names in known for node, name in names.items() if node not in self._finished
@@ -205,6 +215,8 @@ class RunCollector:
         results = list(self.results.values())
         planned = [self.matrix.by_id[name] for name in set(self.collected.cases.values())]
         checks = len(set(self.collected.checks.values()))
+        if self._missing_all:
+            planned, checks = list(self.matrix.cases), len(self.matrix.kernel_checks)
         return assemble(
             self.matrix,
             results,

@@ -24,6 +24,7 @@ from clipq.records import RunRecord
 __all__ = ["Conclusion", "banner"]
 
 _INTERNAL_ERROR = 3
+_ENDED_EARLY = (2, _INTERNAL_ERROR)
 
 
 class Conclusion:
@@ -60,19 +61,10 @@ class Conclusion:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
-        self._interrupts.install()
 
-    def pytest_keyboard_interrupt(self) -> None:
-        self._interrupts.heard()
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self) -> Generator[None, object, object]:
-        self._interrupts.heard()
-        if self._interrupts.exit_code:
-            self._workers.end()  # xdist would wait ten seconds for what they are at
-        found = yield
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
         self._finish()
-        return found
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self._record is not None:
@@ -89,7 +81,6 @@ class Conclusion:
             found = yield
             failed = False
         finally:
-            self._interrupts.remove()
             if self._collector.anything and self._session is not None:
                 self._conclude(self._session, failed=failed)
         return found
@@ -102,6 +93,8 @@ class Conclusion:
         if session is None or self._over:
             return
         self._over = True
+        if session.exitstatus in _ENDED_EARLY or self._interrupts.exit_code:
+            self._collector.miss_matrix()
         if self._collector.anything:
             self._report(session)
         if self._workers.lost and session.exitstatus == _INTERNAL_ERROR:

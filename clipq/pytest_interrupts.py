@@ -20,6 +20,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import pytest
+
 __all__ = ["Interrupts", "Stopped", "Terminated"]
 
 _SAME_SECONDS = 1.0
@@ -38,16 +40,18 @@ class Stopped(KeyboardInterrupt):
 class Interrupts:
     """What asked the run to end.
 
+    A plugin of pytest, on the controlling process.
+
     Args:
-        at_once: called before a second SIGTERM ends the process.
+        end_workers: called when the run ends early: nobody waits for what workers are at.
 
     >>> interrupts = Interrupts()
     >>> interrupts.exit_code, interrupts.said  # nothing did
     (0, '')
     """
 
-    def __init__(self, at_once: Callable[[], None] = lambda: None) -> None:
-        self._at_once = at_once
+    def __init__(self, end_workers: Callable[[], None] = lambda: None) -> None:
+        self._end_workers = end_workers
         self._first: float | None = None
         self._signal = 0
         self._why = ""
@@ -82,9 +86,24 @@ class Interrupts:
             signal.signal(signum, handler)
         self._before = {}
 
-    def heard(self) -> None:
-        """The session knows that it ends."""
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        self.install()
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         self._heard = True
+        if type(excinfo.value) is KeyboardInterrupt and not self._why:  # who raised it ever
+            self._signal = self._signal or signal.SIGINT
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        self._heard = True
+        if self.exit_code:
+            self._end_workers()  # xdist would wait ten seconds for what they are at
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        self.remove()
 
     def stop(self, why: str) -> None:
         """End the run from another thread, for a reason that the conclusion gives."""
@@ -105,7 +124,7 @@ class Interrupts:
             return
         self._terminations += signum == signal.SIGTERM
         if self._terminations > 1:
-            self._at_once()
+            self._end_workers()
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
         if again and signum == signal.SIGTERM:

@@ -178,8 +178,9 @@ def _control(config: pytest.Config, asked: Asked) -> None:
             "  fix: leave it out; -p no:clipq.pytest_plugin turns off clipq as a whole"
         )
     workers = WorkerWatch(lambda why: interrupts.stop(why))
-    interrupts = config.stash[_INTERRUPTS] = Interrupts(at_once=workers.end)
+    interrupts = config.stash[_INTERRUPTS] = Interrupts(workers.end)
     # Without names: nothing of a run works without them, so nothing can leave them out.
+    config.pluginmanager.register(interrupts)
     config.pluginmanager.register(workers)
     config.pluginmanager.register(Conclusion(config, collector, interrupts, workers))
 
