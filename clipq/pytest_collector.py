@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +113,8 @@ class RunCollector:
         first = not self.collected.cases
         self.collected.add(collected)
         if first and collected.cases:
+            with suppress(ClipqError):  # the workers' collection fails with this error
+                _ = self.matrix.inputs  # as they are now
             self._note_planning()
 
     def _note_planning(self) -> None:
@@ -136,7 +139,7 @@ class RunCollector:
             self._kernel_reported(check, report)
         if case:
             self._case_reported(case, report)
-        if report.failed and not case and not check:
+        if report.failed and (report.when == "teardown" or not (case or check)):
             self._failed_elsewhere += 1
 
     def _case_reported(self, case: str, report: pytest.TestReport) -> None:
@@ -193,7 +196,7 @@ class RunCollector:
 
     @property
     def failed_elsewhere(self) -> int:
-        """How many reports of other tests than ours failed."""
+        """How many failures are no verdict: of other tests, or after a case was judged."""
         return self._failed_elsewhere
 
     @property

@@ -151,7 +151,7 @@ class Conclusion:
         if self._problem:
             because.append("the run was not recorded" if self._written else "no report was written")
         if self._collector.failed_elsewhere:
-            because.append(f"{self._collector.failed_elsewhere} tests outside of it failed")
+            because.append(f"{self._collector.failed_elsewhere} failures outside of the gate")
         code = int(session.exitstatus)
         line = banner(self._record, code, because=[reason for reason in because if reason])
         self.passed = code == 0

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,16 +110,23 @@ def write_project(
 
 def run_pytest(root: Path, *arguments: str) -> int:
     """Run pytest on a project in this process, without workers; return its exit code."""
-    there = Path.cwd()
+    options = ["-n0", "-p", "no:cacheprovider", "--import-mode=importlib"]
+    with at_home(root):
+        return int(pytest.main([*options, *arguments]))
+
+
+@contextmanager
+def at_home(root: Path) -> Iterator[None]:
+    """Work in a project's folder; forget its modules afterwards: others' have the same names."""
+    there, known = Path.cwd(), set(sys.modules)
     os.chdir(root)
     try:
-        return int(
-            pytest.main(
-                ["-n0", "-p", "no:cacheprovider", "--import-mode=importlib", *arguments],
-            )
-        )
+        yield
     finally:
         os.chdir(there)
+        for name in set(sys.modules) - known:
+            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(root)):
+                del sys.modules[name]
 
 
 def read_report(root: Path) -> dict[str, Any]:

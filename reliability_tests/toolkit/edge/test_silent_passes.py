@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fake_project import CASES, TWO_LINES, read_report, run_pytest, write_project
+from fake_project import CASES, TWO_LINES, at_home, read_report, run_pytest, write_project
 
 from clipq.cli import main
 
@@ -39,9 +39,9 @@ def test_reliability(clipq_case, clipq_gate):
 """
 SUITES = {
     "a parameter above": f"import pytest\n@pytest.mark.parametrize('x', [0])\n"
-    f"{TWO_LINES.replace('(clipq_case', '(x, clipq_case')}",
+    f"{TWO_LINES.replace('(clipq_case', '(x, clipq_case', 1)}",
     "brackets in a parameter": f"import pytest\n@pytest.mark.parametrize('x', ['a]b[c/d'])\n"
-    f"{TWO_LINES.replace('(clipq_case', '(x, clipq_case')}",
+    f"{TWO_LINES.replace('(clipq_case', '(x, clipq_case', 1)}",
     "a parametrized fixture": "import pytest\n@pytest.fixture(params=['a/b', 'c'], autouse=True)\n"
     f"def other(request): return request.param\n{TWO_LINES}",
     "a fixture in between": "import pytest\n@pytest.fixture\ndef mine(clipq_case, clipq_gate):\n"
@@ -99,7 +99,8 @@ def test_a_folder_with_brackets_is_a_folder(tmp_path):
 LOOPS = {
     "over all cases": (
         "from clipq.cases import Case\n"
-        f"def test_all(clipq_gate):\n    for name in {CASES}:\n        clipq_gate(Case.parse(name))\n"
+        f"def test_all(clipq_gate):\n    for name in {CASES}:\n"
+        "        clipq_gate(Case.parse(name))\n"
     ),
     "and hides that it failed": (
         f"from clipq.cases import Case\ndef test_all(clipq_gate):\n    for name in {CASES}:\n"
@@ -144,11 +145,14 @@ def test_no_run_goes_without_what_notices_that_something_is_missing(tmp_path, ca
     assert run_pytest(tmp_path) == 4
     assert "-p no:clipq-collector would let failures pass" in capsys.readouterr().err
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    take = "    plugins = session.config.pluginmanager\n    plugins.unregister(name='clipq-collector')"
+    take = (
+        "    plugins = session.config.pluginmanager\n    plugins.unregister(name='clipq-collector')"
+    )
     write_project(
         tmp_path,
         suite=SUITES["an expected failure"],
-        conftest=f"@pytest.hookimpl(trylast=True)\ndef pytest_collection_finish(session):\n{take}\n",
+        conftest="@pytest.hookimpl(trylast=True)\n"
+        f"def pytest_collection_finish(session):\n    {take}\n",
     )
     assert run_pytest(tmp_path) != 0
 
@@ -163,6 +167,7 @@ PARTS = {
     "-x": (("-x",), 1),
     "a selector": (("--clipq-metric", "ece"), 2),
 }
+LOOSE = '[[margin]]\n[margin.metrics]\n"*" = 0.9\n'
 DROP = "def pytest_collection_modifyitems(items):\n    del items[{}:]\n"
 
 
@@ -200,7 +205,12 @@ def test_everyday_a_part_may_pass_and_says_so(tmp_path, capsys):
 
 
 def test_a_conftest_that_drops_every_case_is_named(tmp_path, capsys):
-    write_project(tmp_path, conftest=DROP.format(0), suite=f"def test_other(): pass\n{TWO_LINES}")
+    ours = "[item for item in items if 'clipq_case' not in item.fixturenames]"
+    write_project(
+        tmp_path,
+        conftest=f"def pytest_collection_modifyitems(items):\n    items[:] = {ours}\n",
+        suite=f"def test_other(): pass\n{TWO_LINES}",
+    )
     assert run_pytest(tmp_path) == 1
     assert "all 6 tests of the matrix were collected and then taken away" in capsys.readouterr().out
     write_project(tmp_path, suite=f"def test_other(): pass\n{TWO_LINES}")
@@ -211,7 +221,7 @@ def test_a_conftest_that_drops_every_case_is_named(tmp_path, capsys):
 def test_other_margins_are_named_with_their_hash(tmp_path, capsys):
     write_project(tmp_path)
     loose = tmp_path / "loose.toml"
-    loose.write_text('[[margin]]\n[margin.metrics]\n"*" = 0.9\n')
+    loose.write_text(LOOSE)
     assert run_pytest(tmp_path) == 0
     usual = read_report(tmp_path)["inputs"]
     assert run_pytest(tmp_path, "--clipq-margins=loose.toml") == 0
@@ -228,8 +238,8 @@ def test_other_margins_are_named_with_their_hash(tmp_path, capsys):
 
 
 def test_margins_that_change_during_a_run_fail_it(tmp_path, capsys):
-    body = "open('baselines/margins.toml', 'a').write('# edited\\n')"
-    write_project(tmp_path, body=body)
+    body = "from pathlib import Path\nPath('baselines/margins.toml').write_text(EDITED)"
+    write_project(tmp_path, body=body, conftest=f"EDITED = {LOOSE!r}\n")
     assert run_pytest(tmp_path) == 1
     assert "baselines/margins.toml (margins) was edited while the run was on" in last_line(
         capsys.readouterr().out
@@ -250,7 +260,7 @@ def test_a_failing_test_of_somebody_else_is_no_pass(tmp_path, capsys):
     write_project(tmp_path, suite=f"def test_other(): assert 0\n{TWO_LINES}")
     assert run_pytest(tmp_path, "-q", "--no-summary") == 1
     line = last_line(capsys.readouterr().out)
-    assert line == "RELIABILITY GATE FAILED: 1 tests outside of it failed; policy ci"
+    assert line == "RELIABILITY GATE FAILED: 1 failures outside of the gate; policy ci"
     assert read_report(tmp_path)["passed"] is True
 
 
@@ -283,7 +293,6 @@ NO_RUNS = (
     ("--fixtures-per-test", 2),
     ("--markers", 2),
     ("--help", 2),
-    ("--version", 2),
     ("--setup-plan", 1),
     ("--setup-only", 1),
     ("-k nothing", 5),
@@ -295,13 +304,14 @@ def gate(tmp_path, monkeypatch):
     """`clipq gate` in this process on a project whose shipped suite is judged by the stand-in."""
 
     def run(*arguments: str) -> int:
-        monkeypatch.chdir(tmp_path)
         # The shipped suite does not lie in the project: its conftest comes as a plugin.
         monkeypatch.setattr("clipq.cli.gate._SUITE", tmp_path)
         for name in ("test_reliability.py", "test_kernels.py"):
             (tmp_path / name).write_text(TWO_LINES if "reliab" in name else "")
         (tmp_path / "test_gate.py").unlink(missing_ok=True)
-        return main(["gate", "-n0", "-p", "no:cacheprovider", "--import-mode=importlib", *arguments])
+        options = ["-n0", "-p", "no:cacheprovider", "--import-mode=importlib"]
+        with at_home(tmp_path):
+            return main(["gate", *options, *arguments])
 
     return run
 
