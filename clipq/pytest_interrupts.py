@@ -5,8 +5,8 @@ jobs. Here both raise, once: a terminal sends a signal to all of its processes, 
 this one may pass it on, so that the same signal again within a second is the same one. A second
 SIGTERM ends the process at once; a second Ctrl-C raises again, as ever.
 
-Python drops what a handler raises while a finalizer or another callback runs. What nobody heard is
-therefore raised again until somebody does.
+Python drops what a handler raises while a finalizer or another callback runs, and a quantizer may
+catch it. The first it reports, and the signal is sent again; after the second no other test starts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import _thread
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,8 +26,7 @@ import pytest
 __all__ = ["Interrupts", "Stopped", "Terminated"]
 
 _SAME_SECONDS = 1.0
-_AGAIN_SECONDS = 2.0
-_PRESSES = 30
+_AGAIN_SECONDS = 0.05  # until the callback is over in which it was dropped
 
 
 class Terminated(KeyboardInterrupt):
@@ -59,6 +59,7 @@ class Interrupts:
         self._pressing = False
         self._terminations = 0
         self._before: dict[int, Any] = {}
+        self._hook = sys.unraisablehook
 
     @property
     def exit_code(self) -> int:
@@ -79,9 +80,13 @@ class Interrupts:
         for signum, handler in usual.items():
             if signal.getsignal(signum) == handler:
                 self._before[signum] = signal.signal(signum, self._arrived)
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._dropped
 
     def remove(self) -> None:
-        """Put back the handlers that were there before."""
+        """Put back the handlers that were there before; nothing is raised any more."""
+        self._heard = True
+        if sys.unraisablehook == self._dropped:
+            sys.unraisablehook = self._hook
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         self._before = {}
@@ -89,6 +94,11 @@ class Interrupts:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
         self.install()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self) -> None:
+        if (self._first is not None or self._why) and not self._heard:
+            raise self._error()
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         self._heard = True
@@ -130,8 +140,6 @@ class Interrupts:
         if again and signum == signal.SIGTERM:
             return  # the run is ending already, and a second one will not be waited for
         self._first, self._signal = now, self._signal or signum
-        # Not threading.Thread, whose locks the main thread may hold right now.
-        _thread.start_new_thread(self._press_until_heard, ())
         raise self._error()
 
     def _error(self) -> KeyboardInterrupt:
@@ -139,11 +147,17 @@ class Interrupts:
             return Stopped(self._why)
         return Terminated("SIGTERM") if self._signal == signal.SIGTERM else KeyboardInterrupt()
 
-    def _press_until_heard(self) -> None:
-        for _ in range(_PRESSES):
-            time.sleep(_AGAIN_SECONDS)
-            if self._heard:
-                return
+    def _dropped(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Python could not raise something: an interrupt is sent again, all else is passed on."""
+        if issubclass(unraisable.exc_type, KeyboardInterrupt) and self._first is not None:
+            # Not threading.Thread, whose locks the main thread may hold right now.
+            _thread.start_new_thread(self._press_soon, ())
+        else:
+            self._hook(unraisable)
+
+    def _press_soon(self) -> None:
+        time.sleep(_AGAIN_SECONDS)
+        if not self._heard:
             self._press()
 
     def _press(self) -> None:

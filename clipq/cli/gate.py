@@ -37,6 +37,7 @@ exit codes:
 """
 _PROGRESS = ("-p", "clipq.pytest_progress", "-o", "console_output_style=classic")
 _WANTED = ("-p", "clipq.pytest_plugin", "-p", "xdist.plugin")
+_USAGE = 2
 _SUITE = Path(__file__).parent.parent / "suite"
 _SELECTORS = ("model", "quantizer", "probe", "metric")
 _PATHS = ("baselines", "margins", "waivers", "cache", "report")
@@ -104,20 +105,22 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         keeper.watch()
     modules = ("test_reliability.py", "test_kernels.py")
     parallel = any(argument.startswith(("-n", "--numprocesses")) for argument in rest)
-    code = pytest.main(
-        [
-            *(str(_SUITE / module) for module in modules),
-            f"--rootdir={settings.root}",
-            f"--clipq-config={settings.path}",
-            "-Wignore::pytest.PytestAssertRewriteWarning",  # clipq is imported: this is it
-            *(_WANTED if os.environ.get("PYTEST_DISABLE_PLUGIN_AUTOLOAD") else []),
-            *([] if parallel else ["-n", "auto"]),
-            *_of_the_plugin(options),
-            *(["-q"] if options.quiet else _PROGRESS),
-            *rest,
-        ],
-        plugins=[PytestUsage(options.declared), proof],
-    )
+    given = [
+        *(str(_SUITE / module) for module in modules),
+        f"--rootdir={settings.root}",
+        f"--clipq-config={settings.path}",
+        "-Wignore::pytest.PytestAssertRewriteWarning",  # clipq is imported: this is it
+        *(_WANTED if os.environ.get("PYTEST_DISABLE_PLUGIN_AUTOLOAD") else []),
+        *([] if parallel else ["-n", "auto"]),
+        *_of_the_plugin(options),
+        *(["-q"] if options.quiet else _PROGRESS),
+        *rest,
+    ]
+    try:
+        code = pytest.main(given, plugins=[PytestUsage(options.declared), proof])
+    except BaseException:
+        keeper.done(_USAGE)  # the caller says what it was
+        raise
     return keeper.done(proof.checked(int(code)))
 
 

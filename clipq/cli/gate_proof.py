@@ -134,14 +134,14 @@ def _outcome(child: int, proof: int) -> int:
         name = signal.Signals(-code).name
         print(f"RELIABILITY GATE FAILED: the gate's process was ended by {name}", file=sys.stderr)
         return 128 - code
-    if code == 0 and said != b"0":
-        print(
-            "RELIABILITY GATE FAILED: the gate's process exited 0 before the run was over: "
-            "something in it called os._exit(0), a quantizer for instance",
-            file=sys.stderr,
-        )
-        return _NOTHING_RUN
-    return code
+    if said:
+        return code or int(said)
+    print(
+        f"RELIABILITY GATE FAILED: the gate's process exited {code} before the run was over: "
+        f"something in it called os._exit({code}), a quantizer for instance",
+        file=sys.stderr,
+    )
+    return code or _NOTHING_RUN
 
 
 def _end_with(parent: int) -> None:

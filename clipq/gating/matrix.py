@@ -11,7 +11,7 @@ from clipq.errors import SettingsError
 from clipq.evaluation.plan import Selection, plan
 from clipq.gating.baseline import load_values
 from clipq.gating.families import sizes
-from clipq.gating.inputs import input_files
+from clipq.gating.input_files import input_files
 from clipq.gating.margins import load_margins
 from clipq.gating.waiver_limits import refuse_excess
 from clipq.gating.waivers import load_waivers

@@ -13,7 +13,7 @@ from clipq.errors import ClipqError
 from clipq.evaluation.cache import Cache
 from clipq.evaluation.figures import stored_figures
 from clipq.gating.baseline import load_environment
-from clipq.gating.inputs import input_files
+from clipq.gating.input_files import input_files
 from clipq.gating.matrix import Matrix
 from clipq.gating.waivers import load_waivers
 from clipq.kernels.kernel_spec import CHECKS, matching
