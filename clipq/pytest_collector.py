@@ -1,4 +1,4 @@
-"""The controller's part of the plugin: collect results, notice what is missing, write reports.
+"""The controller's part of the plugin: collect results, and notice what is missing.
 
 Results are collected from test reports on the controller, the same way for `-n0` and `-n auto`: a
 killed worker then loses one case, and that case is reported as an error.
@@ -10,42 +10,46 @@ import datetime
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 from clipq.errors import ClipqError
-from clipq.node_ids import bracketed
+from clipq.pytest_items import Collected, named
 from clipq.records import CaseResult, KernelResult, RunRecord
 from clipq.redaction import redacted
-from clipq.terminal import printable
 from clipq.verdicts import Verdict
 
 if TYPE_CHECKING:
     from clipq.cases import Case
     from clipq.gating.matrix import Matrix
+    from clipq.settings import Settings
 
-__all__ = ["KERNEL_PROPERTY", "PROPERTY", "SHARED", "RunCollector", "result_of"]
+__all__ = ["KERNEL_PROPERTY", "PROPERTY", "REFUSED", "SHARED", "RunCollector", "result_of"]
 
 PROPERTY = "clipq"
 KERNEL_PROPERTY = "clipq-kernel"
+REFUSED = "clipq-refused"
 SHARED = "clipq-shared"
-_INTERRUPTED = 130
+_NO_RUN = ("collectonly", "showfixtures", "show_fixtures_per_test")
+"""Options with which pytest collects tests and runs none."""
 
 
 def result_of(report: pytest.TestReport) -> CaseResult | None:
     """Return the case result that a test report carries, if any."""
-    for name, value in getattr(report, "user_properties", ()):
-        if name == PROPERTY:
-            return CaseResult.from_json(value)
-    return None
+    return next(map(CaseResult.from_json, _said(report, PROPERTY)), None)
 
 
 class Planner(Protocol):
     """Knows what a run is about; asked only once a test may be clipq's."""
 
+    @property
+    def settings(self) -> Settings: ...
     @property
     def matrix(self) -> Matrix: ...
 
@@ -58,14 +62,14 @@ class RunCollector:
         self._asked = asked
         self.results: dict[str, CaseResult] = {}
         self.kernels: dict[str, KernelResult] = {}
-        self.planned_kernels: set[str] = set()
-        self.planned: set[str] = set()
-        self.finished: set[str] = set()
-        self.written: list[str] = []
-        self.problem = ""
-        self.interrupted = False
+        self.collected = Collected()
+        self._finished: set[str] = set()
+        self._refused: dict[str, None] = {}
+        self._failed_elsewhere = 0
+        self.expects_matrix = False
+        """Whether the matrix itself was asked for, as `clipq gate` does: then no run is no pass."""
         self._shared = ""
-        self.recorded: tuple[str, ...] = ()
+        self._missing_all = False
         self.started = time.perf_counter()
         self.began = datetime.datetime.now(datetime.UTC)
 
@@ -73,6 +77,11 @@ class RunCollector:
     def matrix(self) -> Matrix:
         """The matrix of this run."""
         return self._asked.matrix
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this run."""
+        return self._asked.settings
 
     # -- what workers share -----------------------------------------------------------------
 
@@ -83,26 +92,31 @@ class RunCollector:
             self._shared = tempfile.mkdtemp(prefix="clipq-run-")
         node.workerinput[SHARED] = self._shared
 
+    @property
+    def shared(self) -> Path | None:
+        """The folder that workers of this machine share; None where there are none."""
+        return Path(self._shared) if self._shared else None
+
     def pytest_unconfigure(self) -> None:
         if self._shared:
             shutil.rmtree(self._shared, ignore_errors=True)
 
     # -- what was planned -------------------------------------------------------------------
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self._plan(item.nodeid for item in session.items)
-
     @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
-        self._plan(ids)
+    def pytest_xdist_node_collection_finished(self, node: Any) -> None:
+        left = Path(self._shared, f"{node.gateway.id}.collected")
+        if left.is_file():  # a worker on another machine leaves none here; its reports tell
+            self.add(Collected.read(left))
 
-    def _plan(self, node_ids: Iterable[str]) -> None:
-        node_ids = list(node_ids)
-        self.planned_kernels.update(filter(None, map(self._kernel_check, node_ids)))
-        cases = {node_id for node_id in node_ids if self._case(node_id) is not None}
-        if cases and not self.planned:
+    def add(self, collected: Collected) -> None:
+        """Take in what a process collected."""
+        first = not self.collected.cases
+        self.collected.add(collected)
+        if first and collected.cases:
+            with suppress(ClipqError):  # the workers' collection fails with this error
+                _ = self.matrix.inputs  # as they are now
             self._note_planning()
-        self.planned.update(cases)
 
     def _note_planning(self) -> None:
         """Say before time is spent which margins the samples cannot decide."""
@@ -111,78 +125,91 @@ class RunCollector:
         if note and terminal is not None:
             terminal.write_line(note)
 
-    def _case(self, node_id: str) -> Case | None:
-        """Return the planned case that a node id's brackets name; for attribution only."""
-        name = bracketed(node_id)
-        try:
-            return self.matrix.by_id.get(name) if "/" in name else None
-        except ClipqError:
-            return None  # the workers' collection fails with this error and shows it
-
-    def _kernel_check(self, node_id: str) -> str:
-        """Return the planned kernel check that a node id's brackets name, or ""."""
-        name = bracketed(node_id)
-        try:
-            return name if "/" in name and name in self.matrix.kernel_checks else ""
-        except ClipqError:
-            return ""
-
     # -- what was reported ------------------------------------------------------------------
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        check = self._kernel_check(report.nodeid)
+        case, check = named(report)
+        if case:
+            self.collected.cases.setdefault(report.nodeid, case)
+        if check:
+            self.collected.checks.setdefault(report.nodeid, check)
+        self._refused |= dict.fromkeys(_said(report, REFUSED))
+        case = self.collected.cases.get(report.nodeid, "")
+        check = self.collected.checks.get(report.nodeid, "")
         if check:
             self._kernel_reported(check, report)
-            return
-        result = result_of(report)
-        if result is not None and report.when == "call":
-            self.results[result.id] = result
-            self.finished.add(report.nodeid)
-        elif report.failed and report.nodeid in self.planned:
-            self._failed_outside(report)
+        if case:
+            self._case_reported(case, report)
+        if report.failed and (report.when == "teardown" or not (case or check)):
+            self._failed_elsewhere += 1
+
+    def _case_reported(self, case: str, report: pytest.TestReport) -> None:
+        for result in map(CaseResult.from_json, _said(report, PROPERTY)):
+            if report.when == "call":
+                known = self.results.setdefault(case, result)
+                if known.verdict != result.verdict:
+                    self.results[case] = _contradicted(known, result)
+                self._finished.add(report.nodeid)
+        if report.failed and report.nodeid not in self._finished:
+            self._failed_outside(case, report)
 
     def _kernel_reported(self, check: str, report: pytest.TestReport) -> None:
-        for name, value in getattr(report, "user_properties", ()):  # a worker died: none
-            if name == KERNEL_PROPERTY:
-                self.kernels[check] = KernelResult.from_json(str(value))
-        if report.failed and check not in self.kernels:
+        for value in _said(report, KERNEL_PROPERTY):  # a worker died: none
+            result = KernelResult.from_json(value)
+            if check not in self.kernels or result.outcome == "fail":
+                self.kernels[check] = result
+            self._finished.add(report.nodeid)
+        if report.failed and report.nodeid not in self._finished:
+            self._finished.add(report.nodeid)
             kernel, name = self.matrix.kernel_checks[check]
-            lines = str(report.longrepr).strip().splitlines() or ["no detail"]
-            self.kernels[check] = KernelResult(kernel, name, "fail", reason=redacted(lines[-1]))
+            self.kernels[check] = KernelResult(kernel, name, "fail", reason=_last_line(report))
 
-    def _failed_outside(self, report: pytest.TestReport) -> None:
+    def _failed_outside(self, name: str, report: pytest.TestReport) -> None:
         """A fixture failed, or the worker that ran the case died: say so as the case's verdict."""
-        case = self._case(report.nodeid)
-        self.finished.add(report.nodeid)
-        if case is None or case.id in self.results:
+        self._finished.add(report.nodeid)
+        if name in self.results:
             return
-        lines = str(report.longrepr).strip().splitlines() or ["no detail"]
+        from clipq.gating.board import CellBoard
         from clipq.gating.commands import Commands
 
-        program = Commands(self.matrix.settings).program
-        self.results[case.id] = CaseResult(
+        case, program = self.matrix.by_id[name], Commands(self.settings).program
+        given_up = CellBoard(self.shared).given_up(case.candidate)
+        self.results[name] = CaseResult(
             case,
             Verdict.ERROR,
-            reason=redacted(lines[-1]),
+            reason=f"{case.cell}: {given_up}" if given_up else _last_line(report),
             next_command=f"{program} gate -n0 -k '{case}'",
         )
 
-    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        self.interrupted = type(excinfo.value) is KeyboardInterrupt
-
-    # -- the end ----------------------------------------------------------------------------
+    # -- the run as a whole -----------------------------------------------------------------
 
     @property
     def anything(self) -> bool:
-        """Whether a run took place."""
-        planned = bool(self.planned or self.planned_kernels)
-        return planned and not self.config.option.collectonly
+        """Whether a run of ours took place."""
+        option = self.config.option
+        runs = not any(getattr(option, name, False) for name in _NO_RUN)
+        found = self.collected.anything or bool(self._refused) or self._missing_all
+        return runs and found
+
+    def miss_matrix(self) -> None:
+        """The run ended before anything was collected: all that was asked for is missing."""
+        self._missing_all = self.expects_matrix and not self.collected.anything
+
+    @property
+    def failed_elsewhere(self) -> int:
+        """How many failures are no verdict: of other tests, or after a case was judged."""
+        return self._failed_elsewhere
 
     @property
     def unreported(self) -> tuple[str, ...]:
-        missing = self.planned - self.finished
-        cases = [case.id for case in map(self._case, missing) if case is not None]
-        return tuple(sorted([*cases, *self.planned_kernels - self.kernels.keys()]))
+        """Ids of what was collected, or asked for, and never reported."""
+        if self._missing_all:
+            return tuple(sorted([*self.matrix.by_id, *self.matrix.kernel_checks]))
+        known = (self.collected.cases, self.collected.checks)
+        missing = {
+            name for names in known for node, name in names.items() if node not in self._finished
+        }
+        return tuple(sorted(missing))
 
     @cached_property
     def record(self) -> RunRecord:
@@ -190,7 +217,10 @@ class RunCollector:
         from clipq.gating.run import assemble, narrowing
 
         results = list(self.results.values())
-        planned = {case for case in map(self._case, self.planned) if case is not None}
+        planned = [self.matrix.by_id[name] for name in set(self.collected.cases.values())]
+        checks = len(set(self.collected.checks.values()))
+        if self._missing_all:
+            planned, checks = list(self.matrix.cases), len(self.matrix.kernel_checks)
         return assemble(
             self.matrix,
             results,
@@ -199,98 +229,65 @@ class RunCollector:
             seconds=time.perf_counter() - self.started,
             kernels=list(self.kernels.values()),
             unreported=self.unreported,
+            problems=tuple(self._problems(planned)),
             selection=narrowing(
                 self.matrix,
                 planned=planned,
                 results=results,
-                kernel_checks=len(self.planned_kernels),
+                kernel_checks=checks,
                 asked=self._left_out(),
             ),
         )
+
+    def _problems(self, planned: list[Case]) -> Iterator[str]:
+        """Yield what no case can be blamed for, and no run may pass with."""
+        yield from self._refused
+        for node in self.collected.stray:
+            yield (
+                f"{node} asks for a verdict and is of no case that was planned: "
+                "a test takes `clipq_case` and `clipq_gate`, and judges that case"
+            )
+        lost = self.collected.dropped
+        if lost and not planned and not self.collected.checks:
+            yield (
+                f"all {lost:,} tests of the matrix were collected and then taken away without a "
+                "word: a `pytest_collection_modifyitems` of a conftest.py or a plugin drops them"
+            )
 
     def _left_out(self) -> dict[str, list[str]]:
         """Return what pytest was asked to leave out, by what a record calls it."""
         option = self.config.option
         flags = {"--lf": "lf", "--sw": "stepwise"}  # of a plugin that may be off
+        ignored = [*(option.ignore or ()), *(option.ignore_glob or ())]
         asked = {
             "maxfail": [str(option.maxfail)] if self.unreported and option.maxfail else [],
             "keyword": [option.keyword] if option.keyword else [],
             "marks": [option.markexpr] if option.markexpr else [],
             "deselected": list(option.deselect or ()),
+            "ignored": list(map(str, ignored)),
             "arguments": [text.split("::", 1)[1] for text in self.config.args if "::" in text],
             "cache": [flag for flag, name in flags.items() if getattr(option, name, False)],
         }
         return {name: values for name, values in asked.items() if values}
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if self.anything:
-            from clipq.report import write_reports
 
-            record = self.record
-            try:
-                self.written = write_reports(record, self.matrix.settings.report)
-                if self.matrix.settings.history.record and not self.interrupted:
-                    self._keep(record)
-            except ClipqError as error:
-                self.problem = str(error)
-            # A wrong waiver, or a case that was never reported, has failed no test.
-            if session.exitstatus == 0 and (self.problem or not record.passed):
-                session.exitstatus = 1
-        if self.interrupted:
-            session.exitstatus = _INTERRUPTED
-
-    def _keep(self, record: RunRecord) -> None:
-        """Record the run in the history store: a narrowed one only where it was asked for.
-
-        Raises:
-            ClipqError: the store cannot be reached or written; the report is there to record later.
-        """
-        from clipq.history.keep import keep_run
-
-        if record.narrowed and not self.config.getoption("--clipq-record"):
-            self.recorded = (f"not recorded: {record.partial}; --clipq-record keeps it",)
-            return
-        self.recorded = keep_run(record, self.matrix.settings)
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if not self.anything:
-            return
-        from clipq.report.text import summary
-
-        terminalreporter.section("clipq reliability report")
-        record = self.record
-        terminalreporter.write_line(summary(record))
-        for path in self.written:
-            terminalreporter.write_line(printable(f"written: {path}"))
-        for sentence in self.recorded:
-            terminalreporter.write_line(printable(sentence))
-        if self.problem:
-            missing = "the run was not recorded" if self.written else "the report was not written"
-            terminalreporter.write_line(printable(f"{missing}: {self.problem}"), red=True)
-        colour = {"green": True} if record.passed else {"red": True}
-        terminalreporter.write_line(_banner(record), bold=True, **colour)
+def _said(report: pytest.TestReport, key: str) -> Iterator[str]:
+    return (str(value) for name, value in getattr(report, "user_properties", ()) if name == key)
 
 
-def _banner(record: RunRecord) -> str:
-    ran = sum(row.outcome != "not-run" for row in record.kernels)
-    kernels = f", {ran} kernel checks" if record.kernels else ""
-    if record.passed:
-        return (
-            f"RELIABILITY GATE PASSED: {len(record.cases)} cases{kernels}, policy {record.policy}"
-        )
-    parts = [f"{len(record.blocking)} of {len(record.cases)} cases block"]
-    if not record.blocking and record.problems:
-        parts = []
-    if not record.cases and record.kernels:
-        parts = [] if ran else ["no kernel check could run"]
-    if record.problems:
-        parts.append(f"{len(record.problems)} waivers are wrong")
-    if record.broken_kernels:
-        parts.append(f"{len(record.broken_kernels)} of {ran} kernel checks fail")
-    if record.unreported:
-        parts.append(f"{len(record.unreported)} that were planned were never reported")
-    return f"RELIABILITY GATE FAILED: {', '.join(parts)}, policy {record.policy}"
+def _last_line(report: pytest.TestReport) -> str:
+    return redacted((str(report.longrepr).strip().splitlines() or ["no detail"])[-1])
+
+
+def _contradicted(one: CaseResult, other: CaseResult) -> CaseResult:
+    """Return what is said of a case that was judged more than once, and not always alike."""
+    verdicts = " and then ".join(result.verdict.value for result in (one, other))
+    return replace(
+        one,
+        verdict=Verdict.ERROR,
+        reason=f"it was judged more than once, and was {verdicts}: a quantizer or a test that "
+        "depends on what ran before it",
+    )
 
 
 def _planning_note(matrix: Matrix) -> str:

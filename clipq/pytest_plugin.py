@@ -18,30 +18,45 @@ Loading this module imports no torch; collecting the matrix does not either.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from clipq.errors import ClipqError
-from clipq.pytest_collector import KERNEL_PROPERTY, PROPERTY, SHARED, RunCollector, result_of
+from clipq.pytest_collector import (
+    KERNEL_PROPERTY,
+    PROPERTY,
+    REFUSED,
+    SHARED,
+    RunCollector,
+    result_of,
+)
+from clipq.pytest_conclusion import Conclusion
+from clipq.pytest_interrupts import Interrupts
+from clipq.pytest_items import CASE, CHECK, PARAMETERS, Collecting, case_of, check_of
+from clipq.pytest_workers import WorkerWatch
 from clipq.settings import PROFILES, Settings, find_settings, load_settings
 from clipq.terminal import printable
 from clipq.verdicts import Verdict
 
 if TYPE_CHECKING:
-    from clipq.cases import Case
+    from clipq.cases import Candidate, Case
+    from clipq.gating.board import CellBoard
     from clipq.gating.matrix import Matrix
     from clipq.gating.session import Gate
 
 __all__ = ["Asked"]
 
 _KEY = pytest.StashKey["Asked"]()
+_COLLECTING = pytest.StashKey[Collecting]()
+_INTERRUPTS = pytest.StashKey[Interrupts]()
+_COLLECTOR = "clipq-collector"
+_STALLED = 70  # exit code of a worker that ends itself
 _SELECTORS = ("model", "quantizer", "probe", "metric")
-_PARAMETERS = ("clipq_case", "clipq_kernel_check")
 _PATHS = ("baselines", "margins", "waivers", "cache", "report")
 
 
@@ -142,12 +157,33 @@ def pytest_configure(config: pytest.Config) -> None:
     if path is None:
         return
     asked = config.stash[_KEY] = Asked(config, path)
+    config.stash[_COLLECTING] = Collecting()
     if hasattr(config, "workerinput"):
         # BLAS libraries read these when they load, which is after this point.
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[variable] = str(_threads(asked))
     else:
-        config.pluginmanager.register(RunCollector(config, asked), "clipq-collector")
+        _control(config, asked)
+
+
+def _control(config: pytest.Config, asked: Asked) -> None:
+    """Register what the controlling process has beside its workers.
+
+    Raises:
+        pytest.UsageError: it was asked to go without what notices that something is missing.
+    """
+    collector = RunCollector(config, asked)
+    if config.pluginmanager.register(collector, _COLLECTOR) is None:
+        raise pytest.UsageError(
+            f"-p no:{_COLLECTOR} would let failures pass unnoticed\n"
+            "  fix: leave it out; -p no:clipq.pytest_plugin turns off clipq as a whole"
+        )
+    workers = WorkerWatch(lambda why: interrupts.stop(why))
+    interrupts = config.stash[_INTERRUPTS] = Interrupts(workers.end)
+    # Without names: nothing of a run works without them, so nothing can leave them out.
+    config.pluginmanager.register(interrupts)
+    config.pluginmanager.register(workers)
+    config.pluginmanager.register(Conclusion(config, collector, interrupts, workers))
 
 
 def _settings_path(config: pytest.Config) -> Path | None:
@@ -186,7 +222,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    wanted = [name for name in _PARAMETERS if name in metafunc.fixturenames]
+    wanted = [name for name in PARAMETERS if name in metafunc.fixturenames]
     if not wanted:
         return
     asked = metafunc.config.stash.get(_KEY, None)
@@ -198,13 +234,42 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         )
     try:
         matrix = asked.matrix
-        if "clipq_case" in wanted:
-            metafunc.parametrize("clipq_case", matrix.cases, ids=list(matrix.by_id))
-        if "clipq_kernel_check" in wanted:
+        if CASE in wanted:
+            metafunc.parametrize(CASE, matrix.cases, ids=list(matrix.by_id))
+        if CHECK in wanted:
             checks = matrix.kernel_checks
-            metafunc.parametrize("clipq_kernel_check", list(checks.values()), ids=list(checks))
+            metafunc.parametrize(CHECK, list(checks.values()), ids=list(checks))
     except ClipqError as error:
         raise pytest.Collector.CollectError(printable(f"clipq: {error}")) from None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    collecting = item.config.stash.get(_COLLECTING, None)
+    if collecting is not None:
+        collecting.saw(item)
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    collecting = items[0].config.stash.get(_COLLECTING, None) if items else None
+    if collecting is not None:
+        collecting.deselected(items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Tell the controller what is to be run: before xdist tells it that collection is over."""
+    config = session.config
+    collecting = config.stash.get(_COLLECTING, None)
+    if collecting is None:
+        return
+    collected = collecting.finished(session.items)
+    worker = getattr(config, "workerinput", None)
+    if worker is None:
+        collector = config.pluginmanager.get_plugin(_COLLECTOR)
+        if collector is not None and not config.pluginmanager.has_plugin("dsession"):
+            collector.add(collected)
+    elif folder := _shared(config):
+        collected.write(folder / f"{worker['workerid']}.collected")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -212,7 +277,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     asked = config.stash.get(_KEY, None)
     nothing = []
     for item in items:
-        for name in _PARAMETERS:
+        for name in PARAMETERS:
             if name not in getattr(item, "fixturenames", ()):
                 continue
             item.add_marker("clipq")
@@ -225,7 +290,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _planned(matrix: Matrix, parameter: str) -> bool:
     """Return whether anything was planned for a parameter of tests."""
-    return bool(matrix.cases if parameter == "clipq_case" else matrix.kernel_checks)
+    return bool(matrix.cases if parameter == CASE else matrix.kernel_checks)
 
 
 @pytest.fixture(scope="session")
@@ -235,25 +300,42 @@ def _clipq_session(request: pytest.FixtureRequest, pytestconfig: pytest.Config) 
     from clipq.gating.board import CellBoard
     from clipq.gating.families import Families
     from clipq.gating.session import Gate
+    from clipq.gating.stall import StallWatch
 
+    _refuse_uncollected(pytestconfig)
     matrix = pytestconfig.stash[_KEY].matrix
     worker = getattr(pytestconfig, "workerinput", {}).get("workerid", "gw0")
-    evaluator = Evaluator(matrix.settings, worker=int(worker.removeprefix("gw")))
+    board = CellBoard(_shared(pytestconfig))
+    limits = matrix.settings.limits
+    stall = StallWatch(limits.stalled_seconds, partial(_give_up, pytestconfig, board))
+    evaluator = Evaluator(
+        matrix.settings, worker=int(worker.removeprefix("gw")), progress=stall.progressed
+    )
     families = Families(
         matrix.settings.statistics,
-        _cases_of(request.session.items),
+        filter(None, map(case_of, request.session.items)),
         whole=matrix.whole,
-        board=CellBoard(_shared(pytestconfig)),
+        board=board,
     )
-    return Gate(matrix.settings, evaluator, families=families)
+    return Gate(matrix.settings, evaluator, families=families, stall=stall)
 
 
-def _cases_of(items: Iterable[pytest.Item]) -> Iterator[Case]:
-    """Yield the cases that this session's tests are parametrized with."""
-    for item in items:
-        parameters = getattr(getattr(item, "callspec", None), "params", {})
-        if "clipq_case" in parameters:
-            yield parameters["clipq_case"]
+def _refuse_uncollected(config: pytest.Config) -> None:
+    """End a session in which nobody would notice that a case was never reported."""
+    worker = getattr(config, "workerinput", None)
+    if worker is None and not config.pluginmanager.has_plugin(_COLLECTOR):
+        pytest.exit(f"the plugin {_COLLECTOR} was taken away: nothing is judged", returncode=2)
+    if worker is not None and SHARED not in worker:
+        pytest.exit("the controller does not collect what clipq judges", returncode=2)
+
+
+def _give_up(config: pytest.Config, board: CellBoard, candidate: Candidate, why: str) -> None:
+    """End what hangs: the worker, whose other cases go to another, or else the run."""
+    interrupts = config.stash.get(_INTERRUPTS, None)
+    if interrupts is None:
+        board.give_up(candidate, why)
+        os._exit(_STALLED)
+    interrupts.stop(f"{candidate}: {why}")
 
 
 def _shared(config: pytest.Config) -> Path | None:
@@ -265,9 +347,10 @@ def _shared(config: pytest.Config) -> Path | None:
 
 @pytest.fixture
 def clipq_gate(request: pytest.FixtureRequest, _clipq_session: Gate) -> Callable[[Case], None]:
-    """Judge a case: fails the test where the verdict blocks under the policy."""
+    """Judge the test's case: fails the test where the verdict blocks under the policy."""
 
     def check(case: Case) -> None:
+        _refuse_other(request.node, case, case_of(request.node))
         result = _clipq_session.check(case)
         # One JSON text: anything else is lost or mangled on the way from an xdist worker.
         request.node.user_properties.append((PROPERTY, result.to_json()))
@@ -281,11 +364,16 @@ def clipq_gate(request: pytest.FixtureRequest, _clipq_session: Gate) -> Callable
 
 @pytest.fixture
 def clipq_conformance(request: pytest.FixtureRequest) -> Callable[[tuple[str, str]], None]:
-    """Run a check of a kernel: fails where the kernel breaks its spec, skips with the reason."""
+    """Run the test's check of a kernel: fails where the kernel breaks its spec, skips if it can't.
+
+    The reason is in the report.
+    """
+    _refuse_uncollected(request.config)
 
     def check(planned: tuple[str, str]) -> None:
         from clipq.testing.kernels import judge
 
+        _refuse_other(request.node, planned, check_of(request.node))
         result = judge(*planned)
         request.node.user_properties.append((KERNEL_PROPERTY, result.to_json()))
         if result.outcome == "fail":
@@ -294,6 +382,22 @@ def clipq_conformance(request: pytest.FixtureRequest) -> Callable[[tuple[str, st
             pytest.skip(printable(result.reason))
 
     return check
+
+
+def _refuse_other(node: pytest.Item, asked: object, own: object) -> None:
+    """Refuse a verdict that this test was not planned to give; the run fails, come what may.
+
+    A loop over cases inside of one test, for instance: its cases would be missed by nobody.
+    """
+    if asked == own:
+        return
+    name = "/".join(map(str, asked)) if isinstance(asked, tuple) else str(asked)
+    sentence = f"{node.nodeid} judges {name}, which is not the case that it was planned for"
+    node.user_properties.append((REFUSED, sentence))
+    pytest.fail(
+        f"{sentence}\n  fix: a test judges its own parameter: `clipq_gate(clipq_case)`",
+        pytrace=False,
+    )
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:

@@ -181,8 +181,10 @@ class ProgressLine:
                 self._terminal.remove()
             elif self.tally.done:
                 self._say()
-            with suppress(OSError):  # what a closed terminal did not take
-                self._stream.close()
+
+    def pytest_unconfigure(self) -> None:
+        with suppress(OSError):  # what a closed terminal did not take
+            self._stream.close()
 
     def _tick(self) -> None:
         while not self._stop.wait(_TICK_SECONDS if self._live else EVERY_SECONDS):

@@ -39,7 +39,7 @@ __all__ = [
     "withheld_sentence",
 ]
 
-SCHEMA = "clipq-run/4"
+SCHEMA = "clipq-run/5"
 _FIX = "restore the file as the gate wrote it, or run the gate again"
 _Count = Annotated[int, whole(0)]
 
@@ -215,7 +215,9 @@ class RunRecord:
     whole, each of which fails it. `selection` says what narrowed the run, ``of`` how many cases
     the whole matrix has, ``complete`` which model/quantizer was measured in full all the same; it
     is empty where nothing did. `withheld` counts, by probe, the cases that were asked for and are
-    kept for releases.
+    kept for releases. `inputs` are the files by which the run was planned and judged: settings,
+    margins and waivers, each with its ``file`` and ``sha256`` (empty where there is none) and,
+    where the settings name another, that one as ``instead_of``.
 
     >>> failed = CaseResult(Case.parse("vit/rtn:w8/id.ece"), Verdict.FAIL)
     >>> run = RunRecord(policy="ci", planned=1, cases=(failed,))
@@ -239,6 +241,7 @@ class RunRecord:
     problems: tuple[str, ...] = ()
     blocks: tuple[str, ...] = ()
     withheld: Mapping[str, _Count] = field(default_factory=dict)
+    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     _id: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -274,7 +277,7 @@ class RunRecord:
         """Whether the gate passes: something was measured, everything planned was reported."""
         measured = bool(self.cases) or any(row.outcome == "pass" for row in self.kernels)
         wrong = self.unreported or self.blocking or self.broken_kernels or self.problems
-        return measured and not wrong
+        return measured and not wrong and not self.refusal
 
     @property
     def broken_kernels(self) -> tuple[KernelResult, ...]:
@@ -298,7 +301,23 @@ class RunRecord:
         share += " cases"
         if "kernel-checks-of" in self.selection:
             share += f", {len(self.kernels)} of {self.selection['kernel-checks-of']} kernel checks"
-        return f"partial: {share}" + (f" ({'; '.join(why)})" if why else "")
+        return f"part of the matrix: {share}" + (f" ({'; '.join(why)})" if why else "")
+
+    @property
+    def refusal(self) -> str:
+        """Why the run is no ground for a release, whatever its cases say; "" where it may be."""
+        if self.policy != "release" or not self.selection:
+            return ""
+        return f"policy release refuses a {self.partial}"
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """A sentence for each file that took the place of the one which the settings name."""
+        return tuple(
+            f"{kind} of {entry['file']} instead of {entry['instead_of']}"
+            for kind, entry in self.inputs.items()
+            if entry.get("instead_of")
+        )
 
     @property
     def narrowed(self) -> bool:
@@ -351,6 +370,7 @@ class RunRecord:
             "waivers": [dict(waiver) for waiver in self.waivers],
             "selection": dict(self.selection),
             "withheld": dict(self.withheld),
+            "inputs": {kind: dict(entry) for kind, entry in self.inputs.items()},
             "counts": self.counts,
             "warnings": list(self.warnings),
             "versions": dict(self.versions),
@@ -481,6 +501,8 @@ def _record() -> Any:
     commit = _each(str, "sha", "date", "subject", "branch") | _each(bool, "dirty")
     signed = _each(list[str], "cases", "waived") | _each(str, "reason", "owner", "expires")
     waiver: Any = table("waiver", signed)
+    named = {**_each(str, "file", "sha256"), "instead_of": NotRequired[str]}
+    entry: Any = table("input", named)
     return table(
         "record",
         {
@@ -493,6 +515,7 @@ def _record() -> Any:
             "statistics": NotRequired[table("statistics", keys(StatisticsSettings) | _STATISTICS)],
             "selection": NotRequired[Mapping[str, list[str] | _Count]],
             "waivers": NotRequired[tuple[waiver, ...]],
+            "inputs": NotRequired[Mapping[str, entry]],
             "evidence": NotRequired[Mapping[str, Mapping[str, Mapping[str, Any]]]],
         },
     )

@@ -43,6 +43,7 @@ __all__ = [
     "AttackSettings",
     "CorruptionSettings",
     "HistorySettings",
+    "LimitSettings",
     "ModelSettings",
     "ProbeSettings",
     "ProfileSettings",
@@ -78,6 +79,7 @@ _Severities = Annotated[
     tuple[Annotated[int, Meta(ge=1, le=5, description="a whole number from 1 to 5")], ...],
     Meta(min_length=1, description="a list of whole numbers from 1 to 5"),
 ]
+_SHARE = "a number from 0 to below 1"
 _UP_TO_HALF = Meta(ge=0.0, le=0.5, description="a number from 0 to 0.5")
 _Blocks = Annotated[
     tuple[Text, ...], Meta(min_length=1, description="a list of verdicts, 'fail' among them")
@@ -227,7 +229,7 @@ class StatisticsSettings:
     correction: Annotated[str, one_of(*CORRECTIONS)] = "conditional"
     replicates: Annotated[int, whole(100)] = 500
     seed: Annotated[int, whole(0, 2**63 - 1)] = 20250921
-    noise_factor: Annotated[float, between(0.0, math.inf)] = 3.0
+    noise_factor: Annotated[float, between(0.0, 100.0)] = 3.0
     disagreement: Annotated[float, between(0.0, 1.0)] = 0.01
 
     @property
@@ -255,6 +257,25 @@ class HistorySettings:
     record: bool = False
     predictions: bool = True
     commit_url: Text = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """The `[limits]` table: what a gate does not accept, whoever signed it, and how long it waits.
+
+    Args:
+        waiver_days: a waiver ends at most so many days from today.
+        excused_share: at most this share of the matrix's cases is waived or expected to fail.
+        stalled_seconds: a candidate is given up where nothing of it gets done for so long: no
+            batch is encoded, no case measured.
+
+    >>> LimitSettings(waiver_days=90).excused_share
+    0.5
+    """
+
+    waiver_days: Annotated[int, whole(1, 3660)] = 366
+    excused_share: Annotated[float, Meta(ge=0.0, lt=1.0, description=_SHARE)] = 0.5
+    stalled_seconds: Annotated[float, between(0.0, math.inf, "a number of seconds")] = 3600.0
 
 
 _Named = TypeVar("_Named", ModelSettings, ProbeSettings)
@@ -292,6 +313,7 @@ class Settings:
     profiles: Mapping[str, ProfileSettings] = field(default_factory=dict)
     policies: Mapping[str, Policy] = field(default_factory=lambda: POLICIES)
     history: HistorySettings = HistorySettings()
+    limits: LimitSettings = LimitSettings()
 
     @property
     def root(self) -> Path:
@@ -440,6 +462,7 @@ def _file() -> Any:
             "policies": NotRequired[Mapping[str, policy]],
             "statistics": NotRequired[StatisticsSettings],
             "history": NotRequired[HistorySettings],
+            "limits": NotRequired[LimitSettings],
         },
     )
 

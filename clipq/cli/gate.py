@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,19 @@ examples:
   clipq gate --quantizer 'rtn:w4*' -n0          a part of it, in one process
 
 exit codes:
-  0  passed
-  1  a case, a kernel or a waiver blocks, something planned was never reported, the report could
-     not be written or the run not be recorded
-  2  wrong usage or input of clipq, or an error while cases were collected
+  0  passed: everything that was planned was measured, and the last line says PASSED
+  1  a case, a kernel or a waiver blocks, something planned was never reported, policy release met
+     a part of the matrix, the report could not be written or the run not be recorded
+  2  wrong usage or input of clipq, an error while cases were collected, or no run at all
   3  an internal error
   4  wrong usage of pytest
   5  no case was left after selection
   130  interrupted; what was measured is in the report
+  143  terminated (SIGTERM), likewise; a second SIGTERM ends it at once
 """
 _PROGRESS = ("-p", "clipq.pytest_progress", "-o", "console_output_style=classic")
+_WANTED = ("-p", "clipq.pytest_plugin", "-p", "xdist.plugin")
+_USAGE = 2
 _SUITE = Path(__file__).parent.parent / "suite"
 _SELECTORS = ("model", "quantizer", "probe", "metric")
 _PATHS = ("baselines", "margins", "waivers", "cache", "report")
@@ -91,25 +95,33 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """
     import pytest
 
+    from clipq.cli.gate_proof import Gatekeeper, GateProof
     from clipq.cli.pytest_usage import PytestUsage
 
     settings = settings_of(options)
     settings.under(options.policy or settings.policy)
+    keeper, proof = Gatekeeper(), GateProof()
+    if options.from_shell:
+        keeper.watch()
     modules = ("test_reliability.py", "test_kernels.py")
     parallel = any(argument.startswith(("-n", "--numprocesses")) for argument in rest)
-    return pytest.main(
-        [
-            *(str(_SUITE / module) for module in modules),
-            f"--rootdir={settings.root}",
-            f"--clipq-config={settings.path}",
-            "-Wignore::pytest.PytestAssertRewriteWarning",  # clipq is imported: this is it
-            *([] if parallel else ["-n", "auto"]),
-            *_of_the_plugin(options),
-            *(["-q"] if options.quiet else _PROGRESS),
-            *rest,
-        ],
-        plugins=[PytestUsage(options.declared)],
-    )
+    given = [
+        *(str(_SUITE / module) for module in modules),
+        f"--rootdir={settings.root}",
+        f"--clipq-config={settings.path}",
+        "-Wignore::pytest.PytestAssertRewriteWarning",  # clipq is imported: this is it
+        *(_WANTED if os.environ.get("PYTEST_DISABLE_PLUGIN_AUTOLOAD") else []),
+        *([] if parallel else ["-n", "auto"]),
+        *_of_the_plugin(options),
+        *(["-q"] if options.quiet else _PROGRESS),
+        *rest,
+    ]
+    try:
+        code = pytest.main(given, plugins=[PytestUsage(options.declared), proof])
+    except BaseException:
+        keeper.done(_USAGE)  # the caller says what it was
+        raise
+    return keeper.done(proof.checked(int(code)))
 
 
 def _of_the_plugin(options: argparse.Namespace) -> list[str]:

@@ -58,10 +58,11 @@ run after run:
   clipq gate --record                   keep the run in the history
   clipq compare latest~1 latest         did anything get worse?
   clipq bisect 'vit-clean/rtn:w4/id.ece'         since which commit
-  clipq gate --policy release && clipq card vit-clean/rtn:w8a8      sign off a release
+  clipq gate --policy release --profile full      may it ship? everything, strictly
+  clipq card vit-clean/rtn:w8a8         sign off a release
 
 exit codes: 0 passed, 1 a case blocks or was never reported, 2 wrong usage or input,
-            4 wrong pytest usage, 130 interrupted (what was measured is kept)
+            4 wrong pytest usage, 130 interrupted, 143 terminated (what was measured is kept)
 """
 
 
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if rest and options.command != "gate":  # which hands them to pytest
             raise unknown(rest, chosen(made, options))
+        options.from_shell = arguments is None
         return int(options.run(options, rest))
     except ClipqError as error:
         say(f"clipq: {error}", error=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from clipq.cases import Cell
+from clipq.cases import Candidate, Cell
 from clipq.records import CaseResult
 
 __all__ = ["CellBoard"]
@@ -23,7 +23,10 @@ __all__ = ["CellBoard"]
 _MOST_DEATHS = 2
 """So many processes may end in a cell before it is given up."""
 
+_ENDED = "the processes that measured it ended before they had"
+
 Results = tuple[CaseResult, ...]
+Lost = Callable[[Cell, str], Results]
 
 
 class CellBoard:
@@ -40,7 +43,7 @@ class CellBoard:
     ...     return (CaseResult(cell.case("ece"), Verdict.PASS),)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     boards = [CellBoard(Path(folder)) for _ in range(2)]
-    ...     found = [board.results([cell], measure, measure) for board in boards]
+    ...     found = [board.results([cell], measure, None) for board in boards]
     >>> found[0] == found[1], len(measured)
     (True, 1)
     """
@@ -53,15 +56,15 @@ class CellBoard:
         self,
         cells: Sequence[Cell],
         measure: Callable[[Cell], Results],
-        lost: Callable[[Cell], Results],
+        lost: Lost,
     ) -> Results:
         """Return the results of cells, in their order.
 
         Args:
             cells: distinct ones.
             measure: returns a cell's results; called here only where no other process did.
-            lost: returns them for a cell in which processes ended, killed or crashed, before they
-                had measured it.
+            lost: returns them, and is told why, for a cell in which processes ended, killed or
+                crashed, before they had measured it, or whose candidate was given up.
         """
         waiting = [cell for cell in cells if cell not in self._known]
         while waiting:
@@ -71,11 +74,26 @@ class CellBoard:
                 self._take(waiting[0], measure, lost, wait=-1.0)
         return tuple(result for cell in cells for result in self._known[cell])
 
+    def give_up(self, candidate: Candidate, why: str) -> None:
+        """Have no process measure another cell of a candidate."""
+        if self.folder is not None:
+            self._note(candidate).write_text(why, "utf-8")
+
+    def given_up(self, candidate: Candidate) -> str:
+        """Return why a candidate was given up; "" where it was not."""
+        if self.folder is None:
+            return ""
+        note = self._note(candidate)
+        return note.read_text("utf-8") if note.is_file() else ""
+
+    def _note(self, candidate: Candidate) -> Path:
+        return Path(self.folder or "", f"{_name(candidate)}.given-up")
+
     def _take(
         self,
         cell: Cell,
         measure: Callable[[Cell], Results],
-        lost: Callable[[Cell], Results],
+        lost: Lost,
         *,
         wait: float,
     ) -> bool:
@@ -85,7 +103,7 @@ class CellBoard:
         if self.folder is None:
             self._known[cell] = measure(cell)
             return True
-        name = hashlib.sha256(str(cell).encode("utf-8", "surrogatepass")).hexdigest()
+        name = _name(cell)
         path = self.folder / f"{name}.json"
         if not path.is_file():
             try:
@@ -102,18 +120,23 @@ class CellBoard:
         cell: Cell,
         attempts: Path,
         measure: Callable[[Cell], Results],
-        lost: Callable[[Cell], Results],
+        lost: Lost,
     ) -> Results:
         with attempts.open("ab") as stream:  # a byte for each process that began
             began = stream.tell()
             stream.write(b".")
-        if began >= _MOST_DEATHS:
-            return lost(cell)
+        why = self.given_up(cell.candidate) or (_ENDED if began >= _MOST_DEATHS else "")
+        if why:
+            return lost(cell, why)
         try:
             return measure(cell)
         except BaseException:  # this process lives, and says itself what went wrong
             os.truncate(attempts, began)
             raise
+
+
+def _name(what: Candidate | Cell) -> str:
+    return hashlib.sha256(str(what).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _write(path: Path, results: Results) -> None:

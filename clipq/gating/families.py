@@ -59,7 +59,7 @@ class Families:
         self,
         case: Case,
         measure: Callable[[Case], CaseResult],
-        lost: Callable[[Case], CaseResult],
+        lost: Callable[[Case, str], CaseResult],
     ) -> CaseResult:
         """Return the result of a case, decided together with the others of its candidate.
 
@@ -68,7 +68,7 @@ class Families:
         Args:
             case: which.
             measure: returns a result without regard to others.
-            lost: returns it where the processes that measured its cell ended before they had.
+            lost: returns it, and is told why, where processes ended before they had measured it.
         """
         candidate = case.candidate
         cells, whole = self._planned.get(candidate, {}), self._whole.get(candidate, 0)
@@ -79,7 +79,7 @@ class Families:
             measured = self._board.results(
                 list(cells),
                 lambda cell: tuple(map(measure, cells[cell])),
-                lambda cell: tuple(map(lost, cells[cell])),
+                lambda cell, why: tuple(lost(case, why) for case in cells[cell]),
             )
             together = decide(measured, self.statistics, whole=whole)
             self._decided[candidate] = {result.case: result for result in together}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
 from functools import cached_property
 
@@ -10,7 +11,9 @@ from clipq.errors import SettingsError
 from clipq.evaluation.plan import Selection, plan
 from clipq.gating.baseline import load_values
 from clipq.gating.families import sizes
+from clipq.gating.input_files import input_files
 from clipq.gating.margins import load_margins
+from clipq.gating.waiver_limits import refuse_excess
 from clipq.gating.waivers import load_waivers
 from clipq.kernels.kernel_spec import CHECKS, matching
 from clipq.settings import Settings
@@ -52,7 +55,7 @@ class Matrix:
         """
         if self.kernels and not self.selection:
             return ()
-        load_waivers(self.settings.waivers)  # a malformed file fails before anything is measured
+        self._check_excuses()
         cases = self._seen(self._asked)
         if self.selection:
             if not cases:
@@ -65,6 +68,11 @@ class Matrix:
             return cases
         load_margins(self.settings.margins).check_against(self.everything)
         return cases + vanished_cases(self.settings, self.everything)
+
+    @cached_property
+    def inputs(self) -> dict[str, dict[str, str]]:
+        """The files by which the run is planned and judged, as they were when first asked for."""
+        return input_files(self.settings)
 
     @cached_property
     def everything(self) -> tuple[Case, ...]:
@@ -92,6 +100,19 @@ class Matrix:
         if self.kernels and not self.selection:
             return ()
         return plan(self.settings, self.selection, profile=self.profile)
+
+    def _check_excuses(self) -> None:
+        """Refuse waivers that are malformed or excuse too much, before anything is measured."""
+        waivers = load_waivers(self.settings.waivers)
+        failures = load_margins(self.settings.margins).expected_failures
+        if waivers.entries or failures:
+            refuse_excess(
+                waivers,
+                self.settings.limits,
+                today=datetime.datetime.now(datetime.UTC).date(),
+                matrix=[case.id for case in self.measurable],
+                expected=[pattern for entry in failures for pattern in entry.cases],
+            )
 
     def _seen(self, cases: tuple[Case, ...]) -> tuple[Case, ...]:
         """Return the cases whose probes the policy in force lets a run see."""

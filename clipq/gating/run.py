@@ -14,6 +14,7 @@ from clipq.errors import ClipqError
 from clipq.evaluation.cache import Cache
 from clipq.evaluation.figures import stored_figures
 from clipq.gating.baseline import load_environment
+from clipq.gating.input_files import input_files
 from clipq.gating.matrix import Matrix
 from clipq.gating.waivers import load_waivers
 from clipq.kernels.kernel_spec import CHECKS, matching
@@ -32,6 +33,7 @@ def assemble(
     seconds: float,
     kernels: Sequence[KernelResult] = (),
     unreported: Sequence[str] = (),
+    problems: Sequence[str] = (),
     selection: Mapping[str, Any] | None = None,
 ) -> RunRecord:
     """Return the record of a run: sorted, figures attached.
@@ -44,22 +46,23 @@ def assemble(
         seconds: how long it took.
         kernels: results of kernel checks.
         unreported: ids of what was planned and never reported.
+        problems: what is wrong with the run as a whole; each fails it.
         selection: what narrowed the run, from `narrowing`.
     """
     settings, cases = matrix.settings, sort_cases(results)
     checkout = checked_out(settings.root)
     waivers = load_waivers(settings.waivers)
-    problems: tuple[str, ...] = ()
+    found = [*problems, *_changed_inputs(matrix)]
     if cases and waivers.entries:
         ids = [case.id for case in matrix.everything]
-        problems = waivers.problems(cases, today=began.date(), matrix=ids)
+        found += waivers.problems(cases, today=began.date(), matrix=ids)
     return RunRecord(
         policy=settings.policy,
         blocks=settings.rule.verdicts,
         started=began.isoformat(timespec="seconds").replace("+00:00", "Z"),
         commit=checkout.commit,
         waivers=waivers.to_plain(cases),
-        problems=problems,
+        problems=tuple(found),
         statistics=asdict(settings.statistics),
         planned=planned,
         kernels=tuple(sorted(kernels, key=lambda result: result.id)),
@@ -67,6 +70,7 @@ def assemble(
         unreported=tuple(unreported),
         selection=selection or {},
         withheld=matrix.withheld,
+        inputs=matrix.inputs,
         versions=package_versions(),
         timings={"seconds": round(seconds, 3)},
         warnings=(
@@ -75,6 +79,16 @@ def assemble(
             *_environment_warnings(matrix, cases),
         ),
     )
+
+
+def _changed_inputs(matrix: Matrix) -> list[str]:
+    """Name the files that are not what they were when the run was planned."""
+    now = input_files(matrix.settings)
+    return [
+        f"{entry['file']} ({kind}) was edited while the run was on: run the gate again"
+        for kind, entry in matrix.inputs.items()
+        if entry != now[kind]
+    ]
 
 
 def narrowing(

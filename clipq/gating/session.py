@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -22,6 +23,7 @@ from clipq.gating.families import Families
 from clipq.gating.interval import IntervalJudge
 from clipq.gating.latency import Latencies, load_latencies
 from clipq.gating.margins import Margins, load_margins
+from clipq.gating.stall import StallWatch
 from clipq.gating.verdict import Evidence, Judge, Judgement
 from clipq.gating.waivers import Waivers, load_waivers
 from clipq.metrics import metrics
@@ -45,6 +47,7 @@ class Gate:
         families: which cases are judged together; by default, each by itself.
         judge: how a value becomes a verdict; by default, paired intervals.
         today: by which waivers expire; by default, today's date (UTC).
+        stall: told whenever a case is being measured; by default, nobody watches.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class Gate:
         families: Families | None = None,
         judge: Judge | None = None,
         today: datetime.date | None = None,
+        stall: StallWatch | None = None,
     ) -> None:
+        self._stall = stall
         self.settings = settings
         self.today = today or datetime.datetime.now(datetime.UTC).date()
         self.evaluator = evaluator
@@ -123,16 +128,18 @@ class Gate:
     # -- from a case to a judgement ---------------------------------------------------------
 
     def _measure(self, case: Case) -> CaseResult:
+        watched = self._stall.measuring(case.candidate) if self._stall else nullcontext()
         try:
-            return self._measured_alone(case)
+            with watched:
+                return self._measured_alone(case)
         except ClipqError as error:
             return self._failed(case, str(error))
         except Exception as error:  # of one case, and not of all that are judged with it
             log.exception("%s could not be measured", case)
             return self._failed(case, f"{type(error).__name__}: {error}")
 
-    def _lost(self, case: Case) -> CaseResult:
-        return self._failed(case, f"the processes that measured {case.cell} ended before they had")
+    def _lost(self, case: Case, why: str) -> CaseResult:
+        return self._failed(case, f"{case.cell} could not be measured: {why}")
 
     def _failed(self, case: Case, reason: str) -> CaseResult:
         return self._result(case, Judgement(Verdict.ERROR, reason))

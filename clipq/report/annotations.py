@@ -77,8 +77,8 @@ def _findings(record: RunRecord) -> Iterator[_Finding]:
         yield finding("error", case)
     for row in record.broken_kernels:
         yield _Finding("error", f"kernel {row.id}: fail", row.reason, "")
-    for problem in record.problems:
-        yield _Finding("error", f"waiver: {problem}", problem, "")
+    for problem in filter(None, (*record.problems, record.refusal)):
+        yield _Finding("error", f"the run as a whole: {problem}", problem, "")
     for name in record.unreported:
         yield _Finding("error", f"{name}: never reported", "planned, never reported", "")
     blocking = {case.id for case in record.blocking}

@@ -24,8 +24,9 @@ def junit(record: RunRecord) -> str:
     """
     blocking = {case.id for case in record.blocking}
     errors = [case for case in record.blocking if case.verdict is Verdict.ERROR]
-    failed = len(blocking) - len(errors) + len(record.broken_kernels) + len(record.problems)
-    extra = len(record.problems) + len(record.unreported)
+    problems = [*record.problems, *filter(None, (record.refusal,))]
+    failed = len(blocking) - len(errors) + len(record.broken_kernels) + len(problems)
+    extra = len(problems) + len(record.unreported)
     suite = ElementTree.Element(
         "testsuite",
         name="clipq",
@@ -38,17 +39,18 @@ def junit(record: RunRecord) -> str:
     properties = ElementTree.SubElement(suite, "properties")
     about = {"run": record.id, "policy": record.policy, "started": record.started}
     about["commit"] = str(record.commit.get("sha", ""))
+    about |= {"part": record.partial} if record.partial else {}
+    about |= {"replaced": "; ".join(record.replaced)} if record.replaced else {}
+    about |= {f"{kind}-sha256": entry["sha256"] for kind, entry in record.inputs.items()}
     for name, value in sorted(about.items() | record.versions.items()):
         ElementTree.SubElement(properties, "property", name=_clean(name), value=_clean(value))
     for case in record.cases:
         _add(suite, case, blocks=case.id in blocking)
     for row in record.kernels:
         _add_kernel(suite, row)
-    for problem in record.problems:
-        element = ElementTree.SubElement(
-            suite, "testcase", classname="waivers", name=_clean(problem)
-        )
-        ElementTree.SubElement(element, "failure", message="waiver").text = _clean(problem)
+    for problem in problems:
+        element = ElementTree.SubElement(suite, "testcase", classname="clipq", name=_clean(problem))
+        ElementTree.SubElement(element, "failure", message="problem").text = _clean(problem)
     for name in record.unreported:
         element = ElementTree.SubElement(suite, "testcase", classname="clipq", name=_clean(name))
         ElementTree.SubElement(element, "error", message="planned, never reported")

@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from clipq.records import CaseResult, RunRecord
 from clipq.report.candidates import candidate_lines
-from clipq.report.text import HEADERS, correction, kernel_rows, table_rows
+from clipq.report.text import HEADERS, correction, kernel_rows, standing, table_rows
 from clipq.report.undecided import Undecided, undecided
 from clipq.terminal import one_line, printable
 from clipq.verdicts import Policy, Verdict
@@ -98,6 +98,8 @@ def _parts(record: RunRecord, rows: int) -> Iterator[str]:
 def _head(record: RunRecord) -> Iterator[str]:
     state = "passed" if record.passed else "failed"
     yield f"{MARKER}\n# clipq reliability gate: {state}"
+    if said := standing(record):
+        yield f"**{inert(said)}**"
     counts = ", ".join(f"{number} {verdict}" for verdict, number in record.counts.items())
     if record.planned or not record.kernels:
         yield (
@@ -107,7 +109,7 @@ def _head(record: RunRecord) -> Iterator[str]:
     if record.unreported:
         yield f"**{len(record.unreported)} that were planned were never reported.**"
     if record.problems:
-        yield "\n".join(f"- **waiver:** {inert(problem)}" for problem in record.problems)
+        yield "\n".join(f"- **problem:** {inert(problem)}" for problem in record.problems)
     if record.cases:
         yield _matrix(record)
     if record.warnings:
@@ -214,6 +216,10 @@ def _provenance(record: RunRecord) -> str:
     lines += [
         f"- probe {inert(name)}: {probe.get('samples', '-')} samples, {_code(probe['fingerprint'])}"
         for name, probe in evidence.get("probes", {}).items()
+    ]
+    lines += [
+        f"- {inert(kind)} {_code(entry['file'])}: sha256 {_code(entry['sha256'] or 'no such file')}"
+        for kind, entry in record.inputs.items()
     ]
     lines += [f"- {inert(name)} {inert(value)}" for name, value in sorted(record.versions.items())]
     return "\n".join(lines)

@@ -20,6 +20,7 @@ __all__ = [
     "kernel_rows",
     "kernel_summary",
     "number_text",
+    "standing",
     "summary",
     "table_rows",
 ]
@@ -75,7 +76,8 @@ def summary(record: RunRecord) -> str:
     <BLANKLINE>
     versions: clipq 1.0
     """
-    parts = [_counts(record)] if record.cases or not record.kernels else []
+    parts = [sentence for sentence in (standing(record),) if sentence]
+    parts += [_counts(record)] if record.cases or not record.kernels else []
     if record.cases:
         parts.append(_candidates(record))
     if record.kernels:
@@ -95,12 +97,22 @@ def summary(record: RunRecord) -> str:
         parts.append(f"{len(record.unreported)} that were planned were never reported: {shown} ...")
     if record.problems:
         parts.append(
-            "\n".join(["waivers that fail the run:", *(f"  {p}" for p in record.problems)])
+            "\n".join(["what fails the run as a whole:", *(f"  {p}" for p in record.problems)])
         )
     parts += [f"warning: {warning}" for warning in record.warnings]
     parts += [sentence for sentence in (correction(record),) if sentence]
     parts.append(_provenance(record))
     return printable("\n\n".join(parts))
+
+
+def standing(record: RunRecord) -> str:
+    """Return what a run is less than, or judged otherwise than, the project's whole gate; or "".
+
+    >>> standing(RunRecord("ci", 0, (), selection={"keyword": ["w8"], "of": 9}))
+    'part of the matrix: 0 of 9 cases (keyword w8)'
+    """
+    part = record.refusal or record.partial
+    return "; ".join(filter(None, (part, *record.replaced)))
 
 
 def table_rows(cases: Iterable[CaseResult]) -> list[tuple[str, ...]]:
@@ -335,6 +347,9 @@ def _provenance(record: RunRecord) -> str:
             f"covers >= {min(shares):.1%} of weight multiply-adds" if shares else "not reported"
         )
         rows.append(("quantizer", name, covered))
+    for kind, entry in record.inputs.items():
+        if entry["sha256"]:
+            rows.append((kind, "", f"{entry['file']}  sha256 {entry['sha256'][:16]}"))
     for environment in evidence.get("environments", {}).values():
         text = ", ".join(f"{name} {value}" for name, value in environment.items())
         rows.append(("environment", "", text))

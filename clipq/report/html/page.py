@@ -60,15 +60,18 @@ def outcome(record: RunRecord) -> str:
         passed = sum(row.outcome == "pass" for row in record.kernels)
         parts.append(f"{passed:,} of {len(record.kernels):,} kernel checks passed")
     reasons = [
-        f"{count:,} {one if count == 1 else many}"
+        f"{count:,} {one if count == 1 else many}" if many else one
         for count, one, many in (
             (len(record.blocking), "case blocks", "cases block"),
             (len(record.broken_kernels), "kernel check failed", "kernel checks failed"),
             (len(record.unreported), "case was never reported", "cases were never reported"),
             (len(record.problems), "problem of the run as a whole", "problems of the run"),
+            (int(bool(record.refusal)), f"policy {record.policy} refuses a part", ""),
         )
         if count
     ]
+    said = "; ".join(filter(None, (record.partial, *record.replaced)))
+    parts += [said] if said else []
     why = f" {'; '.join(reasons)}." if reasons else ""
     if not reasons and not record.passed:
         why = " No kernel check passed, so nothing was measured."

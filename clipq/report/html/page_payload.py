@@ -65,11 +65,12 @@ def payload(record: RunRecord) -> dict[str, Any]:
             {"key": str(line.candidate), "blocked": line.blocked, "text": line.text}
             for line in candidate_lines(record)
         ],
-        "problems": list(record.problems),
+        "problems": [*record.problems, *filter(None, (record.refusal,))],
         "warnings": list(record.warnings),
         "unreported": list(record.unreported),
         "waivers": [dict(waiver) for waiver in record.waivers],
         "selection": dict(record.selection),
+        "inputs": {kind: dict(entry) for kind, entry in record.inputs.items()},
         "statistics": dict(record.statistics),
         "versions": dict(record.versions),
         "evidence": record.evidence(),

@@ -15,6 +15,7 @@ export function provenance() {
     selection: Object.keys(selection).length ? selection : null,
   }));
   if (run.correction) box.append(el("p", {}, run.correction));
+  if (Object.keys(run.inputs).length) box.append(evidenceTable("Inputs", run.inputs));
   if (Object.keys(statistics).length) box.append(factBlock("Statistics", statistics));
   for (const [kind, title] of [["models", "Models"], ["baselines", "Baselines"], ["probes", "Probes"],
     ["quantizers", "Quantizers"], ["environments", "Environments"]]) {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import re
 
 import pytest
 
@@ -28,7 +30,10 @@ def report(project) -> dict:
     return json.loads((project.root / ".clipq" / "report" / "report.json").read_text())
 
 
-def waive(project, cases: str, expires: str = "2999-01-01") -> None:
+NEXT_MONTH = (datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=30)).isoformat()
+
+
+def waive(project, cases: str, expires: str = NEXT_MONTH) -> None:
     path = project.root / "baselines" / "waivers.toml"
     path.write_text(WAIVER.format(cases=cases, expires=expires))
 
@@ -39,7 +44,7 @@ def test_a_signed_waiver_lets_a_failure_pass_and_is_recorded(failing):
     waive(failing, '"vit-clean/rtn:w8/id.ece"')
     done = failing.clipq("gate", "-n0", "--policy", "release")
     assert done.returncode == 0, done.stdout
-    assert "waived by ada@example.org until 2999-01-01: accepted for the pilot" in done.stdout
+    assert f"waived by ada@example.org until {NEXT_MONTH}: accepted for the pilot" in done.stdout
     plain = report(failing)
     assert plain["waivers"][0]["waived"] == ["vit-clean/rtn:w8/id.ece"]
     assert plain["policy"] == "release"
@@ -50,10 +55,11 @@ def test_a_signed_waiver_lets_a_failure_pass_and_is_recorded(failing):
 
 def test_a_part_of_the_matrix_is_no_ground_for_a_release(project):
     done = project.clipq("gate", "-n0", "--policy", "release", "--metric", "top1")
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 1, done.stdout
+    assert "policy release refuses a part of the matrix: 2 of 6 cases (metrics top1)" in done.stdout
     card = project.clipq("card", "vit-clean/rtn:w8")
     assert card.returncode == 1
-    assert "partial: 2 of 6 cases (metrics top1)" in card.stdout
+    assert "part of the matrix: 2 of 6 cases (metrics top1)" in card.stdout
 
 
 @pytest.mark.parametrize(
@@ -61,8 +67,8 @@ def test_a_part_of_the_matrix_is_no_ground_for_a_release(project):
     [
         ('"vit-clean/rtn:w8/id.ece"', "2020-01-01", "expired on 2020-01-01"),
         ('"vit-clean/rtn:w8/id.ece", "nothing/*"', "2020-01-01", "expired on 2020-01-01"),
-        ('"vit-clean/rtn:w8/id.top1"', "2999-01-01", "is not needed, no case of it fails"),
-        ('"other/*"', "2999-01-01", "matches no case"),
+        ('"vit-clean/rtn:w8/id.top1"', NEXT_MONTH, "is not needed, no case of it fails"),
+        ('"other/*"', NEXT_MONTH, "matches no case"),
     ],
 )
 def test_an_expired_needless_or_unmatched_waiver_fails_the_run(failing, cases, expires, said):
@@ -81,7 +87,7 @@ def test_a_needless_waiver_fails_a_run_that_would_pass(project):
     waive(project, '"vit-clean/rtn:w8/id.ece"')
     done = project.pytest("-n2")
     assert done.returncode == 1
-    assert "RELIABILITY GATE FAILED: 1 waivers are wrong" in done.stdout
+    assert re.search("^RELIABILITY GATE FAILED: waiver .* is not needed", done.stdout, re.M)
 
 
 def test_an_unsigned_waiver_stops_the_run_before_anything_is_measured(project):
@@ -119,7 +125,7 @@ def test_the_setting_keeps_complete_gates_and_the_option_any(project):
     path = project.settings(metrics=("top1", "ece", "auroc-mcm"))
     path.write_text(path.read_text() + "\n[history]\nrecord = true\n")
     done = project.clipq("gate", "-n0", "--metric", "top1")
-    assert "not recorded: partial: 2 of 6 cases (metrics top1)" in done.stdout
+    assert "not recorded: part of the matrix: 2 of 6 cases (metrics top1)" in done.stdout
     done = project.clipq("gate", "-n0", "--metric", "top1", "--record")
     assert "recorded: run #1" in done.stdout
     assert "passed, partial" in project.clipq("history", "list").stdout
@@ -128,7 +134,7 @@ def test_the_setting_keeps_complete_gates_and_the_option_any(project):
     margins = project.root / "baselines" / "margins.toml"
     margins.write_text(margins.read_text() + "ece = -0.5\n")
     done = project.clipq("gate", "-n0", "-x")
-    assert "not recorded: partial: " in done.stdout
+    assert "not recorded: part of the matrix: " in done.stdout
     assert report(project)["selection"] == {"maxfail": ["1"], "of": 6}
 
 
@@ -159,6 +165,7 @@ def test_a_store_that_cannot_be_written_fails_the_run_and_loses_nothing(project)
         stream.write('\n[history]\nstore = "sqlite:///full/history.db"\nrecord = true\n')
     done = project.clipq("gate", "-n0")
     assert done.returncode == 1
-    assert "the run was not recorded" in done.stdout
+    assert "the run was not recorded" in done.stdout.splitlines()[-1]
+    assert "GATE PASSED" not in done.stdout
     assert report(project)["passed"] is True
     assert "Traceback" not in done.stdout

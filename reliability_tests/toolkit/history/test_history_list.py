@@ -81,4 +81,4 @@ def test_a_part_of_the_matrix_is_marked(url, run, monkeypatch, capsys, values, p
     assert main(["history", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["partial"] is partial
     assert main(["history", "show"]) == 0
-    assert ("partial: 4 of " in capsys.readouterr().out) is bool(values)
+    assert ("part of the matrix: 4 of " in capsys.readouterr().out) is bool(values)

@@ -119,16 +119,16 @@ def test_an_incomplete_run_is_no_ground_for_a_release():
     [
         (
             {"selection": {"metrics": ["ece"], "keyword": ["id"], "of": 55}},
-            "partial: 1 of 55 cases (metrics ece; keyword id).",
+            "part of the matrix: 1 of 55 cases (metrics ece; keyword id).",
         ),
         (
             {"selection": {"keyword": ["not kernel"], "of": 1, "kernel-checks-of": 9}},
-            "partial: 1 of 1 cases, 0 of 9 kernel checks (keyword not kernel).",
+            "part of the matrix: 1 of 1 cases, 0 of 9 kernel checks (keyword not kernel).",
         ),
-        ({"selection": {"metrics": ["ece"]}}, "partial: 1 cases (metrics ece)."),
+        ({"selection": {"metrics": ["ece"]}}, "part of the matrix: 1 cases (metrics ece)."),
         (
             {"unreported": ("m/rtn:w4/id.nll",), "planned": 2},
-            "partial: 1 of 2 cases (1 planned but never reported).",
+            "part of the matrix: 1 of 2 cases (1 planned but never reported).",
         ),
         ({"problems": ("waiver 'm/*' expired",)}, "waiver 'm/*' expired."),
         (
@@ -150,7 +150,7 @@ def test_a_run_narrowed_to_whole_pairs_may_release_them_and_no_other():
     other = release_card(
         run(ECE, selection=selection | {"complete": ["m/rtn:w8"]}), Candidate("m", "rtn:w4")
     )
-    assert "partial: 1 of 55 cases (quantizers rtn:w4)." in plain_statement(other)
+    assert "part of the matrix: 1 of 55 cases (quantizers rtn:w4)." in plain_statement(other)
     aborted = run(ECE, selection=selection, unreported=("m/rtn:w4/id.nll",))
     assert not release_card(aborted, Candidate("m", "rtn:w4")).releasable
 
@@ -165,7 +165,7 @@ def test_the_command_says_on_stderr_why_a_written_card_is_no_release(tmp_path, c
     (tmp_path / "r.json").write_text(json.dumps(record.to_plain()))
     arguments = ["card", "m/rtn:w4", "--record", str(tmp_path / "r.json")]
     assert main([*arguments, "--output", str(tmp_path / "card.md")]) == 1
-    assert "partial: 1 of 55 cases (metrics ece)" in capsys.readouterr().err
+    assert "part of the matrix: 1 of 55 cases (metrics ece)" in capsys.readouterr().err
 
 
 def test_waivers_are_told_with_owner_and_expiry():
