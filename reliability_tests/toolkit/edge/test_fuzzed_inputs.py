@@ -8,10 +8,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import sqlite3
 import tarfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +150,21 @@ def test_evidence_of_another_kind_is_refused_when_a_record_is_read(about, change
         read_run("report.json", json.dumps(plain | {"id": run_id(plain)}).encode())
 
 
+@pytest.fixture(scope="module")
+def unguarded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of one run whose triggers, which keep rows from being changed, were dropped."""
+    folder = tmp_path_factory.mktemp("store")
+    whole = synthetic_run(100, seed=1)
+    with open_store("sqlite:///h.db", root=folder) as store:
+        store.record(replace(whole, cases=whole.cases[:3], planned=3))
+    connection = sqlite3.connect(folder / "h.db")
+    for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
+        connection.execute(f'DROP TRIGGER "{name}"')
+    connection.commit()
+    connection.close()
+    return folder / "h.db"
+
+
 @pytest.mark.parametrize(
     ("table", "column", "value"),
     [
@@ -159,12 +176,9 @@ def test_evidence_of_another_kind_is_refused_when_a_record_is_read(about, change
         ("results", "margin", "a"),
     ],
 )  # fmt: skip
-def test_a_row_that_was_never_recorded_so_is_named(table, column, value, tmp_path):
-    with open_store("sqlite:///h.db", root=tmp_path) as store:
-        store.record(synthetic_run(100, seed=1))
+def test_a_row_that_was_never_recorded_so_is_named(table, column, value, tmp_path, unguarded):
+    shutil.copy(unguarded, tmp_path / "h.db")
     connection = sqlite3.connect(tmp_path / "h.db")
-    for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
-        connection.execute(f'DROP TRIGGER "{name}"')
     connection.execute("PRAGMA ignore_check_constraints = ON")
     try:
         connection.execute(f'UPDATE "{table}" SET "{column}" = ?', [value])
