@@ -134,20 +134,19 @@ def test_a_link_to_nowhere_in_a_stranger_s_shard_ends_no_init(tmp_path):
     assert _peek(tmp_path / "0.tar") == ({"json"}, {})
 
 
-@pytest.mark.parametrize(
-    ("about", "change"),
-    [
-        ("probes", {"samples": "many"}), ("probes", {"fingerprint": None}),
-        ("quantizers", {"share": "x"}), ("quantizers", {"kernels": []}),
-        ("quantizers", {"bytes": True}), ("quantizers", {"weight_bits": {}}),
-    ],
-)  # fmt: skip
-def test_evidence_of_another_kind_is_refused_when_a_record_is_read(about, change):
-    plain = synthetic_run(100, seed=1).to_plain()
-    entries = plain["evidence"][about]
-    entries[next(iter(entries))].update(change)
-    with pytest.raises(RecordError, match=f"evidence.{about}"):
-        read_run("report.json", json.dumps(plain | {"id": run_id(plain)}).encode())
+def test_evidence_of_another_kind_is_refused_when_a_record_is_read():
+    plain = replace(synthetic_run(100, seed=1), cases=synthetic_run(100, seed=1).cases[:1])
+    plain = json.dumps(replace(plain, planned=1).to_plain())
+    for about, name, value in (
+        ("probes", "samples", "many"), ("probes", "fingerprint", None), ("quantizers", "share", "x"),
+        ("quantizers", "kernels", []), ("quantizers", "bytes", True),
+        ("quantizers", "weight_bits", {}),
+    ):  # fmt: skip
+        changed = json.loads(plain)
+        entries = changed["evidence"][about]
+        entries[next(iter(entries))][name] = value
+        with pytest.raises(RecordError, match=f"evidence.{about}"):
+            read_run("report.json", json.dumps(changed | {"id": run_id(changed)}).encode())
 
 
 @pytest.fixture(scope="module")
@@ -187,11 +186,21 @@ def test_a_row_that_was_never_recorded_so_is_named(table, column, value, tmp_pat
         return  # the schema itself does not take it
     connection.commit()
     connection.close()
-    with open_store("sqlite:///h.db", root=tmp_path) as store, pytest.raises(StoreError):  # noqa: PT012
+    with pytest.raises(StoreError):
+        read_all(tmp_path)
+
+
+def test_rows_that_were_recorded_are_read(tmp_path, unguarded):
+    shutil.copy(unguarded, tmp_path / "h.db")
+    read_all(tmp_path)
+
+
+def read_all(folder: Path) -> None:
+    with open_store("sqlite:///h.db", root=folder) as store:
         (run,) = store.runs()
-        runs_text([run])
-        run_text(run, store.results(run))
-        store.load(run)
+        assert run_text(run, store.results(run))
+        assert runs_text([run])
+        assert len(store.load(run).cases) == len(store.results(run)) == 3
 
 
 def test_a_kilobyte_that_stands_for_a_gigabyte_is_not_unpacked():
