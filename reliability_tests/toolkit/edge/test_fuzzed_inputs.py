@@ -135,11 +135,10 @@ def test_a_link_to_nowhere_in_a_stranger_s_shard_ends_no_init(tmp_path):
 
 
 def test_evidence_of_another_kind_is_refused_when_a_record_is_read():
-    plain = replace(synthetic_run(100, seed=1), cases=synthetic_run(100, seed=1).cases[:1])
-    plain = json.dumps(replace(plain, planned=1).to_plain())
+    plain = json.dumps(synthetic_run(100, seed=1).to_plain())
     for about, name, value in (
-        ("probes", "samples", "many"), ("probes", "fingerprint", None), ("quantizers", "share", "x"),
-        ("quantizers", "kernels", []), ("quantizers", "bytes", True),
+        ("probes", "samples", "many"), ("probes", "fingerprint", None),
+        ("quantizers", "share", "x"), ("quantizers", "kernels", []), ("quantizers", "bytes", True),
         ("quantizers", "weight_bits", {}),
     ):  # fmt: skip
         changed = json.loads(plain)
@@ -169,7 +168,7 @@ def unguarded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("runs", "started", b"\x00"), ("runs", "counts", None), ("runs", "counts", "["),
         ("runs", "remarks", "[1]"), ("runs", "blocks", 3.5), ("runs", "environment", b"{}"),
-        ("runs", "planned", "::error::x"), ("runs", "policy", "none"), ("runs", "record", 1.5),
+        ("runs", "planned", "::error::x"), ("runs", "record", 1.5),
         ("runs", "record", zlib.compress(b"[]")), ("results", "loss", "nan"),
         ("results", "observed", b"\x00\x01"), ("results", "verdict", 99),
         ("results", "margin", "a"),
