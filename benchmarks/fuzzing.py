@@ -5,8 +5,9 @@
 Real files of this repository are damaged (bytes that flip, lack or repeat, values of another kind,
 folders, pipes and devices in their place) and read by the functions that a run reads them with.
 The goal: of 10,000 inputs or more, none ends in anything but a result or a `ClipqError`, none
-takes more than 20 s or 2 GiB, none lets a run pass in which nothing was measured. A seed and a
-number name an input: `--only NAME --first N --inputs 1` makes it again.
+takes more than 20 s of the processor, two minutes of waiting or 2 GiB, none lets a run pass in
+which nothing was measured. A seed and a number name an input: `--only NAME --first N --inputs 1`
+makes it again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from typing import Any
 from benchmark import Goals, Script
 from read_formats import FORMATS
 
-_SECONDS = 20.0
+_SECONDS = 20.0  # of the processor: how long anything takes on a busy machine says nothing
+_WAITING_SECONDS = 120.0
 _MEMORY = 2 << 30
 _ADDRESS_SPACE = 24 << 30
 
@@ -128,11 +130,11 @@ def _work(todo: Sequence[tuple[str, int]], seed: int, work: Path) -> None:
     del datasets, open_clip, webdataset  # no input is to be blamed for the time these take to load
     os.environ["CLIPQ_STORE"] = ""
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, resource.RLIM_INFINITY))
-    signal.signal(signal.SIGALRM, _too_slow)
+    signal.signal(signal.SIGPROF, _too_slow)
     done = int((work / "done").read_text())
     for name, number in todo:
         # What waits outside of Python hears no signal.
-        faulthandler.dump_traceback_later(4 * _SECONDS, exit=True)
+        faulthandler.dump_traceback_later(_WAITING_SECONDS, exit=True)
         outcome = _outcome(name, number, seed, work / "input")
         done += 1
         with (work / "outcomes").open("a") as stream:
@@ -147,9 +149,9 @@ def _outcome(name: str, number: int, seed: int, folder: Path) -> dict[str, Any]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     read = FORMATS[name][0](folder, Random(f"{seed} {name} {number}"))
-    before, started = _peak(), time.perf_counter()
+    before, started = _peak(), time.process_time()
     outcome, why = "read", ""
-    signal.setitimer(signal.ITIMER_REAL, _SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, _SECONDS)
     try:
         read()
     except ClipqError as error:
@@ -159,10 +161,10 @@ def _outcome(name: str, number: int, seed: int, folder: Path) -> dict[str, Any]:
     except BaseException:  # a finding, whatever it is
         outcome, why = "failed", traceback.format_exc()[-1500:]
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     if _peak() - before > _MEMORY:
         outcome, why = "failed", f"{(_peak() - before) / 2**30:.1f} GiB"
-    return {"outcome": outcome, "why": why, "seconds": round(time.perf_counter() - started, 3)}
+    return {"outcome": outcome, "why": why, "seconds": round(time.process_time() - started, 3)}
 
 
 def _peak() -> int:

@@ -8,6 +8,7 @@ Paths are relative to the settings file.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -480,7 +481,7 @@ def load_settings(path: Path) -> Settings:
     clipq.errors.SettingsError: no settings file at ...clipq.toml
     ...
     """
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # `resolve` raises where a link leads to itself
     if not path.is_file():
         raise SettingsError(
             f"no settings file at {path}",

@@ -13,6 +13,7 @@ A sample's id is its path in the list. Where a `SHA256SUMS` file in <root> or it
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def _listed(
         )
     has_classes = (root / CLASSES).is_file() or role != "ood"
     classnames = read_lines(root / CLASSES, checksums) if has_classes else ()
-    inside = root.resolve()
+    inside = os.path.realpath(root)
     files = []
     for number, line in enumerate(read_lines(listing, checksums), 1):
         match = _LINE.fullmatch(line)
@@ -85,7 +86,7 @@ def _listed(
             )
         sample, label = match[1], int(match[2])
         path = root / sample
-        if not path.resolve().is_relative_to(inside):
+        if not Path(os.path.realpath(path)).is_relative_to(inside):
             raise ProbeError(
                 f"probe {name!r}: {listing}, line {number}: {sample!r} lies outside of {root}",
                 hint="name images relative to the folder, without leaving it",

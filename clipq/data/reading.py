@@ -29,7 +29,7 @@ __all__ = [
 
 IMAGES = ("webp", "png", "jpg", "jpeg")
 """Endings of image files, lower case."""
-_FORMATS = ("WEBP", "PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "PPM")
+_FORMATS = ("WEBP", "PNG", "JPEG", "BMP", "GIF", "TIFF", "PPM")
 # Others are never looked for: Pillow would hand an EPS to Ghostscript, which runs its program.
 CLASSES = "classnames.txt"
 TEMPLATES = "zeroshot_classification_templates.txt"

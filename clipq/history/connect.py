@@ -89,6 +89,11 @@ _CAUSES = (  # (part of the driver's message, what was wrong, how to fix it)
         "restore it from a backup (*.backup beside it, or your own); `sqlite3 FILE .recover` "
         "reads what is left",
     ),
+    (
+        "codec can't decode",
+        "is damaged",
+        "restore it from a backup (*.backup beside it, or your own)",
+    ),
     ("disk i/o error", "cannot be read or written", "check the disk that holds it"),
     ("disk is full", "cannot be written: the disk is full", "free space"),
     ("is locked", "was locked by another process for too long", "wait for it to end, try again"),
@@ -124,7 +129,8 @@ _UNSURE = ("role", "database")  # words that mean so only where a server says "d
 
 def is_database_error(error: Exception) -> bool:
     """Return whether an exception tells of a store's state and not of a mistake in clipq."""
-    return isinstance(error, sa.exc.DBAPIError | sqlite3.Error | OSError) or (
+    # The driver of a damaged file may fail at decoding a text, be it its own message.
+    return isinstance(error, sa.exc.DBAPIError | sqlite3.Error | OSError | UnicodeDecodeError) or (
         type(error).__module__.partition(".")[0] == "psycopg"  # imported only where it is used
     )
 

@@ -124,11 +124,11 @@ def as_result(row: Any, case: str, run: RunInfo) -> StoredResult:
     Raises:
         StoreError: it holds what is never recorded.
     """
-    verdict, *numbers = row[: len(RESULT_COLUMNS)]
+    verdict, *numbers = held = [getattr(row, column.name) for column in RESULT_COLUMNS]
     known = type(verdict) is int and 0 <= verdict < len(CODES)
-    if not known or any(type(n) not in (float, int, NoneType) for n in numbers):
-        held = ", ".join(map(shown, row[: len(RESULT_COLUMNS)]))
-        raise StoreError(f"the result of {case!r} in run #{run.number} holds {held}", hint=_FIX)
+    if not known or any(type(number) not in (float, int, NoneType) for number in numbers):
+        values = ", ".join(map(shown, held))
+        raise StoreError(f"the result of {case!r} in run #{run.number} holds {values}", hint=_FIX)
     return StoredResult(
         case=case,
         run=run,

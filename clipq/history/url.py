@@ -7,6 +7,7 @@ scheme, since nobody knows which part of it is the password.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -137,7 +138,7 @@ def _sqlite(rest: str, root: Path) -> StoreURL:
         raise StoreError(
             "a store URL sqlite:///*** with parameters", hint="write sqlite:///PATH and no more"
         )
-    path = Path(root, name).resolve()
+    path = Path(os.path.realpath(Path(root, name)))  # `resolve` raises where a link is a loop
     return StoreURL("sqlite", f"sqlite:///{path}", path=path)
 
 

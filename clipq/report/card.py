@@ -136,7 +136,8 @@ def release_card(
 def card_markdown(card: Card) -> str:
     """Return the card as Markdown, with a metadata block that model hubs read."""
     parts = [
-        f"---\n{json.dumps(model_index(card), indent=2, ensure_ascii=True)}\n---",
+        # DEL is the one control character that JSON leaves as it is.
+        f"---\n{json.dumps(model_index(card), indent=2)}\n---".replace("\x7f", "\\u007f"),
         f"# Reliability of {inert(card.name)}",
         _statement(card),
         tabulate([[inert(k), inert(v)] for k, v in _facts(card)], ("", ""), tablefmt="github"),

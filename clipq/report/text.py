@@ -318,8 +318,10 @@ def _provenance(record: RunRecord) -> str:
     evidence = record.evidence()
     rows: list[tuple[str, str, str]] = []
     if record.commit:
-        dirty = ", files differ from it" if record.commit["dirty"] else ""
-        rows.append(("commit", record.commit["sha"][:12], f"{record.commit['subject']}{dirty}"))
+        dirty = ", files differ from it" if record.commit.get("dirty") else ""
+        rows.append(
+            ("commit", str(record.commit["sha"])[:12], f"{record.commit.get('subject', '')}{dirty}")
+        )
     for name, model in evidence.get("models", {}).items():
         rows.append(("model", name, f"{model['source']}  weights {model['weights_sha256'][:16]}"))
     for name, baseline in evidence.get("baselines", {}).items():

@@ -9,6 +9,8 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_results import altered, made_result
 from markdown_it import MarkdownIt
 
@@ -16,6 +18,8 @@ from clipq.cli import main
 from clipq.records import KernelResult, RunRecord
 from clipq.report import write_reports
 from clipq.report.annotations import github, gitlab
+from clipq.report.card import card_html, card_markdown, release_card
+from clipq.report.html import html
 from clipq.report.junit import junit
 from clipq.report.markdown import MARKER, markdown
 from clipq.report.text import explain, summary
@@ -359,6 +363,23 @@ def test_markup_in_names_paths_and_messages_is_inert(text):
     for active in ("://", "@everyone"):  # what a code host links or notifies by itself
         assert active not in outside_code
     json.dumps(run.to_plain(), allow_nan=False)
+
+
+@given(text=st.text(max_size=30) | st.sampled_from(PAYLOADS))
+@settings(max_examples=25, deadline=None)
+def test_whatever_names_say_every_form_is_text_that_neither_terminals_nor_services_obey(text):
+    run = hostile_run(text or "x")
+    card = release_card(run, run.cases[0].case.candidate)
+    forms = [summary(run), markdown(run), junit(run), explain(run.cases[0]), card_markdown(card)]
+    for shown in forms:
+        assert all(letter == "\n" or letter.isprintable() for letter in shown)
+        assert not any(line.lstrip().startswith("::") for line in shown.split("\n"))
+        assert not re.search(r"##(\w*)\[", shown)
+    ElementTree.fromstring(junit(run))
+    for shown in (github(run), html(run), gitlab(run), card_html(card)):
+        shown.encode()
+        assert "\x1b" not in shown
+    assert all(line.startswith(("::error ", "::warning ")) for line in github(run).splitlines())
 
 
 @pytest.mark.parametrize("text", PAYLOADS)
