@@ -39,7 +39,7 @@ CHECKS: dict[str, str] = {
     "takes-extreme-scales": "scales from the smallest normal float to 1e30, means far from zero",
     "accumulates-exactly": "integer sums at their extremes, for aligned and ragged K in thousands",
     "survives-large-k": "where int32 sums would overflow: exact, or refused",
-    "takes-strided-inputs": "transposed, sliced, repeated, channels_last inputs of 2 to 4 dimensions",
+    "takes-strided-inputs": "transposed, sliced, repeated, channels_last inputs, of 2 to 4 dims",
     "takes-unaligned-pointers": "inputs and outputs that start anywhere in memory",
     "takes-empty-inputs": "zero rows give zero rows, whichever dimension is empty",
     "writes-every-element": "outputs that held NaN or garbage before",
