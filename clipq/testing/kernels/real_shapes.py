@@ -17,11 +17,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "LENGTHS",
+    "LEVELS",
     "LONG",
     "Levels",
     "Shape",
+    "column_ladder",
+    "depth_ladder",
     "layers",
     "leading",
+    "row_ladder",
     "waves",
 ]
 
