@@ -30,18 +30,18 @@ Each is called by the argument names that docs/kernels.md lists; with `out=` whe
 """
 
 CHECKS: dict[str, str] = {
-    "matches-reference": "random shapes that are aligned to nothing, float32 and float16",
+    "matches-reference": "CLIP's widths, shapes aligned and ragged, one row to more than a wave",
     "rounds-bfloat16": "the same in bfloat16",
     "rounds-half-to-even": "values halfway between two codes",
     "saturates": "values beyond the range, up to infinity, take the last code",
     "shows-nan": "NaN and infinity stay visible where floats come out, and reach nothing else",
     "keeps-subnormals": "inputs below the smallest normal float are not flushed to zero",
     "takes-extreme-scales": "scales from the smallest normal float to 1e30, means far from zero",
-    "accumulates-exactly": "integer sums at their extremes, for K in the thousands",
+    "accumulates-exactly": "integer sums at their extremes, for aligned and ragged K in thousands",
     "survives-large-k": "where int32 sums would overflow: exact, or refused",
-    "takes-strided-inputs": "transposed, sliced, spread and repeated inputs",
+    "takes-strided-inputs": "transposed, sliced, repeated, channels_last inputs, of 2 to 4 dims",
     "takes-unaligned-pointers": "inputs and outputs that start anywhere in memory",
-    "takes-empty-inputs": "zero rows give zero rows",
+    "takes-empty-inputs": "zero rows give zero rows, whichever dimension is empty",
     "writes-every-element": "outputs that held NaN or garbage before",
     "writes-nothing-else": "guard bands around the output, and the inputs, stay as they were",
     "keeps-earlier-results": "a later call changes no earlier result, an earlier call no later one",

@@ -77,7 +77,7 @@ HADAMARD = Kernel(
     hadamard_kernel.hadamard,
     KernelSpec(
         operation="hadamard",
-        sizes=(1, 2, 64, 1024, 12, 96, 768),
+        sizes=(*(2**power for power in range(15)), *(12 * 2**power for power in range(11))),
         ulps=2,
         out=True,
         gradient=True,

@@ -39,7 +39,7 @@ class LinearW8A8(Operation):
         return {
             "grain": tuple((kind, None) for kind in kinds),
             "bias": (True, False),
-            "zero_point": (0, -7, 100) if self.spec.asymmetric else (0,),
+            "zero_point": signs(self.spec),
             "activation": self.spec.activations,
         }
 
@@ -59,7 +59,7 @@ class LinearW8A8(Operation):
             "weight": whole(-128, 127, columns, depth, seed=seed + 1).to(torch.int8),
             "x_scale": positive(*tokens, seed=seed + 2) / depth,
             "weight_scale": positive(columns, seed=seed + 3) / 100,
-            "zero_point": choice["zero_point"],
+            "zero_point": (-7, 100, 3, -128)[seed % 4] if choice["zero_point"] else 0,
             "bias": normal(columns, seed=seed + 4) if choice["bias"] else None,
             "activation": choice["activation"],
             "dtype": dtype,

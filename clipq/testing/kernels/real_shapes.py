@@ -13,18 +13,20 @@ row, where there are more tiles than a GPU runs at once. Four families meet them
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = [
-    "COLUMNS",
-    "DEPTHS",
-    "FEW",
+    "LENGTHS",
+    "LEVELS",
     "LONG",
-    "ROWS",
+    "Levels",
     "Shape",
+    "column_ladder",
+    "depth_ladder",
     "layers",
     "leading",
+    "row_ladder",
     "waves",
 ]
 
@@ -57,15 +59,36 @@ LONG = 16384
 _FEW_BEYOND = (20480, 32769)
 _BEYOND = (20480, 32768, 32769, 50000, 65536, 65537, 100003, 124928, 131071)
 
-ROWS = (1, 2, 5, 16, 17, 64, 77, 128, 129, 256, 257)
-"""Of the covering design."""
-DEPTHS = (1, 37, 50, 64, 80, 96, 127, 128, 129, 256, 320, 512, 768, 1000, 1024)
-COLUMNS = (1, 7, 16, 33, 64, 77, 128, 129, 256, 257, 320, 512)
-_FEW_ROWS = (1, 5, 16, 77, 257)
-_FEW_DEPTHS = (37, 64, 96, 128, 768)
-_FEW_COLUMNS = (7, 16, 64, 77, 257)
-FEW = (_FEW_ROWS, _FEW_DEPTHS, _FEW_COLUMNS)
-"""Of the covering design where an interpreter computes."""
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Lengths of a covering design: each of an alignment class of its own, or beside a tile's."""
+
+    rows: tuple[int, ...]
+    depths: tuple[int, ...]
+    columns: tuple[int, ...]
+
+
+LEVELS: Mapping[str, Levels] = {
+    "cpu": Levels(
+        (1, 2, 5, 16, 17, 64, 77, 128, 129, 256, 257),
+        (1, 37, 50, 64, 80, 96, 127, 128, 129, 256, 320, 512, 768, 1000, 1024),
+        (1, 7, 16, 33, 64, 77, 128, 129, 256, 257, 320, 512),
+    ),
+    # Nearly every call there is of another kind, for which a kernel is compiled anew.
+    "cuda": Levels(
+        (1, 5, 16, 17, 64, 128, 129, 257),
+        (37, 50, 64, 80, 96, 128, 129, 256, 768, 1000),
+        (7, 16, 33, 64, 77, 128, 257, 320),
+    ),
+    # One program after the other, each in milliseconds.
+    "interpreter": Levels(
+        (1, 5, 16, 77, 257),
+        (37, 64, 96, 128, 768),
+        (7, 16, 64, 77, 257),
+    ),
+}
+"""By what computes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +168,9 @@ def _chosen(lengths: Sequence[int], *, few: bool) -> Sequence[int]:
 def waves(*, columns: bool) -> Iterator[Shape]:
     """Yield more rows, or tiles, than run at once: on 132 processors, on 160, in 16 bits."""
     for i, rows in enumerate((132 * 128 + 121, 65565)):
-        yield Shape(rows, (8, 16)[i], 8, dims=4 - i, programs=160)
+        yield Shape(rows, (8, 16)[i], 8, dims=4 - i, programs=(160, 300)[i])
     # 132 programs of one row, 16 each; or 17 by 17 tiles of 128 by 128.
-    yield Shape(2113, 32 if columns else 768, 2113, programs=40)
+    yield Shape(2113, 32 if columns else 768, 2113, programs=300)
 
 
 def layers(*, columns: bool) -> Iterator[Shape]:

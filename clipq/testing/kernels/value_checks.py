@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import torch
@@ -10,10 +11,7 @@ import torch
 from clipq.testing.checks import NotRun, expect
 from clipq.testing.kernels.covering import covering
 from clipq.testing.kernels.real_shapes import (
-    COLUMNS,
-    DEPTHS,
-    FEW,
-    ROWS,
+    LEVELS,
     Shape,
     column_ladder,
     depth_ladder,
@@ -24,14 +22,18 @@ from clipq.testing.kernels.real_shapes import (
 from clipq.testing.kernels.trial import REFUSALS, Trial, described
 
 __all__ = [
+    "Case",
     "accumulates_exactly",
+    "cases",
     "holds",
     "matches_reference",
     "rounds_bfloat16",
     "survives_large_k",
 ]
 
-_Case = tuple[Shape, dict[str, Any], torch.dtype]
+Case = tuple[Shape, dict[str, Any], torch.dtype]
+_SMALL = ((4, 64), (5, 37), (1, 1), (16, 80), (6, 130), (2, 256))  # rows, depth
+_LARGE = 2**23  # products of a call that is not made twice
 
 
 def holds(trial: Trial, name: str) -> None:
@@ -59,68 +61,74 @@ def rounds_bfloat16(trial: Trial) -> None:
 
 
 def _matches(trial: Trial, dtypes: Sequence[torch.dtype]) -> None:
-    """Compare small calls first: the families after them are of large ones."""
-    twice = trial.operation.adds_floats and not trial.interpreted
-    seed = 0
-    for cases, both in (
-        (_small(trial, dtypes), twice),
-        (_along_ladders(trial, dtypes), twice),
-        (_designed(trial, dtypes), twice),
-        (_large(trial, dtypes), False),
-    ):
-        for shape, choice, dtype in cases:
-            trial.agrees_at(shape, choice, dtype, seed)
-            if both:
-                trial.agrees_at(shape, choice, dtype, seed + 1)
-            seed += 1
+    twice = trial.operation.adds_floats and _is_cheap(trial)
+    for seed, (shape, choice, dtype) in enumerate(cases(trial, dtypes)):
+        trial.agrees_at(shape, choice, dtype, seed)
+        if twice and shape.rows * shape.depth * shape.columns < _LARGE:
+            trial.agrees_at(shape, choice, dtype, seed + 1)
 
 
-def _small(trial: Trial, dtypes: Sequence[torch.dtype]) -> Iterator[_Case]:
-    """Yield every combination of options."""
-    for dtype in dtypes:
-        for i, choice in enumerate(trial.operation.choices()):
-            for rows, depth in ((1, 1), (5, 37), (6, 130)):
-                yield Shape(rows, depth, 33, dims=2 + i % 3, programs=80), choice, dtype
+def cases(trial: Trial, dtypes: Sequence[torch.dtype]) -> Iterator[Case]:
+    """Yield what a kernel is compared at: a shape, a level of each option, a dtype; small first."""
+    yield from _small(trial, dtypes)
+    yield from _along_ladders(trial, dtypes)
+    yield from _designed(trial, dtypes)
+    yield from _large(trial, dtypes)
 
 
-def _along_ladders(trial: Trial, dtypes: Sequence[torch.dtype]) -> Iterator[_Case]:
+def _small(trial: Trial, dtypes: Sequence[torch.dtype]) -> Iterator[Case]:
+    """Yield every combination of options at every alignment of the depth."""
+    for turn, (choice, dtype) in enumerate(product(trial.operation.choices(), dtypes)):
+        aligned, *others = _SMALL
+        chosen = others if _is_cheap(trial) else others[turn % len(others) :][:1]
+        for rows, depth in (aligned, *chosen):
+            yield Shape(rows, depth, 33, dims=2 + turn % 3, programs=80), choice, dtype
+
+
+def _along_ladders(trial: Trial, dtypes: Sequence[torch.dtype]) -> Iterator[Case]:
     """Yield each length along each dimension, with options that change from one to the next."""
     operation, interpreted = trial.operation, trial.interpreted
     shapes = [*depth_ladder(operation.depths(), beyond=not trial.spec.sizes, few=interpreted)]
     shapes += row_ladder(few=interpreted)
     if operation.multiplies:
         shapes += column_ladder(few=interpreted)
-    if interpreted:  # each length once: of one dtype or another
+    if not _is_cheap(trial):  # each length once: of one dtype or another
         places = [(i + i // 4) % len(dtypes) for i in range(len(shapes))]
         pairs = [(shape, dtypes[place]) for shape, place in zip(shapes, places, strict=True)]
     else:
         pairs = [(shape, dtype) for dtype in dtypes for shape in shapes]
     choices = operation.choices()
+    if trial.device.type == "cuda":
+        choices = choices[:: max(1, len(choices) // 4)]
     # A step that shares no factor with the number of choices meets all of them in turn.
     step = next(prime for prime in (7, 11, 13, 1) if len(choices) % prime)
     for turn, (shape, dtype) in enumerate(pairs):
         yield shape, choices[turn * step % len(choices)], dtype
 
 
-def _designed(trial: Trial, dtypes: Sequence[torch.dtype]) -> Iterator[_Case]:
-    rows, depths, columns = FEW if trial.interpreted else (ROWS, DEPTHS, COLUMNS)
-    factors: dict[str, Sequence[Any]] = {"rows": rows, "depth": depths, "dims": (2, 3, 4)}
+def _designed(trial: Trial, dtypes: Sequence[torch.dtype]) -> Iterator[Case]:
+    levels = LEVELS["interpreter" if trial.interpreted else trial.device.type]
+    factors: dict[str, Sequence[Any]] = {"rows": levels.rows, "depth": levels.depths}
+    factors["dims"] = (2, 3, 4)
     if trial.operation.multiplies:
-        factors["columns"] = columns
+        factors["columns"] = levels.columns
     options = trial.operation.options()
     for case in covering(factors | {"dtype": dtypes} | options):
         shape = Shape(case["rows"], case["depth"], case.get("columns", 8), dims=case["dims"])
         yield shape, {name: case[name] for name in options}, case["dtype"]
 
 
-def _large(trial: Trial, dtypes: Sequence[torch.dtype]) -> Iterator[_Case]:
-    choices, product = trial.operation.choices(), trial.operation.multiplies
-    turn = 0
-    for dtype in dtypes:
-        whole = () if trial.interpreted else layers(columns=product)
-        for shape in (*waves(columns=product), *whole):
-            yield shape, choices[turn % len(choices)], dtype
-            turn += 1
+def _is_cheap(trial: Trial) -> bool:
+    """Whether a call costs what it computes: none compiles, none is interpreted."""
+    return trial.device.type == "cpu" and not trial.interpreted
+
+
+def _large(trial: Trial, dtypes: Sequence[torch.dtype]) -> Iterator[Case]:
+    choices, columns = trial.operation.choices(), trial.operation.multiplies
+    whole = () if trial.interpreted else layers(columns=columns)
+    shapes = (*waves(columns=columns), *whole)
+    for turn, (dtype, shape) in enumerate(product(dtypes, shapes)):
+        yield shape, choices[turn % len(choices)], dtype
 
 
 def accumulates_exactly(trial: Trial) -> None:

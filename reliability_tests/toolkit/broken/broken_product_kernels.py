@@ -65,34 +65,37 @@ def multiply(
     splits,
     a_split,
     BUG: tl.constexpr,
+    ROWS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """One program a row and split: all columns (at most 64), DEPTH of K at a time."""
-    row = (tl.program_id(0) // splits).to(tl.int64)
+    """One program for ROWS rows and a split: all columns (at most 64), DEPTH of K at a time."""
+    row = (tl.program_id(0) // splits).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(0) % splits
     column = tl.arange(0, 64)
-    there = column < columns
-    total = tl.zeros([64], tl.float32) if BUG == "float32 sums" else tl.zeros([64], tl.int32)
+    here, there = (row < rows)[:, None], column < columns
+    total = tl.zeros([ROWS, 64], tl.float32 if BUG == "float32 sums" else tl.int32)
     for first in range(split * a_split, (split + 1) * a_split, DEPTH):
         inner = first + tl.arange(0, DEPTH)
-        known = (inner < depth) & (inner < (split + 1) * a_split)
-        left = tl.load(x_ptr + row * x_stride + inner * x_column, mask=known, other=0)
+        known = ((inner < depth) & (inner < (split + 1) * a_split))[None, :]
+        left_at = x_ptr + row[:, None] * x_stride + inner[None, :] * x_column
+        left = tl.load(left_at, mask=here & known, other=0)[:, None, :]
         right_at = weight_ptr + column[:, None] * weight_stride + inner[None, :] * weight_column
-        right = tl.load(right_at, mask=there[:, None] & known[None, :], other=0)
+        right = tl.load(right_at, mask=there[:, None] & known, other=0)[None, :, :]
         if BUG == "float32 sums":
-            total += tl.sum(left.to(tl.float32)[None, :] * right.to(tl.float32), 1)
+            total += tl.sum(left.to(tl.float32) * right.to(tl.float32), 2)
         elif BUG == "int16 products":
-            products = left.to(tl.int16)[None, :] * right.to(tl.int16)
-            total += tl.sum((products + products).to(tl.int32), 1) // 2
+            products = left.to(tl.int16) * right.to(tl.int16)
+            total += tl.sum((products + products).to(tl.int32), 2) // 2
         else:
-            total += tl.sum(left.to(tl.int32)[None, :] * right.to(tl.int32), 1)
-    at_row = tl.load(x_scale_ptr + row)
-    at_column = tl.load(weight_scale_ptr + column, mask=there, other=0.0)
+            total += tl.sum(left.to(tl.int32) * right.to(tl.int32), 2)
+    at_row = tl.load(x_scale_ptr + row[:, None], mask=here, other=0.0)
+    at_column = tl.load(weight_scale_ptr + column, mask=there, other=0.0)[None, :]
     values = total.to(tl.float32) * at_row * at_column
-    out_at = out_ptr + row * columns + column
+    out_at = out_ptr + row[:, None] * columns + column[None, :]
+    inside = here & there[None, :]
     if BUG == "race in a reduction":
-        values += tl.load(out_at, mask=there, other=0.0)  # read, add, write: nothing is atomic
-    tl.store(out_at, values, mask=there)
+        values += tl.load(out_at, mask=inside, other=0.0)  # read, add, write: nothing is atomic
+    tl.store(out_at, values, mask=inside)
 
 
 def linear(
@@ -141,7 +144,7 @@ def linear(
     for start in range(0, width, 64):
         part = weight[start : start + 64]
         target = out if width <= 64 else torch.empty(rows, len(part), device=x.device)
-        multiply[(rows * splits,)](
+        multiply[(triton.cdiv(rows, 16) * splits,)](
             flat,
             part,
             scale,
@@ -155,6 +158,7 @@ def linear(
             splits,
             -(-depth // splits // 64) * 64,
             BUG=bug,
+            ROWS=16,
             DEPTH=1024 if depth > 10000 else 64,
             enable_fp_fusion=False,
         )

@@ -22,7 +22,7 @@ from clipq.kernels.tensors import check_dtype, code_dtype, output
 from clipq.quant import ActivationFormat
 from clipq.quant.activations import DynamicQuantizer
 
-BLOCK = 64
+BLOCK = 256
 TINY = tl.constexpr(1.1754943508222875e-38)
 
 ROUNDING = KernelSpec(

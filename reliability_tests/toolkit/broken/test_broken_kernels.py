@@ -12,8 +12,10 @@ import torch
 
 from clipq.errors import ClipqError
 from clipq.kernels.device import use_interpreter
-from clipq.kernels.kernel_spec import CHECKS, Kernel, KernelSpec
+from clipq.kernels.kernel_spec import CHECKS, OPERATIONS, Kernel, KernelSpec
 from clipq.testing import NotRun, Violation, check_kernel
+from clipq.testing.kernels.real_shapes import Shape
+from clipq.testing.kernels.trial import Trial
 
 if not torch.cuda.is_available():
     use_interpreter()
@@ -48,8 +50,26 @@ def test_a_healthy_twin_passes_every_check_that_can_run(name):
     assert {check for check, kernel in library.BROKEN.values() if kernel.spec == mine} <= ran
 
 
-def test_at_least_twelve_bugs_are_planted():
-    assert len(library.BROKEN) >= 12
+def test_bugs_are_planted_in_every_operation():
+    assert len(library.BROKEN) >= 75
+    assert {kernel.spec.operation for _, kernel in library.BROKEN.values()} == set(OPERATIONS)
+
+
+def test_the_interpreter_runs_no_more_programs_than_a_shape_allows_and_says_so():
+    """A kernel with a program a row gets fewer rows: thousands would take minutes."""
+    rows = []
+
+    def counted(x, scale, **given):
+        rows.append(x.shape[:-1].numel())
+        return library.fake_quantize(x, scale, **given)
+
+    trial = Trial(Kernel(counted, library.ROUNDING))
+    if not trial.interpreted:
+        pytest.skip("there is a GPU")
+    trial.agrees_at(Shape(4097, 8, dims=3, programs=16), trial.operation.first(), torch.float32, 0)
+    assert rows[0] == 4097
+    assert 1 <= rows[-1] <= 16
+    assert "fewer rows" in trial.where
 
 
 def test_every_check_is_named_once_and_carries_its_reason():
