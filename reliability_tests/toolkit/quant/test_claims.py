@@ -184,7 +184,7 @@ class TestForeignModules:
     @pytest.mark.parametrize(
         ("declared", "message"),
         [
-            ({"flaot": "why"}, "did you mean 'float'"),
+            ({"floats": "why"}, "did you mean 'float'"),
             ({"float": " "}, "gives no reason"),
             (["float"], "not a mapping"),
         ],
