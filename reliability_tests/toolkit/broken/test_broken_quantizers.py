@@ -117,7 +117,7 @@ def outcome(project, texts):
     )
     data = HERE.parents[2] / "fixtures" / "data"
     path.write_text(path.read_text() + CAPTIONS.format(data=data))
-    project.use_reviewed_baseline(probes=("id", "digits", "captions"))
+    project.use_reviewed_baseline(probes=("id", "digits", "captions"), metrics=METRICS)
     done = project.run("clipq", "gate", "-n0", "-q", timeout=900)
     assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
     record = json.loads((project.root / ".clipq" / "report" / "report.json").read_text())
