@@ -115,9 +115,19 @@ def quantize(model: nn.Module, spec: QuantizerSpec | str, calibration: Calibrati
 
 
 def apply_method(
-    model: nn.Module, spec: QuantizerSpec | str, calibration: Calibration
+    model: nn.Module,
+    spec: QuantizerSpec | str,
+    calibration: Calibration,
+    *,
+    compare: bool = True,
 ) -> Quantized:
     """Return what `quantize` returns, contradictions of the format among it instead of raised.
+
+    Args:
+        model: as `quantize` takes it.
+        spec: as well.
+        calibration: as well.
+        compare: whether to make a second model, rounded to nearest, for `Quantized.nearness`.
 
     >>> from clipq.testing import SmallInputs, small_clip
     >>> apply_method(small_clip(), "rtn:w4", SmallInputs().calibration).claim.contradictions
@@ -149,7 +159,7 @@ def apply_method(
                 formats = meter.formats(spec.towers)
             coverage = _coverage(method, spec, result, operations, float_operations, claim)
         nearness = None
-        if formats and not is_builtin(method):
+        if compare and formats and not is_builtin(method):
             with _encoding(spec):
                 nearness = measure_nearness(model, result, formats, calibration)
     _refuse_undeclared(spec, read)

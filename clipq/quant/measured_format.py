@@ -39,6 +39,8 @@ class _Seen:
 class FormatMeter:
     """Looks at a model's products, and says which bits each tower has.
 
+    Few inputs do not use all levels of a scale that many have set: bits are rather too few.
+
     >>> from clipq.quant.coverage import count_operations
     >>> from clipq.quant.pipeline import post_training
     >>> from clipq.quant.spec import QuantizerSpec
@@ -47,7 +49,7 @@ class FormatMeter:
     >>> model, meter = post_training(small_clip(), spec, inputs.calibration), FormatMeter()
     >>> found = count_operations(model, lambda: inputs.encode(model), observe=meter.look)
     >>> str(meter.format_of("text")), meter.format_of("vision")
-    ('w4a8', None)
+    ('w4a7', None)
     """
 
     def __init__(self) -> None:

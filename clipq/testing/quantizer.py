@@ -134,9 +134,13 @@ class _Quantizer:
         *,
         spec: QuantizerSpec | None = None,
         calibration: Calibration | None = None,
+        compare: bool = False,
     ) -> Quantized:
         return apply_method(
-            model or self.model(), spec or self.spec, calibration or self.inputs.calibration
+            model or self.model(),
+            spec or self.spec,
+            calibration or self.inputs.calibration,
+            compare=compare,
         )
 
     def declared(self, kind: str) -> None:
@@ -334,7 +338,7 @@ class _Quantizer:
         below: dict[str, list[float]] = {}
         for seed in _SEEDS[:3]:
             model = self.model(seed)
-            made = self.applied(model)
+            made = self.applied(model, compare=True)
             found = made.nearness
             if found is None and self.spec.format is not None:
                 formats = {self.spec.towers: self.spec.format}
@@ -435,7 +439,7 @@ def _through_a_model(spec: QuantizerSpec) -> Callable[[Tensor, WeightFormat], Te
             layer.weight.zero_()  # type: ignore[operator]
             layer.weight[: weight.shape[0], : weight.shape[1]] = weight  # type: ignore[operator]
         chosen = replace(spec, format=replace(_require(spec.format), weight=number_format))
-        made = apply_method(model, chosen, inputs.calibration).model
+        made = apply_method(model, chosen, inputs.calibration, compare=False).model
         quantized = made.get_submodule(_LAYER).weight
         result: Tensor = quantized.detach()[: weight.shape[0], : weight.shape[1]]  # type: ignore[operator]
         return result.clone()

@@ -87,13 +87,15 @@ class Project:
         path.write_text(text.replace("[clipq]\n", f"[clipq]\n{extra}\n"))
         return path
 
-    def use_reviewed_baseline(self, *, probes: tuple[str, ...] = ("id", "digits")) -> None:
-        """Take the repository's margins, and its whole baseline for these probes."""
+    def use_reviewed_baseline(
+        self, *, probes: tuple[str, ...] = ("id", "digits"), metrics: tuple[str, ...] = ()
+    ) -> None:
+        """Take the repository's margins, and its baseline of these probes and metrics, or all."""
         stored = json.loads((REPOSITORY / "baselines" / "vit-clean.json").read_text())
         stored["metrics"] = {
             key: value
             for key, value in stored["metrics"].items()
-            if key.partition(".")[0] in probes
+            if key.partition(".")[0] in probes and (not metrics or key.partition(".")[2] in metrics)
         }
         folder = self.root / "baselines"
         (folder / "vit-clean.json").write_text(json.dumps(stored, indent=2))

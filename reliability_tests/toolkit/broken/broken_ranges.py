@@ -131,5 +131,5 @@ def stochastic_rounding_left_on(model, spec, calibration):
     change_weights(model)
     found = input_ranges(model, calibration)
     return quantize_inputs(
-        model, found, levels=31, code=lambda x: torch.floor(x + torch.rand_like(x))
+        model, found, levels=15, code=lambda x: torch.floor(x + torch.rand_like(x))
     )

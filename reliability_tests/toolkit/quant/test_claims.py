@@ -184,7 +184,7 @@ class TestForeignModules:
     @pytest.mark.parametrize(
         ("declared", "message"),
         [
-            ({"flaot": "why"}, "did you mean 'float'"),
+            ({"floats": "why"}, "did you mean 'float'"),
             ({"float": " "}, "gives no reason"),
             (["float"], "not a mapping"),
         ],
@@ -306,7 +306,7 @@ class TestNearness:
 
     def test_without_a_format_the_bits_that_are_seen_say_how_far_it_may_be(self, method):
         def mine(model, spec, calibration):
-            rounding("w8a8")(model, spec, calibration)
+            rounding("w8")(model, spec, calibration)
             model.visual.transformer.resblocks[1].mlp.c_fc.bias.data.zero_()
             return model
 
