@@ -72,7 +72,7 @@ def _differences(
     stored = load_baseline(settings.baselines, candidate.model)
     made = record.evidence().get("baselines", {}).get(candidate.model, {})
     if made.get("columns_sha256", "") != (stored.digest if stored else ""):
-        yield f"it was compared with another baseline of {candidate.model} than the one that is here"
+        yield f"it was compared with another baseline of {candidate.model} than the one here"
     yield from _of_review(cases, settings)
     if not record.partial or str(candidate) in record.selection.get("complete", ()):
         wanted = plan(replace(settings, policy=record.policy))
@@ -112,6 +112,6 @@ def _of_review(cases: list[CaseResult], settings: Settings) -> Iterator[str]:
             continue
         expected = margins.expected_failure(result.case)
         if result.waived_by and (result.waived_by, result.reason) not in signed:
-            yield f"{result.id} has a waiver of {result.waived_by} that {waivers.path} does not hold"
+            yield f"{result.id} has a waiver of {result.waived_by} that {waivers.path} lacks"
         if not result.waived_by and expected is None:
             yield f"{result.id} is excused as an expected failure, {margins.path} names none"
