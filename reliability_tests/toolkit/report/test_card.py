@@ -46,8 +46,8 @@ EVIDENCE = {
 }
 ECE = made_result(
     "m", "rtn:w4", "id", "ece", Verdict.PASS, unit="fraction", direction="lower",
-    baseline=0.04, observed=0.05, loss=0.01, margin=0.02, low=0.005, high=0.015, p_value=0.999, adjusted_p=1.0,
-    evidence=EVIDENCE,
+    baseline=0.04, observed=0.05, loss=0.01, margin=0.02, low=0.005, high=0.015,
+    p_value=0.999, adjusted_p=1.0, evidence=EVIDENCE,
 )  # fmt: skip
 AUROC = altered(ECE, probe="far", metric="auroc-mcm", observed=0.93, evidence={})
 
