@@ -121,7 +121,7 @@ def _decided(found: Sequence[CaseResult]) -> list[CaseResult]:
         if result.verdict is Verdict.FAIL and result.quantizer == "rtn:w4a4":
             reason = "expected: naive 4-bit activations"
             result = replace(result, verdict=Verdict.WAIVED, reason=reason)
-        elif result.verdict is Verdict.FAIL:
+        elif result.verdict in (Verdict.FAIL, Verdict.SUSPECT):
             result = replace(result, next_command=f"clipq gate --clipq-model {result.model} -n0")
         decided.append(result)
     return decided
