@@ -94,12 +94,17 @@ def measure(name: str, store: Store, runs: int, cases: int, goals: Goals) -> Non
     report(f"record one run of {count:,} cases", most, 2.0, note, goals)
     case = first.cases[count // 2].id
     latest = store.find("latest")
+    newest, shown = store.runs(limit=20), store.trend(case)[-40:]
+    some = store.trend_table(cases=("vit-b-32/rtn:w8/*",), runs=40)
     asked: tuple[tuple[str, float, Callable[[], object]], ...] = (
         ("one case's trend", 1.0, lambda: store.trend(case)),
         ("the list of runs", 1.0, store.runs),
         ("verdict counts of a run", 1.0, lambda: store.find("latest").counts),
         ("worst cases of the latest run", 1.0, lambda: worst_cases(store)),
         ("the latest run's whole record, verified", 1.0, lambda: store.load(latest)),
+        ("20 runs, verified", 1.0, lambda: store.verify(newest)),
+        ("one case over 40 runs, verified", 2.0, lambda: store.verify(shown)),
+        ("100 cases over 40 runs, verified", 2.0, lambda: store.verify(some)),
         ("trend table of 100 cases", 1.0, lambda: store.trend_table(cases=("vit-b-32/rtn:w8/*",))),
         ("trend table of everything", 5.0, store.trend_table),
     )

@@ -198,6 +198,7 @@ def _list(options: argparse.Namespace, settings: Settings | None) -> int:
             policy=options.policy,
             passed=False if options.failed else None,
         )
+        store.verify(infos)
         where = store.url.shown
     if options.json:
         _print_json([run_plain(info) for info in infos])
@@ -216,6 +217,7 @@ def _show(options: argparse.Namespace, settings: Settings | None) -> int:
     with open_for(options, settings) as store:
         info = store.find(options.name)
         results = sorted(store.results(info), key=lambda result: (-result.severity, result.case))
+        store.verify(results or [info])
     worst = results[: options.worst]
     if options.json:
         _print_json(run_plain(info) | {"worst": [result_plain(result) for result in worst]})
@@ -267,10 +269,12 @@ def _trend(options: argparse.Namespace, settings: Settings | None) -> int:
     with open_for(options, settings) as store:
         if len(options.cases) == 1 and options.cases[0] in store.case_ids():
             rows = store.trend(options.cases[0])[-options.runs :]
+            store.verify(rows)
             plain: Any = [{"run": row.run.number, **result_plain(row)} for row in rows]
             text = trend_text(rows)
         else:
             table = store.trend_table(cases=options.cases, runs=options.runs)
+            store.verify(table)
             plain, text = table_plain(table), table_text(table)
     if options.json:
         _print_json(plain)

@@ -69,6 +69,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     link = commit_link(template)
     with open_for(options, settings) as store:
         table = store.trend_table(cases=tuple(options.case or ("*",)), runs=options.runs)
+        store.verify(table)
     facts = write_site(table, options.output, link=link)
     if options.json:
         plain = {

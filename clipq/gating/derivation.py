@@ -101,10 +101,8 @@ def _corrected(
         adjusted(p_values, correction=statistics.correction, unknown=unknown).tolist()
         for unknown in (len(unjudged), len(unjudged) + left_out)
     )
-    return {
-        result.id: bounds
-        for result, bounds in zip(tested, zip(low, high, strict=True), strict=True)
-    }
+    bounds = zip(low, high, strict=True)
+    return {result.id: pair for result, pair in zip(tested, bounds, strict=True)}
 
 
 def _unjudged(result: CaseResult) -> bool:
@@ -136,9 +134,9 @@ def _wrong(
             derived = Verdict.INCONCLUSIVE
     else:
         corrected = -1.0 if estimate.adjusted_p is None else estimate.adjusted_p
-        if not bounds[0] - _TOLERANCE <= corrected <= bounds[1] + _TOLERANCE:
+        if not bounds[0] * (1 - _TOLERANCE) <= corrected <= bounds[1] * (1 + _TOLERANCE):
             yield (
-                f"has the corrected p-value {estimate.adjusted_p}, that of its candidate's cases is "
+                f"has the corrected p-value {estimate.adjusted_p}, its candidate's cases give "
                 f"{bounds[0]:.6g}"
             )
         derived = verdict_of(estimate, statistics, limit=result.baseline is None)
@@ -159,13 +157,11 @@ def _follows(result: CaseResult, derived: Verdict) -> bool:
 def _wrong_numbers(result: CaseResult) -> Iterator[str]:
     estimate = result.estimate
     held_against = estimate.margin if result.baseline is None else result.baseline
-    known = (held_against, result.observed, estimate.loss)
-    if result.direction and None not in known:
-        own = loss_of(result.direction, held_against, result.observed)
-        if own is not None and not math.isclose(
-            own, estimate.loss or 0.0, rel_tol=1e-6, abs_tol=_TOLERANCE
-        ):
-            yield f"has the loss {estimate.loss:g}, its values differ by {own:g}"
+    observed, stated = result.observed, estimate.loss
+    if result.direction and not (held_against is None or observed is None or stated is None):
+        own = loss_of(result.direction, held_against, observed)
+        if not math.isclose(own, stated, rel_tol=1e-6, abs_tol=_TOLERANCE):
+            yield f"has the loss {stated:g}, its values differ by {own:g}"
     if estimate.low is None or estimate.high is None:
         return
     if estimate.low > estimate.high:

@@ -17,7 +17,15 @@ from clipq.history.schema import blobs, cases, code_of, results, run_predictions
 from clipq.provenance import canonical_json
 from clipq.records import CaseResult, RunRecord
 
-__all__ = ["Prepared", "insert", "key_of", "prepare", "with_tables"]
+__all__ = [
+    "Prepared",
+    "environment_of",
+    "insert",
+    "key_of",
+    "prepare",
+    "remarks_of",
+    "with_tables",
+]
 
 _BLOCK = 2000  # rows per statement
 
@@ -76,8 +84,10 @@ def prepare(record: RunRecord, *, now: datetime) -> Prepared:
         "cases": len(record.cases),
         "planned": record.planned,
         "counts": canonical_json(record.counts),
-        "environment": canonical_json(_environment(record)),
-        "remarks": canonical_json(_remarks(record)),
+        "environment": canonical_json(
+            environment_of(record.versions, record.evidence().get("environments", {}))
+        ),
+        "remarks": canonical_json(remarks_of(record)),
         "record": zlib.compress(content),
     }
     return Prepared(identity, row, record.cases)
@@ -120,16 +130,18 @@ def _refuse_twins(case_results: Sequence[CaseResult]) -> None:
         seen.add(case.id)
 
 
-def _environment(record: RunRecord) -> dict[str, str]:
+def environment_of(
+    versions: Mapping[str, str], environments: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
     """Return versions and environments as one text per name; several values are listed."""
     by_name: dict[str, set[str]] = {}
-    for entries in (record.versions, *record.evidence().get("environments", {}).values()):
+    for entries in (versions, *environments.values()):
         for name, value in entries.items():
             by_name.setdefault(str(name), set()).add(str(value))
     return {name: ", ".join(sorted(values)) for name, values in sorted(by_name.items())}
 
 
-def _remarks(record: RunRecord) -> dict[str, str]:
+def remarks_of(record: RunRecord) -> dict[str, str]:
     """Return what was odd about the run as a whole, as one text per kind; {} if nothing was."""
     remarks = {
         PARTIAL if record.narrowed else "profile": record.partial,

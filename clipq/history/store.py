@@ -34,6 +34,7 @@ from clipq.history.stored_rows import (
     verified,
 )
 from clipq.history.url import StoreURL, parse_url
+from clipq.history.verification import verify_results, verify_runs, verify_table
 from clipq.records import RunRecord
 
 __all__ = ["Store", "open_store"]
@@ -267,6 +268,25 @@ class Store:
         """
         with self.engine.connect() as connection:
             return trends.trend_table(connection, cases, limit=runs)
+
+    @_explained
+    def verify(self, shown: Sequence[RunInfo] | Sequence[StoredResult] | TrendTable) -> None:
+        """Hold rows that are about to be shown against the records that they are copies of.
+
+        Triggers keep rows from being changed, and whoever owns the database can drop them.
+
+        Args:
+            shown: runs, results of any runs, or a table of cases over runs.
+
+        Raises:
+            StoreError: a row, or a record, was altered; the run and the case are named.
+        """
+        with self.engine.connect() as connection:
+            if isinstance(shown, TrendTable):
+                verify_table(connection, shown)
+                return
+            verify_runs(connection, [one for one in shown if isinstance(one, RunInfo)])
+            verify_results(connection, [one for one in shown if isinstance(one, StoredResult)])
 
     @_explained
     def prune(

@@ -220,6 +220,51 @@ def test_a_tampered_record_is_named_when_it_is_read(store, run):
         store.record(run(0))  # an id that is stored with other content
 
 
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        (sa.update(runs).values(passed=False), "passed is False, its record says True"),
+        (sa.update(runs).values(counts='{"pass": 2}'), r"counts is \{'pass': 2\}"),
+        (sa.update(runs).values(commit_sha="0" * 40), "commit is"),
+        (sa.update(runs).values(started="2030-01-01"), "started is 2030-01-01"),
+        (sa.update(runs).values(remarks='{"problems": "none"}'), "remarks is"),
+        (sa.update(runs).values(environment="{}"), "environment is"),
+        (sa.update(results).values(verdict=4), r"is \(.fail., "),
+        (sa.update(results).values(loss=-1.0), "its record says"),
+        (sa.update(results).values(high=None), "its record says"),
+    ],
+)
+def test_a_row_that_was_edited_behind_the_triggers_is_named(store, run, statement, said):
+    store.record(run(0))
+    with store.engine.begin() as raw:
+        _without_trigger(raw, statement)
+    info = store.find("latest")
+    of_run = statement.table is runs
+    with pytest.raises(StoreError, match=rf"run #1 .* was altered in the store: .*{said}"):
+        store.verify([info] if of_run else store.results(info))
+    if of_run or "verdict" in str(statement) or "loss" in str(statement):
+        with pytest.raises(StoreError, match="was altered in the store"):
+            store.verify(store.trend_table())
+
+
+def test_a_row_that_was_taken_away_is_named(store, run):
+    store.record(run(0))
+    store.record(run(1))
+    with store.engine.begin() as raw:
+        raw.execute(sa.delete(results).where(results.c.run == 1))
+    with pytest.raises(StoreError, match=r"run #1 .*: .* is \(-1, None"):
+        store.verify(store.trend_table())
+
+
+def test_rows_as_they_were_written_are_what_the_records_say(store, run):
+    for day in range(2):
+        store.record(run(day))
+    store.verify(store.runs())
+    store.verify(store.results(store.find("latest")))
+    store.verify(store.trend_table())
+    store.verify(store.trend(store.case_ids()[0]))
+
+
 def test_a_truncated_record_is_named_when_it_is_read(store, run):
     store.record(run(0), {"a/b/c": b"x" * 1000})
     with store.engine.begin() as raw:
@@ -233,8 +278,9 @@ def test_a_truncated_record_is_named_when_it_is_read(store, run):
 
 
 def _without_trigger(connection: sa.Connection, statement: sa.Update) -> None:
-    on = "" if connection.dialect.name == "sqlite" else " ON runs"
-    connection.exec_driver_sql(f"DROP TRIGGER runs_are_immutable{on}")
+    table = statement.table.name
+    on = "" if connection.dialect.name == "sqlite" else f" ON {table}"
+    connection.exec_driver_sql(f"DROP TRIGGER {table}_are_immutable{on}")
     connection.execute(statement)
 
 

@@ -46,7 +46,8 @@ EVIDENCE = {
 }
 ECE = made_result(
     "m", "rtn:w4", "id", "ece", Verdict.PASS, unit="fraction", direction="lower",
-    baseline=0.04, observed=0.05, loss=0.01, margin=0.02, low=0.005, high=0.015, evidence=EVIDENCE,
+    baseline=0.04, observed=0.05, loss=0.01, margin=0.02, low=0.005, high=0.015,
+    p_value=0.999, adjusted_p=1.0, evidence=EVIDENCE,
 )  # fmt: skip
 AUROC = altered(ECE, probe="far", metric="auroc-mcm", observed=0.93, evidence={})
 
@@ -160,7 +161,8 @@ def test_kernel_checks_that_pass_or_could_not_run_forbid_nothing():
     assert release_card(run(ECE, kernels=kernels), Candidate("m", "rtn:w4")).releasable
 
 
-def test_the_command_says_on_stderr_why_a_written_card_is_no_release(tmp_path, capsys):
+def test_the_command_says_on_stderr_why_a_written_card_is_no_release(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     record = run(ECE, selection={"metrics": ["ece"], "of": 55})
     (tmp_path / "r.json").write_text(json.dumps(record.to_plain()))
     arguments = ["card", "m/rtn:w4", "--record", str(tmp_path / "r.json")]
@@ -223,6 +225,10 @@ def test_the_command_writes_all_forms_and_says_whether_to_release(tmp_path, caps
         arguments = ["card", "coca/rtn:w8", "--record", "r.json", "--format", form]
         codes.append(main([*arguments, "--output", f"card.{form}"]))
         assert (tmp_path / f"card.{form}").stat().st_size > 500
+    for form in ("markdown", "html"):
+        text = (tmp_path / f"card.{form}").read_text()
+        assert "none: the record is unsigned" in text
+        assert "nothing: no clipq.toml here says what is released" in text
     expected = release_card(record, Candidate("coca", "rtn:w8")).releasable
     assert codes == [0 if expected else 1] * 3
 
@@ -241,6 +247,16 @@ def test_mistakes_are_one_message(tmp_path, capsys, monkeypatch, arguments, said
     given = arguments if "--record" in arguments else (*arguments, "--record", "r.json")
     assert main(["card", *given]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_an_edited_record_has_no_card(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record = replace(run(altered(ECE, low=0.03, high=0.05)), policy="release")
+    (tmp_path / "r.json").write_text(json.dumps(record.to_plain()))
+    assert main(["card", "m/rtn:w4", "--record", "r.json"]) == 2
+    said = capsys.readouterr()
+    assert "r.json: m/rtn:w4/id.ece lies above its margin, and its p-value is 0.999" in said.err
+    assert said.out == ""
 
 
 def test_a_pair_that_was_not_run_has_no_card():

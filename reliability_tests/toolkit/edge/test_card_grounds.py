@@ -1,0 +1,186 @@
+"""A card is written only on the ground of a record that stands for what lies here."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from clipq.cases import Candidate
+from clipq.cli import signature
+from clipq.cli.signature import signature_line
+from clipq.errors import RecordError
+from clipq.evaluation.identity import method_evidence
+from clipq.evaluation.plan import plan
+from clipq.gating import standing
+from clipq.gating.baseline import load_baseline
+from clipq.gating.margins import load_margins
+from clipq.gating.standing import check_standing
+from clipq.records import CaseResult, RunRecord
+from clipq.settings import load_settings
+from clipq.verdicts import Verdict
+
+REPOSITORY = Path(__file__).parents[3]
+CANDIDATE = Candidate("vit-clean", "rtn:w8")
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return load_settings(REPOSITORY / "clipq.toml")
+
+
+@pytest.fixture
+def record(settings, monkeypatch):
+    """A complete run of one candidate, as this repository would judge it."""
+    monkeypatch.setattr(standing, "git_commit", lambda folder: {"sha": "ab" * 20})
+    margins = load_margins(settings.margins)
+    evidence = {
+        "quantizers": {str(CANDIDATE): method_evidence(CANDIDATE.quantizer)},
+        "baselines": {
+            "vit-clean": {"columns_sha256": load_baseline(settings.baselines, "vit-clean").digest}
+        },
+    }
+    cases = [
+        CaseResult(case, Verdict.PASS, observed=0.5)
+        for case in plan(settings)
+        if case.candidate == CANDIDATE
+    ]
+    first = cases[0]
+    applied = replace(first.estimate, margin=margins.margin(first.case))
+    cases[0] = replace(first, estimate=applied, evidence=evidence)
+    return RunRecord(
+        settings.policy,
+        len(cases),
+        tuple(cases),
+        statistics=asdict(settings.statistics),
+        commit={"sha": "ab" * 20, "date": "", "subject": "", "branch": "", "dirty": False},
+        blocks=settings.rule.verdicts,
+        selection={"complete": [str(CANDIDATE)], "of": 9000},
+    )
+
+
+def check(record, settings):
+    check_standing(record, CANDIDATE, settings, source="report.json")
+
+
+def first(record, **values):
+    return replace(record, cases=(replace(record.cases[0], **values), *record.cases[1:]))
+
+
+def edited(record, **values):
+    """Return the record of a quantizer whose code was another."""
+    evidence = record.evidence()
+    made = evidence["quantizers"][str(CANDIDATE)]
+    return first(record, evidence={**evidence, "quantizers": {str(CANDIDATE): made | values}})
+
+
+def test_a_record_of_what_lies_here_is_good_ground(record, settings):
+    check(record, settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda run: edited(run, code_sha256="0" * 64, code={"clipq.quant": "0", "x": "1"}),
+            r"the quantizer was edited since \(clipq.quant, x\)",
+        ),
+        (
+            lambda run: edited(run, code_sha256="0" * 64),
+            r"edited since \(an environment variable\)",
+        ),
+        (lambda run: edited(run, method_version=7), "the quantizer was edited since"),
+        (lambda run: first(run, evidence={}), "does not say which code was measured"),
+        (
+            lambda run: replace(run, commit={"sha": "cd" * 20}),
+            "of commit cdcdcdcdcdcd, checked out is abababababab",
+        ),
+        (lambda run: replace(run, commit={}), "of commit none, checked out is abab"),
+        (
+            lambda run: replace(run, blocks=("fail",)),
+            "under policy ci fail blocked, here it blocks fail, suspect",
+        ),
+        (
+            lambda run: replace(run, statistics=dict(run.statistics) | {"alpha": 1e-6}),
+            r"its alpha was 1e-06, \[statistics\] says 0.05",
+        ),
+        (
+            lambda run: first(run, estimate=replace(run.cases[0].estimate, margin=0.9)),
+            "was judged by the margin 0.9, .*margins.toml says",
+        ),
+        (
+            lambda run: first(run, verdict=Verdict.WAIVED, reason="expected: nothing"),
+            "excused as an expected failure, .*margins.toml names none",
+        ),
+        (
+            lambda run: first(run, verdict=Verdict.WAIVED, waived_by="eve", reason="so"),
+            "has a waiver of eve that .*waivers.toml lacks",
+        ),
+        (lambda run: replace(run, cases=run.cases[:-2]), "lacks 2 of the candidate's cases, vit-"),
+    ],
+)
+def test_a_record_of_anything_else_is_refused_with_the_difference(record, settings, change, said):
+    with pytest.raises(RecordError, match=said) as error:
+        check(change(record), settings)
+    assert "run the gate again" in error.value.hint
+
+
+needs_ssh = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs OpenSSH")
+
+
+@pytest.fixture
+def signed(tmp_path):
+    """A signed record, and who may sign."""
+    record, key, allowed = (tmp_path / name for name in ("report.json", "key", "allowed"))
+    record.write_text("{}")
+    ssh_keygen("-q", "-t", "ed25519", "-N", "", "-f", key)
+    public = key.with_suffix(".pub").read_text()
+    allowed.write_text(f"ada@example.org {public}")
+    ssh_keygen("-Y", "sign", "-q", "-f", key, "-n", signature.NAMESPACE, record)
+    return record, allowed
+
+
+def ssh_keygen(*arguments):
+    subprocess.run(["ssh-keygen", *map(str, arguments)], check=True, capture_output=True)
+
+
+@needs_ssh
+def test_a_signature_is_told_by_its_signer(signed):
+    record, allowed = signed
+    assert signature_line(record, allowed) == "signed by ada@example.org"
+    assert signature_line(record, None) == "not checked: pass --allowed-signers"
+
+
+@needs_ssh
+def test_no_other_signature_is_taken(signed, tmp_path, monkeypatch):
+    record, allowed = signed
+    record.write_text("{ }")
+    with pytest.raises(RecordError, match="not one of an allowed signer"):
+        signature_line(record, allowed)
+    record.write_text("{}")
+    ssh_keygen("-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "other")
+    allowed.write_text(f"eve@example.org {(tmp_path / 'other.pub').read_text()}")
+    with pytest.raises(RecordError, match="not one of an allowed signer"):
+        signature_line(record, allowed)
+    with pytest.raises(RecordError, match="no file of allowed signers"):
+        signature_line(record, tmp_path / "gone")
+    allowed.write_text(f"ada@example.org {(tmp_path / 'key.pub').read_text()}")
+    (tmp_path / "report.json.sig").unlink()
+    ssh_keygen("-Y", "sign", "-q", "-f", tmp_path / "key", "-n", "git", record)
+    with pytest.raises(RecordError, match="not one of an allowed signer"):
+        signature_line(record, allowed)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(RecordError, match="ssh-keygen is not installed"):
+        signature_line(record, allowed)
+
+
+def test_an_unsigned_record_says_so_and_is_refused_where_a_signature_is_asked_for(tmp_path):
+    record, allowed = tmp_path / "report.json", tmp_path / "allowed"
+    allowed.touch()
+    assert signature_line(record, None) == "none: the record is unsigned"
+    with pytest.raises(RecordError, match="is unsigned: there is no") as error:
+        signature_line(record, allowed)
+    assert f"ssh-keygen -Y sign -f KEY -n {signature.NAMESPACE}" in error.value.hint
