@@ -168,7 +168,7 @@ def _chosen(lengths: Sequence[int], *, few: bool) -> Sequence[int]:
 def waves(*, columns: bool) -> Iterator[Shape]:
     """Yield more rows, or tiles, than run at once: on 132 processors, on 160, in 16 bits."""
     for i, rows in enumerate((132 * 128 + 121, 65565)):
-        yield Shape(rows, (8, 16)[i], 8, dims=4 - i, programs=(160, 300)[i])
+        yield Shape(rows, (8, 16)[i], 8, dims=4 - i, programs=300)
     # 132 programs of one row, 16 each; or 17 by 17 tiles of 128 by 128.
     yield Shape(2113, 32 if columns else 768, 2113, programs=300)
 
