@@ -292,4 +292,4 @@ def _drop_kernels(names: frozenset[str]) -> None:
 
     for found in gc.get_objects():
         if type(found) is torch.library.Library and names & set(found._op_impls):
-            found._destroy()
+            found._destroy()  # type: ignore[no-untyped-call]

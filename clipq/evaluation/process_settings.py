@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -219,8 +219,8 @@ def _precisions() -> Iterator[_Setting]:
     ):
         yield _Setting(
             f"the FP32 precision of {backend}, {operation}",
-            lambda b=backend, o=operation: torch._C._get_fp32_precision_getter(b, o),
-            lambda was, b=backend, o=operation: torch._C._set_fp32_precision_setter(b, o, was),
+            partial(torch._C._get_fp32_precision_getter, backend, operation),
+            partial(torch._C._set_fp32_precision_setter, backend, operation),
         )
 
 
@@ -261,7 +261,7 @@ def _pop_function_modes(was: list[Any]) -> None:
     while _function_modes():
         _pop_mode()  # type: ignore[no-untyped-call]
     for mode in was:
-        _push_mode(mode)
+        _push_mode(mode)  # type: ignore[no-untyped-call]
 
 
 def _dispatch_modes() -> list[Any]:
