@@ -44,6 +44,7 @@ SHOWN = {
     "encode_throughput": "throughput of clipq / bare: median",
     "error_rates": "null `equal`",
     "fidelity": "integer products of a layer",
+    "guard_price": "with batches compared: ",
     "history_store": "postgresql: 2 runs x 100 cases",
     "html_report": "everything drawn",
     "kernel_encode": "rtn:w8a8,compute=integer@vision",
