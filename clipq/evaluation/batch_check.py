@@ -27,8 +27,8 @@ __all__ = ["BatchCheck"]
 
 _VERSION = 1
 """Bumped when what is kept of a candidate changes."""
-_SAMPLES = 32
-_TEXTS = 64
+_SAMPLES = {"images": 32, "class prompts": 16}
+_TEXTS = 32
 _IMAGES, _PROMPTS = "images", "class prompts"
 
 Features = dict[str, np.ndarray]
@@ -91,13 +91,13 @@ class BatchCheck:
         encoder = encodings.encoders.encoder(cell.candidate)
         model: Any = encoder.module
         large = encodings.features(cell)
-        rows = _spread(len(large))
+        rows = _spread(_IMAGES, len(large))
         images, texts = self._images(cell, encoder, rows), self._texts(encoder)
         with (
             encodings.encoders.contained(cell.candidate, "encoding other batches"),
             encoder.naming("encoding other batches"),
         ):
-            some = _spread(len(texts))
+            some = _spread(_PROMPTS, len(texts))
             prompts = _features(model.encode_text, texts)[some]
             shown = {
                 _IMAGES: (model.encode_image, images, large[rows]),
@@ -131,8 +131,9 @@ class BatchCheck:
         return tokens[:_TEXTS].to(encoder.device)
 
 
-def _spread(count: int) -> np.ndarray:
-    return np.linspace(0, count - 1, min(_SAMPLES, count)).round().astype(int)
+def _spread(of: str, count: int) -> np.ndarray:
+    """Return the positions of the samples that are encoded again."""
+    return np.linspace(0, count - 1, min(_SAMPLES[of], count)).round().astype(int)
 
 
 def _features(encode: Any, inputs: torch.Tensor) -> np.ndarray:

@@ -47,6 +47,7 @@ class Process:
         self._names: ProcessNames | None = None
         self._settings = ProcessSettings()
         self._depth = 0
+        self._last = ""
         self._spoilt = ""
 
     def check(self) -> None:
@@ -78,7 +79,7 @@ class Process:
         from clipq.evaluation.seeding import seeded
 
         self.check()
-        names = self._noted()
+        names = self._noted(quantizer)
         self._depth += 1
         try:
             with (
@@ -99,13 +100,15 @@ class Process:
         finally:
             self._depth -= 1
 
-    def _noted(self) -> ProcessNames:
+    def _noted(self, quantizer: str) -> ProcessNames:
         if self._names is None:
             self._names = ProcessNames()
-            self._settings = ProcessSettings()
-        elif not self._depth:  # what others did since is theirs; within, only the first look counts
+        elif not self._depth and quantizer != self._last:
+            # What others did since is theirs. Not asked for each cell: it takes milliseconds.
             self._names.adopt()
+        if not self._depth:  # within, only the first look counts
             self._settings = ProcessSettings()
+        self._last = quantizer
         return self._names
 
     def _note(self) -> None:
