@@ -6,12 +6,15 @@ The one place here that knows how clipq evaluates and judges.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest import mock
 
 from clipq.cases import Cell
+from clipq.evaluation.batch_check import BatchCheck
+from clipq.evaluation.encoders import Encoders
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.plan import plan
 from clipq.evaluation.resampling import Resampler, Tables
@@ -34,6 +37,8 @@ __all__ = [
     "kept_predictions",
     "predictions",
     "prepared_cases",
+    "without_batch_check",
+    "without_containment",
 ]
 
 REPOSITORY = Path(__file__).parents[1]
@@ -113,6 +118,20 @@ def corrected(
         for name, judged in judgements.items()
     ]
     return tuple(case.verdict for case in decide(cases, settings))
+
+
+@contextmanager
+def without_containment() -> Iterator[None]:
+    """Let quantizers run without a look at what they do to the process."""
+    with mock.patch.object(Encoders, "contained", return_value=nullcontext()):
+        yield
+
+
+@contextmanager
+def without_batch_check() -> Iterator[None]:
+    """Let candidates be evaluated in one batch size alone."""
+    with mock.patch.object(BatchCheck, "check"):
+        yield
 
 
 def prepared_cases(settings: Settings, evaluator: Evaluator) -> Iterator[Evidence]:

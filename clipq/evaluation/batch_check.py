@@ -6,8 +6,7 @@ are kept need no second look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,8 +27,8 @@ __all__ = ["BatchCheck"]
 
 _VERSION = 1
 """Bumped when what is kept of a candidate changes."""
-_SAMPLES = 32
-_TEXTS = 64
+_SAMPLES = {"images": 32, "class prompts": 16}
+_TEXTS = 32
 _IMAGES, _PROMPTS = "images", "class prompts"
 
 Features = dict[str, np.ndarray]
@@ -66,7 +65,8 @@ class BatchCheck:
         found = self._arranged(candidate, fp32)
         try:
             for of in fp32:
-                check_batches(candidate.quantizer, of, found[of], fp32[of])
+                if np.isfinite(found[of]["together"]).all():  # else metrics say so themselves
+                    check_batches(candidate.quantizer, of, found[of], fp32[of])
         except QuantizerError as error:
             self.encodings.encoders.refuse(candidate, error)
             raise
@@ -87,46 +87,53 @@ class BatchCheck:
         return found
 
     def _encoded(self, cell: Cell, fp32: dict[str, Features] | None) -> Table:
-        encodings, together = self.encodings, self.encodings.features(cell)
+        encodings = self.encodings
         encoder = encodings.encoders.encoder(cell.candidate)
-        images, texts = self._inputs(cell, encoder)
-        rows = np.linspace(0, len(together) - 1, min(_SAMPLES, len(together))).round().astype(int)
-        chosen = images(rows)
-        noise = {} if fp32 is None else {of: noise_beside(fp32[of]) for of in fp32}
+        model: Any = encoder.module
+        large = encodings.features(cell)
+        rows = _spread(_IMAGES, len(large))
+        images, texts = self._images(cell, encoder, rows), self._texts(encoder)
         with (
             encodings.encoders.contained(cell.candidate, "encoding other batches"),
             encoder.naming("encoding other batches"),
         ):
-            found = {
-                _IMAGES: arrange(
-                    lambda positions: _features(encoder.module.encode_image, chosen[positions]),
-                    together[rows],
-                    disturbed=_noisy_images(encoder, chosen, noise.get(_IMAGES)),
-                ),
-                _PROMPTS: _arranged_texts(encoder, texts, noise.get(_PROMPTS)),
+            some = _spread(_PROMPTS, len(texts))
+            prompts = _features(model.encode_text, texts)[some]
+            shown = {
+                _IMAGES: (model.encode_image, images, large[rows]),
+                _PROMPTS: (model.encode_text, texts[some], prompts),
             }
-        flat = {
-            f"{of}.{arrangement}": features
-            for of, arrangements in found.items()
-            for arrangement, features in arrangements.items()
-        }
-        return flat, {}
+            found = {
+                f"{of}.{arrangement}": features
+                for of, (encode, inputs, together) in shown.items()
+                for arrangement, features in arrange(
+                    partial(_encode, encode, inputs),
+                    together,
+                    disturbed=None
+                    if fp32 is None
+                    else partial(_disturbed, model, encode, inputs, noise_beside(fp32[of])),
+                ).items()
+            }
+        return found, {}
 
-    def _inputs(
-        self, cell: Cell, encoder: Encoder
-    ) -> tuple[Callable[[np.ndarray], torch.Tensor], torch.Tensor]:
-        """Return what gives normalised images by their positions, and the first prompts' tokens."""
+    def _images(self, cell: Cell, encoder: Encoder, rows: np.ndarray) -> torch.Tensor:
+        preprocess = encoder.loaded.preprocess
+        pixels = self.encodings.inputs.images(cell.probe, preprocess)
+        return preprocess.normalise(np.asarray(pixels[rows])).to(encoder.device)
+
+    def _texts(self, encoder: Encoder) -> torch.Tensor:
+        """Return the tokens of the first class prompts."""
         from clipq.models import prompt_tokens
 
-        known, loaded = self.encodings.inputs.known, encoder.loaded
-        pixels = self.encodings.inputs.images(cell.probe, loaded.preprocess)
+        known = self.encodings.inputs.known
         templates = known.templates[: max(1, _TEXTS // len(known.classnames))]
-        tokens = prompt_tokens(loaded.tokenizer, known.classnames[:_TEXTS], templates)
+        tokens = prompt_tokens(encoder.loaded.tokenizer, known.classnames[:_TEXTS], templates)
+        return tokens[:_TEXTS].to(encoder.device)
 
-        def images(rows: np.ndarray) -> torch.Tensor:
-            return loaded.preprocess.normalise(np.asarray(pixels[rows])).to(encoder.device)
 
-        return images, tokens[:_TEXTS].to(encoder.device)
+def _spread(of: str, count: int) -> np.ndarray:
+    """Return the positions of the samples that are encoded again."""
+    return np.linspace(0, count - 1, min(_SAMPLES[of], count)).round().astype(int)
 
 
 def _features(encode: Any, inputs: torch.Tensor) -> np.ndarray:
@@ -137,56 +144,38 @@ def _features(encode: Any, inputs: torch.Tensor) -> np.ndarray:
     return features
 
 
-def _arranged_texts(encoder: Encoder, tokens: torch.Tensor, noise: float | None) -> Features:
-    encode: Any = encoder.module.encode_text
-    together = _features(encode, tokens)
-    rows = np.linspace(0, len(tokens) - 1, min(_SAMPLES, len(tokens))).round().astype(int)
-    chosen = tokens[rows]
-
-    def disturbed(positions: np.ndarray) -> np.ndarray:
-        with _noisy_embeddings(encoder.module, noise or 0.0):
-            return _features(encode, chosen[positions])
-
-    return arrange(
-        lambda positions: _features(encode, chosen[positions]),
-        together[rows],
-        disturbed=None if noise is None else disturbed,
-    )
+def _encode(encode: Any, inputs: torch.Tensor, positions: np.ndarray) -> np.ndarray:
+    return _features(encode, inputs[positions])
 
 
-def _noisy_images(
-    encoder: Encoder, chosen: torch.Tensor, noise: float | None
-) -> Callable[[np.ndarray], np.ndarray] | None:
-    if noise is None:
-        return None
-    size = noise
+def _disturbed(
+    model: torch.nn.Module,
+    encode: Any,
+    inputs: torch.Tensor,
+    noise: float,
+    positions: np.ndarray,
+) -> np.ndarray:
+    """Return features with a relative normal error, always the same, in each layer's output.
 
-    def encode(positions: np.ndarray) -> np.ndarray:
-        return _features(encoder.module.encode_image, _disturbed(chosen[positions], size))
-
-    return encode
-
-
-def _disturbed(values: torch.Tensor, noise: float) -> torch.Tensor:
-    """Return values that each differ by a relative normal error of that size, always the same."""
+    Not in the inputs alone: a flat background lies on the edge of two codes there, and all of it
+    would fall over the edge, as no order of sums lets it.
+    """
     import torch
 
-    drawn = torch.randn(values.shape, generator=torch.Generator().manual_seed(0))
-    return values * (1.0 + noise * drawn.to(values.device, values.dtype))
-
-
-@contextmanager
-def _noisy_embeddings(model: torch.nn.Module, noise: float) -> Iterator[None]:
-    """Let token embeddings differ by float noise: tokens themselves are whole numbers."""
-    from torch import nn
+    def disturb(_module: Any, _inputs: Any, output: Any) -> Any:
+        if not isinstance(output, torch.Tensor) or not output.is_floating_point():
+            return output
+        drawn = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
+        return output * (1.0 + noise * drawn.to(output.device, output.dtype))
 
     hooks = [
-        module.register_forward_hook(lambda _module, _inputs, found: _disturbed(found, noise))
+        module.register_forward_hook(disturb)
         for module in model.modules()
-        if isinstance(module, nn.Embedding)
+        if not any(True for _ in module.children())
+        and not isinstance(module, torch.jit.ScriptModule)  # takes no hooks
     ]
     try:
-        yield
+        return _features(encode, inputs[positions])
     finally:
         for hook in hooks:
             hook.remove()

@@ -14,6 +14,7 @@ from torch import nn
 
 from clipq.data import blocks_of
 from clipq.errors import SettingsError
+from clipq.evaluation.process_settings import unusual_settings
 from clipq.models import Preprocess
 from clipq.provenance import package_versions
 
@@ -66,6 +67,7 @@ def environment(*, device: str, threads: int, batch_size: int) -> dict[str, str 
         "threads": threads,
         "batch_size": batch_size,
         "dtype": "float32",
+        **unusual_settings(),
     }
 
 

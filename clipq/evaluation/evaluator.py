@@ -200,7 +200,6 @@ class Evaluator:
         towers = "none"
         if not cell.candidate.is_reference:  # after FP32, beside which images are decoded
             observed = self.encodings.encoded(cell)
-            self.batches.check(cell.candidate)
             towers = QuantizerSpec.parse(cell.quantizer).towers
             check_features(
                 cell.quantizer,
@@ -209,6 +208,7 @@ class Evaluator:
                 reference.features,
                 reference.head,
             )
+            self.batches.check(cell.candidate)
         predictions = build_predictions(
             self.inputs.probes[cell.probe].role,
             self.inputs.sample_info(cell.probe),

@@ -47,6 +47,7 @@ class Process:
         self._names: ProcessNames | None = None
         self._settings = ProcessSettings()
         self._depth = 0
+        self._last: object = None
         self._spoilt = ""
 
     def check(self) -> None:
@@ -62,7 +63,9 @@ class Process:
             )
 
     @contextmanager
-    def contained(self, quantizer: str, doing: str, differs: Callable[[], str]) -> Iterator[None]:
+    def contained(
+        self, quantizer: str, doing: str, differs: Callable[[], str], *, whose: object = None
+    ) -> Iterator[None]:
         """Contain what a quantizer does.
 
         Its global random numbers follow from its text and `doing`, whatever ran before.
@@ -71,6 +74,7 @@ class Process:
             quantizer: its text.
             doing: what it does, for messages.
             differs: says what FP32 no longer answers as it did, "" where it does.
+            whose: one and the same in what runs with nobody else's code between.
 
         Raises:
             ProcessChangedError: the process is no longer what it was.
@@ -78,7 +82,7 @@ class Process:
         from clipq.evaluation.seeding import seeded
 
         self.check()
-        names = self._noted()
+        names = self._noted(whose)
         self._depth += 1
         try:
             with (
@@ -99,13 +103,15 @@ class Process:
         finally:
             self._depth -= 1
 
-    def _noted(self) -> ProcessNames:
+    def _noted(self, whose: object) -> ProcessNames:
         if self._names is None:
             self._names = ProcessNames()
-            self._settings = ProcessSettings()
-        elif not self._depth:  # what others did since is theirs; within, only the first look counts
+        elif not self._depth and (whose is None or whose != self._last):
+            # What others did since is theirs. Not asked for each cell: it takes milliseconds.
             self._names.adopt()
+        if not self._depth:  # within, only the first look counts
             self._settings = ProcessSettings()
+        self._last = whose
         return self._names
 
     def _note(self) -> None:

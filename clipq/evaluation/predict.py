@@ -43,7 +43,7 @@ __all__ = [
 
 COLUMNS_VERSION = 4
 """Bumped when the meaning or the name of any column changes that baselines store."""
-CANDIDATE_VERSION = 1
+CANDIDATE_VERSION = 2
 """Bumped when what only a candidate's table holds changes: baselines stay valid."""
 _CLASSIFIED_ONLY = ("top2_gap", "brier", "ts_confidence", "ts_nll", "ts_brier", "top2_gap_loss")
 """Columns that only the in-distribution probe's metrics read."""

@@ -30,12 +30,14 @@ _APART = (
     *("torch._decomp", "torch._dynamo", "torch._export", "torch._functorch", "torch._inductor"),
     *("torch._higher_order_ops", "torch._library", "torch._logging", "torch._meta_registrations"),
     *("torch._native", "torch._numpy", "torch._prims", "torch._refs", "torch._subclasses"),
-    *("torch._vendor", "torch.compiler", "torch.cuda.sparse", "torch.distributed", "torch.export"),
+    *("torch._vendor", "torch.compiler", "torch.cuda", "torch.distributed", "torch.export"),
+    *("torch.jit", "torch.nested", "torch.futures", "torch.quantization", "torchvision.ops"),
     *("torch.distributions", "torch.fx", "torch.masked", "torch.mps", "torch.mtia", "torch.onnx"),
     *("torch.multiprocessing", "torch.optim", "torch.package", "torch.profiler", "torch.sparse"),
     *("torch.return_types", "torch.testing", "torch.utils", "torch.xpu", "torchvision.datasets"),
     *("torchvision.models", "timm.data", "timm.models", "numpy._typing", "numpy.f2py"),
-    *("numpy.ma", "numpy.polynomial", "numpy.testing", "PIL.ExifTags"),
+    *("numpy._core", "numpy.lib", "numpy.ma", "numpy.polynomial", "numpy.testing"),
+    *("PIL.ExifTags",),
 )
 """Parts that encode nothing, and of which some rebind their own names as they work."""
 _CODE = ("clipq", "open_clip", "torch._tensor", "torch.functional", "torch.nn")
@@ -292,4 +294,4 @@ def _drop_kernels(names: frozenset[str]) -> None:
 
     for found in gc.get_objects():
         if type(found) is torch.library.Library and names & set(found._op_impls):
-            found._destroy()
+            found._destroy()  # type: ignore[no-untyped-call]

@@ -10,15 +10,23 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
-__all__ = ["ProcessSettings"]
+__all__ = ["ProcessSettings", "unusual_settings"]
 
 _HARMLESS = ("CLIPQ_", "KINETO_", "PYTEST_", "TOKENIZERS_", "TORCHINDUCTOR_", "TRITON_")
 """Beginnings of environment variables that libraries set for themselves; they move no number."""
+_USUAL = {
+    "flushing of denormal numbers": "False",
+    "torch.backends.mkldnn.enabled": "True",
+    "torch.get_default_dtype()": "torch.float32",
+    "torch.get_float32_matmul_precision()": "highest",
+    "the stack of torch function modes": "[]",
+}
+"""What torch is set to by itself, of what moves FP32 on a CPU."""
 _TINY = 5e-324
 _GUARDS: list[Any] = []
 """What keeps a mode switched back for as long as it lives."""
@@ -31,6 +39,22 @@ class _Setting:
     name: str
     read: Callable[[], Any]
     write: Callable[[Any], object] | None = None
+
+
+def unusual_settings() -> dict[str, str]:
+    """Return what this process is set to that torch is not by itself, and that moves FP32.
+
+    >>> import torch
+    >>> torch.set_float32_matmul_precision("medium")
+    >>> unusual_settings()
+    {'torch.get_float32_matmul_precision()': 'medium'}
+    >>> torch.set_float32_matmul_precision("highest")
+    >>> unusual_settings()
+    {}
+    """
+    now = {setting.name: setting for setting in _settings() if setting.name in _USUAL}
+    values = {name: str(_read(setting)) for name, setting in now.items()}
+    return {name: value for name, value in values.items() if value != _USUAL[name]}
 
 
 class ProcessSettings:
@@ -219,8 +243,8 @@ def _precisions() -> Iterator[_Setting]:
     ):
         yield _Setting(
             f"the FP32 precision of {backend}, {operation}",
-            lambda b=backend, o=operation: torch._C._get_fp32_precision_getter(b, o),
-            lambda was, b=backend, o=operation: torch._C._set_fp32_precision_setter(b, o, was),
+            partial(torch._C._get_fp32_precision_getter, backend, operation),
+            partial(torch._C._set_fp32_precision_setter, backend, operation),
         )
 
 
@@ -261,7 +285,7 @@ def _pop_function_modes(was: list[Any]) -> None:
     while _function_modes():
         _pop_mode()  # type: ignore[no-untyped-call]
     for mode in was:
-        _push_mode(mode)
+        _push_mode(mode)  # type: ignore[no-untyped-call]
 
 
 def _dispatch_modes() -> list[Any]:

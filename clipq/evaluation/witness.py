@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Witness"]
 
-_FORMATS = ("w4a8d", "w8tza4dz", "we4m3ae4m3d")
+_FORMATS = ("w4a8d", "we4m3a4dz")
 _TEXT = "a photo of a witness"
 _SIDE = 96
 _DEVICE_TOLERANCE = 1e-5

@@ -45,6 +45,7 @@ SHOWN = {
     "error_rates": "null `equal`",
     "fidelity": "integer products of a layer",
     "fuzzing": "52 inputs",
+    "guard_price": "with batches compared: ",
     "history_store": "postgresql: 2 runs x 100 cases",
     "html_report": "everything drawn",
     "kernel_encode": "rtn:w8a8,compute=integer@vision",

@@ -273,6 +273,16 @@ def test_no_quantizer_moves_the_tables_of_another(settings, registered, process,
     assert kept(settings) == kept(clean)
 
 
+def test_what_the_process_was_set_to_before_is_part_of_every_key(settings):
+    plain = Evaluator(settings).encoders.environment
+    torch.set_float32_matmul_precision("medium")
+    try:
+        other = Evaluator(settings).encoders.environment
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert other == plain | {"torch.get_float32_matmul_precision()": "medium"}
+
+
 def test_where_fp32_itself_moved_nothing_is_measured_any_more(settings, registered, process):
     evaluator = Evaluator(settings)
     fp32 = evaluator.encoders.model("vit-clean").model
