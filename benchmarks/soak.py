@@ -3,8 +3,9 @@
     python benchmarks/soak.py [--quick]
 
 A gate runs undisturbed, in a cache of its own. Then gates share another cache: of each, one process
-(the command, pytest's controller or a worker) is killed with SIGKILL at a random time, or the command
-gets SIGTERM. Every fifth begins with an empty cache. A last gate runs undisturbed in what they left.
+(the command, pytest's controller or a worker) is killed with SIGKILL at a random time, or the
+command gets SIGTERM. Every fifth begins with an empty cache. A last gate runs undisturbed in what
+they left.
 
 Goals: no gate hangs, none leaves a process, none passes that was not whole, every SIGTERM ends with
 143 (or the run had ended), and the last record is that of the undisturbed gate.
@@ -81,9 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         alone = Gate(Path(folder, "cache"), Path(folder, "alone"), common)
         seconds, code = run(alone)
         undisturbed = alone.record()
-        print(
-            f"undisturbed: {len((undisturbed or {})['cases'])} cases in {seconds:.0f} s, exit {code}"
-        )
+        cases = len((undisturbed or {"cases": ()})["cases"])
+        print(f"undisturbed: {cases} cases in {seconds:.0f} s, exit {code}", flush=True)
         shaken = Gate(Path(folder, "shaken-cache"), Path(folder, "shaken"), common)
         kinds = ["kill"] * options.kills + ["terminate"] * options.terminations
         chance.shuffle(kinds)

@@ -262,7 +262,10 @@ class RunCollector:
             "maxfail": [str(option.maxfail)] if self.unreported and option.maxfail else [],
             "keyword": [option.keyword] if option.keyword else [],
             "marks": [option.markexpr] if option.markexpr else [],
-            "deselected": list(option.deselect or ()),
+            "deselected": [
+                *(option.deselect or ()),
+                *(["by other means"] if self.collected.dropped else []),
+            ],
             "ignored": list(map(str, ignored)),
             "arguments": [text.split("::", 1)[1] for text in self.config.args if "::" in text],
             "cache": [flag for flag, name in flags.items() if getattr(option, name, False)],
