@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from clipq.errors import ClipqError
+from clipq.pytest_asked import SHARED
 from clipq.pytest_items import Collected, named
 from clipq.records import CaseResult, KernelResult, RunRecord
 from clipq.verdicts import Verdict
@@ -29,12 +30,11 @@ if TYPE_CHECKING:
     from clipq.gating.matrix import Matrix
     from clipq.settings import Settings
 
-__all__ = ["KERNEL_PROPERTY", "PROPERTY", "REFUSED", "SHARED", "RunCollector", "result_of"]
+__all__ = ["KERNEL_PROPERTY", "PROPERTY", "REFUSED", "RunCollector", "result_of"]
 
 PROPERTY = "clipq"
 KERNEL_PROPERTY = "clipq-kernel"
 REFUSED = "clipq-refused"
-SHARED = "clipq-shared"
 _NO_RUN = ("collectonly", "showfixtures", "show_fixtures_per_test")
 """Options with which pytest collects tests and runs none."""
 
