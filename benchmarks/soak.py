@@ -31,6 +31,7 @@ from typing import Any
 from benchmark import Goals, Script, lacking
 from embedded import REPOSITORY
 
+_BY_SIGNAL = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
 _OF_THE_RUN = ("id", "started", "timings")
 _HANGS_SECONDS = 900
 _LINGERS_SECONDS = 60
@@ -167,7 +168,8 @@ def judge(gate: Gate, kind: str, said: dict[str, Any], undisturbed: Any) -> str:
         faults.append("it passed with another record")
     if code == 0 and "GATE PASSED" not in said["output"]:
         faults.append("exit 0 without a word")
-    if code not in (0, None) and "GATE PASSED" in said["output"]:
+    over = record == undisturbed and code in _BY_SIGNAL  # ended after it had concluded
+    if code not in (0, None) and not over and "GATE PASSED" in said["output"]:
         faults.append("PASSED beside a failure")
     if kind == "terminate" and code not in (0, 143, -signal.SIGTERM):
         faults.append("no 143")
