@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from clipq.errors import ClipqError
+from clipq.pytest_asked import SHARED
 from clipq.pytest_items import Collected, named
 from clipq.records import CaseResult, KernelResult, RunRecord
 from clipq.redaction import redacted
@@ -30,12 +31,11 @@ if TYPE_CHECKING:
     from clipq.gating.matrix import Matrix
     from clipq.settings import Settings
 
-__all__ = ["KERNEL_PROPERTY", "PROPERTY", "REFUSED", "SHARED", "RunCollector", "result_of"]
+__all__ = ["KERNEL_PROPERTY", "PROPERTY", "REFUSED", "RunCollector", "result_of"]
 
 PROPERTY = "clipq"
 KERNEL_PROPERTY = "clipq-kernel"
 REFUSED = "clipq-refused"
-SHARED = "clipq-shared"
 _NO_RUN = ("collectonly", "showfixtures", "show_fixtures_per_test")
 """Options with which pytest collects tests and runs none."""
 
@@ -263,7 +263,10 @@ class RunCollector:
             "maxfail": [str(option.maxfail)] if self.unreported and option.maxfail else [],
             "keyword": [option.keyword] if option.keyword else [],
             "marks": [option.markexpr] if option.markexpr else [],
-            "deselected": list(option.deselect or ()),
+            "deselected": [
+                *(option.deselect or ()),
+                *(["by other means"] if self.collected.dropped else []),
+            ],
             "ignored": list(map(str, ignored)),
             "arguments": [text.split("::", 1)[1] for text in self.config.args if "::" in text],
             "cache": [flag for flag, name in flags.items() if getattr(option, name, False)],

@@ -84,6 +84,8 @@ class Conclusion:
         finally:
             if self._collector.anything and self._session is not None:
                 self._conclude(self._session, failed=failed)
+            elif self._workers.lost:
+                self._say(f"clipq: {self._workers.lost}", red=True)
         return found
 
     # -- the end ----------------------------------------------------------------------------

@@ -18,104 +18,36 @@ Loading this module imports no torch; collecting the matrix does not either.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import cached_property, partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from clipq.errors import ClipqError
-from clipq.pytest_collector import (
-    KERNEL_PROPERTY,
-    PROPERTY,
-    REFUSED,
-    SHARED,
-    RunCollector,
-    result_of,
-)
+from clipq.pytest_asked import ASKED, COLLECTOR, INTERRUPTS, PATHS, SELECTORS, Asked, shared
+from clipq.pytest_collector import RunCollector, result_of
 from clipq.pytest_conclusion import Conclusion
+from clipq.pytest_fixtures import _clipq_session, clipq_conformance, clipq_gate
 from clipq.pytest_interrupts import Interrupts
-from clipq.pytest_items import CASE, CHECK, PARAMETERS, Collecting, case_of, check_of
+from clipq.pytest_items import CASE, CHECK, PARAMETERS, Collecting
 from clipq.pytest_workers import WorkerWatch
-from clipq.settings import PROFILES, Settings, find_settings, load_settings
+from clipq.settings import PROFILES, find_settings
 from clipq.terminal import printable
 from clipq.verdicts import Verdict
 
 if TYPE_CHECKING:
-    from clipq.cases import Candidate, Case
-    from clipq.gating.board import CellBoard
     from clipq.gating.matrix import Matrix
-    from clipq.gating.session import Gate
 
-__all__ = ["Asked"]
+__all__ = ["_clipq_session", "clipq_conformance", "clipq_gate"]
 
-_KEY = pytest.StashKey["Asked"]()
 _COLLECTING = pytest.StashKey[Collecting]()
-_INTERRUPTS = pytest.StashKey[Interrupts]()
-_COLLECTOR = "clipq-collector"
-_STALLED = 70  # exit code of a worker that ends itself
-_SELECTORS = ("model", "quantizer", "probe", "metric")
-_PATHS = ("baselines", "margins", "waivers", "cache", "report")
-
-
-class Asked:
-    """What a command line asks for.
-
-    Settings and users' plugins are read when a test that takes a case or a kernel check is
-    collected: a settings file that is not finished stops no other test.
-    """
-
-    def __init__(self, config: pytest.Config, path: Path) -> None:
-        self.config = config
-        self.path = path
-
-    @cached_property
-    def settings(self) -> Settings:
-        """The settings file with what the command line says instead.
-
-        Raises:
-            SettingsError: the file is malformed.
-        """
-        option, folder = self.config.getoption, self.config.invocation_params.dir
-        overrides: dict[str, Any] = {
-            name: Path(folder, option(f"--clipq-{name}"))
-            for name in _PATHS
-            if option(f"--clipq-{name}")
-        }
-        settings = load_settings(self.path)
-        if option("--clipq-record"):
-            overrides["history"] = replace(settings.history, record=True)
-        if option("--clipq-policy"):
-            settings = settings.under(option("--clipq-policy"))
-        return replace(settings, **overrides)
-
-    @cached_property
-    def matrix(self) -> Matrix:
-        """The matrix of this run, users' plugins loaded.
-
-        Raises:
-            SettingsError: the settings are malformed, or a plugin cannot be imported.
-        """
-        from clipq.evaluation.plan import Selection, load_plugins
-        from clipq.gating.matrix import Matrix
-
-        option, settings = self.config.getoption, self.settings
-        load_plugins(settings)
-        chosen = {f"{name}s": tuple(option(f"--clipq-{name}")) for name in _SELECTORS}
-        return Matrix(
-            settings,
-            Selection(**chosen),
-            profile=option("--clipq-profile"),
-            kernels=tuple(option("--clipq-kernel")),
-        )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("clipq", "clipq: reliability regression of quantized CLIP models")
     group.addoption("--clipq-config", metavar="FILE", help="settings; default: nearest clipq.toml")
-    for name in _SELECTORS:
+    for name in SELECTORS:
         group.addoption(
             f"--clipq-{name}",
             action="append",
@@ -145,7 +77,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="record the run in the history store when it ends; [history] in clipq.toml or the "
         "environment variable CLIPQ_STORE says which",
     )
-    for name in _PATHS:
+    for name in PATHS:
         group.addoption(
             f"--clipq-{name}", metavar="PATH", help=f"instead of `{name}` in clipq.toml"
         )
@@ -156,7 +88,7 @@ def pytest_configure(config: pytest.Config) -> None:
     path = _settings_path(config)
     if path is None:
         return
-    asked = config.stash[_KEY] = Asked(config, path)
+    asked = config.stash[ASKED] = Asked(config, path)
     config.stash[_COLLECTING] = Collecting()
     if hasattr(config, "workerinput"):
         # BLAS libraries read these when they load, which is after this point.
@@ -173,13 +105,13 @@ def _control(config: pytest.Config, asked: Asked) -> None:
         pytest.UsageError: it was asked to go without what notices that something is missing.
     """
     collector = RunCollector(config, asked)
-    if config.pluginmanager.register(collector, _COLLECTOR) is None:
+    if config.pluginmanager.register(collector, COLLECTOR) is None:
         raise pytest.UsageError(
-            f"-p no:{_COLLECTOR} would let failures pass unnoticed\n"
+            f"-p no:{COLLECTOR} would let failures pass unnoticed\n"
             "  fix: leave it out; -p no:clipq.pytest_plugin turns off clipq as a whole"
         )
     workers = WorkerWatch(lambda why: interrupts.stop(why))
-    interrupts = config.stash[_INTERRUPTS] = Interrupts(workers.end)
+    interrupts = config.stash[INTERRUPTS] = Interrupts(workers.end)
     # Without names: nothing of a run works without them, so nothing can leave them out.
     config.pluginmanager.register(interrupts)
     config.pluginmanager.register(workers)
@@ -211,7 +143,7 @@ def _threads(asked: Asked) -> int:
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    asked = config.stash.get(_KEY, None)
+    asked = config.stash.get(ASKED, None)
     if asked is None:
         return None
     try:
@@ -225,7 +157,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     wanted = [name for name in PARAMETERS if name in metafunc.fixturenames]
     if not wanted:
         return
-    asked = metafunc.config.stash.get(_KEY, None)
+    asked = metafunc.config.stash.get(ASKED, None)
     # A CollectError is shown as its message alone, without a traceback.
     if asked is None:
         raise pytest.Collector.CollectError(
@@ -265,16 +197,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     collected = collecting.finished(session.items)
     worker = getattr(config, "workerinput", None)
     if worker is None:
-        collector = config.pluginmanager.get_plugin(_COLLECTOR)
+        collector = config.pluginmanager.get_plugin(COLLECTOR)
         if collector is not None and not config.pluginmanager.has_plugin("dsession"):
             collector.add(collected)
-    elif folder := _shared(config):
+    elif folder := shared(config):
         collected.write(folder / f"{worker['workerid']}.collected")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what is clipq's; a test for which nothing was planned is deselected, not skipped."""
-    asked = config.stash.get(_KEY, None)
+    asked = config.stash.get(ASKED, None)
     nothing = []
     for item in items:
         for name in PARAMETERS:
@@ -291,113 +223,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _planned(matrix: Matrix, parameter: str) -> bool:
     """Return whether anything was planned for a parameter of tests."""
     return bool(matrix.cases if parameter == CASE else matrix.kernel_checks)
-
-
-@pytest.fixture(scope="session")
-def _clipq_session(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Gate:
-    """One gate per process."""
-    from clipq.evaluation.evaluator import Evaluator
-    from clipq.gating.board import CellBoard
-    from clipq.gating.families import Families
-    from clipq.gating.session import Gate
-    from clipq.gating.stall import StallWatch
-
-    _refuse_uncollected(pytestconfig)
-    matrix = pytestconfig.stash[_KEY].matrix
-    worker = getattr(pytestconfig, "workerinput", {}).get("workerid", "gw0")
-    board = CellBoard(_shared(pytestconfig))
-    limits = matrix.settings.limits
-    stall = StallWatch(limits.stalled_seconds, partial(_give_up, pytestconfig, board))
-    evaluator = Evaluator(
-        matrix.settings, worker=int(worker.removeprefix("gw")), progress=stall.progressed
-    )
-    families = Families(
-        matrix.settings.statistics,
-        filter(None, map(case_of, request.session.items)),
-        whole=matrix.whole,
-        board=board,
-    )
-    return Gate(matrix.settings, evaluator, families=families, stall=stall)
-
-
-def _refuse_uncollected(config: pytest.Config) -> None:
-    """End a session in which nobody would notice that a case was never reported."""
-    worker = getattr(config, "workerinput", None)
-    if worker is None and not config.pluginmanager.has_plugin(_COLLECTOR):
-        pytest.exit(f"the plugin {_COLLECTOR} was taken away: nothing is judged", returncode=2)
-    if worker is not None and SHARED not in worker:
-        pytest.exit("the controller does not collect what clipq judges", returncode=2)
-
-
-def _give_up(config: pytest.Config, board: CellBoard, candidate: Candidate, why: str) -> None:
-    """End what hangs: the worker, whose other cases go to another, or else the run."""
-    interrupts = config.stash.get(_INTERRUPTS, None)
-    if interrupts is None:
-        board.give_up(candidate, why)
-        os._exit(_STALLED)
-    interrupts.stop(f"{candidate}: {why}")
-
-
-def _shared(config: pytest.Config) -> Path | None:
-    """Return the folder that the workers of this run share; None for a single process."""
-    folder = getattr(config, "workerinput", {}).get(SHARED)
-    # A worker on another machine does not see it, and measures by itself.
-    return Path(folder) if folder and Path(folder).is_dir() else None
-
-
-@pytest.fixture
-def clipq_gate(request: pytest.FixtureRequest, _clipq_session: Gate) -> Callable[[Case], None]:
-    """Judge the test's case: fails the test where the verdict blocks under the policy."""
-
-    def check(case: Case) -> None:
-        _refuse_other(request.node, case, case_of(request.node))
-        result = _clipq_session.check(case)
-        # One JSON text: anything else is lost or mangled on the way from an xdist worker.
-        request.node.user_properties.append((PROPERTY, result.to_json()))
-        if _clipq_session.settings.rule.blocks(result.verdict):
-            from clipq.report.text import explain
-
-            pytest.fail(explain(result), pytrace=False)
-
-    return check
-
-
-@pytest.fixture
-def clipq_conformance(request: pytest.FixtureRequest) -> Callable[[tuple[str, str]], None]:
-    """Run the test's check of a kernel: fails where the kernel breaks its spec, skips if it can't.
-
-    The reason is in the report.
-    """
-    _refuse_uncollected(request.config)
-
-    def check(planned: tuple[str, str]) -> None:
-        from clipq.testing.kernels import judge
-
-        _refuse_other(request.node, planned, check_of(request.node))
-        result = judge(*planned)
-        request.node.user_properties.append((KERNEL_PROPERTY, result.to_json()))
-        if result.outcome == "fail":
-            pytest.fail(printable(f"{result.id}: {result.reason}"), pytrace=False)
-        if result.outcome == "not-run":
-            pytest.skip(printable(result.reason))
-
-    return check
-
-
-def _refuse_other(node: pytest.Item, asked: object, own: object) -> None:
-    """Refuse a verdict that this test was not planned to give; the run fails, come what may.
-
-    A loop over cases inside of one test, for instance: its cases would be missed by nobody.
-    """
-    if asked == own:
-        return
-    name = "/".join(map(str, asked)) if isinstance(asked, tuple) else str(asked)
-    sentence = f"{node.nodeid} judges {name}, which is not the case that it was planned for"
-    node.user_properties.append((REFUSED, sentence))
-    pytest.fail(
-        f"{sentence}\n  fix: a test judges its own parameter: `clipq_gate(clipq_case)`",
-        pytrace=False,
-    )
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:

@@ -107,8 +107,10 @@ class Gatekeeper:
         _end_with(parent)
 
     def done(self, code: int) -> int:
-        """Vouch for an exit code, and return it."""
+        """Vouch for an exit code, and return it: no signal comes between it and the exit."""
         if self._proof >= 0:
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(signum, signal.SIG_IGN)
             os.write(self._proof, str(code).encode())
             os.close(self._proof)
             self._proof = -1

@@ -16,6 +16,7 @@ wins; `[[expected-failure]]` names combinations that are known to break, with th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -133,25 +134,25 @@ def check_margin(metric: Metric, margin: float, *, where: str) -> None:
         where: what a message begins with.
 
     Raises:
-        SettingsError: it is larger than any loss, or a limit outside the metric's range.
+        SettingsError: no loss is larger, or it is a limit outside the metric's range.
 
     >>> check_margin(metrics.get("top1"), 1e308, where="margins.toml: id.top1")
     Traceback (most recent call last):
     clipq.errors.SettingsError: margins.toml: id.top1: a margin of 1e+308 fraction
-      fix: a loss of top1 lies in [-1, 1]: a larger margin judges nothing
+      fix: a loss of top1 lies in [-1, 1]: such a margin judges nothing
     """
     low, high = metric.range
     if metric.judged_by == "limit":
         low, high = max(low, -_UNBOUNDED), min(high, _UNBOUNDED)
         allowed = f"the limit of {metric.name} is a value of it, in [{low:g}, {high:g}]"
     else:
-        high = min(high - low, _UNBOUNDED)
-        low = -high
-        allowed = f"a loss of {metric.name} lies in [{low:g}, {high:g}]"
+        largest = min(high - low, _UNBOUNDED)
+        low, high = -largest, math.nextafter(largest, 0.0)  # the largest loss is not within it
+        allowed = f"a loss of {metric.name} lies in [{low:g}, {largest:g}]"
     if not low <= margin <= high:
         raise SettingsError(
             f"{where}: a margin of {margin:g} {metric.unit}",
-            hint=f"{allowed}: a larger margin judges nothing",
+            hint=f"{allowed}: such a margin judges nothing",
         )
 
 

@@ -59,6 +59,8 @@ class StallWatch:
     def progressed(self, *_: object) -> None:
         """Something got done; takes what a progress callback is given."""
         self._since = time.monotonic()
+        if self._candidate is None:
+            return  # nothing is watched now, and nothing is to end the process later
         with suppress(RuntimeError, ValueError, OSError):  # no standard error to write to
             faulthandler.dump_traceback_later(self._seconds + _GRACE_SECONDS, exit=True)
 

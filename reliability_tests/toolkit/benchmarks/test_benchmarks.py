@@ -54,6 +54,7 @@ SHOWN = {
     "peer_gates": "clipq, 106 cases, ci",
     "quantizers": "awq:w8,clip=none",
     "resampling_time": "ms per case over",
+    "soak": "record identical",
     "trend_site": "noise     10 runs",
     "zero_shot": "(equal)",
 }

@@ -38,7 +38,7 @@ BELOW = {
 EDGE = (
     *("cli", "suite", "testing", "__init__", "__main__"),
     *("node_ids", "pytest_plugin", "pytest_collector", "pytest_conclusion", "pytest_interrupts"),
-    *("pytest_items", "pytest_progress", "pytest_workers"),
+    *("pytest_asked", "pytest_fixtures", "pytest_items", "pytest_progress", "pytest_workers"),
 )
 
 

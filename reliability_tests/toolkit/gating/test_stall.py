@@ -50,6 +50,16 @@ def test_progress_and_the_end_of_measuring_are_no_stall():
     assert told.whys == []
 
 
+def test_progress_of_what_nobody_watches_ends_nothing(monkeypatch):
+    armed = []
+    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda *a, **k: armed.append(a))
+    watch = StallWatch(1000.0, Told())
+    watch.progressed("decoding", 1, 2)
+    assert not armed
+    with watch.measuring(CANDIDATE):
+        assert armed == [(1060.0,)]
+
+
 def test_no_process_measures_another_cell_of_a_candidate_that_was_given_up(tmp_path: Path):
     cells = [Cell("vit", "rtn:w4", "id"), Cell("vit", "rtn:w8", "id")]
     measured, lost = [], []
