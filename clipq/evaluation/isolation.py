@@ -13,11 +13,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 
 from clipq.errors import QuantizerError, SettingsError
 from clipq.evaluation.noted_imports import noted_imports
-from clipq.evaluation.process_names import ProcessNames
+from clipq.evaluation.process_names import NamesMoment, ProcessNames
 from clipq.evaluation.process_settings import ProcessSettings
 
 __all__ = ["PROCESS", "Process", "ProcessChangedError", "import_contained"]
@@ -88,7 +89,7 @@ class Process:
             with (
                 seeded(f"{quantizer} {doing}"),
                 warnings.catch_warnings(),
-                noted_imports(self._note),
+                noted_imports(partial(_moment, names), partial(_adopt, names, self._settings)),
             ):
                 yield
         except Exception:
@@ -113,11 +114,6 @@ class Process:
             self._settings = ProcessSettings()
         self._last = whose
         return self._names
-
-    def _note(self) -> None:
-        if self._names is not None:
-            self._names.note()
-        self._settings.note()
 
     def _settle(
         self, names: ProcessNames, quantizer: str, doing: str, differs: Callable[[], str]
@@ -153,12 +149,8 @@ def import_contained(name: str) -> None:
     >>> import_contained("clipq.quant.rtn")
     """
     names, settings = ProcessNames(), ProcessSettings()
-
-    def note() -> None:
-        names.note()
-        settings.note()
-
-    with noted_imports(note):
+    own = name.partition(".")[0]
+    with noted_imports(partial(_moment, names), partial(_adopt, names, settings), but=own):
         import_module(name)
     changed = [*names.restore(), *settings.restore()]
     if changed:
@@ -167,6 +159,18 @@ def import_contained(name: str) -> None:
             hint="FP32 and every other quantizer run in this process too; change the copy of the "
             "model that a method is given, not libraries and settings",
         )
+
+
+def _moment(names: ProcessNames) -> tuple[NamesMoment, ProcessSettings]:
+    return names.moment(), ProcessSettings()
+
+
+def _adopt(
+    names: ProcessNames, settings: ProcessSettings, before: tuple[NamesMoment, ProcessSettings]
+) -> None:
+    """Take what a library changed as it was imported for what it should be."""
+    names.adopt_since(before[0])
+    settings.adopt_since(before[1])
 
 
 def _listed(changes: list[str]) -> str:

@@ -1,37 +1,54 @@
-"""Notes what libraries are like the moment they have been imported, before anybody's next line.
+"""Tells what an installed library does as it is imported from what its importer does.
 
-What imports a library for the first time and then changes it could otherwise not be told from the
-library itself.
+A library that is imported for the first time may set environment variables and rebind names, its
+own or others': that is its own doing, and whether FP32 still answers as it did is asked in any
+case. The next line of whoever imported it is another matter.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from clipq.evaluation.process_names import is_watched
-
 __all__ = ["noted_imports"]
+
+_INSTALLED = tuple(
+    f"{Path(folder).resolve()}{os.sep}"
+    for folder in (
+        *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")),
+        str(Path(__file__).parents[1]),  # clipq, where it is installed from a checkout
+    )
+)
 
 
 @contextmanager
-def noted_imports(note: Callable[[], None]) -> Iterator[None]:
-    """Call `note` after each import of a watched library, with all that it imports itself.
+def noted_imports(
+    before: Callable[[], Any], after: Callable[[Any], None], *, but: str = ""
+) -> Iterator[None]:
+    """Call `before` and then `after` around each import of an installed library.
+
+    Around the first of those that import one another; `after` is given what `before` returned.
+
+    Args:
+        before: called first.
+        after: called when the library and all that it imports are there.
+        but: a package that is nobody's library here, wherever it is installed.
 
     >>> import sys
-    >>> noted = []
-    >>> _ = sys.modules.pop("clipq.evaluation.seeding", None)
-    >>> with noted_imports(lambda: noted.append("clipq.evaluation.seeding" in sys.modules)):
-    ...     import clipq.evaluation.seeding
-    >>> noted
-    [True]
+    >>> _ = sys.modules.pop("colorsys", None)
+    >>> with noted_imports(lambda: "as it was before", print):
+    ...     import colorsys
+    as it was before
     """
-    finder = _Finder(note)
+    finder = _Finder(before, after, but)
     sys.meta_path.insert(0, finder)
     try:
         yield
@@ -41,18 +58,19 @@ def noted_imports(note: Callable[[], None]) -> Iterator[None]:
 
 
 class _Finder:
-    """Finds what the finders after it do, with a loader that says when it is done."""
+    """Finds what the finders after it do, with a loader that says when it begins and is done."""
 
-    def __init__(self, note: Callable[[], None]) -> None:
-        self.note = note
+    def __init__(self, before: Callable[[], Any], after: Callable[[Any], None], but: str) -> None:
+        self.before, self.after = before, after
         self.under_way = 0
+        self._but = but
         self._asking = False
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return how a module is loaded, of a watched one with `note` after it."""
-        if self._asking or not is_watched(name):
+        """Return how a module is loaded, of a library with `before` and `after` around it."""
+        if self._asking or name.partition(".")[0] == self._but:
             return None
         self._asking = True
         try:
@@ -61,9 +79,14 @@ class _Finder:
             return None  # whoever is asked next says why
         finally:
             self._asking = False
-        if found is not None and hasattr(found.loader, "exec_module"):
-            found.loader = _Loader(found.loader, self)  # type: ignore[assignment]
+        if found is None or not _is_installed(found) or not hasattr(found.loader, "exec_module"):
+            return None
+        found.loader = _Loader(found.loader, self)  # type: ignore[assignment]
         return found
+
+
+def _is_installed(spec: ModuleSpec) -> bool:
+    return str(Path(spec.origin or "").resolve()).startswith(_INSTALLED)
 
 
 class _Loader:
@@ -85,10 +108,12 @@ class _Loader:
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader
-        self._finder.under_way += 1
+        finder = self._finder
+        moment = None if finder.under_way else finder.before()
+        finder.under_way += 1
         try:
             self._loader.exec_module(module)
         finally:
-            self._finder.under_way -= 1
-        if not self._finder.under_way:
-            self._finder.note()
+            finder.under_way -= 1
+            if not finder.under_way:
+                finder.after(moment)

@@ -11,13 +11,13 @@ import builtins
 import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
 
 from clipq.registry import Registry
 
-__all__ = ["ProcessNames", "is_watched"]
+__all__ = ["NamesMoment", "ProcessNames", "is_watched"]
 
 _ROOTS = frozenset(
     {
@@ -48,6 +48,7 @@ _NOT_NAMES = frozenset(
     {
         *("__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__"),
         *("__doc__", "__dict__", "__weakref__", "__warningregistry__", "__builtins__"),
+        "_",  # of builtins, what an interactive Python showed last
         *("__abstractmethods__", "__static_attributes__", "__firstlineno__", "__spec__"),
     }
 )
@@ -100,6 +101,15 @@ class _Space:
             self.owner[name] = was
 
 
+@dataclass(frozen=True, slots=True)
+class NamesMoment:
+    """What differed, at one moment, from what was noted before: nothing unless said."""
+
+    names: Mapping[tuple[int, str], Any] = field(default_factory=dict)
+    codes: Mapping[int, tuple[Any, ...]] = field(default_factory=dict)
+    kernels: frozenset[str] = frozenset()
+
+
 class ProcessNames:
     """What names stood for at one moment.
 
@@ -114,7 +124,6 @@ class ProcessNames:
 
     def __init__(self) -> None:
         self._spaces: list[_Space] = []
-        self._pairs: list[tuple[Mapping[str, Any], dict[str, Any]]] = []
         self._functions: list[FunctionType] = []
         self._insides: list[tuple[Any, ...]] = []
         self._seen: set[int] = set()
@@ -133,12 +142,36 @@ class ProcessNames:
 
     def adopt(self) -> None:
         """Take what everything stands for now as what it should."""
+        self.adopt_since(NamesMoment())
+
+    def moment(self) -> NamesMoment:
+        """Return what differs now from what was noted."""
+        names = {
+            (id(space), name): space.live.get(name, _GONE)
+            for space in self._different()
+            for name, _ in space.changes()
+        }
+        now = [_inside(function) for function in self._functions]
+        codes = {place: one for place, one in enumerate(now) if one != self._insides[place]}
+        return NamesMoment(names, codes, _replaced_kernels() - self._kernels)
+
+    def adopt_since(self, before: NamesMoment) -> None:
+        """Take what has changed since a moment as it is now; what differed then still does."""
         self.note()
         for space in self._different():
-            space.was.clear()
-            space.was.update(space.live)
-        self._insides = [_inside(function) for function in self._functions]
-        self._kernels = _replaced_kernels()
+            for name in space.live.keys() | space.was.keys():
+                now = space.live.get(name, _GONE)
+                if now is before.names.get((id(space), name), before):
+                    continue  # no name stands for a moment
+                if now is _GONE:
+                    space.was.pop(name, None)
+                else:
+                    space.was[name] = now
+        for place, function in enumerate(self._functions):
+            now = _inside(function)
+            if now != before.codes.get(place):
+                self._insides[place] = now
+        self._kernels = _replaced_kernels() - before.kernels
 
     def restore(self) -> list[str]:
         """Put everything back; return what had changed, in words. What stays is found again."""
@@ -158,11 +191,8 @@ class ProcessNames:
         return found
 
     def _different(self) -> list[_Space]:
-        pairs = zip(self._pairs, self._spaces, strict=True)
-        try:  # nearly always nothing is, and this is asked often
-            return [space for (live, was), space in pairs if live != was]
-        except Exception:  # comparing arrays gives no truth
-            return [space for space in self._spaces if _differ(space.live, space.was)]
+        # Nearly always nothing does, and this is asked often.
+        return [space for space in self._spaces if _differ(space.live, space.was)]
 
     def _code_put_back(self) -> Iterator[str]:
         for function, was in zip(self._functions, self._insides, strict=True):
@@ -235,9 +265,7 @@ class ProcessNames:
         added: Callable[[str, Any], bool] = lambda *_: False,
         strict: bool = False,
     ) -> None:
-        space = _Space(label, owner, live, dict(live), added, strict)
-        self._spaces.append(space)
-        self._pairs.append((live, space.was))
+        self._spaces.append(_Space(label, owner, live, dict(live), added, strict))
 
 
 def is_watched(module: str) -> bool:

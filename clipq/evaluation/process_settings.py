@@ -73,10 +73,16 @@ class ProcessSettings:
         self._values = {setting.name: _read(setting) for setting in _settings()}
         self._environment = dict(os.environ)
 
-    def note(self) -> None:
-        """Note the settings of what has been imported since."""
+    def adopt_since(self, before: ProcessSettings) -> None:
+        """Take what has changed since another moment as it is now, and what is new."""
         for setting in _settings():
-            self._values.setdefault(setting.name, _read(setting))
+            now, then = _read(setting), before._values.get(setting.name)
+            if setting.name not in before._values or now != then:
+                self._values[setting.name] = now
+        environment = dict(os.environ)
+        for name in environment.keys() | before._environment.keys():
+            if environment.get(name) != before._environment.get(name):
+                self._environment = _with(self._environment, name, environment.get(name))
 
     def restore(self) -> list[str]:
         """Put everything back; return what had changed, in words. What stays is found again."""

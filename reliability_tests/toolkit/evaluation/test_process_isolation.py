@@ -210,7 +210,9 @@ def registered() -> Iterator[Callable[..., str]]:
         def method(model, spec, calibration):
             make_explicit(model, "both")
             for layer in plain_layers(model, "both").values():
-                layer.weight.data = (layer.weight.data * 128).round() / 128
+                rows = layer.weight.data.flatten(1)
+                step = rows.abs().amax(1, keepdim=True) / 127
+                layer.weight.data = ((rows / step).round() * step).view_as(layer.weight)
             made()
             original = model.encode_image
 
@@ -331,13 +333,18 @@ def test_a_plugin_that_changes_the_process_as_it_is_imported_is_refused(
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_a_plugin_is_caught_where_it_imports_torch_itself(tmp_path):
+def test_what_libraries_do_as_they_are_imported_is_not_what_a_plugin_does(tmp_path):
+    (tmp_path / "honest.py").write_text(
+        "import torch\nimport clipq\nimport torch._dynamo\nimport torch.distributed.tensor\n"
+        "import sklearn.metrics\nfrom clipq.quant import quantizers\n"
+    )
     (tmp_path / "patching.py").write_text(
-        "import torch\ntorch.Tensor.round = lambda values: values\n"
+        "import torch\ntorch.Tensor.round = lambda values: values\nimport torch.onnx\n"
     )
     code = (
         "import sys; from clipq.evaluation.isolation import import_contained\n"
         "assert 'torch' not in sys.modules\n"
+        "import_contained('honest')\n"
         "try: import_contained('patching')\n"
         "except Exception as error: print(error)\n"
         "import torch; print(torch.tensor(1.4).round().item())"
