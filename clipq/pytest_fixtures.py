@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from clipq.gating.board import CellBoard
     from clipq.gating.session import Gate
 
-__all__ = ["clipq_conformance", "clipq_gate"]
+__all__ = ["clipq_conformance", "clipq_gate", "clipq_session"]
 
 _STALLED = 70
 """Exit code of a worker that ends itself."""
 
 
 @pytest.fixture(scope="session")
-def _clipq_session(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Gate:
+def clipq_session(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Gate:
     """One gate per process."""
     from clipq.evaluation.evaluator import Evaluator
     from clipq.gating.board import CellBoard
@@ -74,15 +74,15 @@ def _give_up(config: pytest.Config, board: CellBoard, candidate: Candidate, why:
 
 
 @pytest.fixture
-def clipq_gate(request: pytest.FixtureRequest, _clipq_session: Gate) -> Callable[[Case], None]:
+def clipq_gate(request: pytest.FixtureRequest, clipq_session: Gate) -> Callable[[Case], None]:
     """Judge the test's case: fails the test where the verdict blocks under the policy."""
 
     def check(case: Case) -> None:
         _refuse_other(request.node, case, case_of(request.node))
-        result = _clipq_session.check(case)
+        result = clipq_session.check(case)
         # One JSON text: anything else is lost or mangled on the way from an xdist worker.
         request.node.user_properties.append((PROPERTY, result.to_json()))
-        if _clipq_session.settings.rule.blocks(result.verdict):
+        if clipq_session.settings.rule.blocks(result.verdict):
             from clipq.report.text import explain
 
             pytest.fail(explain(result), pytrace=False)

@@ -28,7 +28,7 @@ from clipq.errors import ClipqError
 from clipq.pytest_asked import ASKED, COLLECTOR, INTERRUPTS, PATHS, SELECTORS, Asked, shared
 from clipq.pytest_collector import RunCollector, result_of
 from clipq.pytest_conclusion import Conclusion
-from clipq.pytest_fixtures import _clipq_session, clipq_conformance, clipq_gate
+from clipq.pytest_fixtures import clipq_conformance, clipq_gate, clipq_session
 from clipq.pytest_interrupts import Interrupts
 from clipq.pytest_items import CASE, CHECK, PARAMETERS, Collecting
 from clipq.pytest_workers import WorkerWatch
@@ -39,7 +39,7 @@ from clipq.verdicts import Verdict
 if TYPE_CHECKING:
     from clipq.gating.matrix import Matrix
 
-__all__ = ["_clipq_session", "clipq_conformance", "clipq_gate"]
+__all__ = ["clipq_conformance", "clipq_gate", "clipq_session"]
 
 _COLLECTING = pytest.StashKey[Collecting]()
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from clipq.cases import Case, Cell
+from clipq.dependencies.file_reads import watching_imports
 from clipq.errors import ClipqError, QuantizerError, SettingsError, did_you_mean
 from clipq.evaluation.isolation import import_contained
 from clipq.metrics import metrics
 from clipq.quant import QuantizerSpec, quantizers
-from clipq.quant.file_reads import watching_imports
 from clipq.settings import ProbeSettings, ProfileSettings, Settings
 
 __all__ = ["Selection", "load_plugins", "plan", "planned_quantizers"]

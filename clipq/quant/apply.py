@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clipq.dependencies.file_reads import unwatched, watching
 from clipq.errors import ClipqError, QuantizerError
 from clipq.quant.claims import Claim, ClaimCounter, declared_exceptions, is_coarse
 from clipq.quant.code_identity import method_code
@@ -23,7 +24,6 @@ from clipq.quant.coverage import (
     count_operations,
     quantized_layers,
 )
-from clipq.quant.file_reads import unwatched, watching
 from clipq.quant.formats import Format
 from clipq.quant.measured_format import FormatMeter
 from clipq.quant.methods import Calibration, Method, find_method, is_builtin

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipq.dependencies.file_reads import read_at_import
+from clipq.dependencies.import_graph import Dependencies, dependencies, project_root
+from clipq.dependencies.installed import is_installed, versions_behind
 from clipq.errors import QuantizerError
 from clipq.provenance import digest, sha256_file
-from clipq.quant.file_reads import read_at_import
-from clipq.quant.import_graph import Dependencies, dependencies, project_root
-from clipq.quant.installed import is_installed, versions_behind
 from clipq.quant.methods import defining_module, find_method, is_builtin, quantizers
 from clipq.quant.spec import QuantizerSpec
 

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from clipq.cases import FP32
+from clipq.dependencies.file_reads import watching_imports
 from clipq.errors import QuantizerError
-from clipq.quant.file_reads import watching_imports
 from clipq.quant.spec import QuantizerSpec
 from clipq.registry import Registry
 

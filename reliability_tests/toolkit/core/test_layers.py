@@ -19,13 +19,16 @@ CORE = (
 )
 BELOW = {
     "core": set(),
-    "quant": {"core"},
+    "dependencies": {"core"},
+    "quant": {"core", "dependencies"},
     "models": {"core"},
     "data": {"core"},
     "metrics": {"core"},
     "stats": {"core"},
     "kernels": {"core"},
-    "evaluation": {"core", "quant", "models", "data", "metrics", "stats", "kernels"},
+    "evaluation": {
+        *("core", "dependencies", "quant", "models", "data", "metrics", "stats", "kernels"),
+    },
     "gating": {"core", "quant", "metrics", "stats", "kernels", "evaluation"},
     "web": set(),
     "report": {"core", "web"},

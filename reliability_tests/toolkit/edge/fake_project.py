@@ -63,7 +63,7 @@ class Judge:
 
 
 @pytest.fixture(scope="session")
-def _clipq_session(pytestconfig):
+def clipq_session(pytestconfig):
     from clipq.settings import load_settings
 
     settings = load_settings(pytestconfig.rootpath / "clipq.toml")

@@ -12,10 +12,11 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
+from clipq.dependencies import installed
+from clipq.dependencies.file_reads import watching_imports
 from clipq.errors import QuantizerError
-from clipq.quant import Calibration, code_identity, installed, quantize, quantizers
+from clipq.quant import Calibration, code_identity, quantize, quantizers
 from clipq.quant.code_identity import method_code, method_code_hash
-from clipq.quant.file_reads import watching_imports
 
 Load = Callable[..., None]
 

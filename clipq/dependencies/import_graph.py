@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
-from clipq.quant.installed import IN_ENVIRONMENT, is_installed
+from clipq.dependencies.installed import IN_ENVIRONMENT, is_installed
 
 __all__ = ["Dependencies", "dependencies", "project_root"]
 
