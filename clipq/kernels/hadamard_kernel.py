@@ -87,7 +87,8 @@ def hadamard(
             "SIZE": inner,
             "ROWS": rows,
         },
-        warps=min(16, max(4, rows * inner // 1024)),
+        # Where a program has one row, more of them at once move more than more threads of each.
+        warps=min(16, max(1, rows * inner // 2048) if twelve else max(4, rows * inner // 1024)),
     )
     run([launch], device)
     return result

@@ -14,7 +14,7 @@ from clipq.kernels.tensors import FLOATS, as_rows, check_dtype, check_shape, out
 __all__ = ["ACTIVATIONS", "check_depth", "linear_w4a16", "linear_w8a8", "pack_codes"]
 
 ACTIVATIONS = ("none", "gelu", "gelu-tanh", "quick-gelu")
-_SPLIT_UNTIL = 264  # programs that keep a large GPU busy: two on each of its 132 processors
+_SPLIT_UNTIL = 528  # programs that keep a large GPU busy: four on each of its 132 processors
 _LARGEST_SUM = 2**31 - 1
 
 
@@ -77,8 +77,9 @@ def linear_w8a8(
     weight, target = as_rows(weight), as_rows(result)
     if zero_point and code_sums is None:
         code_sums = weight.sum(1, dtype=torch.int32)
-    # 128 by 128 is the largest tile whose epilogue spills no register on any architecture.
-    rows = min(128, max(16, power_above(len(flat))))
+    # 128 by 128 is the largest tile whose epilogue spills no register on any architecture. An
+    # activation keeps a tile from its next product: of half as many rows, two share a processor.
+    rows = min(128 if activation == "none" else 64, max(16, power_above(len(flat))))
     columns = min(128, max(16, power_above(width)))
     inner = min(128, max(32, power_above(depth)))
     row_tiles, column_tiles = blocks(len(flat), rows), blocks(width, columns)
@@ -173,14 +174,14 @@ def linear_w4a16(
         return result
     flat, packed, target = as_rows(x), as_rows(packed), as_rows(result)
     rows = min(64, max(16, power_above(len(flat))))
-    columns = min(64, max(16, power_above(width)))
+    columns = min(64 if rows > 16 else 128, max(16, power_above(width)))
     # Codes are exact in tf32, so that three products in tf32 lose 2^-22 of a float32 input.
     precision = "tf32x3" if x.dtype == torch.float32 else "ieee"
     # A block of the depth lies within one group.
     pairs = min(group & -group, 128) // 2
     row_tiles, column_tiles = blocks(len(flat), rows), blocks(width, columns)
     depth_blocks = blocks(depth // 2, pairs)
-    splits = max(1, min(8, depth_blocks // 4, _SPLIT_UNTIL // (row_tiles * column_tiles)))
+    splits = max(1, min(16, depth_blocks // 2, _SPLIT_UNTIL // (row_tiles * column_tiles)))
     partial = target
     if splits > 1:
         partial = torch.empty(splits, *target.shape, dtype=torch.float32, device=x.device)
@@ -226,7 +227,7 @@ def linear_w4a16(
         launches.append(
             Launch(
                 programs.sum_splits,
-                blocks(target.numel(), 1024),
+                blocks(target.numel(), 256),
                 {
                     "partial_ptr": partial,
                     "bias_ptr": bias,
@@ -235,7 +236,7 @@ def linear_w4a16(
                     "columns": width,
                     "out_stride": target.stride(0),
                 },
-                {"BIAS": bias is not None, "SPLITS": splits, "BLOCK": 1024},
+                {"BIAS": bias is not None, "SPLITS": splits, "BLOCK": 256},
             )
         )
     run(launches, device)
