@@ -191,6 +191,7 @@ def _torch_settings() -> tuple[_Setting, ...]:
             torch.get_deterministic_debug_mode,
             torch.set_deterministic_debug_mode,
         ),
+        _Setting("the hooks of saved tensors", _saved_tensor_hooks, _pop_saved_tensor_hooks),
         _attribute(torch.utils.deterministic, "fill_uninitialized_memory"),
         *(_autocast(device) for device in ("cpu", "cuda")),
         # The parts before the whole: written as a whole, "none" would undo them.
@@ -276,6 +277,19 @@ def _attention(kind: str) -> _Setting:
         getattr(cuda, f"{kind}_sdp_enabled"),
         getattr(cuda, f"enable_{kind}_sdp"),
     )
+
+
+def _saved_tensor_hooks() -> Any:
+    import torch
+
+    return torch._C._autograd._top_saved_tensors_default_hooks(False)
+
+
+def _pop_saved_tensor_hooks(was: Any) -> None:
+    import torch
+
+    while (now := _saved_tensor_hooks()) is not None and now != was:
+        torch._C._autograd._pop_saved_tensors_default_hooks()
 
 
 def _function_modes() -> list[Any]:

@@ -85,6 +85,9 @@ HARM: dict[str, Callable[[], object]] = {
     ),
     "num_threads() is 3": lambda: torch.set_num_threads(3),
     "set_default_device() is meta": lambda: torch.set_default_device("meta"),
+    "hooks of saved tensors": lambda: torch._C._autograd._push_saved_tensors_default_hooks(
+        same, same
+    ),
     "torch function modes": lambda: Leaning().__enter__(),
     "torch dispatch modes": lambda: Watching().__enter__(),
     "autocast on cpu": lambda: torch.autocast("cpu").__enter__(),
