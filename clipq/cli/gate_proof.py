@@ -109,7 +109,7 @@ class Gatekeeper:
     def done(self, code: int) -> int:
         """Vouch for an exit code, and return it: no signal comes between it and the exit."""
         if self._proof >= 0:
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(signum, signal.SIG_IGN)
             os.write(self._proof, str(code).encode())
             os.close(self._proof)
