@@ -191,6 +191,11 @@ class RunCollector:
         found = self.collected.anything or bool(self._refused) or self._missing_all
         return runs and found
 
+    @property
+    def reported_any(self) -> bool:
+        """Whether a case or a kernel check was."""
+        return bool(self.results or self.kernels)
+
     def miss_matrix(self) -> None:
         """The run ended before anything was collected: all that was asked for is missing."""
         self._missing_all = self.expects_matrix and not self.collected.anything

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from clipq.cli.context import settings_of
+from clipq.errors import ClipqError
 from clipq.settings import PROFILES
 
 __all__ = ["declare", "run"]
@@ -34,6 +37,7 @@ exit codes:
   5  no case was left after selection
   130  interrupted; what was measured is in the report
   143  terminated (SIGTERM), likewise; a second SIGTERM ends it at once
+  129  hung up (SIGHUP: its terminal or connection was closed), likewise
 """
 _PROGRESS = ("-p", "clipq.pytest_progress", "-o", "console_output_style=classic")
 _WANTED = ("-p", "clipq.pytest_plugin", "-p", "xdist.plugin")
@@ -118,10 +122,25 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     ]
     try:
         code = pytest.main(given, plugins=[PytestUsage(options.declared), proof])
-    except BaseException:
+        sys.stdout.flush()
+    except BaseException as error:
         keeper.done(_USAGE)  # the caller says what it was
+        # pytest reports every other error: this one it could not.
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            raise _unwritable(error) from error
         raise
     return keeper.done(proof.checked(int(code)))
+
+
+def _unwritable(error: OSError) -> ClipqError:
+    """Return what to say of an output that takes nothing; what it holds back goes nowhere."""
+    with suppress(OSError, ValueError):  # or Python complains of it when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ClipqError(
+        f"the run ended, for its output cannot be written: {error.strerror or error}",
+        hint="send standard output where there is room; a report of an earlier run is left as it "
+        "is where nothing ran",
+    )
 
 
 def _of_the_plugin(options: argparse.Namespace) -> list[str]:
