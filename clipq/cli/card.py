@@ -24,9 +24,9 @@ Write what the users of a quantized model should know: what was measured beside 
 that is, what was waived, by whom and until when, and what identifies it all. As Markdown with the
 model-index metadata that model hubs read, as an HTML page, or as that metadata alone.
 
-A record is refused whose verdicts do not follow from its numbers. Within a project, so is one of
-another commit or model, of a quantizer that was edited since, or of other margins, waivers or
-settings.
+A record is refused whose verdicts do not follow from its numbers, or that lacks a planned case.
+Within a project, so is one of another commit or model, of a quantizer that was edited since, or of
+other margins, waivers or settings.
 """
 _EPILOG = """\
 examples:
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from clipq.cli.context import settings_of
     from clipq.cli.signature import signature_line
     from clipq.files import write_atomically
-    from clipq.gating.derivation import check_verdicts
+    from clipq.gating.derivation import check_complete, check_verdicts
     from clipq.records import read_run
     from clipq.report.card import (
         card_html,
@@ -93,6 +93,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     facts = [("signature", signature_line(path, options.allowed_signers))]
     record = read_run(path)
     check_verdicts(record, source=path)
+    check_complete(record, source=path)
     card = release_card(record, candidate, name=options.name)
     facts += _compared(record, candidate, options, path)
     card = replace(card, looks=_looks(record, candidate, options), facts=tuple(facts))
