@@ -112,6 +112,8 @@ class Conclusion:
         if session.exitstatus != _INTERNAL_ERROR or self._collector.reported_any:
             return False
         terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is None:
+            return False
         try:
             terminal.write_line("")
             terminal.flush()

@@ -12,7 +12,7 @@ from typing import Any
 
 from clipq.cli.context import settings_of
 from clipq.errors import ClipqError
-from clipq.settings import PROFILES
+from clipq.settings import PATHS, PROFILES, SELECTORS
 
 __all__ = ["declare", "run"]
 
@@ -43,8 +43,6 @@ _PROGRESS = ("-p", "clipq.pytest_progress", "-o", "console_output_style=classic"
 _WANTED = ("-p", "clipq.pytest_plugin", "-p", "xdist.plugin")
 _USAGE = 2
 _SUITE = Path(__file__).parent.parent / "suite"
-_SELECTORS = ("model", "quantizer", "probe", "metric")
-_PATHS = ("baselines", "margins", "waivers", "cache", "report")
 
 
 def declare(commands: argparse._SubParsersAction[Any]) -> None:
@@ -75,7 +73,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
         "--quiet", action="store_true", help="neither progress nor a header, but the report"
     )
     part = gate.add_argument_group("a part of the matrix")
-    for name in _SELECTORS:
+    for name in SELECTORS:
         part.add_argument(
             f"--{name}", action="append", metavar="GLOB", help=f"only these {name}s (repeatable)"
         )
@@ -86,7 +84,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
         help="check only these kernels, and no case unless one is selected too (repeatable)",
     )
     places = gate.add_argument_group("instead of what clipq.toml says")
-    for name in _PATHS:
+    for name in PATHS:
         places.add_argument(f"--{name}", type=Path, metavar="PATH", help=f"`{name}`")
     gate.set_defaults(run=run, declared=gate)
 
@@ -146,7 +144,7 @@ def _unwritable(error: OSError) -> ClipqError:
 def _of_the_plugin(options: argparse.Namespace) -> list[str]:
     """Return what was chosen as the plugin's own options, which are called ``--clipq-...``."""
     chosen = ["--clipq-record"] if options.record else []
-    for name in ("policy", "profile", *_SELECTORS, "kernel", *_PATHS):
+    for name in ("policy", "profile", *SELECTORS, "kernel", *PATHS):
         value = getattr(options, name)
         values = value if isinstance(value, list) else [] if value is None else [value]
         chosen += [f"--clipq-{name}={one}" for one in values]
