@@ -14,13 +14,12 @@ from dataclasses import asdict, replace
 from clipq.cases import Candidate
 from clipq.checkout import git_commit
 from clipq.errors import RecordError
-from clipq.evaluation.identity import method_evidence
+from clipq.evaluation.identity import files_identity, method_evidence
 from clipq.evaluation.plan import load_plugins, plan
 from clipq.gating.baseline import load_baseline
 from clipq.gating.input_files import input_files
 from clipq.gating.margins import load_margins
 from clipq.gating.waivers import load_waivers
-from clipq.models.source import ModelSource, identity
 from clipq.records import CaseResult, RunRecord
 from clipq.settings import Settings
 from clipq.verdicts import Verdict
@@ -70,14 +69,10 @@ def not_compared(record: RunRecord, candidate: Candidate, settings: Settings) ->
             f"the checkout had changes that are in no commit {when}: of changed files only the "
             "quantizer's code, the settings, the margins and the waivers were compared"
         )
-    source = _source(candidate, settings)
-    if source.kind != "local-dir":
+    source = settings.model(candidate.model).source
+    if not source.startswith("local-dir:"):
         found.append(f"the weights of {source} are not in a local folder: its name was compared")
     return tuple(found)
-
-
-def _source(candidate: Candidate, settings: Settings) -> ModelSource:
-    return ModelSource.parse(settings.model(candidate.model).source, base_dir=settings.root)
 
 
 def _differences(
@@ -139,14 +134,10 @@ def _of_model(
         if any(result.observed is not None for result in cases):
             yield "it does not say which model was measured"
         return
-    declared, source = settings.model(candidate.model), _source(candidate, settings)
+    declared = settings.model(candidate.model)
     if made["source"] != declared.source:
         yield f"measured was {made['source']}, {settings.path.name} names {declared.source}"
-    if source.kind == "local-dir":
-        now = identity(source, expected_sha256=declared.sha256).to_plain()
-    else:
-        now = {"weights_sha256": declared.sha256.lower()} if declared.sha256 else {}
-    for name, digest in now.items():
+    for name, digest in files_identity(declared, root=settings.root).items():
         if made.get(name) != digest:
             what, was = name.removesuffix("_sha256"), str(made.get(name, ""))
             yield (
