@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from clipq.pytest_interrupts import Interrupts
-from clipq.settings import Settings, load_settings
+from clipq.settings import PATHS, SELECTORS, Settings, load_settings
 
 if TYPE_CHECKING:
     from clipq.gating.matrix import Matrix
 
-__all__ = ["ASKED", "COLLECTOR", "INTERRUPTS", "PATHS", "SELECTORS", "SHARED", "Asked", "shared"]
+__all__ = ["ASKED", "COLLECTOR", "INTERRUPTS", "SHARED", "Asked", "shared"]
 
-SELECTORS = ("model", "quantizer", "probe", "metric")
-PATHS = ("baselines", "margins", "waivers", "cache", "report")
 COLLECTOR = "clipq-collector"
 """Name of the plugin that notices what is missing, on the controlling process."""
 SHARED = "clipq-shared"

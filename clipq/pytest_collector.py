@@ -31,13 +31,27 @@ if TYPE_CHECKING:
     from clipq.gating.matrix import Matrix
     from clipq.settings import Settings
 
-__all__ = ["KERNEL_PROPERTY", "PROPERTY", "REFUSED", "RunCollector", "result_of"]
+__all__ = ["KERNEL_PROPERTY", "NO_RUN", "PROPERTY", "REFUSED", "RunCollector", "result_of"]
 
 PROPERTY = "clipq"
 KERNEL_PROPERTY = "clipq-kernel"
 REFUSED = "clipq-refused"
-_NO_RUN = ("collectonly", "showfixtures", "show_fixtures_per_test")
-"""Options with which pytest collects tests and runs none."""
+_COLLECTING = {
+    "collectonly": "--collect-only",
+    "showfixtures": "--fixtures",
+    "show_fixtures_per_test": "--fixtures-per-test",
+}
+"""Options of pytest with which it collects tests and runs none."""
+NO_RUN = {
+    **_COLLECTING,
+    "markers": "--markers",
+    "help": "--help",
+    "version": "--version",
+    "setuponly": "--setup-only",
+    "setupplan": "--setup-plan",
+    "cacheshow": "--cache-show",
+}
+"""Options of pytest with which no test runs, by the names of their values."""
 
 
 def result_of(report: pytest.TestReport) -> CaseResult | None:
@@ -187,9 +201,14 @@ class RunCollector:
     def anything(self) -> bool:
         """Whether a run of ours took place."""
         option = self.config.option
-        runs = not any(getattr(option, name, False) for name in _NO_RUN)
+        runs = not any(getattr(option, name, False) for name in _COLLECTING)
         found = self.collected.anything or bool(self._refused) or self._missing_all
         return runs and found
+
+    @property
+    def reported_any(self) -> bool:
+        """Whether a case or a kernel check was."""
+        return bool(self.results or self.kernels)
 
     def miss_matrix(self) -> None:
         """The run ended before anything was collected: all that was asked for is missing."""

@@ -2,7 +2,7 @@
 
 The conclusion is printed when pytest is done with everything else, for only then is its exit code
 known: a report that could not be written, a failing test of somebody else or an interruption make
-it 1, 130 or 143, and the line says FAILED whenever it is not 0.
+it 1, 130, 143 or 129, and the line says FAILED whenever it is not 0.
 """
 
 from __future__ import annotations
@@ -98,11 +98,28 @@ class Conclusion:
         self._over = True
         if session.exitstatus in _ENDED_EARLY or self._interrupts.exit_code:
             self._collector.miss_matrix()
-        if self._collector.anything:
+        if self._collector.anything and not self._unheard(session):
             self._report(session)
         if self._workers.lost and session.exitstatus == _INTERNAL_ERROR:
             session.exitstatus = 1
         session.exitstatus = self._interrupts.exit_code or session.exitstatus
+
+    def _unheard(self, session: pytest.Session) -> bool:
+        """Whether no test ran for the reason that pytest's output cannot be written.
+
+        A report that says so of every case would take the place of one of a run.
+        """
+        if session.exitstatus != _INTERNAL_ERROR or self._collector.reported_any:
+            return False
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is None:
+            return False
+        try:
+            terminal.write_line("")
+            terminal.flush()
+        except (OSError, ValueError):
+            return True
+        return False
 
     def _report(self, session: pytest.Session) -> None:
         from clipq.report import write_reports

@@ -1,9 +1,10 @@
-"""SIGINT and SIGTERM on the controlling process: the run ends, and what was measured is reported.
+"""SIGINT, SIGTERM, SIGHUP on the controlling process: the run ends, what was measured is reported.
 
 Python raises `KeyboardInterrupt` for SIGINT alone and dies of SIGTERM, by which CI systems cancel
-jobs. Here both raise, once: a terminal sends a signal to all of its processes, and whoever started
-this one may pass it on, so that the same signal again within a second is the same one. A second
-SIGTERM ends the process at once; a second Ctrl-C raises again, as ever.
+jobs, and of SIGHUP, by which a terminal or a connection that is closed does. Here all raise, once:
+a terminal sends a signal to all of its processes, and whoever started this one may pass it on, so
+that the same signal again within a second is the same one. A second SIGTERM or SIGHUP ends the
+process at once; a second Ctrl-C raises again, as ever.
 
 Python drops what a handler raises while a finalizer or another callback runs, and a quantizer may
 catch it. The first it reports, and the signal is sent again; after the second no other test starts.
@@ -25,12 +26,17 @@ import pytest
 
 __all__ = ["Interrupts", "Stopped", "Terminated"]
 
+_ENDINGS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that ask a process to end; Windows has no SIGHUP."""
+_SAID = {signal.SIGINT: "interrupted"} | {
+    signum: {"SIGTERM": "terminated", "SIGHUP": "hung up"}[signum.name] for signum in _ENDINGS
+}
 _SAME_SECONDS = 1.0
 _AGAIN_SECONDS = 0.05  # until the callback is over in which it was dropped
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived."""
+    """SIGTERM or SIGHUP arrived."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -63,20 +69,20 @@ class Interrupts:
 
     @property
     def exit_code(self) -> int:
-        """What the process exits with: 130, 143 (or 1, of a watchdog); 0 where nothing arrived."""
+        """What the process exits with: 130, 143, 129 (or 1, of a watchdog); 0: nothing arrived."""
         return 1 if self._why else 128 + self._signal if self._signal else 0
 
     @property
     def said(self) -> str:
         """What a conclusion says of it."""
-        names = {int(signal.SIGINT): "interrupted", int(signal.SIGTERM): "terminated"}
-        return self._why or names.get(self._signal, "")
+        return self._why or (_SAID[signal.Signals(self._signal)] if self._signal else "")
 
     def install(self) -> None:
         """Take over the signals that have Python's own handlers; nobody else's."""
         if threading.current_thread() is not threading.main_thread():
             return
-        usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        usual: dict[signal.Signals, Any] = dict.fromkeys(_ENDINGS, signal.SIG_DFL)
+        usual[signal.SIGINT] = signal.default_int_handler
         for signum, handler in usual.items():
             if signal.getsignal(signum) == handler:
                 self._before[signum] = signal.signal(signum, self._arrived)
@@ -132,12 +138,12 @@ class Interrupts:
         again = self._first is not None
         if again and now - (self._first or 0.0) < _SAME_SECONDS:
             return
-        self._terminations += signum == signal.SIGTERM
+        self._terminations += signum in _ENDINGS
         if self._terminations > 1:
             self._end_workers()
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
-        if again and signum == signal.SIGTERM:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        if again and signum in _ENDINGS:
             return  # the run is ending already, and a second one will not be waited for
         self._first, self._signal = now, self._signal or signum
         raise self._error()
@@ -145,7 +151,9 @@ class Interrupts:
     def _error(self) -> KeyboardInterrupt:
         if self._why:
             return Stopped(self._why)
-        return Terminated("SIGTERM") if self._signal == signal.SIGTERM else KeyboardInterrupt()
+        if self._signal in _ENDINGS:
+            return Terminated(signal.Signals(self._signal).name)
+        return KeyboardInterrupt()
 
     def _dropped(self, unraisable: sys.UnraisableHookArgs) -> None:
         """Python could not raise something: an interrupt is sent again, all else is passed on."""

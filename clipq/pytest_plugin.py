@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from clipq.errors import ClipqError
-from clipq.pytest_asked import ASKED, COLLECTOR, INTERRUPTS, PATHS, SELECTORS, Asked, shared
+from clipq.pytest_asked import ASKED, COLLECTOR, INTERRUPTS, Asked, shared
 from clipq.pytest_collector import RunCollector, result_of
 from clipq.pytest_conclusion import Conclusion
 from clipq.pytest_fixtures import clipq_conformance, clipq_gate, clipq_session
 from clipq.pytest_interrupts import Interrupts
 from clipq.pytest_items import CASE, CHECK, PARAMETERS, Collecting
 from clipq.pytest_workers import WorkerWatch
-from clipq.settings import PROFILES, find_settings
+from clipq.settings import PATHS, PROFILES, SELECTORS, find_settings
 from clipq.terminal import printable
 from clipq.verdicts import Verdict
 

@@ -37,9 +37,11 @@ __all__ = [
     "ATTACKS",
     "BACKENDS",
     "CORRECTIONS",
+    "PATHS",
     "POOLABLE",
     "PROFILES",
     "ROLES",
+    "SELECTORS",
     "SEVERITIES",
     "AttackSettings",
     "CorruptionSettings",
@@ -69,6 +71,10 @@ ROLES = (
 POOLABLE = ("corruption", "groups", "in-distribution", "shift", "spurious")
 """Roles whose samples can be pooled: each has a right answer, and FP32 sees the same image."""
 PROFILES = ("quick", "default", "full")
+PATHS = ("baselines", "margins", "waivers", "cache", "report")
+"""Paths that a command line may give in the place of those of the file."""
+SELECTORS = ("model", "quantizer", "probe", "metric")
+"""Parts of a case's id by which a command line narrows the matrix."""
 ATTACKS = ("fgsm", "pgd", "apgd", "square")
 SEVERITIES = (1, 2, 3, 4, 5)
 BACKENDS = ("auto", "reference", "triton")
@@ -427,7 +433,7 @@ def find_settings(start: Path) -> Path | None:
     return None
 
 
-_PATHS = ("baselines", "margins", "waivers", "latency", "cache", "report")
+_PATHS = (*PATHS, "latency")
 _GENERAL = (*_PATHS, "plugins", "policy", "device", "backend", "threads", "batch_size")
 _OWN = tuple(name for name in ProbeSettings.__slots__ if name not in ("corruption", "attack"))
 _POOLED = ("name", "role", "probes", "metrics", "reason", "use")

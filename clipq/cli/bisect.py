@@ -104,6 +104,7 @@ def guide(store: Store, options: argparse.Namespace, settings: Settings | None) 
     from clipq.history.bisect import find_value_change, find_verdict_change, git_commands
 
     rows = store.trend(options.case)
+    store.verify(rows)
     if options.branch is not None:
         rows = tuple(row for row in rows if row.run.commit.get("branch") == options.branch)
         if not rows:

@@ -24,8 +24,9 @@ Write what the users of a quantized model should know: what was measured beside 
 that is, what was waived, by whom and until when, and what identifies it all. As Markdown with the
 model-index metadata that model hubs read, as an HTML page, or as that metadata alone.
 
-A record is refused whose verdicts do not follow from its numbers. Within a project, so is one of
-another commit, of a quantizer that was edited since, or of other margins, waivers or settings.
+A record is refused whose verdicts do not follow from its numbers, or that lacks a planned case.
+Within a project, so is one of another commit or model, of a quantizer that was edited since, or of
+other margins, waivers or settings.
 """
 _EPILOG = """\
 examples:
@@ -73,7 +74,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from clipq.cli.context import settings_of
     from clipq.cli.signature import signature_line
     from clipq.files import write_atomically
-    from clipq.gating.derivation import check_verdicts
+    from clipq.gating.derivation import check_complete, check_verdicts
     from clipq.records import read_run
     from clipq.report.card import (
         card_html,
@@ -92,8 +93,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     facts = [("signature", signature_line(path, options.allowed_signers))]
     record = read_run(path)
     check_verdicts(record, source=path)
+    check_complete(record, source=path)
     card = release_card(record, candidate, name=options.name)
-    facts.append(("compared with", _compared(record, candidate, options, path)))
+    facts += _compared(record, candidate, options, path)
     card = replace(card, looks=_looks(record, candidate, options), facts=tuple(facts))
     if options.format == "model-index":
         text = json.dumps(model_index(card), indent=2) + "\n"
@@ -113,16 +115,21 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def _compared(
     record: RunRecord, candidate: Candidate, options: argparse.Namespace, path: Path
-) -> str:
+) -> list[tuple[str, str]]:
     """Refuse a record that is not of the project here; return what it was compared with."""
     from clipq.cli.store import project_settings
-    from clipq.gating.standing import check_standing
+    from clipq.gating.standing import check_standing, not_compared
 
     settings = project_settings(options)
     if settings is None:
-        return "nothing: no clipq.toml here says what is released"
+        return [("compared with", "nothing: no clipq.toml here says what is released")]
     check_standing(record, candidate, settings, source=path)
-    return "the project that the card was written in: code, commit, margins, waivers, settings"
+    what = "model, code, commit, baseline, margins, waivers, settings"
+    rows = [("compared with", f"the project that the card was written in: {what}")]
+    for sentence in not_compared(record, candidate, settings):
+        say(f"clipq: note: {sentence}", error=True)
+        rows.append(("not compared", sentence))
+    return rows
 
 
 def _looks(record: RunRecord, candidate: Candidate, options: argparse.Namespace) -> dict[str, int]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from clipq.cli.context import settings_of
-from clipq.settings import PROFILES
+from clipq.errors import ClipqError
+from clipq.settings import PATHS, PROFILES, SELECTORS
 
 __all__ = ["declare", "run"]
 
@@ -34,13 +37,12 @@ exit codes:
   5  no case was left after selection
   130  interrupted; what was measured is in the report
   143  terminated (SIGTERM), likewise; a second SIGTERM ends it at once
+  129  hung up (SIGHUP: its terminal or connection was closed), likewise
 """
 _PROGRESS = ("-p", "clipq.pytest_progress", "-o", "console_output_style=classic")
 _WANTED = ("-p", "clipq.pytest_plugin", "-p", "xdist.plugin")
 _USAGE = 2
 _SUITE = Path(__file__).parent.parent / "suite"
-_SELECTORS = ("model", "quantizer", "probe", "metric")
-_PATHS = ("baselines", "margins", "waivers", "cache", "report")
 
 
 def declare(commands: argparse._SubParsersAction[Any]) -> None:
@@ -71,7 +73,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
         "--quiet", action="store_true", help="neither progress nor a header, but the report"
     )
     part = gate.add_argument_group("a part of the matrix")
-    for name in _SELECTORS:
+    for name in SELECTORS:
         part.add_argument(
             f"--{name}", action="append", metavar="GLOB", help=f"only these {name}s (repeatable)"
         )
@@ -82,7 +84,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
         help="check only these kernels, and no case unless one is selected too (repeatable)",
     )
     places = gate.add_argument_group("instead of what clipq.toml says")
-    for name in _PATHS:
+    for name in PATHS:
         places.add_argument(f"--{name}", type=Path, metavar="PATH", help=f"`{name}`")
     gate.set_defaults(run=run, declared=gate)
 
@@ -118,16 +120,31 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     ]
     try:
         code = pytest.main(given, plugins=[PytestUsage(options.declared), proof])
-    except BaseException:
+        sys.stdout.flush()
+    except BaseException as error:
         keeper.done(_USAGE)  # the caller says what it was
+        # pytest reports every other error: this one it could not.
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            raise _unwritable(error) from error
         raise
     return keeper.done(proof.checked(int(code)))
+
+
+def _unwritable(error: OSError) -> ClipqError:
+    """Return what to say of an output that takes nothing; what it holds back goes nowhere."""
+    with suppress(OSError, ValueError):  # or Python complains of it when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ClipqError(
+        f"the run ended, for its output cannot be written: {error.strerror or error}",
+        hint="send standard output where there is room; a report of an earlier run is left as it "
+        "is where nothing ran",
+    )
 
 
 def _of_the_plugin(options: argparse.Namespace) -> list[str]:
     """Return what was chosen as the plugin's own options, which are called ``--clipq-...``."""
     chosen = ["--clipq-record"] if options.record else []
-    for name in ("policy", "profile", *_SELECTORS, "kernel", *_PATHS):
+    for name in ("policy", "profile", *SELECTORS, "kernel", *PATHS):
         value = getattr(options, name)
         values = value if isinstance(value, list) else [] if value is None else [value]
         chosen += [f"--clipq-{name}={one}" for one in values]

@@ -21,24 +21,12 @@ from typing import Any
 
 import pytest
 
-from clipq.pytest_collector import RunCollector
+from clipq.pytest_collector import NO_RUN, RunCollector
 from clipq.pytest_conclusion import Conclusion
 
 __all__ = ["GateProof", "Gatekeeper"]
 
 _NOTHING_RUN = 2
-_SHOWN = {
-    "collectonly": "--collect-only",
-    "showfixtures": "--fixtures",
-    "show_fixtures_per_test": "--fixtures-per-test",
-    "markers": "--markers",
-    "help": "--help",
-    "version": "--version",
-    "setuponly": "--setup-only",
-    "setupplan": "--setup-plan",
-    "cacheshow": "--cache-show",
-}
-"""pytest's options with which no test runs."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -68,7 +56,7 @@ class GateProof:
         if conclusion is not None and conclusion.concluded and (code != 0 or conclusion.passed):
             return code
         if code in (0, 5):  # 5: no test was left
-            asked = [name for key, name in _SHOWN.items() if self._option(key)]
+            asked = [name for key, name in NO_RUN.items() if self._option(key)]
             why = f"pytest was asked for {', '.join(asked)}" if asked else "pytest ran no case"
             added = os.environ.get("PYTEST_ADDOPTS", "")
             hint = f" (PYTEST_ADDOPTS is {added!r})" if added else ""
@@ -109,7 +97,7 @@ class Gatekeeper:
     def done(self, code: int) -> int:
         """Vouch for an exit code, and return it: no signal comes between it and the exit."""
         if self._proof >= 0:
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(signum, signal.SIG_IGN)
             os.write(self._proof, str(code).encode())
             os.close(self._proof)

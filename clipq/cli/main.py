@@ -62,12 +62,17 @@ run after run:
   clipq card vit-clean/rtn:w8a8         sign off a release
 
 exit codes: 0 passed, 1 a case blocks or was never reported, 2 wrong usage or input,
-            4 wrong pytest usage, 130 interrupted, 143 terminated (what was measured is kept)
+            4 wrong pytest usage, 130 interrupted, 143 terminated, 129 hung up (what was
+            measured is kept)
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    if sys.stdout is None or sys.stderr is None:  # `>&-`: files would be opened in its place
+        said = "clipq: standard output or error is closed\n  fix: send it to /dev/null instead"
+        say(said, error=True)
+        return 2
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = _command(given)
     made = parser([command] if command else COMMANDS)

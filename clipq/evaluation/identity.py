@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipq.cases import FP32
 from clipq.data import Probe
 from clipq.evaluation.predict import CANDIDATE_VERSION, COLUMNS_VERSION
+from clipq.models.source import ModelSource, identity
 from clipq.provenance import digest, package_versions
 from clipq.quant import QuantizerSpec, method_code, method_code_hash, method_version
+from clipq.settings import ModelSettings
 
 if TYPE_CHECKING:
     from clipq.models import LoadedModel
@@ -24,6 +27,7 @@ __all__ = [
     "encoder_identity",
     "features_key",
     "figures_key",
+    "files_identity",
     "head_key",
     "method_evidence",
     "method_identity",
@@ -46,6 +50,21 @@ Key = Mapping[str, Any]
 def model_identity(loaded: LoadedModel) -> dict[str, str]:
     """Return what identifies an FP32 model: weights, configuration, tokenizer, preprocessing."""
     return {**loaded.identity.to_plain(), "preprocess": loaded.preprocess.identity}
+
+
+def files_identity(model: ModelSettings, *, root: Path) -> dict[str, str]:
+    """Return what a declared model's files hash to now, found without loading it.
+
+    Of a model that lies in no local folder that is what the settings expect of its weights, or
+    nothing.
+
+    Raises:
+        ModelError: a file is missing, or the weights are not the expected ones.
+    """
+    source = ModelSource.parse(model.source, base_dir=root)
+    if source.kind == "local-dir":
+        return identity(source, expected_sha256=model.sha256).to_plain()
+    return {"weights_sha256": model.sha256.lower()} if model.sha256 else {}
 
 
 @cache

@@ -21,7 +21,7 @@ from clipq.settings import StatisticsSettings
 from clipq.stats import adjusted
 from clipq.verdicts import EXCUSABLE, Verdict
 
-__all__ = ["check_verdicts", "disagreements"]
+__all__ = ["check_complete", "check_verdicts", "disagreements"]
 
 _DERIVED = (
     *(Verdict.PASS, Verdict.IMPROVED, Verdict.WAIVED),
@@ -59,6 +59,33 @@ def check_verdicts(record: RunRecord, *, source: object = "the run record") -> N
         raise RecordError(
             f"{source}: {found[0]}{more}",
             hint="the record was edited, or written by another clipq: run the gate again",
+        )
+
+
+def check_complete(record: RunRecord, *, source: object = "the run record") -> None:
+    """Refuse a record that neither reports a planned case nor says that it was never reported.
+
+    Args:
+        record: a run that was read.
+        source: what messages call it.
+
+    Raises:
+        RecordError: cases are missing.
+
+    >>> check_complete(RunRecord("ci", 1, (), unreported=("vit/rtn:w4/id.top1",)))
+    >>> check_complete(RunRecord("ci", 1, ()), source="report.json")
+    Traceback (most recent call last):
+    clipq.errors.RecordError: report.json: 1 case was planned, and it accounts for 0
+    ...
+    """
+    # Kernel checks that were never reported are listed beside cases: KERNEL/CHECK.
+    lost = {name for name in record.unreported if name.count("/") > 1}
+    known = len({result.id for result in record.cases} | lost)
+    if known < record.planned:
+        were = "case was" if record.planned == 1 else "cases were"
+        raise RecordError(
+            f"{source}: {record.planned:,} {were} planned, and it accounts for {known:,}",
+            hint="the record was edited: run the gate again",
         )
 
 

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, NotRequired
 
 from clipq.cases import Case
@@ -33,6 +34,8 @@ __all__ = ["ExpectedFailure", "Margins", "check_margin", "load_margins"]
 
 _UNBOUNDED = 1e4
 """Beyond this no margin or limit of an unbounded metric says anything."""
+_LARGE = 0.75
+"""Of a metric's range: so large a margin judges nothing, however little FP32 has left to lose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +83,15 @@ class Margins:
     rules: tuple[MarginRule, ...]
     expected_failures: tuple[ExpectedFailure, ...]
 
-    def margin(self, case: Case) -> float:
+    def margin(self, case: Case, baseline: float | None = None) -> float:
         """Return the margin of a case, in its metric's unit.
 
+        Args:
+            case: which.
+            baseline: FP32's value of its metric, where it is at hand.
+
         Raises:
-            SettingsError: no rule gives one.
+            SettingsError: no rule gives one, or no loss can be larger.
         """
         spec = QuantizerSpec.parse(case.quantizer)
         found: float | None = None
@@ -101,17 +108,27 @@ class Margins:
                 f"{self.path} gives no margin for {case.id} (format class {spec.format_class!r})",
                 hint="add the metric to a [[margin]] table; formats = '*' covers every quantizer",
             )
-        check_margin(metrics.get(case.metric), found, where=f"{self.path}: {case.key}")
+        where = f"{self.path}: {case.key}"
+        check_margin(metrics.get(case.metric), found, where=where, baseline=baseline)
         return found
 
-    def check_against(self, cases: Sequence[Case]) -> None:
+    def check_against(
+        self,
+        cases: Sequence[Case],
+        baselines: Mapping[str, Mapping[str, float | None]] = MappingProxyType({}),
+    ) -> None:
         """Refuse what the whole matrix leaves without a margin, or an excuse without a case.
 
+        Args:
+            cases: of the whole matrix.
+            baselines: FP32's values by model and ``probe.metric``, as far as there are any.
+
         Raises:
-            SettingsError: a case has no margin, or an expected failure names no case.
+            SettingsError: a case has no margin, or one that no loss can exceed; or an expected
+                failure names no case.
         """
         for case in cases:
-            self.margin(case)
+            self.margin(case, baselines.get(case.model, {}).get(case.key))
         for entry in self.expected_failures:
             for pattern in entry.cases:
                 if not any(fnmatchcase(case.id, pattern) for case in cases):
@@ -125,13 +142,20 @@ class Margins:
         return next((entry for entry in self.expected_failures if entry.matches(case)), None)
 
 
-def check_margin(metric: Metric, margin: float, *, where: str) -> None:
+def check_margin(
+    metric: Metric, margin: float, *, where: str, baseline: float | None = None
+) -> None:
     """Refuse a margin that no value of the metric can be held against.
+
+    From FP32's value a bounded metric can lose so much and no more: a margin that large passes
+    whatever a quantizer does. Where FP32 itself lies in the worse half of the range, that is not
+    the margin's fault unless it is three quarters of the range.
 
     Args:
         metric: what it is of.
         margin: in the metric's unit.
         where: what a message begins with.
+        baseline: FP32's value, where it is at hand.
 
     Raises:
         SettingsError: no loss is larger, or it is a limit outside the metric's range.
@@ -153,6 +177,24 @@ def check_margin(metric: Metric, margin: float, *, where: str) -> None:
         raise SettingsError(
             f"{where}: a margin of {margin:g} {metric.unit}",
             hint=f"{allowed}: such a margin judges nothing",
+        )
+    if baseline is None or metric.judged_by == "limit":
+        return
+    low, high = metric.range
+    furthest = max(abs(low), abs(high))
+    worst, scale = {
+        "lower": (high, high - low),
+        "higher": (low, high - low),
+        "zero": (furthest, furthest),
+    }[metric.direction]
+    reachable = metric.loss(baseline, worst)
+    hopeless = reachable < scale / 2 and margin < _LARGE * scale
+    if margin >= reachable and not hopeless:
+        raise SettingsError(
+            f"{where}: a margin of {margin:g} {metric.unit}, and from FP32's {baseline:.4g} no "
+            f"quantizer can lose more than {reachable:.4g}",
+            hint="such a margin passes everything: say how much loss is acceptable, or leave the "
+            "metric out of the matrix",
         )
 
 

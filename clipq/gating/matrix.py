@@ -18,7 +18,7 @@ from clipq.gating.waivers import load_waivers
 from clipq.kernels.kernel_spec import CHECKS, matching
 from clipq.settings import Settings
 
-__all__ = ["Matrix", "vanished_cases"]
+__all__ = ["Matrix", "reference_values", "vanished_cases"]
 
 
 class Matrix:
@@ -66,7 +66,9 @@ class Matrix:
                     hint="clipq gate --policy release measures them",
                 )
             return cases
-        load_margins(self.settings.margins).check_against(self.everything)
+        load_margins(self.settings.margins).check_against(
+            self.everything, reference_values(self.settings)
+        )
         return cases + vanished_cases(self.settings, self.everything)
 
     @cached_property
@@ -129,6 +131,17 @@ class Matrix:
         """The planned (kernel, check) by id; none where cases alone were selected."""
         globs = self.kernels or (() if self.selection else self.settings.kernels)
         return {f"{name}/{check}": (name, check) for name in matching(globs) for check in CHECKS}
+
+
+def reference_values(settings: Settings) -> dict[str, dict[str, float | None]]:
+    """Return FP32's stored values, by model and ``probe.metric``; of models that have any."""
+    stored = {
+        model.name: load_values(settings.baselines, model.name) or {} for model in settings.models
+    }
+    return {
+        model: {key: value.value for key, value in values.items()}
+        for model, values in stored.items()
+    }
 
 
 def vanished_cases(settings: Settings, planned: tuple[Case, ...]) -> tuple[Case, ...]:

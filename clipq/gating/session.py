@@ -176,7 +176,7 @@ class Gate:
             metric=metric,
             baseline=None if metric.judged_by == "limit" else stored.value,
             observed=metric.compute(observed.predictions, observed.in_distribution),
-            margin=self.margins.margin(case),
+            margin=self.margins.margin(case, stored.value),
             baseline_tables=Tables(baseline.predictions[case.probe], known),
             observed_tables=observed,
             noise=stored.noise,

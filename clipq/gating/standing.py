@@ -1,7 +1,8 @@
 """Whether a record still stands for the project that a card is written in.
 
 A record says what was measured, and of what; whoever signs it wants to know that this is what lies
-here now: the quantizer's code, the commit, the policy, the margins, the waivers, all planned cases.
+here now: the model and the quantizer's code, the commit, the policy, the settings, the margins, the
+waivers, all planned cases.
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ from dataclasses import asdict, replace
 from clipq.cases import Candidate
 from clipq.checkout import git_commit
 from clipq.errors import RecordError
-from clipq.evaluation.identity import method_evidence
+from clipq.evaluation.identity import files_identity, method_evidence
 from clipq.evaluation.plan import load_plugins, plan
 from clipq.gating.baseline import load_baseline
+from clipq.gating.input_files import input_files
 from clipq.gating.margins import load_margins
 from clipq.gating.waivers import load_waivers
 from clipq.records import CaseResult, RunRecord
 from clipq.settings import Settings
 from clipq.verdicts import Verdict
 
-__all__ = ["check_standing"]
+__all__ = ["check_standing", "not_compared"]
 
 
 def check_standing(
@@ -37,9 +39,9 @@ def check_standing(
         source: what messages call the record.
 
     Raises:
-        RecordError: code, commit, policy, statistics, baseline, margins or waivers differ, or a
-            case of the matrix is missing from a run that says it is complete.
-        SettingsError, BaselineError: the project's own files cannot be read.
+        RecordError: model, code, commit, policy, statistics, baseline, margins, waivers or settings
+            differ, or a case of the matrix is missing from a run that says it is complete.
+        SettingsError, BaselineError, ModelError: the project's own files cannot be read.
     """
     load_plugins(settings)
     cases = [result for result in record.cases if result.case.candidate == candidate]
@@ -52,10 +54,32 @@ def check_standing(
         )
 
 
+def not_compared(record: RunRecord, candidate: Candidate, settings: Settings) -> tuple[str, ...]:
+    """Return a sentence for each thing that a record which stands may differ in all the same.
+
+    Args:
+        record: a run that `check_standing` lets pass.
+        candidate: the model and quantizer that shall be released.
+        settings: of the project.
+    """
+    found = []
+    dirty = {"when it was measured": record.commit, "now": git_commit(settings.root)}
+    if when := " and ".join(name for name, commit in dirty.items() if commit.get("dirty")):
+        found.append(
+            f"the checkout had changes that are in no commit {when}: of changed files only the "
+            "quantizer's code, the settings, the margins and the waivers were compared"
+        )
+    source = settings.model(candidate.model).source
+    if not source.startswith("local-dir:"):
+        found.append(f"the weights of {source} are not in a local folder: its name was compared")
+    return tuple(found)
+
+
 def _differences(
     record: RunRecord, candidate: Candidate, cases: list[CaseResult], settings: Settings
 ) -> Iterator[str]:
     yield from _of_code(record, candidate, cases)
+    yield from _of_model(record, candidate, cases, settings)
     there, here = str(record.commit.get("sha", "")), str(git_commit(settings.root).get("sha", ""))
     if there != here:
         yield (
@@ -74,6 +98,7 @@ def _differences(
     if made.get("columns_sha256", "") != (stored.digest if stored else ""):
         yield f"it was compared with another baseline of {candidate.model} than the one here"
     yield from _of_review(cases, settings)
+    yield from _of_inputs(record, settings)
     if not record.partial or str(candidate) in record.selection.get("complete", ()):
         wanted = plan(replace(settings, policy=record.policy))
         missing = {case for case in wanted if case.candidate == candidate}
@@ -98,6 +123,37 @@ def _of_code(record: RunRecord, candidate: Candidate, cases: list[CaseResult]) -
             # Of environment variables, a record holds the names alone.
             what = ", ".join(changed) or "an environment variable"
             yield f"the quantizer was edited since ({what})"
+
+
+def _of_model(
+    record: RunRecord, candidate: Candidate, cases: list[CaseResult], settings: Settings
+) -> Iterator[str]:
+    """Yield in what the model of a record is not the one that the settings name."""
+    made = record.evidence().get("models", {}).get(candidate.model)
+    if made is None:
+        if any(result.observed is not None for result in cases):
+            yield "it does not say which model was measured"
+        return
+    declared = settings.model(candidate.model)
+    if made["source"] != declared.source:
+        yield f"measured was {made['source']}, {settings.path.name} names {declared.source}"
+    for name, digest in files_identity(declared, root=settings.root).items():
+        if made.get(name) != digest:
+            what, was = name.removesuffix("_sha256"), str(made.get(name, ""))
+            yield (
+                f"the {what} of {candidate.model} that was measured hash to {was[:12] or 'nothing'}"
+                f", those of {declared.source} to {digest[:12]}"
+            )
+
+
+def _of_inputs(record: RunRecord, settings: Settings) -> Iterator[str]:
+    """Yield which of the files that plan and judge a run are not those that lie here."""
+    for kind, here in input_files(settings).items():
+        used = record.inputs.get(kind)
+        if used is None:
+            yield f"it does not say which {kind} it was made by"
+        elif used["sha256"] != here["sha256"]:
+            yield f"it was made by other {kind} ({used['file']}) than {here['file']} here holds"
 
 
 def _of_review(cases: list[CaseResult], settings: Settings) -> Iterator[str]:

@@ -17,8 +17,10 @@ from clipq.evaluation.identity import method_evidence
 from clipq.evaluation.plan import plan
 from clipq.gating import standing
 from clipq.gating.baseline import load_baseline
+from clipq.gating.input_files import input_files
 from clipq.gating.margins import load_margins
-from clipq.gating.standing import check_standing
+from clipq.gating.standing import check_standing, not_compared
+from clipq.models import ModelSource, identity
 from clipq.records import CaseResult, RunRecord
 from clipq.settings import load_settings
 from clipq.verdicts import Verdict
@@ -37,7 +39,10 @@ def record(settings, monkeypatch):
     """A complete run of one candidate, as this repository would judge it."""
     monkeypatch.setattr(standing, "git_commit", lambda folder: {"sha": "ab" * 20})
     margins = load_margins(settings.margins)
+    model = settings.model("vit-clean").source
+    source = ModelSource.parse(model, base_dir=settings.root)
     evidence = {
+        "models": {"vit-clean": {"source": model, **identity(source).to_plain()}},
         "quantizers": {str(CANDIDATE): method_evidence(CANDIDATE.quantizer)},
         "baselines": {
             "vit-clean": {"columns_sha256": load_baseline(settings.baselines, "vit-clean").digest}
@@ -59,6 +64,7 @@ def record(settings, monkeypatch):
         commit={"sha": "ab" * 20, "date": "", "subject": "", "branch": "", "dirty": False},
         blocks=settings.rule.verdicts,
         selection={"complete": [str(CANDIDATE)], "of": 9000},
+        inputs=input_files(settings),
     )
 
 
@@ -77,8 +83,47 @@ def edited(record, **values):
     return first(record, evidence={**evidence, "quantizers": {str(CANDIDATE): made | values}})
 
 
+def of_model(record, **values):
+    """Return the record of another model under the same name."""
+    evidence = record.evidence()
+    made = evidence["models"]["vit-clean"] | values
+    return first(record, evidence={**evidence, "models": {"vit-clean": made}})
+
+
+def by_other(record, kind):
+    """Return the record of a run that another file planned or judged."""
+    other = {"file": f"loose-{kind}.toml", "sha256": "0" * 64}
+    return replace(record, inputs={**record.inputs, kind: other})
+
+
 def test_a_record_of_what_lies_here_is_good_ground(record, settings):
     check(record, settings)
+    assert not_compared(record, CANDIDATE, settings) == ()
+
+
+def test_what_cannot_be_compared_is_told(record, settings, monkeypatch):
+    changed = replace(record, commit=dict(record.commit) | {"dirty": True})
+    (said,) = not_compared(changed, CANDIDATE, settings)
+    assert said.startswith("the checkout had changes that are in no commit when it was measured: ")
+    monkeypatch.setattr(standing, "git_commit", lambda folder: {"sha": "ab" * 20, "dirty": True})
+    assert " in no commit now: " in not_compared(record, CANDIDATE, settings)[0]
+    hub = replace(settings.model("vit-clean"), source="hf-hub:org/name")
+    from_hub = replace(settings, models=(hub,))
+    assert "of hf-hub:org/name are not in" in not_compared(record, CANDIDATE, from_hub)[1]
+
+
+def test_the_model_that_the_settings_name_now_is_the_one_that_was_measured(record, settings):
+    """The same name in clipq.toml, with the folder of another model behind it."""
+    noisy = replace(settings.model("vit-clean"), source=settings.model("vit-noisy").source)
+    with pytest.raises(RecordError, match=r"measured was .*clean, clipq\.toml names .*noisy"):
+        check(record, replace(settings, models=(noisy,)))
+    same = of_model(record, source=noisy.source)
+    with pytest.raises(RecordError, match=r"weights of vit-clean .* hash to 98784866"):
+        check(same, replace(settings, models=(noisy,)))
+    hub = replace(noisy, source="hf-hub:org/name", sha256="AB" * 32)
+    there = of_model(record, source=hub.source, weights_sha256="cd" * 32)
+    with pytest.raises(RecordError, match="those of hf-hub:org/name to abababababab"):
+        check(there, replace(settings, models=(hub,)))
 
 
 @pytest.mark.parametrize(
@@ -119,6 +164,18 @@ def test_a_record_of_what_lies_here_is_good_ground(record, settings):
             lambda run: first(run, verdict=Verdict.WAIVED, waived_by="eve", reason="so"),
             "has a waiver of eve that .*waivers.toml lacks",
         ),
+        (lambda run: of_model(run, config_sha256="0" * 64), "the config of vit-clean .* to 0000"),
+        (
+            lambda run: first(run, evidence={**run.evidence(), "models": {}}),
+            "does not say which model was measured",
+        ),
+        (
+            lambda run: by_other(run, "settings"),
+            r"other settings \(loose-settings.toml\)",
+        ),
+        (lambda run: by_other(run, "margins"), r"other margins \(loose-margins.toml\) than base"),
+        (lambda run: by_other(run, "waivers"), r"other waivers \(loose-waivers.toml\) than base"),
+        (lambda run: replace(run, inputs={}), "does not say which settings it was made by"),
         (lambda run: replace(run, cases=run.cases[:-2]), "lacks 2 of the candidate's cases, vit-"),
     ],
 )

@@ -30,9 +30,11 @@ SECOND = CASES[1]
 @pytest.fixture
 def interrupts():
     made = Interrupts()
-    was = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    was = {signum: signal.getsignal(signum) for signum in signals}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     made.install()
     yield made
     made.remove()
@@ -40,12 +42,29 @@ def interrupts():
         signal.signal(signum, handler)
 
 
-def test_sigterm_is_raised_once_and_means_143(interrupts):
-    with pytest.raises(Terminated):
-        signal.raise_signal(signal.SIGTERM)
-    signal.raise_signal(signal.SIGTERM)  # passed on by whoever started this process
+@pytest.mark.parametrize(
+    ("signum", "code", "said"),
+    [(signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")],
+)
+def test_sigterm_and_sighup_are_raised_once_and_are_the_exit_code(interrupts, signum, code, said):
+    with pytest.raises(Terminated, match=signum.name):
+        signal.raise_signal(signum)
+    signal.raise_signal(signum)  # passed on by whoever started this process
     signal.raise_signal(signal.SIGINT)
-    assert (interrupts.exit_code, interrupts.said) == (143, "terminated")
+    assert (interrupts.exit_code, interrupts.said) == (code, said)
+
+
+def test_sighup_that_the_process_was_started_without_stays_ignored():
+    """As `nohup` does it."""
+    was = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        made = Interrupts()
+        made.install()
+        signal.raise_signal(signal.SIGHUP)
+        made.remove()
+        assert made.exit_code == 0
+    finally:
+        signal.signal(signal.SIGHUP, was)
 
 
 def test_an_interrupt_that_python_drops_is_raised_again(interrupts):
@@ -162,17 +181,20 @@ def alive(group: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("workers", ["-n0", "-n2"])
-def test_sigterm_leaves_a_partial_report_and_no_worker(workers, tmp_path):
+@pytest.mark.parametrize(
+    ("workers", "signum", "said"),
+    [("-n0", signal.SIGTERM, "terminated"), ("-n2", signal.SIGHUP, "hung up")],
+)
+def test_a_signal_leaves_a_partial_report_and_no_worker(workers, signum, said, tmp_path):
     write_project(tmp_path, body=f"if case.id != {CASES[0]!r}: {SLOW}")
     process = start(tmp_path, workers)
     wait_for(tmp_path / SECOND.replace("/", "_"), process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signum)
     sent = time.monotonic()
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 143, output
+    assert process.returncode == 128 + signum, output
     line = output.rstrip().splitlines()[-1]
-    assert line.startswith("RELIABILITY GATE FAILED: terminated; ")
+    assert line.startswith(f"RELIABILITY GATE FAILED: {said}; ")
     found = read_report(tmp_path)
     assert {case["verdict"] for case in found["cases"]} <= {"pass"}
     assert len(found["cases"]) + len(found["unreported"]) == 6

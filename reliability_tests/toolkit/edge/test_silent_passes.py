@@ -352,6 +352,28 @@ def test_a_gate_needs_no_plugin_loaded_by_itself(gate, tmp_path, monkeypatch, ca
     assert "RELIABILITY GATE PASSED" in last_line(capfd.readouterr().out)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_gate_that_cannot_say_anything_fails_and_leaves_the_last_report(
+    gate, tmp_path, monkeypatch, capsys
+):
+    write_project(tmp_path)
+    assert gate() == 0
+    before = read_report(tmp_path)
+    for buffering in (1, -1):  # noticed with the first line; when the buffer is emptied
+        with open("/dev/full", "w", buffering) as full, monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", full)
+            assert gate() == 2
+        assert "its output cannot be written: No space left on device" in capsys.readouterr().err
+        assert buffering != 1 or read_report(tmp_path) == before
+    before = read_report(tmp_path)
+    assert len(before["cases"]) == 6
+    with monkeypatch.context() as patched:  # `>&-`
+        patched.setattr(sys, "stdout", None)
+        assert gate() == 2
+    assert "standard output or error is closed" in capsys.readouterr().err
+    assert read_report(tmp_path) == before
+
+
 def test_an_early_exit_of_the_process_is_no_pass(tmp_path, warm_process):
     write_project(tmp_path, body="import os; os._exit(0)")
     (tmp_path / "shim.py").write_text(

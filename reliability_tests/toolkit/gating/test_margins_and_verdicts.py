@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from clipq.cases import FP32, Cell
 from clipq.errors import SettingsError
 from clipq.evaluation.resampling import Tables
 from clipq.gating.commands import Commands
-from clipq.gating.margins import load_margins
+from clipq.gating.margins import check_margin, load_margins
 from clipq.gating.session import Gate
 from clipq.gating.verdict import Evidence, judge_point
 from clipq.metrics import Predictions, metrics
@@ -92,6 +93,46 @@ def test_a_case_without_a_margin_is_an_error_not_a_default(tmp_path):
     (tmp_path / "m.toml").write_text("[[margin]]\nformats = 'w4'\n[margin.metrics]\ntop1 = 0.1\n")
     with pytest.raises(SettingsError, match=r"no margin for m/rtn:w8/id\.top1"):
         load_margins(tmp_path / "m.toml").margin(Cell("m", "rtn:w8", "id").case("top1"))
+
+
+@pytest.mark.parametrize(
+    ("name", "baseline", "margin", "reachable"),
+    [
+        ("top1", 0.86, 1.0 - 1e-9, 0.86),  # accuracy falls to 0
+        ("top1", 0.86, 0.86, 0.86),
+        ("negative-flips", 0.1, 0.9, 0.9),  # a share rises to 1
+        ("confidence-gap", -0.3, 0.7, 0.7),  # away from 0, on either side
+        ("fpr95-energy", 1.0, 0.75, 0.0),
+    ],
+)
+def test_a_margin_that_no_loss_from_fp32_can_exceed_is_refused(name, baseline, margin, reachable):
+    said = f"from FP32's {baseline:.4g} no quantizer can lose more than {reachable:.4g}"
+    with pytest.raises(SettingsError, match=f"m: a margin of .*, and {re.escape(said)}\n"):
+        check_margin(metrics.get(name), margin, where="m", baseline=baseline)
+
+
+@pytest.mark.parametrize(
+    ("name", "baseline", "margin"),
+    [
+        ("top1", 0.86, 0.85),
+        ("fpr95-energy", 0.9987, 0.135),  # FP32 has nothing to lose: not the margin's fault
+        ("mce", 0.71, 0.6),
+        ("nll", 0.5, 9999.0),  # unbounded: whatever FP32's value, more can be lost
+        ("sqnr", None, 20.0),
+        ("sqnr", 30.0, 20.0),  # a limit is no loss
+    ],
+)
+def test_a_margin_that_can_fail_or_of_which_fp32_is_at_fault_is_not(name, baseline, margin):
+    check_margin(metrics.get(name), margin, where="m", baseline=baseline)
+
+
+def test_the_whole_matrix_is_held_against_stored_values(tmp_path):
+    (tmp_path / "m.toml").write_text("[[margin]]\n[margin.metrics]\ntop1 = 0.9\n")
+    margins, cases = load_margins(tmp_path / "m.toml"), [Cell("m", "rtn:w8", "id").case("top1")]
+    margins.check_against(cases)
+    margins.check_against(cases, {"m": {"id.top1": None}, "other": {"id.top1": 0.5}})
+    with pytest.raises(SettingsError, match=r"m\.toml: id\.top1: a margin of 0\.9 fraction, and"):
+        margins.check_against(cases, {"m": {"id.top1": 0.86}})
 
 
 def test_an_excuse_that_excuses_nothing_is_refused(margins):

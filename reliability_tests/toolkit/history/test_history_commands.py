@@ -147,6 +147,18 @@ def test_history_first_and_bisect_say_since_when_and_what_to_type(filled, run, c
     assert "no recorded run has the case" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [("bisect",), ("history", "first")])
+def test_since_when_is_not_told_of_rows_that_were_edited(command, run, folder, capsys):
+    url = f"sqlite:///{folder}/history.db"
+    with open_store(url, root=folder) as store:
+        store.record(run(0))
+        with store.engine.begin() as raw:
+            raw.exec_driver_sql("DROP TRIGGER results_are_immutable")
+            raw.exec_driver_sql("UPDATE results SET observed = 0.5")
+    assert main([*command, CASE, "--store", url]) == 2
+    assert "was altered in the store" in capsys.readouterr().err
+
+
 def test_bisect_judges_a_report_as_git_expects(run, capsys):
     report = write_report(run(0, value=0.9))
     judge = ["bisect", CASE, "--judge", report]

@@ -425,12 +425,39 @@ def test_reports_are_written_whole(tmp_path):
     assert json.loads((tmp_path / "deep" / "report.json").read_text())["schema"] == "clipq-run/5"
 
 
+LOW = altered(
+    FAIL, metric="sqnr", unit="dB", direction="higher", baseline=None, observed=1.0, loss=7.0,
+    margin=8.0,
+)  # fmt: skip
+HIGH = altered(LOW, quantizer="rtn:w8", verdict=Verdict.PASS, observed=9.0, loss=-1.0)
+CONSISTENT = replace(RUN, cases=(LOW, HIGH))
+
+
 @pytest.mark.parametrize("form", ["text", "markdown", "junit", "html", "github", "gitlab"])
 def test_a_stored_record_is_shown_again_in_every_form(tmp_path, capsys, form):
-    write_reports(RUN, tmp_path)
+    write_reports(CONSISTENT, tmp_path)
     assert main(["report", str(tmp_path / "report.json"), "--format", form]) == 1
     assert "m/rtn" in capsys.readouterr().out
     output = tmp_path / "again"
     arguments = ["report", str(tmp_path / "report.json"), "--format", form]
     assert main([*arguments, "--output", str(output)]) == 1
     assert output.stat().st_size > 100
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        ({"cases": (HIGH,)}, "3 cases were planned, and it accounts for 2"),
+        ({"unreported": ("kernel/check",)}, "3 cases were planned, and it accounts for 2"),
+        (
+            {"cases": (altered(LOW, verdict=Verdict.PASS), HIGH), "unreported": (), "planned": 2},
+            "m/rtn:w4/id.sqnr is 'pass', its numbers say 'fail'",
+        ),
+    ],
+)
+def test_an_edited_record_is_not_shown_again(tmp_path, capsys, edit, said):
+    write_reports(replace(CONSISTENT, **edit), tmp_path)
+    assert main(["report", str(tmp_path / "report.json")]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert printed.out == ""
