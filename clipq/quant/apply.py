@@ -6,7 +6,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,13 @@ from torch import Tensor, nn
 
 from clipq.dependencies.file_reads import unwatched, watching
 from clipq.errors import ClipqError, QuantizerError
-from clipq.quant.claims import Claim, ClaimCounter, declared_exceptions, is_coarse
+from clipq.quant.claims import (
+    Claim,
+    ClaimCounter,
+    chooses_layers,
+    declared_exceptions,
+    is_coarse,
+)
 from clipq.quant.code_identity import method_code
 from clipq.quant.coverage import (
     Coverage,
@@ -101,8 +107,10 @@ def quantize(model: nn.Module, spec: QuantizerSpec | str, calibration: Calibrati
     spec = QuantizerSpec.parse(spec)
     made = apply_method(model, spec, calibration)
     problems = list(made.claim.contradictions) if made.claim is not None else []
-    if made.nearness is not None and "nearest" not in made.exceptions:
-        problems += made.nearness.complaints()
+    if made.nearness is not None:
+        problems += made.nearness.pretences()
+        if "nearest" not in made.exceptions:
+            problems += made.nearness.complaints()
     if problems:
         raise QuantizerError(
             f"quantizer {str(spec)!r} is not what "
@@ -162,6 +170,8 @@ def apply_method(
         if compare and formats and not is_builtin(method):
             with _encoding(spec):
                 nearness = measure_nearness(model, result, formats, calibration)
+            if nearness is not None and not _has_ceiling(model, spec, exceptions):
+                nearness = replace(nearness, bits={})
     _refuse_undeclared(spec, read)
     if _fingerprint(model) != before:
         raise QuantizerError(
@@ -195,6 +205,16 @@ def _run(
             hint="return an nn.Module with encode_image and encode_text",
         )
     return result
+
+
+def _has_ceiling(model: nn.Module, spec: QuantizerSpec, exceptions: Mapping[str, str]) -> bool:
+    """Whether a format bounds how near to FP32 features are.
+
+    It does not where layers may stay in float, nor where a weight has as few levels from the start.
+    """
+    if spec.format is None or chooses_layers(spec) or {"float", "levels"} & set(exceptions):
+        return False
+    return not is_coarse(model, spec.format.weight.bits + 2)
 
 
 def _refuse_undeclared(spec: QuantizerSpec, read: set[Path]) -> None:

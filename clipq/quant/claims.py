@@ -27,7 +27,14 @@ from clipq.quant.modules import QuantizedConv2d, QuantizedLinear
 from clipq.quant.spec import QuantizerSpec, Towers
 from clipq.quant.towers import in_towers
 
-__all__ = ["EXCEPTIONS", "Claim", "ClaimCounter", "declared_exceptions", "is_coarse"]
+__all__ = [
+    "EXCEPTIONS",
+    "Claim",
+    "ClaimCounter",
+    "chooses_layers",
+    "declared_exceptions",
+    "is_coarse",
+]
 
 EXCEPTIONS = ("float", "levels", "nearest")
 """What a method may declare: layers left in float; weights or inputs off the levels of the format,
@@ -93,6 +100,15 @@ def declared_exceptions(method: Method, spec: QuantizerSpec) -> dict[str, str]:
     return dict(found)
 
 
+def chooses_layers(spec: QuantizerSpec) -> bool:
+    """Whether options leave layers in float, or give them formats of their own.
+
+    >>> chooses_layers(QuantizerSpec.parse("rtn:w4,ends=float"))
+    True
+    """
+    return bool(_SELECTION & {key for key, _ in spec.options})
+
+
 class ClaimCounter:
     """Looks at a model's products, and says what is left of the claim.
 
@@ -107,9 +123,10 @@ class ClaimCounter:
     ) -> None:
         self._spec, self._exceptions, self._coarse = spec, exceptions, coarse
         self._format: Format = spec.require_format()
-        self._chosen = bool(_SELECTION & {key for key, _ in spec.options})
-        self._weights: dict[str, bool | None] = {}
+        self._chosen = chooses_layers(spec)
         self._seen: Counter[str] = Counter()
+        self._held: Counter[str] = Counter()
+        self._float_weights: Counter[str] = Counter()
         self._float_inputs: Counter[str] = Counter()
         self._wrong: dict[str, list[str]] = {}
 
@@ -119,8 +136,9 @@ class ClaimCounter:
             return
         ours = isinstance(product.module, QuantizedLinear | QuantizedConv2d)
         self._seen[product.name] += product.macs
-        if product.name not in self._weights:
-            self._weights[product.name] = self._weigh(product, ours=ours)
+        fits = self._weigh(product, ours=ours)  # each time: a slice, or a copy, may be another's
+        if fits is not None:
+            (self._held if fits else self._float_weights)[product.name] += product.macs
         if ours and not self._chosen:
             self._compare_inputs(product)
         elif not ours and self._format.activation is not None:
@@ -137,11 +155,7 @@ class ClaimCounter:
             float_operations: of the model that it was made from.
         """
         total = float_operations.weights
-        in_float = Counter(
-            {name: self._seen[name] for name, fits in self._weights.items() if fits is False}
-        )
-        held = sum(self._seen[name] for name, fits in self._weights.items() if fits)
-        self._refuse_float(in_float, total, "weights", f"w{self._format.weight.bits}")
+        self._refuse_float(self._float_weights, total, "weights", f"w{self._format.weight.bits}")
         if self._format.activation is not None:
             bits = f"a{self._format.activation.bits}"
             self._refuse_float(self._float_inputs, total, "inputs", bits)
@@ -149,8 +163,8 @@ class ClaimCounter:
         whole = max(1, total.total())
         return Claim(
             counted=min(1.0, self._seen.total() / whole),
-            held=min(1.0, held / whole),
-            in_float=tuple(sorted(in_float)),
+            held=min(1.0, self._held.total() / whole),
+            in_float=tuple(sorted(self._float_weights)),
             contradictions=tuple(_line(what, names) for what, names in self._wrong.items()),
         )
 
@@ -192,8 +206,7 @@ class ClaimCounter:
     def _refuse_float(
         self, found: Counter[str], total: Counter[str], what: str, claimed: str
     ) -> None:
-        kinds = {"float", "levels"} if what == "weights" else {"levels", "float"}
-        if self._chosen or kinds & set(self._exceptions):
+        if self._chosen or {"float", "levels"} & set(self._exceptions):
             return
         towers: tuple[Towers, ...] = ("vision", "text")
         for tower in towers:

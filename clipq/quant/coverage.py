@@ -146,8 +146,10 @@ def count_operations(
     Args:
         model: whose parameters name the operations.
         run: what calls it.
-        observe: called with each product of a matrix, or a convolution, as it happens; products of
-            batches of matrices, attention's for example, are none of a weight.
+        observe: called with each product of a matrix, or a convolution, as it happens. Products of
+            batches of matrices are left out where neither is a parameter, nor one matrix for the
+            whole batch that is as large as a weight of the module: attention's are none of a
+            weight.
 
     >>> layer = nn.Linear(4, 4)
     >>> count_operations(layer, lambda: layer(torch.ones(2, 4))).weights  # 2 * 4 * 4
@@ -228,15 +230,23 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignor
 
     def _show(self, func: Any, macs: int, args: Any) -> None:
         factors = _factors(func, args)
-        if len(factors) < 2 or func.overloadpacket in (aten.bmm, aten.baddbmm):
+        if len(factors) < 2:
             return
         name, module = self._running[-1]
-        values, weight = factors
+        left, right = factors
         known = [self._names.get(_address(x)) for x in factors]
-        if known[0] is not None and known[1] is None:  # weight @ input
-            weight, values = values, weight.t()
-        elif "convolution" not in str(func):
-            weight = weight.t()
+        first, second = (x is not None for x in known)
+        batches = func.overloadpacket in (aten.bmm, aten.baddbmm)
+        if batches and not (first or second):
+            first, second = _is_parameter_like(left, module), _is_parameter_like(right.mT, module)
+            if not (first or second):
+                return  # two activations
+        if "convolution" in str(func):
+            weight, values = right, left
+        elif first and not second:  # weight @ input
+            weight, values = _rows(left), _rows(right.mT)
+        else:
+            weight, values = _rows(right.mT), _rows(left)
         found = next((x for x in reversed(known) if x is not None), name)
         self._observe(Product(found, module, weight, values, macs))  # type: ignore[misc]
 
@@ -256,6 +266,26 @@ def _factors(func: Any, args: Any) -> list[Tensor]:
     if func.overloadpacket in (aten.mm, aten._int_mm, aten.bmm) or "convolution" in str(func):
         return tensors[:2]
     return []  # fused attention multiplies activations whatever they are views of
+
+
+def _rows(matrices: Tensor) -> Tensor:
+    """Return a matrix, or a batch of them, as one matrix; one that is repeated only once."""
+    if matrices.dim() == 2:
+        return matrices
+    return matrices[0] if matrices.stride(0) == 0 else matrices.flatten(0, 1)
+
+
+def _is_parameter_like(matrices: Tensor, module: nn.Module) -> bool:
+    """Whether a batch repeats one matrix as large as a weight of the module it happens in.
+
+    Where a weight was rounded on the way to a product of batches, that is all that tells it from an
+    activation.
+    """
+    if matrices.shape[0] != 1 and matrices.stride(0) != 0:
+        return False
+    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    shapes = [x.flatten(1).shape for x in own if x.dim() >= 2]
+    return matrices.shape[1:] in shapes or matrices.mT.shape[1:] in shapes
 
 
 def _address(tensor: Tensor) -> int:

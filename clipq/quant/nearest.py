@@ -1,8 +1,10 @@
 """How far a quantized model is from FP32, beside rounding to nearest in the same format.
 
 Rounding to nearest is what a format costs where nobody tries: a method that loses much more than
-that has a bug, whatever the bits. The signal-to-quantization-noise ratio (SQNR) of features says
-how far, and both models see the same samples.
+that has a bug, whatever the bits. One that loses next to nothing does not have so few bits,
+whatever its products are made of: neither rounding to nearest nor values that fill their range
+evenly, 6.02 dB per bit, come anywhere near it. The signal-to-quantization-noise ratio (SQNR) of
+features says how far, and both models see the same samples.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +23,15 @@ from clipq.quant.methods import Calibration, find_method
 from clipq.quant.spec import QuantizerSpec, Towers
 from clipq.quant.towers import tower_batches
 
-__all__ = ["FLOOR_DB", "Nearness", "feature_sqnr", "measure_nearness"]
+__all__ = ["CEILING_DB", "FLOOR_DB", "Nearness", "feature_sqnr", "measure_nearness"]
 
 FLOOR_DB = 4.0
 """How far below rounding to nearest a method's features may lie, in dB."""
+CEILING_DB = 18.0
+"""How far above what its format can reach a method's features may lie, in dB: three bits."""
+_PER_BIT_DB = 20.0 * math.log10(2.0)
 _SAMPLES = 64
+_FEATURES = {"vision": "image", "text": "text"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,8 @@ class Nearness:
     Args:
         own: the quantizer's, per selected tower, ``"vision"`` or ``"text"``.
         nearest: rounding to nearest's.
+        bits: of the format's weights or activations, whichever are fewer, by tower; a tower without
+            them has no ceiling.
 
     >>> Nearness({"vision": 20.0}, {"vision": 32.5}).complaints()
     ['image features at 20.0 dB, where rounding to nearest reaches 32.5 dB (4 dB less are allowed)']
@@ -42,16 +50,42 @@ class Nearness:
 
     own: dict[str, float]
     nearest: dict[str, float]
+    bits: dict[str, int] = field(default_factory=dict)
 
     def complaints(self) -> list[str]:
         """Return one line per tower that lies further below rounding to nearest than allowed."""
-        what = {"vision": "image", "text": "text"}
         return [
-            f"{what[tower]} features at {own:.1f} dB, where rounding to nearest reaches "
+            f"{_FEATURES[tower]} features at {own:.1f} dB, where rounding to nearest reaches "
             f"{self.nearest[tower]:.1f} dB ({FLOOR_DB:.0f} dB less are allowed)"
             for tower, own in self.own.items()
             if own < self.nearest[tower] - FLOOR_DB  # NaN is the gate's to show
         ]
+
+    def pretences(self) -> list[str]:
+        """Return one line per tower that is nearer to FP32 than any method of its bits can be.
+
+        >>> Nearness({"text": 127.0}, {"text": 32.1}, {"text": 8}).pretences()
+        ['text features at 127.0 dB, where rounding to nearest reaches 32.1 dB: not of 8 bits']
+        """
+        return [
+            f"{_FEATURES[tower]} features at {own:.1f} dB, where rounding to nearest reaches "
+            f"{self.nearest[tower]:.1f} dB: not of {self.bits[tower]} bits"
+            for tower, own in self.own.items()
+            if own > self.ceiling(tower)
+        ]
+
+    def ceiling(self, tower: str) -> float:
+        """Return the SQNR in dB that features of a tower can have, with room for a good method.
+
+        Rounding to nearest alone would not do: outliers, that others cope with, may leave nothing
+        of it. Infinite where rounding to nearest is exact or NaN, and without bits.
+
+        >>> Nearness({"text": 20.0}, {"text": 2.0}, {"text": 4}).ceiling("text")  # 4 + 3 bits
+        42.08...
+        """
+        if tower not in self.bits or math.isnan(self.nearest[tower]):
+            return math.inf
+        return max(self.nearest[tower], _PER_BIT_DB * self.bits[tower]) + CEILING_DB
 
     def to_plain(self) -> dict[str, dict[str, float | None]]:
         """Return both as strict-JSON values."""
@@ -117,6 +151,7 @@ def measure_nearness(
     twin = copy.deepcopy(original).eval()
     own: dict[str, float] = {}
     nearest: dict[str, float] = {}
+    bits: dict[str, int] = {}
     for towers, number_format in formats.items():
         plain = QuantizerSpec("rtn", number_format, (), towers)
         try:
@@ -124,10 +159,17 @@ def measure_nearness(
         except QuantizerError:
             return None
     reference = copy.deepcopy(original).eval() if original.training else original
-    for towers in formats:
+    for towers, number_format in formats.items():
         own |= feature_sqnr(model, reference, towers, calibration)
-        nearest |= feature_sqnr(twin, reference, towers, calibration)
-    return Nearness(own, nearest)
+        found = feature_sqnr(twin, reference, towers, calibration)
+        nearest |= found
+        bits |= dict.fromkeys(found, _fewest_bits(number_format))
+    return Nearness(own, nearest, bits)
+
+
+def _fewest_bits(number_format: Format) -> int:
+    parts = (number_format.weight, number_format.activation)
+    return min(part.bits for part in parts if part is not None)
 
 
 def _decibel(reference: Tensor, features: Tensor) -> float:

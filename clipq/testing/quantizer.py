@@ -329,8 +329,9 @@ class _Quantizer:
         expect(False, "a quantized model is quantized again without a word")
 
     def computes_what_it_claims(self) -> None:
-        claim = self.applied().claim
-        problems = claim.contradictions if claim is not None else ()
+        made = self.applied(compare=True)
+        problems = list(made.claim.contradictions) if made.claim is not None else []
+        problems += made.nearness.pretences() if made.nearness is not None else []
         expect(not problems, f"{self.spec} is not what its format says: {'; '.join(problems)}")
 
     def stays_near_rounding_to_nearest(self) -> None:

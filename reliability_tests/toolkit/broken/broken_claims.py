@@ -15,7 +15,9 @@ from faithful_quantizers import (
 
 from clipq.quant.formats import Format
 from clipq.quant.methods import find_method
+from clipq.quant.modules import Projection
 from clipq.quant.spec import QuantizerSpec
+from clipq.quant.surgery import plain_layers
 
 
 @claiming("w8a8")
@@ -86,6 +88,35 @@ def projections_left_out(model, spec, calibration):
     ]
     for _, layer in plain:
         layer.weight.data = rounded(layer.weight.data)
+    return model
+
+
+@claiming("w4a8")
+def eight_bits_by_einsum(model, spec, calibration):
+    """Weights of another candidate, in products of batches of matrices."""
+    as_claimed(model, calibration)
+    return _multiply(model, lambda x, weight: torch.einsum("...d,od->...o", x, weight))
+
+
+@claiming("w8a8")
+def float_by_elements(model, spec, calibration):
+    """Nothing is rounded, in products that nobody can tell from other ones."""
+    change_weights(model, lambda weight: weight)
+    return _multiply(model, lambda x, weight: (x.unsqueeze(-2) * weight).sum(-1))
+
+
+class _Multiplied(Projection):
+    """A linear layer with a product of its own."""
+
+    def forward(self, input):
+        output = self.product(input, self.weight)
+        return output if self.bias is None else output + self.bias
+
+
+def _multiply(model, product):
+    for layer in plain_layers(model, "both").values():
+        if isinstance(layer, torch.nn.Linear):
+            layer.__class__, layer.product = _Multiplied, product
     return model
 
 

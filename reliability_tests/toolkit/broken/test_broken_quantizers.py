@@ -44,6 +44,8 @@ REASONS = {
     "four-bit-activations:w8a8": "inputs rounded to a4, not a8",
     "activations-left-in-float:w8a8": "inputs on more levels than a8 has codes",
     "text-tower-left-out:w8a8": "weights on more levels than w8 has codes",
+    "eight-bits-by-einsum:w4a8": "weights on more levels than w4 has codes",
+    "float-by-elements:w8a8": "not of 8 bits",
     "bias-lost-in-one-layer:w8a8": "where rounding to nearest reaches",
 }
 # Their batches of 2 to 8, or of no multiple of 32, are no batches of these probes.

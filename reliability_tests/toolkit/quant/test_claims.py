@@ -11,7 +11,7 @@ from torch import nn
 
 from clipq.errors import QuantizerError
 from clipq.quant import Format, QuantizerSpec, quantize, quantizers
-from clipq.quant.activations import StaticQuantizer
+from clipq.quant.activations import DynamicQuantizer, StaticQuantizer
 from clipq.quant.apply import apply_method
 from clipq.quant.explicit import make_explicit
 from clipq.quant.levels import input_on_levels, integer_bits, levels_needed, weight_on_levels
@@ -112,8 +112,59 @@ def rounding(text: str, towers: str = "both"):
     return mine
 
 
-def made(text: str):
-    return apply_method(small_clip(), text, INPUTS.calibration)
+def multiplied(product, text: str | None = None):
+    """Return a method whose linear layers multiply as `product` says; it rounds where `text` is."""
+
+    class Own(Projection):
+        def forward(self, input):
+            output = product(input, self.weight)
+            return output if self.bias is None else output + self.bias
+
+    def mine(model, spec, calibration):
+        if text is None:
+            make_explicit(model, spec.towers)
+        else:
+            rounding(text)(model, spec, calibration)
+        for layer in plain_layers(model, "both").values():
+            if isinstance(layer, nn.Linear):
+                layer.__class__ = Own
+        return model
+
+    return mine
+
+
+def by_einsum(values, weight):
+    return torch.einsum("...d,od->...o", values, weight)
+
+
+def by_repeated_matrix(values, weight):
+    rows = values.reshape(1, -1, values.shape[-1]).expand(2, -1, -1)
+    return torch.bmm(rows, weight.t().expand(2, -1, -1))[1].reshape(*values.shape[:-1], -1)
+
+
+def by_batches_of_rows(values, weight):
+    """One matrix per half of the outputs."""
+    rows = values.reshape(1, -1, values.shape[-1]).expand(2, -1, -1)
+    parts = torch.bmm(rows, weight.reshape(2, -1, weight.shape[1]).mT)
+    return torch.cat([*parts], dim=1).reshape(*values.shape[:-1], -1)
+
+
+def by_elements(values, weight):
+    return (values.unsqueeze(-2) * weight).sum(-1)
+
+
+BATCHES = {
+    "einsum-on-the-fly": lambda values, weight: by_einsum(values, weight * 1.0),
+    "weight-first": lambda values, weight: torch.bmm(
+        weight[None], values.reshape(1, -1, values.shape[-1]).mT
+    ).mT.reshape(*values.shape[:-1], -1),
+    "repeated": by_repeated_matrix,
+    "halves": by_batches_of_rows,
+}
+
+
+def made(text: str, *, compare: bool = False):
+    return apply_method(small_clip(), text, INPUTS.calibration, compare=compare)
 
 
 class TestForeignModules:
@@ -173,6 +224,53 @@ class TestForeignModules:
         method(packed)
         assert made("mine:w4").claim.contradictions == ()
         assert made("mine:w2").claim.contradictions
+
+    @pytest.mark.parametrize("product", BATCHES.values(), ids=BATCHES)
+    def test_a_weight_in_a_product_of_batches_is_a_weight(self, method, product):
+        method(multiplied(product, "w8a8"))
+        claim = made("mine:w8a8").claim
+        assert (claim.counted, claim.held, claim.contradictions) == (1.0, 1.0, ())
+        found = made("mine:w4a4").claim.contradictions
+        assert [line.partition(" has codes")[0] for line in found] == [
+            "weights on more levels than w4",
+            "inputs on more levels than a4",
+        ]
+
+    def test_every_slice_of_a_weight_counts(self, method):
+        def mine(model, spec, calibration):
+            original = {n: m.weight.data.clone() for n, m in plain_layers(model, "both").items()}
+            model = multiplied(
+                lambda values, weight: torch.cat(
+                    [nn.functional.linear(values, part) for part in weight.chunk(2)], dim=-1
+                ),
+                "w8",
+            )(model, spec, calibration)
+            name = "transformer.resblocks.0.mlp.c_fc"
+            layer = model.get_submodule(name)
+            layer.weight.data[len(layer.weight) // 2 :] = original[name][len(layer.weight) // 2 :]
+            return model
+
+        method(mine)
+        name = "transformer.resblocks.0.mlp.c_fc.weight"
+        assert made("mine:w8").claim.contradictions == (
+            f"weights on more levels than w8 has codes: {name}",
+        )
+
+    def test_a_correction_beside_the_rounded_product_is_seen(self, method):
+        def corrected(values, weight):
+            coarse = (values * 20).round() / 20
+            rest = by_einsum(values - coarse, weight)
+            return nn.functional.linear(coarse, weight) + rest
+
+        method(multiplied(corrected, "w8"))
+        with pytest.raises(QuantizerError, match="inputs on more levels than a8 has codes"):
+            quantize(small_clip(), "mine:w8a8", INPUTS.calibration)
+
+    def test_what_cannot_be_seen_is_not_reported_as_covered(self, method):
+        method(multiplied(by_elements, "w8"))
+        found = quantize(small_clip(), "mine:w8", INPUTS.calibration)
+        assert found.claim.counted < 0.5
+        assert found.to_plain()["share"] is None
 
     def test_what_is_declared_is_excused_and_shown(self, method):
         method(rounding("w8", "vision"), exceptions={"float": "texts are cached"})
@@ -304,6 +402,46 @@ class TestNearness:
         assert len(Nearness({"text": 27.9}, {"text": 32.0}).complaints()) == 1
         assert len(Nearness({"text": -math.inf}, {"text": 32.0}).complaints()) == 1
 
+    def test_three_bits_more_than_the_format_has_are_not_its_own(self):
+        def lines(own, nearest, bits):
+            return Nearness({"text": own}, {"text": nearest}, {"text": bits}).pretences()
+
+        assert lines(66.1, 32.0, 8) == []  # 11 bits have 66.2 dB
+        assert len(lines(66.3, 32.0, 8)) == len(lines(math.inf, 32.0, 8)) == 1
+        assert lines(72.9, 55.0, 8) == []  # where rounding to nearest is better than its bits
+        assert len(lines(73.1, 55.0, 8)) == 1
+        assert lines(30.0, -math.inf, 4) == lines(math.inf, math.inf, 8) == []
+        assert lines(math.nan, 32.0, 8) == lines(99.0, math.nan, 8) == []
+
+    def test_float_products_that_nobody_can_see_are_refused_as_too_good(self, method):
+        method(multiplied(by_elements), exceptions={"nearest": "it is worse, surely"})
+        with pytest.raises(QuantizerError, match=r"image features at \S+ dB, .*: not of 8 bits"):
+            quantize(small_clip(), "mine:w8a8", INPUTS.calibration)
+
+    def test_a_method_that_rounds_one_sample_and_no_batch_is_refused(self, method):
+        w8, a8 = Format.parse("w8").weight, Format.parse("w8a8d").activation
+
+        def one_sample_only(values, weight):
+            if 1 not in values.shape[:-1]:
+                return nn.functional.linear(values, weight)
+            rounded = DynamicQuantizer(a8, over="features")(values)
+            return nn.functional.linear(rounded, quantize_weight(weight, w8, name="it"))
+
+        method(multiplied(one_sample_only))
+        with pytest.raises(QuantizerError, match=r"text features at \S+ dB, .*: not of 8 bits"):
+            quantize(small_clip(), "mine:w8a8d", INPUTS.calibration)
+
+    def test_a_declared_float_layer_or_weights_on_levels_already_may_be_as_near(self, method):
+        method(multiplied(by_elements), exceptions={"float": "all of them"})
+        assert quantize(small_clip(), "mine:w8a8", INPUTS.calibration).nearness.bits == {}
+        quantizers.remove("mine")
+        method(lambda model, spec, calibration: model)
+        model = small_clip()
+        for layer in plain_layers(make_explicit(model, "both") or model, "both").values():
+            w4z = Format.parse("w4z").weight
+            layer.weight.data = quantize_weight(layer.weight, w4z, name="it")
+        assert quantize(model, "mine:w4", INPUTS.calibration).nearness.pretences() == []
+
     def test_without_a_format_the_bits_that_are_seen_say_how_far_it_may_be(self, method):
         def mine(model, spec, calibration):
             rounding("w8")(model, spec, calibration)
@@ -320,4 +458,4 @@ class TestNearness:
             return model
 
         method(mine)
-        assert made("mine").nearness is None
+        assert made("mine", compare=True).nearness is None
