@@ -37,7 +37,7 @@ Features = dict[str, np.ndarray]
 class BatchCheck:
     """Encodes some samples of each candidate in other batches than a cell does.
 
-    Images are spread over the in-distribution probe, texts over the first class prompts.
+    Images are spread over the calibration split, which any cell needs, texts over the first class prompts.
 
     Args:
         encodings: where candidates' features come from.
@@ -75,7 +75,7 @@ class BatchCheck:
     def _arranged(
         self, candidate: Candidate, fp32: dict[str, Features] | None
     ) -> dict[str, Features]:
-        cell = candidate.on(self.encodings.settings.in_distribution.name)
+        cell = candidate.on(self.encodings.settings.calibration.name)
         made = [self.encodings.features_key(cell), self.encodings.head_key(candidate), _VERSION]
         columns, _ = self.encodings.cache.table(
             "batches", digest(made), lambda: self._encoded(cell, fp32)

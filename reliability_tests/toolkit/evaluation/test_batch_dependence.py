@@ -169,7 +169,7 @@ def test_a_candidate_that_depends_on_the_batch_is_an_error_in_every_cell(
             evaluator.evaluate(Cell("vit-clean", "rtn:w8a8d", "digits"))
             for probe in ("digits", "id"):
                 with pytest.raises(QuantizerError, match="features of images depend on the batch"):
-                    evaluator.evaluate(Cell("vit-clean", "of-batches:w8", probe))
+                    evaluator.evaluate(Cell("vit-clean", "of-batches", probe))
             if not again:  # what is kept answers the second time
                 monkeypatch.setattr(batch_check, "arrange", None)
     finally:

@@ -148,8 +148,8 @@ class Measuring:
         made = result(case.metric, self.p_values.get(case.metric, 0.9))
         return replace(made, case=case)
 
-    def lost(self, case):
-        return CaseResult(case, Verdict.ERROR, reason="lost")
+    def lost(self, case, why):
+        return CaseResult(case, Verdict.ERROR, reason=f"lost: {why}")
 
 
 def judged(quantizers, measure, **more):
@@ -236,7 +236,7 @@ def test_a_cell_in_which_processes_end_is_given_up_and_others_are_not(tmp_path):
     measure = Measuring()
     found = [families.verdict(case, measure, measure.lost) for case in planned("q")]
     assert [one.verdict is Verdict.ERROR for one in found] == [True] * 3 + [False] * 3
-    assert found[0].reason == "lost"
+    assert found[0].reason.startswith("lost: ")
 
 
 def test_a_process_that_raises_and_lives_has_not_ended(tmp_path):
