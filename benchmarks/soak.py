@@ -62,7 +62,7 @@ class Gate:
 def main(arguments: Sequence[str] | None = None) -> int:
     script = Script(__doc__, takes="an hour or two on 2 cores")
     script.size("--kills", full=50, quick=1, help="gates of which a process is killed")
-    script.size("--terminations", full=20, quick=1, help="gates that get SIGTERM")
+    script.size("--terminations", full=20, quick=0, help="gates that get SIGTERM")
     script.size("--workers", full="2", quick="0", help="processes, pytest's -n")
     script.size("--seed", full=20261126, quick=1, help="of times and victims")
     for kind, narrow, quick in (

@@ -337,7 +337,7 @@ _records = st.builds(
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(record=_records)
 def test_any_record_comes_back_exactly(store: Store, record: RunRecord):
