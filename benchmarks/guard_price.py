@@ -8,8 +8,7 @@ smaller.
 
 Goal: with both, at most 1.10 x the time without either.
 
-    python benchmarks/guard_price.py
-    python benchmarks/guard_price.py --models 4 --rounds 3
+    python benchmarks/guard_price.py [--quick] [--models 4] [--rounds 3]
 """
 
 from __future__ import annotations

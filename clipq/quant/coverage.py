@@ -111,6 +111,11 @@ class Product:
         weight: (out, in) or (out, in/groups, kh, kw), as it was multiplied.
         values: the input (tokens, in) or (N, C, H, W), as it was multiplied.
         macs: multiply-accumulates.
+
+    >>> layer, seen = nn.Linear(4, 3), []
+    >>> _ = count_operations(layer, lambda: layer(torch.ones(2, 4)), observe=seen.append)
+    >>> [(each.name, each.weight.shape, each.values.shape, each.macs) for each in seen]
+    [('weight', torch.Size([3, 4]), torch.Size([2, 4]), 24)]
     """
 
     name: str

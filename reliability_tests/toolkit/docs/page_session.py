@@ -35,7 +35,9 @@ from clipq.quant import quantizers
 from clipq.settings import load_settings
 
 LANGUAGES = ("bash", "json", "python", "text", "toml", "yaml")
-_SETTINGS = {"clipq", "matrix", "models", "probes", "profiles", "policies", "statistics", "history"}
+_SETTINGS = {
+    "clipq", "matrix", "models", "probes", "profiles", "policies", "limits", "statistics", "history"
+}  # fmt: skip
 _LIMIT_S = 300
 
 
