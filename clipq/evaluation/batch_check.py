@@ -37,7 +37,8 @@ Features = dict[str, np.ndarray]
 class BatchCheck:
     """Encodes some samples of each candidate in other batches than a cell does.
 
-    Images are spread over the calibration split, which any cell needs, texts over the first class prompts.
+    Images are spread over the calibration split, which any cell needs, texts over the first class
+    prompts.
 
     Args:
         encodings: where candidates' features come from.

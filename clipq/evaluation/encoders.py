@@ -54,7 +54,6 @@ class Encoders:
         self._accelerated: dict[str, int] = {}
         self._failures: dict[Candidate, ClipqError] = {}
         self._witnesses: dict[str, Witness] = {}
-        self._mark = object()
 
     @cached_property
     def device(self) -> str:
@@ -139,9 +138,7 @@ class Encoders:
         witness = self._witness(candidate.model)
         self.pin()
         try:
-            with PROCESS.contained(
-                candidate.quantizer, doing, witness.differs, whose=(self._mark, candidate)
-            ):
+            with PROCESS.contained(candidate.quantizer, doing, witness.differs):
                 yield
         except ProcessChangedError as error:
             self.refuse(candidate, error)

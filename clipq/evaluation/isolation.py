@@ -48,7 +48,6 @@ class Process:
         self._names: ProcessNames | None = None
         self._settings = ProcessSettings()
         self._depth = 0
-        self._last: object = None
         self._spoilt = ""
 
     def check(self) -> None:
@@ -64,9 +63,7 @@ class Process:
             )
 
     @contextmanager
-    def contained(
-        self, quantizer: str, doing: str, differs: Callable[[], str], *, whose: object = None
-    ) -> Iterator[None]:
+    def contained(self, quantizer: str, doing: str, differs: Callable[[], str]) -> Iterator[None]:
         """Contain what a quantizer does.
 
         Its global random numbers follow from its text and `doing`, whatever ran before.
@@ -75,7 +72,6 @@ class Process:
             quantizer: its text.
             doing: what it does, for messages.
             differs: says what FP32 no longer answers as it did, "" where it does.
-            whose: one and the same in what runs with nobody else's code between.
 
         Raises:
             ProcessChangedError: the process is no longer what it was.
@@ -83,7 +79,7 @@ class Process:
         from clipq.evaluation.seeding import seeded
 
         self.check()
-        names = self._noted(whose)
+        names = self._noted()
         self._depth += 1
         try:
             with (
@@ -104,15 +100,13 @@ class Process:
         finally:
             self._depth -= 1
 
-    def _noted(self, whose: object) -> ProcessNames:
+    def _noted(self) -> ProcessNames:
         if self._names is None:
             self._names = ProcessNames()
-        elif not self._depth and (whose is None or whose != self._last):
-            # What others did since is theirs. Not asked for each cell: it takes milliseconds.
-            self._names.adopt()
+        elif not self._depth:
+            self._names.adopt()  # what others did since is theirs: libraries import one another
         if not self._depth:  # within, only the first look counts
             self._settings = ProcessSettings()
-        self._last = whose
         return self._names
 
     def _settle(

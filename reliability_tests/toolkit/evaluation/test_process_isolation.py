@@ -167,6 +167,15 @@ def test_what_libraries_do_lazily_is_no_harm(process, monkeypatch, tmp_path):
     del torch.Tensor.of_mine
 
 
+def test_what_changes_between_two_steps_of_a_quantizer_is_not_its_doing(process, monkeypatch):
+    with process.contained("mine:w8", "being made", lambda: ""):
+        pass
+    monkeypatch.setattr(torch, "compile", same)  # as a library does that a probe imports
+    with process.contained("mine:w8", "encoding", lambda: ""):
+        pass
+    assert torch.compile is same
+
+
 def test_random_numbers_depend_on_the_quantizer_alone(process):
     drawn = []
     for seed in (1, 2):
