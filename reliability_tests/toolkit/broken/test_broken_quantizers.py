@@ -36,6 +36,12 @@ name = "captions"
 role = "retrieval"
 source = "webdataset:{data}/captions"
 """
+# Their batches of 2 to 8, or of no multiple of 32, are no batches of these probes.
+ONLY_IN_OTHER_BATCHES = (
+    "small-batches-take-another-path:w8a8",
+    "last-partial-batch-reversed:w8a8",
+    "features-of-an-earlier-batch:w8a8",
+)
 REASONS = {
     "nothing-done": "changed nothing",
     "pretends:w8a8": "weights on more levels than w8 has codes",
@@ -47,12 +53,8 @@ REASONS = {
     "eight-bits-by-einsum:w4a8": "weights on more levels than w4 has codes",
     "float-by-elements:w8a8": "not of 8 bits",
     "bias-lost-in-one-layer:w8a8": "where rounding to nearest reaches",
-}
-# Their batches of 2 to 8, or of no multiple of 32, are no batches of these probes.
-ONLY_IN_OTHER_BATCHES = {
-    "small-batches-take-another-path:w8a8",
-    "last-partial-batch-reversed:w8a8",
-    "features-of-an-earlier-batch:w8a8",
+    "every-sixteenth-caption-is-its-neighbour": "class prompts depend on the batch",
+    **dict.fromkeys(ONLY_IN_OTHER_BATCHES, "features of images depend on the batch"),
 }
 
 
@@ -86,7 +88,7 @@ def test_every_broken_quantizer_is_rejected_and_no_faithful_one(project, library
     found = outcome(project, (*controls, *library[kind]))
     assert set(found) == {*controls, *library[kind]}
     rejected = {name for name, cases in found.items() if verdicts(cases) & BLOCKING}
-    assert {*library[kind]} - rejected <= ONLY_IN_OTHER_BATCHES, "let through"
+    assert {*library[kind]} - rejected == set(), "let through"
     assert {*controls} & rejected == set(), "rejected without a bug"
     for name, said in REASONS.items():
         if name in found:
@@ -97,12 +99,9 @@ def test_every_broken_quantizer_is_rejected_and_no_faithful_one(project, library
         lost = found["softmax-temperature-lost"]
         assert lost["id.top1"]["verdict"] == lost["id.sqnr"]["verdict"] == "pass"
         assert lost["id.ece"]["verdict"] == lost["id.nll"]["verdict"] == "fail"
-        # One caption in sixteen is its neighbour's: nothing else sees it.
-        swapped = found["every-sixteenth-caption-is-its-neighbour"]
-        assert swapped["captions.lost-captions"]["verdict"] == "fail"
 
 
-@pytest.mark.parametrize("text", sorted(ONLY_IN_OTHER_BATCHES))
+@pytest.mark.parametrize("text", ONLY_IN_OTHER_BATCHES)
 def test_what_only_other_batches_show_is_caught_by_the_checks(library, text):
     name = "encodes-each-sample-by-itself"
     check = next(check for check in check_quantizer(text) if check.invariant == name)

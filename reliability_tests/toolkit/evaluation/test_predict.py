@@ -41,7 +41,7 @@ def build(features, reference=FEATURES, towers="both", role="in-distribution", s
         role,
         samples,
         Encoded(features, HEAD, KNOWN, temperature=2.0, texts=KNOWN[:2]),
-        Encoded(reference, HEAD, KNOWN, temperature=1.0),
+        Encoded(reference, HEAD, KNOWN, temperature=1.0, texts=KNOWN[:2]),
         known_labels=np.arange(3),
         towers=towers,
     )

@@ -281,7 +281,9 @@ def test_a_weight_used_behind_its_module_is_uncovered_by_name(fresh, sample, met
         layer = model.visual.transformer.resblocks[0].mlp.c_fc
         layer.forward = lambda x: x  # never counted below: the block is bypassed
         mlp = model.visual.transformer.resblocks[0].mlp
-        mlp.forward = lambda x: mlp.c_proj(nn.functional.linear(x, layer.weight, layer.bias))
+        mlp.forward = lambda x: mlp.c_proj(
+            mlp.gelu(nn.functional.linear(x, layer.weight, layer.bias))
+        )
         return model
 
     coverage = quantized(model, sample, "sly").coverage
