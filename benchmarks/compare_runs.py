@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from benchmark import Goals, Script
 from embedded import REPOSITORY
-from made_results import made_result
+from made_results import judged_by_errors, made_result
 
 from clipq.evaluation.plan import plan
 from clipq.evaluation.tables import as_table, table_digest, write_table
@@ -115,7 +115,8 @@ def run(settings: Settings, cases: int, root: Path, *, changed: float, kept: boo
         baseline = stored[case.model]
         value = baseline.values[case.key].value if baseline else 0.5
         value = 30.0 if value is None else value
-        point = declared.statistic is None or declared.statistic.kind == "point"
+        point = declared.statistic is not None and declared.statistic.kind == "point"
+        point = point or declared.judged_by != "baseline"
         found.append(
             made_result(
                 *(case.model, case.quantizer, case.probe, case.metric, Verdict.PASS),
@@ -128,9 +129,10 @@ def run(settings: Settings, cases: int, root: Path, *, changed: float, kept: boo
                 standard_error=None if point else 0.003,
             )
         )
-    found[0] = replace(found[0], evidence=evidence)
+    judged = list(judged_by_errors(found))
+    judged[0] = replace(judged[0], evidence=evidence)
     statistics = {"alpha": 0.05, "replicates": 500, "seed": 1, "correction": "holm"}
-    return RunRecord("ci", len(found), sort_cases(found), statistics=statistics)
+    return RunRecord("ci", len(found), sort_cases(judged), statistics=statistics)
 
 
 def perturbed(table: Predictions, rng: np.random.Generator) -> Predictions:

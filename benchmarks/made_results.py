@@ -1,9 +1,13 @@
 """Case results made up for benchmarks and tests, from a flat list of names and numbers."""
 
+from collections.abc import Iterable
 from dataclasses import fields, replace
 
-from clipq.cases import Cell
+from scipy.stats import norm
+
+from clipq.cases import Candidate, Cell
 from clipq.estimate import Estimate
+from clipq.estimate import loss as loss_of
 from clipq.evaluation.resampling import Resampler
 from clipq.gating.decision import decide
 from clipq.gating.interval import IntervalJudge
@@ -45,6 +49,29 @@ def judged_alone(evidence: Evidence, settings: StatisticsSettings, *, cases: int
         estimate=judged.estimate,
     )
     return decide([result], settings, whole=cases)[0]
+
+
+def judged_by_errors(
+    results: Iterable[CaseResult], settings: StatisticsSettings | None = None
+) -> tuple[CaseResult, ...]:
+    """Give results the intervals, p-values and verdicts of their values and standard errors.
+
+    A record of them is one that the gate might have written. What has no standard error is compared
+    as it stands.
+    """
+    settings = settings or StatisticsSettings()
+    candidates: dict[Candidate, list[CaseResult]] = {}
+    for result in results:
+        loss = loss_of(result.direction, result.baseline, result.observed)
+        error, margin = result.estimate.standard_error, result.estimate.margin
+        verdict, known = Verdict.PASS if loss <= margin else Verdict.FAIL, {}
+        if error is not None:
+            away = float(norm.isf(settings.tail)) * error
+            p_value = float(norm.sf((loss - margin) / error))
+            known = {"low": loss - away, "high": loss + away, "p_value": p_value}
+        result = altered(result, verdict=verdict, loss=loss, **known)
+        candidates.setdefault(result.case.candidate, []).append(result)
+    return tuple(case for own in candidates.values() for case in decide(own, settings))
 
 
 def altered(result: CaseResult, **values) -> CaseResult:

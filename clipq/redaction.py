@@ -82,6 +82,11 @@ def _without_user(found: re.Match[str]) -> str:
     return f"{scheme}{HIDDEN}@"
 
 
+def _counts(found: re.Match[str], value: str) -> bool:
+    """Whether a key and its value are how many cases passed, as Python writes it."""
+    return found.groups() == ("pass", "'", ":") and value.isdecimal()
+
+
 def _without_values(text: str) -> str:
     parts, done = [], 0
     for found in _NAME.finditer(text):
@@ -90,7 +95,7 @@ def _without_values(text: str) -> str:
         if found.start() < done or spoken or not is_secret_name(name):
             continue
         value = _VALUE.match(text, found.end())
-        if value is None:
+        if value is None or _counts(found, value[0]):
             continue
         quote = value[2][0] if value[2][0] in "\"'" else ""
         after = "" if quote else value[2][len(value[2].rstrip(":.")) :]  # of the sentence

@@ -103,6 +103,7 @@ def test_no_error_and_no_line_shows_a_credential(text, capsys):
         "https://example.org:8080/models@main",
         "hf-hub:laion/CLIP-ViT-B-32 and ada@example.org",
         "postgresql://USER:PASSWORD@HOST:PORT/DATABASE",
+        "it says {'fail': 2, 'pass': 500}",
         "the bypass = 3, the passfile=x, passed: 4, signature: f(x)",
     ],
 )

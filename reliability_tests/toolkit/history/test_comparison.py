@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_results import altered, made_result
+from made_results import altered, judged_by_errors, made_result
 from scipy.stats import norm
 
 from clipq.cli import main
@@ -276,6 +276,7 @@ class TestCommand:
             ("bad.json", run(case(observed=0.2), case("nll"))),
             ("other.json", run(case(model="n"))),
         ):
+            record = replace(record, cases=judged_by_errors(record.cases))
             (tmp_path / name).write_text(json.dumps(record.to_plain()))
         return tmp_path
 
