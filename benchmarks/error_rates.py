@@ -57,7 +57,14 @@ ALIKE = ("top1-low", "top1-mid", "top1-high")
 # The MCM and energy scores behave as the max-logit score does: one of the three is simulated.
 SCORES = ("max-logit", "entropy")
 MEANS = ("nll", "brier", "kl-to-fp32", "top2-gap-shrinkage", "embedding-distance", "t2i-recall-1")
-CHURN = ("flip-rate", "negative-flips", "kl-to-fp32", "top2-gap-shrinkage", "embedding-distance")
+CHURN = (
+    "flip-rate",
+    "negative-flips",
+    "kl-to-fp32",
+    "top2-gap-shrinkage",
+    "embedding-distance",
+    "lost-captions",
+)
 OF_GROUPS = ("worst-group-top1", "group-top1-range", "group-top1-std", "group-ece-range")
 OF_CLUSTERS = ("top1", "flip-rate", "nll", "kl-to-fp32", "brier", "confidence-gap", "ece", "aurc")
 UNEVEN = ((500, 500, 500, 500, 5), (500, 500, 500, 500, 50), (200, 200, 200, 200, 200))

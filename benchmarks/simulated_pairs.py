@@ -6,8 +6,8 @@ with replacement, so the population's own value of a metric is the truth.
 
 `population` has the columns of the metrics whose error rates are simulated. `wide_population` has
 those of every resampled metric, for half as much time again: cosines to the classes stand for
-features, the first samples for the calibration split, classes for captions, and every third class
-for a band of ranks.
+features, the first samples for the calibration split, classes for captions, every third class for a
+band of ranks, and every fifth for the features of an image's one caption.
 
 Kinds: ``plain``, logit scale 20; ``skew``, logit scale 100, so that most confidences are near 1;
 ``rare``, logit scale 60 and class frequencies that fall with the square of the class number.
@@ -25,7 +25,7 @@ from clipq.metrics import Predictions, scores
 from clipq.metrics.churn import churn_columns
 from clipq.metrics.classify import classification_columns
 from clipq.metrics.distances import knn, mahalanobis
-from clipq.metrics.retrieval import DEPTHS, cosine_distance
+from clipq.metrics.retrieval import DEPTHS, captions_kept, cosine_distance
 from clipq.metrics.spectra import BANDS
 from clipq.metrics.temperature import fit_temperature
 
@@ -37,6 +37,7 @@ _SCALES = {"plain": 20.0, "skew": 100.0, "rare": 60.0}
 _KNOWN = 100
 _LAYERS, _FEW = 50, 50
 _HUB = 0.06
+_APART = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +128,8 @@ def wide_population(kind: str, *, seed: int, samples: int, samples_ood: int) -> 
         (drawn.fp32, drawn.fp32_ood),
         (drawn.quantized, drawn.quantized_ood),
     ):
-        distance = {"cosine_distance": cosine_distance(cosine, drawn.fp32)}
-        further = distance | _retrieval(cosine, drawn.labels) | _distances(cosine, cosine, drawn)
+        near = _nearness(cosine, drawn.fp32)
+        further = near | _retrieval(cosine, drawn.labels) | _distances(cosine, cosine, drawn)
         tables.append(Predictions({**_inside(cosine, drawn).columns, **further}))
         tables.append(Predictions(_scores(ood, drawn.scale) | _distances(ood, cosine, drawn)))
     return Population(tables[0], tables[2], tables[1], tables[3])
@@ -185,6 +186,15 @@ def _scores(cosine: np.ndarray, scale: float) -> dict[str, np.ndarray]:
 def _distances(cosine: np.ndarray, known: np.ndarray, drawn: _Cosines) -> dict[str, np.ndarray]:
     known, labels = known[:_KNOWN], drawn.labels[:_KNOWN]
     return {"knn": knn(cosine, known), "mahalanobis": mahalanobis(cosine, known, labels)}
+
+
+def _nearness(cosine: np.ndarray, fp32: np.ndarray) -> dict[str, np.ndarray]:
+    """Return how near to FP32's an image is, and whether its caption, of every fifth class, is."""
+    captions = [x[:, ::_APART] for x in (cosine, fp32)]
+    return {
+        "cosine_distance": cosine_distance(cosine, fp32),
+        "captions_kept": captions_kept(*captions, np.arange(len(fp32))),
+    }
 
 
 def _retrieval(cosine: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
