@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict, fields, is_dataclass, replace
+from typing import Any, cast
 
 from clipq.cases import Case
 from clipq.checkout import checked_out
@@ -36,7 +36,7 @@ def assemble(
     problems: Sequence[str] = (),
     selection: Mapping[str, Any] | None = None,
 ) -> RunRecord:
-    """Return the record of a run: sorted, figures attached.
+    """Return the record of a run: sorted, figures attached, its texts of whole characters.
 
     Args:
         matrix: what was to be measured.
@@ -56,7 +56,7 @@ def assemble(
     if cases and waivers.entries:
         ids = [case.id for case in matrix.everything]
         found += waivers.problems(cases, today=began.date(), matrix=ids)
-    return RunRecord(
+    record = RunRecord(
         policy=settings.policy,
         blocks=settings.rule.verdicts,
         started=began.isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -79,6 +79,24 @@ def assemble(
             *_environment_warnings(matrix, cases),
         ),
     )
+    return cast(RunRecord, _of_whole_characters(record))
+
+
+def _of_whole_characters(value: Any) -> Any:
+    """Return a value with halves of characters, as names of files may hold, written as escapes.
+
+    Strict JSON has none: a record that held one could be written and never read.
+    """
+    if type(value) is str:
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return dict(_of_whole_characters(pair) for pair in value.items())
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_of_whole_characters, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        held = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
+        return replace(value, **{name: _of_whole_characters(own) for name, own in held.items()})
+    return value
 
 
 def _changed_inputs(matrix: Matrix) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -56,16 +57,19 @@ def prepare(record: RunRecord, *, now: datetime) -> Prepared:
     """Return a record's rows. What is stored is its canonical JSON, whose sha256 is the run's id.
 
     Raises:
-        RecordError: a case twice, or a number that JSON does not have.
+        RecordError: a case twice, a number that JSON does not have, or half of a character.
     """
     try:
         plain = record.to_plain()
         identity = plain.pop("id")
         content = canonical_json(plain).encode("ascii")
+        if b"\\ud" in content:
+            json.dumps(plain, ensure_ascii=False).encode()  # not with half of a character
     except ValueError as error:
         raise RecordError(
             f"a run record that is no strict JSON: {error}",
-            hint="numbers that are not finite are None in a record; see `clipq.estimate.number`",
+            hint="numbers that are not finite are None in a record (see `clipq.estimate.number`), "
+            "texts are of whole characters",
         ) from error
     _refuse_twins(record.cases)
     commit = record.commit

@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from made_results import altered, made_result
+from made_results import judged_by_errors, made_result
 
 from clipq.cases import Candidate, Cell
 from clipq.cli import main
@@ -50,11 +50,20 @@ class TestThePlan:
         assert matrix.whole == {Candidate("vit-clean", name): 2 for name in ("rtn:w8", "rtn:w8a8")}
         record = record_of(matrix)
         assert record.withheld == {"digits": 2}
-        assert record.warnings == (SENTENCE,)
+        unknown, said = record.warnings
+        assert unknown.startswith("the commit is unknown")  # the project lies in no repository
+        assert said == SENTENCE
         assert record.selection == {}
         assert not record.narrowed
         assert SENTENCE in summary(record)
         assert RunRecord.from_plain(record.to_plain()).withheld == {"digits": 2}
+
+    def test_halves_of_characters_are_written_so_that_the_record_can_be_read(self, settings):
+        (result,) = judged("rtn:w4").cases
+        odd = replace(result, reason="a\udc80.png", evidence={"files": {"a\udc80": ["é\ud800"]}})
+        record = record_of(Matrix(settings), [odd])
+        assert record.cases[0].reason == r"a\udc80.png"
+        assert record.evidence()["files"] == {r"a\udc80": [r"é\ud800"]}
 
     def test_a_release_measures_it(self, settings):
         matrix = Matrix(settings.under("release"))
@@ -98,7 +107,7 @@ def judged(quantizer, *, code="12", probe="final", fingerprint="ef", observed=0.
     result = made_result(
         "m", quantizer, probe, "top1", Verdict.PASS, unit="fraction", direction="higher",
         baseline=0.9, observed=observed, loss=0.0, margin=0.02, low=-0.01, high=0.01,
-        evidence=EVIDENCE | {"quantizers": made, "probes": probes},
+        standard_error=0.005, evidence=EVIDENCE | {"quantizers": made, "probes": probes},
     )  # fmt: skip
     return RunRecord("release", 1, (result,), started="2026-01-01T00:00:00Z")
 
@@ -156,7 +165,7 @@ def test_the_commands_count_what_the_store_holds_and_the_run_at_hand(tmp_path, m
     assert main(["history", "looks", "--store", url, "--json"]) == 0
     (plain,) = json.loads(capsys.readouterr().out)
     assert plain["chance_of_luck"] == pytest.approx(1 - 0.975**3)
-    new = altered(judged("rtn:w5").cases[0])
+    (new,) = judged_by_errors(judged("rtn:w5").cases)
     report = tmp_path / "report.json"
     report.write_text(json.dumps(RunRecord("release", 1, (new,)).to_plain()))
     assert main(["card", "m/rtn:w5", "--record", str(report), "--store", url]) == 0
