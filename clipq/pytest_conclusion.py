@@ -20,7 +20,7 @@ from clipq.pytest_collector import RunCollector
 from clipq.pytest_interrupts import Interrupts
 from clipq.pytest_workers import WorkerWatch
 from clipq.records import RunRecord
-from clipq.terminal import printable
+from clipq.terminal import printable, say
 
 __all__ = ["Conclusion", "banner"]
 
@@ -179,14 +179,14 @@ class Conclusion:
         self._say(line, bold=True, **({"green": True} if self.passed else {"red": True}))
 
     def _say(self, text: str, **markup: bool) -> None:
-        text = printable(text)
         terminal = self.config.pluginmanager.get_plugin("terminalreporter")
         with suppress(OSError, ValueError):  # whoever read has gone; the exit code says it all
             if terminal is not None:
-                terminal.write_line(text, **markup)
+                terminal.write_line(printable(text), **markup)
                 terminal.flush()
             else:
-                print(text, file=sys.stdout, flush=True)
+                say(text)
+                sys.stdout.flush()
 
 
 def banner(record: RunRecord | None, code: int, *, because: list[str]) -> str:

@@ -23,6 +23,7 @@ import pytest
 
 from clipq.pytest_collector import NO_RUN, RunCollector
 from clipq.pytest_conclusion import Conclusion
+from clipq.terminal import say
 
 __all__ = ["GateProof", "Gatekeeper"]
 
@@ -60,7 +61,7 @@ class GateProof:
             why = f"pytest was asked for {', '.join(asked)}" if asked else "pytest ran no case"
             added = os.environ.get("PYTEST_ADDOPTS", "")
             hint = f" (PYTEST_ADDOPTS is {added!r})" if added else ""
-            print(f"RELIABILITY GATE FAILED: nothing was measured: {why}{hint}", file=sys.stderr)
+            say(f"RELIABILITY GATE FAILED: nothing was measured: {why}{hint}", error=True)
         return code or _NOTHING_RUN
 
     def _option(self, name: str) -> bool:
@@ -122,14 +123,14 @@ def _outcome(child: int, proof: int) -> int:
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         name = signal.Signals(-code).name
-        print(f"RELIABILITY GATE FAILED: the gate's process was ended by {name}", file=sys.stderr)
+        say(f"RELIABILITY GATE FAILED: the gate's process was ended by {name}", error=True)
         return 128 - code
     if said:
         return code or int(said)
-    print(
+    say(
         f"RELIABILITY GATE FAILED: the gate's process exited {code} before the run was over: "
         f"something in it called os._exit({code}), a quantizer for instance",
-        file=sys.stderr,
+        error=True,
     )
     return code or _NOTHING_RUN
 

@@ -24,8 +24,8 @@ from synthetic_runs import synthetic_run
 from clipq.cli.history_text import run_text, runs_text
 from clipq.cli.onboarding.data import _peek
 from clipq.data import look_at_probe, open_probe
-from clipq.data.images import load
 from clipq.data.reading import decode_image
+from clipq.data.sealed_images import load
 from clipq.errors import CacheError, ClipqError, ModelError, ProbeError, RecordError, StoreError
 from clipq.evaluation.tables import TableError, parse_table, read_table
 from clipq.gating.baseline import load_values
@@ -102,11 +102,16 @@ def test_a_table_whose_header_is_no_object_is_named_as_damaged(tmp_path):
         read_table(tmp_path / "table")
 
 
-@pytest.mark.parametrize("header", ["{'descr': (", "{'descr': 'O'}", "[" * 300, "\0", "{}"])
-def test_an_array_whose_header_is_no_python_is_named_as_damaged(tmp_path, header):
-    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+@pytest.mark.parametrize(
+    "seal",
+    ["{}", "null", "3", "\0", "[" * 5000, '{"key": "", "shape": null, "sha256": []}',
+     '{"key": "", "shape": [1e999, 1, 1, 3], "sha256": []}',
+     '{"key": "", "shape": [1, 1, 1, 3], "sha256": 1}'],
+)  # fmt: skip
+def test_an_image_file_whose_seal_is_no_seal_is_named_as_damaged(tmp_path, seal):
+    content = bytes(200) + seal.encode() + len(seal).to_bytes(8, "little") + b"clipq-images-1\n"
     (tmp_path / "images.npy").write_bytes(content)
-    with pytest.raises(CacheError, match="not a complete image file"):
+    with pytest.raises(CacheError, match=r"not a complete image file: (?!it has no seal)"):
         load(tmp_path / "images.npy")
 
 
