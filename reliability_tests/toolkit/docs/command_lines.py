@@ -10,8 +10,19 @@ from collections.abc import Iterator
 
 from clipq.cli.main import parser
 
-_SHELL = ("cd", "exit", "export", "mkdir", "source", "test", "true")
-_PROGRAMS = ("clipq", "gh", "git", "mkdocs", "pip", "pytest", "python", "tox", *_SHELL)
+_SHELL = ("cd", "echo", "exit", "export", "mkdir", "source", "test", "true")
+_PROGRAMS = (
+    "clipq",
+    "gh",
+    "git",
+    "mkdocs",
+    "pip",
+    "pytest",
+    "python",
+    "ssh-keygen",
+    "tox",
+    *_SHELL,
+)
 _PYTEST = re.compile(r"-[nkxqvp]|-n\d+|-n=?auto|--lf|--numprocesses|--(maxfail|durations)=\d+")
 _EXPRESSION = re.compile(r"\$\{\{.*?\}\}")
 _SEPARATORS = frozenset(("&&", "||", "|", ";"))
