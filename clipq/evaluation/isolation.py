@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 
 from clipq.errors import QuantizerError, SettingsError
@@ -28,6 +27,33 @@ _SHOWN = 5
 
 class ProcessChangedError(QuantizerError):
     """A quantizer changed the process that it shares with others."""
+
+
+class _Watched:
+    """The names and the settings of the process, looked at together."""
+
+    def __init__(self) -> None:
+        self._names, self._settings = ProcessNames(), ProcessSettings()
+
+    def adopt(self) -> None:
+        """Take everything as it is now for what it should be."""
+        self._names.adopt()
+        self._settings = ProcessSettings()
+
+    def restore(self) -> list[str]:
+        """Put everything back; return what had changed, in words. What stays is found again."""
+        return [*self._names.restore(), *self._settings.restore()]
+
+    def noted_imports(self, *, but: str = "") -> AbstractContextManager[None]:
+        """Take what a library changes as it is imported for what it should be."""
+        return noted_imports(self._moment, self._adopt_since, but=but)
+
+    def _moment(self) -> tuple[NamesMoment, ProcessSettings]:
+        return self._names.moment(), ProcessSettings()
+
+    def _adopt_since(self, before: tuple[NamesMoment, ProcessSettings]) -> None:
+        self._names.adopt_since(before[0])
+        self._settings.adopt_since(before[1])
 
 
 class Process:
@@ -45,8 +71,7 @@ class Process:
     """
 
     def __init__(self) -> None:
-        self._names: ProcessNames | None = None
-        self._settings = ProcessSettings()
+        self._watched: _Watched | None = None
         self._depth = 0
         self._spoilt = ""
 
@@ -79,41 +104,38 @@ class Process:
         from clipq.evaluation.seeding import seeded
 
         self.check()
-        names = self._noted()
+        watched = self._noted()
         self._depth += 1
         try:
             with (
                 seeded(f"{quantizer} {doing}"),
                 warnings.catch_warnings(),
-                noted_imports(partial(_moment, names), partial(_adopt, names, self._settings)),
+                watched.noted_imports(),
             ):
                 yield
         except Exception:
-            self._settle(names, quantizer, doing, differs)
+            self._settle(watched, quantizer, doing, differs)
             raise
         except BaseException:  # an interrupt stays one
-            names.restore()
-            self._settings.restore()
+            watched.restore()
             raise
         else:
-            self._settle(names, quantizer, doing, differs)
+            self._settle(watched, quantizer, doing, differs)
         finally:
             self._depth -= 1
 
-    def _noted(self) -> ProcessNames:
-        if self._names is None:
-            self._names = ProcessNames()
-        elif not self._depth:
-            self._names.adopt()  # what others did since is theirs: libraries import one another
-        if not self._depth:  # within, only the first look counts
-            self._settings = ProcessSettings()
-        return self._names
+    def _noted(self) -> _Watched:
+        if self._watched is None:
+            self._watched = _Watched()
+        elif not self._depth:  # within, only the first look counts
+            self._watched.adopt()  # what others did since is theirs: libraries import one another
+        return self._watched
 
     def _settle(
-        self, names: ProcessNames, quantizer: str, doing: str, differs: Callable[[], str]
+        self, watched: _Watched, quantizer: str, doing: str, differs: Callable[[], str]
     ) -> None:
-        changed = [*names.restore(), *self._settings.restore()]
-        stays = [*names.restore(), *self._settings.restore()] if changed else []
+        changed = watched.restore()
+        stays = watched.restore() if changed else []
         moved = "" if stays else differs()
         if stays or moved:
             left = _listed(stays) if stays else f"{moved} changed"
@@ -142,29 +164,16 @@ def import_contained(name: str) -> None:
 
     >>> import_contained("clipq.quant.rtn")
     """
-    names, settings = ProcessNames(), ProcessSettings()
-    own = name.partition(".")[0]
-    with noted_imports(partial(_moment, names), partial(_adopt, names, settings), but=own):
+    watched = _Watched()
+    with watched.noted_imports(but=name.partition(".")[0]):
         import_module(name)
-    changed = [*names.restore(), *settings.restore()]
+    changed = watched.restore()
     if changed:
         raise SettingsError(
             f"plugin {name!r} changes the process as it is imported: {_listed(changed)}",
             hint="FP32 and every other quantizer run in this process too; change the copy of the "
             "model that a method is given, not libraries and settings",
         )
-
-
-def _moment(names: ProcessNames) -> tuple[NamesMoment, ProcessSettings]:
-    return names.moment(), ProcessSettings()
-
-
-def _adopt(
-    names: ProcessNames, settings: ProcessSettings, before: tuple[NamesMoment, ProcessSettings]
-) -> None:
-    """Take what a library changed as it was imported for what it should be."""
-    names.adopt_since(before[0])
-    settings.adopt_since(before[1])
 
 
 def _listed(changes: list[str]) -> str:

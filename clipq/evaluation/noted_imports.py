@@ -7,9 +7,7 @@ case. The next line of whoever imported it is another matter.
 
 from __future__ import annotations
 
-import os
 import sys
-import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
@@ -18,15 +16,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["noted_imports"]
+from clipq.dependencies.installed import is_installed
 
-_INSTALLED = tuple(
-    f"{Path(folder).resolve()}{os.sep}"
-    for folder in (
-        *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")),
-        str(Path(__file__).parents[1]),  # clipq, where it is installed from a checkout
-    )
-)
+__all__ = ["noted_imports"]
 
 
 @contextmanager
@@ -79,14 +71,12 @@ class _Finder:
             return None  # whoever is asked next says why
         finally:
             self._asking = False
-        if found is None or not _is_installed(found) or not hasattr(found.loader, "exec_module"):
+        if found is None or not is_installed(Path(found.origin or "")):
+            return None
+        if not hasattr(found.loader, "exec_module"):
             return None
         found.loader = _Loader(found.loader, self)  # type: ignore[assignment]
         return found
-
-
-def _is_installed(spec: ModuleSpec) -> bool:
-    return str(Path(spec.origin or "").resolve()).startswith(_INSTALLED)
 
 
 class _Loader:

@@ -17,7 +17,7 @@ from typing import Any
 
 from clipq.registry import Registry
 
-__all__ = ["NamesMoment", "ProcessNames", "is_watched"]
+__all__ = ["NamesMoment", "ProcessNames"]
 
 _ROOTS = frozenset(
     {
@@ -137,7 +137,11 @@ class ProcessNames:
             return
         self._modules = len(sys.modules)
         for name, module in list(sys.modules.items()):
-            if id(module) not in self._seen and isinstance(module, ModuleType) and is_watched(name):
+            if (
+                id(module) not in self._seen
+                and isinstance(module, ModuleType)
+                and _is_watched(name)
+            ):
                 self._see(name, module)
 
     def adopt(self) -> None:
@@ -225,7 +229,7 @@ class ProcessNames:
     def _see_class(self, kind: type) -> None:
         module = str(getattr(kind, "__module__", ""))
         legacy = type(kind).__name__ == "tensortype"  # torch.FloatTensor and its like
-        if id(kind) in self._seen or legacy or not is_watched(module):
+        if id(kind) in self._seen or legacy or not _is_watched(module):
             return
         self._seen.add(id(kind))
         label = f"{kind.__module__}.{kind.__qualname__}"
@@ -268,10 +272,10 @@ class ProcessNames:
         self._spaces.append(_Space(label, owner, live, dict(live), added, strict))
 
 
-def is_watched(module: str) -> bool:
+def _is_watched(module: str) -> bool:
     """Return whether the names of a module, by its own name, are watched.
 
-    >>> is_watched("torch.nn.functional"), is_watched("torch.fx"), is_watched("my_quantizer")
+    >>> _is_watched("torch.nn.functional"), _is_watched("torch.fx"), _is_watched("my_quantizer")
     (True, False, False)
     """
     root = module.partition(".")[0]
