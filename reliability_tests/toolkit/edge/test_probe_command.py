@@ -37,7 +37,7 @@ def test_leaking_and_damaged_probes_are_named_and_the_others_checked(project):
     done = project.clipq("probe", "check")
     assert done.returncode == 1
     assert "id: WRONG" in done.stdout
-    assert "shares 2048 images" in done.stdout
+    assert "shares 2,048 images" in done.stdout
     assert "digits: WRONG" in done.stdout
     assert "calibration: good" in done.stdout
     assert "1 of 3 probes are good" in done.stdout
