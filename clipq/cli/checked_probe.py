@@ -22,9 +22,11 @@ from clipq.data import (
 )
 from clipq.data.contact_sheet import contact_sheet
 from clipq.errors import ClipqError
+from clipq.evaluation.needs import calibration_shortfalls, seen_loss, shortfalls
+from clipq.evaluation.plan import metrics_of
 from clipq.settings import ModelSettings, ProbeSettings, Settings
 
-__all__ = ["Check", "Checked", "Checker", "Finding", "TextCheck"]
+__all__ = ["Check", "Checked", "Checker", "Finding", "TextCheck", "lacking"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,13 @@ class Checker:
         except ClipqError as error:
             return Finding(declared.name, problem=str(error), leaks=leaks)
         facts += [*_facts(probe), ("shared images", "none")]
+        if declared.role not in ("calibration", "ood", "retrieval"):
+            share, seen = (
+                self._settings.statistics.disagreement,
+                seen_loss(probe, self._settings.statistics),
+            )
+            text = f"of top-1 from {seen:.2g} on, where {share:.1%} of the answers change"
+            facts.append(("passes margins", text))
         facts.append(("contact sheet", f"{sheet} ({len(shown)} samples)"))
         if broken:
             reasons = "; ".join(reason for _, reason in broken[:3])
@@ -169,10 +178,27 @@ class Checker:
         return ", ".join([declared.source, *seen])
 
     def _kept_apart(self, declared: ProbeSettings) -> list[ProbeSettings]:
-        """Return the probes that must not share an image with this one."""
-        known, calibration = self._settings.in_distribution, self._settings.calibration
-        apart = [calibration, *([known] if declared.role == "ood" else [])]
-        return [other for other in apart if other.name != declared.name]
+        """Return the probes that must not share an image with this one.
+
+        Of those that are pooled with it, those that read their images from another place.
+        """
+        apart = [self._settings.calibration]
+        if declared.role == "ood":
+            apart.append(self._settings.in_distribution)
+        for pooled in self._settings.probes_of("pooled"):
+            members = self._settings.members(pooled.name)
+            if declared in members:
+                place = (declared.source, declared.split)
+                apart += [one for one in members if (one.source, one.split) != place]
+        return [one for one in dict.fromkeys(apart) if one.name != declared.name]
+
+
+def lacking(checked: Checked) -> list[str]:
+    """Return what a probe is too small for, or lacks, for the metrics that are computed on it."""
+    if checked.probe.role == "calibration":
+        return calibration_shortfalls(checked.probe)
+    chosen = metrics_of(checked.settings, checked.declared)
+    return shortfalls(checked.probe, chosen, checked.known)
 
 
 def _facts(probe: Probe) -> list[tuple[str, str]]:

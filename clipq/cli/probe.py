@@ -62,7 +62,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def _checks() -> tuple[Check, ...]:
     """Return what is asked of every probe that is good: each returns sentences, or none."""
-    return ()
+    from clipq.cli.checked_probe import lacking
+
+    return (lacking,)
 
 
 def _text_checks() -> tuple[TextCheck, ...]:
