@@ -33,6 +33,7 @@ from clipq.evaluation.identity import (
     predictions_key,
 )
 from clipq.evaluation.inputs import Inputs
+from clipq.evaluation.known_labels import KnownLabels
 from clipq.evaluation.pooling import Origins, pool, pooled_fingerprint
 from clipq.evaluation.predict import Encoded, build_predictions, check_features
 from clipq.evaluation.tables import as_predictions, as_table, table_digest
@@ -160,8 +161,9 @@ class Evaluator:
         features = np.concatenate(list(encoder.images(blocks, doing="encoding FP32 again")))
         encoded = Encoded(features, encoder.head(known), known=features)
         info = self.inputs.sample_info(known.name, len(images))
+        labels = KnownLabels(info.labels)
         return build_predictions(
-            "in-distribution", info, encoded, encoded, known_labels=info.labels, towers="none"
+            "in-distribution", info, encoded, encoded, known=labels, towers="none"
         )
 
     # -- steps ------------------------------------------------------------------------------
@@ -214,7 +216,7 @@ class Evaluator:
             self.inputs.sample_info(cell.probe),
             observed,
             reference,
-            known_labels=self.inputs.calibration.labels,
+            known=self.inputs.known_labels,
             towers=towers,
         )
         _, coverage = self.encodings.covered_head(cell.candidate)
