@@ -135,7 +135,7 @@ def _load(location: str, name: str, split: str, base_dir: Path) -> Any:
     except ImportError as error:
         raise ProbeError(
             f"probe {name!r}: Hugging Face data sets need the package `datasets`",
-            hint="pip install 'clipq[huggingface]'",
+            hint="pip install 'pytest-clipq[huggingface]'",
         ) from error
     try:
         if path.is_file():
