@@ -62,6 +62,7 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
     """Read and verify the chosen probes; return 1 where one is not what it should be."""
     from clipq.data import unreadable_images, without
     from clipq.data.contact_sheet import contact_sheet
+    from clipq.data.pixel_remarks import pixel_remarks
 
     chosen = _chosen(settings, options.probes)
     folder = options.sheets or settings.cache.parent / "probes"
@@ -86,6 +87,7 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
         if broken:
             reasons = "; ".join(reason for _, reason in broken[:3])
             rows.append(("left out", f"{len(broken)} images that do not decode: {reasons}"))
+        rows += [("remark", remark) for remark in pixel_remarks(probe)]
         watch.clear()
         facts = tabulate(rows, tablefmt="plain")
         say(f"{declared.name}: good\n{facts}\n")
