@@ -63,8 +63,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def _checks() -> tuple[Check, ...]:
     """Return what is asked of every probe that is good: each returns sentences, or none."""
     from clipq.cli.checked_probe import lacking
+    from clipq.data.pixel_remarks import pixel_remarks
 
-    return (lacking,)
+    return (lacking, lambda checked: pixel_remarks(checked.probe))
 
 
 def _text_checks() -> tuple[TextCheck, ...]:

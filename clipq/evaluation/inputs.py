@@ -23,6 +23,7 @@ from clipq.data import (
     unreadable_images,
     without,
 )
+from clipq.data.decoding import PIXELS_VERSION
 from clipq.errors import CacheError, SettingsError
 from clipq.evaluation.cache import Cache, Table, damaged
 from clipq.evaluation.known_labels import KnownLabels, known_labels
@@ -210,7 +211,7 @@ class Inputs:
             {
                 "probe": self.probes[probe].fingerprint,
                 "preprocess": preprocess.identity,
-                "decoder": [versions[name] for name in _DECODERS],
+                "decoder": [PIXELS_VERSION, *(versions[name] for name in _DECODERS)],
             }
         )
 
@@ -265,7 +266,8 @@ class Inputs:
             positions = np.array([position for position, _ in found], np.int64)
             return {"positions": positions}, {"reasons": [reason for _, reason in found]}
 
-        key = digest({"probe": probe.fingerprint, "decoder": package_versions(_DECODERS)})
+        decoder = [PIXELS_VERSION, package_versions(_DECODERS)]
+        key = digest({"probe": probe.fingerprint, "decoder": decoder})
         columns, metadata = self.cache.table("unreadable", key, create)
         broken = list(zip(columns["positions"].tolist(), metadata["reasons"], strict=True))
         return without(probe, broken, most=declared.unreadable)
