@@ -60,7 +60,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> int:
     """Read and verify the chosen probes; return 1 where one is not what it should be."""
-    from clipq.data import unreadable_images, without
+    from clipq.data import Pictures, remarks_on_files, unreadable_images, without
     from clipq.data.contact_sheet import contact_sheet
 
     chosen = _chosen(settings, options.probes)
@@ -73,7 +73,9 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
         try:
             seen = _seen(settings, declared)
             probe = _opened(settings, declared, opened)
-            broken = unreadable_images(probe)
+            pictures = Pictures()
+            broken = unreadable_images(probe, tell=pictures.tell)
+            remarks = [*remarks_on_files(probe), *pictures.remarks(probe.ids)]
             probe = opened[declared.name] = without(probe, broken, most=declared.unreadable)
             _check_leakage(settings, probe, opened)
             shown = contact_sheet(probe, sheet)
@@ -86,6 +88,7 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
         if broken:
             reasons = "; ".join(reason for _, reason in broken[:3])
             rows.append(("left out", f"{len(broken)} images that do not decode: {reasons}"))
+        rows += [("remark", remark) for remark in remarks]
         watch.clear()
         facts = tabulate(rows, tablefmt="plain")
         say(f"{declared.name}: good\n{facts}\n")

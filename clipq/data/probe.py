@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from PIL import Image
 
+from clipq.data.passed_over import PassedOver
 from clipq.data.reading import decode_image
 from clipq.errors import ProbeError
 from clipq.provenance import digest
@@ -28,7 +29,8 @@ class Probe:
     `clusters` names the base image of each sample where several share one. `class_map` names, for
     each class, the classes of the zero-shot head that stand for it; None where a class stands for
     itself. `read_encoded` yields the encoded images in order; `alter` changes a decoded image,
-    given its position, and `locate` says in which file it lies, for messages.
+    given its position, and `locate` says in which file it lies, for messages. `passed_over` is the
+    account of files that lie beside the samples and are not read.
 
     >>> from clipq.data import open_probe
     >>> from pathlib import Path
@@ -54,6 +56,7 @@ class Probe:
     locate: Callable[[int], str] | None = field(default=None, repr=False)
     clusters: tuple[str, ...] | None = None
     class_map: tuple[tuple[str, ...], ...] | None = None
+    passed_over: PassedOver = field(default_factory=PassedOver)
 
     def __len__(self) -> int:
         return len(self.ids)
