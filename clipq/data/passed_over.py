@@ -115,9 +115,7 @@ class PassedOver:
             )
         if self.beside:
             named = f", first {_shown(self.first[0])}" if self.first else ""
-            return (
-                f"{beside:,} files beside the images are not read ({_listed(self.beside)}){named}"
-            )
+            return _beside(self.beside) + named
         return "every file is read"
 
 
