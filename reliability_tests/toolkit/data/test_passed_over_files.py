@@ -161,16 +161,17 @@ def write_shard(root: Path, members: dict[str, bytes]) -> Path:
     return folder / "0.tar"
 
 
-class TestShards:
-    GOOD = {
-        "a.png": picture(0),
-        "a.cls": b"\xef\xbb\xbf0",  # as Windows' editor writes it
-        "b.BMP": picture(1, "bmp"),
-        "b.cls": b"1",
-    }
+GOOD = {
+    "a.png": picture(0),
+    "a.cls": b"\xef\xbb\xbf0",  # as Windows' editor writes it
+    "b.BMP": picture(1, "bmp"),
+    "b.cls": b"1",
+}
 
+
+class TestShards:
     def test_members_that_no_sample_holds_are_named_and_refused(self, tmp_path):
-        write_shard(tmp_path, self.GOOD | {"__x__/c.png": picture(2), "__x__/c.cls": b"0"})
+        write_shard(tmp_path, GOOD | {"__x__/c.png": picture(2), "__x__/c.cls": b"0"})
         with pytest.raises(ProbeError, match=r"1 of 3 files may be pictures .*0\.tar/__x__/c\.png"):
             opened(tmp_path, source="webdataset:d", passed_over=0.01)
         probe = opened(tmp_path, source="webdataset:d")
@@ -179,7 +180,7 @@ class TestShards:
 
     def test_what_belongs_to_a_sample_or_to_a_system_is_named_and_never_refused(self, tmp_path):
         beside = ("a.seg.png", "a.gif", "__MACOSX/._a.png", "._a.png", ".DS_Store", "x/.b.png")
-        first, *rest = self.GOOD.items()
+        first, *rest = GOOD.items()
         members = dict([first, *((name, b"0") for name in beside[:2]), *rest])
         write_shard(tmp_path, members | dict.fromkeys(beside[2:], b"0"))
         probe = opened(tmp_path, source="webdataset:d", passed_over=0.0)
@@ -207,13 +208,13 @@ class TestShards:
         assert read <= theirs
 
     def test_the_same_key_written_two_ways_is_refused(self, tmp_path):
-        write_shard(tmp_path, self.GOOD | {"./a.png": picture(0), "./a.cls": b"0"})
+        write_shard(tmp_path, GOOD | {"./a.png": picture(0), "./a.cls": b"0"})
         with pytest.raises(ProbeError, match=r"'a' and '\./a', which are the same"):
             opened(tmp_path, source="webdataset:d")
 
     def test_member_names_that_are_not_utf_8_are_refused(self, tmp_path):
         name = b"caf\xe9".decode(errors="surrogateescape")
-        write_shard(tmp_path, self.GOOD | {f"{name}.png": picture(2), f"{name}.cls": b"0"})
+        write_shard(tmp_path, GOOD | {f"{name}.png": picture(2), f"{name}.cls": b"0"})
         with pytest.raises(ProbeError, match=r"1 names in .* are not UTF-8, first 'caf"):
             opened(tmp_path, source="webdataset:d")
 
