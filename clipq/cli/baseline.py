@@ -171,7 +171,12 @@ def _measured(settings: Settings, model: str, options: argparse.Namespace) -> Ba
     from clipq.gating.approve import measure
 
     with watching(options, unit="image") as watch:
-        return measure(Evaluator(settings, progress=watch), model)
+        evaluator = Evaluator(settings, progress=watch)
+        measured = measure(evaluator, model)
+    for probe in evaluator.inputs.probes.values():
+        if probe.passed_over.pictures or probe.passed_over.beside:
+            say(f"{model}: probe {probe.name!r}: {probe.passed_over}")
+    return measured
 
 
 def _plain(baseline: Baseline) -> dict[str, Any]:

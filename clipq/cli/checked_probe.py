@@ -12,11 +12,13 @@ from tabulate import tabulate
 
 from clipq.data import (
     Leak,
+    Pictures,
     Probe,
     check_disjoint,
     leak,
     look_at_probe,
     open_declared,
+    remarks_on_files,
     unreadable_images,
     without,
 )
@@ -106,7 +108,9 @@ class Checker:
         try:
             facts = [("source", self._seen(declared))]
             probe = self._open(declared)
-            broken = unreadable_images(probe)
+            pictures = Pictures()
+            broken = unreadable_images(probe, tell=pictures.tell)
+            remarks = [*remarks_on_files(probe), *pictures.remarks(probe.ids)]
             probe = self._opened[declared.name] = without(probe, broken, most=declared.unreadable)
             apart = [self._open(one) for one in self._kept_apart(declared)]
             leaks = tuple(found for other in apart if (found := leak(probe, other)))
@@ -127,7 +131,7 @@ class Checker:
         if broken:
             reasons = "; ".join(reason for _, reason in broken[:3])
             facts.append(("left out", f"{len(broken)} images that do not decode: {reasons}"))
-        return Finding(declared.name, tuple(facts), tuple(self._remarks(probe, declared)))
+        return Finding(declared.name, tuple(facts), (*remarks, *self._remarks(probe, declared)))
 
     def _remarks(self, probe: Probe, declared: ProbeSettings) -> Iterable[str]:
         checked = Checked(probe, declared, self._settings, self._known())

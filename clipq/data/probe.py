@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from clipq.data.decoding import decode_image
+from clipq.data.passed_over import PassedOver
 from clipq.provenance import digest
 
 __all__ = ["Probe", "fingerprint", "hashed_order", "taken"]
@@ -28,7 +29,8 @@ class Probe:
     each class, the classes of the zero-shot head that stand for it; None where a class stands for
     itself. `read_encoded` yields the encoded images in order and `unpack` decodes one, given what
     messages call it (None: as a file); `alter` changes a decoded image, given its position, and
-    `locate` says in which file it lies.
+    `locate` says in which file it lies. `passed_over` is the account of files
+    that lie beside the samples and are not read.
 
     >>> from clipq.data import open_probe
     >>> from pathlib import Path
@@ -55,6 +57,7 @@ class Probe:
     unpack: Callable[[bytes, str], Image.Image] | None = field(default=None, repr=False)
     clusters: tuple[str, ...] | None = None
     class_map: tuple[tuple[str, ...], ...] | None = None
+    passed_over: PassedOver = field(default_factory=PassedOver)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -5,6 +5,7 @@ Everything here depends on data and preprocessing alone, never on a quantizer.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -258,6 +259,8 @@ class Inputs:
             return self._given[declared.name]
         root = self.settings.root
         probe = open_declared(declared, base_dir=root, opened=self._read)
+        if probe.passed_over.pictures:
+            warnings.warn(f"probe {probe.name!r}: {probe.passed_over}", stacklevel=2)
         if not declared.unreadable:
             return probe
 
