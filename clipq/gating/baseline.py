@@ -27,7 +27,7 @@ from clipq.shapes import Document, Finite, Meta, Text, keys, shown, table
 __all__ = ["SCHEMA", "Baseline", "BaselineValue", "load_baseline", "save_baseline"]
 
 SCHEMA = "clipq-baseline/2"
-_HEAD = ("model", "source", "environment", "noise_from", "identity", "probes", "pooled")
+_HEAD = ("model", "source", "environment", "noise_from", "identity", "probes", "pooled", "remarks")
 _Noise = Annotated[float, Meta(ge=0.0, le=sys.float_info.max, description="a finite number >= 0")]
 
 
@@ -58,7 +58,8 @@ class Baseline:
     per probe its fingerprint; `identity_of` joins both. `values` are keyed
     ``probe.metric``. `predictions` are per probe. `history` lists every approved change.
     `noise_from` names the variations that `noise` was measured over. `pooled` says of which probes
-    a pooled one is made: its table is not stored, for it follows from theirs. `digest` is the
+    a pooled one is made: its table is not stored, for it follows from theirs. `remarks` say what a
+    reader should know of prompts, captions and the calibration split. `digest` is the
     stored columns' hash, "" before they are saved.
 
     >>> baseline = load_baseline(Path("baselines"), "vit-clean")
@@ -76,6 +77,7 @@ class Baseline:
     predictions: Mapping[str, Predictions]
     noise_from: tuple[str, ...] = ()
     pooled: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     digest: str = ""
 
     def identity_of(self, probe: str) -> dict[str, str]:
@@ -189,6 +191,7 @@ def save_baseline(folder: Path, baseline: Baseline) -> None:
         "identity": dict(baseline.identity),
         "probes": dict(baseline.probes),
         **({"pooled": pooled} if pooled else {}),
+        **({"remarks": list(baseline.remarks)} if baseline.remarks else {}),
         "scalars": {
             probe: {name: _finite(value) for name, value in sorted(predictions.scalars.items())}
             for probe, predictions in baseline.predictions.items()
