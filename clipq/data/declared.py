@@ -15,7 +15,7 @@ from clipq.errors import ProbeError
 from clipq.provenance import digest
 from clipq.settings import ProbeSettings
 
-__all__ = ["open_declared", "unreadable_images", "without"]
+__all__ = ["SMALLEST_GROUP", "open_declared", "unreadable_images", "without"]
 
 SMALLEST_GROUP = 10
 """Members that a group needs: less say nothing about it."""

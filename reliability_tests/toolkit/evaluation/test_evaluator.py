@@ -121,7 +121,7 @@ def test_coverage_is_part_of_the_evidence(settings):
 def test_calibrating_on_the_evaluation_split_is_refused(project):
     path = project.settings()
     path.write_text(path.read_text().replace('split = "calibration"', 'split = "test"'))
-    with pytest.raises(ProbeError, match="shares 2048 images"):
+    with pytest.raises(ProbeError, match="shares 2,048 images"):
         _ = Evaluator(load_settings(path)).inputs.probes
 
 
