@@ -88,7 +88,9 @@ def load_model(
     identity = identify(files, expected_sha256=expected_sha256)
     model: Any = _model(source, files, identity, device)
     check_numbers(model, str(source))
-    check_shapes(model, stored_shapes(files.checkpoint), name=str(source), config=files.config)
+    with _quiet():
+        stored = stored_shapes(files.checkpoint)
+    check_shapes(model, stored, name=str(source), config=files.config)
     scale, bias = logit_map(model)
     tokenizer = load_tokenizer(source)
     _check_vocabulary(model, tokenizer, source)

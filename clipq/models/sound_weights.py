@@ -48,12 +48,12 @@ def check_numbers(model: nn.Module, name: str) -> None:
     clipq.errors.ModelError: model mine: logit_scale 30.8 is a scale of exp(30.8) = 2.38e+13
       fix: allowed: 0.001 to 1000; open_clip stores the logarithm, ...
     """
-    broken = []
+    broken, trained = [], {tensor for tensor, _ in model.named_parameters()}
     for tensor, values in model.state_dict().items():
         if not values.is_floating_point() or values.is_meta:
             continue
         wrong = ~torch.isfinite(values)
-        if tensor not in dict(model.named_parameters()):
+        if tensor not in trained:
             wrong &= values != -math.inf  # an attention mask holds it on purpose
         if wrong.any():
             count = int(wrong.sum())
