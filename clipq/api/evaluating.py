@@ -118,6 +118,7 @@ def evaluate(
         reference={name: found.predictions for name, found in theirs.items()},
         cases=cases,
         statistics=settings.statistics,
+        remarks=evaluator.remarks(_MODEL),
     )
 
 

@@ -87,6 +87,8 @@ def _create(settings: Settings, model: str, options: argparse.Namespace) -> int:
     new = approve_first(_measured(settings, model, options), date=_today())
     save_baseline(settings.baselines, new)
     say(f"{model}: {len(new.values)} values written to {path}; review and commit it")
+    for remark in new.remarks:
+        say(f"{model}: remark: {remark}")
     return 0
 
 

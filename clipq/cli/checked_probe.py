@@ -15,6 +15,7 @@ from clipq.data import (
     Pictures,
     Probe,
     check_disjoint,
+    head_columns,
     leak,
     look_at_probe,
     open_declared,
@@ -24,6 +25,7 @@ from clipq.data import (
 )
 from clipq.data.contact_sheet import contact_sheet
 from clipq.errors import ClipqError
+from clipq.evaluation.known_labels import known_labels
 from clipq.evaluation.needs import calibration_shortfalls, seen_loss, shortfalls
 from clipq.evaluation.plan import metrics_of
 from clipq.settings import ModelSettings, ProbeSettings, Settings
@@ -115,6 +117,7 @@ class Checker:
             apart = [self._open(one) for one in self._kept_apart(declared)]
             leaks = tuple(found for other in apart if (found := leak(probe, other)))
             check_disjoint(probe, *apart)
+            _check_labels(probe, self._known())
             sheet = self._sheets / f"{declared.name}.png"
             shown = contact_sheet(probe, sheet)
         except ClipqError as error:
@@ -137,7 +140,7 @@ class Checker:
         checked = Checked(probe, declared, self._settings, self._known())
         for check in self._checks:
             yield from check(checked)
-        if not self._text_checks or probe.role != "in-distribution":
+        if not self._text_checks or probe.role not in ("in-distribution", "retrieval"):
             return
         if not self._settings.models:
             yield (
@@ -195,6 +198,20 @@ class Checker:
                 place = (declared.source, declared.split)
                 apart += [one for one in members if (one.source, one.split) != place]
         return [one for one in dict.fromkeys(apart) if one.name != declared.name]
+
+
+def _check_labels(probe: Probe, known: Probe | None) -> None:
+    """Refuse a probe whose classes, or labels, are not found in the zero-shot head.
+
+    Raises:
+        ProbeError: they are not.
+    """
+    if known is None or probe.role in ("in-distribution", "ood", "retrieval"):
+        return
+    if probe.role == "calibration":
+        known_labels(probe, known)
+    else:
+        head_columns(probe.name, probe.classnames, probe.class_map, known.classnames)
 
 
 def lacking(checked: Checked) -> list[str]:

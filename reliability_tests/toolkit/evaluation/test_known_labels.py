@@ -108,6 +108,8 @@ def test_a_calibration_folder_that_lacks_classes_gives_the_temperature_of_its_sa
     lacking = Evaluator(replace(settings, probes=probes))
     cell = Cell("vit-clean", "fp32", "id")
     found = lacking.evaluate(cell)
+    [remark] = found.evidence["models"]["vit-clean"]["remarks"]
+    assert "no sample of 2 of 16 classes ('circle', 'frame')" in remark
     head = lacking.encodings.head(cell.candidate)
     features = lacking.encodings.features(cell.on("calibration")).astype(np.float64)
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
