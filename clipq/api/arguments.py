@@ -31,7 +31,12 @@ _MOST_HELD_OUT = 512
 
 
 def open_probe(
-    source: str, *, split: str = "test", group: str = "", role: str = "in-distribution"
+    source: str,
+    *,
+    split: str = "test",
+    group: str = "",
+    role: str = "in-distribution",
+    cluster: str = "",
 ) -> Probe:
     """Open a labelled evaluation set.
 
@@ -42,6 +47,8 @@ def open_probe(
         split: which split of it; ``.`` for a folder without splits.
         group: attribute that divides the samples, for metrics between groups.
         role: ``ood`` for images whose classes are not those of the zero-shot head.
+        cluster: attribute that says which samples belong together (patients, videos): they err
+            together, so that intervals count clusters and not samples.
 
     Raises:
         ProbeError: data are missing, damaged, empty or mislabelled.
@@ -51,7 +58,13 @@ def open_probe(
     (512, ('circle', 'square', 'triangle'))
     """
     return open_any_probe(
-        name=source, role=role, source=source, split=split, base_dir=Path.cwd(), group=group
+        name=source,
+        role=role,
+        source=source,
+        split=split,
+        base_dir=Path.cwd(),
+        group=group,
+        cluster=cluster,
     )
 
 

@@ -62,6 +62,7 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
     """Read and verify the chosen probes; return 1 where one is not what it should be."""
     from clipq.data import unreadable_images, without
     from clipq.data.contact_sheet import contact_sheet
+    from clipq.evaluation.cluster_facts import cluster_remarks
 
     chosen = _chosen(settings, options.probes)
     folder = options.sheets or settings.cache.parent / "probes"
@@ -83,6 +84,8 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
             say(f"{declared.name}: WRONG\n  {error}\n")
             continue
         rows = [("source", seen), *_facts(probe, sheet, len(shown))]
+        calibration = opened.get(settings.calibration.name)
+        rows += [("remark", remark) for remark in cluster_remarks(probe, calibration)]
         if broken:
             reasons = "; ".join(reason for _, reason in broken[:3])
             rows.append(("left out", f"{len(broken)} images that do not decode: {reasons}"))
@@ -188,6 +191,8 @@ def _check_leakage(settings: Settings, probe: Probe, opened: dict[str, Probe]) -
 
 
 def _facts(probe: Probe, sheet: Path, shown: int) -> list[tuple[str, str]]:
+    from clipq.evaluation.cluster_facts import cluster_fact
+
     counts = Counter(probe.labels.tolist())
     facts = [
         ("role", probe.role),
@@ -202,8 +207,8 @@ def _facts(probe: Probe, sheet: Path, shown: int) -> list[tuple[str, str]]:
         groups = Counter(probe.groups).most_common()
         text = ", ".join(f"{name} ({count:,})" for name, count in groups[:6])
         facts.append(("groups", f"{len(groups)}: {text}{' ...' if len(groups) > 6 else ''}"))
-    if probe.clusters is not None and len(set(probe.clusters)) < len(probe):
-        facts.append(("base images", f"{len(set(probe.clusters)):,}, resampled together"))
+    if clusters := cluster_fact(probe):
+        facts.append(("clusters", clusters))
     if probe.captions is not None:
         facts.append(("captions", f"{probe.captions[0]!r} ..."))
     return [*facts, ("shared images", "none"), ("contact sheet", f"{sheet} ({shown} samples)")]

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from clipq.data.image_files import DEFAULT_TEMPLATE
-from clipq.data.probe import Probe, fingerprint
+from clipq.data.probe import Probe, clustered, fingerprint
 from clipq.data.reading import as_rgb, check_classes, check_ids
 from clipq.errors import ProbeError
 
@@ -31,6 +31,8 @@ class Images:
         templates: prompts; ``{c}`` stands for the class name.
         ids: of the samples; by default ``0`` .. ``N - 1``.
         groups: a group per sample, for metrics between groups; empty for none.
+        clusters: what each sample belongs to, a patient or a video, say: those of one cluster err
+            together and count once; empty where samples are independent.
 
     >>> import numpy as np
     >>> pictures = np.zeros((2, 32, 32, 3), np.uint8)
@@ -44,6 +46,7 @@ class Images:
     templates: Sequence[str] = (DEFAULT_TEMPLATE,)
     ids: Sequence[str] = ()
     groups: Sequence[str] = ()
+    clusters: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -53,7 +56,8 @@ def probe_from_images(given: Images, *, name: str, role: str) -> Probe:
     """Return images in memory as a probe; what is encoded is a lossless copy of each.
 
     Raises:
-        ProbeError: the images are no uint8 RGB pixels, or labels, ids or groups do not fit them.
+        ProbeError: the images are no uint8 RGB pixels, or labels, ids, groups or clusters do not
+            fit them.
 
     >>> pictures = np.zeros((2, 32, 32, 3), np.uint8)
     >>> pets = Images(pictures, [0, 1], ["cat", "dog"])
@@ -93,7 +97,7 @@ def probe_from_images(given: Images, *, name: str, role: str) -> Probe:
     def read() -> Iterator[bytes]:
         return map(_encoded, pictures)
 
-    return Probe(
+    probe = Probe(
         name=name,
         role=role,
         classnames=tuple(given.classnames),
@@ -105,6 +109,11 @@ def probe_from_images(given: Images, *, name: str, role: str) -> Probe:
         sample_hashes=hashes,
         fingerprint=fingerprint(ids, hashes, labels, groups),
         read_encoded=read,
+    )
+    return (
+        clustered(probe, "cluster", list(map(str, given.clusters)))
+        if len(given.clusters)
+        else probe
     )
 
 

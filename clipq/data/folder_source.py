@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from clipq.data.attributes import attribute_of_files
 from clipq.data.image_files import probe_from_files
 from clipq.data.probe import Probe
 from clipq.data.reading import CLASSES, IMAGES, read_lines
@@ -73,7 +74,7 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
     return {"classes": len(classes), "images": images}
 
 
-FOLDER = Source(_open, _look)
+FOLDER = Source(_open, _look, attribute=attribute_of_files)
 """The source ``folder:LOCATION``."""
 
 

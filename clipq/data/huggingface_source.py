@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Required
 
@@ -102,7 +102,14 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
     return {"files": len(files)}
 
 
-HUGGINGFACE = Source(_open, _look)
+def _attribute(
+    location: str, column: str, *, name: str, split: str, base_dir: Path, ids: Sequence[str]
+) -> tuple[str, ...]:
+    table = _load(location, name, split, base_dir)
+    return _groups(table, column, list(table.column_names), name)
+
+
+HUGGINGFACE = Source(_open, _look, attribute=_attribute)
 """The source ``huggingface:LOCATION``."""
 
 

@@ -216,6 +216,7 @@ class Evaluator:
             reference,
             known_labels=self.inputs.calibration.labels,
             towers=towers,
+            known_clusters=self.inputs.calibration.clusters,
         )
         _, coverage = self.encodings.covered_head(cell.candidate)
         return as_table(predictions, {"coverage": coverage})

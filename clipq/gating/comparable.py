@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from clipq.cases import Case, Cell
+from clipq.evaluation.cluster_facts import clusters_changed
 from clipq.evaluation.evaluator import Evaluated, Evaluator
 from clipq.gating.baseline import Baseline, BaselineValue
 from clipq.gating.sentinel import SAMPLES, drift
@@ -36,6 +37,7 @@ class Comparability:
         """Return the verdict on a case that cannot be compared; None where it can."""
         reason = (
             self._alteration(case, baseline, stored)
+            or _other_clusters(case, baseline, evaluated)
             or _other_identity(case, baseline, evaluated)
             or _other_version(case, stored)
         )
@@ -86,6 +88,10 @@ def _other_identity(case: Case, baseline: Baseline, evaluated: Evaluated) -> str
         if made_with.get(name) != value:
             return f"{name} is {value}, the baseline was made with {made_with.get(name)}"
     return ""
+
+
+def _other_clusters(case: Case, baseline: Baseline, evaluated: Evaluated) -> str:
+    return clusters_changed(baseline.predictions[case.probe], evaluated.predictions)
 
 
 def _other_version(case: Case, stored: BaselineValue) -> str:
