@@ -164,6 +164,8 @@ class ProbeSettings:
         source: ``kind:location`` of the data; a pooled probe has none.
         split: which split of it.
         group: attribute that divides samples; "" for none.
+        cluster: attribute that says which samples belong together, and so err together: a patient,
+            a video; "" where they are independent.
         metrics: globs; which of the role's metrics are computed.
         reason: one line: why this probe is here.
         probes: of a pooled probe: whose samples it pools; empty for all that it may.
@@ -200,6 +202,7 @@ class ProbeSettings:
     use: Annotated[str, one_of("release")] = ""
     corruption: CorruptionSettings | None = None
     attack: AttackSettings | None = None
+    cluster: Text = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +368,8 @@ class Settings:
 
         Raises:
             SettingsError: it pools less than two probes, itself, one without labels, one that is
-                kept for releases while it is not, or one that there is not.
+                kept for releases while it is not, one that there is not, or the same images in
+                clusters of two kinds.
 
         >>> members = load_settings(Path("clipq.toml")).members("pooled")
         >>> [probe.name for probe in members]
@@ -397,6 +401,15 @@ class Settings:
             raise SettingsError(
                 f"{problem} pools {names}", hint="name two or more probes with labels, each once"
             )
+        by_place: dict[tuple[str, str], ProbeSettings] = {}
+        for probe in found:
+            other = by_place.setdefault((probe.source, probe.split), probe)
+            if probe.cluster != other.cluster:
+                raise SettingsError(
+                    f"{problem} pools {other.name!r} with cluster = {other.cluster!r} and "
+                    f"{probe.name!r} with cluster = {probe.cluster!r}, of the same images",
+                    hint="give both the same: what belongs together in one does in the other",
+                )
         return found
 
     @property

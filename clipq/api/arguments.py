@@ -39,7 +39,12 @@ _MOST_HELD_OUT = 512
 
 
 def open_probe(
-    source: str, *, split: str = "test", group: str = "", role: str = "in-distribution"
+    source: str,
+    *,
+    split: str = "test",
+    group: str = "",
+    role: str = "in-distribution",
+    cluster: str = "",
 ) -> Probe:
     """Open a labelled evaluation set.
 
@@ -50,6 +55,8 @@ def open_probe(
         split: which split of it; ``.`` for a folder without splits.
         group: attribute that divides the samples, for metrics between groups.
         role: ``ood`` for images whose classes are not those of the zero-shot head.
+        cluster: attribute that says which samples belong together (patients, videos): they err
+            together, so that intervals count clusters and not samples.
 
     Raises:
         ProbeError: data are missing, damaged, empty or mislabelled, or more than 1 % of the files
@@ -60,7 +67,13 @@ def open_probe(
     (512, ('circle', 'square', 'triangle'))
     """
     probe = open_any_probe(
-        name=source, role=role, source=source, split=split, base_dir=Path.cwd(), group=group
+        name=source,
+        role=role,
+        source=source,
+        split=split,
+        base_dir=Path.cwd(),
+        group=group,
+        cluster=cluster,
     )
     check_passed_over(probe, most=MOST_PASSED_OVER)
     return probe

@@ -25,6 +25,7 @@ from clipq.data import (
 )
 from clipq.data.contact_sheet import contact_sheet
 from clipq.errors import ClipqError
+from clipq.evaluation.cluster_facts import cluster_fact
 from clipq.evaluation.known_labels import known_labels
 from clipq.evaluation.needs import calibration_shortfalls, seen_loss, shortfalls
 from clipq.evaluation.plan import metrics_of
@@ -42,6 +43,8 @@ class Checked:
     settings: Settings
     known: Probe | None
     """The in-distribution probe, whose classes make the head; None where it cannot be opened."""
+    calibration: Probe | None
+    """The calibration split; None where it cannot be opened."""
 
 
 Check = Callable[[Checked], Iterable[str]]
@@ -117,7 +120,7 @@ class Checker:
             apart = [self._open(one) for one in self._kept_apart(declared)]
             leaks = tuple(found for other in apart if (found := leak(probe, other)))
             check_disjoint(probe, *apart)
-            _check_labels(probe, self._known())
+            _check_labels(probe, self._tried(self._settings.in_distribution))
             sheet = self._sheets / f"{declared.name}.png"
             shown = contact_sheet(probe, sheet)
         except ClipqError as error:
@@ -137,7 +140,10 @@ class Checker:
         return Finding(declared.name, tuple(facts), (*remarks, *self._remarks(probe, declared)))
 
     def _remarks(self, probe: Probe, declared: ProbeSettings) -> Iterable[str]:
-        checked = Checked(probe, declared, self._settings, self._known())
+        known, calibration = self._settings.in_distribution, self._settings.calibration
+        checked = Checked(
+            probe, declared, self._settings, self._tried(known), self._tried(calibration)
+        )
         for check in self._checks:
             yield from check(checked)
         if not self._text_checks or probe.role not in ("in-distribution", "retrieval"):
@@ -151,9 +157,9 @@ class Checker:
             for text_check in self._text_checks:
                 yield from text_check(checked, model)
 
-    def _known(self) -> Probe | None:
+    def _tried(self, declared: ProbeSettings) -> Probe | None:
         try:
-            return self._open(self._settings.in_distribution)
+            return self._open(declared)
         except ClipqError:
             return None  # its own check says why
 
@@ -237,8 +243,8 @@ def _facts(probe: Probe) -> list[tuple[str, str]]:
         groups = Counter(probe.groups).most_common()
         text = ", ".join(f"{name} ({count:,})" for name, count in groups[:6])
         facts.append(("groups", f"{len(groups)}: {text}{' ...' if len(groups) > 6 else ''}"))
-    if probe.clusters is not None and len(set(probe.clusters)) < len(probe):
-        facts.append(("base images", f"{len(set(probe.clusters)):,}, resampled together"))
+    if clusters := cluster_fact(probe):
+        facts.append(("clusters", clusters))
     if probe.captions is not None:
         facts.append(("captions", f"{probe.captions[0]!r} ..."))
     return facts

@@ -124,12 +124,12 @@ def _worst(powers: list[CasePower]) -> list[CasePower]:
 
 
 def _row(power: CasePower) -> tuple[str, ...]:
-    needed = "-" if power.needed is None else f"{power.needed:,}"
+    needed = "-" if power.needed is None else f"{power.needed:,}{_in(power.clusters_needed)}"
     return (
         power.key,
         ", ".join(power.formats),
         power.model,
-        f"{power.samples:,}",
+        f"{power.samples:,}{_in(power.clusters)}",
         f"{power.standard_error:.2g}",
         f"{power.margin:g} {power.unit}",
         f"{power.passes_from:.2g}",
@@ -139,14 +139,20 @@ def _row(power: CasePower) -> tuple[str, ...]:
     )
 
 
+def _in(clusters: int | None) -> str:
+    return "" if clusters is None else f" in {clusters:,} clusters"
+
+
 def _basis(powers: list[CasePower]) -> str:
     """Say where the standard errors come from, and how to know better."""
     shares = [power.changed for power in powers if power.changed is not None]
+    clustered = any(power.clusters is not None for power in powers)
+    together = ", samples of a\ncluster together" if clustered else ""
     if not shares:
         return powers[0].basis
     return (
         f"a guess, that {min(shares):.1%} to {max(shares):.1%} of the samples change (by\nthe "
-        "format's margin of top-1), four times as many where harm is done. After a run, "
+        f"format's margin of top-1){together}, four times as many where harm is done. After a run, "
         "`clipq power --record\nreport.json` knows them"
     )
 

@@ -65,8 +65,14 @@ def _checks() -> tuple[Check, ...]:
     from clipq.cli.checked_probe import lacking
     from clipq.cli.label_checks import missing_classes
     from clipq.data.pixel_remarks import pixel_remarks
+    from clipq.evaluation.cluster_facts import cluster_remarks
 
-    return (lacking, missing_classes, lambda checked: pixel_remarks(checked.probe))
+    return (
+        lacking,
+        missing_classes,
+        lambda checked: pixel_remarks(checked.probe),
+        lambda checked: cluster_remarks(checked.probe, checked.calibration),
+    )
 
 
 def _text_checks() -> tuple[TextCheck, ...]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from clipq.data.decoding import check_mode
 from clipq.data.image_files import DEFAULT_TEMPLATE
-from clipq.data.probe import Probe, fingerprint
+from clipq.data.probe import Probe, clustered, fingerprint
 from clipq.data.reading import check_classes, check_ids
 from clipq.errors import ProbeError
 
@@ -32,6 +32,8 @@ class Images:
         templates: prompts; ``{c}`` stands for the class name.
         ids: of the samples; by default ``0`` .. ``N - 1``.
         groups: a group per sample, for metrics between groups; empty for none.
+        clusters: what each sample belongs to, a patient or a video, say: those of one cluster err
+            together and count once; empty where samples are independent.
 
     >>> import numpy as np
     >>> pictures = np.zeros((2, 32, 32, 3), np.uint8)
@@ -45,6 +47,7 @@ class Images:
     templates: Sequence[str] = (DEFAULT_TEMPLATE,)
     ids: Sequence[str] = ()
     groups: Sequence[str] = ()
+    clusters: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -55,7 +58,7 @@ def probe_from_images(given: Images, *, name: str, role: str) -> Probe:
 
     Raises:
         ProbeError: the images are no uint8 RGB pixels or are of a mode that open_clip refuses, or
-            labels, ids or groups do not fit them.
+            labels, ids, groups or clusters do not fit them.
 
     >>> pictures = np.zeros((2, 32, 32, 3), np.uint8)
     >>> pets = Images(pictures, [0, 1], ["cat", "dog"])
@@ -95,7 +98,7 @@ def probe_from_images(given: Images, *, name: str, role: str) -> Probe:
     def read() -> Iterator[bytes]:  # no file format holds every mode: a picture is its number
         return (str(index).encode() for index in range(count))
 
-    return Probe(
+    probe = Probe(
         name=name,
         role=role,
         classnames=tuple(given.classnames),
@@ -108,6 +111,11 @@ def probe_from_images(given: Images, *, name: str, role: str) -> Probe:
         fingerprint=fingerprint(ids, hashes, labels, groups),
         read_encoded=read,
         unpack=lambda encoded, _: pictures[int(encoded)],
+    )
+    return (
+        clustered(probe, "cluster", list(map(str, given.clusters)))
+        if len(given.clusters)
+        else probe
     )
 
 

@@ -1,4 +1,4 @@
-"""`attributes.csv`: one attribute of every sample, for groups.
+"""`attributes.csv`: one attribute of every sample, for groups and clusters.
 
 A column `file` names the sample (its id) and one column per attribute its value, as CelebA's,
 UTKFace's and FairFace's lists do.
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipq.data.reading import read_lines
-from clipq.data.shards import Checksums
+from clipq.data.shards import Checksums, find_checksums
 from clipq.errors import ProbeError
 from clipq.shapes import Document
 
-__all__ = ["ATTRIBUTES", "read_attribute"]
+__all__ = ["ATTRIBUTES", "attribute_of_files", "read_attribute"]
 
 ATTRIBUTES = "attributes.csv"
 
@@ -43,3 +43,11 @@ def read_attribute(
             hint="give every image a value; files are named relative to the split",
         )
     return tuple(values[sample] for sample in ids)
+
+
+def attribute_of_files(
+    location: str, column: str, *, name: str, split: str, base_dir: Path, ids: Sequence[str]
+) -> tuple[str, ...]:
+    """Return an attribute of each image file below a folder; see `clipq.data.sources.Attribute`."""
+    root = base_dir / location
+    return read_attribute(root, ids, column, name, find_checksums(root))

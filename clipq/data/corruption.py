@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from clipq.cluster_names import image_cluster
 from clipq.data.decoding import as_rgb
 from clipq.data.probe import Probe, hashed_order
 from clipq.errors import ProbeError, did_you_mean
@@ -76,10 +77,10 @@ def kinds_matching(patterns: tuple[str, ...]) -> tuple[str, ...]:
 def corrupted(probe: Probe, settings: CorruptionSettings) -> Probe:
     """Return the probe with corrupted versions in place of its images.
 
-    The group of a sample is its kind of corruption and its cluster is the image it was made from. A
-    sample's hash stays that of the original image, so that leakage is still found. With `draws`,
-    images get (kind, severity) pairs in turn, in an order that follows from their ids: every pair
-    is used equally often, give or take one.
+    The group of a sample is its kind of corruption. Its cluster is that of the image it was made
+    from, or the image itself where it has none. A sample's hash stays that of the original image,
+    so that leakage is still found. With `draws`, images get (kind, severity) pairs in turn, in an
+    order that follows from their ids: every pair is used equally often, give or take one.
 
     Raises:
         ProbeError: a kind is unknown, or the probe has groups of its own.
@@ -103,6 +104,7 @@ def corrupted(probe: Probe, settings: CorruptionSettings) -> Probe:
     hashes = tuple(probe.sample_hashes[position] for position in source)
 
     locate = probe.locate or str
+    clusters = probe.clusters or tuple(map(image_cluster, probe.ids))
 
     def read() -> Iterator[bytes]:
         for position, encoded in enumerate(probe.read_encoded()):
@@ -135,7 +137,7 @@ def corrupted(probe: Probe, settings: CorruptionSettings) -> Probe:
         read_encoded=read,
         alter=alter,
         locate=None if probe.locate is None else lambda position: locate(source[position]),
-        clusters=tuple(probe.ids[position] for position in source),
+        clusters=tuple(clusters[position] for position in source),
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from clipq.cluster_names import cluster_column
 from clipq.data.corruption import corrupted
 from clipq.data.passed_over import check_passed_over
 from clipq.data.probe import Probe, hashed_order, taken
@@ -66,7 +67,7 @@ def open_declared(
 def _source(declared: ProbeSettings, base_dir: Path, opened: dict[tuple[str, ...], Probe]) -> Probe:
     # What a source returns depends on the role only in these three.
     role = declared.role if declared.role in _OWN_READING else "labelled"
-    key = (declared.source, declared.split, declared.group, role)
+    key = (declared.source, declared.split, declared.group, declared.cluster, role)
     if key not in opened:
         opened[key] = open_probe(
             name=declared.name,
@@ -75,6 +76,7 @@ def _source(declared: ProbeSettings, base_dir: Path, opened: dict[tuple[str, ...
             split=declared.split,
             base_dir=base_dir,
             group=declared.group,
+            cluster=declared.cluster,
         )
     return replace(opened[key], name=declared.name, role=declared.role)
 
@@ -182,3 +184,23 @@ def _check_role(probe: Probe, declared: ProbeSettings) -> None:
                 + ("s" if members > 1 else ""),
                 hint=f"a group needs {SMALLEST_GROUP}: join it with another, or leave it out",
             )
+        _check_clusters(probe)
+
+
+def _check_clusters(probe: Probe) -> None:
+    """Refuse a group whose samples come from too few clusters to say anything about it."""
+    column = cluster_column(probe.clusters)
+    if not column or probe.clusters is None:
+        return
+    held: dict[str, set[str]] = {}
+    for group, cluster in zip(probe.groups, probe.clusters, strict=True):
+        held.setdefault(group, set()).add(cluster)
+    smallest, clusters = min(held.items(), key=lambda item: (len(item[1]), item[0]))
+    if len(clusters) < SMALLEST_GROUP:
+        members = probe.groups.count(smallest)
+        raise ProbeError(
+            f"probe {probe.name!r}: the {members} members of group {smallest!r} are of "
+            f"{len(clusters)} {column!r}",
+            hint=f"a group needs {SMALLEST_GROUP} clusters, for samples of one err together: join "
+            "it with another, or leave it out",
+        )

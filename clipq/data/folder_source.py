@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from clipq.data.attributes import attribute_of_files
 from clipq.data.image_files import probe_from_files
 from clipq.data.image_names import IMAGES
 from clipq.data.image_tree import class_folders, image_tree
@@ -67,7 +68,7 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
     return {"classes": len(classes), "images": images}
 
 
-FOLDER = Source(_open, _look)
+FOLDER = Source(_open, _look, attribute=attribute_of_files)
 """The source ``folder:LOCATION``."""
 
 

@@ -107,7 +107,14 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
     return {"files": len(files)}
 
 
-HUGGINGFACE = Source(_open, _look)
+def _attribute(
+    location: str, column: str, *, name: str, split: str, base_dir: Path, ids: Sequence[str]
+) -> tuple[str, ...]:
+    table, _ = _load(location, name, split, base_dir)
+    return _groups(table, column, list(table.column_names), name)
+
+
+HUGGINGFACE = Source(_open, _look, attribute=_attribute)
 """The source ``huggingface:LOCATION``."""
 
 

@@ -17,6 +17,7 @@ import os
 import re
 from pathlib import Path
 
+from clipq.data.attributes import attribute_of_files
 from clipq.data.image_files import probe_from_files
 from clipq.data.passed_over import PassedOver
 from clipq.data.probe import Probe
@@ -61,7 +62,7 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
     return {"classes": len(classnames), "images": len(files)}
 
 
-IMAGE_LIST = Source(_open, _look)
+IMAGE_LIST = Source(_open, _look, attribute=attribute_of_files)
 """The source ``imagelist:LOCATION``."""
 
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from PIL import Image
 
+from clipq.cluster_names import cluster_column, named_clusters
 from clipq.data.decoding import decode_image
 from clipq.data.passed_over import PassedOver
+from clipq.errors import ProbeError
 from clipq.provenance import digest
 
-__all__ = ["Probe", "fingerprint", "hashed_order", "taken"]
+__all__ = ["Probe", "clustered", "fingerprint", "hashed_order", "taken"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,7 +27,8 @@ class Probe:
     hashes, labels and groups (and of what alters the images): what a result was measured on.
     `captions` is None where the probe has none; an image's captions are one a line.
 
-    `clusters` names the base image of each sample where several share one. `class_map` names, for
+    `clusters` names what each sample belongs to (`clipq.cluster_names`): what a column of its
+    attributes says, or the base image where several share one. `class_map` names, for
     each class, the classes of the zero-shot head that stand for it; None where a class stands for
     itself. `read_encoded` yields the encoded images in order and `unpack` decodes one, given what
     messages call it (None: as a file); `alter` changes a decoded image, given its position, and
@@ -111,6 +114,7 @@ def taken(probe: Probe, positions: Sequence[int]) -> Probe:
     """
     wanted = set(positions)
     ids = tuple(probe.ids[p] for p in positions)
+    clusters = None if probe.clusters is None else tuple(probe.clusters[p] for p in positions)
     hashes = tuple(probe.sample_hashes[p] for p in positions)
     groups = tuple(probe.groups[p] for p in positions)
     labels = probe.labels[list(positions)]
@@ -128,24 +132,56 @@ def taken(probe: Probe, positions: Sequence[int]) -> Probe:
         groups=groups,
         captions=None if probe.captions is None else tuple(probe.captions[p] for p in positions),
         sample_hashes=hashes,
-        fingerprint=fingerprint(ids, hashes, labels, groups),
+        fingerprint=fingerprint(ids, hashes, labels, groups, clusters),
         read_encoded=read,
         alter=None if alter is None else lambda image, position: alter(image, positions[position]),
         locate=None if locate is None else lambda position: locate(positions[position]),
-        clusters=None if probe.clusters is None else tuple(probe.clusters[p] for p in positions),
+        clusters=clusters,
     )
 
 
+def clustered(probe: Probe, column: str, values: Sequence[str]) -> Probe:
+    """Return the probe with its samples in clusters that a column names.
+
+    Args:
+        probe: whose samples err together where they belong together.
+        column: what names them, for example ``patient``.
+        values: of each sample (N,).
+
+    Raises:
+        ProbeError: there is not one per sample.
+
+    >>> from clipq.data import Images, probe_from_images
+    >>> frames = probe_from_images(Images(np.zeros((3, 8, 8, 3), np.uint8)), name="n", role="ood")
+    >>> clustered(frames, "video", ["a", "a", "b"]).clusters
+    ('video=a', 'video=a', 'video=b')
+    """
+    if len(values) != len(probe):
+        raise ProbeError(
+            f"probe {probe.name!r}: {len(probe)} samples and {len(values)} clusters",
+            hint="give as many clusters as images",
+        )
+    clusters = named_clusters(column, values)
+    samples = (probe.ids, probe.sample_hashes, probe.labels, probe.groups)
+    return replace(probe, clusters=clusters, fingerprint=fingerprint(*samples, clusters))
+
+
 def fingerprint(
-    ids: tuple[str, ...], hashes: tuple[str, ...], labels: np.ndarray, groups: tuple[str, ...]
+    ids: tuple[str, ...],
+    hashes: tuple[str, ...],
+    labels: np.ndarray,
+    groups: tuple[str, ...],
+    clusters: tuple[str, ...] | None = None,
 ) -> str:
     """Return the digest of what the samples are, in order.
 
-    Groups are part of it because they are a column of every stored prediction table.
+    Groups and clusters that a column names are part of it because they are columns of every stored
+    prediction table, and decide what its numbers are worth.
 
     >>> one, other = (fingerprint(("a", "b"), ("0f", "1e"), labels, ("", ""))
     ...               for labels in (np.array([0, 1]), np.array([1, 0])))
     >>> one == other  # the same images with other labels
     False
     """
-    return digest([ids, hashes, labels.tolist(), groups])
+    known = [ids, hashes, labels.tolist(), groups]
+    return digest([*known, clusters] if cluster_column(clusters) else known)

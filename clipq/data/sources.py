@@ -1,23 +1,26 @@
 """Kinds of storage that probes come from: each opens them, and may look at them and fetch them.
 
-A source is called with a location and returns a `Probe`. Two methods are optional: by `look` it
-says what is there without an image being read, and by `fetch` it brings here what is elsewhere.
+A source is called with a location and returns a `Probe`. Three methods are optional: by `look` it
+says what is there without an image being read, by `fetch` it brings here what is elsewhere, and by
+`attribute` it says one attribute of every sample (else it is opened again, by that as the group).
 `Source` makes one of functions; an object with methods of these names does as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from clipq.data.probe import Probe
+from clipq.data.probe import Probe, clustered
 from clipq.errors import ClipqError, ProbeError, SettingsError, did_you_mean
 from clipq.registry import Registry
 from clipq.settings import ROLES
 
 __all__ = [
+    "Attribute",
     "Fetch",
     "Look",
     "ProbeSource",
@@ -66,6 +69,25 @@ class Fetch(Protocol):
     ) -> Path | None: ...
 
 
+class Attribute(Protocol):
+    """Returns an attribute of each sample (N,), in the order of `ids`.
+
+    Raises:
+        ProbeError: there is no such attribute, or a sample has no value.
+    """
+
+    def __call__(
+        self,
+        location: str,
+        column: str,
+        *,
+        name: str,
+        split: str,
+        base_dir: Path,
+        ids: Sequence[str],
+    ) -> Sequence[str]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A source made of functions; None for what it cannot do.
@@ -79,6 +101,7 @@ class Source:
     open: ProbeSource
     look: Look | None = None
     fetch: Fetch | None = None
+    attribute: Attribute | None = None
 
     def __call__(
         self, location: str, *, name: str, role: str, split: str, base_dir: Path, group: str
@@ -99,7 +122,14 @@ probe_sources.register_lazy("webdataset", "clipq.data.webdataset_source:WEBDATAS
 
 
 def open_probe(
-    *, name: str, role: str, source: str, split: str, base_dir: Path, group: str = ""
+    *,
+    name: str,
+    role: str,
+    source: str,
+    split: str,
+    base_dir: Path,
+    group: str = "",
+    cluster: str = "",
 ) -> Probe:
     """Open and verify a probe.
 
@@ -110,6 +140,7 @@ def open_probe(
         split: which split of it.
         base_dir: folder that relative locations start from.
         group: attribute that divides samples into groups; "" for none.
+        cluster: attribute that says which samples belong together; "" where they are independent.
 
     Raises:
         SettingsError: the role is unknown, or the source is not of the form ``kind:location``.
@@ -124,7 +155,17 @@ def open_probe(
     if role not in ROLES:
         raise SettingsError(f"probe {name!r}: role {role!r}", hint=did_you_mean(role, ROLES))
     opened, location = _source(source, name)
-    return opened(location, name=name, role=role, split=split, base_dir=base_dir, group=group)
+    open_by = partial(opened, location, name=name, role=role, split=split, base_dir=base_dir)
+    probe = open_by(group=group)
+    if not cluster:
+        return probe
+    attribute: Attribute | None = getattr(opened, "attribute", None)
+    if attribute is not None:
+        values = attribute(
+            location, cluster, name=name, split=split, base_dir=base_dir, ids=probe.ids
+        )
+        return clustered(probe, cluster, values)
+    return clustered(probe, cluster, open_by(group=cluster).groups)
 
 
 def look_at_probe(

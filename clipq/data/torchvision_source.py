@@ -2,19 +2,21 @@
 
 The location is the data set's name, then `@` and the folder that holds its files (the one that
 torchvision's `root` names). `split` is `train` or `test`. Nothing is downloaded: torchvision's own
-checksums decide whether the files are there and whole.
+checksums decide whether the files are there and whole. An `attributes.csv` in the folder, by the
+ids `test-00000` and so on, says which samples belong together: `cluster`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from clipq.data.attributes import read_attribute
 from clipq.data.probe import Probe, fingerprint
 from clipq.data.shipped_lists import class_list, template_list
 from clipq.data.sources import Source
@@ -65,7 +67,14 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
     return {"classes": len(class_list(_LISTS[kind], base_dir))}
 
 
-TORCHVISION = Source(_open, _look)
+def _attribute(
+    location: str, column: str, *, name: str, split: str, base_dir: Path, ids: Sequence[str]
+) -> tuple[str, ...]:
+    _, root = _named(location, name, split, base_dir, "")
+    return read_attribute(root, ids, column, name, None)
+
+
+TORCHVISION = Source(_open, _look, attribute=_attribute)
 """The source ``torchvision:LOCATION``."""
 
 
@@ -80,7 +89,7 @@ def _named(location: str, name: str, split: str, base_dir: Path, group: str) -> 
     if split not in ("train", "test") or group:
         raise ProbeError(
             f"probe {name!r}: split {split!r}, group {group!r}",
-            hint=f"{kind} has the splits 'train' and 'test', and no attributes",
+            hint=f"{kind} has the splits 'train' and 'test', and no groups",
         )
     return kind, base_dir / folder
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,22 @@ def _fetch(
     return fetch_shards(location, split, base_dir, progress=progress)
 
 
-WEBDATASET = Source(_open, _look, _fetch)
+def _attribute(
+    location: str, column: str, *, name: str, split: str, base_dir: Path, ids: Sequence[str]
+) -> tuple[str, ...]:
+    root = _root(location, name, split, base_dir)
+    checksums = find_checksums(root)
+    if (root / ATTRIBUTES).is_file():
+        return read_attribute(root, ids, column, name, checksums)
+    shards = [open_shard(path, checksums) for path in _announced(root, split, name, checksums)]
+    return tuple(
+        _group(sample, column, _where(name, sample, shard))
+        for shard in shards
+        for sample in shard.samples()
+    )
+
+
+WEBDATASET = Source(_open, _look, _fetch, _attribute)
 """The source ``webdataset:LOCATION``."""
 
 

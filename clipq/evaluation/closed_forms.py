@@ -12,7 +12,14 @@ import numpy as np
 
 from clipq.evaluation.resampling import Tables
 from clipq.metrics import Metric, Statistic
-from clipq.stats import SamplingError, finite_column, linear_error, placements, precision_influence
+from clipq.stats import (
+    SamplingError,
+    finite_column,
+    linear_error,
+    linked_error,
+    placements,
+    precision_influence,
+)
 
 __all__ = ["closed_form"]
 
@@ -83,8 +90,11 @@ def _sign(values: np.ndarray, tables: Tables) -> int:
 
 def _ranked(statistic: Statistic, baseline: Tables, observed: Tables) -> SamplingError:
     before, after = (_influence(statistic, tables) for tables in (baseline, observed))
+    lost = before[0] - after[0], before[1] - after[1]
+    if observed.linked is not None:
+        return linked_error(*zip(lost, observed.linked, strict=True))
     outside, inside = observed.clusters
-    return linear_error([(before[0] - after[0], inside), (before[1] - after[1], outside)])
+    return linear_error([(lost[0], inside), (lost[1], outside)])
 
 
 def _influence(statistic: Statistic, tables: Tables) -> tuple[np.ndarray, np.ndarray]:

@@ -226,6 +226,7 @@ class Evaluator:
             reference,
             known=self.inputs.known_labels,
             towers=towers,
+            known_clusters=self.inputs.calibration.clusters,
         )
         _, coverage = self.encodings.covered_head(cell.candidate)
         return as_table(predictions, {"coverage": coverage})

@@ -93,6 +93,7 @@ class MixtureEvaluator:
             reference,
             known=inputs.known_labels,
             towers=QuantizerSpec.parse(cell.quantizer).towers,
+            known_clusters=inputs.calibration.clusters,
         )
 
     def _texts(self, text: frozenset[str], probe: str) -> np.ndarray | None:

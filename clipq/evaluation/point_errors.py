@@ -49,7 +49,7 @@ def groups_of(size: int, clusters: np.ndarray | None = None) -> np.ndarray:
     return np.asarray(left_out.argmin(axis=0))
 
 
-def stated(name: str, error: float, freedom: int) -> dict[str, float]:
+def stated(name: str, error: float, freedom: float) -> dict[str, float]:
     """Return a standard error of a scalar as scalars of the same table.
 
     >>> stated("sqnr_db", 0.5, 39)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clipq.cluster_names import cluster_column, image_cluster, in_place
 from clipq.errors import ProbeError
 from clipq.metrics import Predictions
 from clipq.provenance import digest
@@ -38,11 +39,13 @@ def pool(tables: Mapping[str, Predictions], origins: Origins) -> Predictions:
     Ids and groups say which probe a sample is from. Of the other columns, those stay that all
     members have. Two columns say how to resample:
 
-    - ``cluster``, the base image: samples of one image are drawn together, across probes as well;
+    - ``cluster``, what a column names or the base image: samples of one are drawn together, across
+      probes as well;
     - ``stratum``, in which probes a base image has how many samples. Images are drawn among those
       alike, so that every probe keeps its size in every resample. Kinds of fewer than 10 images
       are drawn with each other (``mixed``), and where even those are fewer, with the largest kind:
-      sizes then vary by as many samples.
+      sizes then vary by as many samples. Of clusters that a column names, only in which probes
+      they are counts: how many samples each has is chance.
 
     Args:
         tables: of each member, by probe, in one order for FP32 and for what is compared with it.
@@ -61,11 +64,15 @@ def pool(tables: Mapping[str, Predictions], origins: Origins) -> Predictions:
         for name in first.columns
         if name not in _OWN and all(name in other.columns for other in others)
     ]
-    ids, clusters = [], []
+    ids, clusters, named = [], [], []
     for probe, table in tables.items():
         own = table.column("id")
         ids.append(np.char.add(f"{probe}/", own))
-        clusters.append(np.char.add(f"{origins[probe]}/", table.columns.get("cluster", own)))
+        cluster = table.columns.get("cluster")
+        if cluster is None:
+            cluster = np.array([image_cluster(sample) for sample in own.tolist()], np.str_)
+        clusters.append(in_place(cluster, origins[probe]))
+        named.append(np.full(len(own), bool(cluster_column(cluster))))
     probe_of = np.repeat(list(tables), [len(table) for table in tables.values()])
     cluster = np.concatenate(clusters)
     return Predictions(
@@ -73,7 +80,7 @@ def pool(tables: Mapping[str, Predictions], origins: Origins) -> Predictions:
             "id": np.concatenate(ids),
             "group": probe_of,
             "cluster": cluster,
-            "stratum": _strata(cluster, probe_of),
+            "stratum": _strata(cluster, probe_of, np.concatenate(named)),
             **{
                 name: np.concatenate([table.column(name) for table in tables.values()])
                 for name in shared
@@ -129,17 +136,21 @@ def check_apart(members: Sequence[Probe], origins: Origins) -> None:
         seen.setdefault(origin, set()).update(own)
 
 
-def _strata(cluster: np.ndarray, probe_of: np.ndarray) -> np.ndarray:
-    """Return the stratum (N,) of each sample: what its base image has in which probe."""
+def _strata(cluster: np.ndarray, probe_of: np.ndarray, named: np.ndarray) -> np.ndarray:
+    """Return the stratum (N,) of each sample: what its base image or cluster has in which probe."""
     probes, probe = np.unique(probe_of, return_inverse=True)
-    images, image = np.unique(cluster, return_inverse=True)
+    images, first, image = np.unique(cluster, return_index=True, return_inverse=True)
     held = np.zeros((len(images), len(probes)), np.int64)
     np.add.at(held, (image, probe), 1)
+    # How many samples a named cluster has is chance, and no size that a resample must keep.
+    held[named[first]] = -np.minimum(held[named[first]], 1)
     kinds, kind, size = np.unique(held, axis=0, return_inverse=True, return_counts=True)
     names = np.array(
         [
             ", ".join(
-                f"{count} {name}" for count, name in zip(row.tolist(), probes, strict=True) if count
+                f"{count if count > 0 else 'some'} {name}"
+                for count, name in zip(row.tolist(), probes, strict=True)
+                if count
             )
             for row in kinds
         ]

@@ -29,6 +29,7 @@ from clipq.metrics.retrieval import captions_kept, cosine_distance, retrieval_co
 from clipq.metrics.spectra import BANDS, band_features, spectra_scalars
 from clipq.metrics.temperature import fit_temperature
 from clipq.metrics.temperature_error import confidence_slope, temperature_influence
+from clipq.stats import cluster_codes, effective_units
 
 __all__ = [
     "CANDIDATE_VERSION",
@@ -63,7 +64,7 @@ class Head:
 class SampleInfo:
     """What a probe knows of its samples.
 
-    `labels` are -1 where out of distribution; `clusters` names base images that samples share;
+    `labels` are -1 where out of distribution; `clusters` names what samples belong to;
     `columns` says which classes of the head stand for each class of the probe, where they differ;
     `owners` is the image of each caption, where there are captions to retrieve.
     """
@@ -135,6 +136,7 @@ def build_predictions(
     *,
     known: KnownLabels,
     towers: str,
+    known_clusters: tuple[str, ...] | None = None,
 ) -> Predictions:
     """Build the prediction table of one model x quantizer on one probe.
 
@@ -145,6 +147,7 @@ def build_predictions(
         reference: what FP32 makes of it; `observed` itself for FP32.
         known: labels of the calibration split (M,), in the head's classes.
         towers: which towers are quantized: ``vision``, ``text``, ``both``; ``none`` for FP32.
+        known_clusters: of the samples of the calibration split (M,).
     """
     columns: dict[str, np.ndarray] = {
         "id": np.asarray(samples.ids, dtype=np.str_),
@@ -168,7 +171,8 @@ def build_predictions(
             scalars = _sanity(observed, reference, towers) | _whole(samples, observed, reference)
             if observed is not reference:
                 columns |= _slopes(samples, observed, reference)
-                scalars |= _temperature_errors(observed, reference, known)
+                codes = _codes(known_clusters, len(known))
+                scalars |= _temperature_errors(observed, reference, known, codes)
                 scalars |= _point_errors(samples, observed, reference, towers)
             return Predictions(columns, scalars)
         case _:
@@ -253,10 +257,11 @@ def _slopes(samples: SampleInfo, observed: Encoded, reference: Encoded) -> dict[
 
 
 def _temperature_errors(
-    observed: Encoded, reference: Encoded, split: KnownLabels
+    observed: Encoded, reference: Encoded, split: KnownLabels, codes: np.ndarray | None
 ) -> dict[str, float]:
     """Return variances and covariance of both forms' log T, and the error of their ratio."""
     size = len(split)
+    units = effective_units(codes, size)
     moved = []
     for form in (observed, reference):
         _, logits = cosine_logits(form.known, form.head, split.columns)
@@ -272,21 +277,36 @@ def _temperature_errors(
         observed.head.embeddings, reference.head.embeddings
     )
     unknown = 0.0 if same else float("inf")
-    error = float(np.sqrt(((ours - theirs) ** 2).mean() / size)) if known else unknown
-    variances = {
-        "log_temperature.variance": float((ours**2).mean() / size),
-        "log_temperature.fp32_variance": float((theirs**2).mean() / size),
-        "log_temperature.covariance": float((ours * theirs).mean() / size) if known else np.inf,
+    error = float(np.sqrt(_shared(ours - theirs, ours - theirs, codes))) if known else unknown
+    found = {
+        "log_temperature.variance": _shared(ours, ours, codes),
+        "log_temperature.fp32_variance": _shared(theirs, theirs, codes),
+        "log_temperature.covariance": _shared(ours, theirs, codes) if known else np.inf,
     }
-    return variances | stated("temperature_log_ratio", error, size - 1)
+    if codes is not None:
+        found["log_temperature.clusters"] = units
+    return found | stated("temperature_log_ratio", error, units - 1.0)
+
+
+def _shared(first: np.ndarray, second: np.ndarray, codes: np.ndarray | None) -> float:
+    """Return the covariance of two means, over samples (M,) or over clusters of them."""
+    size = len(first)
+    if codes is None:
+        return float((first * second).mean() / size)
+    sums = [np.bincount(codes, values) for values in (first, second)]
+    return float(sums[0] @ sums[1]) / size**2 * len(sums[0]) / max(len(sums[0]) - 1, 1)
+
+
+def _codes(clusters: tuple[str, ...] | None, size: int) -> np.ndarray | None:
+    return cluster_codes(None if clusters is None else np.asarray(clusters, np.str_), size)
 
 
 def _point_errors(
     samples: SampleInfo, observed: Encoded, reference: Encoded, towers: str
 ) -> dict[str, float]:
     """Return how well the scalars are known that images give."""
-    clusters = None if samples.clusters is None else np.asarray(samples.clusters)
-    groups = groups_of(len(samples.ids), clusters)
+    size = len(samples.ids)
+    groups = groups_of(size, _codes(samples.clusters, size))
     logits = Sides(
         *(
             cosine_logits(form.features, form.head, samples.columns)[1]

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from clipq.cluster_names import cluster_column
 from clipq.errors import StatisticsError
 from clipq.metrics import Metric, Predictions, Statistic
 from clipq.metrics.calibration import BINS
@@ -31,8 +32,10 @@ from clipq.stats import (
     effective_units,
     false_positive_rates,
     grouped_statistic,
+    linked_codes,
     ranking,
     selective_risks,
+    side_strata,
     smooth_ece,
     weighted_means,
     weighted_skewness,
@@ -67,6 +70,15 @@ class Tables:
         own = _clusters(self.predictions)
         same = self.in_distribution is self.predictions
         return own, own if same else _clusters(self.in_distribution)
+
+    @cached_property
+    def linked(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Clusters of samples in (N,) and out of distribution (M,), where both sides share some."""
+        if self.in_distribution is self.predictions:
+            return None
+        sides = [table.columns.get("cluster") for table in (self.in_distribution, self.predictions)]
+        same = cluster_column(sides[0]) == cluster_column(sides[1]) != ""
+        return linked_codes(*sides) if same else None
 
     @property
     def units(self) -> tuple[float, float]:
@@ -188,20 +200,17 @@ class Resampler:
                 pieces[piece] = {statistic.kind: over(table, statistic, piece)}
             else:
                 columns = statistic.columns
-                pieces[piece] = self._sorted_once(table, known, columns, family, piece)
+                pieces[piece] = self._sorted_once(tables, columns, family, piece)
         return pieces[piece]
 
     def _sorted_once(
-        self,
-        table: Predictions,
-        known: Predictions,
-        columns: tuple[str, ...],
-        family: str,
-        piece: int,
+        self, tables: Tables, columns: tuple[str, ...], family: str, piece: int
     ) -> dict[str, np.ndarray]:
+        table = tables.predictions
         if family in ("ranking", "reversed", "threshold"):
-            inside = known.column(columns[0]), self._drawn(known, _KNOWN, piece)
-            outside = table.column(columns[0]), self._drawn(table, _OTHER, piece)
+            drawn = self._both_drawn(tables, piece)
+            inside = tables.in_distribution.column(columns[0]), drawn[0]
+            outside = table.column(columns[0]), drawn[1]
             if family == "reversed":
                 inside, outside = (-outside[0], outside[1]), (-inside[0], inside[1])
             if family == "threshold":
@@ -218,13 +227,33 @@ class Resampler:
             return {"smooth-ece": smooth_ece(confidence, correct, weights)}
         return binned_errors(confidence, correct, weights, bins=BINS, threads=self.threads)
 
+    def _both_drawn(self, tables: Tables, piece: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return draws of samples in and out of distribution; of shared clusters, one for both."""
+        table, known = tables.predictions, tables.in_distribution
+        if tables.linked is None:
+            return self._drawn(known, _KNOWN, piece), self._drawn(table, _OTHER, piece)
+        clusters, sides = np.concatenate(tables.linked), side_strata(*tables.linked)
+        drawn = self._weighed(len(clusters), _OTHER, piece, clusters, sides)
+        inside, outside = np.split(drawn, [len(known)], axis=1)
+        return np.ascontiguousarray(inside), np.ascontiguousarray(outside)
+
     def _drawn(self, table: Predictions, stream: int, piece: int) -> np.ndarray:
         clusters, strata = _clusters(table), table.columns.get("stratum")
+        return self._weighed(len(table), stream, piece, clusters, strata)
+
+    def _weighed(
+        self,
+        size: int,
+        stream: int,
+        piece: int,
+        clusters: np.ndarray | None,
+        strata: np.ndarray | None,
+    ) -> np.ndarray:
         given = [None if column is None else column.tolist() for column in (clusters, strata)]
-        key = (len(table), stream, piece, None if given == [None, None] else digest(given))
+        key = (size, stream, piece, None if given == [None, None] else digest(given))
         if key not in self._weights:
             drawn = bootstrap_weights(
-                len(table),
+                size,
                 replicates=self.settings.replicates,
                 seed=self.settings.seed,
                 stream=stream,
@@ -246,7 +275,7 @@ class Resampler:
         if not metric.needs_id:
             rows = self._drawn(table, _KNOWN, 0)[:_SLOW_REPLICATES]
             return np.array([metric.compute(_resampled(table, row)) for row in rows])
-        pairs = zip(self._drawn(known, _KNOWN, 0), self._drawn(table, _OTHER, 0), strict=True)
+        pairs = zip(*self._both_drawn(tables, 0), strict=True)
         return np.array(
             [
                 metric.compute(_resampled(table, other), _resampled(known, row))

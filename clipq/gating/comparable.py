@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from clipq.cases import Case, Cell
+from clipq.evaluation.cluster_facts import clusters_changed
 from clipq.evaluation.evaluator import Evaluated, Evaluator
 from clipq.evaluation.subject import subject_of
 from clipq.gating.baseline import Baseline, BaselineValue
@@ -41,6 +42,7 @@ class Comparability:
         """Return the verdict on a case that cannot be compared; None where it can."""
         reason = (
             self._alteration(case, baseline, stored)
+            or _other_clusters(case, baseline, evaluated)
             or self._other_identity(case, baseline, evaluated)
             or _other_version(case, stored)
         )
@@ -112,6 +114,10 @@ class Comparability:
             live = self._evaluator.live_reference(model, SAMPLES)
             self._drifts[model] = drift(live, baseline, self._known)
         return self._drifts[model]
+
+
+def _other_clusters(case: Case, baseline: Baseline, evaluated: Evaluated) -> str:
+    return clusters_changed(baseline.predictions[case.probe], evaluated.predictions)
 
 
 def _other_version(case: Case, stored: BaselineValue) -> str:

@@ -112,4 +112,6 @@ def _split_reason(evidence: Evidence, verdict: Verdict, samples: int | None) -> 
     own = samples in (None, len(evidence.observed_tables.predictions))
     if own or verdict in (Verdict.PASS, Verdict.IMPROVED):
         return ""
-    return f"what counts are the {samples:,} calibration samples that temperatures are fitted on"
+    clusters = "log_temperature.clusters" in evidence.observed_tables.predictions.scalars
+    what = "clusters of calibration samples" if clusters else "calibration samples"
+    return f"what counts are the {samples:,} {what} that temperatures are fitted on"

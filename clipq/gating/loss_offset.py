@@ -10,14 +10,16 @@ import math
 
 import numpy as np
 
+from clipq.errors import StatisticsError
 from clipq.evaluation.resampling import Tables
 from clipq.gating.verdict import Evidence
 from clipq.metrics import Predictions, Statistic
 from clipq.metrics.calibration import BINS
+from clipq.stats import MINIMUM_CLUSTERS
 from clipq.stats.calibration_offsets import Answers, binned_offset, smooth_offset
 from clipq.stats.statistics import bin_of
 
-__all__ = ["calibration_offset", "temperature_error"]
+__all__ = ["calibration_offset", "check_calibration_clusters", "temperature_error"]
 
 
 def calibration_offset(evidence: Evidence) -> float | None:
@@ -40,7 +42,7 @@ def calibration_offset(evidence: Evidence) -> float | None:
         _answers(statistic, evidence.baseline_tables, evidence, "fp32_"),
         _answers(statistic, evidence.observed_tables, evidence, ""),
     )
-    clusters = evidence.observed_tables.predictions.columns.get("cluster")
+    clusters = evidence.observed_tables.clusters[0]
     if statistic.kind == "smooth-ece":
         return smooth_offset(*sides, clusters=clusters)
     return binned_offset(*sides, bins=BINS, clusters=clusters)
@@ -65,6 +67,7 @@ def temperature_error(evidence: Evidence) -> float:
     statistic, table = evidence.metric.statistic, evidence.observed_tables.predictions
     if statistic is None or not _temperature_known(statistic, evidence):
         return 0.0
+    check_calibration_clusters(table, evidence.metric.name)
     ours = _slope(statistic, table, table.column(statistic.slope))
     reference = evidence.baseline_tables.predictions
     theirs = _slope(statistic, reference, table.column(f"fp32_{statistic.slope}"))
@@ -74,6 +77,31 @@ def temperature_error(evidence: Evidence) -> float:
         - 2.0 * ours * theirs * table.scalar("log_temperature.covariance")
     )
     return math.sqrt(max(variance, 0.0))
+
+
+def check_calibration_clusters(table: Predictions, what: str) -> None:
+    """Refuse temperatures that were fitted on too few clusters of calibration samples.
+
+    Args:
+        table: a candidate's, which says how many they were where samples came in clusters.
+        what: the metric, for the message.
+
+    Raises:
+        StatisticsError: they are fewer than 25, counted as `clipq.stats.effective_units` does.
+
+    >>> check_calibration_clusters(Predictions({}, {"log_temperature.clusters": 7.5}), "ts-ece")
+    Traceback (most recent call last):
+    clipq.errors.StatisticsError: ts-ece: a calibration split worth 7.5 clusters of equal size ...
+    ...
+    """
+    units = table.scalars.get("log_temperature.clusters", math.inf)
+    if units < MINIMUM_CLUSTERS - 1e-6:
+        raise StatisticsError(
+            f"{what}: a calibration split worth {units:.3g} clusters of equal size is too little "
+            "to say how well its temperature is known",
+            hint=f"give it at least {MINIMUM_CLUSTERS} clusters: samples of one cluster err "
+            "together and count once",
+        )
 
 
 def _answers(statistic: Statistic, tables: Tables, evidence: Evidence, side: str) -> Answers:

@@ -24,8 +24,13 @@ from clipq.gating.verdict import Evidence
 from clipq.metrics import Predictions, metrics
 from clipq.quant import QuantizerSpec
 from clipq.records import RunRecord
-from clipq.settings import Settings, StatisticsSettings
-from clipq.stats import minimum_detectable_effect, samples_needed, swap_rows
+from clipq.settings import ProbeSettings, Settings, StatisticsSettings
+from clipq.stats import (
+    MINIMUM_CLUSTERS,
+    minimum_detectable_effect,
+    samples_needed,
+    swap_rows,
+)
 
 __all__ = ["CasePower", "plan_power"]
 
@@ -46,7 +51,9 @@ class CasePower:
     effects on either side of the margin. `needed` samples pass a loss of 0 and stop one of twice
     the margin. `standard_error` is a harmless quantizer's. `problem` is "" where the margin can be
     decided. `cases` counts the quantizers that share this entry; `changed` is the assumed share of
-    samples that a harmless one changes, None where standard errors were measured.
+    samples that a harmless one changes, None where standard errors were measured. `clusters` is how
+    many the samples come in, where a column of the probe names them, and `clusters_needed` how many
+    of their size hold the samples that are needed; samples of one are assumed to change together.
     """
 
     model: str
@@ -63,6 +70,8 @@ class CasePower:
     problem: str
     basis: str
     changed: float | None = None
+    clusters: int | None = None
+    clusters_needed: int | None = None
 
 
 def plan_power(
@@ -149,12 +158,14 @@ class _Planner:
         known = baseline.predictions[self.in_distribution]
         share = _share(known, statistics)
         self._fp32 = {name: Tables(table, known) for name, table in baseline.predictions.items()}
-        twin = known.drawn(swap_rows(len(known), share, seed=statistics.seed))
+        self._apart: dict[str, tuple[Tables, Tables]] = {}
+        self._clustered = {probe.name for probe in settings.probes if _clustered(probe, settings)}
+        twin = _swapped(known, share, statistics.seed)
         self._twins = {
             name: Tables(
                 twin
                 if name == self.in_distribution
-                else table.drawn(swap_rows(len(table), share, seed=statistics.seed, stream=1)),
+                else _swapped(table, share, statistics.seed, stream=1),
                 twin,
             )
             for name, table in baseline.predictions.items()
@@ -181,15 +192,29 @@ class _Planner:
         statistic = metric.statistic
         if statistic is None or statistic.columns in _AGAINST_FP32:
             return None
-        evidence = Evidence(
-            metric, 0.0, 0.0, margin, self._fp32[case.probe], self._twins[case.probe]
-        )
+        fp32, twin = self._fp32[case.probe], self._twins[case.probe]
+        sides = {case.probe, self.in_distribution} if metric.needs_id else {case.probe}
+        clustered = bool(sides & self._clustered)
+        both = self._independent(case.probe) if clustered else (fp32, twin)
+        evidence = Evidence(metric, 0.0, 0.0, margin, *both)
         found = self._estimate(evidence, 0.0, margin=margin).standard_error or 0.0
         if statistic.kind == "share" and 0.0 < margin < 1.0:
             # A loss as large as the margin takes at least that share of changed samples.
-            samples = len(self._fp32[case.probe].predictions)
+            samples = len(fp32.predictions)
             found = max(found, math.sqrt(margin * (1.0 - margin) / samples))
-        return found
+        if not clustered:
+            return found
+        # Nobody knows how much of a cluster changes together before a run: all of it, at most.
+        sizes = len(fp32.predictions), len(fp32.in_distribution)
+        own, known = (size / units for size, units in zip(sizes, fp32.units, strict=True))
+        return found * math.sqrt(max(own, known) if metric.needs_id else own)
+
+    def _independent(self, probe: str) -> tuple[Tables, Tables]:
+        """Return FP32's tables and their twin's with samples that are drawn one by one."""
+        if probe not in self._apart:
+            both = self._fp32[probe], self._twins[probe]
+            self._apart[probe] = _unclustered(both[0]), _unclustered(both[1])
+        return self._apart[probe]
 
     def power(
         self,
@@ -211,6 +236,12 @@ class _Planner:
         needed = [
             samples_needed(samples, error, margin, tail=tail, power=power) for error, tail in sides
         ]
+        most = None if None in needed else max(filter(None, needed))
+        codes = tables.clusters[0] if case.probe in self._clustered else None
+        clusters = None if codes is None else int(codes.max()) + 1
+        counted = list(zip(tables.clusters, tables.units, strict=True))[: 1 + metric.needs_id]
+        few = any(own is not None and units < MINIMUM_CLUSTERS - 1e-6 for own, units in counted)
+        problem = _problem(margin, passes, resolution(metric, self._twins[case.probe], tables))
         return CasePower(
             model=case.model,
             key=case.key,
@@ -222,11 +253,40 @@ class _Planner:
             passes_from=passes,
             blocks_from=margin + blocks,
             margin=margin,
-            needed=None if None in needed else max(filter(None, needed)),
-            problem=_problem(margin, passes, resolution(metric, self._twins[case.probe], tables)),
+            needed=most,
+            problem="too few clusters" if few else problem,
             basis=errors.basis,
             changed=errors.changed,
+            clusters=clusters,
+            clusters_needed=None
+            if clusters is None or most is None
+            else max(MINIMUM_CLUSTERS, math.ceil(most * clusters / samples)),
         )
+
+
+def _clustered(probe: ProbeSettings, settings: Settings) -> bool:
+    """Return whether a column names clusters of a probe's samples, or of some of a pooled one's."""
+    members = settings.members(probe.name) if probe.role == "pooled" else (probe,)
+    return any(member.cluster for member in members)
+
+
+def _swapped(table: Predictions, share: float, seed: int, *, stream: int = 0) -> Predictions:
+    """Return a table with a share of its rows permuted; places keep their cluster and stratum."""
+    moved = table.drawn(swap_rows(len(table), share, seed=seed, stream=stream))
+    kept = {name: table.columns[name] for name in ("cluster", "stratum") if name in table.columns}
+    return Predictions({**moved.columns, **kept}, moved.scalars)
+
+
+def _unclustered(tables: Tables) -> Tables:
+    """Return tables whose samples are drawn one by one."""
+    alone = [
+        Predictions(
+            {name: values for name, values in table.columns.items() if name != "cluster"},
+            table.scalars,
+        )
+        for table in dict.fromkeys((tables.predictions, tables.in_distribution))
+    ]
+    return Tables(alone[0], alone[-1])
 
 
 def _measured(record: RunRecord) -> dict[str, float]:

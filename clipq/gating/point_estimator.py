@@ -12,6 +12,7 @@ import math
 from scipy import stats
 
 from clipq.estimate import Estimate
+from clipq.gating.loss_offset import check_calibration_clusters
 from clipq.gating.verdict import Evidence
 from clipq.stats import check_size
 
@@ -57,7 +58,8 @@ def error_lost(evidence: Evidence) -> bool:
 def samples_behind(evidence: Evidence) -> int:
     """Return how many samples a number was made of, where its own error is known.
 
-    A temperature is fitted on the calibration split: its degrees of freedom say how large that is.
+    A temperature is fitted on the calibration split: its degrees of freedom say how large that is,
+    in clusters where its samples come in these.
 
     >>> import numpy as np
     >>> from clipq.evaluation.resampling import Tables
@@ -94,8 +96,11 @@ def point_estimate(evidence: Evidence, loss: float, *, margin: float, level: flo
     (0.298, 0.702, 0.026)
     """
     metric, table = evidence.metric, evidence.observed_tables.predictions
-    check_size(samples_behind(evidence), metric.name)
     scalar = metric.statistic.scalar if metric.statistic else ""
+    if scalar == "temperature_log_ratio" and "log_temperature.clusters" in table.scalars:
+        check_calibration_clusters(table, metric.name)
+    else:
+        check_size(samples_behind(evidence), metric.name)
     error = table.scalar(f"{scalar}.error")
     reference = stats.t(max(1.0, table.scalar(f"{scalar}.freedom")))
     offset = table.scalars.get(f"{scalar}.offset")

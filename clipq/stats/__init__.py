@@ -3,7 +3,13 @@
 Takes arrays and returns numbers; knows no metric, model or baseline. Numpy and scipy only.
 """
 
-from clipq.stats.clusters import changing_share, cluster_codes, effective_units
+from clipq.stats.clusters import (
+    changing_share,
+    cluster_codes,
+    effective_units,
+    linked_codes,
+    side_strata,
+)
 from clipq.stats.delong import PairedAuroc, delong, placements
 from clipq.stats.discordant import (
     Discordance,
@@ -20,7 +26,7 @@ from clipq.stats.intervals import (
     bca_interval,
     percentile_interval,
 )
-from clipq.stats.linear_error import linear_error
+from clipq.stats.linear_error import linear_error, linked_error
 from clipq.stats.multiplicity import CONDITION, adjusted, counted, single_step
 from clipq.stats.operating_point import false_positive_rates
 from clipq.stats.pairing import (
@@ -81,6 +87,8 @@ __all__ = [
     "grouped_statistic",
     "jackknife_weights",
     "linear_error",
+    "linked_codes",
+    "linked_error",
     "mcnemar",
     "minimum_detectable_effect",
     "percentile_interval",
@@ -91,6 +99,7 @@ __all__ = [
     "score_interval",
     "score_z",
     "selective_risks",
+    "side_strata",
     "single_step",
     "skewness_resolution",
     "smooth_ece",

@@ -6,7 +6,10 @@ import numpy as np
 
 from clipq.errors import StatisticsError
 
-__all__ = ["changing_share", "cluster_codes", "effective_units"]
+__all__ = ["changing_share", "cluster_codes", "effective_units", "linked_codes", "side_strata"]
+
+_SMALLEST_KIND = 10
+"""Clusters that are drawn among themselves: a few show too little variance."""
 
 
 def cluster_codes(clusters: np.ndarray | None, size: int) -> np.ndarray | None:
@@ -34,6 +37,51 @@ def cluster_codes(clusters: np.ndarray | None, size: int) -> np.ndarray | None:
         )
     distinct, codes = np.unique(clusters, return_inverse=True)
     return None if len(distinct) == size else np.asarray(codes)
+
+
+def linked_codes(
+    inside: np.ndarray | None, outside: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return numbers (N,), (M,) of clusters over two tables; None where they share none.
+
+    Args:
+        inside: clusters of one table's samples (N,); None where these are independent.
+        outside: of the other's (M,).
+
+    >>> first, second = linked_codes(np.array(["p1", "p2"]), np.array(["p2", "p3"]))
+    >>> first.tolist(), second.tolist()
+    ([0, 1], [1, 2])
+    >>> linked_codes(np.array(["p1"]), np.array(["p2"])) is None
+    True
+    """
+    if inside is None or outside is None or not np.isin(inside, outside).any():
+        return None
+    codes = np.unique(np.concatenate([inside, outside]), return_inverse=True)[1]
+    return np.asarray(codes[: len(inside)]), np.asarray(codes[len(inside) :])
+
+
+def side_strata(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Return on which sides (N + M,) each sample's cluster has samples: inside, outside or both.
+
+    Clusters are drawn among those alike, so that both sides keep about their size. A kind of fewer
+    than 10 is drawn with the largest one.
+
+    Args:
+        inside: clusters of one side (N,), as `linked_codes` returns them.
+        outside: of the other (M,).
+
+    >>> side_strata(np.repeat(np.arange(20), 2), np.arange(10, 30)).tolist()[::10]
+    [1, 1, 3, 3, 3, 2]
+    """
+    count = 1 + max(int(inside.max()), int(outside.max()))
+    sides = np.zeros(count, np.int64)
+    sides[inside] |= 1
+    sides[outside] |= 2
+    sizes = np.bincount(sides, minlength=4)
+    for kind in (1, 2, 3):
+        if sizes[kind] < _SMALLEST_KIND:
+            sides[sides == kind] = sizes[1:].argmax() + 1
+    return np.concatenate([sides[inside], sides[outside]])
 
 
 def effective_units(codes: np.ndarray | None, size: int) -> float:

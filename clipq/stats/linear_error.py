@@ -14,7 +14,7 @@ import numpy as np
 from clipq.stats.clusters import effective_units
 from clipq.stats.sampling_error import SamplingError
 
-__all__ = ["linear_error"]
+__all__ = ["linear_error", "linked_error"]
 
 _ROUNDING = 1e-14
 
@@ -55,3 +55,47 @@ def linear_error(strata: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> Samp
     weights = sum(v * v / f for v, f in zip(variances, freedoms, strict=True))
     freedom = variance * variance / weights if weights > 0.0 else min(freedoms)
     return SamplingError(error, skewness=sum(thirds) / error**3, freedom=freedom)
+
+
+def linked_error(
+    inside: tuple[np.ndarray, np.ndarray], outside: tuple[np.ndarray, np.ndarray]
+) -> SamplingError:
+    """Return the sampling error of the sum of two means, of samples that share clusters.
+
+    To the variance of either mean, as of `linear_error`, twice their covariance is added,
+    G / (G - 1) sum e_g f_g over the clusters with samples on both sides, G counting those on either
+    (Obuchowski 1997, of clustered ROC curves). Degrees of freedom are those of the side that has
+    fewer clusters.
+
+    Args:
+        inside: numbers (N,) and clusters (N,), numbered over both sides.
+        outside: numbers (M,) and clusters (M,).
+
+    >>> values, codes = np.array([0.0, 1.0, 2.0, 5.0]), np.arange(4)
+    >>> linked_error((values, codes), (-values, codes)).standard_error  # what one gains, one loses
+    0.0
+    >>> apart = linked_error((values, codes), (values, codes + 4)).standard_error
+    >>> together = linked_error((values, codes), (values, codes)).standard_error
+    >>> round(apart / linear_error([(values, None)]).standard_error, 4), round(together / apart, 4)
+    (1.4142, 1.4142)
+    """
+    count = 1 + max(int(inside[1].max()), int(outside[1].max()))
+    parts = [
+        np.bincount(codes, (values - values.mean()) / len(values), minlength=count)
+        for values, codes in (inside, outside)
+    ]
+    total = len(np.union1d(inside[1], outside[1]))
+    common = total / max(total - 1, 1)
+    variance, freedoms = common * float(((parts[0] + parts[1]) ** 2).sum()), []
+    for part, (values, codes) in zip(parts, (inside, outside), strict=True):
+        own = np.asarray(np.unique(codes, return_inverse=True)[1])
+        distinct = int(own.max()) + 1
+        variance += (distinct / max(distinct - 1, 1) - common) * float(part @ part)
+        freedoms.append(max(effective_units(own, len(values)) - 1.0, 1.0))
+    freedom = min(freedoms)
+    rounding = _ROUNDING * max(float(np.abs(values).max()) for values, _ in (inside, outside))
+    if variance <= rounding**2:
+        return SamplingError(0.0, freedom=freedom)
+    error = math.sqrt(variance)
+    third = float(((parts[0] + parts[1]) ** 3).sum())
+    return SamplingError(error, skewness=third / error**3, freedom=freedom)

@@ -14,7 +14,7 @@ import clipq
 
 PACKAGE = Path(clipq.__file__).parent
 CORE = (
-    *("cases", "checkout", "errors", "estimate", "files", "provenance", "records"),
+    *("cases", "checkout", "cluster_names", "errors", "estimate", "files", "provenance", "records"),
     *("redaction", "registry", "settings", "shapes", "statistic_kinds", "terminal", "verdicts"),
 )
 BELOW = {
