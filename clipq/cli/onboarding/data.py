@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
+from clipq.cli.onboarding.passed_over import class_folders_lacking, passed_over
 from clipq.cli.onboarding.walk import Folder, Walk
 from clipq.data.attributes import ATTRIBUTES
 from clipq.data.reading import CLASSES, TEMPLATES
@@ -35,8 +36,6 @@ _HEAD_BYTES = 65_536
 _MEMBERS = 12
 _LARGEST_TABLE_BYTES = 50_000_000
 _MOST_VALUES = 50
-_FEWEST_IMAGES = 20
-"""Fewer are a documentation's figures, not a data set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +72,12 @@ class DataFindings:
 
     found: list[DataSet] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    explained: set[PurePosixPath] = field(default_factory=set)
+
+    def note(self, folder: PurePosixPath, why: str) -> None:
+        """Say why what lies in a folder is not used."""
+        self.notes.append(f"{folder} {why}")
+        self.explained.add(folder)
 
 
 def find_data(walk: Walk) -> DataFindings:
@@ -98,6 +103,8 @@ def find_data(walk: Walk) -> DataFindings:
             )
         )
     findings.found = [data for data in _joined(findings.found) if _sound(walk, data, findings)]
+    used = {data.root for data in findings.found} | findings.explained
+    findings.notes += passed_over(walk, used, _SPLIT_NAMES)
     findings.found.sort(key=lambda data: (len(data.root.parts), str(data.root), data.kind))
     return findings
 
@@ -128,7 +135,7 @@ def _sound(walk: Walk, data: DataSet, findings: DataFindings) -> bool:
                 base_dir=walk.root,
             )
         except ClipqError as error:
-            findings.notes.append(f"{data.root} is left out: {error.problem}")
+            findings.note(data.root, f"is left out: {error.problem}")
             return False
     return True
 
@@ -145,8 +152,8 @@ def _shards(walk: Walk, folder: Folder, findings: DataFindings) -> None:
     announced = [split for split in shards if "nshards.txt" in split.files]
     for split in shards:
         if split not in announced:
-            findings.notes.append(
-                f"{split.path} holds 0.tar but no nshards.txt: write the number of shards into it"
+            findings.note(
+                split.path, "holds 0.tar but no nshards.txt: write the number of shards into it"
             )
     if not announced:
         return
@@ -154,9 +161,10 @@ def _shards(walk: Walk, folder: Folder, findings: DataFindings) -> None:
     captions, labels = "txt" in kinds, "cls" in kinds
     missing = [name for name in (CLASSES, TEMPLATES) if name not in folder.files]
     if missing and (labels or not captions):
-        findings.notes.append(
-            f"{folder.path} holds shards but no {' and no '.join(missing)}: clipq needs "
-            "them to name the classes in prompts"
+        findings.note(
+            folder.path,
+            f"holds shards but no {' and no '.join(missing)}: clipq needs them to name the "
+            "classes in prompts",
         )
         return
     findings.found.append(
@@ -215,13 +223,9 @@ def _table(path: Path) -> dict[str, dict[str, int]]:
 
 def _class_folders(walk: Walk, folder: Folder) -> tuple[str, ...]:
     """Return the class names of a folder that has one folder of images for each, else ()."""
-    below = walk.below(folder.path)
-    classes = [child.path.name for child in below if child.images and "0.tar" not in child.files]
-    pictures = sum(child.images for child in below)
-    few = len(classes) < 2 or len(classes) < len(below) or pictures < _FEWEST_IMAGES
-    # Folders called train and test that hold images are splits without classes.
-    splits = all(name.lower() in _SPLIT_NAMES for name in classes)
-    return () if few or splits else tuple(classes)
+    if class_folders_lacking(walk, folder, _SPLIT_NAMES):
+        return ()
+    return tuple(child.path.name for child in walk.below(folder.path))
 
 
 def _lists(walk: Walk, folder: Folder, findings: DataFindings) -> None:
