@@ -3,7 +3,9 @@
     <root>/<split>/<class>/**/<image>            webp, png, jpg, jpeg; <root>/<class>/... if the
                                                  split is "."
     <root>/classnames.txt                        optional: one name a line, in the order of the
-                                                 sorted folders; default: the folders' names
+                                                 sorted folders; default: the folders' names.
+                                                 Folders that are all called by numbers are sorted
+                                                 as numbers
     <root>/zeroshot_classification_templates.txt optional: one template a line, {c} for the class
     <root>/attributes.csv                        optional: a column `file`, relative to the split,
                                                  and one column per attribute
@@ -17,6 +19,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from clipq.data.class_map import read_class_map
+from clipq.data.class_order import in_order, names_by_place
 from clipq.data.image_files import probe_from_files
 from clipq.data.probe import Probe
 from clipq.data.reading import CLASSES, IMAGES, read_lines
@@ -58,10 +62,13 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
         raise ProbeError(
             f"probe {name!r}: {folder} has no folders", hint="a folder of images for each class"
         )
-    _classnames(root, classes, name, find_checksums(root))
+    checksums = find_checksums(root)
+    named = _classnames(root, classes, name, checksums)
+    class_map = read_class_map(root, named, name, checksums) if role != "ood" else None
+    kept = [one for place, one in enumerate(classes) if class_map is None or class_map[place]]
     images = sum(
         _is_image(file)
-        for class_name in classes
+        for class_name in kept
         for _, _, files in os.walk(folder / class_name)
         for file in files
     )
@@ -70,7 +77,10 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
             f"probe {name!r}: no image in the folders below {folder}",
             hint=f"images end in {', '.join(IMAGES)}",
         )
-    return {"classes": len(classes), "images": images}
+    counts = {"classes": len(kept), "images": images}
+    if len(kept) < len(classes):
+        counts["classes left out, for which the head has none"] = len(classes) - len(kept)
+    return counts
 
 
 FOLDER = Source(_open, _look)
@@ -78,7 +88,7 @@ FOLDER = Source(_open, _look)
 
 
 def _classes(root: Path, split: str, name: str) -> tuple[Path, list[str]]:
-    """Return a split's folder and the folders in it, sorted."""
+    """Return a split's folder and the folders in it, in the order of their labels."""
     folder = root / split
     if not split or not folder.is_dir():
         known = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
@@ -86,7 +96,7 @@ def _classes(root: Path, split: str, name: str) -> tuple[Path, list[str]]:
             f"probe {name!r}: no folder {folder}",
             hint=f'{did_you_mean(split, known)}; split = "." stands for the root itself',
         )
-    return folder, sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    return folder, in_order(entry.name for entry in folder.iterdir() if entry.is_dir())
 
 
 def _is_image(name: str) -> bool:
@@ -106,4 +116,6 @@ def _classnames(
             f"{len(classes)} folders",
             hint="one line per folder, in the order of the sorted folder names",
         )
-    return classnames
+    if any(map(str.isdecimal, classes)):
+        return classnames  # numbers are sorted as such, and the list was made for these folders
+    return names_by_place(classes, classnames, probe=name, listed=str(root / CLASSES))

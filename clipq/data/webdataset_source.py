@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from clipq.data.attributes import ATTRIBUTES, read_attribute
-from clipq.data.class_map import read_class_map
+from clipq.data.class_map import read_class_map, within_the_head
 from clipq.data.fetch import download_folder, fetch_shards, is_url
 from clipq.data.probe import Probe, fingerprint
 from clipq.data.reading import (
@@ -77,7 +77,7 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
     label_array = np.array(labels, dtype=np.int64)
     if role == "ood":
         label_array[:] = -1  # their classes are not among those of the zero-shot head
-    return Probe(
+    probe = Probe(
         name=name,
         role=role,
         classnames=classnames,
@@ -92,6 +92,7 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
         locate=lambda position: str(origins[position]),
         class_map=read_class_map(root, classnames, name, checksums),
     )
+    return within_the_head(probe) if role != "ood" else probe
 
 
 def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) -> dict[str, int]:
