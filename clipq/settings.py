@@ -79,8 +79,11 @@ ATTACKS = ("fgsm", "pgd", "apgd", "square")
 SEVERITIES = (1, 2, 3, 4, 5)
 BACKENDS = ("auto", "reference", "triton")
 CORRECTIONS = ("conditional", "holm", "benjamini-hochberg", "none")
+MOST_PASSED_OVER = 0.01
+"""Share of a probe's files that may be pictures and not be read, where nothing is said of it."""
 
 _Count = Annotated[int, whole(0)]
+_Share = Annotated[float, Meta(ge=0.0, le=1.0, description="a number from 0 to 1")]
 _Positive = Annotated[int, whole(1)]
 _Severities = Annotated[
     tuple[Annotated[int, Meta(ge=1, le=5, description="a whole number from 1 to 5")], ...],
@@ -169,6 +172,8 @@ class ProbeSettings:
         distance: of an out-of-distribution probe: ``near``, ``far`` or "".
         samples: evaluate only so many samples, always the same; 0 for all.
         unreadable: most images that may fail to decode before the probe fails.
+        passed_over: largest share of its files that may be pictures and are not read, for example
+            because of their ending, before the probe fails.
         classes: a shipped class list or a file of one class a line, instead of the source's own.
         templates: likewise of prompt templates.
         corruption: None for images as they are.
@@ -188,6 +193,7 @@ class ProbeSettings:
     distance: Annotated[str, one_of("near", "far")] = ""
     samples: _Count = 0
     unreadable: _Count = 0
+    passed_over: _Share = MOST_PASSED_OVER
     classes: Text = ""
     templates: Text = ""
     probes: Texts = ()
@@ -449,12 +455,14 @@ def _flat(shape: type, names: Mapping[str, str]) -> dict[str, Any]:
 
 
 @cache
-def _file() -> Any:
+def _file(*, data_alone: bool) -> Any:
     """Return the shape of the file; made when one is read, for it takes longer than `--help`."""
     nested: dict[str, Any] = _flat(CorruptionSettings, _CORRUPTION) | _flat(AttackSettings, _ATTACK)
     probe: Any = table("probe", keys(ProbeSettings, *_OWN) | nested)
     matrix: Any = table("matrix", keys(Settings, "quantizers", "metrics", "exclude", "kernels"))
-    models = Meta(min_length=1, description="one or more tables [[models]]")
+    some = Meta(min_length=1, description="one or more tables [[models]]")
+    models = Annotated[tuple[ModelSettings, ...], some]
+    a_matrix = Annotated[matrix, Meta(description="a table [matrix]")]
     probes = Meta(min_length=1, description="one or more tables [[probes]]")
     policy: Any = table("policy", {"blocks": Required[_Blocks]})
     profiles = table("profiles", dict.fromkeys(PROFILES, NotRequired[ProfileSettings]))
@@ -462,9 +470,9 @@ def _file() -> Any:
         "settings",
         {
             "clipq": NotRequired[table("clipq", keys(Settings, *_GENERAL))],
-            "models": Required[Annotated[tuple[ModelSettings, ...], models]],
+            "models": NotRequired[models] if data_alone else Required[models],
             "probes": Required[Annotated[tuple[probe, ...], probes]],
-            "matrix": Required[Annotated[matrix, Meta(description="a table [matrix]")]],
+            "matrix": NotRequired[a_matrix] if data_alone else Required[a_matrix],
             "profiles": NotRequired[profiles],
             "policies": NotRequired[Mapping[str, policy]],
             "statistics": NotRequired[StatisticsSettings],
@@ -474,8 +482,12 @@ def _file() -> Any:
     )
 
 
-def load_settings(path: Path) -> Settings:
+def load_settings(path: Path, *, data_alone: bool = False) -> Settings:
     """Read and check a settings file.
+
+    Args:
+        path: of clipq.toml, or of a pyproject.toml with [tool.clipq].
+        data_alone: whether it may lack models and a matrix: what looks at data needs neither.
 
     Raises:
         SettingsError: the file is missing, is not TOML, or says something clipq does not know.
@@ -498,8 +510,10 @@ def load_settings(path: Path) -> Settings:
     if path.name == "pyproject.toml":
         tools = content.get("tool")
         content, place = tools.get("clipq") if isinstance(tools, dict) else None, "tool.clipq"
-    found = document.shaped(content, _file(), place)
-    found |= found.pop("matrix") | found.pop("clipq", {})
+    found = document.shaped(content, _file(data_alone=data_alone), place)
+    found |= found.pop("matrix", {}) | found.pop("clipq", {})
+    if data_alone:
+        found = {"models": (), "quantizers": ()} | found
     found["probes"] = tuple(
         _probe(given, document, f"{place}.probes[{at}]".strip("."))
         for at, given in enumerate(found["probes"])

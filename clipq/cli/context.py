@@ -11,8 +11,12 @@ from clipq.settings import Settings, find_settings, load_settings
 __all__ = ["settings_of"]
 
 
-def settings_of(options: argparse.Namespace) -> Settings:
+def settings_of(options: argparse.Namespace, *, data_alone: bool = False) -> Settings:
     """Return the settings of ``--config``, or of the nearest clipq.toml.
+
+    Args:
+        options: of the command line.
+        data_alone: whether settings without models and without a matrix will do.
 
     Raises:
         SettingsError: there is none, or it is malformed.
@@ -23,4 +27,4 @@ def settings_of(options: argparse.Namespace) -> Settings:
             f"no clipq.toml at or above {Path.cwd()}",
             hint="run `clipq init` to write one, or pass --config FILE",
         )
-    return load_settings(path)
+    return load_settings(path, data_alone=data_alone)

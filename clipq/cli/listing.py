@@ -59,6 +59,7 @@ def _entries(
     settings: Settings, kind: str, profile: str
 ) -> list[dict[str, Any]] | dict[str, list[dict[str, Any]]]:
     """Return what a listing holds, for scripts."""
+    from clipq.evaluation.needs import needs
     from clipq.evaluation.plan import plan, planned_quantizers
     from clipq.metrics import metrics
     from clipq.quant import quantizers
@@ -85,6 +86,7 @@ def _entries(
             "direction": m.direction,
             "roles": sorted(m.roles),
             "version": m.version,
+            "needs": asdict(needs(m)),
             "note": m.note,
         }
         for m in map(metrics.get, metrics.names())
@@ -100,6 +102,7 @@ def _plain(text: str) -> dict[str, Any]:
 
 def listing(settings: Settings, kind: str, *, profile: str = "default") -> str:
     """Return the listing of one kind as text; of cases, those that a profile takes."""
+    from clipq.evaluation.needs import needs
     from clipq.evaluation.plan import load_plugins, plan, planned_quantizers
     from clipq.metrics import metrics
     from clipq.quant import QuantizerSpec, quantizers
@@ -131,11 +134,15 @@ def listing(settings: Settings, kind: str, *, profile: str = "default") -> str:
         )
     declared = [metrics.get(name) for name in metrics.names()]
     described = [
-        (m.name, m.title, m.unit, m.direction, ", ".join(sorted(m.roles)), m.version, m.note)
+        (
+            *(m.name, m.title, m.unit, m.direction),
+            *(", ".join(sorted(m.roles)), str(needs(m)), m.version, m.note),
+        )
         for m in declared
     ]
-    of_metric = ("metric", "title", "unit", "better", "probes", "version", "note")
-    return tabulate(described, of_metric, maxcolwidths=[None, 40, None, None, None, None, 60])
+    of_metric = ("metric", "title", "unit", "better", "probes", "needs", "version", "note")
+    widths = [None, 40, None, None, 40, 30, None, 60]
+    return tabulate(described, of_metric, maxcolwidths=widths)
 
 
 def _origin(settings: Settings, probe: ProbeSettings) -> str:

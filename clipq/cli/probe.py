@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tabulate import tabulate
-
 from clipq.cli.context import settings_of
 from clipq.cli.progress import Progress, watching
-from clipq.errors import ClipqError, ProbeError
+from clipq.errors import ProbeError
 from clipq.settings import ProbeSettings, Settings
-from clipq.terminal import say
+from clipq.terminal import emit, say
 
 if TYPE_CHECKING:
-    from clipq.data import Probe
+    from clipq.cli.checked_probe import Check, TextCheck
 
 __all__ = ["declare", "run"]
 
@@ -30,13 +28,17 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
         help="check that probes are what they should be, or fetch those that are elsewhere",
         description="Check: every shard and image is read, counts, class map and checksums are "
         "verified, images are compared with those of the calibration split (and, out of "
-        "distribution, with the in-distribution probe's), and a contact sheet is written.",
+        "distribution, with the in-distribution probe's), what will be missing later is said, and "
+        "a contact sheet is written. Settings need no models and no matrix for it.",
     )
     kinds = probe.add_subparsers(dest="action", required=True, metavar="ACTION")
     check = kinds.add_parser("check", help="read and verify everything, write contact sheets")
     check.add_argument("probes", nargs="*", metavar="PROBE", help="default: all of them")
     check.add_argument(
         "--sheets", type=Path, metavar="DIR", help="where PNGs go; default: beside the cache"
+    )
+    check.add_argument(
+        "--json", action="store_true", help="print one JSON document, with every shared image"
     )
     fetch = kinds.add_parser("fetch", help="bring probes here whose source is elsewhere: a URL")
     fetch.add_argument("probes", nargs="*", metavar="PROBE", help="default: all with a URL")
@@ -49,7 +51,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Check or fetch probes; return 1 where a check failed."""
     from clipq.evaluation.plan import load_plugins
 
-    settings = settings_of(options)
+    settings = settings_of(options, data_alone=True)
     load_plugins(settings)
     if options.action == "fetch":
         with watching(options, unit="shard") as watch:
@@ -58,43 +60,46 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         return _check(settings, options, watch)
 
 
-def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> int:
-    """Read and verify the chosen probes; return 1 where one is not what it should be."""
-    from clipq.data import unreadable_images, without
-    from clipq.data.contact_sheet import contact_sheet
+def _checks() -> tuple[Check, ...]:
+    """Return what is asked of every probe that is good: each returns sentences, or none."""
+    from clipq.cli.checked_probe import lacking
+    from clipq.cli.label_checks import missing_classes
     from clipq.data.pixel_remarks import pixel_remarks
 
+    return (lacking, missing_classes, lambda checked: pixel_remarks(checked.probe))
+
+
+def _text_checks() -> tuple[TextCheck, ...]:
+    """Return what is asked of every probe for every model's tokenizer."""
+    from clipq.cli.label_checks import odd_texts
+
+    return (odd_texts,)
+
+
+def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> int:
+    """Read and verify the chosen probes; return 1 where one is not what it should be."""
+    from clipq.cli.checked_probe import Checker
+
     chosen = _chosen(settings, options.probes)
-    folder = options.sheets or settings.cache.parent / "probes"
-    opened: dict[str, Probe] = {}
-    failed = 0
+    checker = Checker(settings, options.sheets, _checks(), _text_checks())
+    found = []
     for done, declared in enumerate(chosen):
         watch.step(declared.name, done, len(chosen))
-        sheet = folder / f"{declared.name}.png"
-        try:
-            seen = _seen(settings, declared)
-            probe = _opened(settings, declared, opened)
-            broken = unreadable_images(probe)
-            probe = opened[declared.name] = without(probe, broken, most=declared.unreadable)
-            _check_leakage(settings, probe, opened)
-            shown = contact_sheet(probe, sheet)
-        except ClipqError as error:
-            failed += 1
-            watch.clear()
-            say(f"{declared.name}: WRONG\n  {error}\n")
-            continue
-        rows = [("source", seen), *_facts(probe, sheet, len(shown))]
-        if broken:
-            reasons = "; ".join(reason for _, reason in broken[:3])
-            rows.append(("left out", f"{len(broken)} images that do not decode: {reasons}"))
-        rows += [("remark", remark) for remark in pixel_remarks(probe)]
+        one = checker.check(declared)
+        found.append(one)
         watch.clear()
-        facts = tabulate(rows, tablefmt="plain")
-        say(f"{declared.name}: good\n{facts}\n")
+        if not options.json:
+            say(f"{one}\n")
     watch.step("all", len(chosen), len(chosen))
     watch.clear()
-    say(f"{len(chosen) - failed} of {len(chosen)} probes are good")
-    return 1 if failed else 0
+    good = [one for one in found if not one.problem]
+    remarked = sum(bool(one.remarks) for one in good)
+    if options.json:
+        emit(json.dumps([one.document() for one in found], indent=1))
+    else:
+        said = f", {remarked} of them with remarks" if remarked else ""
+        say(f"{len(good)} of {len(chosen)} probes are good{said}")
+    return 0 if len(good) == len(chosen) else 1
 
 
 def _chosen(settings: Settings, names: Sequence[str]) -> list[ProbeSettings]:
@@ -140,72 +145,3 @@ def _fetch(settings: Settings, names: list[str], watch: Progress) -> int:
         say(f"{declared.name}: in {root}")
     say(f"{len(done)} fetched" if done else "no probe lies elsewhere: nothing to fetch")
     return 0
-
-
-def _opened(settings: Settings, declared: ProbeSettings, opened: dict[str, Probe]) -> Probe:
-    """Return a probe, opened once.
-
-    Raises:
-        ProbeError: it cannot be opened.
-    """
-    from clipq.data import open_declared
-
-    if declared.name not in opened:
-        opened[declared.name] = open_declared(declared, base_dir=settings.root)
-    return opened[declared.name]
-
-
-def _seen(settings: Settings, declared: ProbeSettings) -> str:
-    """Return a probe's source, and what is there by a look.
-
-    Raises:
-        ClipqError: opening it would fail: nothing is read of a probe that lacks a part.
-    """
-    from clipq.data import look_at_probe
-
-    counts = look_at_probe(
-        name=declared.name,
-        role=declared.role,
-        source=declared.source,
-        split=declared.split,
-        base_dir=settings.root,
-    )
-    return ", ".join([declared.source, *(f"{count:,} {what}" for what, count in counts.items())])
-
-
-def _check_leakage(settings: Settings, probe: Probe, opened: dict[str, Probe]) -> None:
-    """Compare a probe with the calibration split and, if it is out of distribution, with the other.
-
-    Raises:
-        ProbeError: they share an image, or the other one cannot be opened.
-    """
-    from clipq.data import check_disjoint
-
-    against = [settings.calibration]
-    if probe.role == "ood":
-        against.append(settings.in_distribution)
-    for declared in against:
-        if declared.name != probe.name:
-            check_disjoint(_opened(settings, declared, opened), probe)
-
-
-def _facts(probe: Probe, sheet: Path, shown: int) -> list[tuple[str, str]]:
-    counts = Counter(probe.labels.tolist())
-    facts = [
-        ("role", probe.role),
-        ("samples", f"{len(probe):,}"),
-        ("fingerprint", probe.fingerprint[:16]),
-    ]
-    if probe.role not in ("ood", "retrieval"):
-        sizes = f"{min(counts.values()):,} to {max(counts.values()):,} samples each"
-        facts.append(("classes", f"{len(probe.classnames)}, {sizes}"))
-        facts.append(("prompts", f"{len(probe.templates)} templates, {probe.templates[0]!r} ..."))
-    if any(probe.groups):
-        groups = Counter(probe.groups).most_common()
-        text = ", ".join(f"{name} ({count:,})" for name, count in groups[:6])
-        facts.append(("groups", f"{len(groups)}: {text}{' ...' if len(groups) > 6 else ''}"))
-    if probe.clusters is not None and len(set(probe.clusters)) < len(probe):
-        facts.append(("base images", f"{len(set(probe.clusters)):,}, resampled together"))
-    if probe.captions is not None:
-        facts.append(("captions", f"{probe.captions[0]!r} ..."))
-    return [*facts, ("shared images", "none"), ("contact sheet", f"{sheet} ({shown} samples)")]

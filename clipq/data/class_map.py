@@ -10,7 +10,7 @@ its samples: a line with nothing behind the comma.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,8 @@ from clipq.shapes import Document
 __all__ = ["CLASS_MAP", "head_columns", "read_class_map", "within_the_head"]
 
 CLASS_MAP = "classmap.csv"
+_SHOWN = 5
+"""Names that a message gives before it counts the rest."""
 
 
 def read_class_map(
@@ -118,24 +120,33 @@ def head_columns(
     """
     if class_map is None and tuple(classnames) == tuple(head_classes):
         return None
-    position: dict[str, list[int]] = defaultdict(list)
+    position: dict[str, list[int]] = {}
     for index, head in enumerate(head_classes):
-        position[head].append(index)
-    mapped = [(c,) for c in classnames] if class_map is None else [*map(dict.fromkeys, class_map)]
-    asked = Counter(head for heads in mapped for head in heads)
-    one_each = {head for head, count in asked.items() if 1 < count == len(position.get(head, ()))}
-    columns = []
-    for classname, heads in zip(classnames, mapped, strict=True):
-        for head in heads:
-            if head not in position:
-                raise ProbeError(
-                    f"probe {name!r}: class {classname!r}: no class of the in-distribution probe "
-                    f"is called {head!r}",
-                    hint=f"{did_you_mean(head, head_classes)}; a {CLASS_MAP} beside the data maps "
-                    "its classes to the head's",
-                )
-        groups = ([position[h].pop(0)] if h in one_each else position[h] for h in heads)
-        columns.append(tuple(column for group in groups for column in group))
+        position.setdefault(head, []).append(index)
+    counts = Counter(head_classes)
+    wanted = [tuple(dict.fromkeys(own)) for own in class_map or [(c,) for c in classnames]]
+    foreign = list(dict.fromkeys(head for own in wanted for head in own if head not in position))
+    if foreign:
+        classname = next(c for c, own in zip(classnames, wanted, strict=True) if foreign[0] in own)
+        others = f" (nor {_listed(foreign[1:])})" if foreign[1:] else ""
+        raise ProbeError(
+            f"probe {name!r}: class {classname!r}: no class of the in-distribution probe is "
+            f"called {foreign[0]!r}{others}",
+            hint=f"{did_you_mean(foreign[0], head_classes)}; a {CLASS_MAP} beside the data maps "
+            "its classes to the head's",
+        )
+    named = Counter(head for own in wanted for head in own)
+    columns = [
+        tuple(
+            column
+            for head in own
+            # As many classes of a name here as there, as of ImageNet's two "missile": one each.
+            for column in (
+                [position[head].pop(0)] if named[head] == counts[head] > 1 else position[head]
+            )
+        )
+        for own in wanted
+    ]
     used = [column for group in columns for column in group]
     if len(set(used)) != len(used):
         twice = next(column for column in used if used.count(column) > 1)
@@ -148,3 +159,8 @@ def head_columns(
             f"probe {name!r} has {len(columns)} class", hint="a classification needs two"
         )
     return tuple(columns)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

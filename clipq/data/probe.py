@@ -1,4 +1,4 @@
-"""What a probe is, and that calibration and evaluation never share a sample."""
+"""What a probe is: samples with identity, and what they are asked."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from clipq.data.decoding import decode_image
-from clipq.errors import ProbeError
+from clipq.data.passed_over import PassedOver
 from clipq.provenance import digest
 
-__all__ = ["Probe", "check_disjoint", "fingerprint", "hashed_order", "taken"]
+__all__ = ["Probe", "fingerprint", "hashed_order", "taken"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +29,8 @@ class Probe:
     each class, the classes of the zero-shot head that stand for it; None where a class stands for
     itself. `read_encoded` yields the encoded images in order and `unpack` decodes one, given what
     messages call it (None: as a file); `alter` changes a decoded image, given its position, and
-    `locate` says in which file it lies.
+    `locate` says in which file it lies. `passed_over` is the account of files
+    that lie beside the samples and are not read.
 
     >>> from clipq.data import open_probe
     >>> from pathlib import Path
@@ -56,6 +57,7 @@ class Probe:
     unpack: Callable[[bytes, str], Image.Image] | None = field(default=None, repr=False)
     clusters: tuple[str, ...] | None = None
     class_map: tuple[tuple[str, ...], ...] | None = None
+    passed_over: PassedOver = field(default_factory=PassedOver)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -147,37 +149,3 @@ def fingerprint(
     False
     """
     return digest([ids, hashes, labels.tolist(), groups])
-
-
-def check_disjoint(probe: Probe, *others: Probe) -> None:
-    """Refuse probes that share an image: by hash, whatever the images are called.
-
-    A calibration split fits activation ranges and the temperature: evaluated images in it flatter
-    every verdict. An image that is both in and out of distribution makes detection meaningless.
-
-    Raises:
-        ProbeError: an image of `probe` is in one of the others.
-
-    >>> from clipq.data import Images, probe_from_images
-    >>> black = Images(np.zeros((1, 8, 8, 3), np.uint8))
-    >>> one, other = (probe_from_images(black, name=name, role="ood") for name in ("near", "far"))
-    >>> check_disjoint(one, other)
-    Traceback (most recent call last):
-    clipq.errors.ProbeError: ood probe 'near' shares 1 images with ood probe 'far', for example ...
-    ...
-    """
-    own = dict(zip(probe.sample_hashes, probe.ids, strict=True))
-    for other in others:
-        shared = [
-            (own[image], name)
-            for image, name in zip(other.sample_hashes, other.ids, strict=True)
-            if image in own
-        ]
-        if shared:
-            first, second = shared[0]
-            raise ProbeError(
-                f"{probe.role} probe {probe.name!r} shares {len(shared)} images with "
-                f"{other.role} probe {other.name!r}, for example {first!r} = {second!r}",
-                hint="calibrate, fit the temperature and evaluate on disjoint images, and keep "
-                "in- and out-of-distribution images apart",
-            )

@@ -91,13 +91,16 @@ def method_evidence(quantizer: str) -> dict[str, Any]:
     return evidence | ({"code_unknown": list(code.unknown)} if code.unknown else {})
 
 
-def encoder_identity(quantizer: str, *, environment: Key, calibration: str) -> dict[str, Any]:
+def encoder_identity(
+    quantizer: str, *, environment: Key, calibration: str, prompts: str
+) -> dict[str, Any]:
     """Return what identifies an encoder beside the weights it starts from.
 
     Args:
         quantizer: its text; FP32 depends on no calibration split.
         environment: what can move a number on this machine.
         calibration: fingerprint of the calibration split.
+        prompts: digest of the prompts that methods calibrate with.
     """
     identity: dict[str, Any] = {
         "quantizer": quantizer,
@@ -105,7 +108,8 @@ def encoder_identity(quantizer: str, *, environment: Key, calibration: str) -> d
         "clipq": package_versions(("clipq",))["clipq"],
     }
     if quantizer != FP32:
-        identity |= method_identity(quantizer) | {"calibration": calibration}
+        identity |= method_identity(quantizer)
+        identity |= {"calibration": calibration, "calibration_prompts": prompts}
     return identity
 
 

@@ -14,11 +14,11 @@ from clipq.cases import Case, Cell
 from clipq.dependencies.file_reads import watching_imports
 from clipq.errors import ClipqError, QuantizerError, SettingsError, did_you_mean
 from clipq.evaluation.isolation import import_contained
-from clipq.metrics import metrics
+from clipq.metrics import Metric, metrics
 from clipq.quant import QuantizerSpec, quantizers
 from clipq.settings import ProbeSettings, ProfileSettings, Settings
 
-__all__ = ["Selection", "load_plugins", "plan", "planned_quantizers"]
+__all__ = ["Selection", "load_plugins", "metrics_of", "plan", "planned_quantizers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +109,24 @@ def plan(
     return tuple(sorted(kept))
 
 
+def metrics_of(settings: Settings, probe: ProbeSettings) -> tuple[Metric, ...]:
+    """Return the metrics that are computed on a probe.
+
+    Raises:
+        SettingsError: a pattern matches nothing.
+
+    >>> from pathlib import Path
+    >>> probe = ProbeSettings("id", "in-distribution", "folder:photos", metrics=("*ece",))
+    >>> settings = Settings(Path("clipq.toml"), (), (probe,), ())
+    >>> [metric.name for metric in metrics_of(settings, probe)]
+    ['classwise-ece', 'ece', 'smooth-ece', 'ts-ece']
+    """
+    declared = _match_all("metric", settings.metrics, metrics.names(), settings.path)
+    return tuple(map(metrics.get, _metrics_of(probe, declared, settings)))
+
+
 def _metrics_of(probe: ProbeSettings, names: Sequence[str], settings: Settings) -> list[str]:
-    """Return the metrics that are computed on a probe."""
+    """Return which of some metrics are computed on a probe."""
     applicable = [name for name in metrics.names() if probe.role in metrics.get(name).roles]
     chosen = _match_all("metric", probe.metrics, applicable, f"{settings.path}, {probe.name!r}")
     has_groups = bool(probe.group) or probe.corruption is not None

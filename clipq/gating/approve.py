@@ -18,7 +18,9 @@ from clipq.estimate import Estimate
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.plan import plan
 from clipq.evaluation.resampling import Resampler, Tables
+from clipq.evaluation.subject import Subject, subject_of
 from clipq.gating.baseline import Baseline, BaselineValue
+from clipq.gating.differences import Difference
 from clipq.gating.loss_estimator import LossEstimator
 from clipq.gating.margins import Margins
 from clipq.gating.sentinel import SAMPLES, drift
@@ -87,6 +89,7 @@ def measure(evaluator: Evaluator, model: str) -> Baseline:
         if probe.role != "calibration"
     }
     known = found[settings.in_distribution.name]
+    subject = subject_of(evaluator.inputs, evaluator.encoders.model(model))
     return Baseline(
         model=model,
         source=settings.model(model).source,
@@ -97,8 +100,23 @@ def measure(evaluator: Evaluator, model: str) -> Baseline:
         history=(),
         predictions={name: result.predictions for name, result in found.items()},
         pooled=evaluator.inputs.pooled,
+        remarks=evaluator.remarks(model),
         noise_from=tuple(variants),
+        measured_on=subject.facts,
+        samples=_unsaid(subject, set(found)),
     )
+
+
+def _unsaid(subject: Subject, measured: set[str]) -> dict[str, dict[str, np.ndarray]]:
+    """Return what the prediction tables do not hold of the samples."""
+    return {
+        probe: {
+            name: values
+            for name, values in columns.items()
+            if probe not in measured or name in ("image", "caption")
+        }
+        for probe, columns in subject.samples.items()
+    }
 
 
 def _values(evaluator: Evaluator, reference: Candidate) -> dict[str, float]:
@@ -250,15 +268,20 @@ def problems(evaluator: Evaluator, stored: Baseline) -> Sequence[str]:
     )
     found = [moved] if moved else []
     fresh = measure(evaluator, stored.model)
-    for what, before, after in (
-        ("identity", stored.identity, fresh.identity),
-        ("probe", stored.probes, fresh.probes),
-    ):
-        found += [
-            f"{what} {name} is {after.get(name)}, stored {before.get(name)}"
-            for name in sorted({*before, *after})
-            if before.get(name) != after.get(name)
-        ]
+    for probe in sorted({*stored.probes, *fresh.probes}):
+        if probe not in stored.probes or probe not in fresh.probes:
+            where = "stored" if probe in stored.probes else "measured"
+            found.append(f"probe {probe} is {where} only")
+            continue
+        difference = Difference(
+            stored.subject,
+            fresh.subject,
+            probe,
+            settings.in_distribution.name,
+            settings.calibration.name,
+        )
+        said = difference.said(stored.identity_of(probe), fresh.identity_of(probe))
+        found += [said] if said and said not in found else []
     for change in changes(stored, fresh):
         small = change.loss is not None and abs(change.loss) <= 1e-6 * max(1, abs(change.old or 0))
         if not small:

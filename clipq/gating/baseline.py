@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Required
+from typing import Annotated, Any, NotRequired, Required
 
 import numpy as np
 
 from clipq.cases import split_key
 from clipq.errors import BaselineError
 from clipq.evaluation.pooling import Origins, pool
+from clipq.evaluation.subject import Facts, Subject
 from clipq.evaluation.tables import TableError, read_table, write_table
 from clipq.files import write_atomically
 from clipq.metrics import Predictions, metrics
@@ -27,7 +28,10 @@ from clipq.shapes import Document, Finite, Meta, Text, keys, shown, table
 __all__ = ["SCHEMA", "Baseline", "BaselineValue", "load_baseline", "save_baseline"]
 
 SCHEMA = "clipq-baseline/2"
-_HEAD = ("model", "source", "environment", "noise_from", "identity", "probes", "pooled")
+_OF_SAMPLES = ("id", "label", "group")
+_UNJUDGED = "#"
+"""Before the probe in the name of a column that no metric reads; names of probes hold no such."""
+_HEAD = ("model", "source", "environment", "noise_from", "identity", "probes", "pooled", "remarks")
 _Noise = Annotated[float, Meta(ge=0.0, le=sys.float_info.max, description="a finite number >= 0")]
 
 
@@ -58,8 +62,10 @@ class Baseline:
     per probe its fingerprint; `identity_of` joins both. `values` are keyed
     ``probe.metric``. `predictions` are per probe. `history` lists every approved change.
     `noise_from` names the variations that `noise` was measured over. `pooled` says of which probes
-    a pooled one is made: its table is not stored, for it follows from theirs. `digest` is the
-    stored columns' hash, "" before they are saved.
+    a pooled one is made: its table is not stored, for it follows from theirs. `remarks` say what a
+    reader should know of prompts, captions and the calibration split. `digest` is the stored
+    columns' hash, "" before they are saved. `measured_on` and `samples` say in words what the
+    hashes are of (`clipq.evaluation.subject`), where the baseline keeps that.
 
     >>> baseline = load_baseline(Path("baselines"), "vit-clean")
     >>> baseline.source, len(baseline.predictions["id"])
@@ -76,7 +82,22 @@ class Baseline:
     predictions: Mapping[str, Predictions]
     noise_from: tuple[str, ...] = ()
     pooled: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     digest: str = ""
+    measured_on: Facts | None = None
+    samples: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def subject(self) -> Subject:
+        """What the values were measured on, as far as it was kept."""
+        kept = {
+            name: {column: table.columns[column] for column in _OF_SAMPLES}
+            for name, table in self.predictions.items()
+            if set(_OF_SAMPLES) <= set(table.columns)
+        }
+        for name, columns in self.samples.items():
+            kept[name] = kept.get(name, {}) | dict(columns)
+        return Subject(self.measured_on, kept)
 
     def identity_of(self, probe: str) -> dict[str, str]:
         """Return everything that identifies this baseline's results on one probe."""
@@ -101,6 +122,7 @@ def _file() -> Any:
         {
             "schema": Required[str],
             **keys(Baseline, *_HEAD),
+            "measured_on": NotRequired[Facts],
             "history": Required[tuple[change, ...]],
             "columns_sha256": Required[Text],
             "scalars": Required[Mapping[str, Mapping[str, Finite | None]]],
@@ -155,10 +177,11 @@ def load_baseline(folder: Path, model: str) -> Baseline | None:
         )
     for key in ("schema", "columns_sha256"):
         del found[key]
-    values, predictions = found.pop("metrics"), _split(columns, found.pop("scalars"))
+    judged, samples = _grouped(columns)
+    values, predictions = found.pop("metrics"), _tables(judged, found.pop("scalars"))
     for name, origins in found.get("pooled", {}).items():
         predictions[name] = _pooled(predictions, origins, f"{model}, {name!r}")
-    return Baseline(**found, values=values, predictions=predictions, digest=digest)
+    return Baseline(**found, values=values, predictions=predictions, digest=digest, samples=samples)
 
 
 def save_baseline(folder: Path, baseline: Baseline) -> None:
@@ -177,8 +200,14 @@ def save_baseline(folder: Path, baseline: Baseline) -> None:
         if probe not in baseline.pooled
         for name, values in predictions.columns.items()
     }
+    columns |= {
+        f"{_UNJUDGED}{probe}/{name}": values
+        for probe, samples in baseline.samples.items()
+        for name, values in samples.items()
+    }
     digest = write_table(columns_path(folder, baseline.model), columns, {"model": baseline.model})
     pooled = {name: dict(origins) for name, origins in baseline.pooled.items()}
+    facts = baseline.measured_on
     head = {
         "schema": SCHEMA,
         "model": baseline.model,
@@ -189,6 +218,8 @@ def save_baseline(folder: Path, baseline: Baseline) -> None:
         "identity": dict(baseline.identity),
         "probes": dict(baseline.probes),
         **({"pooled": pooled} if pooled else {}),
+        **({"remarks": list(baseline.remarks)} if baseline.remarks else {}),
+        **({"measured_on": asdict(facts)} if facts else {}),
         "scalars": {
             probe: {name: _finite(value) for name, value in sorted(predictions.scalars.items())}
             for probe, predictions in baseline.predictions.items()
@@ -252,19 +283,29 @@ def _refuse_noise(document: Document, key: str, value: BaselineValue) -> None:
         raise document.fail(f"metrics.{json.dumps(key)}", f"noise = {value.noise:g}", said)
 
 
-def _split(
-    columns: Mapping[str, np.ndarray], scalars: Mapping[str, Mapping[str, float | None]]
-) -> dict[str, Predictions]:
-    grouped: dict[str, dict[str, np.ndarray]] = {}
+def _grouped(
+    columns: Mapping[str, np.ndarray],
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, np.ndarray]]]:
+    """Return columns by probe: those of prediction tables, and those that only name samples."""
+    judged: dict[str, dict[str, np.ndarray]] = {}
+    unjudged: dict[str, dict[str, np.ndarray]] = {}
     for name, values in columns.items():
         probe, _, column = name.partition("/")
-        grouped.setdefault(probe, {})[column] = values
+        kind = unjudged if probe.startswith(_UNJUDGED) else judged
+        kind.setdefault(probe.removeprefix(_UNJUDGED), {})[column] = values
+    return judged, unjudged
+
+
+def _tables(
+    judged: Mapping[str, Mapping[str, np.ndarray]],
+    scalars: Mapping[str, Mapping[str, float | None]],
+) -> dict[str, Predictions]:
     return {
         probe: Predictions(
             found,
             {k: float("inf") if v is None else v for k, v in scalars.get(probe, {}).items()},
         )
-        for probe, found in grouped.items()
+        for probe, found in judged.items()
     }
 
 

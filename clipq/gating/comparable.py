@@ -6,7 +6,9 @@ import math
 
 from clipq.cases import Case, Cell
 from clipq.evaluation.evaluator import Evaluated, Evaluator
+from clipq.evaluation.subject import subject_of
 from clipq.gating.baseline import Baseline, BaselineValue
+from clipq.gating.differences import Difference
 from clipq.gating.sentinel import SAMPLES, drift
 from clipq.gating.verdict import Judgement
 from clipq.metrics import metrics
@@ -21,11 +23,14 @@ class Comparability:
     Args:
         evaluator: encodes FP32 again for the sentinel.
         known: name of the in-distribution probe.
+        calibration: name of the calibration split.
     """
 
-    def __init__(self, evaluator: Evaluator, known: str) -> None:
+    def __init__(self, evaluator: Evaluator, known: str, calibration: str) -> None:
         self._evaluator = evaluator
         self._known = known
+        self._calibration = calibration
+        self._differences: dict[tuple[str, str], str] = {}
         self._altered: dict[tuple[str, str], str] = {}
         self._scalars: dict[Cell, str] = {}
         self._drifts: dict[str, str] = {}
@@ -36,7 +41,7 @@ class Comparability:
         """Return the verdict on a case that cannot be compared; None where it can."""
         reason = (
             self._alteration(case, baseline, stored)
-            or _other_identity(case, baseline, evaluated)
+            or self._other_identity(case, baseline, evaluated)
             or _other_version(case, stored)
         )
         if reason:
@@ -59,6 +64,35 @@ class Comparability:
             self._altered[key] = said if wrong else ""
         return self._altered[key]
 
+    def _other_identity(self, case: Case, baseline: Baseline, evaluated: Evaluated) -> str:
+        """Return what is not what the baseline was made with, in words, or ""."""
+        made_with, here = baseline.identity_of(case.probe), evaluated.identity
+        if all(made_with.get(name) == value for name, value in here.items()):
+            return ""
+        key = (case.model, case.probe)
+        if key not in self._differences:
+            self._differences[key] = self._difference(case, baseline, evaluated)
+        return self._differences[key]
+
+    def _difference(self, case: Case, baseline: Baseline, evaluated: Evaluated) -> str:
+        inputs = self._evaluator.inputs
+        live = subject_of(inputs, self._evaluator.encoders.model(case.model))
+        pairs = {case.probe: evaluated.identity}
+        if case.probe in inputs.pooled:
+            pooled = (*baseline.pooled.get(case.probe, ()),), (*inputs.pooled[case.probe],)
+            if pooled[0] != pooled[1]:
+                before, now = (", ".join(names) or "nothing" for names in pooled)
+                return f"probe {case.probe!r} pools {now}, the baseline's pooled {before}"
+            cells = [case.cell.on(name) for name in pooled[1]]
+            pairs = {cell.probe: self._evaluator.evaluate(cell).identity for cell in cells}
+        said = [
+            Difference(baseline.subject, live, probe, self._known, self._calibration).said(
+                baseline.identity_of(probe), identity
+            )
+            for probe, identity in pairs.items()
+        ]
+        return "; ".join(dict.fromkeys(filter(None, said)))
+
     def _other_scalars(self, case: Case, baseline: Baseline) -> str:
         """Return which number of a probe, stored beside no columns, is not FP32's, or ""."""
         cell = case.cell.reference
@@ -78,14 +112,6 @@ class Comparability:
             live = self._evaluator.live_reference(model, SAMPLES)
             self._drifts[model] = drift(live, baseline, self._known)
         return self._drifts[model]
-
-
-def _other_identity(case: Case, baseline: Baseline, evaluated: Evaluated) -> str:
-    made_with = baseline.identity_of(case.probe)
-    for name, value in evaluated.identity.items():
-        if made_with.get(name) != value:
-            return f"{name} is {value}, the baseline was made with {made_with.get(name)}"
-    return ""
 
 
 def _other_version(case: Case, stored: BaselineValue) -> str:

@@ -69,7 +69,9 @@ class Gate:
         self._families = families or Families(statistics)
         self._judge = judge or IntervalJudge(statistics, resampler)
         self._baselines: dict[str, Baseline | None] = {}
-        self._comparability = Comparability(evaluator, settings.in_distribution.name)
+        self._comparability = Comparability(
+            evaluator, settings.in_distribution.name, settings.calibration.name
+        )
         self._figure_keys: dict[Cell, str] = {}
 
     @cached_property

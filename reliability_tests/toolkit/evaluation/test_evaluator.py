@@ -96,7 +96,7 @@ def test_the_temperature_comes_from_the_calibration_split(settings):
     known = evaluator.encodings.features(Cell("vit-clean", "rtn:w8", "calibration"))
     labels = evaluator.inputs.calibration.labels
     head = evaluator.encodings.head(Candidate("vit-clean", "rtn:w8"))
-    assert calibrated_temperature(known, head, labels) == scalar
+    assert calibrated_temperature(known, head, evaluator.inputs.known_labels) == scalar
     _, logits = cosine_logits(known, head)
     scaled, plain = (
         classification_columns(logits, labels, temperature=t)["ts_nll"].mean() for t in (scalar, 1)
@@ -121,7 +121,7 @@ def test_coverage_is_part_of_the_evidence(settings):
 def test_calibrating_on_the_evaluation_split_is_refused(project):
     path = project.settings()
     path.write_text(path.read_text().replace('split = "calibration"', 'split = "test"'))
-    with pytest.raises(ProbeError, match="shares 2048 images"):
+    with pytest.raises(ProbeError, match="shares 2,048 images"):
         _ = Evaluator(load_settings(path)).inputs.probes
 
 

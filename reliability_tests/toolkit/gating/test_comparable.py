@@ -37,7 +37,9 @@ def obstacle(stored, monkeypatch):
     def look(baseline, key):
         case = Case.parse(f"vit-clean/rtn:w4/{key}")
         value = baseline.values[key]
-        return Comparability(evaluator, "id").obstacle(case, baseline, value, found[case.probe])
+        return Comparability(evaluator, "id", "calibration").obstacle(
+            case, baseline, value, found[case.probe]
+        )
 
     return look
 
