@@ -10,10 +10,11 @@ from pathlib import Path
 from PIL import Image
 
 from clipq.cluster_names import cluster_column
+from clipq.data.class_order import names_by_place
 from clipq.data.corruption import corrupted
 from clipq.data.passed_over import check_passed_over
 from clipq.data.probe import Probe, hashed_order, taken
-from clipq.data.shipped_lists import class_list, template_list, wordnet_names
+from clipq.data.shipped_lists import CLASS_LISTS, class_list, template_list, wordnet_names
 from clipq.data.sources import open_probe
 from clipq.errors import ProbeError
 from clipq.provenance import digest
@@ -136,16 +137,19 @@ def _with_classes(probe: Probe, wanted: str, base_dir: Path) -> Probe:
                 raise ProbeError(
                     f"probe {probe.name!r}: class {classname!r} is none of ImageNet-1k's WordNet "
                     "ids",
-                    hint=f"classes = {_BY_WORDNET!r} is for folders called like n01440764",
+                    hint=f"classes = {_BY_WORDNET!r} is for folders called like n01440764; "
+                    "classes = 'imagenet1k' for folders called 0 to 999",
                 )
         return replace(probe, classnames=tuple(names[classname] for classname in probe.classnames))
     classes = class_list(wanted, base_dir)
-    if len(classes) != len(probe.classnames):
-        raise ProbeError(
-            f"probe {probe.name!r} has {len(probe.classnames)} classes, its list {len(classes)}",
-            hint="`classes` gives one name per class, in the order of the labels",
-        )
-    return replace(probe, classnames=classes)
+    named = names_by_place(
+        probe.classnames,
+        classes,
+        probe=probe.name,
+        listed=f"classes = {wanted!r}",
+        shipped=wanted in CLASS_LISTS,
+    )
+    return replace(probe, classnames=named)
 
 
 def _first(probe: Probe, count: int) -> Probe:

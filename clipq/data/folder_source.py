@@ -3,7 +3,9 @@
     <root>/<split>/<class>/**/<image>            ends as `clipq.data.image_names`
                                                  says; <root>/<class>/... if the split is "."
     <root>/classnames.txt                        optional: one name a line, in the order of the
-                                                 sorted folders; default: the folders' names
+                                                 sorted folders; default: the folders' names.
+                                                 Folders that are all called by numbers are sorted
+                                                 as numbers
     <root>/zeroshot_classification_templates.txt optional: one template a line, {c} for the class
     <root>/attributes.csv                        optional: a column `file`, relative to the split,
                                                  and one column per attribute
@@ -18,6 +20,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipq.data.attributes import attribute_of_files
+from clipq.data.class_map import read_class_map
+from clipq.data.class_order import in_order, names_by_place
 from clipq.data.image_files import probe_from_files
 from clipq.data.image_names import IMAGES
 from clipq.data.image_tree import class_folders, image_tree
@@ -57,15 +61,21 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
         raise ProbeError(
             f"probe {name!r}: {folder} has no folders", hint="a folder of images for each class"
         )
-    _classnames(root, classes, name, find_checksums(root))
+    checksums = find_checksums(root)
+    named = _classnames(root, classes, name, checksums)
+    class_map = read_class_map(root, named, name, checksums) if role != "ood" else None
+    kept = [label for label in range(len(classes)) if class_map is None or class_map[label]]
     files, passed_over = image_tree(folder, classes, name)
-    images = len(files)
+    images = sum(label in kept for _, label in files)
     if not images:
         raise ProbeError(
             f"probe {name!r}: no image in the folders below {folder}: {passed_over}",
             hint=f"images end in {', '.join(IMAGES)}",
         )
-    return {"classes": len(classes), "images": images}
+    counts = {"classes": len(kept), "images": images}
+    if len(kept) < len(classes):
+        counts["classes left out, for which the head has none"] = len(classes) - len(kept)
+    return counts
 
 
 FOLDER = Source(_open, _look, attribute=attribute_of_files)
@@ -73,7 +83,7 @@ FOLDER = Source(_open, _look, attribute=attribute_of_files)
 
 
 def _classes(root: Path, split: str, name: str) -> tuple[Path, list[str]]:
-    """Return a split's folder and the folders in it, sorted."""
+    """Return a split's folder and the folders in it, in the order of their labels."""
     folder = root / split
     if not split or not folder.is_dir():
         known = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
@@ -81,7 +91,7 @@ def _classes(root: Path, split: str, name: str) -> tuple[Path, list[str]]:
             f"probe {name!r}: no folder {folder}",
             hint=f'{did_you_mean(split, known)}; split = "." stands for the root itself',
         )
-    return folder, class_folders(folder, name)
+    return folder, in_order(class_folders(folder, name))
 
 
 def _classnames(
@@ -97,4 +107,6 @@ def _classnames(
             f"{len(classes)} folders",
             hint="one line per folder, in the order of the sorted folder names",
         )
-    return classnames
+    if any(map(str.isdecimal, classes)):
+        return classnames  # numbers are sorted as such, and the list was made for these folders
+    return names_by_place(classes, classnames, probe=name, listed=str(root / CLASSES))

@@ -53,6 +53,9 @@ def probe_from_files(
     Raises:
         ProbeError: data are missing, damaged, empty or mislabelled.
     """
+    class_map = read_class_map(root, classnames, name, checksums)
+    if class_map is not None and role != "ood":
+        files, classnames, class_map = _within_the_head(files, classnames, class_map)
     ids = [sample for sample, _, _ in files]
     paths = [path for _, path, _ in files]
     labels = np.array([label for _, _, label in files], dtype=np.int64)
@@ -77,8 +80,23 @@ def probe_from_files(
         fingerprint=fingerprint(tuple(ids), hashes, labels, groups),
         read_encoded=lambda: _encoded(paths, hashes, name),
         locate=lambda position: str(paths[position]),
-        class_map=read_class_map(root, classnames, name, checksums),
+        class_map=class_map,
         passed_over=passed_over,
+    )
+
+
+def _within_the_head(
+    files: Sequence[tuple[str, Path, int]],
+    classnames: tuple[str, ...],
+    class_map: tuple[tuple[str, ...], ...],
+) -> tuple[list[tuple[str, Path, int]], tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Leave out classes for which the head has none, before their files are read."""
+    kept = [label for label, heads in enumerate(class_map) if heads]
+    place = {label: new for new, label in enumerate(kept)}
+    return (
+        [(sample, path, place[label]) for sample, path, label in files if label in place],
+        tuple(classnames[label] for label in kept),
+        tuple(class_map[label] for label in kept),
     )
 
 

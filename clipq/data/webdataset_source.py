@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from clipq.data.attributes import ATTRIBUTES, read_attribute
-from clipq.data.class_map import read_class_map
+from clipq.data.class_map import read_class_map, within_the_head
 from clipq.data.fetch import download_folder, fetch_shards, is_url
 from clipq.data.image_names import IMAGES
 from clipq.data.passed_over import PassedOver
@@ -81,7 +81,7 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
     label_array = np.array(labels, dtype=np.int64)
     if role == "ood":
         label_array[:] = -1  # their classes are not among those of the zero-shot head
-    return Probe(
+    probe = Probe(
         name=name,
         role=role,
         classnames=classnames,
@@ -99,6 +99,7 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
             [f"{shard.path.name}/{member}" for shard in shards for member in shard.unread], ids
         ).with_beside(beside),
     )
+    return within_the_head(probe) if role != "ood" else probe
 
 
 def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) -> dict[str, int]:

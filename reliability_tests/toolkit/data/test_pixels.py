@@ -127,15 +127,15 @@ def test_every_file_is_shown_as_open_clip_shows_it():
     for name, make in FILES.items():
         for size in SIZES:
             content = make(size)
-            for transform, preprocess in zip(transforms, ours, strict=True):
-                with warnings.catch_warnings():
-                    warnings.simplefilter("error")  # without Pillow's warning of alphas in palettes
-                    decoded = decode_image(content, name)
-                    pixels = preprocess.to_uint8(decoded)
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    expected = transform(Image.open(io.BytesIO(content)))
-                assert torch.equal(preprocess.normalise(pixels[None])[0], expected), (name, size)
+            theirs = Image.open(io.BytesIO(content))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                expected = [transform(theirs) for transform in transforms]
+                warnings.simplefilter("error")  # alphas in palettes come without Pillow's warning
+                decoded = decode_image(content, name)
+                pixels = [preprocess.to_uint8(decoded) for preprocess in ours]
+            for preprocess, found, wanted in zip(ours, pixels, expected, strict=True):
+                assert torch.equal(preprocess.normalise(found[None])[0], wanted), (name, size)
             compared += 1
             modes.add(decoded.mode)
     assert compared >= 200

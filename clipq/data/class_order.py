@@ -1,0 +1,132 @@
+"""Which name belongs to which class, where folders or labels and a list of names meet.
+
+Text sorts 10 before 2: class folders that are called by numbers count as numbers. And a list that
+names classes by their places is held against what the classes are called already. A list in another
+order would mislabel nearly everything, and only the accuracy would tell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from clipq.data.shipped_lists import wordnet_names
+from clipq.errors import ProbeError
+
+__all__ = ["in_order", "names_by_place"]
+
+_NUMBER = re.compile("[0-9]{1,9}")
+_NUMBERED = re.compile(r"(.*?)([0-9]{1,9})", re.DOTALL)
+
+
+def in_order(folders: Iterable[str]) -> list[str]:
+    """Return the names of class folders in the order of their labels.
+
+    Where all are whole numbers, by number, as in ImageNet-V2; otherwise as text, as torchvision's
+    `ImageFolder` sorts them.
+
+    >>> in_order(["10", "9", "0"]), in_order(["10", "9", "zero"])
+    (['0', '9', '10'], ['10', '9', 'zero'])
+    """
+    names = list(folders)
+    if all(map(_NUMBER.fullmatch, names)):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
+
+
+def names_by_place(
+    classes: Sequence[str], names: Sequence[str], *, probe: str, listed: str, shipped: bool = False
+) -> tuple[str, ...]:
+    """Return a list's name for each class of a probe.
+
+    Classes that are called 0 to N - 1 say their places in the list, in whatever order they come.
+
+    Args:
+        classes: what they are called now, in the order of their labels.
+        names: the list.
+        probe: whose classes they are, for messages.
+        listed: what messages call the list.
+        shipped: whether the list is one of clipq's, whose places are counted from 0.
+
+    Raises:
+        ProbeError: there are more or fewer names than classes, or the classes' own names say that
+            the list is in another order.
+
+    >>> names_by_place(["0", "2", "1"], ["zero", "one", "two"], probe="digits", listed="a list")
+    ('zero', 'two', 'one')
+    >>> names_by_place(["cat", "dog"], ["dog", "cat"], probe="pets", listed="a list")
+    Traceback (most recent call last):
+    clipq.errors.ProbeError: probe 'pets': class 'cat' would be called 'dog', but a list has its ...
+      fix: ...
+    """
+    if len(classes) != len(names):
+        raise ProbeError(
+            f"probe {probe!r} has {len(classes)} classes, its list {len(names)}: {listed}",
+            hint=_subset_hint(classes)
+            or "one name per class, in the order of the labels (of class folders: sorted by name, "
+            "or by number)",
+        )
+    if all(map(_NUMBER.fullmatch, classes)):
+        return _by_number([int(one) for one in classes], names, probe, listed, shipped)
+    wordnet = wordnet_names()
+    own = [_folded(wordnet.get(one, one)) for one in classes]
+    given = [_folded(name) for name in names]
+    # A name that a class has at its own place is not looked for: "Cardigan", a dog that a newer
+    # list calls otherwise, is not the garment "cardigan".
+    elsewhere = {one: at for at, one in enumerate(given) if own[at] != one}
+    for place, one in enumerate(own):
+        if given[place] != one and one in elsewhere:
+            raise ProbeError(
+                f"probe {probe!r}: class {classes[place]!r} would be called {names[place]!r}, but "
+                f"{listed} has its name in line {elsewhere[one] + 1}",
+                hint="the list is in another order than the classes: put its lines in the order of "
+                "the labels (of class folders: sorted by name)",
+            )
+    if own != given:
+        _check_numbered(classes, probe, listed)
+    return tuple(names)
+
+
+def _by_number(
+    numbers: Sequence[int], names: Sequence[str], probe: str, listed: str, shipped: bool
+) -> tuple[str, ...]:
+    if sorted(numbers) == list(range(len(names))):
+        return tuple(names[number] for number in numbers)
+    if not shipped and all(one < other for one, other in pairwise(numbers)):
+        return tuple(names)  # 1 to 102, say, and a list that was made for them
+    raise ProbeError(
+        f"probe {probe!r}: its {len(numbers)} classes are called {min(numbers)} to {max(numbers)}, "
+        f"which are not the places 0 to {len(names) - 1} of {listed}",
+        hint="count classes from 0 without a gap, or give their names in a file of your own",
+    )
+
+
+def _check_numbered(classes: Sequence[str], probe: str, listed: str) -> None:
+    """Refuse a list for classes like class_1, class_10, class_2, whose order nobody can tell.
+
+    Raises:
+        ProbeError: they are numbered, and sorted as text.
+    """
+    found = [_NUMBERED.fullmatch(one) for one in classes]
+    numbers = [int(match[2]) for match in found if match is not None]
+    stems = {match[1] for match in found if match is not None}
+    as_text = list(classes) == sorted(classes) and len(stems) == 1
+    if as_text and len(numbers) == len(classes) and numbers != sorted(numbers):
+        place = next(at for at, number in enumerate(sorted(numbers)) if numbers[at] != number)
+        raise ProbeError(
+            f"probe {probe!r}: class {classes[place]!r} is number {place} as text sorts, and "
+            f"{listed} may count otherwise",
+            hint="number class folders with leading zeros, or by the number alone",
+        )
+
+
+def _subset_hint(classes: Sequence[str]) -> str:
+    if all(one in wordnet_names() for one in classes):
+        return "folders that are called by WordNet ids, all or some: classes = 'imagenet1k-wnid'"
+    return ""
+
+
+def _folded(name: str) -> str:
+    """Return a name without what people write differently: case, underscores, hyphens."""
+    return " ".join(re.split(r"[\s_-]+", name.casefold().strip()))
