@@ -188,9 +188,7 @@ class Mixture:
         with ExitStack() as stack:
             for name, module in modules.items():
                 if isinstance(module, nn.Module):
-                    stack.enter_context(
-                        module.register_forward_hook(hook(name), with_kwargs=True)
-                    )
+                    stack.enter_context(module.register_forward_hook(hook(name), with_kwargs=True))
             run()
 
     @torch.no_grad()

@@ -107,9 +107,7 @@ def test_half_precision_takes_two_bytes(made, half):
 def test_a_claimed_format_is_what_is_counted(made):
     model, found = made(in_place(rounding("w4")), "mine:w8")
     codes = sum(stored_bits(x.shape, Format.parse("w8").weight) for x in layers(model))
-    assert found.storage.weight_bits == pytest.approx(
-        codes / sum(x.numel() for x in layers(model))
-    )
+    assert found.storage.weight_bits == pytest.approx(codes / sum(x.numel() for x in layers(model)))
 
 
 def test_what_is_left_in_float_is_named_and_counts_in_full(made):
