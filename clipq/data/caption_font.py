@@ -24,7 +24,14 @@ _SECONDS = 10
 # Pillow looks for them where the system keeps its fonts.
 _USUAL = (
     *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf"),
-    *("arial.ttf", "segoeui.ttf", "msyh.ttc", "Nirmala.ttf", "seguisym.ttf", "AppleSDGothicNeo.ttc"),
+    *(
+        "arial.ttf",
+        "segoeui.ttf",
+        "msyh.ttc",
+        "Nirmala.ttf",
+        "seguisym.ttf",
+        "AppleSDGothicNeo.ttc",
+    ),
 )
 _ABSENT = "\U0010fffe"  # which no font has
 

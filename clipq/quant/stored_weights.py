@@ -83,7 +83,7 @@ class StoredWeights:
         self._state = {_address(tensor): tensor for tensor in model.state_dict().values()}
         self._rows, self._claimed = rows, claimed
         self._weights: dict[tuple[object, ...], _Weight] = {}
-        self._macs = {kind: 0 for kind in _KINDS}
+        self._macs = dict.fromkeys(_KINDS, 0)
 
     def look(self, product: Product) -> None:
         """Take one product into account."""

@@ -365,7 +365,11 @@ class _Quantizer:
         self.declared("nearest")
         model = self.model()
         quantized = self.quantized(model)
-        found = [("weights", *pair) for pair in weight_pairs(model, quantized, self.inputs)]
+        size = self.spec.format.weight.granularity if self.spec.format is not None else "channel"
+        found = [
+            ("weights", name, *(_blocks(weight, size) for weight in pair))
+            for name, *pair in weight_pairs(model, quantized, self.inputs)
+        ]
         found += [("inputs", *pair) for pair in inputs_of(quantized, self.inputs)]
         leans = [(what, name, rounding_lean(*pair)) for what, name, *pair in found]
         if all(lean is None for _, _, lean in leans):
@@ -436,6 +440,12 @@ class _Quantizer:
 def _require(number_format: Format | None) -> Format:
     expect(number_format is not None, "no format")
     return number_format  # type: ignore[return-value]
+
+
+def _blocks(weight: Tensor, granularity: str | int) -> Tensor:
+    """Return a weight (out, in) by what shares a scale, row by row."""
+    size = granularity if isinstance(granularity, int) else weight.shape[1]
+    return weight if weight.shape[1] % size else weight.reshape(-1, size)
 
 
 def _arranged(encode: Callable[[Tensor], Tensor], samples: Tensor) -> dict[str, np.ndarray]:

@@ -84,9 +84,7 @@ def rounding_lean(before: Tensor, after: Tensor) -> Lean | None:
     went_out = torch.where(positive, taken, ~taken)
     coarse = max(len(row.unique()) for row in after) < _LEVELS
     toward = _share(~went_out, outward) - _share(went_out, inward)
-    return Lean(
-        down=_share(~taken, up) - _share(taken, down), inward=0.0 if coarse else toward
-    )
+    return Lean(down=_share(~taken, up) - _share(taken, down), inward=0.0 if coarse else toward)
 
 
 def _brackets(exact: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
