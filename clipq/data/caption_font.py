@@ -1,6 +1,6 @@
 """Text drawn in any script: each part in a font of this machine that has its letters.
 
-Pillow's own font has Latin letters only, and a missing letter is a box that says nothing. For what it
+Pillow's own font has few scripts, and a missing letter is a box that says nothing. For what it
 lacks, fontconfig is asked which installed font has the letter; where there is no fontconfig, a few
 fonts that systems come with are tried. A letter that no font has is written as what it is: a symbol
 by its name, any other as its code point.

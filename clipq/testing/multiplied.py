@@ -1,4 +1,4 @@
-"""What two models multiply with, laid side by side: weights, and inputs before and after rounding."""
+"""What models multiply with, side by side: weights, and inputs before and after rounding."""
 
 from __future__ import annotations
 

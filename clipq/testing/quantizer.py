@@ -367,11 +367,11 @@ class _Quantizer:
         quantized = self.quantized(model)
         size = self.spec.format.weight.granularity if self.spec.format is not None else "channel"
         found = [
-            ("weights", name, *(_blocks(weight, size) for weight in pair))
-            for name, *pair in weight_pairs(model, quantized, self.inputs)
+            ("weights", name, _blocks(before, size), _blocks(after, size))
+            for name, before, after in weight_pairs(model, quantized, self.inputs)
         ]
         found += [("inputs", *pair) for pair in inputs_of(quantized, self.inputs)]
-        leans = [(what, name, rounding_lean(*pair)) for what, name, *pair in found]
+        leans = [(what, name, rounding_lean(one, other)) for what, name, one, other in found]
         if all(lean is None for _, _, lean in leans):
             raise NotRun("no weight, nor input, can be compared with what it was rounded from")
         for what, name, lean in leans:

@@ -117,7 +117,8 @@ def _shrink(model: nn.Module, where: Callable[[str], bool], *, by: str, size: in
 
 
 def _relative(before: Tensor, after: Tensor) -> Tensor:
-    return (after - before).norm(dim=-1) / before.norm(dim=-1).clamp(min=1e-30)
+    norms = torch.linalg.vector_norm
+    return norms(after - before, dim=-1) / norms(before, dim=-1).clamp(min=1e-30)
 
 
 def _compare_rows(plain: Pairs, small: Pairs, where: Callable[[str], bool]) -> int:
@@ -146,25 +147,25 @@ def _compare_groups(size: int, plain: Pairs, small: Pairs) -> int:
         if name not in plain or not name.endswith(("c_fc", "fc1")) or before.shape[1] % size:
             continue
         groups = before.shape[1] // size
-        usual = _relative(*(x.unflatten(1, (groups, size)) for x in plain[name]))
+        usual = _relative(*(x.reshape(-1, groups, size) for x in plain[name]))
         if groups < 2 or not 1e-7 < float(usual.median()) < _KNOWN or not _is_nearest(*plain[name]):
             continue
         compared += 1
         chosen = _factors(groups, before.device).square() <= _SMALL
-        found = _relative(*(x.unflatten(1, (groups, size)) for x in (before, after)))
+        found = _relative(*(x.reshape(-1, groups, size) for x in (before, after)))
         worse = found[:, chosen] > _WORSE * usual[:, chosen] + 1e-3
         expect(
             float(worse.double().mean()) < 0.5,
-            f"{name}: {float(worse.double().mean()):.0%} of groups of {size} inputs made small lose "
-            f"more than {_WORSE:g} times as much of themselves as before, so they share a scale: "
-            f"the format has one for each {size} inputs of an output channel",
+            f"{name}: {float(worse.double().mean()):.0%} of groups of {size} inputs made small "
+            f"lose more than {_WORSE:g} times as much of themselves as before, so they share a "
+            f"scale: the format has one for each {size} inputs of an output channel",
         )
     return compared
 
 
 def _is_nearest(before: Tensor, after: Tensor) -> bool:
     """Whether nearly every value took the nearest of the levels in use in its row."""
-    levels = after.sort(dim=1).values
+    levels = after.sort(dim=1).values.contiguous()
     at = torch.searchsorted(levels, before.contiguous())
     last = levels.shape[1] - 1
     high, low = levels.gather(1, at.clamp(max=last)), levels.gather(1, (at - 1).clamp(min=0))
