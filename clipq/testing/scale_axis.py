@@ -118,7 +118,8 @@ def _shrink(model: nn.Module, where: Callable[[str], bool], *, by: str, size: in
 
 def _relative(before: Tensor, after: Tensor) -> Tensor:
     norms = torch.linalg.vector_norm
-    return norms(after - before, dim=-1) / norms(before, dim=-1).clamp(min=1e-30)
+    found: Tensor = norms(after - before, dim=-1) / norms(before, dim=-1).clamp(min=1e-30)
+    return found
 
 
 def _compare_rows(plain: Pairs, small: Pairs, where: Callable[[str], bool]) -> int:
