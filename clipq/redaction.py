@@ -8,19 +8,29 @@ reaches no terminal, log, report, record or store.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 __all__ = ["HIDDEN", "is_secret_name", "redacted"]
 
 HIDDEN = "***"
 """What stands where a secret stood."""
 
-_SECRET = re.compile(
-    r"(?<!com)(?<!by)pass(?!file|ive|age|ed\b|es\b|ing\b|th)(?:w|phrase|code|$)|pwd|secret|token(?!iz|s\b)"
-    r"|credential|signature|authori[sz]ation|(?:api|access|private|account)[-_]?key|^sig$|^auth$",
-    re.IGNORECASE,
+# A name is taken apart where its words meet: X-Amz-Signature, accessToken, HF_TOKEN, APIKey.
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+# Wherever they stand in a name, as a word, as two, or behind one without a seam: `sslpassword`.
+_ANYWHERE = re.compile(
+    r".*(?:passw(?:or)?d|passphrase|passcode|pwd|secrets?|credentials?|authori[sz]ation"
+    r"|(?:api|access|private|account)key)"
 )
-# Words that sentences use before a colon as well; there, only `=` or a quoted key makes a secret.
-_ORDINARY = re.compile(r"(?:token|signature|credentials?|sig|auth|secret)", re.IGNORECASE)
+# Only as what a name ends in: a method that merges tokens is none.
+_AT_THE_END = re.compile(r"[a-z]*token|signature|sig|auth|pass|pw")
+_TRAILING = {"value", "string", "header"}  # tokenValue
+# Words that sentences use before a colon as well; there, only `=` or a quoted key makes a secret,
+# and no number does: {"pass": 500} counts.
+_ORDINARY = re.compile(r"(?:token|signature|credentials?|sig|auth|secret|pass)", re.IGNORECASE)
+_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]+)?%?[.:]?")
+# What a quantizer's text has behind its method, as in `merge-token:w8a8@vision`.
+_FORMAT = re.compile(r"w(?:[2-8]|e[45]m[23]|nf4|mxfp[48])[a-z0-9]{0,16}(?:[@/][^\s]*)?[.:]?")
 # From `://` to the last `@`. A password is often not encoded as it should be: one that holds `/`,
 # `?`, `#` or `@` is hidden too, as long as it holds no space and no quote.
 _IN_A_URL = re.compile(r"""([A-Za-z][A-Za-z0-9+.-]{0,30}:/{2})([^\s"'<>]{1,1024})@""")
@@ -63,10 +73,15 @@ def redacted(text: str) -> str:
 def is_secret_name(name: str) -> bool:
     """Return whether a parameter or header of that name holds a secret.
 
-    >>> [is_secret_name(name) for name in ("X-Amz-Signature", "access_token", "passfile")]
+    >>> [is_secret_name(name) for name in ("X-Amz-Signature", "accessToken", "token-merging")]
     [True, True, False]
     """
-    return _SECRET.search(name) is not None
+    words = [word.lower() for word in _WORD.findall(name)]
+    while len(words) > 1 and words[-1] in _TRAILING:
+        words.pop()
+    if any(_ANYWHERE.fullmatch(word) for word in (*words, *map("".join, pairwise(words)))):
+        return True
+    return bool(words) and _AT_THE_END.fullmatch(words[-1]) is not None
 
 
 def _without_user(found: re.Match[str]) -> str:
@@ -82,20 +97,27 @@ def _without_user(found: re.Match[str]) -> str:
     return f"{scheme}{HIDDEN}@"
 
 
-def _counts(found: re.Match[str], value: str) -> bool:
-    """Whether a key and its value are how many cases passed, as Python writes it."""
-    return found.groups() == ("pass", "'", ":") and value.isdecimal()
+def _spoken(name: str, sign: str, value: str, *, quoted: bool, spaced: bool) -> bool:
+    """Whether a name that might be a secret's is a word of a sentence, a count or a quantizer."""
+    if sign == "=":
+        return False
+    if not quoted and not spaced and _FORMAT.fullmatch(value):
+        return True
+    *_, last = _WORD.findall(name)
+    if _ORDINARY.fullmatch(last) and _NUMBER.fullmatch(value):
+        return True
+    return _ORDINARY.fullmatch(name) is not None and not quoted
 
 
 def _without_values(text: str) -> str:
     parts, done = [], 0
     for found in _NAME.finditer(text):
         name, end, sign = found.groups()
-        spoken = _ORDINARY.fullmatch(name) and not end and sign != "="
-        if found.start() < done or spoken or not is_secret_name(name):
+        if found.start() < done or not is_secret_name(name):
             continue
         value = _VALUE.match(text, found.end())
-        if value is None or _counts(found, value[0]):
+        spaced = found[0][-1] != sign
+        if value is None or _spoken(name, sign, value[0], quoted=bool(end), spaced=spaced):
             continue
         quote = value[2][0] if value[2][0] in "\"'" else ""
         after = "" if quote else value[2][len(value[2].rstrip(":.")) :]  # of the sentence

@@ -4,36 +4,65 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from itertools import zip_longest
 from pathlib import Path
+from typing import TypeVar
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from clipq.data.caption_font import draw_text, fitted_text
 from clipq.data.decoding import as_rgb
 from clipq.data.probe import Probe
 from clipq.files import write_atomically
 
 __all__ = ["contact_sheet", "spread_indices"]
 
-_CELL, _TEXT, _GAP = 112, 26, 6
+T = TypeVar("T")
+_CELL, _TEXT, _GAP, _LETTERS = 112, 28, 6, 11
 
 
-def spread_indices(labels: Sequence[int], count: int) -> list[int]:
-    """Return up to `count` positions, taking classes in turn, in ascending order."""
-    by_class: dict[int, list[int]] = defaultdict(list)
-    for position, label in enumerate(labels):
-        by_class[label].append(position)
-    queues = [by_class[label] for label in sorted(by_class)]
-    spread: list[int] = []
-    depth = 0
-    while len(spread) < count and any(depth < len(queue) for queue in queues):
-        spread += [queue[depth] for queue in queues if depth < len(queue)][: count - len(spread)]
-        depth += 1
-    return sorted(spread)
+def spread_indices(kinds: Sequence[Hashable], count: int) -> list[int]:
+    """Return up to `count` positions in the order in which to show them: kinds take turns.
+
+    Args:
+        kinds: of each sample, its class for example.
+        count: how many. Of more kinds than that, some are left out, spread over all of them; of the
+            samples of a kind likewise.
+
+    >>> spread_indices([0, 0, 0, 0, 1, 1], 4)
+    [0, 4, 2, 5]
+    >>> spread_indices([0, 1, 2, 3, 4, 5], 3)
+    [0, 2, 4]
+    """
+    members: dict[Hashable, list[int]] = defaultdict(list)
+    for position, kind in enumerate(kinds):
+        members[kind].append(position)
+    queues = list(members.values())
+    if len(queues) > count:
+        queues = _spaced(queues, count)
+    shares = [0] * len(queues)
+    left = min(count, sum(map(len, queues)))
+    while left:
+        for which, queue in enumerate(queues):
+            if left and shares[which] < len(queue):
+                shares[which] += 1
+                left -= 1
+    chosen = [_spaced(queue, share) for queue, share in zip(queues, shares, strict=True)]
+    rounds = zip_longest(*chosen)
+    return [position for turn in rounds for position in turn if position is not None]
+
+
+def _spaced(values: Sequence[T], count: int) -> list[T]:
+    """Return `count` of the values, at equal distances."""
+    return [values[index * len(values) // count] for index in range(count)]
 
 
 def contact_sheet(probe: Probe, path: Path, *, count: int = 48, columns: int = 8) -> list[str]:
     """Write a PNG of up to `count` samples, each with its class (or id) and group.
+
+    Classes take turns, so that the first cells are of different ones; where there are none, groups
+    do.
 
     Args:
         probe: whose images are read once, in order.
@@ -48,28 +77,34 @@ def contact_sheet(probe: Probe, path: Path, *, count: int = 48, columns: int = 8
         ProbeError: an image does not decode.
         CacheError: the file cannot be written.
     """
-    wanted = set(spread_indices(probe.labels.tolist(), count))
-    shown = [
-        (position, _thumbnail(image))
+    kinds = [
+        probe.groups[position] if label < 0 else label
+        for position, label in enumerate(probe.labels.tolist())
+    ]
+    order = spread_indices(kinds, count)
+    wanted = set(order)
+    thumbnails = {
+        position: _thumbnail(image)
         for position, image in enumerate(probe.images())
         if position in wanted
-    ]
-    rows = -(-len(shown) // columns)
+    }
+    rows = -(-len(order) // columns)
     width = columns * (_CELL + _GAP) + _GAP
     sheet = Image.new("RGB", (width, rows * (_CELL + _TEXT + _GAP) + _GAP), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
-    for cell, (position, thumbnail) in enumerate(shown):
+    draw = ImageDraw.Draw(sheet)
+    for cell, position in enumerate(order):
+        thumbnail = thumbnails[position]
         left = _GAP + cell % columns * (_CELL + _GAP)
         top = _GAP + cell // columns * (_CELL + _TEXT + _GAP)
         offset = (_CELL - thumbnail.width) // 2, (_CELL - thumbnail.height) // 2
         sheet.paste(thumbnail, (left + offset[0], top + offset[1]))
         for line, text in enumerate(_caption(probe, position)):
-            fitted = _fitted(text, draw, font)
-            draw.text((left, top + _CELL + 1 + 12 * line), fitted, fill="black", font=font)
+            fitted = fitted_text(draw, text, size=_LETTERS, width=_CELL)
+            draw_text(draw, (left, top + _CELL + 1 + 12 * line), fitted, size=_LETTERS)
     stream = io.BytesIO()
     sheet.save(stream, "PNG")
     write_atomically(path, stream.getvalue())
-    return [probe.ids[position] for position, _ in shown]
+    return [probe.ids[position] for position in order]
 
 
 def _thumbnail(image: Image.Image) -> Image.Image:
@@ -91,14 +126,3 @@ def _caption(probe: Probe, position: int) -> tuple[str, str]:
     label = int(probe.labels[position])
     name = probe.classnames[label] if label >= 0 else probe.ids[position]
     return name, probe.groups[position]
-
-
-def _fitted(
-    text: str, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-) -> str:
-    """Return `text`, shortened to the width of a cell."""
-    fitted, length = text, len(text)
-    while length and draw.textlength(fitted, font=font) > _CELL:
-        length -= 1
-        fitted = f"{text[:length]}..."
-    return fitted

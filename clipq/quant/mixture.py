@@ -2,8 +2,8 @@
 
 Layers are put back in the coordinates in which they were rounded: with every one of them in float
 the model computes what FP32 computes, smoothed or rotated. Of a method that does not build on
-`clipq.quant.surgery`, the layers are those that differ from the float model's, and that they compute
-what FP32 computes is tried out.
+`clipq.quant.surgery`, the layers are those that differ from the float model's; whether all of them
+in float compute what FP32 computes is tried out.
 """
 
 from __future__ import annotations

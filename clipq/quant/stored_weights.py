@@ -1,8 +1,8 @@
 """What the weights of a model that is not made of clipq's modules are stored as, read from them.
 
-A method may round weights in place, or multiply with rounded ones in modules of its own. Each weight
-is looked at as it is multiplied. One whose rows the float model has, too, was left alone. Of one
-that changed, the cheapest storage that holds it exactly is found: the format that the quantizer
+A method may round weights in place, or multiply with rounded ones in modules of its own. Each
+weight is looked at as it is multiplied. One whose rows the float model has, too, was left alone. Of
+one that changed, the cheapest storage that holds it exactly is found: the format that the quantizer
 names, integers with a scale per row or group, one of the other formats, or half precision. A weight
 that changed and fits none of them is unknown, and then no number is given.
 """

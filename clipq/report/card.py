@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tabulate import tabulate
@@ -22,6 +22,7 @@ from clipq.report.candidates import candidate_lines
 from clipq.report.fp32 import fp32_remarks
 from clipq.report.looks import chance_of_luck
 from clipq.report.markdown import inert
+from clipq.report.undecided import surely_fails
 from clipq.settings import StatisticsSettings
 from clipq.terminal import printable
 from clipq.verdicts import POLICIES, Verdict
@@ -44,6 +45,7 @@ _TASKS = {
     "retrieval": ("image-text-retrieval", "Image-Text Retrieval"),
     "ood": ("out-of-distribution-detection", "Out-of-Distribution Detection"),
 }
+_FAILURES, _OPEN = "Known failures", "Waived, and not decided"
 _OTHER = ("zero-shot-image-classification", "Zero-Shot Image Classification")
 
 
@@ -145,9 +147,8 @@ def card_markdown(card: Card) -> str:
         "## Worst cases",
         _markdown_table(_worst(card)),
     ]
-    waived = [case for case in card.cases if case.verdict is Verdict.WAIVED]
-    if waived:
-        parts += ["## Known failures", _markdown_waived(waived)]
+    for title, waived in _waived(card):
+        parts += [f"## {title}", _markdown_waived(waived)]
     parts += [
         "## Everything that was measured",
         f"<details><summary>{len(card.cases)} cases</summary>\n\n"
@@ -161,13 +162,12 @@ def card_markdown(card: Card) -> str:
 def card_html(card: Card) -> str:
     """Return the card as one self-contained page without scripts."""
     facts = "".join(f"<tr><th>{_e(k)}</th><td>{_e(v)}</td></tr>" for k, v in _facts(card))
-    waived = [case for case in card.cases if case.verdict is Verdict.WAIVED]
     known = ""
-    if waived:
+    for title, waived in _waived(card):
         rows = "".join(
             f"<li><b>{_e(c.probe)}.{_e(c.metric)}</b>: {_e(c.reason)}</li>" for c in waived
         )
-        known = f"<h2>Known failures</h2><ul>{rows}</ul>"
+        known += f"<h2>{_e(title)}</h2><ul>{rows}</ul>"
     state = "good" if card.releasable else "bad"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -221,10 +221,30 @@ def plain_statement(card: Card) -> str:
         counts[case.verdict] += 1
     listed = ", ".join(f"{n} {verdict.value}" for verdict, n in counts.items() if n)
     if card.releasable:
-        known = counts[Verdict.WAIVED]
-        but = f", but for {known} known failures" if known else ""
+        waived = {title: len(cases) for title, cases in _waived(card)}
+        excuses = [
+            f"{n} {one if n == 1 else many}"
+            for title, one, many in (
+                (_FAILURES, "known failure", "known failures"),
+                (_OPEN, "waived case that is not decided", "waived cases that are not decided"),
+            )
+            if (n := waived.get(title, 0))
+        ]
+        but = f", but for {' and '.join(excuses)}" if excuses else ""
         return f"As reliable as FP32 within the reviewed margins{but}: {listed}."
     return f"Not shown to be as reliable as FP32: {'; '.join([listed, *card.hindrances])}."
+
+
+def _waived(card: Card) -> Iterator[tuple[str, list[CaseResult]]]:
+    """Yield what was waived under two titles: what fails, and what could not be told."""
+    known = {each.name for each in fields(StatisticsSettings)}
+    used = {key: value for key, value in card.record.statistics.items() if key in known}
+    statistics = StatisticsSettings(**used)
+    waived = [case for case in card.cases if case.verdict is Verdict.WAIVED]
+    for title, fails in ((_FAILURES, True), (_OPEN, False)):
+        found = [case for case in waived if surely_fails(case, statistics) is fails]
+        if found:
+            yield title, found
 
 
 def _statement(card: Card) -> str:

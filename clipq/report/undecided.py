@@ -15,9 +15,18 @@ from collections.abc import Iterator
 from enum import StrEnum
 
 from clipq.records import CaseResult
+from clipq.settings import StatisticsSettings
 from clipq.verdicts import UNDECIDED, Verdict
 
-__all__ = ["AT_MARGIN", "Undecided", "doubts", "needed_text", "undecided", "urgency"]
+__all__ = [
+    "AT_MARGIN",
+    "Undecided",
+    "doubts",
+    "needed_text",
+    "surely_fails",
+    "undecided",
+    "urgency",
+]
 
 AT_MARGIN = "at the margin"
 
@@ -53,6 +62,31 @@ def undecided(case: CaseResult) -> Undecided | None:
     return (
         Undecided.BEYOND if beyond or case.verdict is Verdict.SUSPECT else Undecided.UNDER_POWERED
     )
+
+
+def surely_fails(case: CaseResult, statistics: StatisticsSettings) -> bool:
+    """Whether a case that was waived would fail, rather than be suspect or inconclusive.
+
+    Its verdict does not say so any more, its numbers do.
+
+    Args:
+        case: whose verdict is `waived`.
+        statistics: of its run.
+
+    >>> from clipq.cases import Case
+    >>> from clipq.estimate import Estimate
+    >>> def case(p):
+    ...     estimate = Estimate(loss=0.03, p_value=p, adjusted_p=p, margin=0.02)
+    ...     return CaseResult(Case.parse("vit/rtn:w4/id.ece"), Verdict.WAIVED, estimate=estimate)
+    >>> [surely_fails(case(p), StatisticsSettings()) for p in (0.001, 0.06)]
+    [True, False]
+    """
+    estimate = case.estimate
+    if estimate.p_value is not None:
+        return estimate.adjusted_p is not None and estimate.adjusted_p <= statistics.tail
+    # Compared as it stands: without an interval, against FP32 or against a limit.
+    bound = 0.0 if case.baseline is None else estimate.margin
+    return estimate.loss is None or bound is None or not estimate.loss <= bound
 
 
 def urgency(case: CaseResult) -> tuple[int, bool, float, str]:

@@ -23,13 +23,16 @@ from clipq.quant import (
     method_version,
 )
 from clipq.quant.apply import Quantized, apply_method
-from clipq.quant.claims import declared_exceptions
+from clipq.quant.claims import chooses_layers, declared_exceptions
 from clipq.quant.methods import find_method
 from clipq.quant.modules import QuantizedConv2d, QuantizedLinear
 from clipq.quant.nearest import FLOOR_DB, measure_nearness
 from clipq.testing.checks import Check, NotRun, expect
 from clipq.testing.models import SmallInputs, small_clip
+from clipq.testing.multiplied import inputs_of, weight_pairs
 from clipq.testing.rounding_checks import check_rounding
+from clipq.testing.rounding_direction import rounding_lean
+from clipq.testing.scale_axis import check_scale_axis
 from clipq.testing.strategies import moderate_floats
 
 __all__ = ["check_quantizer"]
@@ -90,8 +93,10 @@ def check_quantizer(
         suite.takes_tied_and_shared_weights_or_refuses,
         suite.refuses_what_is_quantized_already,
         suite.stays_near_rounding_to_nearest,
+        suite.rounds_without_drift,
     ]
     if spec.format is not None:
+        once.append(suite.scales_along_the_claimed_axis)
         once.append(suite.computes_what_it_claims)
         once.append(suite.has_as_many_levels_as_codes)
         if spec.format.weight.number == "int" and spec.format.weight.bits < 8:
@@ -356,6 +361,29 @@ class _Quantizer:
                 f"nearest, more than {FLOOR_DB:.0f} dB",
             )
 
+    def rounds_without_drift(self) -> None:
+        self.declared("nearest")
+        model = self.model()
+        quantized = self.quantized(model)
+        size = self.spec.format.weight.granularity if self.spec.format is not None else "channel"
+        found = [
+            ("weights", name, _blocks(before, size), _blocks(after, size))
+            for name, before, after in weight_pairs(model, quantized, self.inputs)
+        ]
+        found += [("inputs", *pair) for pair in inputs_of(quantized, self.inputs)]
+        leans = [(what, name, rounding_lean(one, other)) for what, name, one, other in found]
+        if all(lean is None for _, _, lean in leans):
+            raise NotRun("no weight, nor input, can be compared with what it was rounded from")
+        for what, name, lean in leans:
+            said = "" if lean is None else lean.said
+            expect(not said, f"{what} of {name} are rounded {said}, where another level is nearer")
+
+    def scales_along_the_claimed_axis(self) -> None:
+        self.declared("levels")
+        if chooses_layers(self.spec):
+            raise NotRun("its options give layers formats of their own")
+        check_scale_axis(_require(self.spec.format), self.model, self.quantized, self.inputs)
+
     def has_as_many_levels_as_codes(self) -> None:
         number_format = _require(self.spec.format).weight
         if number_format.granularity == "tensor" or "table" in dict(self.spec.options):
@@ -412,6 +440,12 @@ class _Quantizer:
 def _require(number_format: Format | None) -> Format:
     expect(number_format is not None, "no format")
     return number_format  # type: ignore[return-value]
+
+
+def _blocks(weight: Tensor, granularity: str | int) -> Tensor:
+    """Return a weight (out, in) by what shares a scale, row by row."""
+    size = granularity if isinstance(granularity, int) else weight.shape[1]
+    return weight if weight.shape[1] % size else weight.reshape(-1, size)
 
 
 def _arranged(encode: Callable[[Tensor], Tensor], samples: Tensor) -> dict[str, np.ndarray]:

@@ -9,15 +9,16 @@ import { go, onState, state } from "./state.js";
 /** Quantizers down, models across; each cell opens the metric table of its pair. */
 export function heatmap() {
   if (!cases.length) return null;
+  const models = distinct(cases, "model");
   const grid = pairGrid({
-    models: distinct(cases, "model"), quantizers: distinct(cases, "quantizer"), caption: "Each cell opens the metrics of its pair",
+    models, quantizers: distinct(cases, "quantizer"), caption: "Each cell opens the metrics of its pair",
     cell: (model, quantizer) => pairButton(pairs.get(`${model}/${quantizer}`)),
   });
   const panel = el("div", { id: "pair" });
   onState((before) => {
     if (before.pair !== state.pair) showPair(panel, grid, { scroll: true });
   });
-  const box = section("heatmap", "Models × quantizers",
+  const box = section("heatmap", models.length === 1 ? `Quantizers of ${models[0]}` : "Models × quantizers",
     el("p", { class: "quiet" }, "The worst verdict of each pair, how many cases have it, and the worst loss in units of its margin. Choose a cell for its metrics."),
     undecidedKey(tally(cases)), grid, panel);
   showPair(panel, grid, { scroll: false });

@@ -83,6 +83,11 @@ def test_nothing_of_clipq_writes_to_the_terminal_but_through_one_module():
         f"password = '{SECRET} and more'",
         f"sslpassword={SECRET}; api-key: {SECRET}",
         f"HF_TOKEN={SECRET}, client_secret={SECRET}",
+        f'hf_token: {SECRET}, {{"token": "{SECRET}", "pass": "{SECRET}"}}',
+        f"tokenValue={SECRET} hftoken={SECRET} clientSecret: {SECRET} APIKey={SECRET}",
+        f"AWS_SECRET_ACCESS_KEY={SECRET} AWSAccessKeyId={SECRET} X-Auth-Token: {SECRET}",
+        f"DB_PASS={SECRET} userPwd={SECRET} sslPassPhrase: {SECRET}, PGPASSWORD: {SECRET}",
+        f"token=w8, password: {SECRET}",
     ],
 )
 def test_no_error_and_no_line_shows_a_credential(text, capsys):
@@ -104,6 +109,10 @@ def test_no_error_and_no_line_shows_a_credential(text, capsys):
         "hf-hub:laion/CLIP-ViT-B-32 and ada@example.org",
         "postgresql://USER:PASSWORD@HOST:PORT/DATABASE",
         "it says {'fail': 2, 'pass': 500}",
+        'and {"pass": 500, "token": 12}',
+        "token-merging:w8 fails; TokenMerging: nothing; vit/merge-token:w4a8@vision/id.ece: no",
+        "token-merging: 3 of 5 failed, secretary: x, tokenizer=a, per-token: 8, first-pass: 3.5",
+        "no quantizer 'token-merging:w8'; did you mean 'my-secret:we4m3,steps=9'?",
         "the bypass = 3, the passfile=x, passed: 4, signature: f(x)",
     ],
 )

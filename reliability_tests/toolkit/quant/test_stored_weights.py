@@ -24,9 +24,9 @@ def in_place(change, *, explicit=True, chosen=""):
         if explicit:
             make_explicit(model, spec.towers)
         for name, layer in model.named_modules():
-            if isinstance(layer, nn.Linear | nn.Conv2d) and in_towers(name, spec.towers):
-                if chosen in name:
-                    layer.weight.data.copy_(change(layer.weight.data))
+            inside = in_towers(name, spec.towers) and chosen in name
+            if isinstance(layer, nn.Linear | nn.Conv2d) and inside:
+                layer.weight.data.copy_(change(layer.weight.data))
         return model
 
     return method

@@ -170,17 +170,45 @@ def test_the_command_says_on_stderr_why_a_written_card_is_no_release(tmp_path, c
     assert "part of the matrix: 1 of 55 cases (metrics ece)" in capsys.readouterr().err
 
 
-def test_waivers_are_told_with_owner_and_expiry():
-    waived = replace(
+@pytest.mark.parametrize(
+    ("numbers", "fails"),
+    [
+        ({"loss": 0.09, "p_value": 1e-6, "adjusted_p": 1e-5}, True),
+        ({"loss": 0.03, "p_value": 0.06, "adjusted_p": 0.4}, False),  # suspect
+        ({"loss": 0.01, "p_value": 0.4, "adjusted_p": 1.0}, False),  # inconclusive
+        ({"loss": 0.09, "p_value": None, "adjusted_p": None}, True),  # compared as it stands
+        ({"loss": 0.01, "p_value": None, "adjusted_p": None}, False),
+    ],
+)
+def test_waivers_are_told_with_owner_and_expiry_and_only_failures_are_called_so(numbers, fails):
+    waived = altered(
         AUROC,
         verdict=Verdict.WAIVED,
         reason="waived by ada@x.org until 2027-01-01: pilot",
         waived_by="ada@x.org",
+        margin=0.02,
+        **numbers,
     )
     card = release_card(run(ECE, waived), Candidate("m", "rtn:w4"))
-    assert "## Known failures" in card_markdown(card)
+    title = "Known failures" if fails else "Waived, and not decided"
+    other = "Waived, and not decided" if fails else "Known failures"
+    said = "1 known failure:" if fails else "1 waived case that is not decided:"
     for text in (card_markdown(card), card_html(card)):
         assert "until 2027-01-01: pilot" in text
+        assert title in text
+        assert other not in text
+        assert said in text
+
+
+def test_failures_and_what_is_not_decided_stand_apart():
+    numbers = {"loss": 0.09, "p_value": 1e-6, "adjusted_p": 1e-5}
+    failed = altered(AUROC, verdict=Verdict.WAIVED, reason="first", **numbers)
+    unsure = altered(failed, metric="fpr95-mcm", reason="second", p_value=0.3, adjusted_p=1.0)
+    card = release_card(run(ECE, failed, unsure), Candidate("m", "rtn:w4"))
+    first, second = card_markdown(card).split("## Waived, and not decided")
+    assert "first" in first.split("## Known failures")[1]
+    assert "second" in second.split("## Everything")[0]
+    assert "1 known failure and 1 waived case that is not decided" in plain_statement(card)
 
 
 def test_hubs_read_the_metadata():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import replace
+from itertools import combinations, product
 from urllib.parse import quote
 
 import pytest
@@ -387,6 +388,40 @@ def test_the_pareto_chart_follows_its_controls(run, text, open_report):
     assert chart.get_attribute("aria-label").endswith(": " + ", ".join(p[2] for p in sorted(front)))
     assert chart.locator(".mark").count() == len(points)
     assert "latency" not in page.inner_text("#pareto")
+    # Every name stands by itself, and each loss that has an interval shows it.
+    page.locator("#pareto").get_by_label("shown as").select_option("loss")
+    boxes = chart.locator(".name").evaluate_all(
+        "all => all.map((node) => node.getBoundingClientRect().toJSON())"
+    )
+    assert len(boxes) == len(points)
+    marks = chart.locator(".mark").evaluate_all(
+        "all => all.map((node) => node.getBoundingClientRect().toJSON())"
+    )
+    for one, other in [*combinations(boxes, 2), *product(boxes, marks)]:
+        apart = (
+            one["right"] <= other["left"] + 1 or other["right"] <= one["left"] + 1
+            or one["bottom"] <= other["top"] + 1 or other["bottom"] <= one["top"] + 1
+        )  # fmt: skip
+        assert apart, (one, other)
+    assert chart.locator(".bar").count() == 3 * sum(c.estimate.low is not None for c in mine) > 0
+    assert "bars are the 95 % interval of the loss" in page.inner_text("#pareto")
+
+
+def test_one_model_uses_the_width_of_the_page(run, open_report):
+    mine = [case for case in run.cases if case.model == "siglip"]
+    mine[0] = replace(mine[0], evidence=run.evidence())
+    page = open_report(replace(run, cases=tuple(mine)))
+    assert "Quantizers of siglip" in page.inner_text("#heatmap")
+    width = page.locator("#heatmap").bounding_box()["width"]
+    cells = page.locator("#heatmap .cell").all()
+    assert len(cells) == len({case.quantizer for case in mine})
+    ends = [box["x"] + box["width"] for box in (cell.bounding_box() for cell in cells)]
+    assert max(ends) - page.locator("#heatmap").bounding_box()["x"] > 0.9 * width
+    assert page.locator("#pareto svg[role=img]").bounding_box()["width"] > 0.9 * width
+    assert page.locator("#pareto").get_by_label("model", exact=True).count() == 0
+    assert page.locator("#pareto .name").count() == len(cells)
+    cells[0].click()
+    assert page.locator("#pair h3").inner_text().startswith("siglip / ")
 
 
 def test_measured_latency_is_a_cost_where_there_is_one(open_report):

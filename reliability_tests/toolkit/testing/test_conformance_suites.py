@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import pytest
@@ -10,8 +11,11 @@ from torch import nn
 
 from clipq.errors import QuantizerError
 from clipq.quant import Format, QuantizerSpec, quantizers
+from clipq.quant.coverage import quantized_layers
+from clipq.quant.explicit import make_explicit
 from clipq.quant.methods import find_method
 from clipq.quant.modules import QuantizedConv2d, QuantizedLinear
+from clipq.quant.towers import in_towers
 from clipq.quant.weights import quantize_weight
 from clipq.testing import Check, NotRun, Violation, check_identity, check_quantizer, check_rounding
 
@@ -232,6 +236,86 @@ def one_layer_too_large(model, spec, calibration):
     return model
 
 
+def in_place(change):
+    """Return a method that changes weights where they lie: steps and scales by ``change``."""
+
+    def method(model, spec, calibration):
+        refuse_options(spec)
+        next(calibration.images())
+        next(calibration.texts())
+        if quantized_layers(model):
+            raise QuantizerError("quantized already")
+        make_explicit(model, spec.towers)
+        bits = spec.format.weight.bits if spec.format else 4
+        for name, layer in model.named_modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d) and in_towers(name, spec.towers):
+                rows = layer.weight.data.flatten(1)
+                layer.weight.data.copy_(change(rows, bits).reshape(layer.weight.shape))
+        return model
+
+    return method
+
+
+def rounded_by(rule):
+    """Return rounding by a rule on steps, with a scale per output channel."""
+
+    def change(rows, bits):
+        scale = rows.abs().amax(1, keepdim=True) / (2 ** (bits - 1) - 1)
+        return rule(rows / scale) * scale
+
+    return change
+
+
+def scaled_over(shared):
+    """Return rounding to nearest with the scale of ``shared(rows) -> largest``."""
+
+    def change(rows, bits):
+        scale = shared(rows.abs()) / (2 ** (bits - 1) - 1)
+        return (rows / scale).round() * scale
+
+    return change
+
+
+def by_block_of_rows(sizes):
+    """The largest of 8 rows at the same column: groups along the wrong axis."""
+    blocks = sizes.unflatten(0, (-1, 8)).amax(1, keepdim=True)
+    return blocks.expand(-1, 8, -1).flatten(0, 1)
+
+
+def by_row_of_the_transposed(sizes):
+    return sizes.t().amax(1, keepdim=True).t()
+
+
+def truncated_to_bfloat16(rows, bits):
+    return (rows.view(torch.int32) & -65536).view(torch.float32)
+
+
+def rounds_inputs_down(model, spec, calibration):
+    refuse_options(spec)
+    model = rtn(model, spec, calibration)
+    for module in model.modules():
+        if isinstance(module, QuantizedLinear):
+            module.register_forward_pre_hook(lambda _, x: ((x[0] * 16).floor() / 16,))
+    return model
+
+
+LEANING = {
+    "down": torch.floor,
+    "up": torch.ceil,
+    "toward zero": torch.trunc,
+    "away from zero": lambda x: x.sign() * x.abs().ceil(),
+    "up by half a step": lambda x: torch.round(x + 0.5),
+    "up, off by half": lambda x: torch.round(x) + 0.5,
+    "down by a quarter": lambda x: torch.floor(x + 0.25),
+}
+WRONG_AXIS = {
+    "one scale": lambda sizes: sizes.amax(),
+    "a scale per input": lambda sizes: sizes.amax(0, keepdim=True),
+    "a scale per row of the transposed": by_row_of_the_transposed,
+    "groups of rows": by_block_of_rows,
+}
+
+
 def with_images(change):
     """Round to nearest, and change what `encode_image` does with a batch."""
 
@@ -259,6 +343,8 @@ def reversed_where_no_tile_is_full(features):
 
 
 QUANTIZERS = {
+    "rounds-without-drift": in_place(rounded_by(torch.floor)),
+    "scales-along-the-claimed-axis": in_place(scaled_over(WRONG_AXIS["one scale"])),
     "computes-what-it-claims": eight_bits,
     "stays-near-rounding-to-nearest": one_layer_too_large,
     "is-deterministic": random_weights,
@@ -282,6 +368,10 @@ NOT_BROKEN = {
     "takes-one-sample-and-refuses-none",
     "takes-tied-and-shared-weights-or-refuses",
 }
+
+
+def one_check(text, invariant):
+    return next(check for check in check_quantizer(text) if check.invariant == invariant)
 
 
 @pytest.fixture
@@ -318,6 +408,71 @@ class TestQuantizer:
         check = next(c for c in check_quantizer("mutant:w4") if c.invariant == name)
         with pytest.raises(Violation, match="features of images depend on batch mates"):
             check()
+
+    @pytest.mark.parametrize(
+        ("direction", "bits"),
+        [
+            *((direction, 4) for direction in LEANING),
+            *((direction, bits) for direction in ("down", "toward zero") for bits in (3, 8)),
+        ],
+    )
+    def test_rounding_that_leans_any_way_is_caught(self, method, direction, bits):
+        method(in_place(rounded_by(LEANING[direction])))
+        said = direction.split(" by ")[0].split(",")[0]
+        with pytest.raises(Violation, match=f"weights of .* are rounded {said}"):
+            one_check(f"mutant:w{bits}", "rounds-without-drift")()
+
+    @pytest.mark.parametrize("text", ["mutant", "mutant@text"])
+    def test_half_precision_that_is_cut_off_is_caught(self, method, text):
+        method(in_place(truncated_to_bfloat16))
+        with pytest.raises(Violation, match="are rounded toward zero"):
+            one_check(text, "rounds-without-drift")()
+
+    def test_inputs_that_are_rounded_down_are_caught(self, method):
+        method(rounds_inputs_down)
+        with pytest.raises(Violation, match=r"inputs of .* are rounded down"):
+            one_check("mutant:w8", "rounds-without-drift")()
+
+    @pytest.mark.parametrize("text", ["mutant:w8", "mutant:w4g16"])
+    @pytest.mark.parametrize("axis", WRONG_AXIS)
+    def test_scales_along_another_axis_are_caught(self, method, axis, text):
+        method(in_place(scaled_over(WRONG_AXIS[axis])))
+        with pytest.raises(Violation, match="rows made small lose more"):
+            one_check(text, "scales-along-the-claimed-axis")()
+
+    def test_a_scale_per_row_is_no_scale_per_group(self, method):
+        method(in_place(rounded_by(torch.round)))
+        with pytest.raises(Violation, match="groups of 16 inputs made small"):
+            one_check("mutant:w4g16", "scales-along-the-claimed-axis")()
+
+    @pytest.mark.parametrize(
+        "text", ["mutant:w3", "mutant:w4", "mutant:w8", "mutant:w8@vision", "mutant:w4@text"]
+    )
+    def test_rounding_to_nearest_in_place_passes_both(self, method, text):
+        method(in_place(rounded_by(torch.round)))
+        one_check(text, "rounds-without-drift")()
+        one_check(text, "scales-along-the-claimed-axis")()
+
+    def test_half_precision_to_nearest_passes(self, method):
+        method(in_place(lambda rows, bits: rows.bfloat16().float()))
+        one_check("mutant", "rounds-without-drift")()
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "rtn:w2t",
+            "rtn:w4p",
+            "rtn:wnf4g16",
+            "rtn:we4m3ae4m3",
+            "rtn:w8ta8z",
+            "gptq:w8",
+            "gptq:w4g16",
+        ],
+    )
+    def test_no_other_format_or_method_is_accused(self, text):
+        for name in ("rounds-without-drift", "scales-along-the-claimed-axis"):
+            with contextlib.suppress(NotRun):
+                one_check(text, name)()
 
     def test_a_declared_exception_is_a_skip_that_says_why(self, method):
         method(one_layer_too_large)
