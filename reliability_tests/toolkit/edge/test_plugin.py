@@ -268,9 +268,13 @@ def test_interrupting_keeps_what_was_measured_and_exits_130(project, workers):
     (project.root / "mine.py").write_text(
         "import time\nimport clipq\n@clipq.quantizers.register('slow')\n"
         "def slow(model, spec, calibration):\n    open('started', 'w').close()\n"
-        "    time.sleep(60)\n    return model\n"
+        "    time.sleep(100)\n    return model\n"
     )
     project.settings(quantizers=("rtn:w8", "slow"), metrics=("top1",), extra='plugins = ["mine"]')
+    (project.root / "conftest.py").write_text(
+        "def pytest_runtest_logreport(report):\n"
+        "    if report.when == 'teardown': open('judged', 'w').close()\n"
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", "test_gate.py", workers, "--clipq-metric", "top1"],
         cwd=project.root,
@@ -282,9 +286,10 @@ def test_interrupting_keeps_what_was_measured_and_exits_130(project, workers):
         # A shell's background job ignores SIGINT, and so would its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 90
-    while not (project.root / "started").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    deadline = time.monotonic() + 120
+    for name in ("judged", "started"):
+        while not (project.root / name).exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
     time.sleep(2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
     output, _ = process.communicate(timeout=60)
