@@ -28,19 +28,21 @@ _PRELOADED = (
 
 
 class WarmProcess:
-    """The process that forks; one at a time. Start it once, `close` it at the end."""
+    """The process that forks. Start it once, `close` it at the end."""
 
     def __init__(self) -> None:
-        self._channel, theirs = socket.socketpair()
+        self._folder = tempfile.TemporaryDirectory(prefix="warm-")
+        self.address = f"{self._folder.name}/socket"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
-        with theirs:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(self.address)
+            listening.listen()
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
+                [sys.executable, __file__, str(listening.fileno())],
                 env=environment | {"OMP_NUM_THREADS": environment.get("OMP_NUM_THREADS", "1")},
-                pass_fds=[theirs.fileno()],
+                pass_fds=[listening.fileno()],
                 stdin=subprocess.DEVNULL,
             )
-        self._answers = self._channel.makefile("r")
 
     def run(
         self, command: Sequence[str], *, cwd: Path, environment: Mapping[str, str], timeout: float
@@ -50,14 +52,22 @@ class WarmProcess:
         Raises:
             TimeoutExpired: it took longer than `timeout` seconds; it was killed.
         """
-        request = {"command": list(command), "cwd": str(cwd), "environment": dict(environment)}
-        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        request = {
+            "command": ["-m", *command], "cwd": str(cwd), "environment": dict(environment)
+        }  # fmt: skip
+        with (
+            tempfile.TemporaryFile() as output,
+            tempfile.TemporaryFile() as errors,
+            open(os.devnull, "rb") as nothing,
+            socket.socket(socket.AF_UNIX) as channel,
+        ):
+            channel.connect(self.address)
             line = json.dumps(request).encode() + b"\n"
-            socket.send_fds(self._channel, [line], [output.fileno(), errors.fileno()])
-            child = int(self._answers.readline())
-            late = threading.Timer(timeout, os.kill, (child, signal.SIGKILL))
-            late.start()
-            code = int(self._answers.readline())
+            socket.send_fds(channel, [line], [nothing.fileno(), output.fileno(), errors.fileno()])
+            with channel.makefile("r") as answers:
+                late = threading.Timer(timeout, os.kill, (int(answers.readline()), signal.SIGKILL))
+                late.start()
+                code = int(answers.readline())
             expired = not late.is_alive()
             late.cancel()
             texts = []
@@ -68,59 +78,102 @@ class WarmProcess:
             raise subprocess.TimeoutExpired(list(command), timeout, *texts)
         return subprocess.CompletedProcess(list(command), code, *texts)
 
+    def write_programs(self, folder: Path) -> None:
+        """Write `python`, `clipq` and `pytest`, which a shell runs in a fork of this process."""
+        text = _PROGRAM.format(python=sys.executable, address=self.address)
+        for name in ("python", "clipq", "pytest"):
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o755)
+
     def close(self) -> None:
         """End the process."""
-        self._channel.shutdown(socket.SHUT_RDWR)
+        self._process.terminate()
         self._process.wait(timeout=60)
-        self._answers.close()
-        self._channel.close()
+        self._folder.cleanup()
 
 
-def _serve(channel: socket.socket) -> None:
+_PROGRAM = """\
+#!{python} -SE
+import json, os, socket, sys
+name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
+words = words if name == "python" else ["-m", name, *words]
+if not words or words[0].startswith("-") and words[0] not in ("-m", "-c"):
+    os.execv({python!r}, [{python!r}, *words])
+request = {{"command": words, "cwd": os.getcwd(), "environment": dict(os.environ)}}
+channel = socket.socket(socket.AF_UNIX)
+channel.connect({address!r})
+socket.send_fds(channel, [json.dumps(request).encode() + b"\\n"], [0, 1, 2])
+_, code = channel.makefile("r")
+sys.exit(int(code) if int(code) >= 0 else 128 - int(code))
+"""
+
+
+def _serve(listening: socket.socket) -> None:
     for name in _PRELOADED:
         __import__(name)
     for name in ("hypothesis", "_hypothesis_globals", "hydra", "anyio"):
         # They have plug-ins, and pytest would warn that it comes too late to rewrite them.
         sys.modules[name].__doc__ = "PYTEST_DONT_REWRITE"
-    tasks = Path("/proc/self/task")
-    others = [task for task in tasks.glob("*") if task.name != str(os.getpid())]
+    others = [task for task in Path("/proc/self/task").glob("*") if task.name != str(os.getpid())]
     names = {(task / "comm").read_text().strip() for task in others}
     # pyarrow's allocator has a thread that it starts again after a fork.
     if names - {"jemalloc_bg_thd"}:
         sys.exit(f"an import started threads that a fork would lack: {', '.join(sorted(names))}")
+    keepers: set[int] = set()
     while True:
-        line, descriptors = b"", []
-        while not line.endswith(b"\n"):
-            part, more, *_ = socket.recv_fds(channel, 2**16, 2)
-            if not part:
-                return
-            line, descriptors = line + part, [*descriptors, *more]
-        child = os.fork()
-        if not child:
-            channel.close()
-            _become(json.loads(line), *descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        channel.sendall(f"{child}\n".encode())
-        _, status = os.waitpid(child, 0)
-        channel.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        channel, _ = listening.accept()
+        with channel:
+            keepers -= {pid for pid in keepers if os.waitpid(pid, os.WNOHANG)[0]}
+            keeper = os.fork()
+            if not keeper:
+                listening.close()
+                _keep(channel)
+            keepers.add(keeper)
 
 
-def _become(request: dict[str, object], output: int, errors: int) -> None:
-    """Turn this fork into `python -m` of a module; never returns."""
-    os.dup2(output, 1)
-    os.dup2(errors, 2)
+def _keep(channel: socket.socket) -> None:
+    """Start what a channel asks for, and answer with its process and exit code; never returns."""
+    line, descriptors = b"", []
+    while not line.endswith(b"\n"):
+        part, more, *_ = socket.recv_fds(channel, 2**16, 3)
+        line, descriptors = line + part, [*descriptors, *more]
+        if not part:
+            os._exit(0)
+    child = os.fork()
+    if not child:
+        channel.close()
+        _become(json.loads(line), descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    channel.sendall(f"{child}\n".encode())
+    _, status = os.waitpid(child, 0)
+    channel.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os._exit(0)
+
+
+def _become(request: dict[str, object], descriptors: Sequence[int]) -> None:
+    """Turn this fork into Python with a command's arguments; never returns."""
+    for target, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, target)
+        os.close(descriptor)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    module, *arguments = request["command"]
-    sys.argv = [module, *arguments]
+    what, *arguments = request["command"]
+    if what in ("-m", "-c"):
+        named, *arguments = arguments
+    sys.argv = [named if what == "-m" else what, *arguments]
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:1] = [request["cwd"], *(path for path in given if path)]
     _lend_workers(sum(int(a[2:]) for a in arguments if re.fullmatch(r"-n[0-9]+", a)))
     code: object = 0
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if what == "-m":
+            runpy.run_module(named, run_name="__main__", alter_sys=True)
+        elif what == "-c":
+            exec(named, {"__name__": "__main__"})
+        else:
+            runpy.run_path(what, run_name="__main__")
     except SystemExit as end:
         code = end.code
         if isinstance(code, str):

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from page_session import PageSession, _environment
 from small_data import part
+from warm_process import WarmProcess
 
 REPOSITORY = Path(__file__).parents[3]
 _DATA = REPOSITORY / "fixtures" / "data"
@@ -74,21 +75,29 @@ top1 = 0.12
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def programs(tmp_path_factory: pytest.TempPathFactory, warm_process: WarmProcess) -> Path:
+    """Return the folder of programs that a page's commands find first."""
+    folder = tmp_path_factory.mktemp("programs")
+    warm_process.write_programs(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, worker_id: str, programs: Path) -> Path:
     """Return the project that pages start from: made once for all workers, never changed."""
     base = tmp_path_factory.getbasetemp()
     root = (base if worker_id == "master" else base.parent) / "reader"
     with FileLock(f"{root}.lock"):
         if not root.with_suffix(".complete").is_file():
             shutil.rmtree(root, ignore_errors=True)
-            _make(root)
+            _make(root, programs)
             root.with_suffix(".complete").touch()
     return root
 
 
 @pytest.fixture
 def session(
-    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Path, programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[PageSession]:
     """Yield a page's own copy of the project, as the working folder.
 
@@ -99,7 +108,7 @@ def session(
     monkeypatch.chdir(root)
     monkeypatch.syspath_prepend(root)
     known, modules = quantizers.names(), set(sys.modules)
-    yield PageSession(root)
+    yield PageSession(root, programs)
     for name in set(quantizers.names()) - set(known):
         quantizers.remove(name)
     for name in set(sys.modules) - modules:
@@ -107,7 +116,7 @@ def session(
             del sys.modules[name]
 
 
-def _make(root: Path) -> None:
+def _make(root: Path, programs: Path) -> None:
     shutil.copytree(REPOSITORY / "fixtures" / "models" / "vit-clean", root / "models" / "vit-clean")
     part(_DATA / "shapes", root / "data" / "shapes", _IMAGES)
     part(_DATA / "digits", root / "data" / "digits", {"test": 256})
@@ -128,7 +137,7 @@ def _make(root: Path) -> None:
         subprocess.run(
             ["bash", "-eu", "-c", command],
             cwd=root,
-            env=_environment(root),
+            env=_environment(root, programs),
             check=True,
             capture_output=True,
         )

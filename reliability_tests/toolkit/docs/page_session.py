@@ -42,10 +42,16 @@ _LIMIT_S = 300
 
 
 class PageSession:
-    """What a reader has after the blocks so far: files, names, what the last of them printed."""
+    """What a reader has after the blocks so far: files, names, what the last of them printed.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: the reader's project.
+        programs: a folder whose programs commands find first.
+    """
+
+    def __init__(self, root: Path, programs: Path) -> None:
         self.root = root
+        self.programs = programs
         self.names: dict[str, Any] = {"__name__": "page"}
         self.printed = ""
         self._unused: set[str] = set()
@@ -108,7 +114,7 @@ class PageSession:
         done = subprocess.run(
             ["bash", "-eu", "-o", "pipefail", "-c", script],
             cwd=self.root,
-            env=_environment(self.root),
+            env=_environment(self.root, self.programs),
             capture_output=True,
             text=True,
             timeout=_LIMIT_S,
@@ -194,11 +200,12 @@ def _scripts(document: Any) -> Iterator[str]:
             yield from _scripts(entry)
 
 
-def _environment(root: Path) -> dict[str, str]:
-    """Return a reader's environment: this Python's programs first, nothing of pytest's."""
+def _environment(root: Path, programs: Path) -> dict[str, str]:
+    """Return a reader's environment: these programs first, nothing of pytest's."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    folders = (str(programs), str(Path(sys.executable).parent), os.environ["PATH"])
     return kept | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join(folders),
         "PYTHONPATH": os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "PYTEST_XDIST_AUTO_NUM_WORKERS": "0",  # one process imports torch in half the time of two
         "GIT_AUTHOR_NAME": "reader",

@@ -62,20 +62,13 @@ def snapshot(root: Path) -> dict[str, bytes]:
 # -- the real thing -----------------------------------------------------------------------------
 
 
-def test_from_a_bare_repository_to_a_gate_in_four_commands(tmp_path):
+def test_from_a_bare_repository_to_a_gate_in_four_commands(tmp_path, warm_process):
     add_model(tmp_path, "fixtures/models/vit-clean")
     add_data(tmp_path, "shapes", "digits")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
 
     def clipq(*arguments: str) -> subprocess.CompletedProcess[str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
-        return subprocess.run(
-            [sys.executable, "-m", "clipq", *arguments],
-            cwd=tmp_path,
-            env=kept,
-            capture_output=True,
-            text=True,
-            timeout=400,
-        )
+        return warm_process.run(("clipq", *arguments), cwd=tmp_path, environment=kept, timeout=400)
 
     begun = clipq("init", "--with-test")
     assert begun.returncode == 0, begun.stderr
