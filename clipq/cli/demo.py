@@ -125,6 +125,7 @@ _EXPECTED = (
 
 def _unexpected(record: RunRecord) -> tuple[str, ...]:
     """Return in which way this machine's verdicts are not the expected ones; () where they are."""
+    from clipq.cli.onboarding.demo_files import MODELS
     from clipq.report.candidates import candidate_lines
     from clipq.verdicts import Verdict
 
@@ -135,15 +136,15 @@ def _unexpected(record: RunRecord) -> tuple[str, ...]:
             "so that no quantizer can be judged by it. Measure FP32 here, then gate again:",
             "  clipq baseline update --reason 'measured on this machine'",
         )
-    wrong = [
-        f"  {line}"
-        for line in candidate_lines(record)
-        if ("fail" in line.blocking) != _BLOCKED.get(line.candidate.quantizer)
-        or set(line.blocking) - {"fail", "suspect"}
-        or (line.blocking and not _BLOCKED.get(line.candidate.quantizer))
-    ]
-    if record.problems or record.unreported:
-        wrong += [f"  {text}" for text in (*record.problems, *record.unreported)]
+    absent = {(model, quantizer) for model in MODELS for quantizer in _BLOCKED}
+    wrong = []
+    for line in candidate_lines(record):
+        absent.discard((line.candidate.model, line.candidate.quantizer))
+        blocked = "fail" in line.blocking and set(line.blocking) <= {"fail", "suspect"}
+        if not (blocked if _BLOCKED.get(line.candidate.quantizer) else not line.blocked):
+            wrong.append(f"  {line}")
+    wrong += [f"  {'/'.join(one)}: was not judged" for one in sorted(absent)]
+    wrong += [f"  {text}" for text in (*record.problems, *record.unreported)]
     told = "The gate judged otherwise here than it should: rtn:w8a8 passes, rtn:w4a4 is blocked."
     return (told, *wrong, "`clipq doctor` looks at the installation.") if wrong else ()
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["MARGINS", "MARK", "MODELS", "PROBES", "SETTINGS"]
+from pathlib import Path
+
+__all__ = ["MARGINS", "MODELS", "PROBES", "SETTINGS", "is_demo"]
 
 MODELS = ("siglip", "vit-clean")
 """The models that the project gates, of the embedded ones."""
 PROBES = ("captions", "near-ood", "shapes", "shifted")
 """The folders of images that its five probes are read from."""
 
-MARK = "# A project to try clipq on, written by `clipq demo`."
-"""The first line of its clipq.toml, by which it is known again."""
-
+_MARK = "# A project to try clipq on, written by `clipq demo`."
 SETTINGS = f"""\
-{MARK}
+{_MARK}
 # Two small CLIPs, two ways to quantize them, five probes. Change what you like, then `clipq gate`:
 # only what is new is computed.
 
@@ -129,3 +129,16 @@ t2i-recall-1 = 0.12
 "shifted.negative-flips" = 0.1
 "shifted.worst-group-top1" = 0.12
 """
+
+
+def is_demo(folder: Path) -> bool:
+    """Return whether a folder holds a project that `clipq demo` wrote: by the first line.
+
+    >>> is_demo(Path())
+    False
+    """
+    try:
+        with (folder / "clipq.toml").open("rb") as stream:
+            return stream.readline().rstrip() == _MARK.encode()
+    except OSError:
+        return False

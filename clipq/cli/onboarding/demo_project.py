@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import clipq
-from clipq.cli.onboarding.demo_files import MARGINS, MARK, MODELS, PROBES, SETTINGS
+from clipq.cli.onboarding.demo_files import MARGINS, MODELS, PROBES, SETTINGS, is_demo
 from clipq.errors import ClipqError, SettingsError
 from clipq.files import replace_atomically, write_atomically
 from clipq.settings import Settings, load_settings
@@ -102,13 +102,8 @@ def _refuse_others(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise SettingsError(f"{folder} is no folder", hint=hint)
-    first = folder / "clipq.toml"
-    if first.is_file():
-        with first.open("rb") as stream:
-            if stream.readline().rstrip() == MARK.encode():
-                return
     held = sorted(path.name for path in folder.iterdir())
-    if held:
+    if held and not is_demo(folder):
         shown = ", ".join(held[:3]) + (", ..." if len(held) > 3 else "")
         raise SettingsError(
             f"{folder} is not empty and holds no project of `clipq demo`: {shown}", hint=hint

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
+from clipq.cli.onboarding.demo_files import is_demo
 from clipq.data.image_names import is_image
 
 __all__ = ["Folder", "Limits", "Walk", "walk"]
@@ -72,7 +73,8 @@ class Walk:
 def walk(root: Path, limits: Limits | None = None) -> Walk:
     """Read the folders at and below `root`, those nearest to it first.
 
-    Version control, virtual environments, caches and other hidden folders are skipped. Links to
+    Version control, virtual environments, caches and other hidden folders are skipped, as is what
+    `clipq demo` wrote below `root`. Links to
     folders are followed, each real folder once. What cannot be read is noted.
     """
     limits = limits or Limits()
@@ -92,7 +94,7 @@ def walk(root: Path, limits: Limits | None = None) -> Walk:
         except OSError as error:
             walked.unreadable.append(f"{path}: {error.strerror or error}")
             continue
-        if _VIRTUAL in folder.files:
+        if _VIRTUAL in folder.files or (depth and is_demo(root / path)):
             continue
         walked.folders[path] = folder
         left -= used

@@ -21,6 +21,7 @@ _PROGRAMS = (
     "python",
     "ssh-keygen",
     "tox",
+    "twine",
     *_SHELL,
 )
 _PYTEST = re.compile(r"-[nkxqvp]|-n\d+|-n=?auto|--lf|--numprocesses|--(maxfail|durations)=\d+")

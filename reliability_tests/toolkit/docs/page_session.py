@@ -177,7 +177,7 @@ def _check_entry_points(document: Mapping[str, Any]) -> None:
 def shell_lines(document: Any) -> Iterator[str]:
     """Yield what the steps of a workflow, an action or a pipeline run in a shell.
 
-    An action's inputs have their defaults.
+    An action's inputs have their defaults, and a step's variables their values.
     """
     inputs = document.get("inputs", {}) if isinstance(document, dict) else {}
     for script in _scripts(document):
@@ -190,6 +190,8 @@ def _scripts(document: Any) -> Iterator[str]:
     if isinstance(document, dict):
         for key, value in document.items():
             if key == "run" and isinstance(value, str):
+                for name, given in document.get("env", {}).items():
+                    value = value.replace(f"${name}", str(given))
                 yield value
             elif key in ("script", "before_script", "after_script") and isinstance(value, list):
                 yield from value

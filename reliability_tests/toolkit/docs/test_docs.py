@@ -124,7 +124,11 @@ def test_a_command_that_clipq_does_not_know_is_noticed(command: str) -> None:
         check_commands(command)
 
 
-CI = sorted((REPOSITORY / "docs" / "examples" / "ci").glob("*.yml"))
+CI = [
+    REPOSITORY / "action.yml",
+    REPOSITORY / ".github" / "workflows" / "release.yml",
+    *sorted((REPOSITORY / "docs" / "examples" / "ci").glob("*.yml")),
+]
 
 
 @pytest.mark.parametrize("path", CI, ids=lambda path: path.name)
@@ -134,7 +138,7 @@ def test_a_ci_example_parses_and_calls_clipq_as_it_is(path: Path) -> None:
 
 
 def test_there_is_a_ci_example_of_each_kind() -> None:
-    assert [path.name for path in CI] == ["action.yml", "github-workflow.yml", "gitlab-ci.yml"]
+    assert [path.name for path in CI[2:]] == ["github-workflow.yml", "gitlab-ci.yml"]
 
 
 def _ci(name: str) -> dict[str, Any]:
@@ -156,7 +160,7 @@ def test_a_github_cache_is_saved_after_a_failing_gate(steps: list[dict[str, Any]
     restored, saved = caches
     assert restored["uses"].startswith("actions/cache/restore@")
     assert saved["uses"].startswith("actions/cache/save@")
-    assert saved["if"] == "always()"
+    assert "always()" in saved["if"]
     assert saved["with"] == {key: restored["with"][key] for key in ("path", "key")}
     (gate,) = (step for step in steps if "clipq gate" in step.get("run", ""))
     assert steps.index(restored) < steps.index(gate) < steps.index(saved)
