@@ -37,6 +37,7 @@ __all__ = [
     "ATTACKS",
     "BACKENDS",
     "CORRECTIONS",
+    "MOST_PASSED_OVER",
     "PATHS",
     "POOLABLE",
     "PROFILES",

@@ -41,7 +41,7 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
     checksums = find_checksums(root)
     files, passed_over = image_tree(folder, classes, name)
     return probe_from_files(
-        [(path.relative_to(folder).as_posix(), path, label) for path, label in files],
+        [(sample, folder / sample, label) for sample, label in files],
         name=name,
         role=role,
         root=root,

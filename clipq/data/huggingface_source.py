@@ -18,6 +18,7 @@ from typing import Any, Required
 import numpy as np
 
 from clipq.data.image_files import IMAGE_BYTES
+from clipq.data.image_names import IMAGES
 from clipq.data.parquet_files import parquet_files
 from clipq.data.passed_over import PassedOver
 from clipq.data.probe import Probe, fingerprint
@@ -30,7 +31,7 @@ from clipq.shapes import table as shape_of
 
 __all__ = ["HUGGINGFACE"]
 
-_IMAGES = ("image", "img", "webp", "jpg", "png")
+_IMAGES = ("image", "img", *IMAGES)
 _LABELS = ("label", "fine_label", "labels", "cls")
 _CAPTIONS = ("caption", "captions", "text", "txt")
 _TEMPLATE = "a photo of a {c}."

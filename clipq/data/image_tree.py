@@ -28,8 +28,10 @@ def class_folders(folder: Path, name: str) -> list[str]:
 
 def image_tree(
     folder: Path, classes: Sequence[str], name: str
-) -> tuple[list[tuple[Path, int]], PassedOver]:
-    """Return the images below class folders, each with its class's position, and the account.
+) -> tuple[list[tuple[str, int]], PassedOver]:
+    """Return the images below class folders, relative to `folder`, and what else is there.
+
+    Each image comes with the position of its class; they are ordered by class and path.
 
     Args:
         folder: that holds the class folders.
@@ -39,20 +41,19 @@ def image_tree(
     Raises:
         ProbeError: a folder cannot be read, or a link to a folder leads in a circle.
     """
-    found: list[tuple[Path, int]] = []
-    read: list[str] = []
+    found: list[tuple[str, int]] = []
     unread = [
         f"{entry.name}/" if _is_folder(entry) else entry.name
         for entry in _entries(folder, name)
         if is_hidden(entry.name) or not _is_folder(entry)
     ]
     for label, class_name in enumerate(classes):
-        names = list(_walk(folder, class_name, name))
-        images = sorted(folder / file for file in names if is_image(file.rpartition("/")[2]))
-        found += [(path, label) for path in images]
-        read += [path.relative_to(folder).as_posix() for path in images]
-        unread += [file for file in names if not is_image(file.rpartition("/")[2])]
-    return found, PassedOver.of(unread, read)
+        images = []
+        for file in _walk(folder, class_name, name):
+            (images if is_image(file.rpartition("/")[2]) else unread).append(file)
+        # As paths are ordered: by folder, then by name.
+        found += [(file, label) for file in sorted(images, key=lambda file: file.split("/"))]
+    return found, PassedOver.of(unread, [file for file, _ in found])
 
 
 def _walk(folder: Path, below: str, name: str) -> Iterator[str]:

@@ -75,7 +75,7 @@ class TestOwnSources:
             ("webdataset:https://example.org/d", "test", "nothing is downloaded unasked"),
             ("torchvision:CIFAR100@birds", "test", "is not whole"),
             ("torchvision:CIFAR11@birds", "test", "torchvision data set"),
-            ("huggingface:birds", "test", "neither Parquet files nor"),
+            ("huggingface:birds", "test", "neither Parquet files of split 'test' nor"),
         ],
     )
     def test_what_opening_would_refuse_is_seen(self, birds, source, split, complaint):
