@@ -25,6 +25,13 @@ def input_remarks(loaded: LoadedModel, inputs: Inputs) -> tuple[str, ...]:
     Args:
         loaded: the model, whose tokenizer decides.
         inputs: the probes.
+
+    >>> from pathlib import Path
+    >>> from clipq.evaluation.evaluator import Evaluator
+    >>> from clipq.settings import load_settings
+    >>> evaluator = Evaluator(load_settings(Path("clipq.toml")))
+    >>> input_remarks(evaluator.encoders.model("vit-clean"), evaluator.inputs)  # none
+    ()
     """
     from clipq.models.prompt_check import caption_remarks, prompt_remarks
 

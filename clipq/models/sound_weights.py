@@ -85,7 +85,7 @@ def stored_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
 
     >>> shapes = stored_shapes(Path("fixtures/models/vit-clean/open_clip_model.safetensors"))
     >>> shapes["positional_embedding"], shapes["logit_scale"]
-    ((16, 96), ())
+    ((16, 64), ())
     """
     if checkpoint.suffix == ".safetensors":
         with safe_open(checkpoint, framework="pt") as file:
@@ -117,6 +117,15 @@ def check_shapes(model: nn.Module, stored: Shapes, *, name: str, config: Path) -
 
     Raises:
         ModelError: a positional embedding was interpolated, or a logit bias invented.
+
+    >>> model = nn.Module()
+    >>> model.context_length, model.positional_embedding = 77, nn.Parameter(torch.zeros(77, 8))
+    >>> trained = {"positional_embedding": (64, 8)}
+    >>> check_shapes(model, trained, name="mine", config=Path("c.json"))
+    Traceback (most recent call last):
+    clipq.errors.ModelError: model mine: the weights hold positional_embedding of shape (64, 8),
+    c.json makes it (77, 8): text_cfg.context_length 77, trained with 64
+    ...
     """
     own = {tensor: tuple(values.shape) for tensor, values in model.state_dict().items()}
     for tensor, shape in stored.items():
