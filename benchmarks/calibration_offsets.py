@@ -30,6 +30,7 @@ from scipy.special import expit, log_softmax, softmax
 from tabulate import tabulate
 
 from clipq.estimate import Estimate
+from clipq.evaluation.known_labels import KnownLabels
 from clipq.evaluation.predict import Encoded, Head, SampleInfo, build_predictions, cosine_logits
 from clipq.evaluation.resampling import Resampler, Tables
 from clipq.gating.loss_estimator import LossEstimator
@@ -311,7 +312,7 @@ def embedded_draws(
             temperature = fit_temperature(logits, labels[split])
             sides.append(Encoded(form[shown], head, form[split], temperature))
         theirs, ours = sides
-        made = {"known_labels": labels[split], "towers": "vision"}
+        made = {"known": KnownLabels(labels[split]), "towers": "vision"}
         yield (
             build_predictions("in-distribution", info, theirs, theirs, **made),
             build_predictions("in-distribution", info, ours, theirs, **made),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clipq.api.arguments import Data, Model, as_model, as_probe, hold_out
 from clipq.api.evaluation import Evaluation
 from clipq.cases import FP32, Candidate
-from clipq.errors import ProbeError, QuantizerError, SettingsError
+from clipq.errors import QuantizerError, SettingsError
 from clipq.quant import QuantizerSpec
 from clipq.settings import ModelSettings, ProbeSettings, Settings, StatisticsSettings
 
@@ -49,9 +49,9 @@ def evaluate(
             head; they are the probe ``id``.
         metrics: names or globs of what to compute; everything by default.
         ood: out-of-distribution images by name, for AUROC, AUPR and FPR95.
-        calibration: for activation ranges, the temperature and distances; never evaluated on. By
-            default a fifth of `data`, at most 512 samples, is held out for it: the same in every
-            call.
+        calibration: for activation ranges, the temperature and distances; never evaluated on. Its
+            classes are found among those of `data` by name. By default a fifth of `data`, at most
+            512 samples, is held out for it: the same in every call.
         tokenizer: of a module in memory whose vocabulary is not CLIP's.
         statistics: error rates, replicates and seed; by default those of `[statistics]`.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
@@ -118,6 +118,7 @@ def evaluate(
         reference={name: found.predictions for name, found in theirs.items()},
         cases=cases,
         statistics=settings.statistics,
+        remarks=evaluator.remarks(_MODEL),
     )
 
 
@@ -134,12 +135,6 @@ def _probes(data: Data, ood: Mapping[str, Data], calibration: Data | None) -> di
         known, held_out = hold_out(known)
     else:
         held_out = as_probe(calibration, name=_CALIBRATION, role="calibration")
-        if held_out.classnames != known.classnames:
-            raise ProbeError(
-                f"calibration data of {len(held_out.classnames)} classes for data of "
-                f"{len(known.classnames)}, or in another order",
-                hint="its labels must count in the same class names",
-            )
     others = {name: as_probe(other, name=name, role="ood") for name, other in ood.items()}
     return {_KNOWN: known, _CALIBRATION: held_out, **others}
 

@@ -67,6 +67,7 @@ class Evaluation:
         reference: FP32's, of the same samples in the same order.
         cases: of everything that was computed.
         statistics: how intervals are made.
+        remarks: what a reader should know of prompts and of the calibration data.
 
     >>> import numpy as np
     >>> tables = [  # FP32 is right on 190 of 200 samples, the quantizer on 185 of them
@@ -90,6 +91,7 @@ class Evaluation:
     reference: Mapping[str, Predictions]
     cases: tuple[Case, ...]
     statistics: StatisticsSettings
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def measurements(self) -> tuple[Measurement, ...]:

@@ -92,6 +92,8 @@ def _create(settings: Settings, model: str, options: argparse.Namespace) -> int:
     save_baseline(settings.baselines, new)
     _say_in_short(settings, new)
     say(f"{model}: {len(new.values)} values written to {path}; review and commit it")
+    for remark in new.remarks:
+        say(f"{model}: remark: {remark}")
     return 0
 
 
@@ -177,7 +179,12 @@ def _measured(settings: Settings, model: str, options: argparse.Namespace) -> Ba
     from clipq.gating.approve import measure
 
     with watching(options, unit="image") as watch:
-        return measure(Evaluator(settings, progress=watch), model)
+        evaluator = Evaluator(settings, progress=watch)
+        measured = measure(evaluator, model)
+    for probe in evaluator.inputs.probes.values():
+        if probe.passed_over.pictures or probe.passed_over.beside:
+            say(f"{model}: probe {probe.name!r}: {probe.passed_over}")
+    return measured
 
 
 def _say_in_short(settings: Settings, baseline: Baseline) -> None:

@@ -63,13 +63,17 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def _checks() -> tuple[Check, ...]:
     """Return what is asked of every probe that is good: each returns sentences, or none."""
     from clipq.cli.checked_probe import lacking
+    from clipq.cli.label_checks import missing_classes
+    from clipq.data.pixel_remarks import pixel_remarks
 
-    return (lacking,)
+    return (lacking, missing_classes, lambda checked: pixel_remarks(checked.probe))
 
 
 def _text_checks() -> tuple[TextCheck, ...]:
     """Return what is asked of every probe for every model's tokenizer."""
-    return ()
+    from clipq.cli.label_checks import odd_texts
+
+    return (odd_texts,)
 
 
 def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> int:

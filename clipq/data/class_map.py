@@ -8,6 +8,7 @@ The head is then narrowed to those classes, as the data sets' authors do.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from clipq.shapes import Document
 __all__ = ["CLASS_MAP", "head_columns", "read_class_map"]
 
 CLASS_MAP = "classmap.csv"
+_SHOWN = 5
+"""Names that a message gives before it counts the rest."""
 
 
 def read_class_map(
@@ -70,17 +73,30 @@ def head_columns(
     position: dict[str, list[int]] = {}
     for index, head in enumerate(head_classes):
         position.setdefault(head, []).append(index)
-    columns = []
-    for classname, heads in zip(classnames, class_map or [(c,) for c in classnames], strict=True):
-        for head in heads:
-            if head not in position:
-                raise ProbeError(
-                    f"probe {name!r}: class {classname!r}: no class of the in-distribution probe "
-                    f"is called {head!r}",
-                    hint=f"{did_you_mean(head, head_classes)}; a {CLASS_MAP} beside the data maps "
-                    "its classes to the head's",
-                )
-        columns.append(tuple(column for head in heads for column in position[head]))
+    counts = Counter(head_classes)
+    wanted = class_map or [(classname,) for classname in classnames]
+    foreign = list(dict.fromkeys(head for own in wanted for head in own if head not in position))
+    if foreign:
+        classname = next(c for c, own in zip(classnames, wanted, strict=True) if foreign[0] in own)
+        others = f" (nor {_listed(foreign[1:])})" if foreign[1:] else ""
+        raise ProbeError(
+            f"probe {name!r}: class {classname!r}: no class of the in-distribution probe is "
+            f"called {foreign[0]!r}{others}",
+            hint=f"{did_you_mean(foreign[0], head_classes)}; a {CLASS_MAP} beside the data maps "
+            "its classes to the head's",
+        )
+    named = Counter(head for own in wanted for head in own)
+    columns = [
+        tuple(
+            column
+            for head in own
+            # As many classes of a name here as there, as of ImageNet's two "missile": one each.
+            for column in (
+                [position[head].pop(0)] if named[head] == counts[head] > 1 else position[head]
+            )
+        )
+        for own in wanted
+    ]
     used = [column for group in columns for column in group]
     if len(set(used)) != len(used):
         twice = next(column for column in used if used.count(column) > 1)
@@ -93,3 +109,8 @@ def head_columns(
             f"probe {name!r} has {len(columns)} class", hint="a classification needs two"
         )
     return tuple(columns)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

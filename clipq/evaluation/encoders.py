@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipq.cases import Candidate
 from clipq.errors import ClipqError
-from clipq.evaluation.identity import encoder_identity
+from clipq.evaluation.identity import encoder_identity, prompts_identity
 from clipq.evaluation.inputs import Inputs, caption_lines
 from clipq.evaluation.isolation import PROCESS, ProcessChangedError
 from clipq.models import ModelSource
@@ -159,6 +159,7 @@ class Encoders:
             quantizer,
             environment=self.environment,
             calibration=self.inputs.calibration_fingerprint,
+            prompts=prompts_identity(self.inputs.calibration_prompts),
         )
 
     def encoder(self, candidate: Candidate) -> Encoder:
@@ -231,13 +232,13 @@ class Encoders:
         from clipq.quant import Calibration
 
         loaded = self.model(model)
-        probe = self.inputs.calibration
+        probe, asked = self.inputs.calibration, self.inputs.calibration_prompts
         images = self.inputs.images(probe.name, loaded.preprocess)
         size = self.settings.batch_size
         tokens = (
             loaded.tokenizer(caption_lines(probe.captions)[0])
             if probe.captions
-            else prompt_tokens(loaded.tokenizer, probe.classnames, probe.templates)
+            else prompt_tokens(loaded.tokenizer, asked.classnames, asked.templates)
         )
 
         def texts() -> Iterator[torch.Tensor]:

@@ -193,8 +193,7 @@ class Encodings:
 
     def _temperature(self, candidate: Candidate, known: np.ndarray) -> float:
         if candidate not in self._temperatures:
-            labels = self.inputs.calibration.labels
-            head = self.head(candidate)
+            head, labels = self.head(candidate), self.inputs.known_labels
             self._temperatures[candidate] = calibrated_temperature(known, head, labels)
         return self._temperatures[candidate]
 

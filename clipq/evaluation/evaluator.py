@@ -33,8 +33,10 @@ from clipq.evaluation.identity import (
     predictions_key,
 )
 from clipq.evaluation.inputs import Inputs
+from clipq.evaluation.known_labels import KnownLabels
 from clipq.evaluation.pooling import Origins, pool, pooled_fingerprint
 from clipq.evaluation.predict import Encoded, build_predictions, check_features
+from clipq.evaluation.remarks import input_remarks
 from clipq.evaluation.tables import as_predictions, as_table, table_digest
 from clipq.metrics import Predictions
 from clipq.provenance import digest
@@ -101,6 +103,7 @@ class Evaluator:
         self.encodings = Encodings(self.encoders, self.inputs, self.cache, progress=progress)
         self.batches = BatchCheck(self.encodings)
         self._evaluated: dict[Cell, Evaluated | ClipqError] = {}
+        self._remarks: dict[str, tuple[str, ...]] = {}
 
     def varied(self, settings: Settings, name: str) -> Evaluator:
         """Return an evaluator with other settings; whoever watches reads `name` beside its work."""
@@ -160,9 +163,16 @@ class Evaluator:
         features = np.concatenate(list(encoder.images(blocks, doing="encoding FP32 again")))
         encoded = Encoded(features, encoder.head(known), known=features)
         info = self.inputs.sample_info(known.name, len(images))
+        labels = KnownLabels(info.labels)
         return build_predictions(
-            "in-distribution", info, encoded, encoded, known_labels=info.labels, towers="none"
+            "in-distribution", info, encoded, encoded, known=labels, towers="none"
         )
+
+    def remarks(self, model: str) -> tuple[str, ...]:
+        """Return what a reader should know of what a model is shown, as sentences."""
+        if model not in self._remarks:
+            self._remarks[model] = input_remarks(self.encoders.model(model), self.inputs)
+        return self._remarks[model]
 
     # -- steps ------------------------------------------------------------------------------
 
@@ -214,7 +224,7 @@ class Evaluator:
             self.inputs.sample_info(cell.probe),
             observed,
             reference,
-            known_labels=self.inputs.calibration.labels,
+            known=self.inputs.known_labels,
             towers=towers,
         )
         _, coverage = self.encodings.covered_head(cell.candidate)
@@ -231,10 +241,13 @@ class Evaluator:
 
     def _evidence(self, cell: Cell, coverage: dict[str, Any]) -> dict[str, dict[str, Any]]:
         opened, environment = self.inputs.probes[cell.probe], self.encoders.environment
-        model = {
+        model: dict[str, Any] = {
             "source": self.settings.model(cell.model).source,
             **model_identity(self.encoders.model(cell.model)),
         }
+        remarks = self.remarks(cell.model)
+        if remarks:
+            model["remarks"] = list(remarks)
         probe = self._seen(cell.probe, len(opened.ids), opened.fingerprint)
         evidence: dict[str, dict[str, Any]] = {
             "models": {cell.model: model},

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipq.cases import FP32
 from clipq.data import Probe
+from clipq.data.decoding import PIXELS_VERSION
 from clipq.evaluation.predict import CANDIDATE_VERSION, COLUMNS_VERSION
 from clipq.models.source import ModelSource, identity
 from clipq.provenance import digest, package_versions
@@ -90,13 +91,16 @@ def method_evidence(quantizer: str) -> dict[str, Any]:
     return evidence | ({"code_unknown": list(code.unknown)} if code.unknown else {})
 
 
-def encoder_identity(quantizer: str, *, environment: Key, calibration: str) -> dict[str, Any]:
+def encoder_identity(
+    quantizer: str, *, environment: Key, calibration: str, prompts: str
+) -> dict[str, Any]:
     """Return what identifies an encoder beside the weights it starts from.
 
     Args:
         quantizer: its text; FP32 depends on no calibration split.
         environment: what can move a number on this machine.
         calibration: fingerprint of the calibration split.
+        prompts: digest of the prompts that methods calibrate with.
     """
     identity: dict[str, Any] = {
         "quantizer": quantizer,
@@ -104,7 +108,8 @@ def encoder_identity(quantizer: str, *, environment: Key, calibration: str) -> d
         "clipq": package_versions(("clipq",))["clipq"],
     }
     if quantizer != FP32:
-        identity |= method_identity(quantizer) | {"calibration": calibration}
+        identity |= method_identity(quantizer)
+        identity |= {"calibration": calibration, "calibration_prompts": prompts}
     return identity
 
 
@@ -161,8 +166,8 @@ def features_key(model: Key, probe: Probe, encoder: Key, *, attack: Key | None =
         encoder: identity of the form of the model.
         attack: what identifies how the images are attacked; None for images as they are.
     """
-    plain = {"model": model, "probe": probe.fingerprint, "encoder": encoder}
-    return digest(plain | dict(attack or {}))
+    pixels = {"probe": probe.fingerprint, "pixels": PIXELS_VERSION}
+    return digest(pixels | {"model": model, "encoder": encoder} | dict(attack or {}))
 
 
 def texts_key(features: str, probe: Probe) -> str:
@@ -172,13 +177,13 @@ def texts_key(features: str, probe: Probe) -> str:
 
 def predictions_key(identity: Key, encoder: Key) -> str:
     """Return the key of a prediction table."""
-    made = {"head": _HEAD_VERSION, "candidate": CANDIDATE_VERSION}
-    return digest({"identity": identity, "encoder": encoder} | made)
+    versions = {"head": _HEAD_VERSION, "candidate": CANDIDATE_VERSION, "pixels": PIXELS_VERSION}
+    return digest({"identity": identity, "encoder": encoder} | versions)
 
 
 def mixture_key(identity: Key, encoder: Key, floats: frozenset[str]) -> str:
     """Return the key of the predictions of a quantized model some of whose layers are float."""
-    made = {"float": sorted(floats), "candidate": CANDIDATE_VERSION}
+    made = {"float": sorted(floats), "candidate": CANDIDATE_VERSION, "pixels": PIXELS_VERSION}
     return digest({"identity": identity, "encoder": encoder} | made)
 
 

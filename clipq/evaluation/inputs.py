@@ -5,7 +5,9 @@ Everything here depends on data and preprocessing alone, never on a quantizer.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -22,8 +24,10 @@ from clipq.data import (
     unreadable_images,
     without,
 )
+from clipq.data.decoding import PIXELS_VERSION
 from clipq.errors import CacheError, SettingsError
 from clipq.evaluation.cache import Cache, Table, damaged
+from clipq.evaluation.known_labels import KnownLabels, known_labels
 from clipq.evaluation.pooling import Origins, check_apart
 from clipq.evaluation.predict import SampleInfo
 from clipq.provenance import digest, package_versions
@@ -83,6 +87,7 @@ class Inputs:
         check_disjoint(calibration, *opened.values())
         known = opened[self.settings.in_distribution.name]
         check_disjoint(known, *(probe for probe in opened.values() if probe.role == "ood"))
+        known_labels(calibration, known)  # what does not fit is said before anything is encoded
         return _Opened(opened | {calibration.name: calibration})
 
     @property
@@ -96,9 +101,25 @@ class Inputs:
         return self.probes[self.settings.calibration.name]
 
     @cached_property
+    def known_labels(self) -> KnownLabels:
+        """Labels of the calibration split, in the classes of the zero-shot head."""
+        return known_labels(self.calibration, self.known)
+
+    @cached_property
     def calibration_fingerprint(self) -> str:
-        """What identifies the calibration split: its samples and captions."""
-        return digest([self.calibration.fingerprint, self.calibration.captions])
+        """What identifies the calibration split: samples, captions and, where other, classes."""
+        split = self.calibration
+        same = split.classnames == self.known.classnames and split.class_map is None
+        own = () if same else (split.classnames, split.class_map)
+        return digest([split.fingerprint, split.captions, *own])
+
+    @property
+    def calibration_prompts(self) -> Probe:
+        """The split with the head's classes: what its prompts are made of.
+
+        Whichever classes the split shows, a quantized text tower is asked for all of them.
+        """
+        return replace(self.calibration, classnames=self.known.classnames)
 
     @cached_property
     def pooled(self) -> dict[str, Origins]:
@@ -191,7 +212,7 @@ class Inputs:
             {
                 "probe": self.probes[probe].fingerprint,
                 "preprocess": preprocess.identity,
-                "decoder": [versions[name] for name in _DECODERS],
+                "decoder": [PIXELS_VERSION, *(versions[name] for name in _DECODERS)],
             }
         )
 
@@ -238,6 +259,8 @@ class Inputs:
             return self._given[declared.name]
         root = self.settings.root
         probe = open_declared(declared, base_dir=root, opened=self._read)
+        if probe.passed_over.pictures:
+            warnings.warn(f"probe {probe.name!r}: {probe.passed_over}", stacklevel=2)
         if not declared.unreadable:
             return probe
 
@@ -246,7 +269,8 @@ class Inputs:
             positions = np.array([position for position, _ in found], np.int64)
             return {"positions": positions}, {"reasons": [reason for _, reason in found]}
 
-        key = digest({"probe": probe.fingerprint, "decoder": package_versions(_DECODERS)})
+        decoder = [PIXELS_VERSION, package_versions(_DECODERS)]
+        key = digest({"probe": probe.fingerprint, "decoder": decoder})
         columns, metadata = self.cache.table("unreadable", key, create)
         broken = list(zip(columns["positions"].tolist(), metadata["reasons"], strict=True))
         return without(probe, broken, most=declared.unreadable)

@@ -186,7 +186,7 @@ def _frame(table: Predictions) -> Any:
         return float(recall_score(truth, guess, average="macro", labels=np.unique(truth)))
 
     labels = table.column("label")
-    # A tie for the largest logit counts against the model, here as everywhere.
+    # Of a narrowed head, predictions are no labels: only right or wrong is asked of either.
     guess = np.where(table.column("correct") == 1, labels, -1)
     return MetricFrame(
         metrics={

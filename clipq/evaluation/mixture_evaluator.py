@@ -91,7 +91,7 @@ class MixtureEvaluator:
             inputs.sample_info(cell.probe),
             observed,
             reference,
-            known_labels=inputs.calibration.labels,
+            known=inputs.known_labels,
             towers=QuantizerSpec.parse(cell.quantizer).towers,
         )
 
@@ -102,9 +102,9 @@ class MixtureEvaluator:
 
     def _fit_temperature(self, floats: frozenset[str]) -> float:
         vision, text = _by_tower(floats)
-        calibration = self.evaluator.inputs.calibration
-        features = self._features(vision, calibration.name)
-        return calibrated_temperature(features, self._heads(text), calibration.labels)
+        inputs = self.evaluator.inputs
+        features = self._features(vision, inputs.calibration.name)
+        return calibrated_temperature(features, self._heads(text), inputs.known_labels)
 
     def _encode(self, floats: frozenset[str], probe: str) -> np.ndarray:
         return self.evaluator.encodings.encode(self._encoder(floats), self.candidate.on(probe))

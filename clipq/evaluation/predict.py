@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipq.errors import QuantizerError
+from clipq.evaluation.known_labels import KnownLabels
 from clipq.evaluation.point_errors import (
     Sides,
     classwise_errors,
@@ -43,7 +44,7 @@ __all__ = [
 
 COLUMNS_VERSION = 4
 """Bumped when the meaning or the name of any column changes that baselines store."""
-CANDIDATE_VERSION = 2
+CANDIDATE_VERSION = 3
 """Bumped when what only a candidate's table holds changes: baselines stay valid."""
 _CLASSIFIED_ONLY = ("top2_gap", "brier", "ts_confidence", "ts_nll", "ts_brier", "top2_gap_loss")
 """Columns that only the in-distribution probe's metrics read."""
@@ -94,16 +95,16 @@ class Encoded:
     texts: np.ndarray | None = None
 
 
-def calibrated_temperature(features: np.ndarray, head: Head, labels: np.ndarray) -> float:
+def calibrated_temperature(features: np.ndarray, head: Head, known: KnownLabels) -> float:
     """Return the temperature that fits a calibration split; NaN where a logit is not finite.
 
     Args:
-        features: image features (N, D) of the split.
+        features: image features (M, D) of the split.
         head: the zero-shot head.
-        labels: (N,) of the split.
+        known: labels (M,) of the split, in the head's classes.
     """
-    _, logits = cosine_logits(features, head)
-    return fit_temperature(logits, labels) if np.isfinite(logits).all() else float("nan")
+    _, logits = cosine_logits(features, head, known.columns)
+    return fit_temperature(logits, known.labels) if np.isfinite(logits).all() else float("nan")
 
 
 def cosine_logits(
@@ -111,11 +112,16 @@ def cosine_logits(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return cosine similarities and logits, both (N, C) float64.
 
-    A zero feature has no direction: its cosines are defined as 0 for every class. With `columns`,
+    A zero feature has no direction: its cosines are defined as 0 for every class. Classes with one
+    embedding have exactly the same cosines. With `columns`,
     C is their number, and a class is as similar as the nearest of the head's classes that stand for
     it.
     """
     cosine = feature_metrics.unit(features) @ head.embeddings.astype(np.float64).T
+    first: dict[bytes, int] = {}
+    same = [first.setdefault(row.tobytes(), at) for at, row in enumerate(head.embeddings)]
+    if len(first) < len(same):
+        cosine = cosine[:, same]  # where a matrix product ends its blocks, equal columns may differ
     if columns is not None:
         cosine = np.stack([cosine[:, list(own)].max(axis=1) for own in columns], axis=1)
     return cosine, cosine * head.logit_scale + head.logit_bias
@@ -127,7 +133,7 @@ def build_predictions(
     observed: Encoded,
     reference: Encoded,
     *,
-    known_labels: np.ndarray,
+    known: KnownLabels,
     towers: str,
 ) -> Predictions:
     """Build the prediction table of one model x quantizer on one probe.
@@ -137,7 +143,7 @@ def build_predictions(
         samples: of the probe.
         observed: what the quantized model makes of it.
         reference: what FP32 makes of it; `observed` itself for FP32.
-        known_labels: labels of the calibration split (M,).
+        known: labels of the calibration split (M,), in the head's classes.
         towers: which towers are quantized: ``vision``, ``text``, ``both``; ``none`` for FP32.
     """
     columns: dict[str, np.ndarray] = {
@@ -152,17 +158,17 @@ def build_predictions(
             columns |= _retrieval(samples, observed, reference)
             return Predictions(columns, {})
         case "ood":
-            columns |= _detection(observed, known_labels)
+            columns |= _detection(observed, known)
             return Predictions(columns, _sanity(observed, reference, towers))
         case "in-distribution":
-            columns |= _detection(observed, known_labels)
+            columns |= _detection(observed, known)
             columns |= _classification(samples, observed, reference)
             columns |= _bands(samples, observed)
             columns["cosine_distance"] = cosine_distance(observed.features, reference.features)
             scalars = _sanity(observed, reference, towers) | _whole(samples, observed, reference)
             if observed is not reference:
                 columns |= _slopes(samples, observed, reference)
-                scalars |= _temperature_errors(observed, reference, known_labels)
+                scalars |= _temperature_errors(observed, reference, known)
                 scalars |= _point_errors(samples, observed, reference, towers)
             return Predictions(columns, scalars)
         case _:
@@ -171,7 +177,7 @@ def build_predictions(
             return Predictions(columns, {})
 
 
-def _detection(observed: Encoded, known_labels: np.ndarray) -> dict[str, np.ndarray]:
+def _detection(observed: Encoded, known: KnownLabels) -> dict[str, np.ndarray]:
     cosine, logits = cosine_logits(observed.features, observed.head)
     return {
         "mcm": scores.mcm(cosine),
@@ -179,7 +185,7 @@ def _detection(observed: Encoded, known_labels: np.ndarray) -> dict[str, np.ndar
         "energy": scores.energy(cosine),
         "neg_entropy": scores.neg_entropy(logits),
         "knn": knn(observed.features, observed.known),
-        "mahalanobis": mahalanobis(observed.features, observed.known, known_labels),
+        "mahalanobis": mahalanobis(observed.features, observed.known, known.labels),
     }
 
 
@@ -247,18 +253,18 @@ def _slopes(samples: SampleInfo, observed: Encoded, reference: Encoded) -> dict[
 
 
 def _temperature_errors(
-    observed: Encoded, reference: Encoded, known_labels: np.ndarray
+    observed: Encoded, reference: Encoded, split: KnownLabels
 ) -> dict[str, float]:
     """Return variances and covariance of both forms' log T, and the error of their ratio."""
-    size = len(known_labels)
+    size = len(split)
     moved = []
     for form in (observed, reference):
-        _, logits = cosine_logits(form.known, form.head)
+        _, logits = cosine_logits(form.known, form.head, split.columns)
         lost = not np.isfinite(logits).all()
         moved.append(
             np.full(size, np.nan)
             if lost
-            else temperature_influence(logits, known_labels, form.temperature)
+            else temperature_influence(logits, split.labels, form.temperature)
         )
     known = bool(np.isfinite(moved).all())
     ours, theirs = moved

@@ -100,6 +100,7 @@ def measure(evaluator: Evaluator, model: str) -> Baseline:
         history=(),
         predictions={name: result.predictions for name, result in found.items()},
         pooled=evaluator.inputs.pooled,
+        remarks=evaluator.remarks(model),
         noise_from=tuple(variants),
         measured_on=subject.facts,
         samples=_unsaid(subject, set(found)),

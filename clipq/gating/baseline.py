@@ -31,7 +31,7 @@ SCHEMA = "clipq-baseline/2"
 _OF_SAMPLES = ("id", "label", "group")
 _UNJUDGED = "#"
 """Before the probe in the name of a column that no metric reads; names of probes hold no such."""
-_HEAD = ("model", "source", "environment", "noise_from", "identity", "probes", "pooled")
+_HEAD = ("model", "source", "environment", "noise_from", "identity", "probes", "pooled", "remarks")
 _Noise = Annotated[float, Meta(ge=0.0, le=sys.float_info.max, description="a finite number >= 0")]
 
 
@@ -62,9 +62,10 @@ class Baseline:
     per probe its fingerprint; `identity_of` joins both. `values` are keyed
     ``probe.metric``. `predictions` are per probe. `history` lists every approved change.
     `noise_from` names the variations that `noise` was measured over. `pooled` says of which probes
-    a pooled one is made: its table is not stored, for it follows from theirs. `digest` is the
-    stored columns' hash, "" before they are saved. `measured_on` and `samples` say in words what
-    the hashes are of (`clipq.evaluation.subject`), where the baseline keeps that.
+    a pooled one is made: its table is not stored, for it follows from theirs. `remarks` say what a
+    reader should know of prompts, captions and the calibration split. `digest` is the stored
+    columns' hash, "" before they are saved. `measured_on` and `samples` say in words what the
+    hashes are of (`clipq.evaluation.subject`), where the baseline keeps that.
 
     >>> baseline = load_baseline(Path("baselines"), "vit-clean")
     >>> baseline.source, len(baseline.predictions["id"])
@@ -81,6 +82,7 @@ class Baseline:
     predictions: Mapping[str, Predictions]
     noise_from: tuple[str, ...] = ()
     pooled: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     digest: str = ""
     measured_on: Facts | None = None
     samples: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
@@ -216,6 +218,7 @@ def save_baseline(folder: Path, baseline: Baseline) -> None:
         "identity": dict(baseline.identity),
         "probes": dict(baseline.probes),
         **({"pooled": pooled} if pooled else {}),
+        **({"remarks": list(baseline.remarks)} if baseline.remarks else {}),
         **({"measured_on": asdict(facts)} if facts else {}),
         "scalars": {
             probe: {name: _finite(value) for name, value in sorted(predictions.scalars.items())}

@@ -10,7 +10,9 @@ __all__ = ["top1", "top5"]
 
 
 def top1(predictions: Predictions) -> float:
-    """Share of samples whose true label has the strictly largest logit; in [0, 1].
+    """Share of samples whose true label has the largest logit; in [0, 1].
+
+    Of classes with equal logits the first is predicted, as `torch.argmax` does.
 
     >>> top1(Predictions({"rank": np.array([0, 2, 0, 7]), "confidence": np.full(4, 0.5)}))
     0.5
@@ -20,6 +22,8 @@ def top1(predictions: Predictions) -> float:
 
 def top5(predictions: Predictions) -> float:
     """Share of samples whose true label is among the five largest logits; in [0, 1].
+
+    Of classes with equal logits those listed first count first.
 
     >>> top5(Predictions({"rank": np.array([0, 2, 0, 7]), "confidence": np.full(4, 0.5)}))
     0.75

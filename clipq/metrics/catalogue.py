@@ -65,7 +65,7 @@ _declare(
     "higher",
     "accuracy:top1",
     roles=_LABELLED | _POOLED,
-    note="a tie for the largest logit counts against the model",
+    note="of equal logits the first class is predicted, as by argmax",
     statistic=Statistic("share", ("rank",), below=1),
 )
 _declare(
@@ -74,7 +74,7 @@ _declare(
     "higher",
     "accuracy:top5",
     roles=_CLASSIFIED,
-    note="ties count against the model",
+    note="of equal logits the first class stands first",
     statistic=Statistic("share", ("rank",), below=5),
 )
 _declare(
@@ -333,7 +333,7 @@ for _k in DEPTHS:
         "retrieval:image_to_text",
         roles=_RETRIEVAL,
         arguments={"k": _k},
-        note="ties count against the model",
+        note="of equally similar captions the first stands first",
         statistic=Statistic("share", ("i2t_rank",), below=_k),
     )
     _declare(
@@ -343,7 +343,7 @@ for _k in DEPTHS:
         "retrieval:text_to_image",
         roles=_RETRIEVAL,
         arguments={"k": _k},
-        note="ties count against the model",
+        note="of equally similar images the first stands first",
         statistic=Statistic("mean-share", (f"t2i_{_k}",)),
     )
 _declare(

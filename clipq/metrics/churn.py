@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from clipq.errors import ClipqError
+from clipq.metrics.classify import ranks
 from clipq.metrics.predictions import Predictions
 
 __all__ = ["churn_columns", "flip_rate", "kl_to_fp32", "negative_flips", "top2_gap_shrinkage"]
@@ -46,8 +47,8 @@ def churn_columns(
     safe = np.where(finite[:, None], logits, 0.0)
     ours, theirs = log_softmax(safe, axis=1), log_softmax(reference_logits, axis=1)
     divergence = (np.exp(theirs) * (theirs - ours)).sum(axis=1)
-    right = _strictly_right(safe, labels) & finite
-    reference_right = _strictly_right(reference_logits, labels)
+    right = _right(logits, labels)
+    reference_right = _right(reference_logits, labels)
     lost = reference_right & ~right
     return {
         "agrees": (finite & (safe.argmax(axis=1) == reference_logits.argmax(axis=1))).astype(
@@ -102,9 +103,8 @@ def _share_of_zeros(predictions: Predictions, column: str) -> float:
     return float((predictions.samples(column) < 1).mean())
 
 
-def _strictly_right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    true = logits[np.arange(len(labels)), labels]
-    return np.asarray((logits >= true[:, None]).sum(axis=1) == 1)
+def _right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.asarray((ranks(logits, labels) == 0) & np.isfinite(logits).all(axis=1))
 
 
 def _gap(log_probability: np.ndarray) -> np.ndarray:

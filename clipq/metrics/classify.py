@@ -7,7 +7,7 @@ from scipy.special import log_softmax
 
 from clipq.errors import ClipqError
 
-__all__ = ["classification_columns"]
+__all__ = ["classification_columns", "ranks"]
 
 
 def classification_columns(
@@ -20,10 +20,10 @@ def classification_columns(
         labels: (N,) int in [0, C).
         temperature: divides the logits of the ``ts_`` twins.
 
-    ``rank`` counts the classes whose logit is at least the true label's (ties count against the
-    model); ``top2_gap`` is the largest minus the second largest probability; ``brier`` is the sum
-    over classes of the squared difference to the one-hot label, in [0, 2]. A sample with a
-    non-finite logit has NaN in every float column and is not correct.
+    ``rank`` is the true label's place, 0 for the predicted class; see `ranks`. ``top2_gap`` is the
+    largest minus the second largest probability; ``brier`` is the sum over classes of the squared
+    difference to the one-hot label, in [0, 2]. A sample with a non-finite logit has NaN in every
+    float column and is not correct.
 
     Raises:
         ClipqError: there are fewer than two classes, or labels do not fit.
@@ -44,12 +44,9 @@ def classification_columns(
             f"labels go from {labels.min()} to {labels.max()}",
             hint=f"allowed: 0 to {logits.shape[1] - 1}",
         )
-    rows = np.arange(len(labels))
     finite = np.isfinite(logits).all(axis=1)
     safe = np.where(finite[:, None], logits, 0.0)
-    true = safe[rows, labels]
-    rank = (safe >= true[:, None]).sum(axis=1) - 1
-    rank = np.where(finite, rank, logits.shape[1]).astype(np.int64)
+    rank = np.where(finite, ranks(safe, labels), logits.shape[1]).astype(np.int64)
     floats = _probabilistic(safe, labels)
     twins = _probabilistic(safe / temperature, labels)
     floats |= {f"ts_{name}": twins[name] for name in ("confidence", "nll", "brier")}
@@ -59,6 +56,24 @@ def classification_columns(
         "correct": (rank == 0).astype(np.int64),
         **{name: np.where(finite, values, np.nan) for name, values in floats.items()},
     }
+
+
+def ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the place (N,) of the true label, 0-based, in the falling order of the logits.
+
+    Of equal logits the class that is listed first stands first, as for argmax: rank 0 is the
+    prediction of `numpy.argmax` and `torch.argmax`, so accuracy is that of any other evaluation.
+
+    Args:
+        logits: (N, C), finite.
+        labels: (N,) int in [0, C).
+
+    >>> ranks(np.array([[0.5, 0.5, 0.1]] * 3), np.array([0, 1, 2])).tolist()
+    [0, 1, 2]
+    """
+    true = logits[np.arange(len(labels)), labels][:, None]
+    before = np.arange(logits.shape[1]) < labels[:, None]
+    return np.asarray(((logits > true) | ((logits == true) & before)).sum(axis=1))
 
 
 def _probabilistic(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Retrieval between images and captions: CLIP's other job.
 
-Ranks are 0-based and ties count against the model: what is as similar as the right answer stands
-before it.
+Ranks are 0-based. Of captions, or images, that are equally similar the first stands first, as for
+argmax: two images with one caption between them share its credit by their order.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from clipq.errors import ClipqError
+from clipq.metrics.classify import ranks
 from clipq.metrics.features import unit
 from clipq.metrics.predictions import Predictions
 
@@ -38,8 +39,8 @@ def retrieval_columns(
 ) -> dict[str, np.ndarray]:
     """Return the retrieval columns, each (N,).
 
-    ``i2t_rank``: how many captions of other images are at least as similar to the image as the
-    best of its own. ``t2i_1``, ``t2i_5``, ``t2i_10``: the share of its captions by which the image
+    ``i2t_rank``: how many captions of other images stand before the best of the image's own.
+    ``t2i_1``, ``t2i_5``, ``t2i_10``: the share of its captions by which the image
     is among the first k images. ``occurrences``: for how many captions it is among the first ten.
 
     Args:
@@ -63,20 +64,25 @@ def retrieval_columns(
         )
     finite = bool(np.isfinite(images).all() and np.isfinite(texts).all())
     pictures, captions = (unit(np.nan_to_num(x, posinf=0.0, neginf=0.0)) for x in (images, texts))
-    best, text_rank = np.full(count, -np.inf), np.empty(len(texts), np.int64)
+    matching, text_rank = np.empty(len(texts)), np.empty(len(texts), np.int64)
     occurrences = np.zeros(count, np.int64)
     for start in range(0, len(texts), _ROWS):
         part = slice(start, min(start + _ROWS, len(texts)))
         cosine = captions[part] @ pictures.T
-        matching = cosine[np.arange(len(cosine)), owner[part]]
-        np.maximum.at(best, owner[part], matching)
-        text_rank[part] = (cosine >= matching[:, None]).sum(axis=1) - 1
+        matching[part] = cosine[np.arange(len(cosine)), owner[part]]
+        text_rank[part] = ranks(cosine, owner[part])
         nearest = np.argsort(-cosine, axis=1, kind="stable")[:, : min(_HUB_DEPTH, count)]
         occurrences += np.bincount(nearest.ravel(), minlength=count)
+    best = np.full(count, -np.inf)
+    np.maximum.at(best, owner, matching)
+    first, own = np.full(count, len(texts)), np.flatnonzero(matching == best[owner])
+    np.minimum.at(first, owner[own], own)
     image_rank = np.zeros(count, np.int64)
     for start in range(0, len(texts), _ROWS):
         part = slice(start, min(start + _ROWS, len(texts)))
-        near = captions[part] @ pictures.T >= best
+        cosine = captions[part] @ pictures.T
+        before = np.arange(part.start, part.stop)[:, None] < first
+        near = (cosine > best) | ((cosine == best) & before)
         near[np.arange(len(near)), owner[part]] = False
         image_rank += near.sum(axis=0)
     per_image = np.bincount(owner, minlength=count)

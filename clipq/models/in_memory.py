@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 from typing import Any
 
 import open_clip
@@ -15,6 +14,7 @@ from torch import nn
 from clipq.errors import ModelError
 from clipq.models.loading import LoadedModel, Tokenizer, logit_map
 from clipq.models.preprocess import Preprocess
+from clipq.models.sound_weights import check_numbers
 from clipq.models.source import ModelIdentity
 from clipq.provenance import digest
 
@@ -37,7 +37,8 @@ def model_in_memory(
         device: where it is evaluated.
 
     Raises:
-        ModelError: it is no open_clip model, or its tokenizer cannot be told.
+        ModelError: it is no open_clip model, holds NaN or infinity, has a logit scale that no
+            training gives, or its tokenizer cannot be told.
 
     >>> model_in_memory(nn.Linear(4, 4))
     Traceback (most recent call last):
@@ -55,9 +56,8 @@ def model_in_memory(
             "for example 'ViT-B-32/laion2b_s34b_b79k'",
         )
     model = copy.deepcopy(model).to(device).eval().requires_grad_(False)
+    check_numbers(model, f"in memory ({type(model).__name__})")
     scale, bias = logit_map(model)
-    if not math.isfinite(scale):
-        raise ModelError(f"a model with the logit scale {scale}", hint="train it, or load weights")
     chosen = tokenizer or _default_tokenizer(model)
     plain = PreprocessCfg(**config)
     identity = ModelIdentity(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from torch import nn
 
 from clipq.errors import ModelError, did_you_mean
 from clipq.models.preprocess import Preprocess
+from clipq.models.sound_weights import check_numbers, check_shapes, stored_shapes
 from clipq.models.source import (
     CONFIG,
     ModelFiles,
@@ -32,7 +32,7 @@ from clipq.models.source import (
 )
 from clipq.provenance import sha256_file
 
-__all__ = ["LoadedModel", "Tokenizer", "load_model", "logit_map"]
+__all__ = ["LoadedModel", "Tokenizer", "load_model", "load_tokenizer", "logit_map"]
 
 Tokenizer = Callable[[list[str]], torch.Tensor]
 
@@ -76,7 +76,8 @@ def load_model(
         expected_sha256: what the weights must hash to; "" for no expectation.
 
     Raises:
-        ModelError: configuration or weights are missing, damaged, unreachable or do not match.
+        ModelError: configuration or weights are missing, damaged, unreachable, do not match (also
+            where open_clip would fit one to the other in silence), or hold numbers that are none.
 
     >>> load_model(ModelSource.parse("local-dir:fixtures/models/none", base_dir=Path()))
     Traceback (most recent call last):
@@ -86,15 +87,17 @@ def load_model(
     files = _files(source)
     identity = identify(files, expected_sha256=expected_sha256)
     model: Any = _model(source, files, identity, device)
+    check_numbers(model, str(source))
+    with _quiet():
+        stored = stored_shapes(files.checkpoint)
+    check_shapes(model, stored, name=str(source), config=files.config)
     scale, bias = logit_map(model)
-    if not math.isfinite(scale):
-        raise ModelError(
-            f"model {source} has the logit scale {scale}", hint="the checkpoint holds no sane model"
-        )
+    tokenizer = load_tokenizer(source)
+    _check_vocabulary(model, tokenizer, source)
     config = PreprocessCfg(**model.visual.preprocess_cfg)
     return LoadedModel(
         model=model,
-        tokenizer=_tokenizer(source, files, model),
+        tokenizer=tokenizer,
         preprocess=Preprocess(image_transform_v2(config, is_train=False), config),
         identity=identity,
         logit_scale=scale,
@@ -190,10 +193,21 @@ def _model(
     return model.eval().requires_grad_(False)
 
 
-def _tokenizer(source: ModelSource, files: ModelFiles, model: nn.Module) -> Tokenizer:
+def load_tokenizer(source: ModelSource) -> Tokenizer:
+    """Return a model's tokenizer; its weights are not looked at.
+
+    Raises:
+        ModelError: configuration or vocabulary are missing, damaged or unreachable.
+
+    >>> source = ModelSource.parse("local-dir:fixtures/models/vit-clean", base_dir=Path())
+    >>> tuple(load_tokenizer(source)(["a red circle"]).shape)
+    (1, 16)
+    """
+    local = source.kind == "local-dir"
+    vocabulary = local_files(source.path).vocabulary if local else (default_vocabulary(),)
     arguments: dict[str, str] = {}
-    if source.kind == "local-dir" and _names_vocabulary(source):
-        arguments["bpe_path"] = str(files.vocabulary[0])  # relative names start from its folder
+    if local and _names_vocabulary(source):
+        arguments["bpe_path"] = str(vocabulary[0])  # relative names start from its folder
     name = source.location if source.kind == "pretrained" else _open_clip_name(source)
     try:
         with _quiet():
@@ -201,16 +215,19 @@ def _tokenizer(source: ModelSource, files: ModelFiles, model: nn.Module) -> Toke
     except Exception as error:  # gzip, unicode and hub libraries raise many kinds
         raise ModelError(
             f"model {source}: its tokenizer cannot be loaded: {_first_line(error)} (files: "
-            f"{', '.join(f'{p} sha256 {sha256_file(p)}' for p in files.vocabulary) or 'none'})",
+            f"{', '.join(f'{p} sha256 {sha256_file(p)}' for p in vocabulary) or 'none'})",
             hint="restore the vocabulary that the model was trained with",
         ) from error
+    return tokenizer
+
+
+def _check_vocabulary(model: nn.Module, tokenizer: Tokenizer, source: ModelSource) -> None:
     known, tokens = getattr(model, "vocab_size", None), getattr(tokenizer, "vocab_size", None)
     if isinstance(known, int) and isinstance(tokens, int) and tokens > known:
         raise ModelError(
             f"model {source}: its tokenizer has {tokens} tokens, its text tower {known}",
             hint="name the vocabulary it was trained with in text_cfg.tokenizer_kwargs.bpe_path",
         )
-    return tokenizer
 
 
 def _names_vocabulary(source: ModelSource) -> bool:

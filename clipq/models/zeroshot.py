@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import normalize
@@ -53,7 +54,7 @@ def class_embeddings(
     """Return class embeddings (C, D) of unit length.
 
     Prompt ensembling as in Radford et al. 2021: the mean over templates of unit-length text
-    features, normalised again.
+    features, normalised again. Classes with the same tokens have exactly the same embedding.
 
     >>> from clipq.testing import SmallInputs, small_clip
     >>> def tokenizer(texts):
@@ -64,12 +65,24 @@ def class_embeddings(
     """
     device = next(model.parameters()).device
     tokens = prompt_tokens(tokenizer, classnames, templates)
+    # Each prompt once: of two classes with the same tokens neither may win by rounding alone.
+    prompt = _first_of_its_kind(tokens.numpy())
+    asked = sorted(set(prompt))
+    place = {position: row for row, position in enumerate(asked)}
+    same = [place[position] for position in prompt]
     with torch.inference_mode():
         features = torch.cat(
             [
                 model.encode_text(batch.to(device)).float()  # type: ignore[operator]
-                for batch in torch.split(tokens, batch_size)
+                for batch in torch.split(tokens[asked], batch_size)
             ]
         )
-        unit = normalize(features, dim=-1).view(len(classnames), len(templates), -1)
-        return normalize(unit.mean(dim=1), dim=-1)
+        unit = normalize(features, dim=-1)[same].view(len(classnames), len(templates), -1)
+        rows = np.array(same).reshape(len(classnames), -1)
+        return normalize(unit.mean(dim=1), dim=-1)[_first_of_its_kind(rows)]
+
+
+def _first_of_its_kind(rows: np.ndarray) -> list[int]:
+    """Return, for each row, the position of the first row that is equal to it."""
+    first: dict[bytes, int] = {}
+    return [first.setdefault(row.tobytes(), position) for position, row in enumerate(rows)]

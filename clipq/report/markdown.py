@@ -222,6 +222,11 @@ def _provenance(record: RunRecord) -> str:
         for name, model in evidence.get("models", {}).items()
     ]
     lines += [
+        f"- remark on {inert(name)}: {inert(str(remark))}"
+        for name, model in evidence.get("models", {}).items()
+        for remark in model.get("remarks", ())
+    ]
+    lines += [
         f"- probe {inert(name)}: {probe.get('samples', '-')} samples, {_code(probe['fingerprint'])}"
         for name, probe in evidence.get("probes", {}).items()
     ]

@@ -326,6 +326,7 @@ def _provenance(record: RunRecord) -> str:
         )
     for name, model in evidence.get("models", {}).items():
         rows.append(("model", name, f"{model['source']}  weights {model['weights_sha256'][:16]}"))
+        rows += [("remark", name, one_line(str(remark))) for remark in model.get("remarks", ())]
     for name, baseline in evidence.get("baselines", {}).items():
         text = f"{baseline['file']}  approved {baseline['approved']}: {baseline['reason']}"
         rows.append(("baseline", name, f"{text}  columns {baseline['columns_sha256'][:16]}"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import tarfile
@@ -18,7 +17,9 @@ from clipq.cli.onboarding.walk import Folder, Walk
 from clipq.data.attributes import ATTRIBUTES
 from clipq.data.reading import CLASSES, TEMPLATES
 from clipq.data.sources import look_at_probe
-from clipq.errors import ClipqError
+from clipq.errors import ClipqError, ProbeError
+from clipq.files import read_file
+from clipq.shapes import Document
 
 __all__ = ["SPLITS", "DataFindings", "DataSet", "find_data"]
 
@@ -205,17 +206,16 @@ def _table(path: Path) -> dict[str, dict[str, int]]:
     Only attributes of few values divide samples into groups.
     """
     try:
-        if path.stat().st_size > _LARGEST_TABLE_BYTES:
-            return {}
-        with path.open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream)
-            names = [name for name in reader.fieldnames or () if name != "file"]
-            counts: dict[str, Counter[str]] = {name: Counter() for name in names}
-            for row in reader:
-                for name in names:
-                    counts[name][row[name] or ""] += 1
-    except (OSError, ValueError, csv.Error):
+        # One of another package, or one that opening the probe would refuse, is no reason to stop.
+        lines = _text(path, _LARGEST_TABLE_BYTES).splitlines()
+        rows = Document(path, "CSV", ProbeError).rows(lines)
+    except (OSError, ClipqError):
         return {}
+    counts: dict[str, Counter[str]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "file":
+                counts.setdefault(name, Counter())[value] += 1
     return {
         name: dict(values) for name, values in counts.items() if 2 <= len(values) <= _MOST_VALUES
     }
@@ -256,10 +256,10 @@ def _lists(walk: Walk, folder: Folder, findings: DataFindings) -> None:
 
 def _matches(path: Path) -> Iterator[str]:
     """Yield the image of the first line, where that looks like one of a list of images."""
-    with suppress(OSError, UnicodeDecodeError), path.open("rb") as stream:
-        line = stream.read(_HEAD_BYTES).partition(b"\n")[0].decode("utf-8").strip()
-        match = _LINE.fullmatch(line)
-        if match is not None and "\0" not in line:
+    with suppress(OSError, ClipqError), path.open("rb") as stream:
+        head = stream.read(_HEAD_BYTES).partition(b"\n")[0]
+        match = _LINE.fullmatch(Document(path, "UTF-8", ProbeError).text(head).strip())
+        if match is not None:
             yield match[1]
 
 
@@ -272,8 +272,10 @@ def _is_file(path: Path) -> bool:
 
 def _lines(path: Path) -> tuple[str, ...]:
     try:
-        if path.stat().st_size > _LARGEST_TABLE_BYTES:
-            return ()
-        return tuple(path.read_text(encoding="utf-8").strip().splitlines())
-    except (OSError, UnicodeDecodeError):
+        return tuple(_text(path, _LARGEST_TABLE_BYTES).strip().splitlines())
+    except (OSError, ClipqError):
         return ()
+
+
+def _text(path: Path, most: int) -> str:
+    return Document(path, "UTF-8", ProbeError).text(read_file(path, most=most))

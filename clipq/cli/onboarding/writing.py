@@ -63,7 +63,7 @@ _MORE = """\
 # draws = 1                              # versions of each image; leave it out for all 75
 #
 # [[probes]]
-# name = "pgd"                           # adversarial images; pip install 'clipq[attacks]'
+# name = "pgd"                           # adversarial images; pip install 'pytest-clipq[attacks]'
 # role = "adversarial"
 # source = {source}
 # split = {split}

@@ -100,3 +100,27 @@ def test_what_a_metric_needs_is_listed(project, monkeypatch, capsys):
     monkeypatch.chdir(project.root)
     assert main(["list", "metrics"]) == 0
     assert "labels, groups of 10" in capsys.readouterr().out
+
+
+def test_labels_and_prompts_that_are_not_what_they_seem_are_named(tmp_path, monkeypatch, capsys):
+    _photos(tmp_path / "photos", {"Star": range(15), "star": range(15, 30), "owl": range(15)})
+    _photos(tmp_path / "fit", {"owl": range(40, 80), "star": range(40, 80)})
+    _photos(tmp_path / "odd", {"owl": range(100, 120), "hen": range(100, 120)})
+    (tmp_path / "photos" / "zeroshot_classification_templates.txt").write_text(
+        "a {c}\n" + "a photo of the very " + "very " * 15 + "small {c}\n"
+    )
+    model = REPOSITORY / "fixtures" / "models" / "vit-clean"
+    text = f'[[models]]\nname = "vit"\nsource = "local-dir:{model}"\n'
+    text += "".join(
+        f'[[probes]]\nname = "{name}"\nrole = "{role}"\nsource = "folder:{name}"\nsplit = "."\n'
+        for name, role in (("photos", "in-distribution"), ("fit", "calibration"), ("odd", "shift"))
+    )
+    (tmp_path / "clipq.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert main(["probe", "check", "--quiet"]) == 1
+    shown = capsys.readouterr().out
+    assert "odd: WRONG\n  probe 'odd': class 'hen': no class" in shown
+    assert "no sample of 1 of 3 classes ('Star')" in shown
+    assert "vit: classes 'Star' = 'star' are the same tokens" in shown
+    assert "vit: 3 of 6 prompts are longer than the 16 tokens" in shown
+    assert "2 of 3 probes are good" in shown

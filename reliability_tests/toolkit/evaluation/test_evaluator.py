@@ -96,7 +96,7 @@ def test_the_temperature_comes_from_the_calibration_split(settings):
     known = evaluator.encodings.features(Cell("vit-clean", "rtn:w8", "calibration"))
     labels = evaluator.inputs.calibration.labels
     head = evaluator.encodings.head(Candidate("vit-clean", "rtn:w8"))
-    assert calibrated_temperature(known, head, labels) == scalar
+    assert calibrated_temperature(known, head, evaluator.inputs.known_labels) == scalar
     _, logits = cosine_logits(known, head)
     scaled, plain = (
         classification_columns(logits, labels, temperature=t)["ts_nll"].mean() for t in (scalar, 1)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from clipq.errors import QuantizerError
+from clipq.evaluation.known_labels import KnownLabels
 from clipq.evaluation.predict import (
     Encoded,
     Head,
@@ -42,7 +43,7 @@ def build(features, reference=FEATURES, towers="both", role="in-distribution", s
         samples,
         Encoded(features, HEAD, KNOWN, temperature=2.0, texts=KNOWN[:2]),
         Encoded(reference, HEAD, KNOWN, temperature=1.0, texts=KNOWN[:2]),
-        known_labels=np.arange(3),
+        known=KnownLabels(np.arange(3)),
         towers=towers,
     )
 
@@ -72,7 +73,8 @@ def test_other_labelled_tables_have_no_scores_and_no_twins():
 
 def test_a_retrieval_table_compares_images_with_captions():
     table = build(FEATURES, role="retrieval", samples=replace(SAMPLES, owners=np.array([1, 0])))
-    assert table.column("i2t_rank").tolist() == [0, 1]
+    # Both captions are as far from the second image: its own stands first.
+    assert table.column("i2t_rank").tolist() == [0, 0]
     assert "label" in table.columns
     with pytest.raises(QuantizerError, match="without captions"):
         build(FEATURES, role="retrieval")
@@ -117,7 +119,7 @@ def test_features_that_prove_nothing_are_refused(features, message):
 def test_a_candidates_table_says_how_well_its_numbers_are_known_and_fp32s_does_not():
     encoded = Encoded(FEATURES, HEAD, KNOWN, temperature=1.0)
     fp32 = build_predictions(
-        "in-distribution", SAMPLES, encoded, encoded, known_labels=np.arange(3), towers="none"
+        "in-distribution", SAMPLES, encoded, encoded, known=KnownLabels(np.arange(3)), towers="none"
     )
     ours = build(FEATURES + 0.5)
     assert not [name for name in {**fp32.scalars, **fp32.columns} if "error" in name]

@@ -15,7 +15,9 @@ from clipq.errors import ProbeError, SettingsError
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.inputs import caption_lines
 from clipq.evaluation.plan import plan
+from clipq.evaluation.predict import cosine_logits
 from clipq.metrics import metrics
+from clipq.metrics.classify import classification_columns
 from clipq.settings import (
     CorruptionSettings,
     ProbeSettings,
@@ -156,6 +158,7 @@ class TestMatrix:
 
 @pytest.mark.filterwarnings("ignore:WebDataset", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_zero_shot_accuracy_equals_clip_benchmark_s(evaluator):
+    import torch
     from clip_benchmark.datasets.builder import build_wds_dataset
     from clip_benchmark.metrics.zeroshot_classification import (
         run_classification,
@@ -177,3 +180,19 @@ def test_zero_shot_accuracy_equals_clip_benchmark_s(evaluator):
     table = evaluator.evaluate(Cell("vit-clean", "fp32", "id")).predictions
     assert metrics.get("top1").compute(table) == hits[:, 0].double().mean()
     assert metrics.get("top5").compute(table) == hits.any(dim=1).double().mean()
+
+    # A class listed twice, as ImageNet's "missile" is, with every other of its samples in each
+    # place. (Which of equals `topk` takes is not specified; `argmax` is their prediction.)
+    twice, label = [*dataset.classes, dataset.classes[0]], target.clone()
+    label[(target == 0).nonzero()[::2]] = len(dataset.classes)
+    head = zero_shot_classifier(model, tokenizer, twice, dataset.templates, "cpu", amp=False)
+    features = evaluator.encodings.features(Cell("vit-clean", "fp32", "id"))
+    theirs = (100 * normalize(torch.tensor(features), dim=-1) @ head).argmax(dim=1)
+    known = replace(evaluator.inputs.known, classnames=tuple(twice))
+    encoder = evaluator.encoders.encoder(Candidate("vit-clean", "fp32"))
+    _, logits = cosine_logits(features, encoder.head(known))
+    columns = classification_columns(logits, label.numpy(), temperature=1.0)
+    assert np.array_equal(columns["prediction"], theirs)
+    assert columns["correct"].mean() == (theirs == label).double().mean()
+    found = columns["correct"][label.numpy() == 0].mean()
+    assert found > 0.3  # the first of the two is predicted, not neither

@@ -46,8 +46,10 @@ def baseline(value=0.9, first=0.9, **columns):
 
 
 def test_a_baseline_comes_back_as_it_was_saved(tmp_path):
-    save_baseline(tmp_path, approve_first(baseline(), date="2026-01-01"))
+    remarked = replace(baseline(), remarks=("2 of 9 prompts are cut",))
+    save_baseline(tmp_path, approve_first(remarked, date="2026-01-01"))
     found = load_baseline(tmp_path, "m")
+    assert found.remarks == remarked.remarks
     assert found.values == baseline().values
     assert found.history[0]["reason"] == "first baseline"
     assert found.predictions["id"].scalars["sqnr_db"] == float("inf")

@@ -16,6 +16,7 @@ from torch_uncertainty.metrics.classification import BrierScore, CategoricalNLL
 from torch_uncertainty.post_processing import TemperatureScaler
 
 from clipq.errors import ClipqError
+from clipq.metrics.churn import churn_columns
 from clipq.metrics.classify import classification_columns
 from clipq.metrics.features import effective_rank, sqnr_db, zero_fraction
 from clipq.metrics.temperature import TEMPERATURE_RANGE, fit_temperature
@@ -33,7 +34,7 @@ class TestClassification:
         columns = classification_columns(logits, np.array([0, 1]), temperature=1.0)
         assert columns["prediction"].tolist() == [0, 2]
         assert columns["correct"].tolist() == [1, 0]
-        assert columns["rank"].tolist() == [0, 2]  # the tie at 0.25 counts against the model
+        assert columns["rank"].tolist() == [0, 2]  # of the two at 0.25 the first stands first
         np.testing.assert_allclose(columns["confidence"], [0.7, 0.5])
         np.testing.assert_allclose(columns["top2_gap"], [0.5, 0.25])
         np.testing.assert_allclose(columns["nll"], -np.log([0.7, 0.25]))
@@ -41,10 +42,23 @@ class TestClassification:
             columns["brier"], [0.3**2 + 0.2**2 + 0.1**2, 0.25**2 + 0.75**2 + 0.5**2]
         )
 
-    def test_a_tie_for_the_top_is_not_correct(self):
-        columns = classification_columns(np.zeros((2, 4)), np.array([0, 3]), temperature=1.0)
-        assert columns["rank"].tolist() == [3, 3]
-        assert columns["correct"].tolist() == [0, 0]
+    def test_ties_are_broken_as_argmax_and_a_stable_sort_do(self):
+        """So a model that says the same of all classes is right where chance is."""
+        rng = np.random.default_rng(4)
+        logits = rng.integers(0, 4, (300, 9)).astype(float)  # ties everywhere, at the top too
+        labels = rng.integers(0, 9, 300)
+        columns = classification_columns(logits, labels, temperature=1.0)
+        first = torch.tensor(logits).argmax(dim=1).numpy()
+        assert np.array_equal(columns["prediction"], first)
+        assert np.array_equal(columns["correct"], first == labels)
+        order = np.argsort(-logits, axis=1, kind="stable")
+        assert np.array_equal(columns["rank"], (order == labels[:, None]).argmax(axis=1))
+        other = np.roll(logits, 1, axis=0)
+        churn = churn_columns(other, logits, labels)
+        theirs = np.roll(first, 1)
+        assert np.array_equal(churn["agrees"], first == theirs)
+        assert np.array_equal(churn["fp32_correct"], first == labels)
+        assert np.array_equal(churn["stays_correct"], (first != labels) | (theirs == labels))
 
     def test_nll_and_brier_equal_torch_uncertainty(self):
         logits, labels = drawn()

@@ -53,6 +53,15 @@ def test_a_failure_says_by_how_much_against_what_and_what_to_run_next():
     assert "next: clipq gate --model m" in text
 
 
+def test_what_is_odd_about_prompts_is_said_beside_the_model():
+    model = EVIDENCE["models"]["m"] | {"remarks": ["2 of 9 prompts are cut"]}
+    run = RunRecord("ci", 1, (altered(FAIL, evidence=EVIDENCE | {"models": {"m": model}}),))
+    assert re.search("remark +m +2 of 9 prompts are cut", summary(run))
+    assert "- remark on m: 2 of 9 prompts are cut" in markdown(run)
+    assert "2 of 9 prompts are cut" in html(run)
+    assert "remark" not in summary(RUN)
+
+
 def test_the_sign_between_loss_and_margin_follows_from_the_numbers():
     unexpected = altered(
         FAIL, loss=0.0012, low=-0.0062, high=0.0086, reason="expected to fail, and passes"
@@ -332,7 +341,7 @@ def hostile_run(text: str) -> RunRecord:
     case = made_result(
         text, text, text, text, Verdict.ERROR, reason=text, unit=text, next_command=text,
         evidence={
-            "models": {text: {"source": text, "weights_sha256": text}},
+            "models": {text: {"source": text, "weights_sha256": text, "remarks": [text]}},
             "probes": {text: {"samples": 1, "fingerprint": text, "role": "ood"}},
             "baselines": {text: {"file": text, "columns_sha256": text, "approved": text,
                                  "reason": text}},
