@@ -92,8 +92,6 @@ def _create(settings: Settings, model: str, options: argparse.Namespace) -> int:
     save_baseline(settings.baselines, new)
     _say_in_short(settings, new)
     say(f"{model}: {len(new.values)} values written to {path}; review and commit it")
-    for remark in new.remarks:
-        say(f"{model}: remark: {remark}")
     return 0
 
 
@@ -207,7 +205,7 @@ def _plain(baseline: Baseline, known: str) -> dict[str, Any]:
         "probes": dict(baseline.probes),
         "noise_from": list(baseline.noise_from),
         "history": [dict(entry) for entry in baseline.history],
-        "remarks": remarks(baseline, known),
+        "remarks": [*baseline.remarks, *remarks(baseline, known)],
         "metrics": {key: asdict(value) for key, value in sorted(baseline.values.items())},
     }
 

@@ -34,7 +34,8 @@ def in_short(baseline: Baseline, known: str) -> str:
         [_HEADERS[at] for at in kept],
         disable_numparse=True,
     )
-    said = [f"FP32 itself: {remark}" for remark in remarks(baseline, known)]
+    found = (*baseline.remarks, *remarks(baseline, known))
+    said = [f"FP32 itself: {remark}" for remark in found]
     title = f"FP32 of {baseline.model} in short, with 95 % intervals:"
     return "\n".join([title, table, *(["", *said] if said else [])])
 

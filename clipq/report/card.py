@@ -266,7 +266,7 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         ("baseline", f"{baseline.get('file', '')} approved {baseline.get('approved', 'never')}"),
     ]
     against = fp32_remarks(record).get(card.candidate.model, [])
-    facts += [("FP32 itself", remark) for remark in against]
+    facts += [("FP32 itself", str(remark)) for remark in (*against, *model.get("remarks", ()))]
     if quantized.get("share") is not None:
         facts.append(("quantized share", f"{quantized['share']:.1%} of weight multiply-adds"))
     if quantized.get("weight_bits") is not None:
