@@ -29,8 +29,13 @@ _TRAILING = {"value", "string", "header"}  # tokenValue
 # and no number does: {"pass": 500} counts.
 _ORDINARY = re.compile(r"(?:token|signature|credentials?|sig|auth|secret|pass)", re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]+)?%?[.:]?")
-# What a quantizer's text has behind its method, as in `merge-token:w8a8@vision`.
-_FORMAT = re.compile(r"w(?:[2-8]|e[45]m[23]|nf4|mxfp[48])[a-z0-9]{0,16}(?:[@/][^\s]*)?[.:]?")
+# What a quantizer's text has behind its method, as in `merge-token:w8a8@vision`; nothing looser, as
+# a password may begin so.
+_CODE = r"(?:[2-8]|e[45]m[23]|nf4|mxfp[48])"
+_FORMAT = re.compile(
+    rf"w{_CODE}(?:t|g\d{{1,5}})?z?p?(?:a{_CODE}(?:d(?:g\d{{1,5}})?)?z?p?)?(?:k[2-8])?(?:s[2-8])?"
+    r"(?:@(?:vision|text|both))?(?:/[A-Za-z0-9_-]{1,64}\.[a-z0-9-]{1,64})?[.:]?"
+)
 # From `://` to the last `@`. A password is often not encoded as it should be: one that holds `/`,
 # `?`, `#` or `@` is hidden too, as long as it holds no space and no quote.
 _IN_A_URL = re.compile(r"""([A-Za-z][A-Za-z0-9+.-]{0,30}:/{2})([^\s"'<>]{1,1024})@""")

@@ -87,7 +87,7 @@ def test_nothing_of_clipq_writes_to_the_terminal_but_through_one_module():
         f"tokenValue={SECRET} hftoken={SECRET} clientSecret: {SECRET} APIKey={SECRET}",
         f"AWS_SECRET_ACCESS_KEY={SECRET} AWSAccessKeyId={SECRET} X-Auth-Token: {SECRET}",
         f"DB_PASS={SECRET} userPwd={SECRET} sslPassPhrase: {SECRET}, PGPASSWORD: {SECRET}",
-        f"token=w8, password: {SECRET}",
+        f"token=w8, password: {SECRET}, password:w8{SECRET} my_secret:w4a8/{SECRET}",
     ],
 )
 def test_no_error_and_no_line_shows_a_credential(text, capsys):
