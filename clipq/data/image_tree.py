@@ -48,7 +48,7 @@ def image_tree(
         if is_hidden(entry.name) or not _is_folder(entry)
     ]
     for label, class_name in enumerate(classes):
-        images = []
+        images: list[str] = []
         for file in _walk(folder, class_name, name):
             (images if is_image(file.rpartition("/")[2]) else unread).append(file)
         # As paths are ordered: by folder, then by name.

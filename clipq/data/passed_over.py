@@ -203,7 +203,8 @@ def _ordered(counts: Counter[str]) -> tuple[tuple[str, int], ...]:
 
 def _beside(counts: tuple[tuple[str, int], ...]) -> str:
     count = sum(count for _, count in counts)
-    return f"{count:,} files beside the images are not read ({_listed(counts)})"
+    files = "file beside the images is" if count == 1 else "files beside the images are"
+    return f"{count:,} {files} not read ({_listed(counts)})"
 
 
 def _listed(counts: tuple[tuple[str, int], ...]) -> str:

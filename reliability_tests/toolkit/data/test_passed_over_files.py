@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +20,14 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from webdataset.tariterators import tar_file_expander
 
 import clipq
+from clipq.cli import baseline
 from clipq.data import look_at_probe, open_declared, remarks_on_files
 from clipq.data.image_names import IMAGES
 from clipq.data.passed_over import PassedOver
 from clipq.data.shards import open_shard
 from clipq.errors import ProbeError
-from clipq.settings import ProbeSettings
+from clipq.gating import approve
+from clipq.settings import ProbeSettings, load_settings
 
 FORMATS = ("png", "bmp", "tiff", "gif", "ppm", "jpg", "webp")
 
@@ -232,3 +235,42 @@ def test_an_account_counts_everything_and_shows_little():
     assert str(account).endswith("000.gif, 001.gif, 002.gif, 003.gif, 004.gif and 295 more")
     assert str(PassedOver.of([], ["a.png"])) == "every file is read"
     assert PassedOver.of(["img.2.npy"], ["img.1.png"]).share == 0.5  # no part of the other's name
+
+
+SETTINGS = """
+[[models]]
+name = "m"
+source = "ViT-B-32/none"
+
+[[probes]]
+name = "id"
+role = "in-distribution"
+source = "folder:d"
+passed_over = 0.4
+
+[[probes]]
+name = "calibration"
+role = "calibration"
+source = "folder:c"
+
+[matrix]
+quantizers = ["rtn:w8a8"]
+"""
+
+
+def test_a_run_warns_and_a_baseline_names_every_file(tmp_path, monkeypatch, capsys):
+    write(tmp_path, "cat/a.png", "dog/b.png", "dog/c.gif", "dog/notes.txt")
+    for name, seed in (("cat/a.png", 7), ("dog/b.png", 8)):
+        path = tmp_path / "c" / "test" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(picture(seed))
+    (tmp_path / "c" / "test" / "cat" / "Thumbs.db").touch()
+    (tmp_path / "clipq.toml").write_text(SETTINGS)
+    settings = load_settings(tmp_path / "clipq.toml")
+    # FP32 itself is not needed to open the probes.
+    monkeypatch.setattr(approve, "measure", lambda evaluator, model: evaluator.inputs.probes)
+    with pytest.warns(UserWarning, match=r"'id': 1 of 3 files may be pictures .*dog/c\.gif"):
+        baseline._measured(settings, "m", Namespace(quiet=True))
+    said = capsys.readouterr().out
+    assert "m: probe 'id': 1 of 3 files may be pictures and are not read (1 .gif)" in said
+    assert "m: probe 'calibration': 1 file beside the images is not read (1 .db)" in said
