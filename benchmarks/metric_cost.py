@@ -25,7 +25,7 @@ from benchmark import Goals, Script
 from embedded import embedded_settings, predictions
 from PIL.Image import Image
 
-from clipq.data.reading import decode_image
+from clipq.data.decoding import decode_image
 from clipq.evaluation.evaluator import Evaluator
 from clipq.metrics import Metric, metrics
 from clipq.settings import Settings

@@ -365,7 +365,7 @@ def _pictures() -> Mapping[str, bytes]:
 
 
 def _image(folder: Path, random: Random) -> Read:
-    from clipq.data.reading import decode_image
+    from clipq.data.decoding import decode_image
 
     content = damaged_bytes(random.choice(list(_pictures().values())), random)
     return lambda: decode_image(content, "an image")

@@ -12,12 +12,15 @@ from pathlib import Path
 from clipq.files import open_plain
 
 __all__ = [
+    "DISTRIBUTION",
     "canonical_json",
     "digest",
     "package_versions",
     "sha256_file",
 ]
 
+DISTRIBUTION = "pytest-clipq"
+"""What clipq is installed as; the package index knows somebody else's package by the name clipq."""
 _PACKAGES = (
     "clipq",
     "netcal",
@@ -56,11 +59,18 @@ def sha256_file(path: Path) -> str:
 
 
 def package_versions(packages: Iterable[str] = _PACKAGES) -> Mapping[str, str]:
-    """Return the installed versions of what can move a result, and Python's own."""
+    """Return the installed versions of what can move a result, and Python's own.
+
+    Args:
+        packages: names of distributions; ``clipq`` is this one, whatever it is distributed as.
+
+    >>> sorted(package_versions(["clipq", "no-such-package"]))
+    ['clipq', 'no-such-package', 'python']
+    """
     found = {"python": platform.python_version()}
     for name in packages:
         try:
-            found[name] = version(name)
+            found[name] = version(DISTRIBUTION if name == "clipq" else name)
         except PackageNotFoundError:
             found[name] = "not installed"
     return found

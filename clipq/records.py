@@ -482,6 +482,7 @@ _FURTHER: tuple[tuple[str, str, Any, str], ...] = (
     *(("quantizers", name, (int, float), "a number") for name in ("share", "weight_bits")),
     *(("quantizers", name, int, "a whole number") for name in ("bytes", "float_bytes")),
     ("quantizers", "kernels", dict, "an object"),
+    ("baselines", "remarks", list, "a list"),
     ("models", "remarks", list, "a list"),
 )
 """What an entry may have, and what it then is."""

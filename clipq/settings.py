@@ -79,8 +79,11 @@ ATTACKS = ("fgsm", "pgd", "apgd", "square")
 SEVERITIES = (1, 2, 3, 4, 5)
 BACKENDS = ("auto", "reference", "triton")
 CORRECTIONS = ("conditional", "holm", "benjamini-hochberg", "none")
+MOST_PASSED_OVER = 0.01
+"""Share of a probe's files that may be pictures and not be read, where nothing is said of it."""
 
 _Count = Annotated[int, whole(0)]
+_Share = Annotated[float, Meta(ge=0.0, le=1.0, description="a number from 0 to 1")]
 _Positive = Annotated[int, whole(1)]
 _Severities = Annotated[
     tuple[Annotated[int, Meta(ge=1, le=5, description="a whole number from 1 to 5")], ...],
@@ -169,6 +172,8 @@ class ProbeSettings:
         distance: of an out-of-distribution probe: ``near``, ``far`` or "".
         samples: evaluate only so many samples, always the same; 0 for all.
         unreadable: most images that may fail to decode before the probe fails.
+        passed_over: largest share of its files that may be pictures and are not read, for example
+            because of their ending, before the probe fails.
         classes: a shipped class list or a file of one class a line, instead of the source's own.
         templates: likewise of prompt templates.
         corruption: None for images as they are.
@@ -188,6 +193,7 @@ class ProbeSettings:
     distance: Annotated[str, one_of("near", "far")] = ""
     samples: _Count = 0
     unreadable: _Count = 0
+    passed_over: _Share = MOST_PASSED_OVER
     classes: Text = ""
     templates: Text = ""
     probes: Texts = ()

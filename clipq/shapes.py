@@ -8,6 +8,7 @@ says which file, where in it, the value, what is allowed and how to mend it.
 
 from __future__ import annotations
 
+import codecs
 import datetime
 import json
 import math
@@ -135,6 +136,8 @@ class Document:
         for column in columns:
             if (count := head.count(column)) != 1:
                 hint = "name each column once" if count else did_you_mean(column, head)
+                if len(head) == 1 and (other := re.search(r"[;\t]", head[0])):
+                    hint = f"separate columns by commas, not by {shown(other[0])}"
                 raise self.fail("", f"{count or 'no'} column {shown(column)}", hint)
         for row in rows:
             if len(row) != len(head):
@@ -142,10 +145,16 @@ class Document:
         return [dict(zip(head, row, strict=True)) for row in rows]
 
     def text(self, content: bytes | None = None) -> str:
-        """Return the text, which is UTF-8, with or without a byte order mark."""
+        """Return the text, which is UTF-8, with or without a byte order mark.
+
+        Every text that a user wrote is read here.
+        """
+        found = b""
         try:
             found = read_file(Path(self.source)) if content is None else content
             text = found.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise self._unreadable(_undecodable(found, error)) from error
         except (OSError, ValueError) as error:  # a path that holds a NUL is no value for Python
             raise self._unreadable(str(error)) from error
         if "\0" in text:
@@ -224,6 +233,15 @@ class Document:
             return f"a list, each {held}" if _keys(get_args(kind)[0]) else "a list"
         words = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
         return (words | {NoneType: "null"}).get(kind, held)
+
+
+def _undecodable(content: bytes, error: UnicodeDecodeError) -> str:
+    """Return what is wrong with bytes that are not UTF-8, and where."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "it is UTF-16, as 'Unicode Text' of Excel is: save it as 'CSV UTF-8', or as UTF-8"
+    before = content[: error.start].split(b"\n")
+    near = shown(before[-1][-20:] + content[error.start : error.start + 1])
+    return f"line {len(before)} is not UTF-8: {near}"
 
 
 def _converted(value: Any, shape: type[T]) -> T:

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
-from clipq.data import Images, Probe, hashed_order, probe_from_images, taken
+from clipq.data import (
+    Images,
+    Probe,
+    check_passed_over,
+    hashed_order,
+    probe_from_images,
+    taken,
+)
 from clipq.data import open_probe as open_any_probe
 from clipq.errors import ModelError, ProbeError
+from clipq.settings import MOST_PASSED_OVER
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,15 +52,18 @@ def open_probe(
         role: ``ood`` for images whose classes are not those of the zero-shot head.
 
     Raises:
-        ProbeError: data are missing, damaged, empty or mislabelled.
+        ProbeError: data are missing, damaged, empty or mislabelled, or more than 1 % of the files
+            may be pictures and are not read.
 
     >>> probe = open_probe("webdataset:fixtures/data/shapes", split="calibration")
     >>> len(probe), probe.classnames[:3]
     (512, ('circle', 'square', 'triangle'))
     """
-    return open_any_probe(
+    probe = open_any_probe(
         name=source, role=role, source=source, split=split, base_dir=Path.cwd(), group=group
     )
+    check_passed_over(probe, most=MOST_PASSED_OVER)
+    return probe
 
 
 def as_probe(data: Data, *, name: str, role: str) -> Probe:

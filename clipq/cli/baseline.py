@@ -67,9 +67,13 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     if options.action == "show":
         stored = [_stored(settings, model) for model in models]
         if options.json:
-            emit(json.dumps([_plain(baseline) for baseline in stored], indent=1, allow_nan=False))
+            known = settings.in_distribution.name
+            documents = [_plain(baseline, known) for baseline in stored]
+            emit(json.dumps(documents, indent=1, allow_nan=False))
         else:
-            say("\n".join(map(_show, stored)))
+            for baseline in stored:
+                say(_show(baseline))
+                _say_in_short(settings, baseline)
         return 0
     action = {"create": _create, "update": _update, "verify": _verify}[options.action]
     return max(action(settings, model, options) for model in models)
@@ -86,9 +90,8 @@ def _create(settings: Settings, model: str, options: argparse.Namespace) -> int:
         )
     new = approve_first(_measured(settings, model, options), date=_today())
     save_baseline(settings.baselines, new)
+    _say_in_short(settings, new)
     say(f"{model}: {len(new.values)} values written to {path}; review and commit it")
-    for remark in new.remarks:
-        say(f"{model}: remark: {remark}")
     return 0
 
 
@@ -149,6 +152,7 @@ def _update(settings: Settings, model: str, options: argparse.Namespace) -> int:
             "nothing was written",
         )
     save_baseline(settings.baselines, approved)
+    _say_in_short(settings, approved)
     say(f"written to {json_path(settings.baselines, model)}; review and commit it")
     return 0
 
@@ -173,11 +177,25 @@ def _measured(settings: Settings, model: str, options: argparse.Namespace) -> Ba
     from clipq.gating.approve import measure
 
     with watching(options, unit="image") as watch:
-        return measure(Evaluator(settings, progress=watch), model)
+        evaluator = Evaluator(settings, progress=watch)
+        measured = measure(evaluator, model)
+    for probe in evaluator.inputs.probes.values():
+        if probe.passed_over.pictures or probe.passed_over.beside:
+            say(f"{model}: probe {probe.name!r}: {probe.passed_over}")
+    return measured
 
 
-def _plain(baseline: Baseline) -> dict[str, Any]:
+def _say_in_short(settings: Settings, baseline: Baseline) -> None:
+    """Print the headline numbers, and what speaks against FP32 itself."""
+    from clipq.cli.fp32_in_short import in_short
+
+    say(f"{in_short(baseline, settings.in_distribution.name)}\n")
+
+
+def _plain(baseline: Baseline, known: str) -> dict[str, Any]:
     """Return everything but the per-sample columns."""
+    from clipq.gating.soundness import remarks
+
     return {
         "model": baseline.model,
         "source": baseline.source,
@@ -187,6 +205,7 @@ def _plain(baseline: Baseline) -> dict[str, Any]:
         "probes": dict(baseline.probes),
         "noise_from": list(baseline.noise_from),
         "history": [dict(entry) for entry in baseline.history],
+        "remarks": [*baseline.remarks, *remarks(baseline, known)],
         "metrics": {key: asdict(value) for key, value in sorted(baseline.values.items())},
     }
 

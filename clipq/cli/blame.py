@@ -148,10 +148,15 @@ def _row(unit: UnitBlame, whole: Judgement) -> tuple[str, ...]:
         f"{total - unit.rest:+.4f}",
         f"{unit.alone:+.4f}",
         f"{unit.share:.1%}",
-        f"{unit.distortion.own:.1f} dB",
-        f"{unit.distortion.total:.1f} dB",
-        f"{unit.distortion.cosine:.4f}",
+        _decibels(unit.distortion.own),
+        _decibels(unit.distortion.total),
+        "-" if math.isnan(unit.distortion.cosine) else f"{unit.distortion.cosine:.4f}",
     )
+
+
+def _decibels(value: float) -> str:
+    """Return an SQNR as text; a bare matrix has none."""
+    return "-" if math.isnan(value) else f"{value:.1f} dB"
 
 
 def _described(judgement: Judgement, metric: Metric) -> str:

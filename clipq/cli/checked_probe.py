@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,14 @@ from tabulate import tabulate
 
 from clipq.data import (
     Leak,
+    Pictures,
     Probe,
     check_disjoint,
     head_columns,
     leak,
     look_at_probe,
     open_declared,
+    remarks_on_files,
     unreadable_images,
     without,
 )
@@ -59,10 +63,11 @@ class Finding:
     leaks: tuple[Leak, ...] = ()
 
     def __str__(self) -> str:
-        if self.problem:
-            return f"{self.name}: WRONG\n  {self.problem}"
-        remarks = "".join(f"\n  remark: {remark}" for remark in self.remarks)
-        return f"{self.name}: good\n{tabulate(self.facts, tablefmt='plain')}{remarks}"
+        facts = list(self.facts) if self.problem else [*self.facts, ("shared images", "none")]
+        state = f"WRONG\n  {self.problem}" if self.problem else "good"
+        remarks = [f"  remark: {remark}" for remark in self.remarks]
+        parts = [f"{self.name}: {state}", *([tabulate(facts, tablefmt="plain")] if facts else [])]
+        return "\n".join([*parts, *remarks])
 
     def document(self) -> dict[str, Any]:
         """Return what JSON says: the same, and every shared image."""
@@ -103,34 +108,45 @@ class Checker:
         self._opened: dict[str, Probe] = {}
 
     def check(self, declared: ProbeSettings) -> Finding:
-        """Return what is found of one probe."""
-        leaks: tuple[Leak, ...] = ()
+        """Return what is found of one probe: all of it, whatever is wrong first."""
         try:
             facts = [("source", self._seen(declared))]
             probe = self._open(declared)
-            broken = unreadable_images(probe)
+            pictures = Pictures()
+            broken = unreadable_images(probe, tell=pictures.tell)
+            remarks = [*remarks_on_files(probe), *pictures.remarks(probe.ids)]
             probe = self._opened[declared.name] = without(probe, broken, most=declared.unreadable)
             apart = [self._open(one) for one in self._kept_apart(declared)]
-            leaks = tuple(found for other in apart if (found := leak(probe, other)))
-            check_disjoint(probe, *apart)
-            _check_labels(probe, self._known())
             sheet = self._sheets / f"{declared.name}.png"
             shown = contact_sheet(probe, sheet)
         except ClipqError as error:
-            return Finding(declared.name, problem=str(error), leaks=leaks)
-        facts += [*_facts(probe), ("shared images", "none")]
-        if declared.role not in ("calibration", "ood", "retrieval"):
-            share, seen = (
-                self._settings.statistics.disagreement,
-                seen_loss(probe, self._settings.statistics),
-            )
-            text = f"of top-1 from {seen:.2g} on, where {share:.1%} of the answers change"
-            facts.append(("passes margins", text))
+            return Finding(declared.name, problem=str(error))
+        problems = []
+        for wrong in (partial(check_disjoint, probe, *apart), partial(self._check_labels, probe)):
+            try:
+                wrong()
+            except ClipqError as error:
+                problems.append(str(error))
+        with suppress(*([ClipqError] if problems else [])):  # of what is wrong with it already
+            remarks += self._remarks(probe, declared)
+        facts += [*_facts(probe), *self._seen_losses(probe)]
         facts.append(("contact sheet", f"{sheet} ({len(shown)} samples)"))
         if broken:
             reasons = "; ".join(reason for _, reason in broken[:3])
             facts.append(("left out", f"{len(broken)} images that do not decode: {reasons}"))
-        return Finding(declared.name, tuple(facts), tuple(self._remarks(probe, declared)))
+        leaks = tuple(found for other in apart if (found := leak(probe, other)))
+        problem = "\n  ".join(problems)
+        return Finding(declared.name, tuple(facts), tuple(remarks), problem, leaks)
+
+    def _check_labels(self, probe: Probe) -> None:
+        _check_labels(probe, self._known())
+
+    def _seen_losses(self, probe: Probe) -> Iterable[tuple[str, str]]:
+        if probe.role not in ("calibration", "ood", "retrieval"):
+            statistics = self._settings.statistics
+            share, seen = statistics.disagreement, seen_loss(probe, statistics)
+            text = f"of top-1 from {seen:.2g} on, where {share:.1%} of the answers change"
+            yield "passes margins", text
 
     def _remarks(self, probe: Probe, declared: ProbeSettings) -> Iterable[str]:
         checked = Checked(probe, declared, self._settings, self._known())

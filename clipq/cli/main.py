@@ -16,6 +16,7 @@ from clipq.terminal import say
 __all__ = ["COMMANDS", "main", "parser"]
 
 COMMANDS = {
+    "demo": "demo",
     "init": "init",
     "doctor": "doctor",
     "list": "listing",
@@ -44,6 +45,7 @@ baseline: accuracy, calibration, out-of-distribution detection, robustness, fair
 """
 _EPILOG = """\
 a first session:
+  clipq demo                            a first gate: models and images come with clipq
   clipq init                            look at this repository, write clipq.toml
   clipq list cases                      what the matrix holds
   clipq probe check                     are the probes what they should be? with pictures

@@ -64,8 +64,9 @@ def _checks() -> tuple[Check, ...]:
     """Return what is asked of every probe that is good: each returns sentences, or none."""
     from clipq.cli.checked_probe import lacking
     from clipq.cli.label_checks import missing_classes
+    from clipq.data.pixel_remarks import pixel_remarks
 
-    return (lacking, missing_classes)
+    return (lacking, missing_classes, lambda checked: pixel_remarks(checked.probe))
 
 
 def _text_checks() -> tuple[TextCheck, ...]:

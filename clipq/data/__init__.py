@@ -8,7 +8,9 @@ from clipq.data.class_map import head_columns
 from clipq.data.declared import SMALLEST_GROUP, open_declared, unreadable_images, without
 from clipq.data.images import blocks_of, materialise, streamed
 from clipq.data.leakage import Leak, check_disjoint, leak
+from clipq.data.passed_over import PassedOver, check_passed_over, remarks_on_files
 from clipq.data.probe import Probe, hashed_order, taken
+from clipq.data.repeated import Pictures
 from clipq.data.sealed_images import SealedImages, load
 from clipq.data.sources import Source, fetch_probe, look_at_probe, open_probe, probe_sources
 
@@ -16,11 +18,14 @@ __all__ = [
     "SMALLEST_GROUP",
     "Images",
     "Leak",
+    "PassedOver",
+    "Pictures",
     "Probe",
     "SealedImages",
     "Source",
     "blocks_of",
     "check_disjoint",
+    "check_passed_over",
     "fetch_probe",
     "hashed_order",
     "head_columns",
@@ -32,6 +37,7 @@ __all__ = [
     "open_probe",
     "probe_from_images",
     "probe_sources",
+    "remarks_on_files",
     "streamed",
     "taken",
     "unreadable_images",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from clipq.data.decoding import check_mode
 from clipq.data.image_files import DEFAULT_TEMPLATE
 from clipq.data.probe import Probe, fingerprint
-from clipq.data.reading import as_rgb, check_classes, check_ids
+from clipq.data.reading import check_classes, check_ids
 from clipq.errors import ProbeError
 
 __all__ = ["Images", "probe_from_images"]
@@ -24,8 +24,9 @@ class Images:
     """Labelled images in memory.
 
     Args:
-        images: N pictures: uint8 pixels (N, H, W, 3), RGB, or a sequence of `PIL.Image.Image`.
-            Floats are refused: nobody can tell what their range means.
+        images: N pictures: uint8 pixels (N, H, W, 3), RGB, or a sequence of `PIL.Image.Image`,
+            which keep their modes: open_clip converts to RGB after the resize. Floats are refused:
+            nobody can tell what their range means.
         labels: (N,) positions in `classnames`; empty for images out of distribution.
         classnames: names for the prompts, in the order that labels count in.
         templates: prompts; ``{c}`` stands for the class name.
@@ -50,10 +51,11 @@ class Images:
 
 
 def probe_from_images(given: Images, *, name: str, role: str) -> Probe:
-    """Return images in memory as a probe; what is encoded is a lossless copy of each.
+    """Return images in memory as a probe; each keeps its mode, as open_clip's transform meets it.
 
     Raises:
-        ProbeError: the images are no uint8 RGB pixels, or labels, ids or groups do not fit them.
+        ProbeError: the images are no uint8 RGB pixels or are of a mode that open_clip refuses, or
+            labels, ids or groups do not fit them.
 
     >>> pictures = np.zeros((2, 32, 32, 3), np.uint8)
     >>> pets = Images(pictures, [0, 1], ["cat", "dog"])
@@ -90,8 +92,8 @@ def probe_from_images(given: Images, *, name: str, role: str) -> Probe:
     pictures = [_picture(image, f"{where}, image {i}") for i, image in enumerate(given.images)]
     hashes = tuple(hashlib.sha256(_identity(picture)).hexdigest() for picture in pictures)
 
-    def read() -> Iterator[bytes]:
-        return map(_encoded, pictures)
+    def read() -> Iterator[bytes]:  # no file format holds every mode: a picture is its number
+        return (str(index).encode() for index in range(count))
 
     return Probe(
         name=name,
@@ -105,12 +107,13 @@ def probe_from_images(given: Images, *, name: str, role: str) -> Probe:
         sample_hashes=hashes,
         fingerprint=fingerprint(ids, hashes, labels, groups),
         read_encoded=read,
+        unpack=lambda encoded, _: pictures[int(encoded)],
     )
 
 
 def _picture(image: Any, where: str) -> Image.Image:
     if isinstance(image, Image.Image):
-        return as_rgb(image)
+        return _decoded(image, where)
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size:
         raise ProbeError(
@@ -121,11 +124,24 @@ def _picture(image: Any, where: str) -> Image.Image:
     return Image.fromarray(pixels)
 
 
+def _decoded(image: Image.Image, where: str) -> Image.Image:
+    try:
+        image.load()
+    except Exception as error:  # it may be a file that was opened and not read
+        raise ProbeError(
+            f"{where}: the image does not decode: {error}", hint="replace or remove it"
+        ) from error
+    check_mode(image, where)
+    if not isinstance(image.info.get("transparency"), bytes):
+        return image
+    image = image.copy()  # Pillow ignores it where RGB is made, and warns of that
+    del image.info["transparency"]
+    return image
+
+
 def _identity(picture: Image.Image) -> bytes:
-    return f"{picture.size} ".encode() + picture.tobytes()
-
-
-def _encoded(picture: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, "PNG", compress_level=0)
-    return stream.getvalue()
+    """Return bytes that are equal where open_clip sees the same image."""
+    pixels = f"{picture.size} ".encode() + picture.tobytes()
+    if picture.mode == "RGB":
+        return pixels
+    return f"{picture.mode} {picture.getpalette() or []} ".encode() + pixels

@@ -33,11 +33,13 @@ def read_attribute(
     values = {row["file"]: row[group] for row in rows}
     if len(values) != len(rows):
         raise ProbeError(f"probe {name!r}: {path} names a file twice", hint="one line per file")
-    missing = [sample for sample in ids if not values.get(sample)]
+    missing = [sample for sample in ids if not values.get(sample, "").strip()]
     if missing:
+        row = next((at for at, row in enumerate(rows, 1) if row["file"] == missing[0]), 0)
+        place = f"row {row} below the head" if row else "no row names it"
         raise ProbeError(
             f"probe {name!r}: {len(missing)} of {len(ids)} samples have no {group!r} in {path}, "
-            f"first {missing[0]!r}",
+            f"first {missing[0]!r} ({place})",
             hint="give every image a value; files are named relative to the split",
         )
     return tuple(values[sample] for sample in ids)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from clipq.data.decoding import as_rgb
 from clipq.data.probe import Probe
 from clipq.files import write_atomically
 
@@ -72,16 +73,18 @@ def contact_sheet(probe: Probe, path: Path, *, count: int = 48, columns: int = 8
 
 
 def _thumbnail(image: Image.Image) -> Image.Image:
-    small = image.convert("RGBA")
-    small.thumbnail((_CELL, _CELL))
-    if max(small.size) < _CELL:  # small images are enlarged without inventing pixels
-        factor = _CELL // max(small.size)
-        small = small.resize(
-            (small.width * factor, small.height * factor), Image.Resampling.NEAREST
-        )
-    background = Image.new("RGB", small.size, "white")
-    background.paste(small, mask=small.getchannel("A"))
-    return background
+    """Return a small RGB image, resized before it becomes RGB: what lies under transparency shows.
+
+    That is what open_clip's preprocessing makes of it, and so what a model is shown.
+    """
+    scale = min(_CELL / side for side in image.size)
+    if scale < 1:
+        size = [max(1, round(side * scale)) for side in image.size]
+        return as_rgb(image.resize((size[0], size[1]), Image.Resampling.BICUBIC))
+    factor = int(scale)  # small images are enlarged without inventing pixels
+    return as_rgb(image).resize(
+        (image.width * factor, image.height * factor), Image.Resampling.NEAREST
+    )
 
 
 def _caption(probe: Probe, position: int) -> tuple[str, str]:

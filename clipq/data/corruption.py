@@ -5,8 +5,9 @@ perturbations", as torch-uncertainty renders them. Images are corrupted in memor
 never saved as JPEG in between. Every draw comes from a seed of its own, made from the image's
 bytes, the kind and the severity: an image is corrupted alike in every process and every order.
 
-As in ImageNet-C, images above 224 pixels are first brought to 224 (shorter side to 256, centre
-crop); smaller ones keep their size.
+As in ImageNet-C, an image is converted to RGB as soon as it is decoded, and above 224 pixels it is
+first brought to 224 (shorter side to 256, centre crop); smaller ones keep their size. A corrupted
+image is RGB, whatever its original is: what lies under transparency is corrupted with the rest.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from clipq.data.decoding import as_rgb
 from clipq.data.probe import Probe, hashed_order
 from clipq.errors import ProbeError, did_you_mean
 from clipq.provenance import digest, package_versions
@@ -109,7 +111,8 @@ def corrupted(probe: Probe, settings: CorruptionSettings) -> Probe:
 
     def alter(image: Image.Image, position: int) -> Image.Image:
         kind, severity = variants[position]
-        return corrupt(image, kind, severity, seed=_seed(hashes[position], kind, severity))
+        seed = _seed(hashes[position], kind, severity)
+        return corrupt(as_rgb(image), kind, severity, seed=seed)
 
     return replace(
         probe,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from PIL import Image
+
 from clipq.data.corruption import corrupted
+from clipq.data.passed_over import check_passed_over
 from clipq.data.probe import Probe, hashed_order, taken
 from clipq.data.shipped_lists import class_list, template_list, wordnet_names
 from clipq.data.sources import open_probe
@@ -36,13 +39,15 @@ def open_declared(
             reading of the data.
 
     Raises:
-        ClipqError: as of `open_probe`; or its samples, groups or captions do not fit its role.
+        ClipqError: as of `open_probe`; too many files are not read; or its samples, groups or
+            captions do not fit its role.
 
     >>> declared = ProbeSettings("digits", "ood", "webdataset:fixtures/data/digits", samples=100)
     >>> len(open_declared(declared, base_dir=Path()))
     100
     """
     probe = _source(declared, base_dir, {} if opened is None else opened)
+    check_passed_over(probe, most=declared.passed_over)
     if declared.classes:
         probe = _with_classes(probe, declared.classes, base_dir)
     if declared.templates:
@@ -74,8 +79,14 @@ def _source(declared: ProbeSettings, base_dir: Path, opened: dict[tuple[str, ...
     return replace(opened[key], name=declared.name, role=declared.role)
 
 
-def unreadable_images(probe: Probe) -> list[tuple[int, str]]:
+def unreadable_images(
+    probe: Probe, *, tell: Callable[[int, Image.Image], None] | None = None
+) -> list[tuple[int, str]]:
     """Decode every image; return the positions of those that do not, and why.
+
+    Args:
+        probe: whose images.
+        tell: called with the position of every image that does, and the image.
 
     >>> declared = ProbeSettings("digits", "ood", "webdataset:fixtures/data/digits", samples=8)
     >>> probe = open_declared(declared, base_dir=Path())
@@ -85,7 +96,9 @@ def unreadable_images(probe: Probe) -> list[tuple[int, str]]:
     unreadable = []
     for position, encoded in enumerate(probe.read_encoded()):
         try:
-            probe.decode(encoded, position)
+            image = probe.decode(encoded, position)
+            if tell is not None:
+                tell(position, image)
         except ProbeError as error:
             unreadable.append((position, error.problem))
     return unreadable

@@ -16,6 +16,7 @@ from clipq.data.download import Address, download
 from clipq.data.reading import CLASSES, TEMPLATES
 from clipq.errors import ProbeError
 from clipq.redaction import is_secret_name
+from clipq.shapes import Document
 
 __all__ = ["SHARD_BYTES", "TABLE_BYTES", "TOTAL_BYTES", "download_folder", "fetch_shards", "is_url"]
 
@@ -81,7 +82,8 @@ def fetch_shards(
     listing = root / split / "nshards.txt"
     announced = base.below(split, "nshards.txt")
     download(announced, listing, most=_COUNT_BYTES, required=True)
-    text = listing.read_bytes().decode("utf-8", "replace").strip()
+    document = Document(str(announced), "UTF-8", ProbeError, "it holds the number of shards")
+    text = document.text(listing.read_bytes()).strip()
     if not re.fullmatch("[1-9][0-9]{0,6}", text):
         raise ProbeError(f"{announced} says {text[:80]!r}", hint="it holds the number of shards")
     shards = int(text)

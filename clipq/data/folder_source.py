@@ -1,25 +1,27 @@
 """Images in a folder per class, as torchvision's `ImageFolder` reads them.
 
-    <root>/<split>/<class>/**/<image>            webp, png, jpg, jpeg; <root>/<class>/... if the
-                                                 split is "."
+    <root>/<split>/<class>/**/<image>            ends as `clipq.data.image_names`
+                                                 says; <root>/<class>/... if the split is "."
     <root>/classnames.txt                        optional: one name a line, in the order of the
                                                  sorted folders; default: the folders' names
     <root>/zeroshot_classification_templates.txt optional: one template a line, {c} for the class
     <root>/attributes.csv                        optional: a column `file`, relative to the split,
                                                  and one column per attribute
 
-A sample's id is its path below the split. Where a `SHA256SUMS` file in <root> or its parent speaks
+A sample's id is its path below the split. Links to folders are followed; hidden folders are no
+classes, and hidden files no samples. Where a `SHA256SUMS` file in <root> or its parent speaks
 of <root>, every file read must be listed there and match.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from clipq.data.image_files import probe_from_files
+from clipq.data.image_names import IMAGES
+from clipq.data.image_tree import class_folders, image_tree
 from clipq.data.probe import Probe
-from clipq.data.reading import CLASSES, IMAGES, read_lines
+from clipq.data.reading import CLASSES, read_lines
 from clipq.data.shards import Checksums, find_checksums
 from clipq.data.sources import Source
 from clipq.errors import ProbeError, did_you_mean
@@ -32,12 +34,7 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
     root = base_dir / location
     folder, classes = _classes(root, split, name)
     checksums = find_checksums(root)
-    files = [
-        (path, label)
-        for label, class_name in enumerate(classes)
-        for path in sorted((folder / class_name).rglob("*"))
-        if path.is_file() and _is_image(path.name)
-    ]
+    files, passed_over = image_tree(folder, classes, name)
     return probe_from_files(
         [(path.relative_to(folder).as_posix(), path, label) for path, label in files],
         name=name,
@@ -47,6 +44,7 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
         group=group,
         checksums=checksums,
         origin=folder,
+        passed_over=passed_over,
     )
 
 
@@ -59,15 +57,11 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
             f"probe {name!r}: {folder} has no folders", hint="a folder of images for each class"
         )
     _classnames(root, classes, name, find_checksums(root))
-    images = sum(
-        _is_image(file)
-        for class_name in classes
-        for _, _, files in os.walk(folder / class_name)
-        for file in files
-    )
+    files, passed_over = image_tree(folder, classes, name)
+    images = len(files)
     if not images:
         raise ProbeError(
-            f"probe {name!r}: no image in the folders below {folder}",
+            f"probe {name!r}: no image in the folders below {folder}: {passed_over}",
             hint=f"images end in {', '.join(IMAGES)}",
         )
     return {"classes": len(classes), "images": images}
@@ -86,11 +80,7 @@ def _classes(root: Path, split: str, name: str) -> tuple[Path, list[str]]:
             f"probe {name!r}: no folder {folder}",
             hint=f'{did_you_mean(split, known)}; split = "." stands for the root itself',
         )
-    return folder, sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-
-
-def _is_image(name: str) -> bool:
-    return name.rpartition(".")[2].lower() in IMAGES
+    return folder, class_folders(folder, name)
 
 
 def _classnames(

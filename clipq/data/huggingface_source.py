@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Required
 
 import numpy as np
 
 from clipq.data.image_files import IMAGE_BYTES
+from clipq.data.parquet_files import parquet_files
+from clipq.data.passed_over import PassedOver
 from clipq.data.probe import Probe, fingerprint
-from clipq.data.reading import check_classes, check_ids
+from clipq.data.reading import check_captions, check_classes, check_ids
 from clipq.data.sources import Source
 from clipq.errors import ProbeError, did_you_mean
 from clipq.files import read_file
@@ -37,27 +39,32 @@ _SPLITS = "dataset_dict.json"
 
 def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, group: str) -> Probe:
     """Open a probe from a Hugging Face data set; see `clipq.data.open_probe`."""
-    table = _load(location, name, split, base_dir)
+    table, taken = _load(location, name, split, base_dir)
     columns = list(table.column_names)
     image = _column(_IMAGES, columns, name, "images")
     table = table.cast_column(image, _undecoded())
     label = _column(_LABELS, columns, name, "labels") if role not in ("ood", "retrieval") else ""
     classnames = _classnames(table, label, name) if label else ()
     count = len(table)
+    origin = str(base_dir / location)
     ids = (
-        [str(value) for value in table["id"]]
+        [str(value) for value in _present(table["id"], "id", name)]
         if "id" in columns
         else [f"{split}-{index:07d}" for index in range(count)]
     )
-    check_ids(name, base_dir / location, ids)
-    labels = np.array(table[label] if label else [-1] * count, dtype=np.int64)
+    check_ids(name, origin, ids)
+    labels = np.array(
+        _present(table[label], label, name) if label else [-1] * count, dtype=np.int64
+    )
     if label and not (labels.min() >= 0 and labels.max() < len(classnames)):
+        row = int(np.argmax((labels < 0) | (labels >= len(classnames))))
         raise ProbeError(
-            f"probe {name!r}: labels go from {labels.min()} to {labels.max()}",
+            f"probe {name!r}: labels go from {labels.min()} to {labels.max()}; row {row} (the "
+            f"first is 0) has {labels[row]}",
             hint=f"{label!r} names {len(classnames)} classes; -1 stands for a hidden test label",
         )
     if role == "in-distribution":
-        check_classes(name, base_dir / location, classnames, labels.tolist())
+        check_classes(name, origin, classnames, labels.tolist())
     hashes = tuple(hashlib.sha256(encoded).hexdigest() for encoded in _encoded(table, image, name))
     groups = _groups(table, group, columns, name) if group else ("",) * count
     return Probe(
@@ -68,10 +75,11 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
         ids=tuple(ids),
         labels=labels,
         groups=groups,
-        captions=_captions(table, columns),
+        captions=_captions(table, columns, name, ids, role),
         sample_hashes=hashes,
         fingerprint=fingerprint(tuple(ids), hashes, labels, groups),
         read_encoded=lambda: _encoded(table, image, name),
+        passed_over=PassedOver(count, taken=taken),
     )
 
 
@@ -85,7 +93,7 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
         return {}
     if path.is_file():
         return {"files": 1}
-    files = _parquet(path, split)
+    files = parquet_files(path, split, name)
     if not files:  # what `save_to_disk` wrote
         folder = path
         if (path / _SPLITS).is_file():
@@ -95,10 +103,7 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
             folder = path / split
         files = sorted(folder.glob("*.arrow"))
     if not files:
-        raise ProbeError(
-            f"probe {name!r}: {path} holds neither Parquet files nor a saved data set",
-            hint=f"it needs {split}*.parquet, or what `save_to_disk` writes",
-        )
+        raise _no_files(path, split, name)
     return {"files": len(files)}
 
 
@@ -106,8 +111,15 @@ HUGGINGFACE = Source(_open, _look)
 """The source ``huggingface:LOCATION``."""
 
 
-def _parquet(path: Path, split: str) -> list[Path]:
-    return sorted(path.glob(f"{split}*.parquet"))
+def _no_files(path: Path, split: str, name: str) -> ProbeError:
+    others = sorted(file.name for file in path.glob("*.parquet"))
+    seen = f": {', '.join(others[:6])} are no files of it" if others else ""
+    return ProbeError(
+        f"probe {name!r}: {path} holds neither Parquet files of split {split!r} nor a saved data "
+        f"set{seen}",
+        hint=f"it needs {split}.parquet, {split}-00000-of-00004.parquet and so on, {split}/, or "
+        "what `save_to_disk` writes; `source` may name one file",
+    )
 
 
 def _saved_splits(path: Path) -> list[str]:
@@ -124,7 +136,8 @@ def _no_split(split: str, known: Iterable[str], path: Path, name: str) -> ProbeE
     )
 
 
-def _load(location: str, name: str, split: str, base_dir: Path) -> Any:
+def _load(location: str, name: str, split: str, base_dir: Path) -> tuple[Any, tuple[str, ...]]:
+    """Return the table, and the files here that it was read from."""
     path = base_dir / location
     if not path.exists():
         # `datasets` reads this when it is imported: no download without being asked.
@@ -135,22 +148,28 @@ def _load(location: str, name: str, split: str, base_dir: Path) -> Any:
     except ImportError as error:
         raise ProbeError(
             f"probe {name!r}: Hugging Face data sets need the package `datasets`",
-            hint="pip install 'clipq[huggingface]'",
+            hint="pip install 'pytest-clipq[huggingface]'",
         ) from error
     try:
         if path.is_file():
-            return datasets.load_dataset("parquet", data_files=str(path), split="train")
-        files = [str(file) for file in _parquet(path, split)] if path.is_dir() else []
+            table = datasets.load_dataset("parquet", data_files=str(path), split="train")
+            return table, (path.name,)
+        files = parquet_files(path, split, name) if path.is_dir() else []
         if files:
-            return datasets.load_dataset("parquet", data_files=files, split="train")
+            named = [str(file) for file in files]
+            table = datasets.load_dataset("parquet", data_files=named, split="train")
+            return table, tuple(file.relative_to(path).as_posix() for file in files)
+        if path.is_dir() and any(path.glob("*.parquet")):
+            raise _no_files(path, split, name)
         loaded = datasets.load_from_disk(path) if path.is_dir() else None
         if loaded is None:
-            return datasets.load_dataset(location, split=split)
-        if not isinstance(loaded, datasets.DatasetDict):
-            return loaded
-        if split not in loaded:
-            raise _no_split(split, loaded, path, name)
-        return loaded[split]
+            return datasets.load_dataset(location, split=split), ()
+        if isinstance(loaded, datasets.DatasetDict):
+            if split not in loaded:
+                raise _no_split(split, loaded, path, name)
+            loaded = loaded[split]
+        held = (os.path.relpath(entry["filename"], path) for entry in loaded.cache_files)
+        return loaded, tuple(held)
     except ProbeError:
         raise
     except Exception as error:  # the library raises nearly anything, by format
@@ -192,13 +211,19 @@ def _classnames(table: Any, label: str, name: str) -> tuple[str, ...]:
 def _encoded(table: Any, image: str, name: str) -> Iterator[bytes]:
     for position in range(len(table)):
         entry = table[position][image]
+        if entry is None or (entry["bytes"] is None and entry["path"] is None):
+            raise ProbeError(
+                f"probe {name!r}: row {position} (the first is 0) has no image",
+                hint=f"give every row an {image!r}, or leave such rows out: dataset.filter(...)",
+            )
         content = entry["bytes"]
         if content is None:
             try:
                 content = read_file(Path(entry["path"]), most=IMAGE_BYTES)
             except (OSError, TypeError, ValueError) as error:
                 raise ProbeError(
-                    f"probe {name!r}: image {position} ({entry['path']!r}) cannot be read: {error}",
+                    f"probe {name!r}: the image of row {position} ({entry['path']!r}) cannot be "
+                    f"read: {error}",
                     hint="save the data set with its images embedded",
                 ) from error
         yield bytes(content)
@@ -207,22 +232,38 @@ def _encoded(table: Any, image: str, name: str) -> Iterator[bytes]:
 def _groups(table: Any, group: str, columns: list[str], name: str) -> tuple[str, ...]:
     if group not in columns:
         raise ProbeError(f"probe {name!r}: no column {group!r}", hint=did_you_mean(group, columns))
-    values = table[group]
     names = getattr(table.features[group], "names", None)
-    groups = [names[value] if names else value for value in values]
-    missing = [index for index, value in enumerate(groups) if value is None or value == ""]
+    values = _present(table[group], group, name)
+    return tuple(str(names[value] if names else value) for value in values)
+
+
+def _present(column: Iterable[Any], what: str, name: str) -> list[Any]:
+    """Return a column's values, none of which is null, not a number or empty."""
+    values = list(column)
+    missing = [row for row, value in enumerate(values) if _is_missing(value)]
     if missing:
         raise ProbeError(
-            f"probe {name!r}: {len(missing)} samples have no {group!r}, first number {missing[0]}",
-            hint="give every sample a value",
+            f"probe {name!r}: {len(missing)} of {len(values)} rows have no {what!r}, first row "
+            f"{missing[0]} (the first is 0): {values[missing[0]]!r}",
+            hint="give every row a value, or leave such rows out: dataset.filter(...)",
         )
-    return tuple(str(value) for value in groups)
+    return values
 
 
-def _captions(table: Any, columns: list[str]) -> tuple[str, ...] | None:
+def _is_missing(value: Any) -> bool:
+    # What is no number equals nothing, not even itself.
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
+
+
+def _captions(
+    table: Any, columns: list[str], name: str, ids: Sequence[str], role: str
+) -> tuple[str, ...] | None:
     column = next((c for c in _CAPTIONS if c in columns), None)
     if column is None:
         return None
-    return tuple(
-        "\n".join(value) if isinstance(value, list) else str(value) for value in table[column]
-    )
+    try:
+        return check_captions(name, f"column {column!r}", list(table[column]), ids)
+    except ProbeError:
+        if role == "retrieval":
+            raise
+        return None  # nobody asks for them

@@ -10,6 +10,7 @@ import numpy as np
 
 from clipq.data.attributes import read_attribute
 from clipq.data.class_map import read_class_map
+from clipq.data.passed_over import PassedOver
 from clipq.data.probe import Probe, fingerprint
 from clipq.data.reading import TEMPLATES, check_classes, check_ids, read_lines
 from clipq.data.shards import Checksums
@@ -34,6 +35,7 @@ def probe_from_files(
     group: str,
     checksums: Checksums | None,
     origin: Path,
+    passed_over: PassedOver,
 ) -> Probe:
     """Return a probe of image files.
 
@@ -46,6 +48,7 @@ def probe_from_files(
         group: attribute that divides the samples; "" for none.
         checksums: that every file must match; None for none.
         origin: what the samples are listed in, for messages.
+        passed_over: the account of files that are not read.
 
     Raises:
         ProbeError: data are missing, damaged, empty or mislabelled.
@@ -53,7 +56,7 @@ def probe_from_files(
     ids = [sample for sample, _, _ in files]
     paths = [path for _, path, _ in files]
     labels = np.array([label for _, _, label in files], dtype=np.int64)
-    check_ids(name, origin, ids)
+    check_ids(name, origin, ids, paths=True)
     if role == "in-distribution":
         check_classes(name, origin, classnames, labels.tolist())
     hashes = tuple(_hash(path, name, checksums) for path in paths)
@@ -75,6 +78,7 @@ def probe_from_files(
         read_encoded=lambda: _encoded(paths, hashes, name),
         locate=lambda position: str(paths[position]),
         class_map=read_class_map(root, classnames, name, checksums),
+        passed_over=passed_over,
     )
 
 

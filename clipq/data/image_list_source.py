@@ -18,6 +18,7 @@ import re
 from pathlib import Path
 
 from clipq.data.image_files import probe_from_files
+from clipq.data.passed_over import PassedOver
 from clipq.data.probe import Probe
 from clipq.data.reading import CLASSES, read_lines
 from clipq.data.shards import Checksums, find_checksums
@@ -43,6 +44,7 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
         group=group,
         checksums=checksums,
         origin=root / split,
+        passed_over=PassedOver(len(files)),  # every line is an image
     )
 
 

@@ -50,8 +50,8 @@ def materialise(
         tell: called with the pixels (H, W, 3) of each image, in order.
 
     Raises:
-        ProbeError: images do not decode (all of them are counted), or preprocess to another size
-            than the first.
+        ProbeError: images do not decode or are refused by the preprocessing (all of them are
+            counted), or preprocess to another size than the first.
         CacheError: the folder is read-only or full.
 
     >>> import tempfile
@@ -180,14 +180,20 @@ def _pixels(
     """Yield preprocessed images in order; a few are decoded ahead.
 
     Raises:
-        ProbeError: some do not decode; raised once all were tried.
+        ProbeError: some do not decode or are refused; raised once all were tried.
     """
+    refused: list[int] = []
 
     def one(position: int, encoded: bytes) -> np.ndarray | ProbeError:
         try:
-            return to_uint8(probe.decode(encoded, position))
+            image = probe.decode(encoded, position)
         except ProbeError as error:
             return error
+        try:
+            return to_uint8(image)
+        except ProbeError as error:
+            refused.append(position)
+            return ProbeError(f"{probe.where(position)}: {error.problem}", hint=error.hint)
 
     broken: list[ProbeError] = []
     with ThreadPoolExecutor(threads) as pool:
@@ -211,9 +217,12 @@ def _pixels(
         raise broken[0]
     if broken:
         raise ProbeError(
-            f"probe {probe.name!r}: {len(broken)} of {len(probe)} images do not decode: "
+            f"probe {probe.name!r}: {len(broken)} of {len(probe)} images "
+            f"{'cannot be used' if refused else 'do not decode'}: "
             + "; ".join(error.problem for error in broken[:3]),
-            hint="replace them, or allow for some: unreadable = N in the probe's table",
+            hint="replace or remove them"
+            if refused
+            else "replace them, or allow for some: unreadable = N in the probe's table",
         )
 
 

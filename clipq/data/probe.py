@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from PIL import Image
 
-from clipq.data.reading import decode_image
+from clipq.data.decoding import decode_image
+from clipq.data.passed_over import PassedOver
 from clipq.provenance import digest
 
 __all__ = ["Probe", "fingerprint", "hashed_order", "taken"]
@@ -26,8 +27,10 @@ class Probe:
 
     `clusters` names the base image of each sample where several share one. `class_map` names, for
     each class, the classes of the zero-shot head that stand for it; None where a class stands for
-    itself. `read_encoded` yields the encoded images in order; `alter` changes a decoded image,
-    given its position, and `locate` says in which file it lies, for messages.
+    itself. `read_encoded` yields the encoded images in order and `unpack` decodes one, given what
+    messages call it (None: as a file); `alter` changes a decoded image, given its position, and
+    `locate` says in which file it lies. `passed_over` is the account of files
+    that lie beside the samples and are not read.
 
     >>> from clipq.data import open_probe
     >>> from pathlib import Path
@@ -51,14 +54,16 @@ class Probe:
     read_encoded: Callable[[], Iterator[bytes]] = field(repr=False)
     alter: Callable[[Image.Image, int], Image.Image] | None = field(default=None, repr=False)
     locate: Callable[[int], str] | None = field(default=None, repr=False)
+    unpack: Callable[[bytes, str], Image.Image] | None = field(default=None, repr=False)
     clusters: tuple[str, ...] | None = None
     class_map: tuple[tuple[str, ...], ...] | None = None
+    passed_over: PassedOver = field(default_factory=PassedOver)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def images(self) -> Iterator[Image.Image]:
-        """Yield the images (RGB) in the order of `ids`, decoded one at a time.
+        """Yield the images in the order of `ids`, each in its own mode, decoded one at a time.
 
         Raises:
             ProbeError: an image does not decode.
@@ -67,16 +72,18 @@ class Probe:
             yield self.decode(encoded, position)
 
     def decode(self, encoded: bytes, position: int) -> Image.Image:
-        """Return the image (RGB) at a position from its encoded bytes.
+        """Return the image at a position from its encoded bytes, in its own mode.
 
         Raises:
             ProbeError: it does not decode.
         """
-        where = f"probe {self.name!r}, sample {self.ids[position]!r}"
-        if self.locate is not None:
-            where += f" of {self.locate(position)}"
-        image = decode_image(encoded, where)
+        image = (self.unpack or decode_image)(encoded, self.where(position))
         return image if self.alter is None else self.alter(image, position)
+
+    def where(self, position: int) -> str:
+        """Return what a message calls the sample at a position."""
+        where = f"probe {self.name!r}, sample {self.ids[position]!r}"
+        return where if self.locate is None else f"{where} of {self.locate(position)}"
 
 
 def hashed_order(probe: Probe) -> list[int]:

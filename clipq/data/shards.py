@@ -7,19 +7,24 @@ draw from the global random generator.
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from clipq.data.image_names import is_hidden
 from clipq.errors import ProbeError
-from clipq.files import read_file
 from clipq.provenance import sha256_file
+from clipq.shapes import Document
 
 __all__ = ["Checksums", "Shard", "find_checksums", "open_shard"]
 
 _BLOCK = 512
+# As webdataset has them: members that it keeps to itself, and names that it can group.
+_METADATA = re.compile(r"__[^/]*__($|/)")
+_GROUPED = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 _MEMBER_BYTES = 256 << 20  # of one image, or what belongs to it: it is read at once
 
 
@@ -29,6 +34,8 @@ class Shard:
 
     path: Path
     sha256: str
+    unread: tuple[str, ...] = ()
+    """Names of members that belong to no sample."""
 
     def __str__(self) -> str:
         return f"{self.path} (sha256 {self.sha256})"
@@ -43,7 +50,7 @@ class Shard:
 
         with self.path.open("rb") as stream:
             source = [{"url": str(self.path), "stream": stream}]
-            samples = iter(group_by_keys(tar_file_expander(source)))
+            samples = iter(group_by_keys(tar_file_expander(source, select_files=_of_sample)))
             while True:
                 try:
                     sample = next(samples)
@@ -93,7 +100,7 @@ def find_checksums(root: Path) -> Checksums | None:
         path = folder / "SHA256SUMS"
         if not path.is_file():
             continue
-        expected = dict(_checksum(path, line) for line in _text_lines(path))
+        expected = dict(_checksum(path, line) for line in _lines(path))
         below = "" if folder == root else f"{root.name}/"
         if any(name.startswith(below) for name in expected):
             return Checksums(path, expected)
@@ -110,17 +117,27 @@ def open_shard(path: Path, checksums: Checksums | None) -> Shard:
         shard = Shard(path, sha256_file(path))
         if checksums is not None:
             checksums.verify(path, shard.sha256)
-        _check_structure(shard)
+        names = _checked_members(shard)
     except OSError as error:
         raise ProbeError(
             f"shard {path} is missing or cannot be read: {error.strerror or error}",
             hint="restore the shard, or correct nshards.txt",
         ) from error
-    return shard
+    return replace(shard, unread=tuple(name for name in names if not _of_sample(name)))
 
 
-def _check_structure(shard: Shard) -> None:
-    """Walk the headers: tarfile takes a damaged one in the middle for the end of the archive."""
+def _of_sample(member: str) -> bool:
+    """Whether a member's name is that of a sample's file, as webdataset groups them."""
+    if _METADATA.match(member) or any(map(is_hidden, member.split("/"))):
+        return False
+    return _GROUPED.match(member) is not None
+
+
+def _checked_members(shard: Shard) -> list[str]:
+    """Walk the headers: tarfile takes a damaged one in the middle for the end of the archive.
+
+    Returns the names of the files.
+    """
     try:
         with tarfile.open(shard.path, "r:") as archive:
             members = archive.getmembers()
@@ -138,6 +155,7 @@ def _check_structure(shard: Shard) -> None:
         stream.seek(end)
         if stream.read(2 * _BLOCK) != bytes(2 * _BLOCK):
             raise _damaged(shard, f"no end-of-archive marker after {len(members)} members")
+    return [member.name for member in members if member.isreg()]
 
 
 def _damaged(shard: Shard, why: str) -> ProbeError:
@@ -157,11 +175,6 @@ def _checksum(path: Path, line: str) -> tuple[str, str]:
     return file.removeprefix("./"), value.lower()
 
 
-def _text_lines(path: Path) -> list[str]:
-    try:
-        text = read_file(path).decode("utf-8")
-        return [line for line in text.split("\n") if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProbeError(
-            f"cannot read {path}: {error}", hint="write it as sha256sum does"
-        ) from error
+def _lines(path: Path) -> list[str]:
+    text = Document(path, "UTF-8", ProbeError, "write it as sha256sum does").text()
+    return [line for line in text.splitlines() if line.strip()]

@@ -3,9 +3,9 @@
     <root>/classnames.txt                        one class a line
     <root>/zeroshot_classification_templates.txt one template a line, {c} for the class
     <root>/<split>/nshards.txt                   number of shards
-    <root>/<split>/<i>.tar                       <key>.webp|png|jpg|jpeg, <key>.cls and, optionally,
-                                                 <key>.json (attributes), <key>.txt (captions, one
-                                                 a line)
+    <root>/<split>/<i>.tar                       <key>.<an ending of `clipq.data.image_names`>,
+                                                 <key>.cls and, optionally, <key>.json (attributes),
+                                                 <key>.txt (captions, one a line)
     <root>/attributes.csv                        optional, instead of <key>.json: a column `file`
                                                  (the key) and one column per attribute
     <root>/classmap.csv                          optional: see `clipq.data.class_map`
@@ -27,11 +27,13 @@ import numpy as np
 from clipq.data.attributes import ATTRIBUTES, read_attribute
 from clipq.data.class_map import read_class_map
 from clipq.data.fetch import download_folder, fetch_shards, is_url
+from clipq.data.image_names import IMAGES
+from clipq.data.passed_over import PassedOver
 from clipq.data.probe import Probe, fingerprint
 from clipq.data.reading import (
     CLASSES,
-    IMAGES,
     TEMPLATES,
+    check_captions,
     check_classes,
     check_ids,
     read_lines,
@@ -59,17 +61,19 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
     groups: list[str] = []
     captions: list[str | None] = []
     origins: list[Shard] = []
+    beside: list[str] = []
     for shard in shards:
         for sample in shard.samples():
             where = _where(name, sample, shard)
             ids.append(sample["__key__"])
             origins.append(shard)
+            beside += [kind for kind in sample if not _is_read(kind)]
             labels.append(_label(sample, len(classnames), where) if labelled else -1)
             hashes.append(hashlib.sha256(_image_bytes(sample, where)).hexdigest())
             groups.append(_group(sample, group, where) if group and not from_table else "")
             captions.append(_text(sample, "txt", where) if "txt" in sample else None)
     folder = root / split
-    check_ids(name, folder, ids)
+    check_ids(name, folder, ids, paths=True)
     if role == "in-distribution":
         check_classes(name, folder, classnames, labels)
     if from_table:
@@ -85,12 +89,15 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
         ids=tuple(ids),
         labels=label_array,
         groups=tuple(groups),
-        captions=_captions(captions, name, folder),
+        captions=_captions(captions, name, folder, ids, role),
         sample_hashes=tuple(hashes),
         fingerprint=fingerprint(tuple(ids), tuple(hashes), label_array, tuple(groups)),
         read_encoded=lambda: _encoded(shards, name, hashes),
         locate=lambda position: str(origins[position]),
         class_map=read_class_map(root, classnames, name, checksums),
+        passed_over=PassedOver.of(
+            [f"{shard.path.name}/{member}" for shard in shards for member in shard.unread], ids
+        ).with_beside(beside),
     )
 
 
@@ -191,10 +198,13 @@ def _image_bytes(sample: dict[str, Any], where: str) -> bytes:
 
 
 def _text(sample: dict[str, Any], kind: str, where: str) -> str:
-    try:
-        return str(sample.get(kind, b"").decode("utf-8").strip())
-    except UnicodeDecodeError as error:
-        raise ProbeError(f"{where}: <key>.{kind} is not UTF-8", hint="encode it again") from error
+    document = Document(f"{where}: <key>.{kind}", "UTF-8", ProbeError, "encode it again")
+    return document.text(sample.get(kind, b"")).strip()
+
+
+def _is_read(kind: str) -> bool:
+    """Whether a member of a sample is read, or is a key that webdataset adds."""
+    return kind in (*IMAGES, "cls", "json", "txt") or kind.startswith("__")
 
 
 def _label(sample: dict[str, Any], classes: int, where: str) -> int:
@@ -216,16 +226,20 @@ def _group(sample: dict[str, Any], group: str, where: str) -> str:
     fix = f"<key>.json must hold the attribute {group!r}, a text or whole number"
     document = Document(where, "JSON", ProbeError, fix)
     value = document.read(dict[str, Any], sample.get("json", b"{}")).get(group)
-    if not isinstance(value, str | int):
+    if not isinstance(value, str | int) or value == "":
         raise document.fail("", f"no attribute {group!r} ({shown(value)})", "")
     return str(value)
 
 
-def _captions(captions: list[str | None], name: str, folder: Path) -> tuple[str, ...] | None:
-    present = tuple(caption for caption in captions if caption is not None)
+def _captions(
+    captions: list[str | None], name: str, folder: Path, ids: list[str], role: str
+) -> tuple[str, ...] | None:
+    present = [caption for caption in captions if caption is not None]
     if present and len(present) != len(captions):
         raise ProbeError(
             f"probe {name!r}: {len(present)} of {len(captions)} samples in {folder} have a caption",
             hint="give every sample a <key>.txt, or none",
         )
-    return present or None
+    if present and role == "retrieval":
+        return check_captions(name, folder, present, ids)
+    return tuple(present) or None

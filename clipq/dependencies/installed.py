@@ -11,10 +11,12 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 
+from clipq.provenance import DISTRIBUTION
+
 __all__ = ["IN_ENVIRONMENT", "is_installed", "versions_behind"]
 
 IN_ENVIRONMENT = {
-    "clipq": "clipq",
+    "clipq": DISTRIBUTION,
     "open_clip": "open-clip-torch",
     "PIL": "pillow",
     "timm": "timm",

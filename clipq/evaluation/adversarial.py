@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from clipq.data.decoding import PIXELS_VERSION
 from clipq.evaluation.attack import ZeroShotClassifier, attack_identity, attacked
 from clipq.evaluation.cache import Cache, Table
 from clipq.evaluation.encoder import Encoder
@@ -132,7 +133,7 @@ def _chunks(
             {
                 "identity": probe.identity,
                 "encoder": victim.key,
-                "chunk": [start, len(probe.images[chunk])],
+                "chunk": [start, len(probe.images[chunk]), PIXELS_VERSION],
                 **attack_identity(probe.settings),
             }
         )

@@ -131,7 +131,7 @@ def _attack(
     except ImportError as error:
         raise ClipqError(
             f"attack {settings.name!r} needs the Adversarial Robustness Toolbox: {error}",
-            hint="pip install 'clipq[attacks]'",
+            hint="pip install 'pytest-clipq[attacks]'",
         ) from error
     wrapped = PyTorchClassifier(
         model=classifier,

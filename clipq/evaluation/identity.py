@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipq.cases import FP32
 from clipq.data import Probe
+from clipq.data.decoding import PIXELS_VERSION
 from clipq.evaluation.predict import CANDIDATE_VERSION, COLUMNS_VERSION
 from clipq.models.source import ModelSource, identity
 from clipq.provenance import digest, package_versions
@@ -165,8 +166,8 @@ def features_key(model: Key, probe: Probe, encoder: Key, *, attack: Key | None =
         encoder: identity of the form of the model.
         attack: what identifies how the images are attacked; None for images as they are.
     """
-    plain = {"model": model, "probe": probe.fingerprint, "encoder": encoder}
-    return digest(plain | dict(attack or {}))
+    pixels = {"probe": probe.fingerprint, "pixels": PIXELS_VERSION}
+    return digest(pixels | {"model": model, "encoder": encoder} | dict(attack or {}))
 
 
 def texts_key(features: str, probe: Probe) -> str:
@@ -176,13 +177,13 @@ def texts_key(features: str, probe: Probe) -> str:
 
 def predictions_key(identity: Key, encoder: Key) -> str:
     """Return the key of a prediction table."""
-    made = {"head": _HEAD_VERSION, "candidate": CANDIDATE_VERSION}
-    return digest({"identity": identity, "encoder": encoder} | made)
+    versions = {"head": _HEAD_VERSION, "candidate": CANDIDATE_VERSION, "pixels": PIXELS_VERSION}
+    return digest({"identity": identity, "encoder": encoder} | versions)
 
 
 def mixture_key(identity: Key, encoder: Key, floats: frozenset[str]) -> str:
     """Return the key of the predictions of a quantized model some of whose layers are float."""
-    made = {"float": sorted(floats), "candidate": CANDIDATE_VERSION}
+    made = {"float": sorted(floats), "candidate": CANDIDATE_VERSION, "pixels": PIXELS_VERSION}
     return digest({"identity": identity, "encoder": encoder} | made)
 
 

@@ -5,6 +5,7 @@ Everything here depends on data and preprocessing alone, never on a quantizer.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -23,6 +24,7 @@ from clipq.data import (
     unreadable_images,
     without,
 )
+from clipq.data.decoding import PIXELS_VERSION
 from clipq.errors import CacheError, SettingsError
 from clipq.evaluation.cache import Cache, Table, damaged
 from clipq.evaluation.known_labels import KnownLabels, known_labels
@@ -210,7 +212,7 @@ class Inputs:
             {
                 "probe": self.probes[probe].fingerprint,
                 "preprocess": preprocess.identity,
-                "decoder": [versions[name] for name in _DECODERS],
+                "decoder": [PIXELS_VERSION, *(versions[name] for name in _DECODERS)],
             }
         )
 
@@ -257,6 +259,8 @@ class Inputs:
             return self._given[declared.name]
         root = self.settings.root
         probe = open_declared(declared, base_dir=root, opened=self._read)
+        if probe.passed_over.pictures:
+            warnings.warn(f"probe {probe.name!r}: {probe.passed_over}", stacklevel=2)
         if not declared.unreadable:
             return probe
 
@@ -265,7 +269,8 @@ class Inputs:
             positions = np.array([position for position, _ in found], np.int64)
             return {"positions": positions}, {"reasons": [reason for _, reason in found]}
 
-        key = digest({"probe": probe.fingerprint, "decoder": package_versions(_DECODERS)})
+        decoder = [PIXELS_VERSION, package_versions(_DECODERS)]
+        key = digest({"probe": probe.fingerprint, "decoder": decoder})
         columns, metadata = self.cache.table("unreadable", key, create)
         broken = list(zip(columns["positions"].tolist(), metadata["reasons"], strict=True))
         return without(probe, broken, most=declared.unreadable)

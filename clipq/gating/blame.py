@@ -129,7 +129,7 @@ class Blame:
                 alone[name],
                 rest[name],
                 sum(macs[layer] for layer in layers) / everything,
-                min((distortions[layer] for layer in layers), key=lambda d: d.total),
+                min((distortions[layer] for layer in layers), key=lambda d: _last(d.total)),
             )
             for name, layers in self.units.items()
         ]

@@ -23,6 +23,7 @@ from clipq.gating.families import Families
 from clipq.gating.interval import IntervalJudge
 from clipq.gating.latency import Latencies, load_latencies
 from clipq.gating.margins import Margins, load_margins
+from clipq.gating.soundness import remarks
 from clipq.gating.stall import StallWatch
 from clipq.gating.verdict import Evidence, Judge, Judgement
 from clipq.gating.waivers import Waivers, load_waivers
@@ -73,6 +74,7 @@ class Gate:
             evaluator, settings.in_distribution.name, settings.calibration.name
         )
         self._figure_keys: dict[Cell, str] = {}
+        self._remarks: dict[str, list[str]] = {}
 
     @cached_property
     def commands(self) -> Commands:
@@ -263,11 +265,14 @@ class Gate:
             return {}  # the case itself fails with this error and shows it
         if stored is None:
             return {}
+        if model not in self._remarks:
+            self._remarks[model] = remarks(stored, self.settings.in_distribution.name)
         latest = stored.history[-1] if stored.history else {}
         provenance = {
             "file": self.commands.shown(self.settings.baselines / f"{stored.model}.json"),
             "columns_sha256": stored.digest,
             "approved": str(latest.get("date", "")),
             "reason": str(latest.get("reason", "")),
+            "remarks": self._remarks[model],
         }
         return {"baselines": {model: provenance}}

@@ -32,7 +32,7 @@ def connect(url: StoreURL) -> sa.Engine:
     if importlib.util.find_spec("psycopg") is None:
         raise StoreError(
             f"{url} needs the driver psycopg, which is not installed",
-            hint="pip install 'clipq[postgresql]'",
+            hint="pip install 'pytest-clipq[postgresql]'",
         )
     return _postgresql(url)
 

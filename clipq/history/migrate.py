@@ -116,7 +116,7 @@ def _check(revision: str, url: StoreURL) -> str:
         raise StoreError(
             f"the store {url} is of schema {revision}, which a newer clipq wrote; this one knows "
             f"{' and '.join(REVISIONS)}, and changed nothing",
-            hint="upgrade clipq: pip install --upgrade clipq",
+            hint="upgrade clipq: pip install --upgrade pytest-clipq",
         )
     return revision
 

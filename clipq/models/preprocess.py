@@ -2,7 +2,8 @@
 
 The first part (resize, crop, RGB) is slow and depends on the image; its result is uint8 and worth
 keeping. The second (scale, normalise) is a cheap tensor operation. Together they are bit-identical
-to the transform they come from.
+to the transform they come from, for an image of any mode: it must come as it was decoded, for
+open_clip resizes in the image's own mode and converts to RGB afterwards.
 """
 
 from __future__ import annotations
@@ -13,14 +14,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from open_clip.transform import MaybeToTensor
+from open_clip.transform import MaybeToTensor, ResizeKeepRatio
 from PIL import Image
-from torchvision.transforms import Compose, Normalize
+from torchvision.transforms import Compose, Normalize, Resize
 
-from clipq.errors import ModelError
+from clipq.errors import ModelError, ProbeError
 from clipq.provenance import canonical_json
 
-__all__ = ["Preprocess"]
+__all__ = ["MOST_PIXELS", "Preprocess"]
+
+MOST_PIXELS = 89_478_485
+"""An image is resized to at most so many pixels before the crop: as many as may be decoded.
+
+A resize of the shorter side makes 200 million pixels of 1 x 4,000, of which the crop keeps 50,000.
+To make those alone is not known to give the same bits: Pillow takes the box that it resizes from as
+single-precision numbers.
+"""
 
 
 class Preprocess:
@@ -55,9 +64,32 @@ class Preprocess:
         self.identity: str = canonical_json(plain)
 
     def to_uint8(self, image: Image.Image) -> np.ndarray:
-        """Return an image's pixels (H, W, 3), uint8, after resize, crop and RGB conversion."""
-        for step in self._image_steps:
-            image = step(image)
+        """Return an image's pixels (H, W, 3), uint8, after resize, crop and RGB conversion.
+
+        Args:
+            image: of any mode, as it was decoded.
+
+        Raises:
+            ProbeError: the resize would make more than `MOST_PIXELS` pixels, or the transform
+                refuses the image.
+        """
+        seen = f"an image of mode {image.mode} and {image.width:,} x {image.height:,} pixels"
+        height, width = _resized(self._image_steps[0], image) if self._image_steps else (0, 0)
+        if height * width > MOST_PIXELS:
+            raise ProbeError(
+                f"{seen} would be resized to {width:,} x {height:,} before the crop, more than "
+                f"{MOST_PIXELS:,} pixels",
+                hint="crop it to its middle, of which the model sees no more than a square, or "
+                "remove it",
+            )
+        try:
+            for step in self._image_steps:
+                image = step(image)
+        except Exception as error:  # Pillow raises several kinds, by mode and size
+            raise ProbeError(
+                f"{seen}: open_clip's preprocessing refuses it: {error}",
+                hint="save it as RGB in an ordinary size, or remove it",
+            ) from error
         return np.asarray(image)
 
     def normalise(self, images: np.ndarray) -> torch.Tensor:
@@ -86,3 +118,14 @@ class Preprocess:
         """Return pixels (N, 3, H, W), floats in [0, 1], as the model's input; differentiable."""
         normalised: torch.Tensor = self._normalise(pixels)
         return normalised
+
+
+def _resized(step: object, image: Image.Image) -> tuple[int, int]:
+    """Return the height and width that a first step makes of an image; zeros where unknown."""
+    if isinstance(step, ResizeKeepRatio):
+        height, width = step.get_params(image, step.size, step.longest)
+        return height, width
+    if isinstance(step, Resize) and isinstance(step.size, int):  # of the shorter side
+        longer = int(step.size * max(image.size) / min(image.size))
+        return (longer, step.size) if image.width <= image.height else (step.size, longer)
+    return 0, 0

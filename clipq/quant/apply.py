@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +36,7 @@ from clipq.quant.methods import Calibration, Method, find_method, is_builtin
 from clipq.quant.nearest import Nearness, measure_nearness
 from clipq.quant.spec import QuantizerSpec, Towers
 from clipq.quant.storage import Storage, measure_storage, state_bytes
+from clipq.quant.stored_weights import FloatRows, StoredWeights
 from clipq.quant.towers import covers_images, covers_texts, image_batches, text_batches
 
 __all__ = ["Quantized", "apply_method", "quantize"]
@@ -50,7 +51,8 @@ class Quantized:
     Args:
         model: in eval mode, offers `encode_image` and `encode_text`.
         coverage: counted for one image and one text.
-        storage: bytes of the model with its codes; None where the method brings modules of its own.
+        storage: bytes of the model with its codes; None where a weight changed to what clipq does
+            not know.
         claim: what was counted of the format; None where the method names none.
         nearness: how far from FP32 it is, beside rounding to nearest in its format or, where it
             names none, in as many bits as its weights and inputs are seen to have; None of a method
@@ -151,21 +153,25 @@ def apply_method(
     with torch.inference_mode(False), torch.no_grad(), plain:
         private = copy.deepcopy(model).eval()
         samples = _Samples.first(private, spec, calibration)
-        float_operations = samples.count(private, spec)
+        rows, foreign = FloatRows(), not is_builtin(method)
+        float_operations = samples.count(private, spec, observe=rows.look if foreign else None)
         with watching() as read:
             result = _run(method, private, spec, calibration).eval()
+            stored = StoredWeights(result, rows, spec.format.weight if spec.format else None)
             claim = None
             if spec.format is not None:
                 coarse = is_coarse(model, spec.format.weight.bits)
                 counter = ClaimCounter(spec, exceptions, coarse=coarse)
-                operations = samples.count(result, spec, observe=counter.look)
+                looks = (counter.look, stored.look) if foreign else (counter.look,)
+                operations = samples.count(result, spec, observe=_all_of(looks))
                 claim = counter.result(result, float_operations)
                 formats: dict[Towers, Format] = {spec.towers: spec.format}
             else:
                 meter = FormatMeter()
-                operations = samples.count(result, spec, observe=meter.look)
+                looks = (meter.look, stored.look) if foreign else (meter.look,)
+                operations = samples.count(result, spec, observe=_all_of(looks))
                 formats = meter.formats(spec.towers)
-            coverage = _coverage(method, spec, result, operations, float_operations, claim)
+            coverage = _coverage(method, spec, result, operations, float_operations, claim, stored)
         nearness = None
         if compare and formats and not is_builtin(method):
             with _encoding(spec):
@@ -179,6 +185,8 @@ def apply_method(
             hint="a method may change only the copy it is given",
         )
     storage = measure_storage(result, state_bytes(model))
+    if storage is None and foreign and not quantized_layers(result):
+        storage = stored.storage(state_bytes(model))
     return Quantized(result, coverage, storage, claim, nearness, exceptions)
 
 
@@ -237,6 +245,7 @@ def _coverage(
     operations: Operations,
     float_operations: Operations,
     claim: Claim | None,
+    stored: StoredWeights,
 ) -> Coverage:
     ours = bool(quantized_layers(result)) or is_builtin(method)
     total = float_operations.weights.total()
@@ -244,6 +253,9 @@ def _coverage(
     uncovered = tuple(sorted(operations.weights)) if ours else ()
     if not ours and claim is not None and claim.counted >= _WHOLE:
         quantized, uncovered = round(claim.held * total), claim.in_float
+    elif not ours and claim is None:
+        quantized = stored.macs_quantized(total)
+        uncovered = stored.in_float() if quantized is not None else ()
     coverage = Coverage(
         layers=len(operations.quantized),
         macs_quantized=quantized,
@@ -289,6 +301,14 @@ class _Samples:
 
         with _encoding(spec):
             return count_operations(model, run, observe=observe)
+
+
+def _all_of(looks: Sequence[Callable[[Product], None]]) -> Callable[[Product], None]:
+    def look(product: Product) -> None:
+        for each in looks:
+            each(product)
+
+    return look
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from clipq.cases import Candidate
 from clipq.errors import RecordError, did_you_mean
 from clipq.records import CaseResult, RunRecord, withheld_sentence
 from clipq.report.candidates import candidate_lines
+from clipq.report.fp32 import fp32_remarks
 from clipq.report.looks import chance_of_luck
 from clipq.report.markdown import inert
 from clipq.settings import StatisticsSettings
@@ -244,6 +245,8 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         ("in short", next(one.text for one in lines if one.candidate == card.candidate)),
         ("baseline", f"{baseline.get('file', '')} approved {baseline.get('approved', 'never')}"),
     ]
+    against = fp32_remarks(record).get(card.candidate.model, [])
+    facts += [("FP32 itself", str(remark)) for remark in (*against, *model.get("remarks", ()))]
     if quantized.get("share") is not None:
         facts.append(("quantized share", f"{quantized['share']:.1%} of weight multiply-adds"))
     if quantized.get("weight_bits") is not None:

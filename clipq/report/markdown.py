@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from clipq.records import CaseResult, RunRecord
 from clipq.report.candidates import candidate_lines
+from clipq.report.fp32 import fp32_remarks
 from clipq.report.text import HEADERS, correction, kernel_rows, standing, table_rows
 from clipq.report.undecided import Undecided, undecided
 from clipq.terminal import one_line, printable
@@ -112,6 +113,13 @@ def _head(record: RunRecord) -> Iterator[str]:
         yield "\n".join(f"- **problem:** {inert(problem)}" for problem in record.problems)
     if record.cases:
         yield _matrix(record)
+    unsound = [
+        f"- **FP32 itself**, {_code(model)}: {inert(remark)}"
+        for model, found in fp32_remarks(record).items()
+        for remark in found
+    ]
+    if unsound:
+        yield "\n".join(unsound)
     if record.warnings:
         shown = [f"> warning: {inert(warning)}" for warning in record.warnings[:_REASONS]]
         yield "\n>\n".join(shown)

@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 from clipq.records import CaseResult, KernelResult, RunRecord
 from clipq.report.candidates import candidate_lines
+from clipq.report.fp32 import fp32_remarks
 from clipq.report.undecided import AT_MARGIN, doubts, needed_text, undecided, urgency
 from clipq.terminal import one_line, printable
 from clipq.verdicts import UNDECIDED, Policy, Verdict
@@ -99,6 +100,7 @@ def summary(record: RunRecord) -> str:
         parts.append(
             "\n".join(["what fails the run as a whole:", *(f"  {p}" for p in record.problems)])
         )
+    parts += [f"FP32 itself, {m}: {r}" for m, found in fp32_remarks(record).items() for r in found]
     parts += [f"warning: {warning}" for warning in record.warnings]
     parts += [sentence for sentence in (correction(record),) if sentence]
     parts.append(_provenance(record))

@@ -117,8 +117,11 @@ class Project:
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for every project of this process: what is equal is encoded once."""
-    return tmp_path_factory.mktemp("cache")
+    """One cache for every project of every worker: what is equal is encoded once."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-cache"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
-"""Run `python -m MODULE` in a fork of a process that has imported torch and open_clip already.
+"""Run `python -m MODULE` in a fork of a process that has imported clipq's libraries already.
 
-Importing them takes a fresh process three seconds, leaving it another: most of what a command does
+Importing them takes a fresh process eight seconds, leaving it another: most of what a command does
 on a small project. clipq itself is imported in the fork, as in a fresh process.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import runpy
 import signal
 import socket
@@ -20,7 +21,10 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_PRELOADED = ("torch", "open_clip")
+_PRELOADED = (
+    "torch", "open_clip", "scipy.stats", "pandas", "sklearn.metrics", "sklearn.linear_model",
+    "netcal.metrics", "webdataset", "rich.progress", "hydra.utils", "hypothesis.strategies",
+)  # fmt: skip
 
 
 class WarmProcess:
@@ -75,9 +79,15 @@ class WarmProcess:
 def _serve(channel: socket.socket) -> None:
     for name in _PRELOADED:
         __import__(name)
+    for name in ("hypothesis", "_hypothesis_globals", "hydra", "anyio"):
+        # They have plug-ins, and pytest would warn that it comes too late to rewrite them.
+        sys.modules[name].__doc__ = "PYTEST_DONT_REWRITE"
     tasks = Path("/proc/self/task")
-    if tasks.is_dir() and len(list(tasks.iterdir())) > 1:
-        sys.exit("an import started a thread: a fork would lack it")
+    others = [task for task in tasks.glob("*") if task.name != str(os.getpid())]
+    names = {(task / "comm").read_text().strip() for task in others}
+    # pyarrow's allocator has a thread that it starts again after a fork.
+    if names - {"jemalloc_bg_thd"}:
+        sys.exit(f"an import started threads that a fork would lack: {', '.join(sorted(names))}")
     while True:
         line, descriptors = b"", []
         while not line.endswith(b"\n"):
@@ -107,6 +117,7 @@ def _become(request: dict[str, object], output: int, errors: int) -> None:
     sys.argv = [module, *arguments]
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:1] = [request["cwd"], *(path for path in given if path)]
+    _lend_workers(sum(int(a[2:]) for a in arguments if re.fullmatch(r"-n[0-9]+", a)))
     code: object = 0
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -123,6 +134,58 @@ def _become(request: dict[str, object], output: int, errors: int) -> None:
     sys.stderr.flush()
     # Not by sys.exit: the teardown of what was imported takes a second.
     os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _lend_workers(count: int) -> None:
+    """Fork the interpreters that pytest-xdist will ask for, for they would import it all again."""
+    if not count:
+        return
+    from execnet import gateway_io
+
+    class Forked:
+        """The part of `subprocess.Popen` that execnet uses."""
+
+        def __init__(self, pid: int, stdin: int, stdout: int) -> None:
+            self.pid = pid
+            self.stdin, self.stdout = os.fdopen(stdin, "wb"), os.fdopen(stdout, "rb")
+
+        def wait(self) -> int:
+            return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+        def kill(self) -> None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    ready: list[Forked] = []
+    for _ in range(count):
+        (their_input, stdin), (stdout, their_output) = os.pipe(), os.pipe()
+        pid = os.fork()
+        if not pid:
+            for held in ready:
+                held.stdin.close()
+                held.stdout.close()
+            os.close(stdin)
+            os.close(stdout)
+            os.dup2(their_input, 0)
+            os.dup2(their_output, 1)
+            sys.stdin = os.fdopen(0, "r", encoding="utf-8")
+            sys.argv = ["-c"]
+            line = sys.stdin.readline()  # what a worker is: sent by execnet, when it wants one
+            if line:
+                exec(eval(line), {"__name__": "__main__"})
+            os._exit(0)
+        os.close(their_input)
+        os.close(their_output)
+        ready.append(Forked(pid, stdin, stdout))
+    start = gateway_io.Popen2IOMaster.__init__
+
+    def take(self: gateway_io.Popen2IOMaster, args: list[str], execmodel: object) -> None:
+        if not ready or args[0] != sys.executable:
+            start(self, args, execmodel)
+            return
+        self.popen = process = ready.pop(0)
+        super(gateway_io.Popen2IOMaster, self).__init__(process.stdin, process.stdout, execmodel)
+
+    gateway_io.Popen2IOMaster.__init__ = take
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import tarfile
@@ -13,11 +12,14 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
+from clipq.cli.onboarding.passed_over import class_folders_lacking, passed_over
 from clipq.cli.onboarding.walk import Folder, Walk
 from clipq.data.attributes import ATTRIBUTES
 from clipq.data.reading import CLASSES, TEMPLATES
 from clipq.data.sources import look_at_probe
-from clipq.errors import ClipqError
+from clipq.errors import ClipqError, ProbeError
+from clipq.files import read_file
+from clipq.shapes import Document
 
 __all__ = ["SPLITS", "DataFindings", "DataSet", "find_data"]
 
@@ -34,8 +36,6 @@ _HEAD_BYTES = 65_536
 _MEMBERS = 12
 _LARGEST_TABLE_BYTES = 50_000_000
 _MOST_VALUES = 50
-_FEWEST_IMAGES = 20
-"""Fewer are a documentation's figures, not a data set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,12 @@ class DataFindings:
 
     found: list[DataSet] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    explained: set[PurePosixPath] = field(default_factory=set)
+
+    def note(self, folder: PurePosixPath, why: str) -> None:
+        """Say why what lies in a folder is not used."""
+        self.notes.append(f"{folder} {why}")
+        self.explained.add(folder)
 
 
 def find_data(walk: Walk) -> DataFindings:
@@ -97,6 +103,8 @@ def find_data(walk: Walk) -> DataFindings:
             )
         )
     findings.found = [data for data in _joined(findings.found) if _sound(walk, data, findings)]
+    used = {data.root for data in findings.found} | findings.explained
+    findings.notes += passed_over(walk, used, _SPLIT_NAMES)
     findings.found.sort(key=lambda data: (len(data.root.parts), str(data.root), data.kind))
     return findings
 
@@ -127,7 +135,7 @@ def _sound(walk: Walk, data: DataSet, findings: DataFindings) -> bool:
                 base_dir=walk.root,
             )
         except ClipqError as error:
-            findings.notes.append(f"{data.root} is left out: {error.problem}")
+            findings.note(data.root, f"is left out: {error.problem}")
             return False
     return True
 
@@ -144,8 +152,8 @@ def _shards(walk: Walk, folder: Folder, findings: DataFindings) -> None:
     announced = [split for split in shards if "nshards.txt" in split.files]
     for split in shards:
         if split not in announced:
-            findings.notes.append(
-                f"{split.path} holds 0.tar but no nshards.txt: write the number of shards into it"
+            findings.note(
+                split.path, "holds 0.tar but no nshards.txt: write the number of shards into it"
             )
     if not announced:
         return
@@ -153,9 +161,10 @@ def _shards(walk: Walk, folder: Folder, findings: DataFindings) -> None:
     captions, labels = "txt" in kinds, "cls" in kinds
     missing = [name for name in (CLASSES, TEMPLATES) if name not in folder.files]
     if missing and (labels or not captions):
-        findings.notes.append(
-            f"{folder.path} holds shards but no {' and no '.join(missing)}: clipq needs "
-            "them to name the classes in prompts"
+        findings.note(
+            folder.path,
+            f"holds shards but no {' and no '.join(missing)}: clipq needs them to name the "
+            "classes in prompts",
         )
         return
     findings.found.append(
@@ -197,17 +206,16 @@ def _table(path: Path) -> dict[str, dict[str, int]]:
     Only attributes of few values divide samples into groups.
     """
     try:
-        if path.stat().st_size > _LARGEST_TABLE_BYTES:
-            return {}
-        with path.open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream)
-            names = [name for name in reader.fieldnames or () if name != "file"]
-            counts: dict[str, Counter[str]] = {name: Counter() for name in names}
-            for row in reader:
-                for name in names:
-                    counts[name][row[name] or ""] += 1
-    except (OSError, ValueError, csv.Error):
+        # One of another package, or one that opening the probe would refuse, is no reason to stop.
+        lines = _text(path, _LARGEST_TABLE_BYTES).splitlines()
+        rows = Document(path, "CSV", ProbeError).rows(lines)
+    except (OSError, ClipqError):
         return {}
+    counts: dict[str, Counter[str]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "file":
+                counts.setdefault(name, Counter())[value] += 1
     return {
         name: dict(values) for name, values in counts.items() if 2 <= len(values) <= _MOST_VALUES
     }
@@ -215,13 +223,9 @@ def _table(path: Path) -> dict[str, dict[str, int]]:
 
 def _class_folders(walk: Walk, folder: Folder) -> tuple[str, ...]:
     """Return the class names of a folder that has one folder of images for each, else ()."""
-    below = walk.below(folder.path)
-    classes = [child.path.name for child in below if child.images and "0.tar" not in child.files]
-    pictures = sum(child.images for child in below)
-    few = len(classes) < 2 or len(classes) < len(below) or pictures < _FEWEST_IMAGES
-    # Folders called train and test that hold images are splits without classes.
-    splits = all(name.lower() in _SPLIT_NAMES for name in classes)
-    return () if few or splits else tuple(classes)
+    if class_folders_lacking(walk, folder, _SPLIT_NAMES):
+        return ()
+    return tuple(child.path.name for child in walk.below(folder.path))
 
 
 def _lists(walk: Walk, folder: Folder, findings: DataFindings) -> None:
@@ -252,10 +256,10 @@ def _lists(walk: Walk, folder: Folder, findings: DataFindings) -> None:
 
 def _matches(path: Path) -> Iterator[str]:
     """Yield the image of the first line, where that looks like one of a list of images."""
-    with suppress(OSError, UnicodeDecodeError), path.open("rb") as stream:
-        line = stream.read(_HEAD_BYTES).partition(b"\n")[0].decode("utf-8").strip()
-        match = _LINE.fullmatch(line)
-        if match is not None and "\0" not in line:
+    with suppress(OSError, ClipqError), path.open("rb") as stream:
+        head = stream.read(_HEAD_BYTES).partition(b"\n")[0]
+        match = _LINE.fullmatch(Document(path, "UTF-8", ProbeError).text(head).strip())
+        if match is not None:
             yield match[1]
 
 
@@ -268,8 +272,10 @@ def _is_file(path: Path) -> bool:
 
 def _lines(path: Path) -> tuple[str, ...]:
     try:
-        if path.stat().st_size > _LARGEST_TABLE_BYTES:
-            return ()
-        return tuple(path.read_text(encoding="utf-8").strip().splitlines())
-    except (OSError, UnicodeDecodeError):
+        return tuple(_text(path, _LARGEST_TABLE_BYTES).strip().splitlines())
+    except (OSError, ClipqError):
         return ()
+
+
+def _text(path: Path, most: int) -> str:
+    return Document(path, "UTF-8", ProbeError).text(read_file(path, most=most))

@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, entry_points, metadata, requires, version
+from importlib.metadata import (
+    PackageNotFoundError,
+    distribution,
+    entry_points,
+    metadata,
+    requires,
+    version,
+)
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from clipq.cli.onboarding.health import Context, Examination, Finding, State
+from clipq.provenance import DISTRIBUTION
 
 __all__ = ["EXAMINATIONS"]
 
@@ -27,8 +35,33 @@ _PLUGIN = "clipq.pytest_plugin"
 _GIB = 2**30
 
 
+_INSTALL = f"pip install {DISTRIBUTION} (or pip install -e . in a checkout)"
+
+
+def _name(context: Context) -> Iterator[Finding]:
+    """Say what clipq is installed as, and whether a stranger of that name lies beside it."""
+    try:
+        yield Finding(DISTRIBUTION, State.OK, version(DISTRIBUTION))
+    except PackageNotFoundError:
+        text = "not installed: clipq is imported from a folder, and pytest does not know its plugin"
+        yield Finding(DISTRIBUTION, State.PROBLEM, text, _INSTALL)
+    try:
+        other = distribution("clipq")
+    except PackageNotFoundError:
+        return
+    shared = any(path.parts[0] == "clipq" for path in other.files or ())
+    text = f"{other.version}, another project's package, is installed" + (
+        f": it writes into the same folder as {DISTRIBUTION}" if shared else " beside this one"
+    )
+    fix = f"pip uninstall clipq, then pip install --force-reinstall --no-deps {DISTRIBUTION}"
+    yield Finding("clipq of the index", State.PROBLEM if shared else State.WARNING, text, fix)
+
+
 def _python(context: Context) -> Iterator[Finding]:
-    wanted = metadata("clipq")["Requires-Python"]
+    try:
+        wanted = metadata(DISTRIBUTION)["Requires-Python"]
+    except PackageNotFoundError:
+        return  # said above
     running = ".".join(map(str, sys.version_info[:3]))
     if SpecifierSet(wanted).contains(running, prereleases=True):
         yield Finding("python", State.OK, f"{running} ({sys.executable})")
@@ -40,8 +73,12 @@ def _python(context: Context) -> Iterator[Finding]:
 
 def _packages(context: Context) -> Iterator[Finding]:
     """Compare what is installed with what clipq declares."""
+    try:
+        declared = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:
+        return  # said above
     others = 0
-    for line in requires("clipq") or ():
+    for line in declared:
         requirement = Requirement(line)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
@@ -107,8 +144,7 @@ def _plugin(context: Context) -> Iterator[Finding]:
     points = [point for point in entry_points(group="pytest11") if point.value == _PLUGIN]
     asked = context.environment.get("PYTEST_ADDOPTS", "")
     if not points:
-        fix = "install clipq as a package: pip install clipq (or pip install -e .)"
-        yield Finding("pytest plugin", State.PROBLEM, "not registered with pytest", fix)
+        yield Finding("pytest plugin", State.PROBLEM, "not registered with pytest", _INSTALL)
     elif context.environment.get("PYTEST_DISABLE_PLUGIN_AUTOLOAD"):
         fix = f"unset it, or run pytest -p {_PLUGIN}"
         text = "PYTEST_DISABLE_PLUGIN_AUTOLOAD is set: pytest does not load it"
@@ -170,6 +206,7 @@ def _gpu(index: int, limited: str) -> Finding:
 
 
 EXAMINATIONS = (
+    Examination("name", _name),
     Examination("python", _python),
     Examination("packages", _packages),
     Examination("torch and torchvision", _pairs),

@@ -126,7 +126,7 @@ def _history(context: Context) -> Iterator[Finding]:
         yield Finding(name, State.PROBLEM, text, "name another store")
     else:
         text = f"{url} is of schema {revision}, which a newer clipq wrote"
-        yield Finding(name, State.PROBLEM, text, "pip install --upgrade clipq")
+        yield Finding(name, State.PROBLEM, text, "pip install --upgrade pytest-clipq")
 
 
 EXAMINATIONS = (

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from clipq.data.reading import IMAGES
+from clipq.data.image_names import is_image
 
-__all__ = ["Folder", "Limits", "Walk", "is_image", "walk"]
+__all__ = ["Folder", "Limits", "Walk", "walk"]
 
 _SKIPPED = frozenset(
     {"node_modules", "__pycache__", "site-packages", "venv", "env", "build", "dist", "wandb"}
@@ -67,11 +67,6 @@ class Walk:
         """Return the folders directly below one, those that were read."""
         inner = (path / name for name in self.folders[path].folders)
         return [self.folders[child] for child in inner if child in self.folders]
-
-
-def is_image(name: str) -> bool:
-    """Whether a file name is one of an image that clipq reads."""
-    return name.rpartition(".")[2].lower() in IMAGES
 
 
 def walk(root: Path, limits: Limits | None = None) -> Walk:

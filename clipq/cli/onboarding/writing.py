@@ -63,7 +63,7 @@ _MORE = """\
 # draws = 1                              # versions of each image; leave it out for all 75
 #
 # [[probes]]
-# name = "pgd"                           # adversarial images; pip install 'clipq[attacks]'
+# name = "pgd"                           # adversarial images; pip install 'pytest-clipq[attacks]'
 # role = "adversarial"
 # source = {source}
 # split = {split}
@@ -204,6 +204,12 @@ def settings_text(proposal: Proposal) -> str:
 
 
 _FIRST = ("in-distribution", "calibration")
+_NAMED_BY = {
+    "folder": "relative to the split's folder, as cat/1.png",
+    "imagelist": "as the list names it",
+    "webdataset": "the key in its shard, without an ending",
+}
+"""What an attribute's table calls a sample, by kind of source."""
 
 
 def _general(proposal: Proposal) -> str:
@@ -253,6 +259,9 @@ def _probe(probe: ProbeProposal) -> str:
             f"# group = {quoted(free[0])}   # divides the samples; there are: "
             f"{_plain(', '.join(free))}"
         )
+    named = _NAMED_BY.get(probe.source.partition(":")[0])
+    if probe.groups and named:
+        extra.append(f"# attributes.csv names each sample in its column `file`: {named}")
     text = _table("probes", comments, pairs, extra)
     if probe.decided:
         return text

@@ -81,6 +81,13 @@ function notices() {
         el("ul", { class: "long" }, some.map((id) => el("li", {}, el("code", {}, id))),
           more ? el("li", {}, `… and ${count(more, "more")}`) : null))));
   }
+  for (const kind of [run.evidence.baselines, run.evidence.models]) {
+    for (const [model, said] of Object.entries(kind ?? {})) {
+      for (const text of said.remarks ?? []) {
+        found.push(notice("warn", el("b", {}, "FP32 itself, ", el("code", {}, model), ": "), text));
+      }
+    }
+  }
   const warnings = [...new Set(run.warnings)];
   for (const text of warnings.slice(0, 10)) found.push(notice("warn", el("b", {}, "Warning: "), text));
   if (warnings.length > 10) {

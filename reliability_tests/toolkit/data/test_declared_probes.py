@@ -23,8 +23,8 @@ import torchvision.datasets
 from PIL import Image
 
 from clipq.data import Probe, head_columns, open_declared, open_probe, unreadable_images, without
+from clipq.data.decoding import decode_image
 from clipq.data.fetch import download_folder, fetch_shards
-from clipq.data.reading import decode_image
 from clipq.data.shipped_lists import CLASS_LISTS, class_list, template_list, wordnet_names
 from clipq.errors import ProbeError
 from clipq.settings import AttackSettings, ProbeSettings
@@ -210,33 +210,6 @@ class TestShippedLists:
 
 
 class TestImages:
-    def decoded(self, image: Image.Image, kind: str = "PNG", **options) -> np.ndarray:
-        stream = io.BytesIO()
-        image.save(stream, kind, **options)
-        found = decode_image(stream.getvalue(), "here")
-        assert found.mode == "RGB"
-        return np.asarray(found)
-
-    def test_sixteen_bits_are_scaled_not_cut_off(self):
-        ramp = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
-        found = self.decoded(Image.fromarray(ramp))
-        assert found[..., 0] == pytest.approx(ramp / 257.0, abs=0.51)
-
-    @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK"])
-    def test_other_kinds_become_rgb(self, mode):
-        colour = Image.new("RGB", (8, 8), (200, 30, 90)).convert(mode)
-        found = self.decoded(colour, "TIFF" if mode == "CMYK" else "PNG")
-        assert np.abs(found - np.asarray(colour.convert("RGB")).astype(int)).max() <= 1
-
-    def test_a_palette_with_transparency_decodes_without_a_warning(self):
-        image = Image.new("P", (8, 8))
-        self.decoded(image, transparency=bytes([0] * 256))
-
-    def test_an_animation_gives_its_first_frame(self):
-        frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-        found = self.decoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-        assert tuple(found[4, 4]) == (255, 0, 0)
-
     def test_a_bomb_of_two_and_a_half_billion_pixels(self):
         def chunk(kind: bytes, data: bytes) -> bytes:
             body = kind + data

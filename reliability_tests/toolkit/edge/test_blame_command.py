@@ -11,13 +11,24 @@ DATA = Path(__file__).parents[3] / "fixtures" / "data"
 BROKEN = "visual.transformer.resblocks.1.mlp.c_fc"
 
 
+def tutorial() -> str:
+    """Return the tutorial's own quantizer, which rounds weights where they lie."""
+    page = (DATA.parents[1] / "docs" / "tutorial" / "quantizer.md").read_text(encoding="utf-8")
+    return page.split('```python title="my_quantizers.py"\n', 1)[1].split("```", 1)[0]
+
+
 def damaged(project) -> str:
     """Return a case whose quantizer harms one layer only."""
     (project.root / "formats.toml").write_text(f'"{BROKEN}" = "w2t"\n')
     data = project.root / "data"
     part(DATA / "shapes", data / "shapes", {"test": 768, "calibration": 256})
     part(DATA / "digits", data / "digits", {"test": 128})
-    project.settings(quantizers=("rtn:w8,table=formats.toml", "rtn:w8"), data=data)
+    (project.root / "my_quantizers.py").write_text(tutorial())
+    project.settings(
+        quantizers=("rtn:w8,table=formats.toml", "rtn:w8", "bf16@vision"),
+        data=data,
+        extra='plugins = ["my_quantizers"]',
+    )
     (project.root / "baselines" / "margins.toml").write_text(
         '[[margin]]\n[margin.metrics]\n"*" = 0.02\n'
     )
@@ -52,6 +63,10 @@ def test_a_passing_case_is_ranked_and_left_alone(project):
     other = project.clipq("blame", "vit-clean/rtn:w7@text/id.top1", "--by", "block", "--all")
     assert other.returncode == 0, other.stderr
     assert "visual" not in other.stdout
+    # Nor need it build on clipq's modules.
+    own = project.clipq("blame", "vit-clean/bf16@vision/id.top1", "--by", "block", "--all")
+    assert own.returncode == 0, own.stdout + own.stderr
+    assert re.search(r"visual\.transformer\.resblocks\.1 .* dB", own.stdout), own.stdout
 
 
 def test_wrong_cases_are_refused_with_a_hint(project):

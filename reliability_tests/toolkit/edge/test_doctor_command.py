@@ -129,7 +129,7 @@ def test_an_old_and_an_absent_package_are_problems(monkeypatch):
         return "1.0" if name == "torch" else real(name)
 
     monkeypatch.setattr(installation, "version", version)
-    found = diagnosed(installation.EXAMINATIONS[1:3])
+    found = diagnosed(installation.EXAMINATIONS[2:4])
     assert problems(found) == {"torch", "netcal", "torch and torchvision"}
     assert found["netcal"].fix.startswith("pip install 'netcal>=")
     assert "installed is 1.0" in found["torch and torchvision"].text
@@ -142,7 +142,7 @@ def test_a_torchvision_without_operators_is_a_problem(monkeypatch):
         raise RuntimeError("operator torchvision::nms does not exist\nmore")
 
     monkeypatch.setattr(torchvision.ops, "nms", missing)
-    found = diagnosed((installation.EXAMINATIONS[2],))
+    found = diagnosed((installation.EXAMINATIONS[3],))
     assert found["torchvision operators"].state is State.PROBLEM
     assert "nms does not exist" in found["torchvision operators"].text
 

@@ -24,7 +24,7 @@ from synthetic_runs import synthetic_run
 from clipq.cli.history_text import run_text, runs_text
 from clipq.cli.onboarding.data import _peek
 from clipq.data import look_at_probe, open_probe
-from clipq.data.reading import decode_image
+from clipq.data.decoding import decode_image
 from clipq.data.sealed_images import load
 from clipq.errors import CacheError, ClipqError, ModelError, ProbeError, RecordError, StoreError
 from clipq.evaluation.tables import TableError, parse_table, read_table

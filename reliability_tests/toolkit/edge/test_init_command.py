@@ -20,10 +20,11 @@ from clipq.cli.onboarding.code import read_code
 from clipq.cli.onboarding.proposal import look, propose
 from clipq.cli.onboarding.walk import Limits, walk
 from clipq.cli.onboarding.writing import MARGINS, quoted, settings_text
+from clipq.data import open_declared
 from clipq.errors import SettingsError
 from clipq.gating.margins import load_margins
 from clipq.metrics import metrics
-from clipq.settings import load_settings
+from clipq.settings import ProbeSettings, load_settings
 
 REPOSITORY = Path(__file__).parents[3]
 MODEL = REPOSITORY / "fixtures" / "models" / "vit-clean"
@@ -433,3 +434,56 @@ def test_shards_that_lack_a_file_are_explained(tmp_path):
     notes = propose(look(tmp_path)).notes
     assert any("no nshards.txt" in note for note in notes)
     assert any("no classnames.txt" in note for note in notes)
+
+
+# -- what is passed over, and why ----------------------------------------------------------------
+
+
+def test_every_folder_that_is_passed_over_has_one_line_with_the_reason(tmp_path, capsys):
+    add_model(tmp_path)
+    add_data(tmp_path, "shapes")
+    add_images(tmp_path / "loose")
+    add_images(tmp_path / "lonely" / "cat", 30)
+    for name in ("cat", "dog"):
+        add_images(tmp_path / "tiny" / name, 5)
+        add_images(tmp_path / "mixed" / name)
+    (tmp_path / "mixed" / "annotations").mkdir()
+    for name in ("train", "test"):
+        add_images(tmp_path / "splits" / name)
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "test-0.parquet").write_bytes(b"PAR1")
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "images.zip").write_bytes(b"PK")
+    assert main(["init", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    for line in (
+        "loose is passed over: 12 pictures lie directly in it",
+        "lonely is passed over: only one folder in it, cat, holds pictures",
+        "tiny is passed over: 10 pictures in class folders: a data set has 20 or more",
+        "mixed is passed over: 2 folders in it hold pictures and 1 do not (annotations)",
+        "splits is passed over: test, train: splits whose pictures lie in no class folders",
+        "tables is passed over: Parquet files, which init does not read: if they hold images, "
+        'source = "huggingface:tables"',
+        "packed is passed over: images.zip: unpack what holds images",
+    ):
+        assert shown.count(line) == 1
+    assert shown.count(" is passed over: ") == 7  # not each class folder once more
+
+
+def test_nothing_is_passed_over_where_all_is_used(tmp_path):
+    add_data(tmp_path, "shapes", "digits")
+    for name in ("cat", "dog"):
+        add_images(tmp_path / "photos" / "test" / name)
+    assert not [note for note in propose(look(tmp_path)).notes if "passed over" in note]
+
+
+def test_the_offer_of_a_group_says_what_files_are_relative_to(tmp_path):
+    for name in ("cat", "dog"):
+        add_images(tmp_path / "photos" / "test" / name)
+    rows = [f"{name}/{at}.png,{at % 2}\n" for name in ("cat", "dog") for at in range(12)]
+    (tmp_path / "photos" / "attributes.csv").write_text("file,night\n" + "".join(rows))
+    text = settings_text(propose(look(tmp_path)))
+    assert '# group = "night"' in text
+    assert "`file`: relative to the split's folder, as cat/1.png" in text
+    probe = ProbeSettings("id", "in-distribution", "folder:photos", group="night")
+    assert set(open_declared(probe, base_dir=tmp_path).groups) == {"0", "1"}

@@ -315,7 +315,7 @@ def test_no_command_shows_the_password(filled, capsys, run):
 
 def test_what_a_terminal_would_obey_is_printed_as_an_escape(run, capsys):
     record = run(0)
-    commit = {**record.commit, "subject": "\x1b[2Jgone\ud800", "branch": "\x07bell"}
+    commit = {**record.commit, "subject": "\x1b[2Jgone", "branch": "\x07bell"}
     with open_store("sqlite:///.clipq/history.db", root=Path.cwd()) as store:
         store.record(replace(record, commit=commit))
     assert main(["history", "list"]) == 0
@@ -323,7 +323,7 @@ def test_what_a_terminal_would_obey_is_printed_as_an_escape(run, capsys):
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
     assert "\x07" not in shown
-    assert "\\x1b[2Jgone\\ud800" in shown
+    assert "\\x1b[2Jgone" in shown
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def test_without_the_driver_the_extra_to_install_is_named(tmp_path, monkeypatch)
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda name: None if name == "psycopg" else find(name)
     )
-    with pytest.raises(StoreError, match=r"pip install 'clipq\[postgresql\]'"):
+    with pytest.raises(StoreError, match=r"pip install 'pytest-clipq\[postgresql\]'"):
         open_store("postgresql://anna@127.0.0.1/runs", root=tmp_path)
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from clipq.errors import QuantizerError
 from clipq.quant import QuantizerSpec, quantize, quantizers
+from clipq.quant.explicit import make_explicit
 from clipq.quant.mixture import Mixture
+from clipq.quant.towers import in_towers
+from clipq.testing import small_clip
 
 METHODS = [
     "rtn:w4a8",
@@ -108,14 +113,106 @@ def test_an_unknown_layer_is_refused(vit, sample):
         mixture(vit, sample, "rtn:w8").keep_float(["visual.conv2"])
 
 
-def test_a_method_with_modules_of_its_own_is_refused(vit, sample):
-    def foreign(model, spec, calibration):
-        model.visual.conv1.weight.data.mul_(0.99)
-        return model
+def rounded(weight):
+    return weight.to(torch.bfloat16).to(weight.dtype)
 
-    quantizers.add("foreign", foreign)
-    try:
-        with pytest.raises(QuantizerError, match="brings modules of its own"):
-            mixture(vit, sample, "foreign")
-    finally:
-        quantizers.remove("foreign")
+
+def tutorial():
+    """Return the quantizer that the tutorial writes, from its page."""
+    page = Path(__file__).parents[3] / "docs" / "tutorial" / "quantizer.md"
+    code = page.read_text(encoding="utf-8").split("```python", 1)[1].split("\n", 1)[1]
+    space: dict = {}
+    unregistered = code.split("```", 1)[0].replace('@clipq.quantizers.register("bf16", ', "# (")
+    exec(compile(unregistered, str(page), "exec"), space)
+    return space["bf16"]
+
+
+TUTORIAL = tutorial()
+
+
+def in_place(model, spec, calibration):
+    return TUTORIAL(model, spec, calibration)
+
+
+def as_it_was_written(model, spec, calibration):
+    """Rounds every matrix where it lies, fused ones and bare ones too."""
+    for name, parameter in model.named_parameters():
+        if parameter.dim() >= 2 and in_towers(name, spec.towers):
+            parameter.data.copy_(rounded(parameter.data))
+    return model
+
+
+class FakeQuantized(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, values):
+        return nn.functional.linear(rounded(values), rounded(self.weight), self.bias)
+
+
+def modules_of_its_own(model, spec, calibration):
+    make_explicit(model, spec.towers)
+    for parent in list(model.modules()):
+        for attribute, child in list(parent.named_children()):
+            if attribute in ("c_fc", "c_proj"):
+                setattr(parent, attribute, FakeQuantized(child))
+    return model
+
+
+def hooks(model, spec, calibration):
+    make_explicit(model, spec.towers)
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.register_forward_pre_hook(lambda _, inputs: (rounded(inputs[0]),))
+    return model
+
+
+@pytest.fixture
+def foreign():
+    yield lambda function: quantizers.add("foreign", function)
+    quantizers.remove("foreign")
+
+
+@pytest.mark.parametrize("family", ["vit", "convnext"])
+@pytest.mark.parametrize("method", [in_place, as_it_was_written, modules_of_its_own, hooks])
+def test_what_any_method_changed_can_be_put_back(foreign, sample, method, family):
+    foreign(method)
+    model = small_clip(family)
+    before = sample.encode(model)
+    mixed = mixture(model, sample, "foreign")
+    whole = quantize(model, "foreign", sample.calibration).model
+    for floats, exact, tolerance in ((mixed.layers, before, 1e-5), ((), sample.encode(whole), 0.0)):
+        mixed.keep_float(floats)
+        for mine, theirs in zip(sample.encode(mixed.model), exact, strict=True):
+            assert (mine - theirs).abs().max() <= tolerance * max(1.0, float(theirs.abs().max()))
+    changed = "mlp.c_fc"
+    assert any(changed in name for name in mixed.layers)
+    found = mixed.distortions()
+    assert all(found[name].total > 20 for name in mixed.layers if changed in name)
+    assert all(macs > 0 for name, macs in mixed.macs().items() if changed in name)
+    assert sorted(x for block in mixed.blocks().values() for x in block) == sorted(mixed.layers)
+
+
+def test_the_tutorials_quantizer_changes_every_layer_that_is_multiplied(foreign, vit, sample):
+    foreign(in_place)
+    mixed = mixture(vit, sample, "foreign@vision")
+    assert mixed.layers == mixture(vit, sample, "rtn:w8@vision").layers
+    assert mixed.macs() == mixture(vit, sample, "rtn:w8@vision").macs()
+
+
+def test_a_change_that_lies_in_no_layer_is_refused(foreign, vit, sample):
+    def between(model, spec, calibration):
+        encode = model.encode_image
+        model.encode_image = lambda images, **options: 1.1 * encode(images, **options)
+        return in_place(model, spec, calibration)
+
+    foreign(between)
+    with pytest.raises(QuantizerError, match=r"features lie 0\.1 of their length from FP32's"):
+        mixture(vit, sample, "foreign")
+
+
+def test_a_method_that_changes_nothing_has_nothing_to_blame(foreign, vit, sample):
+    foreign(lambda model, spec, calibration: model)
+    with pytest.raises(QuantizerError, match="all 0 layers"):
+        mixture(vit, sample, "foreign")

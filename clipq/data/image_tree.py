@@ -1,0 +1,95 @@
+"""Files of class folders, found as torchvision finds them: links to folders are followed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from clipq.data.image_names import is_hidden, is_image
+from clipq.data.passed_over import PassedOver
+from clipq.data.reading import check_names
+from clipq.errors import ProbeError
+
+__all__ = ["class_folders", "image_tree"]
+
+
+def class_folders(folder: Path, name: str) -> list[str]:
+    """Return the names of the folders in one, sorted, but for hidden ones.
+
+    Raises:
+        ProbeError: it cannot be read, or a name is not UTF-8.
+    """
+    entries = _entries(folder, name)
+    found = [entry.name for entry in entries if _is_folder(entry) and not is_hidden(entry.name)]
+    check_names(name, folder, found)
+    return sorted(found)
+
+
+def image_tree(
+    folder: Path, classes: Sequence[str], name: str
+) -> tuple[list[tuple[Path, int]], PassedOver]:
+    """Return the images below class folders, each with its class's position, and the account.
+
+    Args:
+        folder: that holds the class folders.
+        classes: their names, in the order of the labels.
+        name: of the probe, for messages.
+
+    Raises:
+        ProbeError: a folder cannot be read, or a link to a folder leads in a circle.
+    """
+    found: list[tuple[Path, int]] = []
+    read: list[str] = []
+    unread = [
+        f"{entry.name}/" if _is_folder(entry) else entry.name
+        for entry in _entries(folder, name)
+        if is_hidden(entry.name) or not _is_folder(entry)
+    ]
+    for label, class_name in enumerate(classes):
+        names = list(_walk(folder, class_name, name))
+        images = sorted(folder / file for file in names if is_image(file.rpartition("/")[2]))
+        found += [(path, label) for path in images]
+        read += [path.relative_to(folder).as_posix() for path in images]
+        unread += [file for file in names if not is_image(file.rpartition("/")[2])]
+    return found, PassedOver.of(unread, read)
+
+
+def _walk(folder: Path, below: str, name: str) -> Iterator[str]:
+    """Yield files at and below a folder in `folder`; a hidden folder's name ends in a slash."""
+    waiting = [(below, frozenset((os.path.realpath(folder / below),)))]
+    while waiting:
+        path, above = waiting.pop()
+        for entry in _entries(folder / path, name):
+            inner = f"{path}/{entry.name}"
+            if not _is_folder(entry):
+                yield inner
+            elif is_hidden(entry.name):
+                yield f"{inner}/"
+            elif not entry.is_symlink():
+                waiting.append((inner, above))
+            elif (real := os.path.realpath(entry.path)) in above:
+                raise ProbeError(
+                    f"probe {name!r}: {entry.path} links to {real}, which holds it",
+                    hint="remove the link: below it the same images would be found for ever",
+                )
+            else:
+                waiting.append((inner, above | {real}))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _entries(folder: Path, name: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise ProbeError(
+            f"probe {name!r}: {folder} cannot be read: {error.strerror or error}",
+            hint="restore the folder or its permissions",
+        ) from error

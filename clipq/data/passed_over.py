@@ -1,0 +1,216 @@
+"""Files that lie where a probe's samples lie and are not read: counted, named, limited.
+
+A file is no sample where its ending is not one of `clipq.data.image_names.IMAGES`. Most such files
+are meant to be there: hidden files and folders, what systems leave behind, texts and tables beside
+the images, and what shares its name with an image. All others may be pictures that an evaluation
+would lack without anybody knowing. Both are counted; of the second kind a probe may have few.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from clipq.data.image_names import IMAGES, ending, is_hidden
+from clipq.errors import ProbeError
+
+if TYPE_CHECKING:
+    from clipq.data.probe import Probe
+
+__all__ = [
+    "PassedOver",
+    "check_passed_over",
+    "remarks_on_files",
+]
+
+_TEXTS = """
+cls csv db doc docx htm html ini ipynb json jsonl lock log md md5 pdf py rst sh sha1 sha256 sha512
+text toml tsv txt url xls xlsx xml yaml yml
+"""
+_TEXT_NAMES = "authors changelog copying licence license makefile readme"
+_PICTURES = """
+apng arw avif cr2 cr3 dds dib dng emf eps exr fits gif hdr heic heif icns ico j2k jfif jp2 jpe jpf
+jpx jxl nef orf pam pbm pcx pfm pic pnm psd qoi raw rw2 sgi svg svgz tga wbmp wmf xbm xpm
+"""
+_TEXT_ENDINGS = frozenset(_TEXTS.split())
+_PICTURE_ENDINGS = frozenset((*_PICTURES.split(), *IMAGES))
+_TEXT_FILES = frozenset(_TEXT_NAMES.split())
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """What a source did not read, and of which files it took what it read.
+
+    Args:
+        read: files that are samples.
+        pictures: how many others may be pictures, by ending.
+        beside: how many others are not, by ending.
+        first: names of the first of `pictures`, and of the first of `beside` where there are none.
+        taken: files that the samples lie in, where these are not files themselves.
+
+    >>> print(PassedOver.of(["cat/1.gif", "cat/2", "cat/notes.txt"], ["cat/1.png", "cat/3.png"]))
+    2 of 4 files may be pictures and are not read (1 .gif, 1 without an ending): cat/1.gif, cat/2
+    """
+
+    read: int = 0
+    pictures: tuple[tuple[str, int], ...] = ()
+    beside: tuple[tuple[str, int], ...] = ()
+    first: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, names: Iterable[str], read: Collection[str], *, taken: Iterable[str] = ()
+    ) -> PassedOver:
+        """Return the account of files that were passed over where others were read.
+
+        Args:
+            names: of the files passed over, relative to where the samples lie; a folder that was
+                not looked into ends in a slash.
+            read: names of the files that are samples.
+            taken: files that the samples lie in.
+
+        >>> PassedOver.of(["a/1.npy", "a/2.npy"], ["a/1.png"]).beside  # it belongs to a/1.png
+        (('.npy', 1),)
+        """
+        names = sorted(names)
+        stems = {name.rpartition(".")[0] for name in read} if names else set()
+        pictures = [name for name in names if _may_be_picture(name, stems)]
+        known = set(pictures)
+        beside = [name for name in names if name not in known]
+        first = tuple((pictures or beside)[:_SHOWN])
+        return cls(len(read), _counted(pictures), _counted(beside), first, tuple(taken))
+
+    def with_beside(self, kinds: Iterable[str]) -> PassedOver:
+        """Return the account with members of samples that are not read, by their endings.
+
+        >>> PassedOver(read=2).with_beside(["npy", "npy"]).beside
+        (('.npy', 2),)
+        """
+        more = Counter(dict(self.beside)) + Counter(f".{kind}" for kind in kinds)
+        return PassedOver(self.read, self.pictures, _ordered(more), self.first, self.taken)
+
+    @property
+    def share(self) -> float:
+        """The share of files that may be pictures and are not read, from 0 to 1.
+
+        >>> PassedOver(read=3, pictures=((".gif", 1),)).share
+        0.25
+        """
+        unread = sum(count for _, count in self.pictures)
+        return unread / (self.read + unread) if unread else 0.0
+
+    def __str__(self) -> str:
+        pictures = sum(count for _, count in self.pictures)
+        if pictures:
+            named, more = ", ".join(map(_shown, self.first)), pictures - len(self.first)
+            return (
+                f"{pictures:,} of {self.read + pictures:,} files may be pictures and are not read "
+                f"({_listed(self.pictures)}): {named}" + (f" and {more:,} more" if more else "")
+            )
+        if self.beside:
+            named = f", first {_shown(self.first[0])}" if self.first else ""
+            return _beside(self.beside) + named
+        return "every file is read"
+
+
+def check_passed_over(probe: Probe, *, most: float) -> None:
+    """Refuse a probe of whose files too many may be pictures and are not read.
+
+    Args:
+        probe: that was opened.
+        most: largest share, from 0 to 1.
+
+    Raises:
+        ProbeError: the share is larger.
+
+    >>> from pathlib import Path
+    >>> from clipq.data import open_probe
+    >>> check_passed_over(open_probe(name="digits", role="ood", split="test", base_dir=Path(),
+    ...                              source="webdataset:fixtures/data/digits"), most=0.0)
+    """
+    share = probe.passed_over.share
+    if share > most:
+        enough = math.ceil(share * 1000) / 1000
+        raise ProbeError(
+            f"probe {probe.name!r}: {probe.passed_over}",
+            hint=f"images end in {', '.join(IMAGES)}: convert the files or take them away, or "
+            f"allow for them: passed_over = {enough:g} in the probe's table (now {most:g})",
+        )
+
+
+def remarks_on_files(probe: Probe) -> list[str]:
+    """Return what is to be said of the files that a probe was read from, a sentence each.
+
+    >>> from pathlib import Path
+    >>> from clipq.data import open_probe
+    >>> remarks_on_files(open_probe(name="digits", role="ood", split="test", base_dir=Path(),
+    ...                             source="webdataset:fixtures/data/digits"))
+    []
+    """
+    account = probe.passed_over
+    remarks = [str(account)] if account.pictures or account.beside else []
+    if account.pictures and account.beside:
+        count = sum(count for _, count in account.beside)
+        remarks.append(
+            f"{count:,} files beside the images are not read ({_listed(account.beside)})"
+        )
+    if account.taken:
+        more = len(account.taken) - _SHOWN
+        named = ", ".join(map(_shown, account.taken[:_SHOWN]))
+        remarks.append(f"read from {named}" + (f" and {more:,} more" if more > 0 else ""))
+    return remarks
+
+
+def _may_be_picture(name: str, stems: Collection[str]) -> bool:
+    path = PurePosixPath(name)
+    if name.endswith("/") or any(map(is_hidden, path.parts)):
+        return False
+    kind = ending(path.name)
+    if kind in _TEXT_ENDINGS or path.name.lower() in _TEXT_FILES or path.name.endswith("SUMS"):
+        return False
+    return kind in _PICTURE_ENDINGS or not any(stem in stems for stem in _stems(name))
+
+
+def _stems(name: str) -> Iterator[str]:
+    """Yield a path without its last ending, its last two endings, and so on."""
+    folder, slash, file = name.rpartition("/")
+    while "." in file:
+        file = file.rpartition(".")[0]
+        yield f"{folder}{slash}{file}"
+
+
+def _kind(name: str) -> str:
+    path = PurePosixPath(name)
+    if name.endswith("/") or any(map(is_hidden, path.parts)):
+        return "hidden"
+    kind = ending(path.name)
+    return f".{kind}" if kind else "without an ending"
+
+
+def _counted(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    return _ordered(Counter(map(_kind, names)))
+
+
+def _ordered(counts: Counter[str]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _beside(counts: tuple[tuple[str, int], ...]) -> str:
+    count = sum(count for _, count in counts)
+    return f"{count:,} files beside the images are not read ({_listed(counts)})"
+
+
+def _listed(counts: tuple[tuple[str, int], ...]) -> str:
+    listed = ", ".join(f"{count:,} {_shown(kind)}" for kind, count in counts[:_SHOWN])
+    return listed + (", ..." if len(counts) > _SHOWN else "")
+
+
+def _shown(name: str) -> str:
+    """Return a name that any encoding can write."""
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,59 @@
+"""Pictures that a probe holds more than once, whatever their files are called and encoded as."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from PIL import Image
+
+__all__ = ["Pictures"]
+
+_SHOWN = 5
+
+
+class Pictures:
+    """Told every decoded picture of a probe, finds those with the same pixels.
+
+    >>> seen = Pictures()
+    >>> for position, colour in enumerate(("red", "blue", "red")):
+    ...     seen.tell(position, Image.new("RGB", (8, 8), colour))
+    >>> seen.repeated()
+    [[0, 2]]
+    >>> seen.remarks(["a.png", "b.png", "a copy.jpg"])
+    ['2 of 3 images have the pixels of another one: a.png = a copy.jpg']
+    """
+
+    def __init__(self) -> None:
+        self._positions: dict[bytes, list[int]] = {}
+
+    def tell(self, position: int, image: Image.Image) -> None:
+        """Take note of the picture at a position."""
+        # A palette, or a channel for transparency that hides nothing, makes no other picture.
+        same = image if image.mode.startswith(("I", "F")) else image.convert("RGBA")
+        digest = hashlib.sha256(f"{same.mode} {same.size}".encode() + same.tobytes())
+        self._positions.setdefault(digest.digest(), []).append(position)
+
+    def repeated(self) -> list[list[int]]:
+        """Return the positions of each picture that there is more than once."""
+        return [positions for positions in self._positions.values() if len(positions) > 1]
+
+    def remarks(self, ids: Sequence[str]) -> list[str]:
+        """Return what is to be said of repeated pictures, by the ids of the samples: at most one.
+
+        A picture that counts twice weighs twice, and makes intervals narrower than they are.
+        """
+        groups = self.repeated()
+        if not groups:
+            return []
+        total = sum(map(len, self._positions.values()))
+        named = "; ".join(
+            " = ".join(ids[position] for position in group[:_SHOWN])
+            + (f" and {len(group) - _SHOWN:,} more" if len(group) > _SHOWN else "")
+            for group in groups[:_SHOWN]
+        )
+        more = f"; and {len(groups) - _SHOWN:,} more such" if len(groups) > _SHOWN else ""
+        return [
+            f"{sum(map(len, groups)):,} of {total:,} images have the pixels of another one: "
+            f"{named}{more}"
+        ]

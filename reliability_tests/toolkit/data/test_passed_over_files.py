@@ -1,0 +1,234 @@
+"""What lies beside a probe's samples and is not read: counted, named, and refused where it is much.
+
+Files become samples by torchvision's own rule, which every test here holds clipq to.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from webdataset.tariterators import tar_file_expander
+
+import clipq
+from clipq.data import look_at_probe, open_declared, remarks_on_files
+from clipq.data.image_names import IMAGES
+from clipq.data.passed_over import PassedOver
+from clipq.data.shards import open_shard
+from clipq.errors import ProbeError
+from clipq.settings import ProbeSettings
+
+FORMATS = ("png", "bmp", "tiff", "gif", "ppm", "jpg", "webp")
+
+
+def picture(seed: int, kind: str = "png") -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, {"jpg": "jpeg"}.get(kind, kind))
+    return stream.getvalue()
+
+
+def write(root: Path, *files: str) -> Path:
+    """Write pictures, of which the ending says the format, below `root`/d/test."""
+    for number, file in enumerate(files):
+        path = root / "d" / "test" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kind = path.suffix[1:].lower()
+        path.write_bytes(picture(number, kind if kind in FORMATS else "png"))
+    return root / "d" / "test"
+
+
+def opened(root: Path, **changes):
+    declared = ProbeSettings("p", "shift", "folder:d", passed_over=1.0)
+    return open_declared(replace(declared, **changes), base_dir=root)
+
+
+def theirs(folder: Path) -> list[str]:
+    found = (Path(path).relative_to(folder).as_posix() for path, _ in ImageFolder(folder).samples)
+    return sorted(found)
+
+
+def test_endings_are_torchvision_s():
+    assert sorted(f".{ending}" for ending in IMAGES) == sorted(IMG_EXTENSIONS)
+
+
+class TestFolders:
+    def test_pictures_of_every_format_are_those_that_torchvision_reads(self, tmp_path):
+        endings = (".png", ".PNG", ".bmp", ".tiff", ".tif", ".gif", ".ppm", "")
+        names = [f"{c}/{n}{e}" for c in ("cat", "dog") for n in "01" for e in endings]
+        folder = write(tmp_path, *names)
+        probe = opened(tmp_path)
+        assert sorted(probe.ids) == theirs(folder)
+        assert len(probe) == 24
+        assert len(list(probe.images())) == 24
+        assert str(probe.passed_over) == (
+            "8 of 32 files may be pictures and are not read (4 .gif, 4 without an ending): "
+            "cat/0, cat/0.gif, cat/1, cat/1.gif, dog/0 and 3 more"
+        )
+        with pytest.raises(
+            ProbeError, match=r"8 of 32 files [\s\S]*passed_over = 0\.25 in .*0\.01"
+        ):
+            opened(tmp_path, passed_over=ProbeSettings("p", "shift").passed_over)
+        assert len(opened(tmp_path, passed_over=0.25)) == 24
+
+    def test_what_is_meant_to_lie_beside_images_is_named_and_never_refused(self, tmp_path):
+        names = ("cat/a.png", "dog/b.jpg")
+        folder = write(tmp_path, *names, "cat/._a.png", "cat/.ipynb_checkpoints/a.png")
+        for file in ("cat/a.npy", "cat/a.png.meta", "cat/Thumbs.db", "dog/README", ".DS_Store"):
+            (folder / file).touch()
+        probe = opened(tmp_path, passed_over=0.0)
+        assert probe.ids == names
+        assert remarks_on_files(probe) == [
+            "7 files beside the images are not read (3 hidden, 1 .db, 1 .meta, 1 .npy, "
+            "1 without an ending), first .DS_Store"
+        ]
+
+    @pytest.mark.parametrize("folder", [".ipynb_checkpoints", "__MACOSX", "@eaDir", ".git"])
+    def test_hidden_folders_are_no_classes(self, tmp_path, folder):
+        write(tmp_path, "cat/a.png", "dog/b.png", f"{folder}/c.png")
+        probe = opened(tmp_path, role="in-distribution", passed_over=0.0)
+        assert (probe.classnames, probe.ids) == (("cat", "dog"), ("cat/a.png", "dog/b.png"))
+        assert f"{folder}/" in remarks_on_files(probe)[0]
+
+    def test_pictures_beside_the_class_folders_are_missed(self, tmp_path):
+        write(tmp_path, "cat/a.png", "dog/b.png", "loose.png")
+        assert "1 of 3 files may be pictures" in str(opened(tmp_path).passed_over)
+        with pytest.raises(ProbeError, match=r"loose\.png"):
+            opened(tmp_path, passed_over=0.01)
+
+    def test_links_to_folders_are_followed_as_torchvision_does(self, tmp_path):
+        folder = write(tmp_path, "cat/a.png", "dog/b.png")
+        elsewhere = write(tmp_path / "elsewhere", "more/c.png", "owls/d.png")
+        (folder / "cat" / "more").symlink_to(elsewhere / "more")
+        (folder / "owl").symlink_to(elsewhere / "owls")
+        assert sorted(opened(tmp_path).ids) == theirs(folder)
+        assert "cat/more/c.png" in opened(tmp_path).ids
+        assert look_at_probe(
+            name="p", role="shift", source="folder:d", split="test", base_dir=tmp_path
+        ) == {"classes": 3, "images": 4}
+
+    @pytest.mark.parametrize("target", ["cat", "cat/deep", ".", "dog"])
+    def test_links_in_a_circle_are_refused(self, tmp_path, target):
+        folder = write(tmp_path, "cat/deep/a.png", "dog/b.png")
+        (folder / "cat" / "deep" / "link").symlink_to(folder / target)
+        (folder / "dog" / "back").symlink_to(folder / "cat")
+        with pytest.raises(ProbeError, match="which holds it"):
+            opened(tmp_path)
+
+    def test_a_broken_link_is_no_reason_to_lose_a_sample(self, tmp_path):
+        folder = write(tmp_path, "cat/a.png", "dog/b.png")
+        (folder / "cat" / "c.png").symlink_to("lost.png")
+        with pytest.raises(ProbeError, match=r"c\.png cannot be read"):
+            opened(tmp_path)
+        (folder / "cat" / "c.png").unlink()
+        (folder / "cat" / "c.png").symlink_to("c.png")  # to itself
+        with pytest.raises(ProbeError, match=r"c\.png cannot be read"):
+            opened(tmp_path)
+
+    @pytest.mark.parametrize("name", [b"caf\xe9/a.png", b"cat/caf\xe9.png"])
+    def test_names_that_are_not_utf_8_are_refused_with_the_way_out(self, tmp_path, name):
+        write(tmp_path, "cat/a.png", "dog/b.png", os.fsdecode(name))
+        with pytest.raises(ProbeError, match=r"are not UTF-8, first .*caf[\s\S]*convmv") as caught:
+            opened(tmp_path)
+        str(caught.value).encode()
+
+    def test_callers_of_the_api_are_told_as_well(self, tmp_path, monkeypatch):
+        write(tmp_path, "cat/a.png", "dog/b.gif")
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(ProbeError, match=r"1 of 2 files may be pictures .*b\.gif"):
+            clipq.open_probe("folder:d", role="ood")
+
+
+def write_shard(root: Path, members: dict[str, bytes]) -> Path:
+    folder = root / "d" / "test"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(folder / "0.tar", "w") as shard:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            shard.addfile(info, io.BytesIO(content))
+    (folder / "nshards.txt").write_text("1")
+    (root / "d" / "classnames.txt").write_text("cat\ndog")
+    (root / "d" / "zeroshot_classification_templates.txt").write_text("a {c}")
+    return folder / "0.tar"
+
+
+GOOD = {
+    "a.png": picture(0),
+    "a.cls": b"\xef\xbb\xbf0",  # as Windows' editor writes it
+    "b.BMP": picture(1, "bmp"),
+    "b.cls": b"1",
+}
+
+
+class TestShards:
+    def test_members_that_no_sample_holds_are_named_and_refused(self, tmp_path):
+        write_shard(tmp_path, GOOD | {"__x__/c.png": picture(2), "__x__/c.cls": b"0"})
+        with pytest.raises(ProbeError, match=r"1 of 3 files may be pictures .*0\.tar/__x__/c\.png"):
+            opened(tmp_path, source="webdataset:d", passed_over=0.01)
+        probe = opened(tmp_path, source="webdataset:d")
+        assert (probe.ids, probe.labels.tolist()) == (("a", "b"), [0, 1])
+        assert probe.passed_over.beside == ((".cls", 1),)
+
+    def test_what_belongs_to_a_sample_or_to_a_system_is_named_and_never_refused(self, tmp_path):
+        beside = ("a.seg.png", "a.gif", "__MACOSX/._a.png", "._a.png", ".DS_Store", "x/.b.png")
+        first, *rest = GOOD.items()
+        members = dict([first, *((name, b"0") for name in beside[:2]), *rest])
+        write_shard(tmp_path, members | dict.fromkeys(beside[2:], b"0"))
+        probe = opened(tmp_path, source="webdataset:d", passed_over=0.0)
+        assert probe.ids == ("a", "b")
+        assert probe.passed_over.beside == (("hidden", 4), (".gif", 1), (".seg.png", 1))
+
+    def test_webdataset_and_the_account_agree_on_every_member(self, tmp_path):
+        names = "a.png __x__ __x__/b.png __x__y/c.png x/__y__/d.png e f/g .h.png i/.j.png k.l/m.png"
+        odd = ["n\n/o.png", "p.\nq/r.png", "s./t.png", "u..png", "x/v.png.", "...", "w. .png"]
+        members = [*names.split(), *odd]
+        path = write_shard(tmp_path, dict.fromkeys(members, b"x"))
+        shard = open_shard(path, None)
+        read = {
+            f"{sample['__key__']}.{kind}"
+            for sample in shard.samples()
+            for kind in sample
+            if not kind.startswith("__")
+        }
+        assert read | set(shard.unread) == set(members)
+        assert not read & set(shard.unread)
+        with path.open("rb") as stream:
+            theirs = {
+                one["fname"] for one in tar_file_expander([{"url": "", "stream": stream}]) if one
+            }
+        assert read <= theirs
+
+    def test_the_same_key_written_two_ways_is_refused(self, tmp_path):
+        write_shard(tmp_path, GOOD | {"./a.png": picture(0), "./a.cls": b"0"})
+        with pytest.raises(ProbeError, match=r"'a' and '\./a', which are the same"):
+            opened(tmp_path, source="webdataset:d")
+
+    def test_member_names_that_are_not_utf_8_are_refused(self, tmp_path):
+        name = b"caf\xe9".decode(errors="surrogateescape")
+        write_shard(tmp_path, GOOD | {f"{name}.png": picture(2), f"{name}.cls": b"0"})
+        with pytest.raises(ProbeError, match=r"1 names in .* are not UTF-8, first 'caf"):
+            opened(tmp_path, source="webdataset:d")
+
+    def test_a_caption_that_says_nothing_is_refused_where_captions_are_asked_for(self, tmp_path):
+        write_shard(
+            tmp_path, {"a.png": picture(0), "a.txt": b"a cat", "b.png": picture(1), "b.txt": b" "}
+        )
+        with pytest.raises(ProbeError, match=r"row 1 .*sample 'b'\) has the caption ''"):
+            opened(tmp_path, source="webdataset:d", role="retrieval")
+
+
+def test_an_account_counts_everything_and_shows_little():
+    account = PassedOver.of([f"{n:03d}.gif" for n in range(300)], [f"{n}.png" for n in range(100)])
+    assert account.share == 0.75
+    assert str(account).endswith("000.gif, 001.gif, 002.gif, 003.gif, 004.gif and 295 more")
+    assert str(PassedOver.of([], ["a.png"])) == "every file is read"
+    assert PassedOver.of(["img.2.npy"], ["img.1.png"]).share == 0.5  # no part of the other's name
