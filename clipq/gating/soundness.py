@@ -103,7 +103,7 @@ def headlines(baseline: Baseline, known: str) -> list[Headline]:
     """
     tables = baseline.predictions
     return [
-        _headline(name, tables[name], tables[known])
+        _headline(name, tables[name], tables.get(known, Predictions({})))
         for name in sorted(tables)
         if name not in baseline.pooled
     ]
@@ -119,21 +119,22 @@ def remarks(baseline: Baseline, known: str) -> list[str]:
     the energy score has an AUROC below 0.5 on digits (0.080), near-ood (0.246): what is out of ...
     """
     found = headlines(baseline, known)
-    temperature = baseline.predictions[known].scalars.get("temperature")
+    inside = baseline.predictions.get(known, Predictions({}))
     return [
         *_at_chance(found, known),
         *_indistinct(found),
         *_inverted(found),
         *_miscalibrated(found),
-        *_unfitted(temperature),
+        *_unfitted(inside.scalars.get("temperature")),
     ]
 
 
 def _headline(name: str, table: Predictions, inside: Predictions) -> Headline:
-    units = effective_units(cluster_codes(table.columns.get("cluster"), len(table)), len(table))
-    held = table.columns
-    found = Headline(name, len(table))
-    if "rank" in held:
+    held, found = table.columns, Headline(name, len(table))
+    if not len(table):
+        return found
+    units = effective_units(cluster_codes(held.get("cluster"), len(table)), len(table))
+    if {"rank", "label", "prediction"} <= set(held):
         return Headline(
             name,
             len(table),
@@ -141,7 +142,7 @@ def _headline(name: str, table: Predictions, inside: Predictions) -> Headline:
             ece=_computed("ece", table),
             ts_ece=_computed("ts-ece", table) if "ts_confidence" in held else None,
         )
-    if "i2t_rank" in held:
+    if {"i2t_rank", "t2i_1"} <= set(held):
         recall = _share(held["i2t_rank"] < 1, units, 1 / len(table))
         return Headline(name, len(table), recall=recall, text_recall=float(held["t2i_1"].mean()))
     if "mcm" in held:

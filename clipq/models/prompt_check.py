@@ -39,8 +39,8 @@ class CutText:
 def cut_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[CutText]:
     """Return the texts of which a tokenizer cuts the end off.
 
-    Found by asking for more tokens, up to 64 times the context; empty where a tokenizer takes no
-    `context_length`, as open_clip's do, for then nobody can tell.
+    Found by asking for more tokens, up to 64 times the context; empty where a tokenizer does not
+    take a `context_length`, as open_clip's do, for then nobody can tell.
 
     >>> from open_clip import SimpleTokenizer
     >>> cut_texts(SimpleTokenizer(context_length=6), ["a red fox", "a fox in the red snow"])
@@ -53,13 +53,13 @@ def cut_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[CutText]:
     if not at:
         return []
     asked: Any = tokenizer
-    short = tokenizer([texts[i] for i in at]).numpy()
+    short = tokenizer([texts[i] for i in at]).cpu().numpy()
     factor = _LONGER
     while True:
         try:
-            long = asked([texts[i] for i in at], context_length=factor * allowed).numpy()
-            empty = asked([""], context_length=factor * allowed).numpy()
-        except TypeError:
+            long = asked([texts[i] for i in at], context_length=factor * allowed).cpu().numpy()
+            empty = asked([""], context_length=factor * allowed).cpu().numpy()
+        except Exception:  # somebody's own, which takes no length, or no such length
             return []
         # From where on is a text as one that is empty?
         differs = long != empty
@@ -89,7 +89,7 @@ def same_tokens(
         divided: list[Sequence[int]] = []
         for group in groups:
             alike: dict[bytes, list[int]] = {}
-            rows = tokenizer([template.replace("{c}", classnames[i]) for i in group]).numpy()
+            rows = tokenizer([template.replace("{c}", classnames[i]) for i in group]).cpu().numpy()
             for position, row in zip(group, rows, strict=True):
                 alike.setdefault(row.tobytes(), []).append(position)
             divided += [members for members in alike.values() if len(members) > 1]

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import safe_open
@@ -91,7 +92,8 @@ def stored_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
         with safe_open(checkpoint, framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     try:
-        loaded: Any = torch.load(checkpoint, map_location="meta", weights_only=True)
+        mapped = is_zipfile(checkpoint)  # then no weight is read
+        loaded: Any = torch.load(checkpoint, map_location="meta", weights_only=True, mmap=mapped)
     except (
         Exception
     ):  # other formats (numpy's, TorchScript's); what is damaged does not load at all

@@ -66,7 +66,7 @@ def class_embeddings(
     device = next(model.parameters()).device
     tokens = prompt_tokens(tokenizer, classnames, templates)
     # Each prompt once: of two classes with the same tokens neither may win by rounding alone.
-    prompt = _first_of_its_kind(tokens.numpy())
+    prompt = _first_of_its_kind(tokens.cpu().numpy())
     asked = sorted(set(prompt))
     place = {position: row for row, position in enumerate(asked)}
     same = [place[position] for position in prompt]

@@ -149,3 +149,8 @@ def test_the_same_remark_stands_in_every_report(stored):
         assert "FP32 itself" in text
         assert said in text
     assert payload(record)["evidence"]["baselines"]["siglip"]["remarks"] == [remark]
+
+
+def test_a_baseline_without_the_probe_or_without_samples_has_no_remarks(sound):
+    assert remarks(sound, "other") == []
+    assert remarks(replace(sound, predictions={"id": Predictions({})}), "id") == []
