@@ -22,7 +22,7 @@ from clipq.data.shards import Checksums
 from clipq.errors import ProbeError, did_you_mean
 from clipq.shapes import Document
 
-__all__ = ["CLASS_MAP", "head_columns", "read_class_map", "within_the_head"]
+__all__ = ["CLASS_MAP", "classes_seen", "head_columns", "read_class_map", "within_the_head"]
 
 CLASS_MAP = "classmap.csv"
 _SHOWN = 5
@@ -56,7 +56,7 @@ def read_class_map(
                 hint=f"{did_you_mean(classname, mapped)}; a class for which the head has none is "
                 "left out by a line with nothing behind the comma",
             )
-    if not any(mapped[classname] for classname in classnames):
+    if classnames and not any(mapped[classname] for classname in classnames):
         raise ProbeError(
             f"probe {name!r}: {path} leaves all classes out", hint="map those that the head has"
         )
@@ -72,6 +72,21 @@ def _pairs(path: Path, checksums: Checksums | None) -> dict[str, tuple[str, ...]
         head = (row["head_class"],) if row["head_class"] else ()
         mapped[row["class"]] = mapped.get(row["class"], ()) + head
     return mapped
+
+
+def classes_seen(
+    class_map: Sequence[Sequence[str]] | None, classnames: Sequence[str]
+) -> dict[str, int]:
+    """Return how many classes a look finds, and how many of them the map leaves out.
+
+    >>> classes_seen([["tabby", "lynx"], []], ["cat", "yeti"])
+    {'classes': 1, 'classes left out, for which the head has none': 1}
+    """
+    kept = len(classnames) if class_map is None else sum(map(bool, class_map))
+    if kept == len(classnames):
+        return {"classes": kept}
+    left_out = len(classnames) - kept
+    return {"classes": kept, "classes left out, for which the head has none": left_out}
 
 
 def within_the_head(probe: Probe) -> Probe:

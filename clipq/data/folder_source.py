@@ -20,7 +20,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipq.data.attributes import attribute_of_files
-from clipq.data.class_map import read_class_map
+from clipq.data.class_map import classes_seen, read_class_map
 from clipq.data.class_order import in_order, names_by_place
 from clipq.data.image_files import probe_from_files
 from clipq.data.image_names import IMAGES
@@ -72,10 +72,7 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
             f"probe {name!r}: no image in the folders below {folder}: {passed_over}",
             hint=f"images end in {', '.join(IMAGES)}",
         )
-    counts = {"classes": len(kept), "images": images}
-    if len(kept) < len(classes):
-        counts["classes left out, for which the head has none"] = len(classes) - len(kept)
-    return counts
+    return classes_seen(class_map, classes) | {"images": images}
 
 
 FOLDER = Source(_open, _look, attribute=attribute_of_files)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from clipq.data.attributes import ATTRIBUTES, read_attribute
-from clipq.data.class_map import read_class_map, within_the_head
+from clipq.data.class_map import classes_seen, read_class_map, within_the_head
 from clipq.data.fetch import download_folder, fetch_shards, is_url
 from clipq.data.image_names import IMAGES
 from clipq.data.passed_over import PassedOver
@@ -116,7 +116,9 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
         )
     counts = {"shards": len(shards)}
     if role != "retrieval":
-        counts["classes"] = len(read_lines(root / CLASSES, checksums))
+        classnames = read_lines(root / CLASSES, checksums)
+        class_map = read_class_map(root, classnames, name, checksums) if role != "ood" else None
+        counts |= classes_seen(class_map, classnames)
         read_lines(root / TEMPLATES, checksums)
     return counts
 

@@ -74,17 +74,19 @@ class Preprocess:
                 refuses the image.
         """
         seen = f"an image of mode {image.mode} and {image.width:,} x {image.height:,} pixels"
-        height, width = _resized(self._image_steps[0], image) if self._image_steps else (0, 0)
-        if height * width > MOST_PIXELS:
-            raise ProbeError(
-                f"{seen} would be resized to {width:,} x {height:,} before the crop, more than "
-                f"{MOST_PIXELS:,} pixels",
-                hint="crop it to its middle, of which the model sees no more than a square, or "
-                "remove it",
-            )
         try:
+            height, width = _resized(self._image_steps[0], image) if self._image_steps else (0, 0)
+            if height * width > MOST_PIXELS:
+                raise ProbeError(
+                    f"{seen} would be resized to {width:,} x {height:,} before the crop, more than "
+                    f"{MOST_PIXELS:,} pixels",
+                    hint="crop it to its middle, of which the model sees no more than a square, or "
+                    "remove it",
+                )
             for step in self._image_steps:
                 image = step(image)
+        except ProbeError:
+            raise
         except Exception as error:  # Pillow raises several kinds, by mode and size
             raise ProbeError(
                 f"{seen}: open_clip's preprocessing refuses it: {error}",

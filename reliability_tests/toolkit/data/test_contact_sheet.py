@@ -138,6 +138,12 @@ def test_pixels_and_captions_are_those_of_the_samples(tmp_path):
     assert (below < 128).any(), "there is no caption"
 
 
+def test_what_lies_under_transparency_is_shown_as_a_model_is_shown_it(tmp_path):
+    contact_sheet(probe([Image.new("RGBA", (32, 32), (255, 0, 0, 0))], [0]), tmp_path / "s.png")
+    with Image.open(tmp_path / "s.png") as sheet:
+        assert sheet.getpixel((62, 62)) == (255, 0, 0)
+
+
 def test_an_image_that_does_not_decode_is_an_error(tmp_path):
     made = probe([], [0, 0])
     encoded = [_encoded(Image.new("RGB", (8, 8))), b"no image"]

@@ -17,7 +17,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipq.data import Probe, check_disjoint, load, materialise, open_probe, probe_sources, streamed
+from clipq.data import (
+    Probe,
+    check_disjoint,
+    load,
+    look_at_probe,
+    materialise,
+    open_probe,
+    probe_sources,
+    streamed,
+)
 from clipq.errors import CacheError, ProbeError, SettingsError, UnknownNameError
 
 CLASSES = ("circle", "square", "grey fox")
@@ -136,6 +145,23 @@ class TestReading:
         opened(root, role="calibration")
         with pytest.raises(ProbeError, match=r"1 have no sample.*'grey fox'"):
             opened(root)
+
+    def test_classes_that_the_head_lacks_are_left_out_and_counted(self, root):
+        text = "class,head_class\ncircle,ring\nsquare,\ngrey fox,fox\n"
+        (root / "classmap.csv").write_text(text)
+        probe = opened(root, role="shift")
+        assert probe.classnames == ("circle", "grey fox")
+        assert probe.class_map == (("ring",), ("fox",))
+        assert probe.ids == ("s000", "s002", "s003")
+        assert probe.labels.tolist() == [0, 1, 0]
+        assert len(list(probe.images())) == 3
+        assert len(opened(root, role="ood")) == 5
+        where = {"source": f"webdataset:{root.name}", "split": "test", "base_dir": root.parent}
+        assert look_at_probe(name="p", role="shift", **where) == {
+            "shards": 2,
+            "classes": 2,
+            "classes left out, for which the head has none": 1,
+        }
 
     def test_braces_in_a_folder_are_not_expanded(self, tmp_path):
         root = write_probe(tmp_path / "p{0..1}", samples(0, 1, 2))
