@@ -17,6 +17,7 @@ from clipq.data import (
     Pictures,
     Probe,
     check_disjoint,
+    facts_of_files,
     head_columns,
     leak,
     look_at_probe,
@@ -115,6 +116,7 @@ class Checker:
         try:
             facts = [("source", self._seen(declared))]
             probe = self._open(declared)
+            facts += facts_of_files(probe)
             pictures = Pictures()
             broken = unreadable_images(probe, tell=pictures.tell)
             remarks = [*remarks_on_files(probe), *pictures.remarks(probe.ids)]

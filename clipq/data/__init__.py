@@ -8,11 +8,16 @@ from clipq.data.class_map import head_columns
 from clipq.data.declared import SMALLEST_GROUP, open_declared, unreadable_images, without
 from clipq.data.images import blocks_of, materialise, streamed
 from clipq.data.leakage import Leak, check_disjoint, leak
-from clipq.data.passed_over import PassedOver, check_passed_over, remarks_on_files
 from clipq.data.probe import Probe, hashed_order, taken
 from clipq.data.repeated import Pictures
 from clipq.data.sealed_images import SealedImages, load
 from clipq.data.sources import Source, fetch_probe, look_at_probe, open_probe, probe_sources
+from clipq.data.unread_files import (
+    PassedOver,
+    check_passed_over,
+    facts_of_files,
+    remarks_on_files,
+)
 
 __all__ = [
     "SMALLEST_GROUP",
@@ -26,6 +31,7 @@ __all__ = [
     "blocks_of",
     "check_disjoint",
     "check_passed_over",
+    "facts_of_files",
     "fetch_probe",
     "hashed_order",
     "head_columns",

@@ -12,10 +12,10 @@ from PIL import Image
 from clipq.cluster_names import cluster_column
 from clipq.data.class_order import names_by_place
 from clipq.data.corruption import corrupted
-from clipq.data.passed_over import check_passed_over
 from clipq.data.probe import Probe, hashed_order, taken
 from clipq.data.shipped_lists import CLASS_LISTS, class_list, template_list, wordnet_names
 from clipq.data.sources import open_probe
+from clipq.data.unread_files import check_passed_over
 from clipq.errors import ProbeError
 from clipq.provenance import digest
 from clipq.settings import ProbeSettings

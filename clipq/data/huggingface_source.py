@@ -20,10 +20,10 @@ import numpy as np
 from clipq.data.image_files import IMAGE_BYTES
 from clipq.data.image_names import IMAGES
 from clipq.data.parquet_files import parquet_files
-from clipq.data.passed_over import PassedOver
 from clipq.data.probe import Probe, fingerprint
 from clipq.data.reading import check_captions, check_classes, check_ids
 from clipq.data.sources import Source
+from clipq.data.unread_files import PassedOver
 from clipq.errors import ProbeError, did_you_mean
 from clipq.files import read_file
 from clipq.shapes import Document
@@ -167,7 +167,8 @@ def _load(location: str, name: str, split: str, base_dir: Path) -> tuple[Any, tu
             named = [str(file) for file in files]
             table = datasets.load_dataset("parquet", data_files=named, split="train")
             return table, tuple(file.relative_to(path).as_posix() for file in files)
-        if path.is_dir() and any(path.glob("*.parquet")):
+        saved = any((path / kept).is_file() for kept in (_SPLITS, "state.json"))
+        if path.is_dir() and not saved and any(path.glob("*.parquet")):
             raise _no_files(path, split, name)
         loaded = datasets.load_from_disk(path) if path.is_dir() else None
         if loaded is None:

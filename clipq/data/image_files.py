@@ -10,10 +10,10 @@ import numpy as np
 
 from clipq.data.attributes import read_attribute
 from clipq.data.class_map import read_class_map
-from clipq.data.passed_over import PassedOver
 from clipq.data.probe import Probe, fingerprint
 from clipq.data.reading import TEMPLATES, check_classes, check_ids, read_lines
 from clipq.data.shards import Checksums
+from clipq.data.unread_files import PassedOver
 from clipq.errors import ProbeError
 from clipq.files import read_file
 

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from clipq.data.attributes import attribute_of_files
 from clipq.data.image_files import probe_from_files
-from clipq.data.passed_over import PassedOver
 from clipq.data.probe import Probe
 from clipq.data.reading import CLASSES, read_lines
 from clipq.data.shards import Checksums, find_checksums
 from clipq.data.sources import Source
+from clipq.data.unread_files import PassedOver
 from clipq.errors import ProbeError
 
 __all__ = ["IMAGE_LIST"]

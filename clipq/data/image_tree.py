@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from clipq.data.image_names import is_hidden, is_image
-from clipq.data.passed_over import PassedOver
 from clipq.data.reading import check_names
+from clipq.data.unread_files import PassedOver
 from clipq.errors import ProbeError
 
 __all__ = ["class_folders", "image_tree"]

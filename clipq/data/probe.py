@@ -11,7 +11,7 @@ from PIL import Image
 
 from clipq.cluster_names import cluster_column, named_clusters
 from clipq.data.decoding import decode_image
-from clipq.data.passed_over import PassedOver
+from clipq.data.unread_files import PassedOver
 from clipq.errors import ProbeError
 from clipq.provenance import digest
 

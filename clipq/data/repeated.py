@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 
 from PIL import Image
 
@@ -30,7 +31,9 @@ class Pictures:
     def tell(self, position: int, image: Image.Image) -> None:
         """Take note of the picture at a position."""
         # A palette, or a channel for transparency that hides nothing, makes no other picture.
-        same = image if image.mode.startswith(("I", "F")) else image.convert("RGBA")
+        same = image
+        with suppress(ValueError):  # of a mode without a conversion
+            same = image if image.mode.startswith(("I", "F")) else image.convert("RGBA")
         digest = hashlib.sha256(f"{same.mode} {same.size}".encode() + same.tobytes())
         self._positions.setdefault(digest.digest(), []).append(position)
 

@@ -28,7 +28,6 @@ from clipq.data.attributes import ATTRIBUTES, read_attribute
 from clipq.data.class_map import classes_seen, read_class_map, within_the_head
 from clipq.data.fetch import download_folder, fetch_shards, is_url
 from clipq.data.image_names import IMAGES
-from clipq.data.passed_over import PassedOver
 from clipq.data.probe import Probe, fingerprint
 from clipq.data.reading import (
     CLASSES,
@@ -40,6 +39,7 @@ from clipq.data.reading import (
 )
 from clipq.data.shards import Checksums, Shard, find_checksums, open_shard
 from clipq.data.sources import Source
+from clipq.data.unread_files import PassedOver
 from clipq.errors import ProbeError, did_you_mean
 from clipq.shapes import Document, shown
 
@@ -244,7 +244,7 @@ def _group(sample: dict[str, Any], group: str, where: str) -> str:
     fix = f"<key>.json must hold the attribute {group!r}, a text or whole number"
     document = Document(where, "JSON", ProbeError, fix)
     value = document.read(dict[str, Any], sample.get("json", b"{}")).get(group)
-    if not isinstance(value, str | int) or value == "":
+    if not isinstance(value, str | int) or not str(value).strip():
         raise document.fail("", f"no attribute {group!r} ({shown(value)})", "")
     return str(value)
 

@@ -21,10 +21,10 @@ from webdataset.tariterators import tar_file_expander
 
 import clipq
 from clipq.cli import baseline
-from clipq.data import look_at_probe, open_declared, remarks_on_files
+from clipq.data import facts_of_files, look_at_probe, open_declared, remarks_on_files
 from clipq.data.image_names import IMAGES
-from clipq.data.passed_over import PassedOver
 from clipq.data.shards import open_shard
+from clipq.data.unread_files import PassedOver
 from clipq.errors import ProbeError
 from clipq.gating import approve
 from clipq.settings import ProbeSettings, load_settings
@@ -89,21 +89,24 @@ class TestFolders:
             (folder / file).touch()
         probe = opened(tmp_path, passed_over=0.0)
         assert probe.ids == names
-        assert remarks_on_files(probe) == [
+        assert remarks_on_files(probe) == []
+        ((_, text),) = facts_of_files(probe)
+        assert text == (
             "7 files beside the images are not read (3 hidden, 1 .db, 1 .meta, 1 .npy, "
             "1 without an ending), first .DS_Store"
-        ]
+        )
 
     @pytest.mark.parametrize("folder", [".ipynb_checkpoints", "__MACOSX", "@eaDir", ".git"])
     def test_hidden_folders_are_no_classes(self, tmp_path, folder):
         write(tmp_path, "cat/a.png", "dog/b.png", f"{folder}/c.png")
         probe = opened(tmp_path, role="in-distribution", passed_over=0.0)
         assert (probe.classnames, probe.ids) == (("cat", "dog"), ("cat/a.png", "dog/b.png"))
-        assert f"{folder}/" in remarks_on_files(probe)[0]
+        assert f"{folder}/" in facts_of_files(probe)[0][1]
 
     def test_pictures_beside_the_class_folders_are_missed(self, tmp_path):
         write(tmp_path, "cat/a.png", "dog/b.png", "loose.png")
-        assert "1 of 3 files may be pictures" in str(opened(tmp_path).passed_over)
+        (remark,) = remarks_on_files(opened(tmp_path))
+        assert remark.startswith("1 of 3 files may be pictures")
         with pytest.raises(ProbeError, match=r"loose\.png"):
             opened(tmp_path, passed_over=0.01)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipq.data import look_at_probe, open_declared, remarks_on_files
+from clipq.data import facts_of_files, look_at_probe, open_declared
 from clipq.data.parquet_files import parquet_files
 from clipq.errors import ProbeError
 from clipq.settings import ProbeSettings
@@ -118,7 +118,7 @@ class TestGaps:
         touched(tmp_path / "d", "test_hard-00000-of-00001.parquet")
         probe = self.opened(tmp_path)
         assert probe.ids == ("r0", "r1", "r2", "r3")
-        assert remarks_on_files(probe) == ["read from test-00000-of-00001.parquet"]
+        assert facts_of_files(probe) == [("read from", "test-00000-of-00001.parquet")]
 
     @pytest.mark.parametrize(
         ("changes", "options", "complaint"),

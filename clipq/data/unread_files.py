@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PassedOver",
     "check_passed_over",
+    "facts_of_files",
     "remarks_on_files",
 ]
 
@@ -145,7 +146,7 @@ def check_passed_over(probe: Probe, *, most: float) -> None:
 
 
 def remarks_on_files(probe: Probe) -> list[str]:
-    """Return what is to be said of the files that a probe was read from, a sentence each.
+    """Return what is odd about the files that a probe was read from, at most a sentence.
 
     >>> from pathlib import Path
     >>> from clipq.data import open_probe
@@ -153,18 +154,27 @@ def remarks_on_files(probe: Probe) -> list[str]:
     ...                             source="webdataset:fixtures/data/digits"))
     []
     """
-    account = probe.passed_over
-    remarks = [str(account)] if account.pictures or account.beside else []
-    if account.pictures and account.beside:
-        count = sum(count for _, count in account.beside)
-        remarks.append(
-            f"{count:,} files beside the images are not read ({_listed(account.beside)})"
-        )
+    return [str(probe.passed_over)] if probe.passed_over.pictures else []
+
+
+def facts_of_files(probe: Probe) -> list[tuple[str, str]]:
+    """Return which files a probe was read from, and what lies beside them: a name and a text each.
+
+    >>> from pathlib import Path
+    >>> from clipq.data import open_probe
+    >>> facts_of_files(open_probe(name="digits", role="ood", split="test", base_dir=Path(),
+    ...                           source="webdataset:fixtures/data/digits"))
+    []
+    """
+    account, facts = probe.passed_over, []
     if account.taken:
         more = len(account.taken) - _SHOWN
         named = ", ".join(map(_shown, account.taken[:_SHOWN]))
-        remarks.append(f"read from {named}" + (f" and {more:,} more" if more > 0 else ""))
-    return remarks
+        facts.append(("read from", named + (f" and {more:,} more" if more > 0 else "")))
+    if account.beside:
+        first = "" if account.pictures or not account.first else f", first {account.first[0]}"
+        facts.append(("not read", _beside(account.beside) + _shown(first)))
+    return facts
 
 
 def _may_be_picture(name: str, stems: Collection[str]) -> bool:
