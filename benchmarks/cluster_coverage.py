@@ -4,7 +4,7 @@
 
 Made-up patients, each with 1 to 11 scans in distribution and half of them with 6 out of it, whose
 losses share what is the patient's: half the variance of how far a quantizer moves their logits. The
-true loss is the mean over all draws. Goal: told of `cluster`, intervals at a nominal 95 % hold it in
+true loss is the mean over all draws. Goal: told of `cluster`, intervals at nominal 95 % hold it in
 92 % of the draws or more. Without, coverage is what a gate would have that knows no patients.
 """
 

@@ -10,7 +10,13 @@ from clipq.evaluation.resampling import Tables
 from clipq.metrics import Metric, Statistic
 from clipq.metrics.calibration import BINS
 from clipq.statistic_kinds import KINDS
-from clipq.stats import bin_resolution, changing_share, group_resolution, skewness_resolution
+from clipq.stats import (
+    bin_resolution,
+    changing_share,
+    group_resolution,
+    placements,
+    skewness_resolution,
+)
 
 __all__ = ["resolution"]
 
@@ -28,7 +34,8 @@ def resolution(metric: Metric, tables: Tables, baseline: Tables | None = None) -
     not move in steps.
 
     Where samples come in clusters, N counts those, and what changes is the share of a cluster that
-    is seen to change together (`clipq.stats.changing_share`).
+    is seen to change together (`clipq.stats.changing_share`); of areas, by how much of the other
+    side its samples' places move.
 
     Args:
         metric: which.
@@ -55,7 +62,8 @@ def resolution(metric: Metric, tables: Tables, baseline: Tables | None = None) -
             together=share,
         )
     if statistic.kind in _OVER_ALL:
-        return 1.0 / sum(units)
+        size = len(table) + len(tables.in_distribution)
+        return max(_moved_together(statistic, tables, baseline) / sum(units), 1.0 / size)
     # As if there were as many samples fewer as change together.
     fewer = max(1.0, share * math.sqrt(len(table) / units[0]))
     if statistic.kind in ("ace", "mce"):
@@ -81,3 +89,20 @@ def _together(statistic: Statistic, tables: Tables, baseline: Tables | None) -> 
         for values in (t.predictions.samples(name).astype(np.float64) for t in (baseline, tables))
     )
     return changing_share(np.abs(after * 1.0 - before * 1.0), codes)
+
+
+def _moved_together(statistic: Statistic, tables: Tables, baseline: Tables | None) -> float:
+    """Return how far the places of a cluster's samples move together; 1 without clusters."""
+    if baseline is None or all(codes is None for codes in tables.clusters):
+        return 1.0
+    name = statistic.columns[0]
+    before, after = (
+        placements(one.in_distribution.column(name), one.predictions.column(name))
+        for one in (baseline, tables)
+    )
+    sides = zip(before, after, reversed(tables.clusters), strict=True)
+    return max(
+        changing_share(np.abs(last - first), codes)
+        for first, last, codes in sides
+        if codes is not None
+    )

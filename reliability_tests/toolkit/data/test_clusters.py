@@ -329,6 +329,20 @@ def made(ids, *, name="p", clusters=()):
     return probe_from_images(images, name=name, role="ood")
 
 
+def test_probe_check_says_how_many_clusters_there_are(project, capsys):
+    settings = project.settings()
+    text = settings.read_text().replace(
+        'name = "digits"', 'name = "digits"\nsamples = 60', 1
+    ).replace('name = "id"', 'name = "id"\nsamples = 300\ncluster = "colour"', 1)
+    settings.write_text(text)
+    options = ["--clipq-config", str(settings)]
+    main(["probe", "check", "id", *options, "--quiet", "--sheets", str(project.root)])
+    shown = capsys.readouterr().out
+    assert "of 'colour'," in shown
+    assert "clusters of samples" in shown
+    assert "are too few for a verdict, which takes 25" in shown
+
+
 def test_remarks_suggest_clusters_count_few_and_find_those_of_the_calibration_split():
     ids = numbers("p{:03}_f{:02}.png", range(30), range(2))
     (suggested,) = cluster_remarks(made(ids))

@@ -24,6 +24,7 @@ SHOWN_BY = {
     "clipq.quant.pipeline.Rounder": "clipq.quant.pipeline.RoundToNearest",
 }
 WITHOUT = {
+    "clipq.data.sources.Attribute": "a protocol; docs/probes.md describes it",
     "clipq.data.sources.Fetch": "a protocol; docs/tutorial/data.md implements it",
     "clipq.data.sources.Look": "a protocol; docs/tutorial/data.md implements it",
     "clipq.data.sources.ProbeSource": "a protocol; docs/tutorial/data.md implements it",
