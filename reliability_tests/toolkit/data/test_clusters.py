@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clipq.api.arguments import hold_out
 from clipq.cli.main import main
 from clipq.cluster_names import cluster_column, image_cluster
 from clipq.data import (
@@ -214,6 +215,21 @@ def test_images_in_memory_have_clusters_one_each():
     assert found.clusters == ("cluster=1", "cluster=1", "cluster=2")
     with pytest.raises(ProbeError, match="3 samples and 2 clusters"):
         probe_from_images(Images(pixels, clusters=[1, 1]), name="p", role="ood")
+
+
+def test_what_is_held_out_for_calibration_shares_no_cluster_with_the_rest():
+    pixels = np.arange(40, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
+    pixels[39] = pixels[0]  # a picture in two clusters: both go to one side
+    patients = [number // 4 for number in range(40)]
+    probe = probe_from_images(Images(pixels, clusters=patients), name="p", role="ood")
+    kept, held = hold_out(probe)
+    assert not set(kept.clusters) & set(held.clusters)
+    assert not set(kept.sample_hashes) & set(held.sample_hashes)
+    assert 8 <= len(held) <= 12
+    assert len(kept) + len(held) == 40
+    one = probe_from_images(Images(pixels, clusters=[0] * 40), name="p", role="ood")
+    with pytest.raises(ProbeError, match="all 40 samples are one cluster"):
+        hold_out(one)
 
 
 def test_a_group_of_few_clusters_is_refused_however_many_samples_it_has(tmp_path):
