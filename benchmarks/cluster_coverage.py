@@ -30,7 +30,7 @@ FAR = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    script = Script(__doc__, takes="about ten minutes on 2 cores")
+    script = Script(__doc__, takes="about two minutes on 2 cores")
     script.size("--draws", full=200, quick=4, help="of patients")
     script.size("--patients", full=(30,), quick=(30,), help="in distribution")
     options = script.options(arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -106,7 +107,7 @@ def hold_out(probe: Probe) -> tuple[Probe, Probe]:
     """Return a probe in two disjoint parts: what is evaluated, and a calibration split.
 
     A fifth of the samples, at most 512, chosen by the hashes of their ids: the same ones in every
-    call. Equal images go to the same side.
+    call. Equal images go to the same side, and so do the samples of a cluster.
 
     Raises:
         ProbeError: there are too few samples to spare any.
@@ -124,13 +125,41 @@ def hold_out(probe: Probe) -> tuple[Probe, Probe]:
             f"{len(probe)} samples leave none for calibration",
             hint=f"pass calibration=..., disjoint from them, or at least {_HELD_OUT} samples",
         )
-    chosen = {probe.sample_hashes[position] for position in hashed_order(probe)[:count]}
-    held = [p for p, image in enumerate(probe.sample_hashes) if image in chosen]
-    kept = [p for p, image in enumerate(probe.sample_hashes) if image not in chosen]
+    held = _belonging_together(probe, _first(probe, count))
+    kept = [position for position in range(len(probe)) if position not in held]
     if not kept:
-        raise ProbeError(f"all {len(probe)} samples are one image", hint="give samples that differ")
-    calibration = replace(taken(probe, held), name="calibration", role="calibration")
+        what = "one image" if probe.clusters is None else "one cluster"
+        raise ProbeError(f"all {len(probe)} samples are {what}", hint="give samples that differ")
+    calibration = replace(taken(probe, sorted(held)), name="calibration", role="calibration")
     return taken(probe, kept), calibration
+
+
+def _first(probe: Probe, count: int) -> set[int]:
+    """Return the first samples by the hashes of their ids; of clusters, whole ones, as many."""
+    order = hashed_order(probe)
+    if probe.clusters is None:
+        return set(order[:count])
+    sizes, chosen, held = Counter(probe.clusters), set[str](), 0
+    for position in order:
+        cluster = probe.clusters[position]
+        if held < count and cluster not in chosen:
+            chosen.add(cluster)
+            held += sizes[cluster]
+    return {position for position in order if probe.clusters[position] in chosen}
+
+
+def _belonging_together(probe: Probe, chosen: set[int]) -> set[int]:
+    """Return samples with all that share an image or a cluster with one of them."""
+    marks: list[tuple[str, ...]] = [probe.sample_hashes]
+    if probe.clusters is not None:
+        marks.append(probe.clusters)
+    size = 0
+    while size < len(chosen):
+        size = len(chosen)
+        for mark in marks:
+            wanted = {mark[position] for position in chosen}
+            chosen = {position for position, value in enumerate(mark) if value in wanted}
+    return chosen
 
 
 def as_model(

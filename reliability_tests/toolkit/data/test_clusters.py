@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clipq.api.arguments import hold_out
+from clipq.cli.main import main
 from clipq.cluster_names import cluster_column, image_cluster
 from clipq.data import (
     Images,
@@ -215,6 +217,21 @@ def test_images_in_memory_have_clusters_one_each():
         probe_from_images(Images(pixels, clusters=[1, 1]), name="p", role="ood")
 
 
+def test_what_is_held_out_for_calibration_shares_no_cluster_with_the_rest():
+    pixels = np.arange(40, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
+    pixels[39] = pixels[0]  # a picture in two clusters: both go to one side
+    patients = [number // 4 for number in range(40)]
+    probe = probe_from_images(Images(pixels, clusters=patients), name="p", role="ood")
+    kept, held = hold_out(probe)
+    assert not set(kept.clusters) & set(held.clusters)
+    assert not set(kept.sample_hashes) & set(held.sample_hashes)
+    assert 8 <= len(held) <= 12
+    assert len(kept) + len(held) == 40
+    one = probe_from_images(Images(pixels, clusters=[0] * 40), name="p", role="ood")
+    with pytest.raises(ProbeError, match="all 40 samples are one cluster"):
+        hold_out(one)
+
+
 def test_a_group_of_few_clusters_is_refused_however_many_samples_it_has(tmp_path):
     source = folder(tmp_path / "d")
     table = tmp_path / "d" / "attributes.csv"
@@ -329,14 +346,12 @@ def made(ids, *, name="p", clusters=()):
     return probe_from_images(images, name=name, role="ood")
 
 
-def test_probe_check_says_how_many_clusters_there_are(project, capsys):
+def test_probe_check_says_how_many_clusters_there_are(project, capsys, monkeypatch):
     settings = project.settings()
-    text = settings.read_text().replace(
-        'name = "digits"', 'name = "digits"\nsamples = 60', 1
-    ).replace('name = "id"', 'name = "id"\nsamples = 300\ncluster = "colour"', 1)
+    text = settings.read_text().replace('group = "colour"', 'cluster = "colour"', 1)
     settings.write_text(text)
-    options = ["--clipq-config", str(settings)]
-    main(["probe", "check", "id", *options, "--quiet", "--sheets", str(project.root)])
+    monkeypatch.chdir(project.root)
+    assert main(["probe", "check", "id", "--quiet", "--sheets", "sheets"]) == 0
     shown = capsys.readouterr().out
     assert "of 'colour'," in shown
     assert "clusters of samples" in shown

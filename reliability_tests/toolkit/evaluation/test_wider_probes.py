@@ -103,13 +103,11 @@ def test_versions_of_one_image_are_one_cluster(evaluator):
 def test_named_clusters_reach_the_table_and_the_error_of_the_temperature(settings):
     small = {"id": 256, "calibration": 128}
     probes = tuple(
-        replace(one, cluster="colour", samples=small[one.name])
+        replace(one, group="", cluster="colour", samples=small[one.name])
         for one in settings.probes
         if one.name in small
     )
-    found = Evaluator(replace(settings, probes=probes)).evaluate(
-        Cell("vit-clean", "rtn:w8", "id")
-    )
+    found = Evaluator(replace(settings, probes=probes)).evaluate(Cell("vit-clean", "rtn:w8", "id"))
     names = found.predictions.column("cluster")
     assert all(name.startswith("colour=") for name in names)
     assert 4 < len(set(names)) < 20
