@@ -292,10 +292,12 @@ class TestForeignModules:
         with pytest.raises(QuantizerError, match=message):
             made("mine:w8")
 
-    def test_without_a_format_nothing_is_claimed(self, method):
+    def test_without_a_format_nothing_is_claimed_but_what_is_quantized_is_counted(self, method):
         method(rounding("w8"))
-        assert made("mine").claim is None
-        assert made("mine").coverage.share is None
+        found = made("mine")
+        assert found.claim is None
+        assert found.coverage.share == 1.0
+        assert 8 < found.storage.weight_bits < 9
 
 
 def rtn(text: str, model: nn.Module) -> nn.Module:
