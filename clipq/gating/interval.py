@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from clipq.cluster_names import cluster_column
 from clipq.evaluation.resampling import Resampler
 from clipq.gating.decision import verdict_of
 from clipq.gating.loss_estimator import LossEstimator
@@ -108,10 +109,17 @@ def _is_point(evidence: Evidence) -> bool:
 
 
 def _split_reason(evidence: Evidence, verdict: Verdict, samples: int | None) -> str:
-    """Return which samples cannot tell, where they are not the probe's."""
-    own = samples in (None, len(evidence.observed_tables.predictions))
-    if own or verdict in (Verdict.PASS, Verdict.IMPROVED):
+    """Return what counts, where it is not each of the probe's samples."""
+    table = evidence.observed_tables.predictions
+    if verdict in (Verdict.PASS, Verdict.IMPROVED):
         return ""
+    if samples in (None, len(table)):
+        codes = evidence.observed_tables.clusters[0]
+        column = cluster_column(table.columns.get("cluster"))
+        if codes is None or not column:
+            return ""
+        count = int(codes.max()) + 1
+        return f"what counts are the {count:,} clusters (by {column!r}) that its samples come in"
     clusters = "log_temperature.clusters" in evidence.observed_tables.predictions.scalars
     what = "clusters of calibration samples" if clusters else "calibration samples"
     return f"what counts are the {samples:,} {what} that temperatures are fitted on"

@@ -17,6 +17,7 @@ from clipq.evaluation.evaluator import Evaluated
 from clipq.evaluation.pooling import pool
 from clipq.evaluation.predict import Encoded, Head, SampleInfo, build_predictions
 from clipq.evaluation.resampling import Resampler, Tables
+from clipq.evaluation.resolution import resolution
 from clipq.gating import comparable
 from clipq.gating.baseline import load_baseline, save_baseline
 from clipq.gating.comparable import Comparability
@@ -553,3 +554,33 @@ def test_planning_counts_samples_in_clusters(stored, tmp_path):
     table = replace(table, scalars=stored.predictions["id"].scalars)
     scarce = planned(clustered, replace(stored, predictions={**stored.predictions, "id": table}))
     assert {power.problem for power in scarce.values()} == {"too few clusters"}
+
+
+def test_a_moved_cluster_is_worth_what_its_places_move_and_all_of_them_where_none_moved():
+    sides = scans()
+    metric = metrics.get("auroc-mcm")
+    units = sum(sides[1].units)
+    assert resolution(metric, sides[0], sides[0]) == pytest.approx(1.0 / units)
+    assert resolution(metric, sides[1]) == pytest.approx(1.0 / units)  # beside nothing
+    found = resolution(metric, sides[1], sides[0])
+    before, after = (
+        (t.in_distribution.column("mcm")[:, None] > t.predictions.column("mcm")) for t in sides
+    )
+    shares = []
+    for axis, clusters in zip((1, 0), clusters_of(sides[0]), strict=True):
+        moved = np.abs(after.mean(axis=axis) - before.mean(axis=axis))
+        means = np.array([moved[clusters == one].mean() for one in np.unique(clusters)])
+        means = means[means > 0]
+        shares.append(np.sqrt((1 + means @ means) / (1 + len(means))))
+    assert found == pytest.approx(max(shares) / units)
+    assert found > 1.0 / sum(map(len, clusters_of(sides[0])))
+
+
+def test_an_undecided_verdict_says_that_clusters_count():
+    case = evidence("nll", *scans(), margin=0.2)
+    judge = IntervalJudge(SETTINGS, Resampler(SETTINGS))
+    near = replace(case, margin=case.observed - case.baseline)
+    assert "the 60 clusters (by 'patient') that its samples come in" in judge(near).reason
+    assert judge(replace(case, margin=5.0)).reason == ""
+    plain = evidence("nll", *map(without, scans()))
+    assert judge(replace(plain, margin=near.margin)).reason == ""
