@@ -125,8 +125,14 @@ def without(probe: Probe, unreadable: Sequence[tuple[int, str]], *, most: int) -
             hint=f"replace them, or allow for them: unreadable = {len(unreadable)} in its table "
             f"(now {most})",
         )
+    if not unreadable:
+        return probe
     broken = {position for position, _ in unreadable}
-    return taken(probe, [p for p in range(len(probe)) if p not in broken]) if broken else probe
+    kept = taken(probe, [p for p in range(len(probe)) if p not in broken])
+    if taken(probe, range(len(probe))).fingerprint == probe.fingerprint:
+        return kept
+    # A corruption or an attack is part of the fingerprint beside what the images are.
+    return replace(kept, fingerprint=digest([probe.fingerprint, kept.fingerprint]))
 
 
 def _with_classes(probe: Probe, wanted: str, base_dir: Path) -> Probe:

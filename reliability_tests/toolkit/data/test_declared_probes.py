@@ -237,6 +237,8 @@ class TestImages:
         assert "red/03.png" not in left.ids
         assert len(list(left.images())) == 34
         assert left.fingerprint != probe.fingerprint
+        attacked = replace(probe, fingerprint="of images and an attack")
+        assert without(attacked, found, most=2).fingerprint != left.fingerprint
 
 
 def zip_entries(path: Path, entries: list[tuple[str, bytes]]) -> None:
