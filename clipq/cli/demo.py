@@ -83,7 +83,8 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     say(f"\n$ {_enter(folder)} && clipq gate\n")
     code, record = _gated(settings, _workers(options.workers))
     if record is None:
-        say(f"\nno report was written; `clipq demo {shlex.quote(str(folder))}` goes on from here")
+        again = f"clipq demo {shlex.quote(str(folder))}"
+        say(f"\nthe gate did not get to its end (exit code {code}); `{again}` goes on from here")
         return code or 1
     if untouched(settings):
         wrong = _unexpected(record)
