@@ -25,7 +25,9 @@ from clipq.files import write_atomically
 from clipq.metrics import Predictions, metrics
 from clipq.shapes import Document, Finite, Meta, Text, keys, shown, table
 
-__all__ = ["SCHEMA", "Baseline", "BaselineValue", "load_baseline", "save_baseline"]
+__all__ = [
+    "SCHEMA", "Baseline", "BaselineValue", "columns_path", "load_baseline", "save_baseline"
+]  # fmt: skip
 
 SCHEMA = "clipq-baseline/2"
 _OF_SAMPLES = ("id", "label", "group")
