@@ -8,7 +8,7 @@ without a traceback and exit non-zero; anything that is *not* a `ClipqError` is 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from clipq.redaction import redacted
 
@@ -26,6 +26,7 @@ __all__ = [
     "StoreError",
     "UnknownNameError",
     "did_you_mean",
+    "listed",
 ]
 
 
@@ -101,6 +102,19 @@ class RecordError(ClipqError):
 
 class StoreError(ClipqError):
     """A history store cannot be opened, read or written, or does not hold what was asked of it."""
+
+
+def listed(texts: Sequence[str], *, most: int = 3, between: str = ", ") -> str:
+    """Return the first `most` of some texts for a sentence, and how many more there are.
+
+    >>> listed(["a", "b"]), listed(["a", "b", "c", "d"]), listed(["a", "b"], most=1, between="; ")
+    ('a, b', 'a, b, c and 1 more', 'a; and 1 more')
+    """
+    more = len(texts) - most
+    joined = between.join(texts[:most])
+    if more <= 0:
+        return joined
+    return f"{joined}{';' if between == '; ' else ''} and {more:,} more"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ from clipq.data.objectnet_map import MAPPINGS, read_objectnet_map
 from clipq.data.probe import Probe, taken
 from clipq.data.reading import read_lines
 from clipq.data.shards import Checksums
-from clipq.errors import ProbeError, did_you_mean
+from clipq.errors import ProbeError, did_you_mean, listed
 from clipq.shapes import Document
 
 __all__ = ["CLASS_MAP", "classes_seen", "head_columns", "read_class_map", "within_the_head"]
@@ -143,7 +143,7 @@ def head_columns(
     foreign = list(dict.fromkeys(head for own in wanted for head in own if head not in position))
     if foreign:
         classname = next(c for c, own in zip(classnames, wanted, strict=True) if foreign[0] in own)
-        others = f" (nor {_listed(foreign[1:])})" if foreign[1:] else ""
+        others = f" (nor {listed([*map(repr, foreign[1:])], most=_SHOWN)})" if foreign[1:] else ""
         raise ProbeError(
             f"probe {name!r}: class {classname!r}: no class of the in-distribution probe is "
             f"called {foreign[0]!r}{others}",
@@ -174,8 +174,3 @@ def head_columns(
             f"probe {name!r} has {len(columns)} class", hint="a classification needs two"
         )
     return tuple(columns)
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:_SHOWN])
-    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

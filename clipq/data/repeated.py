@@ -8,6 +8,8 @@ from contextlib import suppress
 
 from PIL import Image
 
+from clipq.errors import listed
+
 __all__ = ["Pictures"]
 
 _SHOWN = 5
@@ -51,8 +53,7 @@ class Pictures:
             return []
         total = sum(map(len, self._positions.values()))
         named = "; ".join(
-            " = ".join(ids[position] for position in group[:_SHOWN])
-            + (f" and {len(group) - _SHOWN:,} more" if len(group) > _SHOWN else "")
+            listed([ids[position] for position in group], most=_SHOWN, between=" = ")
             for group in groups[:_SHOWN]
         )
         more = f"; and {len(groups) - _SHOWN:,} more such" if len(groups) > _SHOWN else ""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 
-from clipq.errors import QuantizerError, SettingsError
+from clipq.errors import QuantizerError, SettingsError, listed
 from clipq.evaluation.noted_imports import noted_imports
 from clipq.evaluation.process_names import NamesMoment, ProcessNames
 from clipq.evaluation.process_settings import ProcessSettings
@@ -177,5 +177,4 @@ def import_contained(name: str) -> None:
 
 
 def _listed(changes: list[str]) -> str:
-    rest = len(changes) - _SHOWN
-    return "; ".join(changes[:_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
+    return listed(changes, most=_SHOWN, between="; ")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipq.data import Probe, head_columns
-from clipq.errors import ProbeError
+from clipq.errors import ProbeError, listed
 
 __all__ = ["KnownLabels", "calibration_remarks", "known_labels"]
 
@@ -99,10 +99,9 @@ def calibration_remarks(found: KnownLabels, classes: Sequence[str]) -> list[str]
     """
     if not found.missing:
         return []
-    names = ", ".join(repr(name) for name in found.missing[:_SHOWN])
-    more = len(found.missing) - _SHOWN
+    names = listed([*map(repr, found.missing)], most=_SHOWN)
     return [
         f"the calibration split shows no sample of {len(found.missing)} of {len(classes)} classes "
-        f"({names}{f' and {more} more' if more > 0 else ''}): the temperature, class distances and "
+        f"({names}): the temperature, class distances and "
         "activation ranges are fitted without them"
     ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from clipq.errors import listed
 from clipq.evaluation.subject import Subject
 
 __all__ = ["Difference"]
@@ -144,9 +145,9 @@ def _samples(
         for one, other in ((before, dict.fromkeys(after)), (after, dict.fromkeys(before)))
     )
     if missing:
-        yield f"missing {_some(missing)}"
+        yield f"missing {listed(missing)}"
     if new:
-        yield f"new {_some(new)}"
+        yield f"new {listed(new)}"
     if not missing and not new and before != after:
         yield "the same samples in another order"
     place = {name: at for at, name in enumerate(before)}
@@ -155,7 +156,7 @@ def _samples(
         if column in was and column in now:
             changed = [at for then, at in shared if was[column][then] != now[column][at]]
             if changed:
-                names = _some([after[at] for at in changed])
+                names = listed([after[at] for at in changed])
                 yield f"another {what} of {len(changed):,} samples: {names}"
     relabelled = [
         (after[at], _class(classes[0], was["label"][then]), _class(classes[1], now["label"][at]))
@@ -220,14 +221,9 @@ def _listed(what: str, was: Sequence[str], now: Sequence[str]) -> str:
     for names, verb in ((gone, "gone"), (new, "new")):
         if names:
             many = len(names) > 1
-            quoted = _some([repr(name) for name in names])
+            quoted = listed([repr(name) for name in names])
             parts.append(f"{plural if many else what} {quoted} {'are' if many else 'is'} {verb}")
     return "; ".join(parts)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 def _short(value: str | None) -> str:

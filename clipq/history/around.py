@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from clipq.errors import listed
 from clipq.records import CaseResult
 
 __all__ = ["Alike", "in_distribution", "notes", "obstacle", "same_reference"]
@@ -76,8 +77,7 @@ def notes(before: Evidence, after: Evidence) -> tuple[str, ...]:
         one, other = before.get(kind, {}), after.get(kind, {})
         moved = [n for n in one if n in other and one[n].get(key) != other[n].get(key)]
         if moved:
-            more = f" and {len(moved) - 3} more" if len(moved) > 3 else ""
-            changes.append(what.format(", ".join(moved[:3]) + more))
+            changes.append(what.format(listed(moved)))
     first = [dict(e) for e in before.get("environments", {}).values()]
     second = [dict(e) for e in after.get("environments", {}).values()]
     if first and second:

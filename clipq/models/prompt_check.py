@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from clipq.errors import listed
 from clipq.models.loading import Tokenizer
 
 __all__ = ["CutText", "caption_remarks", "cut_texts", "prompt_remarks", "same_tokens"]
@@ -20,7 +21,6 @@ _LONGER, _MOST = 4, 64
 """Texts are tokenized to so many times the context, and again to more until they fit."""
 _SPECIAL = 3
 """Tokens that a tokenizer may put around a text; one of its own takes a byte at least."""
-_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def prompt_remarks(
     remarks = []
     twins = same_tokens(tokenizer, classnames, templates)
     if twins:
-        named = _listed([" = ".join(repr(classnames[i]) for i in group) for group in twins])
+        named = listed([" = ".join(repr(classnames[i]) for i in group) for group in twins])
         remarks.append(
             f"classes {named} are the same tokens: the first of them is predicted, never another"
         )
@@ -119,7 +119,7 @@ def prompt_remarks(
     cut = cut_texts(tokenizer, texts)
     if cut:
         cut.sort(key=lambda one: (-one.tokens, one.position))
-        named = _listed(
+        named = listed(
             [
                 f"class {classnames[one.position // len(templates)]!r} in template "
                 f"{templates[one.position % len(templates)]!r} takes {one.tokens}"
@@ -144,13 +144,8 @@ def caption_remarks(tokenizer: Tokenizer, name: str, captions: Sequence[str]) ->
     if not cut:
         return []
     cut.sort(key=lambda one: (-one.tokens, one.position))
-    named = _listed([f"{captions[one.position]!r} takes {one.tokens}" for one in cut])
+    named = listed([f"{captions[one.position]!r} takes {one.tokens}" for one in cut])
     return [
         f"probe {name!r}: {len(cut):,} of {len(captions):,} captions are longer than the "
         f"{cut[0].allowed} tokens that the model reads, and are cut: {named}"
     ]
-
-
-def _listed(texts: Sequence[str]) -> str:
-    more = len(texts) - _SHOWN
-    return ", ".join(texts[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")

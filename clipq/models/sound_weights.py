@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from clipq.errors import ModelError
+from clipq.errors import ModelError, listed
 
 __all__ = ["LARGEST_SCALE", "SMALLEST_SCALE", "check_numbers", "check_shapes", "stored_shapes"]
 
@@ -26,7 +26,6 @@ LARGEST_SCALE = 1000.0
 no trained scale, and makes a softmax one-hot."""
 SMALLEST_SCALE = 0.001
 """Below this all classes are equally likely, whatever an image shows."""
-_SHOWN = 3
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -60,9 +59,8 @@ def check_numbers(model: nn.Module, name: str) -> None:
             count = int(wrong.sum())
             broken.append(f"{tensor} ({count:,} of {values.numel():,} values)")
     if broken:
-        more = f" and {len(broken) - _SHOWN} tensors more" if len(broken) > _SHOWN else ""
         raise ModelError(
-            f"model {name}: NaN or infinity in {', '.join(broken[:_SHOWN])}{more}",
+            f"model {name}: NaN or infinity in {listed(broken)}",
             hint="the checkpoint is damaged, or was written after training had diverged: take an "
             "earlier one",
         )

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from clipq.errors import QuantizerError, did_you_mean
+from clipq.errors import QuantizerError, did_you_mean, listed
 from clipq.quant.attention import AttentionProducts
 from clipq.quant.coverage import Operations, Product
 from clipq.quant.formats import Format
@@ -42,7 +42,6 @@ because scales were folded back for example; features further from FP32 than rou
 _SELECTION = {"include", "exclude", "ends", "table"}
 _NEGLIGIBLE = 0.01  # of a tower's multiply-accumulates
 _FEWEST_WEIGHTS, _SHORTEST_ROW = 256, 8  # below these, that few levels are used means nothing
-_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,5 +237,4 @@ def is_coarse(model: nn.Module, bits: int) -> bool:
 
 
 def _line(what: str, names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{what}: {', '.join(names[:_NAMED])}{more}"
+    return f"{what}: {listed(names)}"

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from clipq.cli.onboarding.health import Context, Examination, Finding, State
-from clipq.errors import BaselineError, ClipqError
+from clipq.errors import BaselineError, ClipqError, listed
 from clipq.settings import Settings
 
 __all__ = ["EXAMINATIONS"]
-
-_LISTED = 3
 
 
 def _settings(context: Context) -> Settings:
@@ -153,9 +151,7 @@ def _waivers(context: Context) -> Iterator[Finding]:
 
 
 def _some(names: set[str]) -> str:
-    listed = sorted(names)
-    more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
-    return ", ".join(listed[:_LISTED]) + more
+    return listed(sorted(names))
 
 
 EXAMINATIONS = (
