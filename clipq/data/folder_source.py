@@ -19,15 +19,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipq.data.attributes import attribute_of_files
-from clipq.data.class_map import classes_seen, read_class_map
+from clipq.data.attributes import ATTRIBUTES, attribute_of_files
+from clipq.data.class_map import CLASS_MAP, classes_seen, read_class_map
 from clipq.data.class_order import in_order, names_by_place
 from clipq.data.image_files import probe_from_files
 from clipq.data.image_names import IMAGES
 from clipq.data.image_tree import class_folders, image_tree
 from clipq.data.probe import Probe
-from clipq.data.reading import CLASSES, read_lines
-from clipq.data.shards import Checksums, find_checksums
+from clipq.data.reading import CLASSES, TEMPLATES, read_lines
+from clipq.data.shards import CHECKSUMS, Checksums, find_checksums
 from clipq.data.sources import Source
 from clipq.errors import ProbeError, did_you_mean
 
@@ -39,7 +39,7 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
     root = base_dir / location
     folder, classes = _classes(root, split, name)
     checksums = find_checksums(root)
-    files, passed_over = image_tree(folder, classes, name)
+    files, passed_over = image_tree(folder, classes, name, layout=_layout(root, folder))
     return probe_from_files(
         [(sample, folder / sample, label) for sample, label in files],
         name=name,
@@ -65,7 +65,7 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
     named = _classnames(root, classes, name, checksums)
     class_map = read_class_map(root, named, name, checksums) if role != "ood" else None
     kept = [label for label in range(len(classes)) if class_map is None or class_map[label]]
-    files, passed_over = image_tree(folder, classes, name)
+    files, passed_over = image_tree(folder, classes, name, layout=_layout(root, folder))
     images = sum(label in kept for _, label in files)
     if not images:
         raise ProbeError(
@@ -89,6 +89,12 @@ def _classes(root: Path, split: str, name: str) -> tuple[Path, list[str]]:
             hint=f'{did_you_mean(split, known)}; split = "." stands for the root itself',
         )
     return folder, in_order(class_folders(folder, name))
+
+
+def _layout(root: Path, folder: Path) -> tuple[str, ...]:
+    """Return the files that the layout itself puts beside the class folders."""
+    same = folder.resolve() == root.resolve()
+    return (CLASSES, TEMPLATES, ATTRIBUTES, CLASS_MAP, CHECKSUMS) if same else ()
 
 
 def _classnames(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from clipq.data.image_names import is_hidden, is_image
+from clipq.data.image_signatures import first_bytes
 from clipq.data.reading import check_names
 from clipq.data.unread_files import PassedOver
 from clipq.errors import ProbeError
@@ -27,7 +28,7 @@ def class_folders(folder: Path, name: str) -> list[str]:
 
 
 def image_tree(
-    folder: Path, classes: Sequence[str], name: str
+    folder: Path, classes: Sequence[str], name: str, *, layout: Collection[str] = ()
 ) -> tuple[list[tuple[str, int]], PassedOver]:
     """Return the images below class folders, relative to `folder`, and what else is there.
 
@@ -37,6 +38,7 @@ def image_tree(
         folder: that holds the class folders.
         classes: their names, in the order of the labels.
         name: of the probe, for messages.
+        layout: names of files beside the class folders that are read for what they say.
 
     Raises:
         ProbeError: a folder cannot be read, or a link to a folder leads in a circle.
@@ -45,7 +47,7 @@ def image_tree(
     unread = [
         f"{entry.name}/" if _is_folder(entry) else entry.name
         for entry in _entries(folder, name)
-        if is_hidden(entry.name) or not _is_folder(entry)
+        if is_hidden(entry.name) or not (_is_folder(entry) or entry.name in layout)
     ]
     for label, class_name in enumerate(classes):
         images: list[str] = []
@@ -53,7 +55,8 @@ def image_tree(
             (images if is_image(file.rpartition("/")[2]) else unread).append(file)
         # As paths are ordered: by folder, then by name.
         found += [(file, label) for file in sorted(images, key=lambda file: file.split("/"))]
-    return found, PassedOver.of(unread, [file for file, _ in found])
+    read = [file for file, _ in found]
+    return found, PassedOver.of(unread, read, head=lambda file: first_bytes(folder / file))
 
 
 def _walk(folder: Path, below: str, name: str) -> Iterator[str]:

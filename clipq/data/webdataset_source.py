@@ -10,6 +10,9 @@
                                                  (the key) and one column per attribute
     <root>/classmap.csv                          optional: see `clipq.data.class_map`
 
+Members that share a key are no sample where none is an image or `<key>.cls` (of captions alone,
+`<key>.txt`): a `README.md` or an `index.json` is passed over.
+
 Where a `SHA256SUMS` file (as `sha256sum` writes it) in <root> or its parent speaks of <root>, every
 file read must be listed there and match.
 """
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ import numpy as np
 from clipq.data.attributes import ATTRIBUTES, read_attribute
 from clipq.data.class_map import classes_seen, read_class_map, within_the_head
 from clipq.data.fetch import download_folder, fetch_shards, is_url
-from clipq.data.image_names import IMAGES
+from clipq.data.image_signatures import HEAD_BYTES
 from clipq.data.probe import Probe, fingerprint
 from clipq.data.reading import (
     CLASSES,
@@ -37,6 +40,7 @@ from clipq.data.reading import (
     check_ids,
     read_lines,
 )
+from clipq.data.shard_samples import image_of, is_sample, kinds_beside, label_of, text_of
 from clipq.data.shards import Checksums, Shard, find_checksums, open_shard
 from clipq.data.sources import Source
 from clipq.data.unread_files import PassedOver
@@ -62,18 +66,29 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
     captions: list[str | None] = []
     origins: list[Shard] = []
     beside: list[str] = []
+    apart: list[str] = []
+    unread = {
+        f"{shard.path.name}/{member}": head
+        for shard in shards
+        for member, head in shard.unread.items()
+    }
     for shard in shards:
         for sample in shard.samples():
+            if not is_sample(sample, labelled=labelled):
+                apart.append(sample["__key__"])
+                unread |= _heads(sample, shard)
+                continue
             where = _where(name, sample, shard)
             ids.append(sample["__key__"])
             origins.append(shard)
-            beside += [kind for kind in sample if not _is_read(kind)]
-            labels.append(_label(sample, len(classnames), where) if labelled else -1)
-            hashes.append(hashlib.sha256(_image_bytes(sample, where)).hexdigest())
+            beside += kinds_beside(sample)
+            hashes.append(hashlib.sha256(image_of(sample, where)).hexdigest())
+            labels.append(label_of(sample, len(classnames), where) if labelled else -1)
             groups.append(_group(sample, group, where) if group and not from_table else "")
-            captions.append(_text(sample, "txt", where) if "txt" in sample else None)
+            captions.append(text_of(sample, "txt", where) if "txt" in sample else None)
     folder = root / split
-    check_ids(name, folder, ids, paths=True)
+    known = frozenset(ids)
+    check_ids(name, folder, [*ids, *(key for key in apart if key in known)], paths=True)
     if role == "in-distribution":
         check_classes(name, folder, classnames, labels)
     if from_table:
@@ -92,12 +107,10 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
         captions=_captions(captions, name, folder, ids, role),
         sample_hashes=tuple(hashes),
         fingerprint=fingerprint(tuple(ids), tuple(hashes), label_array, tuple(groups)),
-        read_encoded=lambda: _encoded(shards, name, hashes),
+        read_encoded=lambda: _encoded(shards, name, known, hashes),
         locate=lambda position: str(origins[position]),
         class_map=read_class_map(root, classnames, name, checksums),
-        passed_over=PassedOver.of(
-            [f"{shard.path.name}/{member}" for shard in shards for member in shard.unread], ids
-        ).with_beside(beside),
+        passed_over=PassedOver.of(unread, ids, head=unread.__getitem__).with_beside(beside),
     )
     return within_the_head(probe) if role != "ood" else probe
 
@@ -164,12 +177,23 @@ def _root(location: str, name: str, split: str, base_dir: Path) -> Path:
     return root
 
 
-def _encoded(shards: list[Shard], name: str, hashes: list[str]) -> Iterator[bytes]:
+def _heads(sample: dict[str, Any], shard: Shard) -> dict[str, bytes]:
+    """Return the first bytes of members that share a key, by their names."""
+    name = f"{shard.path.name}/{sample['__key__']}"
+    kinds = [kind for kind in sample if not kind.startswith("__")]
+    return {f"{name}.{kind}": sample[kind][:HEAD_BYTES] for kind in kinds}
+
+
+def _encoded(
+    shards: list[Shard], name: str, ids: Collection[str], hashes: list[str]
+) -> Iterator[bytes]:
     samples = ((shard, sample) for shard in shards for sample in shard.samples())
     expected = iter(hashes)
     for shard, sample in samples:
+        if sample["__key__"] not in ids:
+            continue
         where = _where(name, sample, shard)
-        encoded = _image_bytes(sample, where)
+        encoded = image_of(sample, where)
         if hashlib.sha256(encoded).hexdigest() != next(expected, None):
             raise ProbeError(
                 f"{where}: the image changed since the probe was opened",
@@ -204,40 +228,6 @@ def _announced(root: Path, split: str, name: str, checksums: Checksums | None) -
             hint="correct nshards.txt, or remove the shard: an unread one is not evaluated",
         )
     return announced
-
-
-def _image_bytes(sample: dict[str, Any], where: str) -> bytes:
-    kinds = [kind for kind in IMAGES if kind in sample]
-    if len(kinds) != 1:
-        raise ProbeError(
-            f"{where}: {len(kinds)} images", hint=f"exactly one of {', '.join(IMAGES)} is expected"
-        )
-    return bytes(sample[kinds[0]])
-
-
-def _text(sample: dict[str, Any], kind: str, where: str) -> str:
-    document = Document(f"{where}: <key>.{kind}", "UTF-8", ProbeError, "encode it again")
-    return document.text(sample.get(kind, b"")).strip()
-
-
-def _is_read(kind: str) -> bool:
-    """Whether a member of a sample is read, or is a key that webdataset adds."""
-    return kind in (*IMAGES, "cls", "json", "txt") or kind.startswith("__")
-
-
-def _label(sample: dict[str, Any], classes: int, where: str) -> int:
-    text = _text(sample, "cls", where)
-    if not re.fullmatch("-?[0-9]{1,9}", text):
-        raise ProbeError(
-            f"{where}: label {text!r} is not a whole number", hint="<key>.cls holds a class index"
-        )
-    label = int(text)
-    if not 0 <= label < classes:
-        raise ProbeError(
-            f"{where}: label {label} is out of range",
-            hint=f"classnames.txt names {classes} classes, so labels go from 0 to {classes - 1}",
-        )
-    return label
 
 
 def _group(sample: dict[str, Any], group: str, where: str) -> str:
