@@ -79,8 +79,6 @@ class PassedOver:
                 name does not say what a file is.
             taken: files that the samples lie in.
 
-        >>> PassedOver.of(["a/1.npy", "a/2.npy"], ["a/1.png"]).beside  # it belongs to a/1.png
-        (('.npy', 1),)
         >>> PassedOver.of(["LICENSE", "a/2"], [], head={"LICENSE": b"", "a/2": b"GIF89a"}.get)
         PassedOver(read=0, pictures=(('without an ending', 1),), ...
         """
