@@ -5,7 +5,7 @@
     <root>/classnames.txt                        optional: one name a line, in the order of the
                                                  sorted folders; default: the folders' names.
                                                  Folders that are all called by numbers are sorted
-                                                 as numbers
+                                                 as numbers; see `clipq.data.class_order`
     <root>/zeroshot_classification_templates.txt optional: one template a line, {c} for the class
     <root>/attributes.csv                        optional: a column `file`, relative to the split,
                                                  and one column per attribute
@@ -45,7 +45,7 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
         name=name,
         role=role,
         root=root,
-        classnames=_classnames(root, classes, name, checksums),
+        classnames=_classnames(root, classes, name, role, checksums),
         group=group,
         checksums=checksums,
         origin=folder,
@@ -62,7 +62,7 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
             f"probe {name!r}: {folder} has no folders", hint="a folder of images for each class"
         )
     checksums = find_checksums(root)
-    named = _classnames(root, classes, name, checksums)
+    named = _classnames(root, classes, name, role, checksums)
     class_map = read_class_map(root, named, name, checksums) if role != "ood" else None
     kept = [label for label in range(len(classes)) if class_map is None or class_map[label]]
     files, passed_over = image_tree(folder, classes, name, layout=_layout(root, folder))
@@ -98,7 +98,7 @@ def _layout(root: Path, folder: Path) -> tuple[str, ...]:
 
 
 def _classnames(
-    root: Path, classes: list[str], name: str, checksums: Checksums | None
+    root: Path, classes: list[str], name: str, role: str, checksums: Checksums | None
 ) -> tuple[str, ...]:
     """Return the class of each folder, in the folders' order."""
     if not (root / CLASSES).is_file():
@@ -110,6 +110,6 @@ def _classnames(
             f"{len(classes)} folders",
             hint="one line per folder, in the order of the sorted folder names",
         )
-    if any(map(str.isdecimal, classes)):
-        return classnames  # numbers are sorted as such, and the list was made for these folders
+    if role == "ood":
+        return classnames  # which of them is whose decides nothing
     return names_by_place(classes, classnames, probe=name, listed=str(root / CLASSES))

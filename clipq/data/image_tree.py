@@ -61,7 +61,11 @@ def image_tree(
 
 def _walk(folder: Path, below: str, name: str) -> Iterator[str]:
     """Yield files at and below a folder in `folder`; a hidden folder's name ends in a slash."""
-    waiting = [(below, frozenset((os.path.realpath(folder / below),)))]
+    root = Path(os.path.realpath(folder))
+    real = Path(os.path.realpath(folder / below))
+    _check_circle(folder / below, real, [root], name)
+    # Each folder waits with those that lead to it, as far as links were followed.
+    waiting = [(below, (root, real))]
     while waiting:
         path, above = waiting.pop()
         for entry in _entries(folder / path, name):
@@ -72,13 +76,24 @@ def _walk(folder: Path, below: str, name: str) -> Iterator[str]:
                 yield f"{inner}/"
             elif not entry.is_symlink():
                 waiting.append((inner, above))
-            elif (real := os.path.realpath(entry.path)) in above:
-                raise ProbeError(
-                    f"probe {name!r}: {entry.path} links to {real}, which holds it",
-                    hint="remove the link: below it the same images would be found for ever",
-                )
             else:
-                waiting.append((inner, above | {real}))
+                here = Path(os.path.realpath(folder / path))
+                real = Path(os.path.realpath(entry.path))
+                _check_circle(entry.path, real, [*above, here], name)
+                waiting.append((inner, (*above, here, real)))
+
+
+def _check_circle(link: Path | str, real: Path, above: Sequence[Path], name: str) -> None:
+    """Refuse a link to what holds it, or holds the folder that all samples lie in.
+
+    Raises:
+        ProbeError: it leads to one of the folders that lead to it, or to what holds one of them.
+    """
+    if any(one.is_relative_to(real) for one in above):
+        raise ProbeError(
+            f"probe {name!r}: {link} links to {real}, which holds it",
+            hint="remove the link: below it the same images would be found for ever",
+        )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -58,6 +58,8 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
     classnames = read_lines(root / CLASSES, checksums) if labelled else ()
     templates = read_lines(root / TEMPLATES, checksums) if labelled else ()
     shards = [open_shard(path, checksums) for path in _announced(root, split, name, checksums)]
+    class_map = read_class_map(root, classnames, name, checksums)
+    left_out = {label for label, heads in enumerate(class_map or ()) if role != "ood" and not heads}
     from_table = bool(group) and (root / ATTRIBUTES).is_file()
     ids: list[str] = []
     labels: list[int] = []
@@ -84,7 +86,8 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
             beside += kinds_beside(sample)
             hashes.append(hashlib.sha256(image_of(sample, where)).hexdigest())
             labels.append(label_of(sample, len(classnames), where) if labelled else -1)
-            groups.append(_group(sample, group, where) if group and not from_table else "")
+            in_json = group and not from_table and labels[-1] not in left_out
+            groups.append(_group(sample, group, where) if in_json else "")
             captions.append(text_of(sample, "txt", where) if "txt" in sample else None)
     folder = root / split
     known = frozenset(ids)
@@ -92,7 +95,10 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
     if role == "in-distribution":
         check_classes(name, folder, classnames, labels)
     if from_table:
-        groups = list(read_attribute(root, ids, group, name, checksums))
+        kept = [at for at, label in enumerate(labels) if label not in left_out]
+        values = read_attribute(root, [ids[at] for at in kept], group, name, checksums)
+        for at, value in zip(kept, values, strict=True):
+            groups[at] = value
     label_array = np.array(labels, dtype=np.int64)
     if role == "ood":
         label_array[:] = -1  # their classes are not among those of the zero-shot head
@@ -109,7 +115,7 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
         fingerprint=fingerprint(tuple(ids), tuple(hashes), label_array, tuple(groups)),
         read_encoded=lambda: _encoded(shards, name, known, hashes),
         locate=lambda position: str(origins[position]),
-        class_map=read_class_map(root, classnames, name, checksums),
+        class_map=class_map,
         passed_over=PassedOver.of(unread, ids, head=unread.__getitem__).with_beside(beside),
     )
     return within_the_head(probe) if role != "ood" else probe
@@ -152,12 +158,16 @@ def _attribute(
     checksums = find_checksums(root)
     if (root / ATTRIBUTES).is_file():
         return read_attribute(root, ids, column, name, checksums)
+    # Of samples that a class map leaves out, nothing is asked.
+    wanted = set(ids)
     shards = [open_shard(path, checksums) for path in _announced(root, split, name, checksums)]
-    return tuple(
-        _group(sample, column, _where(name, sample, shard))
+    values = {
+        sample["__key__"]: _group(sample, column, _where(name, sample, shard))
         for shard in shards
         for sample in shard.samples()
-    )
+        if sample["__key__"] in wanted
+    }
+    return tuple(values[key] for key in ids)
 
 
 WEBDATASET = Source(_open, _look, _fetch, _attribute)
@@ -236,7 +246,7 @@ def _group(sample: dict[str, Any], group: str, where: str) -> str:
     value = document.read(dict[str, Any], sample.get("json", b"{}")).get(group)
     if not isinstance(value, str | int) or not str(value).strip():
         raise document.fail("", f"no attribute {group!r} ({shown(value)})", "")
-    return str(value)
+    return str(value).strip()
 
 
 def _captions(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tarfile
 from argparse import Namespace
 from dataclasses import replace
@@ -176,6 +177,14 @@ class TestFolders:
         (folder / "cat" / "deep" / "link").symlink_to(folder / target)
         (folder / "dog" / "back").symlink_to(folder / "cat")
         with pytest.raises(ProbeError, match="which holds it"):
+            opened(tmp_path)
+
+    @pytest.mark.parametrize("target", [".", "..", "../.."])
+    @pytest.mark.parametrize("link", ["cat/up", "up"])
+    def test_a_link_to_what_holds_the_split_is_named_and_not_followed(self, tmp_path, link, target):
+        folder = write(tmp_path, "cat/a.png", "dog/b.png")
+        (folder / link).symlink_to((folder / target).resolve())
+        with pytest.raises(ProbeError, match=re.escape(f"{folder / link} links to ")):
             opened(tmp_path)
 
     def test_a_broken_link_is_no_reason_to_lose_a_sample(self, tmp_path):
