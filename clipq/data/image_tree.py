@@ -65,7 +65,7 @@ def _walk(folder: Path, below: str, name: str) -> Iterator[str]:
     real = Path(os.path.realpath(folder / below))
     _check_circle(folder / below, real, [root], name)
     # Each folder waits with those that lead to it, as far as links were followed.
-    waiting = [(below, (root, real))]
+    waiting: list[tuple[str, tuple[Path, ...]]] = [(below, (root, real))]
     while waiting:
         path, above = waiting.pop()
         for entry in _entries(folder / path, name):
