@@ -128,11 +128,20 @@ class Document:
         """Return lines of CSV, of which the first names `columns` and, perhaps, others."""
         import csv
 
-        reader = csv.reader(lines, strict=True)
+        # With its end, for else a quoted value that goes on in the next line would be joined to it.
+        reader = csv.reader((f"{line}\n" for line in lines), strict=True)
         try:
             head, *rows = [line for line in reader if line] or [[]]
         except csv.Error as error:
             raise self._unreadable(f"line {reader.line_num}: {error}") from error
+        for line in (head, *rows):
+            for value in line:
+                if "\n" in value:
+                    raise self.fail(
+                        "",
+                        f"the value {shown(value)} goes on in the next line",
+                        "write every row as one line",
+                    )
         for column in columns:
             if (count := head.count(column)) != 1:
                 hint = "name each column once" if count else did_you_mean(column, head)

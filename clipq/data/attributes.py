@@ -6,6 +6,7 @@ UTKFace's and FairFace's lists do.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,19 +31,30 @@ def read_attribute(
     path = root / ATTRIBUTES
     document = Document(path, "CSV", ProbeError, "a column `file`, and one per attribute")
     rows = document.rows(read_lines(path, checksums), "file", group)
-    values = {row["file"]: row[group] for row in rows}
+    values = {row["file"]: row[group].strip() for row in rows}
     if len(values) != len(rows):
         raise ProbeError(f"probe {name!r}: {path} names a file twice", hint="one line per file")
-    missing = [sample for sample in ids if not values.get(sample, "").strip()]
+    missing = [sample for sample in ids if not values.get(sample)]
     if missing:
-        row = next((at for at, row in enumerate(rows, 1) if row["file"] == missing[0]), 0)
-        place = f"row {row} below the head" if row else "no row names it"
         raise ProbeError(
             f"probe {name!r}: {len(missing)} of {len(ids)} samples have no {group!r} in {path}, "
-            f"first {missing[0]!r} ({place})",
-            hint="give every image a value; files are named relative to the split",
+            f"first {missing[0]!r} ({_place(missing[0], [row['file'] for row in rows])})",
+            hint="give every image a value; files are named as the probe's samples are: relative "
+            "to the split, with '/' between folders, without './' before them",
         )
     return tuple(values[sample] for sample in ids)
+
+
+def _place(sample: str, files: Sequence[str]) -> str:
+    """Return which row is about a sample, perhaps under another name."""
+    for number, file in enumerate(files, 1):
+        if file == sample:
+            return f"row {number} below the head"
+    for number, file in enumerate(files, 1):
+        path = posixpath.normpath(file.strip().replace("\\", "/"))
+        if path == sample or path.endswith(f"/{sample}"):
+            return f"row {number} below the head calls it {file!r}"
+    return "no row names it"
 
 
 def attribute_of_files(

@@ -11,13 +11,13 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from clipq.data.counted_names import counted, misplaced, says
 from clipq.data.shipped_lists import wordnet_names
 from clipq.errors import ProbeError
 
 __all__ = ["in_order", "names_by_place"]
 
-_NUMBER = re.compile("[0-9]{1,9}")
-_NUMBERED = re.compile(r"(.*?)([0-9]{1,9})", re.DOTALL)
+_NUMBER = re.compile("[0-9]{1,99}")
 
 
 def in_order(folders: Iterable[str]) -> list[str]:
@@ -68,7 +68,9 @@ def names_by_place(
             "or by number)",
         )
     if all(map(_NUMBER.fullmatch, classes)):
-        return _by_number([int(one) for one in classes], names, probe, listed, shipped)
+        named = _by_number([int(one) for one in classes], names, probe, listed, shipped)
+        _check_counted(classes, named, probe, listed, by_text=False)
+        return named
     wordnet = wordnet_names()
     own = [_folded(wordnet.get(one, one)) for one in classes]
     given = [_folded(name) for name in names]
@@ -84,7 +86,7 @@ def names_by_place(
                 "the labels (of class folders: sorted by name)",
             )
     if own != given:
-        _check_numbered(classes, probe, listed)
+        _check_counted(classes, names, probe, listed, by_text=True)
     return tuple(names)
 
 
@@ -102,23 +104,45 @@ def _by_number(
     )
 
 
-def _check_numbered(classes: Sequence[str], probe: str, listed: str) -> None:
-    """Refuse a list for classes like class_1, class_10, class_2, whose order nobody can tell.
+def _check_counted(
+    classes: Sequence[str], names: Sequence[str], probe: str, listed: str, *, by_text: bool
+) -> None:
+    """Refuse a list that may have counted where classes were sorted as text, or the reverse.
+
+    Nobody can tell the order of a list that was made for class_1, class_10, class_2, unless its
+    names say to which class they belong.
+
+    Args:
+        classes: what they are called.
+        names: what each of them would be called.
+        probe: for messages.
+        listed: what messages call the list.
+        by_text: whether the classes' order may come from a sort as text.
 
     Raises:
-        ProbeError: they are numbered, and sorted as text.
+        ProbeError: the order is in doubt.
     """
-    found = [_NUMBERED.fullmatch(one) for one in classes]
-    numbers = [int(match[2]) for match in found if match is not None]
-    stems = {match[1] for match in found if match is not None}
-    as_text = list(classes) == sorted(classes) and len(stems) == 1
-    if as_text and len(numbers) == len(classes) and numbers != sorted(numbers):
-        place = next(at for at, number in enumerate(sorted(numbers)) if numbers[at] != number)
-        raise ProbeError(
-            f"probe {probe!r}: class {classes[place]!r} is number {place} as text sorts, and "
-            f"{listed} may count otherwise",
-            hint="number class folders with leading zeros, or by the number alone",
-        )
+    for place in misplaced(classes) if by_text else ():
+        if not says(names[place], classes[place]):
+            raise ProbeError(
+                f"probe {probe!r}: class {classes[place]!r} is number {place} as text sorts, and "
+                f"{listed} may count otherwise: its name would be {names[place]!r}",
+                hint="give the numbers of class folders leading zeros, or call folders by a whole "
+                "number alone, or by the classes' names without a list; a list is taken where its "
+                "names hold the classes' own numbers or words",
+            )
+    own, given = counted(classes), counted(names)
+    if own is None or given is None:
+        return
+    if sorted(own) != sorted(given) and max(given) - min(given) != len(given) - 1:
+        return  # numbers that count nothing, as of aeroplanes
+    for place in misplaced(names):
+        if not says(names[place], classes[place]):
+            raise ProbeError(
+                f"probe {probe!r}: class {classes[place]!r} would be called {names[place]!r}, for "
+                f"{listed} is sorted as text, where 10 comes before 2",
+                hint="put its lines in the order of their numbers",
+            )
 
 
 def _subset_hint(classes: Sequence[str]) -> str:

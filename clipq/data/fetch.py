@@ -14,6 +14,7 @@ from pathlib import Path
 
 from clipq.data.download import Address, download
 from clipq.data.reading import CLASSES, TEMPLATES
+from clipq.data.shards import CHECKSUMS
 from clipq.errors import ProbeError
 from clipq.redaction import is_secret_name
 from clipq.shapes import Document
@@ -26,7 +27,7 @@ SHARD_BYTES = 4 << 30
 """A shard has at most so many bytes."""
 TOTAL_BYTES = 256 << 30
 """What one `clipq probe fetch` brings of a split has at most so many bytes."""
-_OPTIONAL = (CLASSES, TEMPLATES, "SHA256SUMS", "attributes.csv", "classmap.csv")
+_OPTIONAL = (CLASSES, TEMPLATES, CHECKSUMS, "attributes.csv", "classmap.csv")
 _COUNT_BYTES = 1 << 10
 
 

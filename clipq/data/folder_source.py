@@ -5,7 +5,7 @@
     <root>/classnames.txt                        optional: one name a line, in the order of the
                                                  sorted folders; default: the folders' names.
                                                  Folders that are all called by numbers are sorted
-                                                 as numbers
+                                                 as numbers; see `clipq.data.class_order`
     <root>/zeroshot_classification_templates.txt optional: one template a line, {c} for the class
     <root>/attributes.csv                        optional: a column `file`, relative to the split,
                                                  and one column per attribute
@@ -19,15 +19,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipq.data.attributes import attribute_of_files
-from clipq.data.class_map import classes_seen, read_class_map
+from clipq.data.attributes import ATTRIBUTES, attribute_of_files
+from clipq.data.class_map import CLASS_MAP, classes_seen, read_class_map
 from clipq.data.class_order import in_order, names_by_place
 from clipq.data.image_files import probe_from_files
 from clipq.data.image_names import IMAGES
 from clipq.data.image_tree import class_folders, image_tree
 from clipq.data.probe import Probe
-from clipq.data.reading import CLASSES, read_lines
-from clipq.data.shards import Checksums, find_checksums
+from clipq.data.reading import CLASSES, TEMPLATES, read_lines
+from clipq.data.shards import CHECKSUMS, Checksums, find_checksums
 from clipq.data.sources import Source
 from clipq.errors import ProbeError, did_you_mean
 
@@ -39,13 +39,13 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
     root = base_dir / location
     folder, classes = _classes(root, split, name)
     checksums = find_checksums(root)
-    files, passed_over = image_tree(folder, classes, name)
+    files, passed_over = image_tree(folder, classes, name, layout=_layout(root, folder))
     return probe_from_files(
         [(sample, folder / sample, label) for sample, label in files],
         name=name,
         role=role,
         root=root,
-        classnames=_classnames(root, classes, name, checksums),
+        classnames=_classnames(root, classes, name, role, checksums),
         group=group,
         checksums=checksums,
         origin=folder,
@@ -62,10 +62,10 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
             f"probe {name!r}: {folder} has no folders", hint="a folder of images for each class"
         )
     checksums = find_checksums(root)
-    named = _classnames(root, classes, name, checksums)
+    named = _classnames(root, classes, name, role, checksums)
     class_map = read_class_map(root, named, name, checksums) if role != "ood" else None
     kept = [label for label in range(len(classes)) if class_map is None or class_map[label]]
-    files, passed_over = image_tree(folder, classes, name)
+    files, passed_over = image_tree(folder, classes, name, layout=_layout(root, folder))
     images = sum(label in kept for _, label in files)
     if not images:
         raise ProbeError(
@@ -91,8 +91,14 @@ def _classes(root: Path, split: str, name: str) -> tuple[Path, list[str]]:
     return folder, in_order(class_folders(folder, name))
 
 
+def _layout(root: Path, folder: Path) -> tuple[str, ...]:
+    """Return the files that the layout itself puts beside the class folders."""
+    same = folder.resolve() == root.resolve()
+    return (CLASSES, TEMPLATES, ATTRIBUTES, CLASS_MAP, CHECKSUMS) if same else ()
+
+
 def _classnames(
-    root: Path, classes: list[str], name: str, checksums: Checksums | None
+    root: Path, classes: list[str], name: str, role: str, checksums: Checksums | None
 ) -> tuple[str, ...]:
     """Return the class of each folder, in the folders' order."""
     if not (root / CLASSES).is_file():
@@ -104,6 +110,6 @@ def _classnames(
             f"{len(classes)} folders",
             hint="one line per folder, in the order of the sorted folder names",
         )
-    if any(map(str.isdecimal, classes)):
-        return classnames  # numbers are sorted as such, and the list was made for these folders
+    if role == "ood":
+        return classnames  # which of them is whose decides nothing
     return names_by_place(classes, classnames, probe=name, listed=str(root / CLASSES))

@@ -17,6 +17,7 @@ from typing import Any, Required
 
 import numpy as np
 
+from clipq.data.dataset_columns import attribute_column, class_names, column_of, present
 from clipq.data.image_files import IMAGE_BYTES
 from clipq.data.image_names import IMAGES
 from clipq.data.parquet_files import parquet_files
@@ -42,21 +43,19 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
     """Open a probe from a Hugging Face data set; see `clipq.data.open_probe`."""
     table, taken = _load(location, name, split, base_dir)
     columns = list(table.column_names)
-    image = _column(_IMAGES, columns, name, "images")
+    image = column_of(_IMAGES, columns, name, "images")
     table = table.cast_column(image, _undecoded())
-    label = _column(_LABELS, columns, name, "labels") if role not in ("ood", "retrieval") else ""
-    classnames = _classnames(table, label, name) if label else ()
+    label = column_of(_LABELS, columns, name, "labels") if role not in ("ood", "retrieval") else ""
+    classnames = class_names(table, label, name) if label else ()
     count = len(table)
     origin = str(base_dir / location)
     ids = (
-        [str(value) for value in _present(table["id"], "id", name)]
+        list(attribute_column(table, "id", name))
         if "id" in columns
         else [f"{split}-{index:07d}" for index in range(count)]
     )
     check_ids(name, origin, ids)
-    labels = np.array(
-        _present(table[label], label, name) if label else [-1] * count, dtype=np.int64
-    )
+    labels = np.array(present(table[label], label, name) if label else [-1] * count, dtype=np.int64)
     if label and not (labels.min() >= 0 and labels.max() < len(classnames)):
         row = int(np.argmax((labels < 0) | (labels >= len(classnames))))
         raise ProbeError(
@@ -67,7 +66,7 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
     if role == "in-distribution":
         check_classes(name, origin, classnames, labels.tolist())
     hashes = tuple(hashlib.sha256(encoded).hexdigest() for encoded in _encoded(table, image, name))
-    groups = _groups(table, group, columns, name) if group else ("",) * count
+    groups = attribute_column(table, group, name) if group else ("",) * count
     return Probe(
         name=name,
         role=role,
@@ -92,8 +91,6 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
     path = base_dir / location
     if not path.exists():
         return {}
-    if path.is_file():
-        return {"files": 1}
     files = parquet_files(path, split, name)
     if not files:  # what `save_to_disk` wrote
         folder = path
@@ -112,7 +109,7 @@ def _attribute(
     location: str, column: str, *, name: str, split: str, base_dir: Path, ids: Sequence[str]
 ) -> tuple[str, ...]:
     table, _ = _load(location, name, split, base_dir)
-    return _groups(table, column, list(table.column_names), name)
+    return attribute_column(table, column, name)
 
 
 HUGGINGFACE = Source(_open, _look, attribute=_attribute)
@@ -120,13 +117,15 @@ HUGGINGFACE = Source(_open, _look, attribute=_attribute)
 
 
 def _no_files(path: Path, split: str, name: str) -> ProbeError:
-    others = sorted(file.name for file in path.glob("*.parquet"))
-    seen = f": {', '.join(others[:6])} are no files of it" if others else ""
+    others = sorted(file.relative_to(path).as_posix() for file in path.rglob("*.parquet"))
+    seen = f"; no files of it are {', '.join(others[:6])}" if others else ""
+    more = f" and {len(others) - 6} more" if len(others) > 6 else ""
     return ProbeError(
         f"probe {name!r}: {path} holds neither Parquet files of split {split!r} nor a saved data "
-        f"set{seen}",
-        hint=f"it needs {split}.parquet, {split}-00000-of-00004.parquet and so on, {split}/, or "
-        "what `save_to_disk` writes; `source` may name one file",
+        f"set{seen}{more}",
+        hint=f"it needs {split}.parquet, {split}-00000-of-00004.parquet and so on (numbers count "
+        f"from 0 or 1), {split}/, any of these in data/, or what `save_to_disk` writes; `source` "
+        "may name a folder below it, or one file",
     )
 
 
@@ -159,20 +158,17 @@ def _load(location: str, name: str, split: str, base_dir: Path) -> tuple[Any, tu
             hint="pip install 'pytest-clipq[huggingface]'",
         ) from error
     try:
-        if path.is_file():
-            table = datasets.load_dataset("parquet", data_files=str(path), split="train")
-            return table, (path.name,)
-        files = parquet_files(path, split, name) if path.is_dir() else []
-        if files:
+        if not path.exists():
+            return datasets.load_dataset(location, split=split), ()
+        if files := parquet_files(path, split, name):
             named = [str(file) for file in files]
             table = datasets.load_dataset("parquet", data_files=named, split="train")
-            return table, tuple(file.relative_to(path).as_posix() for file in files)
-        saved = any((path / kept).is_file() for kept in (_SPLITS, "state.json"))
-        if path.is_dir() and not saved and any(path.glob("*.parquet")):
+            return table, tuple(
+                os.path.relpath(file, path if path.is_dir() else path.parent) for file in files
+            )
+        if not any((path / kept).is_file() for kept in (_SPLITS, "state.json")):
             raise _no_files(path, split, name)
-        loaded = datasets.load_from_disk(path) if path.is_dir() else None
-        if loaded is None:
-            return datasets.load_dataset(location, split=split), ()
+        loaded = datasets.load_from_disk(path)
         if isinstance(loaded, datasets.DatasetDict):
             if split not in loaded:
                 raise _no_split(split, loaded, path, name)
@@ -182,9 +178,14 @@ def _load(location: str, name: str, split: str, base_dir: Path) -> tuple[Any, tu
     except ProbeError:
         raise
     except Exception as error:  # the library raises nearly anything, by format
-        where = f"{path}, nor in the local cache of the hub" if not path.exists() else str(path)
+        if path.exists():
+            raise ProbeError(
+                f"probe {name!r}: cannot read {path}: {error}",
+                hint="restore the files, or write them anew with `save_to_disk` or `to_parquet`",
+            ) from error
         raise ProbeError(
-            f"probe {name!r}: cannot read {location!r} at {where}: {error}",
+            f"probe {name!r}: cannot read {location!r} at {path}, nor in the local cache of the "
+            f"hub: {error}",
             hint='where there is a network: python -c "from datasets import load_dataset; '
             f"load_dataset('{location}').save_to_disk('{Path(location).name}')\"; then copy the "
             "folder here and name it in `source`; HF_DATASETS_OFFLINE=0 allows the download",
@@ -195,26 +196,6 @@ def _undecoded() -> Any:
     import datasets
 
     return datasets.Image(decode=False)
-
-
-def _column(known: tuple[str, ...], columns: list[str], name: str, what: str) -> str:
-    for column in known:
-        if column in columns:
-            return column
-    raise ProbeError(
-        f"probe {name!r}: no column of {what} among {', '.join(columns)}",
-        hint=f"rename the column: one of {', '.join(known)}",
-    )
-
-
-def _classnames(table: Any, label: str, name: str) -> tuple[str, ...]:
-    names = getattr(table.features[label], "names", None)
-    if not names:
-        raise ProbeError(
-            f"probe {name!r}: column {label!r} is {table.features[label]}, without class names",
-            hint="cast it: dataset.cast_column('label', ClassLabel(names=[...])), and save it",
-        )
-    return tuple(str(entry).replace("_", " ") for entry in names)
 
 
 def _encoded(table: Any, image: str, name: str) -> Iterator[bytes]:
@@ -236,32 +217,6 @@ def _encoded(table: Any, image: str, name: str) -> Iterator[bytes]:
                     hint="save the data set with its images embedded",
                 ) from error
         yield bytes(content)
-
-
-def _groups(table: Any, group: str, columns: list[str], name: str) -> tuple[str, ...]:
-    if group not in columns:
-        raise ProbeError(f"probe {name!r}: no column {group!r}", hint=did_you_mean(group, columns))
-    names = getattr(table.features[group], "names", None)
-    values = _present(table[group], group, name)
-    return tuple(str(names[value] if names else value) for value in values)
-
-
-def _present(column: Iterable[Any], what: str, name: str) -> list[Any]:
-    """Return a column's values, none of which is null, not a number or empty."""
-    values = list(column)
-    missing = [row for row, value in enumerate(values) if _is_missing(value)]
-    if missing:
-        raise ProbeError(
-            f"probe {name!r}: {len(missing)} of {len(values)} rows have no {what!r}, first row "
-            f"{missing[0]} (the first is 0): {values[missing[0]]!r}",
-            hint="give every row a value, or leave such rows out: dataset.filter(...)",
-        )
-    return values
-
-
-def _is_missing(value: Any) -> bool:
-    # What is no number equals nothing, not even itself.
-    return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
 def _captions(

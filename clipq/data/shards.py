@@ -10,17 +10,20 @@ from __future__ import annotations
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from clipq.data.image_names import is_hidden
+from clipq.data.image_signatures import HEAD_BYTES
 from clipq.errors import ProbeError
 from clipq.provenance import sha256_file
 from clipq.shapes import Document
 
-__all__ = ["Checksums", "Shard", "find_checksums", "open_shard"]
+__all__ = ["CHECKSUMS", "Checksums", "Shard", "find_checksums", "open_shard"]
 
+CHECKSUMS = "SHA256SUMS"
+"""What a folder's checksums lie in."""
 _BLOCK = 512
 # As webdataset has them: members that it keeps to itself, and names that it can group.
 _METADATA = re.compile(r"__[^/]*__($|/)")
@@ -34,8 +37,8 @@ class Shard:
 
     path: Path
     sha256: str
-    unread: tuple[str, ...] = ()
-    """Names of members that belong to no sample."""
+    unread: Mapping[str, bytes] = field(default_factory=dict)
+    """Members that belong to no sample, by their names, and the first bytes of each."""
 
     def __str__(self) -> str:
         return f"{self.path} (sha256 {self.sha256})"
@@ -97,7 +100,7 @@ def find_checksums(root: Path) -> Checksums | None:
         ProbeError: a line is not as `sha256sum` writes it.
     """
     for folder in (root, root.parent):
-        path = folder / "SHA256SUMS"
+        path = folder / CHECKSUMS
         if not path.is_file():
             continue
         expected = dict(_checksum(path, line) for line in _lines(path))
@@ -117,13 +120,13 @@ def open_shard(path: Path, checksums: Checksums | None) -> Shard:
         shard = Shard(path, sha256_file(path))
         if checksums is not None:
             checksums.verify(path, shard.sha256)
-        names = _checked_members(shard)
+        unread = _checked_members(shard)
     except OSError as error:
         raise ProbeError(
             f"shard {path} is missing or cannot be read: {error.strerror or error}",
             hint="restore the shard, or correct nshards.txt",
         ) from error
-    return replace(shard, unread=tuple(name for name in names if not _of_sample(name)))
+    return replace(shard, unread=unread)
 
 
 def _of_sample(member: str) -> bool:
@@ -133,10 +136,10 @@ def _of_sample(member: str) -> bool:
     return _GROUPED.match(member) is not None
 
 
-def _checked_members(shard: Shard) -> list[str]:
+def _checked_members(shard: Shard) -> dict[str, bytes]:
     """Walk the headers: tarfile takes a damaged one in the middle for the end of the archive.
 
-    Returns the names of the files.
+    Returns the first bytes of files that belong to no sample.
     """
     try:
         with tarfile.open(shard.path, "r:") as archive:
@@ -155,7 +158,12 @@ def _checked_members(shard: Shard) -> list[str]:
         stream.seek(end)
         if stream.read(2 * _BLOCK) != bytes(2 * _BLOCK):
             raise _damaged(shard, f"no end-of-archive marker after {len(members)} members")
-    return [member.name for member in members if member.isreg()]
+        unread = {}
+        for member in members:
+            if member.isreg() and not _of_sample(member.name):
+                stream.seek(member.offset_data)
+                unread[member.name] = stream.read(min(member.size, HEAD_BYTES))
+    return unread
 
 
 def _damaged(shard: Shard, why: str) -> ProbeError:

@@ -1,21 +1,23 @@
 """Files that lie where a probe's samples lie and are not read: counted, named, limited.
 
 A file is no sample where its ending is not one of `clipq.data.image_names.IMAGES`. Most such files
-are meant to be there: hidden files and folders, what systems leave behind, texts and tables beside
-the images, and what shares its name with an image. All others may be pictures that an evaluation
-would lack without anybody knowing. Both are counted; of the second kind a probe may have few.
+are meant to be there: texts, tables, arrays, models, archives. Those that end as pictures do, or
+start as the files of image formats do, may be pictures that an evaluation would lack without
+anybody knowing. Both kinds are counted; of the second a probe may have few. What is hidden is of
+the first, and what shares its name with an image, unless its ending is a picture's.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from clipq.data.image_names import IMAGES, ending, is_hidden
+from clipq.data.image_signatures import starts_as_image
 from clipq.errors import ProbeError
 
 if TYPE_CHECKING:
@@ -28,18 +30,12 @@ __all__ = [
     "remarks_on_files",
 ]
 
-_TEXTS = """
-cls csv db doc docx htm html ini ipynb json jsonl lock log md md5 pdf py rst sh sha1 sha256 sha512
-text toml tsv txt url xls xlsx xml yaml yml
-"""
-_TEXT_NAMES = "authors changelog copying licence license makefile readme"
 _PICTURES = """
-apng arw avif cr2 cr3 dds dib dng emf eps exr fits gif hdr heic heif icns ico j2k jfif jp2 jpe jpf
-jpx jxl nef orf pam pbm pcx pfm pic pnm psd qoi raw rw2 sgi svg svgz tga wbmp wmf xbm xpm
+apng arw avif bpg cr2 cr3 dcm dds dib dicom dng dpx emf eps exr fits gif hdr heic heif icns ico j2k
+jfif jp2 jpe jpf jpx jxl jxr nef orf pam pbm pcx pef pfm pic pnm psd qoi raf raw rw2 sgi srw svg
+svgz tga wbmp wmf xbm xcf xpm
 """
-_TEXT_ENDINGS = frozenset(_TEXTS.split())
 _PICTURE_ENDINGS = frozenset((*_PICTURES.split(), *IMAGES))
-_TEXT_FILES = frozenset(_TEXT_NAMES.split())
 _SHOWN = 5
 
 
@@ -54,8 +50,8 @@ class PassedOver:
         first: names of the first of `pictures`, and of the first of `beside` where there are none.
         taken: files that the samples lie in, where these are not files themselves.
 
-    >>> print(PassedOver.of(["cat/1.gif", "cat/2", "cat/notes.txt"], ["cat/1.png", "cat/3.png"]))
-    2 of 4 files may be pictures and are not read (1 .gif, 1 without an ending): cat/1.gif, cat/2
+    >>> print(PassedOver.of(["cat/1.gif", "cat/notes.txt"], ["cat/1.png", "cat/3.png"]))
+    1 of 3 files may be pictures and are not read (1 .gif): cat/1.gif
     """
 
     read: int = 0
@@ -66,7 +62,12 @@ class PassedOver:
 
     @classmethod
     def of(
-        cls, names: Iterable[str], read: Collection[str], *, taken: Iterable[str] = ()
+        cls,
+        names: Iterable[str],
+        read: Collection[str],
+        *,
+        head: Callable[[str], bytes] = lambda name: b"",
+        taken: Iterable[str] = (),
     ) -> PassedOver:
         """Return the account of files that were passed over where others were read.
 
@@ -74,14 +75,16 @@ class PassedOver:
             names: of the files passed over, relative to where the samples lie; a folder that was
                 not looked into ends in a slash.
             read: names of the files that are samples.
+            head: returns a file's first bytes by its name, and may raise OSError; asked where the
+                name does not say what a file is.
             taken: files that the samples lie in.
 
-        >>> PassedOver.of(["a/1.npy", "a/2.npy"], ["a/1.png"]).beside  # it belongs to a/1.png
-        (('.npy', 1),)
+        >>> PassedOver.of(["LICENSE", "a/2"], [], head={"LICENSE": b"", "a/2": b"GIF89a"}.get)
+        PassedOver(read=0, pictures=(('without an ending', 1),), ...
         """
         names = sorted(names)
         stems = {name.rpartition(".")[0] for name in read} if names else set()
-        pictures = [name for name in names if _may_be_picture(name, stems)]
+        pictures = [name for name in names if _may_be_picture(name, stems, head)]
         known = set(pictures)
         beside = [name for name in names if name not in known]
         first = tuple((pictures or beside)[:_SHOWN])
@@ -140,8 +143,9 @@ def check_passed_over(probe: Probe, *, most: float) -> None:
         enough = math.ceil(share * 1000) / 1000
         raise ProbeError(
             f"probe {probe.name!r}: {probe.passed_over}",
-            hint=f"images end in {', '.join(IMAGES)}: convert the files or take them away, or "
-            f"allow for them: passed_over = {enough:g} in the probe's table (now {most:g})",
+            hint=f"images end in {', '.join(IMAGES)}: convert the files, give images such an "
+            "ending, take them away, or allow for them: "
+            f"passed_over = {enough:g} in the probe's table (now {most:g})",
         )
 
 
@@ -177,14 +181,18 @@ def facts_of_files(probe: Probe) -> list[tuple[str, str]]:
     return facts
 
 
-def _may_be_picture(name: str, stems: Collection[str]) -> bool:
+def _may_be_picture(name: str, stems: Collection[str], head: Callable[[str], bytes]) -> bool:
     path = PurePosixPath(name)
     if name.endswith("/") or any(map(is_hidden, path.parts)):
         return False
-    kind = ending(path.name)
-    if kind in _TEXT_ENDINGS or path.name.lower() in _TEXT_FILES or path.name.endswith("SUMS"):
+    if ending(path.name) in _PICTURE_ENDINGS:
+        return True
+    if any(stem in stems for stem in _stems(name)):
         return False
-    return kind in _PICTURE_ENDINGS or not any(stem in stems for stem in _stems(name))
+    try:
+        return starts_as_image(head(name))
+    except OSError:
+        return True  # nobody knows
 
 
 def _stems(name: str) -> Iterator[str]:

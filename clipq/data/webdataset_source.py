@@ -10,6 +10,9 @@
                                                  (the key) and one column per attribute
     <root>/classmap.csv                          optional: see `clipq.data.class_map`
 
+Members that share a key are no sample where none is an image or `<key>.cls` (of captions alone,
+`<key>.txt`): a `README.md` or an `index.json` is passed over.
+
 Where a `SHA256SUMS` file (as `sha256sum` writes it) in <root> or its parent speaks of <root>, every
 file read must be listed there and match.
 """
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ import numpy as np
 from clipq.data.attributes import ATTRIBUTES, read_attribute
 from clipq.data.class_map import classes_seen, read_class_map, within_the_head
 from clipq.data.fetch import download_folder, fetch_shards, is_url
-from clipq.data.image_names import IMAGES
+from clipq.data.image_signatures import HEAD_BYTES
 from clipq.data.probe import Probe, fingerprint
 from clipq.data.reading import (
     CLASSES,
@@ -37,6 +40,7 @@ from clipq.data.reading import (
     check_ids,
     read_lines,
 )
+from clipq.data.shard_samples import image_of, is_sample, kinds_beside, label_of, text_of
 from clipq.data.shards import Checksums, Shard, find_checksums, open_shard
 from clipq.data.sources import Source
 from clipq.data.unread_files import PassedOver
@@ -54,6 +58,8 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
     classnames = read_lines(root / CLASSES, checksums) if labelled else ()
     templates = read_lines(root / TEMPLATES, checksums) if labelled else ()
     shards = [open_shard(path, checksums) for path in _announced(root, split, name, checksums)]
+    class_map = read_class_map(root, classnames, name, checksums)
+    left_out = {label for label, heads in enumerate(class_map or ()) if role != "ood" and not heads}
     from_table = bool(group) and (root / ATTRIBUTES).is_file()
     ids: list[str] = []
     labels: list[int] = []
@@ -62,22 +68,37 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
     captions: list[str | None] = []
     origins: list[Shard] = []
     beside: list[str] = []
+    apart: list[str] = []
+    unread = {
+        f"{shard.path.name}/{member}": head
+        for shard in shards
+        for member, head in shard.unread.items()
+    }
     for shard in shards:
         for sample in shard.samples():
+            if not is_sample(sample, labelled=labelled):
+                apart.append(sample["__key__"])
+                unread |= _heads(sample, shard)
+                continue
             where = _where(name, sample, shard)
             ids.append(sample["__key__"])
             origins.append(shard)
-            beside += [kind for kind in sample if not _is_read(kind)]
-            labels.append(_label(sample, len(classnames), where) if labelled else -1)
-            hashes.append(hashlib.sha256(_image_bytes(sample, where)).hexdigest())
-            groups.append(_group(sample, group, where) if group and not from_table else "")
-            captions.append(_text(sample, "txt", where) if "txt" in sample else None)
+            beside += kinds_beside(sample)
+            hashes.append(hashlib.sha256(image_of(sample, where)).hexdigest())
+            labels.append(label_of(sample, len(classnames), where) if labelled else -1)
+            in_json = group and not from_table and labels[-1] not in left_out
+            groups.append(_group(sample, group, where) if in_json else "")
+            captions.append(text_of(sample, "txt", where) if "txt" in sample else None)
     folder = root / split
-    check_ids(name, folder, ids, paths=True)
+    known = frozenset(ids)
+    check_ids(name, folder, [*ids, *(key for key in apart if key in known)], paths=True)
     if role == "in-distribution":
         check_classes(name, folder, classnames, labels)
     if from_table:
-        groups = list(read_attribute(root, ids, group, name, checksums))
+        kept = [at for at, label in enumerate(labels) if label not in left_out]
+        values = read_attribute(root, [ids[at] for at in kept], group, name, checksums)
+        for at, value in zip(kept, values, strict=True):
+            groups[at] = value
     label_array = np.array(labels, dtype=np.int64)
     if role == "ood":
         label_array[:] = -1  # their classes are not among those of the zero-shot head
@@ -92,12 +113,10 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
         captions=_captions(captions, name, folder, ids, role),
         sample_hashes=tuple(hashes),
         fingerprint=fingerprint(tuple(ids), tuple(hashes), label_array, tuple(groups)),
-        read_encoded=lambda: _encoded(shards, name, hashes),
+        read_encoded=lambda: _encoded(shards, name, known, hashes),
         locate=lambda position: str(origins[position]),
-        class_map=read_class_map(root, classnames, name, checksums),
-        passed_over=PassedOver.of(
-            [f"{shard.path.name}/{member}" for shard in shards for member in shard.unread], ids
-        ).with_beside(beside),
+        class_map=class_map,
+        passed_over=PassedOver.of(unread, ids, head=unread.__getitem__).with_beside(beside),
     )
     return within_the_head(probe) if role != "ood" else probe
 
@@ -139,12 +158,16 @@ def _attribute(
     checksums = find_checksums(root)
     if (root / ATTRIBUTES).is_file():
         return read_attribute(root, ids, column, name, checksums)
+    # Of samples that a class map leaves out, nothing is asked.
+    wanted = set(ids)
     shards = [open_shard(path, checksums) for path in _announced(root, split, name, checksums)]
-    return tuple(
-        _group(sample, column, _where(name, sample, shard))
+    values = {
+        sample["__key__"]: _group(sample, column, _where(name, sample, shard))
         for shard in shards
         for sample in shard.samples()
-    )
+        if sample["__key__"] in wanted
+    }
+    return tuple(values[key] for key in ids)
 
 
 WEBDATASET = Source(_open, _look, _fetch, _attribute)
@@ -164,12 +187,23 @@ def _root(location: str, name: str, split: str, base_dir: Path) -> Path:
     return root
 
 
-def _encoded(shards: list[Shard], name: str, hashes: list[str]) -> Iterator[bytes]:
+def _heads(sample: dict[str, Any], shard: Shard) -> dict[str, bytes]:
+    """Return the first bytes of members that share a key, by their names."""
+    name = f"{shard.path.name}/{sample['__key__']}"
+    kinds = [kind for kind in sample if not kind.startswith("__")]
+    return {f"{name}.{kind}": sample[kind][:HEAD_BYTES] for kind in kinds}
+
+
+def _encoded(
+    shards: list[Shard], name: str, ids: Collection[str], hashes: list[str]
+) -> Iterator[bytes]:
     samples = ((shard, sample) for shard in shards for sample in shard.samples())
     expected = iter(hashes)
     for shard, sample in samples:
+        if sample["__key__"] not in ids:
+            continue
         where = _where(name, sample, shard)
-        encoded = _image_bytes(sample, where)
+        encoded = image_of(sample, where)
         if hashlib.sha256(encoded).hexdigest() != next(expected, None):
             raise ProbeError(
                 f"{where}: the image changed since the probe was opened",
@@ -206,47 +240,13 @@ def _announced(root: Path, split: str, name: str, checksums: Checksums | None) -
     return announced
 
 
-def _image_bytes(sample: dict[str, Any], where: str) -> bytes:
-    kinds = [kind for kind in IMAGES if kind in sample]
-    if len(kinds) != 1:
-        raise ProbeError(
-            f"{where}: {len(kinds)} images", hint=f"exactly one of {', '.join(IMAGES)} is expected"
-        )
-    return bytes(sample[kinds[0]])
-
-
-def _text(sample: dict[str, Any], kind: str, where: str) -> str:
-    document = Document(f"{where}: <key>.{kind}", "UTF-8", ProbeError, "encode it again")
-    return document.text(sample.get(kind, b"")).strip()
-
-
-def _is_read(kind: str) -> bool:
-    """Whether a member of a sample is read, or is a key that webdataset adds."""
-    return kind in (*IMAGES, "cls", "json", "txt") or kind.startswith("__")
-
-
-def _label(sample: dict[str, Any], classes: int, where: str) -> int:
-    text = _text(sample, "cls", where)
-    if not re.fullmatch("-?[0-9]{1,9}", text):
-        raise ProbeError(
-            f"{where}: label {text!r} is not a whole number", hint="<key>.cls holds a class index"
-        )
-    label = int(text)
-    if not 0 <= label < classes:
-        raise ProbeError(
-            f"{where}: label {label} is out of range",
-            hint=f"classnames.txt names {classes} classes, so labels go from 0 to {classes - 1}",
-        )
-    return label
-
-
 def _group(sample: dict[str, Any], group: str, where: str) -> str:
     fix = f"<key>.json must hold the attribute {group!r}, a text or whole number"
     document = Document(where, "JSON", ProbeError, fix)
     value = document.read(dict[str, Any], sample.get("json", b"{}")).get(group)
     if not isinstance(value, str | int) or not str(value).strip():
         raise document.fail("", f"no attribute {group!r} ({shown(value)})", "")
-    return str(value)
+    return str(value).strip()
 
 
 def _captions(

@@ -81,6 +81,10 @@ REFUSED = [
     (["fire truck", "ox"], ("ox", "Fire_truck"), False, "'fire truck' would be called 'ox'"),
     ([f"class {n}" for n in sorted(map(str, range(11)))], tuple("abcdefghijk"), False,
      "'class 10' is number 2 as text sorts"),
+    (["class 10", "class 1_a", "class_2"], ("a", "b", "c"), False, "class 10' is number 0"),
+    ([*map(str, range(12))], sorted(f"level {n}" for n in range(12)), False,
+     "'2' would be called 'level 10', for the list is sorted as text"),
+    (["3", "7", "11"], ("level 11", "level 3", "level 7"), False, "'3' would be called 'level 11'"),
     (list(WNIDS[1::-1]), IMAGENET[:2], True, "'n01443537' would be called 'tench'"),
     ([*WNIDS[:5], WNIDS[6], WNIDS[5], *WNIDS[7:]], IMAGENET, True, "called 'electric ray'"),
     (list(WNIDS[:200]), IMAGENET, True, "imagenet1k-wnid"),
@@ -102,6 +106,11 @@ FITTING = [
     (["DC 10", "DC 3"], ("DC-10", "DC-3")),
     (["n01440764", "n01443537"], ("a tench", "a goldfish")),
     (["crane", "crane"], ("crane", "crane")),
+    (["707-320", "DC-10", "DC-3"], ("Boeing 707-320", "Douglas DC-10", "DC-3 propliner")),
+    (["10_ox", "1_cat", "2_dog"], ("ox", "cat", "dog")),
+    (["class_1", "class_10", "class_2"], ("level 1", "level 10", "level 2")),
+    (["0", "1", "2", "3"], ("DC-10", "DC-3", "MD-11", "MD-80")),  # numbers that count nothing
+    (["0", "1", "2"], ("3 stars", "2 stars", "1 star")),
     (["cat", "dog"], ("Cat", "DOG")),
 ]
 
@@ -109,6 +118,61 @@ FITTING = [
 @pytest.mark.parametrize(("own", "listed"), FITTING)
 def test_a_list_that_fits_gives_its_names(own, listed):
     assert names_by_place(own, listed, probe="p", listed="the list") == listed
+
+
+DOUBTFUL = [
+    [*map(str, range(11)), "unknown"],
+    ["-1", "0", "1", "2", "10"],
+    ["-1", "-2", "-3"],
+    ["temp_-0.5C", "temp_-0.75C"],
+    ["0.5", "1.5", "2.5", "10.5"],
+    ["0.25", "0.5"],  # as a version, the other way round
+    ["1e-3", "1e-2"],
+    ["1,000", "900"],
+    ["1_cat", "2_dog", "10_ox"],
+    [f"lvl{n}x" for n in range(1, 13)],
+    ["Level 10", "level 2"],
+    ["0-2", "4-6", "8-12", "15-20"],
+    ["\N{FULLWIDTH DIGIT ONE}\N{FULLWIDTH DIGIT ZERO}", "\N{FULLWIDTH DIGIT TWO}"],
+    ["01", "1", "2"],
+    ["9", "a", "10"],
+]
+
+
+@pytest.mark.parametrize("folders", DOUBTFUL, ids=lambda folders: folders[-1])
+@pytest.mark.parametrize("beside", [True, False])
+def test_folders_that_text_and_numbers_sort_apart_take_no_list(tmp_path, folders, beside):
+    names = "\n".join(f"{'abcdefghijklmn'[at]} name" for at in range(len(folders)))
+    file = tmp_path / ("d/classnames.txt" if beside else "names.txt")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(names)
+    changes = {} if beside else {"classes": "names.txt"}
+    with pytest.raises(ProbeError, match=r"as text sorts, and .* may count otherwise|are not the"):
+        numbered(tmp_path, folders, **changes)
+    if beside:  # out of distribution nothing hangs on which name is whose
+        assert set(numbered(tmp_path / "o", folders, role="ood").labels) == {-1}
+
+
+UNDOUBTED = [
+    [f"{n:05}_Genus species {n % 7}" for n in range(90, 120)],
+    [f"{n:03}.thing-{n}" for n in range(1, 13)],
+    [f"{n:02x}" for n in range(0x2E, 0x51)],  # as NIST calls its letters
+    [f"U+{n:04X}" for n in range(0x4E09, 0x4E21)],
+    ["9000000000", "10000000000"],
+    ["Faces", "Leopards", "accordion", "BACKGROUND_Google"],
+    ["Audi 100 Sedan 1994", "Audi RS 4 2008", "BMW 3 Series", "BMW X6", "Ford F-150", "Ford F-450"],
+    ["cls-1", "cls-2", "cls-9"],
+    ["grade_1", "grade_2", "ungraded"],
+    list(WNIDS[:12]),
+]
+
+
+@pytest.mark.parametrize("folders", UNDOUBTED, ids=lambda folders: folders[0])
+def test_folders_that_both_sort_alike_take_a_list(folders):
+    names = tuple(f"{at} name" for at in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    names = names[: len(folders)]
+    for classes in (in_order(folders), [one.replace("_", " ") for one in in_order(folders)]):
+        assert names_by_place(classes, names, probe="p", listed="l") == names
 
 
 def test_older_names_of_the_same_classes_are_replaced():

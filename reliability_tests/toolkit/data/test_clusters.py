@@ -20,6 +20,7 @@ from clipq.data import (
     Source,
     hashed_order,
     open_declared,
+    open_probe,
     probe_from_images,
     probe_sources,
     taken,
@@ -138,6 +139,42 @@ def test_a_column_of_any_source_names_clusters_and_is_part_of_what_the_probe_is(
     assert out.clusters == NAMED
     with pytest.raises(ProbeError, match="surgeon"):
         opened(source, tmp_path, cluster="surgeon")
+
+
+@pytest.mark.parametrize("column", ["group", "cluster"])
+@pytest.mark.parametrize("write", SOURCES[:-1])  # Parquet has no class map
+def test_samples_that_a_class_map_leaves_out_need_no_attribute(write, column, tmp_path):
+    source = write(tmp_path / "d")
+    (tmp_path / "d" / "classmap.csv").write_text("class,head_class\na,a\nb,\n")
+    split = "list.txt" if source.startswith("imagelist") else "test"
+    where = {"name": "p", "source": source, "split": split, "base_dir": tmp_path}
+    plain = open_probe(role="shift", **where)
+    assert len(plain) == 12
+    table = tmp_path / "d" / "attributes.csv"
+    if table.is_file():
+        head, *rows = table.read_text().split("\n")
+        kept = [row for row in rows if row.partition(",")[0] in plain.ids]
+        table.write_text("\n".join([head, *kept]))
+    else:
+        write_shard(tmp_path / "e", json=lambda patient: json.dumps({"patient": patient}).encode())
+        drop_attributes(tmp_path / "e" / "test" / "0.tar", tmp_path / "d" / "test" / "0.tar")
+    found = open_probe(role="shift", **where, **{column: "patient"})
+    numbers = [int(sample[-6:-4] if "." in sample else sample) for sample in plain.ids]
+    patients = tuple(PATIENTS[number] for number in numbers)
+    assert found.ids == plain.ids
+    if column == "group":
+        assert found.groups == patients
+    else:
+        assert found.clusters == tuple(f"patient={patient}" for patient in patients)
+
+
+def drop_attributes(source: Path, target: Path) -> None:
+    """Copy a shard without the attributes of samples of class 1."""
+    with tarfile.open(source) as old, tarfile.open(target, "w") as new:
+        for member in old:
+            if member.name.endswith("json") and int(member.name[:2]) % 2:
+                continue
+            new.addfile(member, old.extractfile(member))
 
 
 def test_another_cluster_of_one_sample_is_another_probe(tmp_path):

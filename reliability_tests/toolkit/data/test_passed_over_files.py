@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tarfile
 from argparse import Namespace
 from dataclasses import replace
@@ -96,6 +97,55 @@ class TestFolders:
             "1 without an ending), first .DS_Store"
         )
 
+    def test_files_that_no_image_can_be_are_never_refused_whatever_they_are_called(self, tmp_path):
+        folder = write(tmp_path, "cat/a.png", "dog/b.jpg")
+        contents = {
+            "labels.pkl": b"\x80\x05\x95",
+            "images.tar.gz": b"\x1f\x8b\x08",
+            "feats.npz": b"PK\x03\x04",
+            "model.pt": b"PK\x03\x04",
+            "Dockerfile": b"FROM scratch\n",
+            "LICENSE-CC": b"Creative Commons",
+            "CITATION.cff": b"cff-version: 1.2.0\n",
+            "README": b"BM, P6 and II stand for makers\n",
+            "cat/a_mask.mat": b"MATLAB 5.0 MAT-file",
+            "cat/clip.mp4": b"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00",
+            "cat/empty": b"",
+        }
+        for file, content in contents.items():
+            (folder / file).write_bytes(content)
+        os.mkfifo(folder / "cat" / "pipe")  # would be waited for
+        (folder / "cat" / "lost").symlink_to("nowhere")
+        probe = opened(tmp_path, passed_over=0.0)
+        assert sum(count for _, count in probe.passed_over.beside) == len(contents) + 2
+
+    def test_images_are_known_by_their_first_bytes_in_every_format_whatever_they_are_called(
+        self, tmp_path
+    ):
+        folder = write(tmp_path, "cat/a.png", "dog/b.jpg")
+        (folder / "cat" / "scan").write_bytes(bytes(128) + b"DICM" + bytes(200))
+        for number, kind in enumerate((*FORMATS, "jpeg2000", "avif", "dds")):
+            (folder / "cat" / f"x{number}.txt").write_bytes(picture(number, kind))
+        assert opened(tmp_path).passed_over.pictures == ((".txt", 10), ("without an ending", 1))
+
+    def test_a_file_that_cannot_be_read_may_be_anything(self):
+        def head(name):
+            raise PermissionError(name)
+
+        assert PassedOver.of(["cat/1"], ["cat/1.png"], head=head).share == 0.5
+
+    def test_the_layout_s_own_files_are_not_passed_over(self, tmp_path):
+        folder = write(tmp_path, "cat/a.png", "dog/b.png")
+        own = {"classnames.txt": "cat\ndog", "attributes.csv": "file,tone\n"}
+        own |= {"zeroshot_classification_templates.txt": "a {c}"}
+        own |= {"classmap.csv": "class,head_class\ncat,cat\ndog,dog\n"}
+        for name, text in own.items():
+            (folder / name).write_text(text)
+        rest = {"source": "folder:d/test", "split": ".", "passed_over": 0.0}
+        assert facts_of_files(opened(tmp_path, **rest)) == []
+        # Where the split is a folder below, nobody reads them there.
+        assert opened(tmp_path).passed_over.beside == ((".csv", 2), (".txt", 2))
+
     @pytest.mark.parametrize("folder", [".ipynb_checkpoints", "__MACOSX", "@eaDir", ".git"])
     def test_hidden_folders_are_no_classes(self, tmp_path, folder):
         write(tmp_path, "cat/a.png", "dog/b.png", f"{folder}/c.png")
@@ -127,6 +177,14 @@ class TestFolders:
         (folder / "cat" / "deep" / "link").symlink_to(folder / target)
         (folder / "dog" / "back").symlink_to(folder / "cat")
         with pytest.raises(ProbeError, match="which holds it"):
+            opened(tmp_path)
+
+    @pytest.mark.parametrize("target", [".", "..", "../.."])
+    @pytest.mark.parametrize("link", ["cat/up", "up"])
+    def test_a_link_to_what_holds_the_split_is_named_and_not_followed(self, tmp_path, link, target):
+        folder = write(tmp_path, "cat/a.png", "dog/b.png")
+        (folder / link).symlink_to((folder / target).resolve())
+        with pytest.raises(ProbeError, match=re.escape(f"{folder / link} links to ")):
             opened(tmp_path)
 
     def test_a_broken_link_is_no_reason_to_lose_a_sample(self, tmp_path):
@@ -193,6 +251,41 @@ class TestShards:
         assert probe.ids == ("a", "b")
         assert probe.passed_over.beside == (("hidden", 4), (".gif", 1), (".seg.png", 1))
 
+    @pytest.mark.parametrize("role", ["shift", "retrieval"])
+    def test_texts_of_the_whole_shard_are_no_samples(self, tmp_path, role):
+        texts = {"README.md": b"# Owls", "index.json": b"{}", "README": b"owls"}
+        if role == "shift":  # of captions it may be one without its image
+            texts["manifest.txt"] = b"a\nb"
+        captions = {"a.txt": b"a cat"}, {"b.txt": b"a dog"}
+        members = list(GOOD.items())
+        pairs = [*members[:2], *captions[0].items(), *members[2:], *captions[1].items()]
+        write_shard(tmp_path, dict([*list(texts.items())[:2], *pairs, *list(texts.items())[2:]]))
+        probe = opened(tmp_path, source="webdataset:d", role=role, passed_over=0.0)
+        assert probe.ids == ("a", "b")
+        assert len(list(probe.images())) == 2
+        assert sum(count for _, count in probe.passed_over.beside) == len(texts)
+
+    @pytest.mark.parametrize(
+        ("members", "complaint"),
+        [
+            ({"c.cls": b"0", "c.json": b"{}"}, r"'c' .*: 0 images among its members"),
+            ({"c.png": picture(3)}, "'c' .*: no label"),
+            (
+                {"c.gif": b"GIF89a", "c.json": b"{}"},
+                r"1 of 3 files may be pictures .*0\.tar/c\.gif",
+            ),
+            ({"c.bin": picture(3)}, r"1 of 3 files may be pictures .*0\.tar/c\.bin"),
+            ({"__x__/c": picture(3)}, r"1 of 3 files may be pictures .*__x__/c"),
+            ({"a.json": b"{}"}, "'a' occurs 2 times .*"),  # apart from its image
+        ],
+    )
+    def test_what_is_left_of_a_sample_is_never_passed_over_in_silence(
+        self, tmp_path, members, complaint
+    ):
+        write_shard(tmp_path, GOOD | members)
+        with pytest.raises(ProbeError, match=complaint):
+            opened(tmp_path, source="webdataset:d", passed_over=0.01)
+
     def test_webdataset_and_the_account_agree_on_every_member(self, tmp_path):
         names = "a.png __x__ __x__/b.png __x__y/c.png x/__y__/d.png e f/g .h.png i/.j.png k.l/m.png"
         odd = ["n\n/o.png", "p.\nq/r.png", "s./t.png", "u..png", "x/v.png.", "...", "w. .png"]
@@ -237,7 +330,8 @@ def test_an_account_counts_everything_and_shows_little():
     assert account.share == 0.75
     assert str(account).endswith("000.gif, 001.gif, 002.gif, 003.gif, 004.gif and 295 more")
     assert str(PassedOver.of([], ["a.png"])) == "every file is read"
-    assert PassedOver.of(["img.2.npy"], ["img.1.png"]).share == 0.5  # no part of the other's name
+    head = {"img.2.npy": picture(0)}.__getitem__
+    assert PassedOver.of(["img.2.npy"], ["img.1.png"], head=head).share == 0.5  # not of img.1
 
 
 SETTINGS = """
@@ -262,7 +356,8 @@ quantizers = ["rtn:w8a8"]
 
 
 def test_a_run_warns_and_a_baseline_names_every_file(tmp_path, monkeypatch, capsys):
-    write(tmp_path, "cat/a.png", "dog/b.png", "dog/c.gif", "dog/notes.txt")
+    folder = write(tmp_path, "cat/a.png", "dog/b.png", "dog/c.gif")
+    (folder / "dog" / "notes.txt").write_text("owls")
     for name, seed in (("cat/a.png", 7), ("dog/b.png", 8)):
         path = tmp_path / "c" / "test" / name
         path.parent.mkdir(parents=True)

@@ -301,7 +301,7 @@ class TestDamage:
             (b"1.0", "not a whole number"),
             (b"1_0", "not a whole number"),
             (b"\xff", "not UTF-8"),
-            (None, "not a whole number"),
+            (None, "no label"),
             (b"3", "label 3 is out of range"),
             (b"-1", "label -1 is out of range"),
         ],

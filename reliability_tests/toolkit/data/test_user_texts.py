@@ -132,6 +132,26 @@ def test_a_sample_without_a_value_is_named_with_its_row(root):
         opened(root, group="tone")
 
 
+@pytest.mark.parametrize("called", ["cat\\04.png", "./cat/04.png", "test/cat/04.png"])
+def test_a_sample_under_another_name_is_named_with_that_name(root, called):
+    path = root / "d" / "attributes.csv"
+    path.write_text(path.read_text("utf-8-sig").replace("cat/04.png", called))
+    with pytest.raises(ProbeError, match=r"1 of 20 .*\(row 3 below the head calls it") as caught:
+        opened(root, group="tone")
+    assert repr(called) in str(caught.value)
+    assert "'/' between folders, without './'" in str(caught.value)
+
+
+def test_a_value_is_one_line_and_blanks_around_it_are_none_of_it(root):
+    path = root / "d" / "attributes.csv"
+    text = path.read_text("utf-8-sig")
+    path.write_text(text.replace("cat/04.png,light", 'cat/04.png," light "'))
+    assert set(opened(root, group="tone").groups) == {"light"}
+    path.write_text(text.replace("cat/04.png,light", 'cat/04.png,"li\nght"'))
+    with pytest.raises(ProbeError, match=r"'li\\nght' goes on in the next line"):
+        opened(root, group="tone")
+
+
 OWN = {
     "cli/init.py": "what it has just written",
     "cli/signature.py": "what another program said",
