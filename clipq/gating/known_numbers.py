@@ -81,14 +81,13 @@ def known_auroc(score: str, table: Predictions, inside: Predictions) -> Known | 
     >>> print(known_auroc("mcm", Predictions({"mcm": np.arange(30.0)}), known))
     0.833 [0.709, 0.911]
     """
-    columns = inside.columns.get(score), table.columns.get(score)
-    if columns[0] is None or columns[1] is None or min(map(len, columns)) < 2:
+    ours, theirs = inside.columns.get(score), table.columns.get(score)
+    if ours is None or theirs is None or (fewest := min(len(ours), len(theirs))) < 2:
         return None
-    if not all(np.isfinite(column).all() for column in columns):
+    if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
         return None
     tables = Tables(table, inside)
-    value, error = auroc_error((columns[0], columns[1]), tables)
-    fewest = min(len(table), len(inside))
+    value, error = auroc_error((ours, theirs), tables)
     worth = independent_samples(value, error, samples=fewest, units=min(tables.units))
     return _known(value, worth, 0.5)
 
