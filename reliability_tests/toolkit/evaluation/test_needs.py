@@ -56,7 +56,7 @@ def test_clusters_count_once():
 
 @pytest.mark.parametrize("clusters", [None, 24, 25])
 def test_no_margin_is_named_where_no_verdict_is_given(clusters):
-    size = 49 if clusters is None else 240
+    size = 49 if clusters is None else 24 * 25
     few = probe([0, *[1] * (size - 1)])
     if clusters is not None:
         names = (np.arange(size) * clusters // size).astype(str).tolist()
