@@ -150,7 +150,9 @@ class Checker:
         if probe.role not in ("calibration", "ood", "retrieval"):
             statistics = self._settings.statistics
             share, seen = statistics.disagreement, seen_loss(probe, statistics)
-            text = f"of top-1 from {seen:.2g} on, where {share:.1%} of the answers change"
+            text = "none: too few samples for a verdict"
+            if seen is not None:
+                text = f"of top-1 from {seen:.2g} on, where {share:.1%} of the answers change"
             yield "passes margins", text
 
     def _remarks(self, probe: Probe, declared: ProbeSettings) -> Iterable[str]:

@@ -21,7 +21,7 @@ from clipq.stats import (
     precision_influence,
 )
 
-__all__ = ["closed_form"]
+__all__ = ["auroc_error", "closed_form", "mean_error"]
 
 _MEANS = ("mean", "mean-share", "mean-gap", "share")
 _RANKINGS = {"auroc": placements, "aupr": precision_influence, "aupr-out": precision_influence}
@@ -58,11 +58,17 @@ def closed_form(metric: Metric, baseline: Tables, observed: Tables) -> SamplingE
             return None
         before, after = (sign * values for sign, values in zip(signs, (before, after), strict=True))
     worse = before - after if metric.direction == "higher" else after - before
-    return _error(worse, observed)
+    return mean_error(worse, observed)
 
 
-def _error(values: np.ndarray, tables: Tables) -> SamplingError:
-    """Return the error of the mean of values (N,) of a probe, drawn by cluster and stratum."""
+def mean_error(values: np.ndarray, tables: Tables) -> SamplingError:
+    """Return the error of the mean of values (N,) of a probe, drawn by cluster and stratum.
+
+    >>> from clipq.metrics import Predictions
+    >>> table = Predictions({"cluster": np.repeat(["patient=1", "patient=2"], 2)})
+    >>> mean_error(np.array([0.0, 1.0, 2.0, 5.0]), Tables(table, table)).standard_error
+    1.5
+    """
     codes, strata = tables.clusters[0], tables.predictions.columns.get("stratum")
     if strata is None:
         return linear_error([(values, codes)])
@@ -84,17 +90,41 @@ def _values(statistic: Statistic, tables: Tables) -> np.ndarray:
 def _sign(values: np.ndarray, tables: Tables) -> int:
     """Return the side of zero on which the mean surely lies; 0 where that is not sure."""
     mean = float(values.mean())
-    sure = abs(mean) > _SURELY_SIGNED * _error(values, tables).standard_error
+    sure = abs(mean) > _SURELY_SIGNED * mean_error(values, tables).standard_error
     return (1 if mean > 0.0 else -1) if sure else 0
 
 
 def _ranked(statistic: Statistic, baseline: Tables, observed: Tables) -> SamplingError:
     before, after = (_influence(statistic, tables) for tables in (baseline, observed))
-    lost = before[0] - after[0], before[1] - after[1]
-    if observed.linked is not None:
-        return linked_error(*zip(lost, observed.linked, strict=True))
-    outside, inside = observed.clusters
-    return linear_error([(lost[0], inside), (lost[1], outside)])
+    return _two_sided((before[0] - after[0], before[1] - after[1]), observed)
+
+
+def auroc_error(
+    scores: tuple[np.ndarray, np.ndarray], tables: Tables
+) -> tuple[float, SamplingError]:
+    """Return an AUROC and its sampling error, by clusters on both sides (Obuchowski 1997).
+
+    Args:
+        scores: of the samples in distribution (N,), which are to score higher, and outside (M,).
+        tables: whose clusters count.
+
+    >>> from clipq.metrics import Predictions
+    >>> known, other = Predictions({"x": np.zeros(4)}), Predictions({"x": np.zeros(2)})
+    >>> scores = np.array([3.0, 2.0, 2.0, 1.0]), np.array([0.0, 2.0])
+    >>> value, error = auroc_error(scores, Tables(other, known))
+    >>> value, round(error.standard_error, 4)
+    (0.75, 0.27)
+    """
+    sides = placements(*(finite_column(side, "scores") for side in scores))
+    return float(sides[0].mean()), _two_sided(sides, tables)
+
+
+def _two_sided(parts: tuple[np.ndarray, np.ndarray], tables: Tables) -> SamplingError:
+    """Return the error of a sum of means, in distribution (N,) and outside (M,)."""
+    if tables.linked is not None:
+        return linked_error(*zip(parts, tables.linked, strict=True))
+    outside, inside = tables.clusters
+    return linear_error([(parts[0], inside), (parts[1], outside)])
 
 
 def _influence(statistic: Statistic, tables: Tables) -> tuple[np.ndarray, np.ndarray]:

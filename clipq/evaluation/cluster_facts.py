@@ -48,16 +48,17 @@ def cluster_remarks(probe: Probe, calibration: Probe | None = None) -> Iterator[
     >>> frames = Images(np.zeros((60, 8, 8, 3), np.uint8), clusters=["a", "b", "c"] * 20)
     >>> for remark in cluster_remarks(probe_from_images(frames, name="frames", role="ood")):
     ...     print(remark)
-    3 clusters of samples are too few for a verdict, which takes 25: they count, not the samples
+    3 clusters of samples are too few for a verdict, which takes 25: they count, not the samples...
     """
     codes = _codes(probe)
     if codes is not None and effective_units(codes, len(probe)) < MINIMUM_CLUSTERS - 1e-6:
         sizes = np.bincount(codes)
         units = effective_units(codes, len(probe))
         worth = f" (worth {units:.3g} of equal size)" if round(units) < len(sizes) else ""
+        end = "" if probe.role == "calibration" else ", and every case will end in an error"
         yield (
             f"{len(sizes)} clusters of samples{worth} are too few for a verdict, which takes "
-            f"{MINIMUM_CLUSTERS}: they count, not the samples"
+            f"{MINIMUM_CLUSTERS}: they count, not the samples{end}"
         )
     column = cluster_column(probe.clusters)
     if calibration is not None and calibration.name != probe.name and column and probe.clusters:

@@ -89,8 +89,10 @@ def needs(metric: Metric) -> Needs:
     return Needs(tuple(data), group=SMALLEST_GROUP if metric.needs_groups else 0)
 
 
-def seen_loss(probe: Probe, statistics: StatisticsSettings) -> float:
+def seen_loss(probe: Probe, statistics: StatisticsSettings) -> float | None:
     """Return the smallest margin of accuracy that a harmless quantizer passes with the set power.
+
+    None where no verdict is given at all: below 50 samples, or clusters worth fewer than 25.
 
     It is taken to change the answer of a share of the samples, `disagreement`, at random: its
     paired loss has a standard error of ``sqrt(disagreement / N)``, with N the samples, or the
@@ -101,12 +103,17 @@ def seen_loss(probe: Probe, statistics: StatisticsSettings) -> float:
     >>> round(seen_loss(probe, StatisticsSettings(disagreement=0.01)), 3)  # 3.6 * 0.01
     0.036
     """
-    error = float(np.sqrt(statistics.disagreement / _units(probe)))
+    units = _units(probe)
+    if len(probe) < MINIMUM_SAMPLES or units < MINIMUM_CLUSTERS - 1e-6:
+        return None
+    error = float(np.sqrt(statistics.disagreement / units))
     return minimum_detectable_effect(error, tail=statistics.tail, power=statistics.power)
 
 
 def shortfalls(probe: Probe, chosen: Sequence[Metric], known: Probe | None = None) -> list[str]:
     """Return what will go wrong or say nothing in metrics of a probe, a sentence each.
+
+    What is to be said of its clusters, `cluster_remarks` says.
 
     Args:
         probe: any but the calibration split.
@@ -168,11 +175,6 @@ def _too_few(probe: Probe, chosen: Sequence[Metric]) -> Iterator[str]:
         yield (
             f"{len(probe)} samples are too few for a verdict, which takes {MINIMUM_SAMPLES}: every "
             f"case of {_listed(short, 'metric')} will end in an error"
-        )
-    elif (units := _units(probe)) < MINIMUM_CLUSTERS - 1e-6:
-        yield (
-            f"{len(probe)} samples of clusters worth {units:.3g} are too few for a verdict, which "
-            f"takes {MINIMUM_CLUSTERS}: every case will end in an error"
         )
 
 

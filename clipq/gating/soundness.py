@@ -4,15 +4,15 @@ A gate compares with FP32, so that a model at chance, with swapped labels or ano
 preprocessing passes every case: it has nothing to lose. Four things are looked for, each against
 how well the number is known, at the level of 95 %:
 
-- an accuracy or a recall whose interval (Wilson 1927; of clusters, where samples belong together)
-  includes chance. Chance is what the model's own answers would get if they were dealt out to the
-  samples at random, ``sum_c share(label c) * share(answer c)``, the expected agreement of Cohen's
-  kappa (1960): a model that always gives one answer is at chance, however common the class; of
-  image-to-text recall at 1 it is 1 / images;
-- an AUROC below 0.5: what is out of distribution looks more familiar than what is in. The interval
-  is that of DeLong et al. 1988; where not even the best score's lies above 0.5, none tells a thing;
+- an accuracy or a recall whose interval includes chance. Chance is what the model's own answers
+  would get if they were dealt out to the samples at random, ``sum_c share(label c) * share(answer
+  c)``, the expected agreement of Cohen's kappa (1960): a model that always gives one answer is at
+  chance, however common the class; of image-to-text recall at 1 it is 1 / images;
+- an AUROC below 0.5: what is out of distribution looks more familiar than what is in. Where not
+  even the best score's interval lies above 0.5, none tells a thing;
 - an ECE that temperature scaling makes worse instead of better: more than `FAR_ABOVE` times as
-  large, and larger by more than `SURELY` standard errors of an accuracy (at most 0.5 / sqrt(N)).
+  large, and larger by more than `SURELY` standard errors of an accuracy (at most 0.5 / sqrt(N), N
+  counting what the samples are worth where they come in clusters).
   Calibration labels that are not the head's, for one, look like that;
 - a fitted temperature at an end of its range: nothing was calibrated.
 """
@@ -24,50 +24,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
 
 from clipq.errors import ClipqError
 from clipq.gating.baseline import Baseline
+from clipq.gating.known_numbers import Known, known_auroc, known_share
 from clipq.metrics import Predictions, metrics
 from clipq.metrics.temperature import TEMPERATURE_RANGE
-from clipq.stats import cluster_codes, effective_units, placements
 
-__all__ = ["FAR_ABOVE", "SURELY", "Headline", "Known", "headlines", "remarks"]
+__all__ = ["FAR_ABOVE", "SURELY", "Headline", "headlines", "remarks"]
 
 FAR_ABOVE = 2.0
 SURELY = 3.0
-_Z = float(norm.ppf(0.975))
 _SCORES = ("mcm", "max_logit", "energy", "neg_entropy", "knn", "mahalanobis")
 _NAMES = {"max_logit": "max-logit", "neg_entropy": "entropy"}
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A number, its interval, and what it would be by chance.
-
-    >>> print(Known(0.25, 0.2, 0.31, chance=0.1))
-    0.250 [0.200, 0.310]
-    """
-
-    value: float
-    low: float
-    high: float
-    chance: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-    @property
-    def by_chance(self) -> bool:
-        """Whether it is not surely better than chance."""
-        return self.low <= self.chance
 
 
 @dataclass(frozen=True, slots=True)
 class Headline:
     """What FP32 reaches on one probe; None or empty for what is not measured there.
 
-    >>> Headline("id", 100, top1=Known(0.5, 0.4, 0.6, 0.1)).recall is None
+    >>> Headline("id", 100, top1=Known(0.5, 0.4, 0.6, chance=0.1, worth=100)).recall is None
     True
     """
 
@@ -99,7 +75,7 @@ def headlines(baseline: Baseline, known: str) -> list[Headline]:
     >>> from clipq.gating.baseline import load_baseline
     >>> first = headlines(load_baseline(Path("baselines"), "vit-clean"), "id")[0]
     >>> print(first.probe, first.top1)
-    all-corruptions 0.524 [0.439, 0.608]
+    all-corruptions 0.524 [0.472, 0.575]
     """
     tables = baseline.predictions
     return [
@@ -133,59 +109,29 @@ def _headline(name: str, table: Predictions, inside: Predictions) -> Headline:
     held, found = table.columns, Headline(name, len(table))
     if not len(table):
         return found
-    units = effective_units(cluster_codes(held.get("cluster"), len(table)), len(table))
     if {"rank", "label", "prediction"} <= set(held):
         return Headline(
             name,
             len(table),
-            top1=_share(held["rank"] < 1, units, _chance(held["label"], held["prediction"])),
+            top1=known_share(
+                held["rank"] < 1, table, chance=_chance(held["label"], held["prediction"])
+            ),
             ece=_computed("ece", table),
             ts_ece=_computed("ts-ece", table) if "ts_confidence" in held else None,
         )
     if {"i2t_rank", "t2i_1"} <= set(held):
-        recall = _share(held["i2t_rank"] < 1, units, 1 / len(table))
+        recall = known_share(held["i2t_rank"] < 1, table, chance=1 / len(table))
         return Headline(name, len(table), recall=recall, text_recall=float(held["t2i_1"].mean()))
     if "mcm" in held:
-        pairs = ((score, _auroc(score, table, inside)) for score in _SCORES)
+        pairs = ((score, known_auroc(score, table, inside)) for score in _SCORES)
         named = tuple((_NAMES.get(score, score), known) for score, known in pairs if known)
         return Headline(name, len(table), aurocs=named)
     return found
 
 
-def _share(hits: np.ndarray, units: float, chance: float) -> Known:
-    """Return a share with its Wilson score interval, of `units` independent samples."""
-    share = float(hits.mean())
-    low, high = wilson(share, units)
-    return Known(share, low, high, chance)
-
-
-def wilson(share: float, units: float) -> tuple[float, float]:
-    """Return the Wilson score interval (95 %) of a share of independent units.
-
-    >>> [round(end, 4) for end in wilson(0.5, 100)]
-    [0.4038, 0.5962]
-    """
-    spread = _Z * math.sqrt(share * (1 - share) / units + _Z**2 / (4 * units**2))
-    centre, scale = share + _Z**2 / (2 * units), 1 + _Z**2 / units
-    return (centre - spread) / scale, (centre + spread) / scale
-
-
 def _chance(labels: np.ndarray, answers: np.ndarray) -> float:
     """Return the share of hits that is expected where answers have nothing to do with labels."""
     return float(sum((labels == c).mean() * (answers == c).mean() for c in np.unique(labels)))
-
-
-def _auroc(score: str, table: Predictions, inside: Predictions) -> Known | None:
-    ours, theirs = inside.columns.get(score), table.columns.get(score)
-    if ours is None or theirs is None or min(len(ours), len(theirs)) < 2:
-        return None
-    if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
-        return None
-    above, below = placements(ours, theirs)
-    error = math.sqrt(above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below))
-    value = float(above.mean())
-    low, high = max(0.0, value - _Z * error), min(1.0, value + _Z * error)
-    return Known(value, low, high, 0.5)
 
 
 def _computed(name: str, table: Predictions) -> float | None:
@@ -205,23 +151,28 @@ def _at_chance(found: Sequence[Headline], known: str) -> Iterator[str]:
                 else "a quantized model has nothing to lose there"
             )
             yield (
-                f"top-1 of {one.probe} is {one.top1}, no better than its answers dealt out at "
-                f"random ({one.top1.chance:.3f}): {so}"
+                f"top-1 of {one.probe} is {one.top1}, {_how(one.top1)} better than its answers "
+                f"dealt out at random ({one.top1.chance:.3f}): {so}"
             )
         if one.recall is not None and one.recall.by_chance:
             yield (
-                f"image-to-text recall at 1 of {one.probe} is {one.recall}, no better than chance "
-                f"({one.recall.chance:.2g}): check captions and tokenizer"
+                f"image-to-text recall at 1 of {one.probe} is {one.recall}, {_how(one.recall)} "
+                f"better than chance ({one.recall.chance:.2g}): check captions and tokenizer"
             )
+
+
+def _how(known: Known) -> str:
+    return "no" if known.value <= known.chance else "not surely"
 
 
 def _indistinct(found: Sequence[Headline]) -> Iterator[str]:
     for one in found:
         best = one.best_auroc
         if best is not None and best[1].by_chance:
+            surely = "" if best[1].value <= 0.5 else "surely "
             yield (
-                f"no score tells {one.probe} from what is in distribution: the best AUROC is "
-                f"{best[1]} ({best[0]})"
+                f"no score {surely}tells {one.probe} from what is in distribution: the best AUROC "
+                f"is {best[1]} ({best[0]})"
             )
 
 
@@ -241,9 +192,9 @@ def _inverted(found: Sequence[Headline]) -> Iterator[str]:
 
 def _miscalibrated(found: Sequence[Headline]) -> Iterator[str]:
     for one in found:
-        if one.ece is None or one.ts_ece is None:
+        if one.top1 is None or one.ece is None or one.ts_ece is None:
             continue
-        noise = SURELY * 0.5 / math.sqrt(one.samples)
+        noise = SURELY * 0.5 / math.sqrt(one.top1.worth)
         if one.ts_ece > FAR_ABOVE * one.ece and one.ts_ece - one.ece > noise:
             yield (
                 f"temperature scaling makes {one.probe} worse: ECE is {one.ece:.3f}, and "

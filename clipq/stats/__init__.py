@@ -47,6 +47,7 @@ from clipq.stats.ranking import ranking
 from clipq.stats.resampling_weights import bootstrap_weights, jackknife_weights
 from clipq.stats.sampling_error import SamplingError
 from clipq.stats.selective_replicates import selective_risks
+from clipq.stats.share_interval import independent_samples, wilson
 from clipq.stats.smooth_replicates import smooth_ece
 from clipq.stats.statistics import (
     bin_resolution,
@@ -85,6 +86,7 @@ __all__ = [
     "finite_column",
     "group_resolution",
     "grouped_statistic",
+    "independent_samples",
     "jackknife_weights",
     "linear_error",
     "linked_codes",
@@ -107,4 +109,5 @@ __all__ = [
     "unpaired_accuracy_error",
     "weighted_means",
     "weighted_skewness",
+    "wilson",
 ]

@@ -334,9 +334,54 @@ def test_stems_that_samples_share_are_found(ids, stems):
     assert {first, second} <= set(ids)
 
 
+TWENTY, FORTY = range(20), range(40)
+WORDS = [first + second for first in "abcdef" for second in "ghijkl"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "sure"),
+    [
+        # Pictures of one word in two styles; a few numbered ones of each of many words.
+        ([f"{w[0]}/heart{w}_{s}.png" for w in WORDS for s in ("noto", "twemoji")], True),
+        ([f"{w}_{n}.png" for w in WORDS for n in range(5)], False),
+        # Copies, beside what they were copied from or not.
+        ([f"img{n}{copy}.png" for n in FORTY for copy in ("", " (1)", " (2)")], False),
+        (numbers("img{} ({}).png", FORTY, range(3)), False),
+        # A frame's number that repeats the video's.
+        ([f"vid{v:03}_{v:03}{n:03}.png" for v in FORTY for n in range(5)], True),
+        # Folders and stems that say what they are.
+        (numbers("patient{}/{:03}.png", TWENTY, range(6)), True),
+        (numbers("patients/{}/{:03}.png", TWENTY, range(6)), True),
+        (numbers("subject{:02}_{:02}.png", TWENTY, range(6)), True),
+        # Those that do not are classes for all that is known, where there are no labels.
+        (numbers("{:04}/{}.png", FORTY, range(5)), False),
+        (numbers("c{:03}_{:03}.png", TWENTY, range(10)), False),
+        (numbers("{:03}_{:03}.png", TWENTY, range(10)), False),
+        (numbers("s{:02}_c{}.png", TWENTY, range(10)), False),
+    ],
+)
+def test_names_with_classes_across_them_and_without_labels(ids, sure):
+    across = np.random.default_rng(0).integers(0, 4, len(ids))
+    assert shared_stems(ids, across) is not None
+    assert (shared_stems(ids, np.full(len(ids), -1)) is not None) is sure
+
+
+def test_a_grid_whose_columns_are_the_classes_suggests_nothing_unless_it_says_so():
+    labels = np.arange(200) % 10
+    assert shared_stems(numbers("s{:02}_c{}.png", TWENTY, range(10)), labels) is None
+    assert shared_stems(numbers("a{:02}_{}.png", TWENTY, range(10)), labels) is None
+    assert shared_stems(numbers("subject{:02}_{}.png", TWENTY, range(10)), labels) is not None
+
+
 @pytest.mark.parametrize(
     "ids",
     [
+        numbers("batch{:02}_{:03}.png", range(12), TWENTY),
+        numbers("part-{:05}-{:03}.png", TWENTY, TWENTY),
+        numbers("fold{}/cls{}.png", TWENTY, range(6)),
+        [f"{breed}_{n}.jpg" for breed in WORDS for n in range(60)],
+        [f"n{k:08}/{style}_{n}.jpg" for k in TWENTY for style in ("art", "toy") for n in TWENTY],
+        numbers("rose ({}).jpg", range(200)),
         numbers("img_{:04}.png", range(200)),
         numbers("{:012}.jpg", range(200)),
         numbers("{}.png", range(200)),

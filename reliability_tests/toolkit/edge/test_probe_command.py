@@ -92,6 +92,7 @@ def test_data_alone_are_checked_and_every_shared_image_is_listed(tmp_path, monke
     assert main(["probe", "check", "id", "--json", "--quiet"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert any("30 samples are too few" in remark for remark in found["remarks"])
+    assert found["facts"]["passes margins"] == "none: too few samples for a verdict"
     assert main(["list", "cases"]) == 2  # of what there is none without models
     assert "models" in capsys.readouterr().err
 

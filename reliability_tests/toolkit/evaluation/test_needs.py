@@ -9,6 +9,7 @@ import pytest
 
 from clipq.data import Images, Probe, probe_from_images
 from clipq.errors import StatisticsError
+from clipq.evaluation.cluster_facts import cluster_remarks
 from clipq.evaluation.needs import calibration_shortfalls, needs, seen_loss, shortfalls
 from clipq.evaluation.resampling import Resampler, Tables
 from clipq.metrics import Predictions, metrics
@@ -47,11 +48,22 @@ def test_too_few_samples_are_those_that_a_verdict_refuses(size):
 
 
 def test_clusters_count_once():
-    clustered = replace(probe([0, 1] * 100), clusters=tuple(str(at // 10) for at in range(200)))
-    (said,) = shortfalls(clustered, [TOP1])
-    assert "clusters worth 20 are too few" in said
-    independent = seen_loss(probe([0, 1] * 100), StatisticsSettings())
+    clustered = replace(probe([0, 1] * 150), clusters=tuple(str(at // 10) for at in range(300)))
+    assert list(cluster_remarks(clustered)) == []
+    independent = seen_loss(probe([0, 1] * 150), StatisticsSettings())
     assert seen_loss(clustered, StatisticsSettings()) == pytest.approx(independent * 10**0.5)
+
+
+@pytest.mark.parametrize("clusters", [None, 24, 25])
+def test_no_margin_is_named_where_no_verdict_is_given(clusters):
+    size = 49 if clusters is None else 24 * 25
+    few = probe([0, *[1] * (size - 1)])
+    if clusters is not None:
+        names = (np.arange(size) * clusters // size).astype(str).tolist()
+        few = replace(few, clusters=tuple(names))
+    said = [*shortfalls(few, [TOP1]), *cluster_remarks(few)]
+    refused = any("too few for a verdict" in one and "end in an error" in one for one in said)
+    assert (seen_loss(few, StatisticsSettings()) is None) is refused is (clusters != 25)
 
 
 def test_classes():

@@ -13,7 +13,8 @@ from sklearn.metrics import cohen_kappa_score
 from clipq.cases import Candidate, Case
 from clipq.cli.fp32_in_short import in_short
 from clipq.gating.baseline import load_baseline
-from clipq.gating.soundness import headlines, remarks, wilson
+from clipq.gating.known_numbers import known_share
+from clipq.gating.soundness import headlines, remarks
 from clipq.metrics import Predictions
 from clipq.records import CaseResult, RunRecord
 from clipq.report.card import card_html, card_markdown, release_card
@@ -69,7 +70,8 @@ def test_embedded_models_have_those_that_are_true(stored):
 
 
 def test_intervals_are_wilsons_and_chance_is_cohens():
-    assert wilson(13 / 40, 40) == pytest.approx(
+    known = known_share(np.arange(40) < 13, Predictions({}), chance=0.1)
+    assert (known.low, known.high) == pytest.approx(
         tuple(binomtest(13, 40).proportion_ci(method="wilson"))
     )
     labels, answers = np.random.default_rng(5).integers(0, 3, (2, 200))
@@ -114,6 +116,28 @@ def test_scores_upside_down_and_scores_that_tell_nothing(sound):
     alike = {score: sound.predictions["id"].column(score)[:768] for score in scores}
     said = remarks(changed(sound, "digits", **alike), "id")
     assert said[0].startswith("no score tells digits from what is in distribution")
+
+
+def test_remarks_count_clusters(sound):
+    inside, outside = (sound.predictions[name] for name in ("id", "digits"))
+    wrong = np.random.default_rng(0).permutation(np.arange(2048) < 1100).astype(np.int64)
+    frames = np.array([f"video={at // 64}" for at in range(2048)])
+    # 32 clusters that mean nothing: half of the answers are right, far from chance.
+    assert remarks(changed(sound, "id", rank=wrong, cluster=frames), "id") == []
+    # Two clusters of 1,024, one right, one wrong: nobody knows.
+    halves = np.arange(2048) // 1024
+    two = changed(sound, "id", rank=halves, cluster=np.array([f"video={h}" for h in halves]))
+    (said,) = remarks(two, "id")
+    assert "not surely better than its answers dealt out at random" in said
+
+    # Six clusters of 128 equal scores.
+    video = np.arange(len(outside)) // 128
+    scores = np.quantile(inside.column("mcm"), [0.9, 0.8, 0.7, 0.6, 0.5, 0.1])[video]
+    (sure,) = remarks(changed(sound, "digits", mcm=scores), "id")
+    assert "AUROC below 0.5 on digits (0.400)" in sure
+    named = np.array([f"video={one}" for one in video])
+    (said,) = remarks(changed(sound, "digits", mcm=scores, cluster=named), "id")
+    assert "AUROC below 0.5 on digits (0.400, not surely)" in said
 
 
 def test_temperature_that_does_harm(sound):
