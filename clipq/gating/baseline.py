@@ -111,6 +111,11 @@ def json_path(folder: Path, model: str) -> Path:
 
 
 def columns_path(folder: Path, model: str) -> Path:
+    """Return where the columns of a model's baseline lie.
+
+    >>> columns_path(Path("baselines"), "vit-clean").as_posix()
+    'baselines/vit-clean.safetensors'
+    """
     return folder / f"{model}.safetensors"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from clipq.errors import ClipqError
-from clipq.metrics.classify import ranks
+from clipq.metrics.places import ranks
 from clipq.metrics.predictions import Predictions
 
 __all__ = ["churn_columns", "flip_rate", "kl_to_fp32", "negative_flips", "top2_gap_shrinkage"]

@@ -6,8 +6,9 @@ import numpy as np
 from scipy.special import log_softmax
 
 from clipq.errors import ClipqError
+from clipq.metrics.places import ranks
 
-__all__ = ["classification_columns", "ranks"]
+__all__ = ["classification_columns"]
 
 
 def classification_columns(
@@ -20,10 +21,10 @@ def classification_columns(
         labels: (N,) int in [0, C).
         temperature: divides the logits of the ``ts_`` twins.
 
-    ``rank`` is the true label's place, 0 for the predicted class; see `ranks`. ``top2_gap`` is the
-    largest minus the second largest probability; ``brier`` is the sum over classes of the squared
-    difference to the one-hot label, in [0, 2]. A sample with a non-finite logit has NaN in every
-    float column and is not correct.
+    ``rank`` is the true label's place, 0 for the predicted class; see `clipq.metrics.places.ranks`.
+    ``top2_gap`` is the largest minus the second largest probability; ``brier`` is the sum over
+    classes of the squared difference to the one-hot label, in [0, 2]. A sample with a non-finite
+    logit has NaN in every float column and is not correct.
 
     Raises:
         ClipqError: there are fewer than two classes, or labels do not fit.
@@ -56,24 +57,6 @@ def classification_columns(
         "correct": (rank == 0).astype(np.int64),
         **{name: np.where(finite, values, np.nan) for name, values in floats.items()},
     }
-
-
-def ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the place (N,) of the true label, 0-based, in the falling order of the logits.
-
-    Of equal logits the class that is listed first stands first, as for argmax: rank 0 is the
-    prediction of `numpy.argmax` and `torch.argmax`, so accuracy is that of any other evaluation.
-
-    Args:
-        logits: (N, C), finite.
-        labels: (N,) int in [0, C).
-
-    >>> ranks(np.array([[0.5, 0.5, 0.1]] * 3), np.array([0, 1, 2])).tolist()
-    [0, 1, 2]
-    """
-    true = logits[np.arange(len(labels)), labels][:, None]
-    before = np.arange(logits.shape[1]) < labels[:, None]
-    return np.asarray(((logits > true) | ((logits == true) & before)).sum(axis=1))
 
 
 def _probabilistic(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:

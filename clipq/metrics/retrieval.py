@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from clipq.errors import ClipqError
-from clipq.metrics.classify import ranks
 from clipq.metrics.features import unit
+from clipq.metrics.places import ranks
 from clipq.metrics.predictions import Predictions
 
 __all__ = [

@@ -66,16 +66,16 @@ def test_each_cell_is_encoded_once_whatever_the_number_of_metrics_or_processes(
 
 
 def test_images_are_decoded_once_per_probe_not_per_quantizer(settings, tmp_path, monkeypatch):
-    from clipq.data import reading
+    from clipq.data import decoding
 
     decoded = []
-    original = reading.Image.open
+    original = decoding.Image.open
 
     def counting(stream, *arguments, **keywords):
         decoded.append(1)
         return original(stream, *arguments, **keywords)
 
-    monkeypatch.setattr(reading.Image, "open", counting)
+    monkeypatch.setattr(decoding.Image, "open", counting)
     evaluator = Evaluator(replace(settings, cache=tmp_path / "fresh"))
     for quantizer in ("fp32", "rtn:w8", "rtn:w4"):
         evaluator.evaluate(Cell("vit-clean", quantizer, "digits"))

@@ -14,6 +14,7 @@ from clipq.cases import Case
 from clipq.errors import StatisticsError
 from clipq.evaluation.closed_forms import closed_form
 from clipq.evaluation.evaluator import Evaluated
+from clipq.evaluation.known_labels import KnownLabels
 from clipq.evaluation.pooling import pool
 from clipq.evaluation.predict import Encoded, Head, SampleInfo, build_predictions
 from clipq.evaluation.resampling import Resampler, Tables
@@ -354,7 +355,7 @@ def calibrated(clusters, *, patients=80, members=4, seed=5):
     (fp32, theirs), (ours, logits) = form(0.0), form(0.5)
     samples = SampleInfo(tuple(map(str, range(len(labels)))), labels, ("",) * len(labels))
     table = build_predictions(
-        "in-distribution", samples, ours, fp32, known_labels=labels, towers="both",
+        "in-distribution", samples, ours, fp32, known=KnownLabels(labels), towers="both",
         known_clusters=clusters(np.repeat(np.arange(patients), members)),
     )  # fmt: skip
     return table, logits, theirs, labels
@@ -500,7 +501,7 @@ def test_other_clusters_than_a_baseline_s_are_incomparable_and_told(
     )
     monkeypatch.setattr(comparable, "drift", lambda live, baseline, known: "")
     case = Case.parse("vit-clean/rtn:w4/id.top1")
-    found = Comparability(evaluator, "id").obstacle(
+    found = Comparability(evaluator, "id", "calibration").obstacle(
         case, baseline, stored.values["id.top1"], evaluator.evaluate(case.cell)
     )
     assert found.verdict is Verdict.INCOMPARABLE
