@@ -22,7 +22,14 @@ from clipq.data.shards import Checksums
 from clipq.errors import ProbeError, did_you_mean, listed
 from clipq.shapes import Document
 
-__all__ = ["CLASS_MAP", "classes_seen", "head_columns", "read_class_map", "within_the_head"]
+__all__ = [
+    "CLASS_MAP",
+    "classes_seen",
+    "head_columns",
+    "kept_places",
+    "read_class_map",
+    "within_the_head",
+]
 
 CLASS_MAP = "classmap.csv"
 _SHOWN = 5
@@ -89,6 +96,16 @@ def classes_seen(
     return {"classes": kept, "classes left out, for which the head has none": left_out}
 
 
+def kept_places(class_map: Sequence[Sequence[str]]) -> dict[int, int]:
+    """Return the new label of each class that has a class of the head, in order.
+
+    >>> kept_places([("cat",), (), ("dog",)])
+    {0: 0, 2: 1}
+    """
+    kept = [label for label, heads in enumerate(class_map) if heads]
+    return {label: new for new, label in enumerate(kept)}
+
+
 def within_the_head(probe: Probe) -> Probe:
     """Return a probe without the classes, and their samples, that its map leaves out.
 
@@ -102,15 +119,14 @@ def within_the_head(probe: Probe) -> Probe:
     """
     if probe.class_map is None or all(probe.class_map):
         return probe
-    kept = [label for label, heads in enumerate(probe.class_map) if heads]
-    place = {label: new for new, label in enumerate(kept)}
+    place = kept_places(probe.class_map)
     positions = [p for p, label in enumerate(probe.labels.tolist()) if label in place]
     renumbered = probe.labels.copy()
     renumbered[positions] = [place[label] for label in probe.labels[positions].tolist()]
     return replace(
         taken(replace(probe, labels=renumbered), positions),
-        classnames=tuple(probe.classnames[label] for label in kept),
-        class_map=tuple(probe.class_map[label] for label in kept),
+        classnames=tuple(probe.classnames[label] for label in place),
+        class_map=tuple(probe.class_map[label] for label in place),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from clipq.data.attributes import read_attribute
-from clipq.data.class_map import read_class_map
+from clipq.data.class_map import kept_places, read_class_map
 from clipq.data.probe import Probe, fingerprint
 from clipq.data.reading import TEMPLATES, check_classes, check_ids, read_lines
 from clipq.data.shards import Checksums
@@ -91,12 +91,11 @@ def _within_the_head(
     class_map: tuple[tuple[str, ...], ...],
 ) -> tuple[list[tuple[str, Path, int]], tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """Leave out classes for which the head has none, before their files are read."""
-    kept = [label for label, heads in enumerate(class_map) if heads]
-    place = {label: new for new, label in enumerate(kept)}
+    place = kept_places(class_map)
     return (
         [(sample, path, place[label]) for sample, path, label in files if label in place],
-        tuple(classnames[label] for label in kept),
-        tuple(class_map[label] for label in kept),
+        tuple(classnames[label] for label in place),
+        tuple(class_map[label] for label in place),
     )
 
 

@@ -59,19 +59,25 @@ def _photos(folder: Path, images: dict[str, range]) -> None:
             Image.new("RGB", (8, 8), (shade, len(name), 0)).save(folder / name / f"{shade}.png")
 
 
+def _declare(root: Path, *probes: tuple[str, str, str], before: str = "") -> None:
+    """Write settings of probes that are class folders: name, role and folder of each."""
+    text = "".join(
+        f'[[probes]]\nname = "{name}"\nrole = "{role}"\nsource = "folder:{folder}"\nsplit = "."\n'
+        for name, role, folder in probes
+    )
+    (root / "clipq.toml").write_text(before + text)
+
+
 def test_data_alone_are_checked_and_every_shared_image_is_listed(tmp_path, monkeypatch, capsys):
     _photos(tmp_path / "photos", {"cat": range(15), "puppy": range(15)})
     _photos(tmp_path / "fit", {"cat": range(5, 100), "puppy": range(11, 30)})
     _photos(tmp_path / "other", {"x": range(60)})
-    text = "".join(
-        f'[[probes]]\nname = "{name}"\nrole = "{role}"\nsource = "folder:{source}"\nsplit = "."\n'
-        for name, role, source in (
-            ("id", "in-distribution", "photos"),
-            ("fit", "calibration", "fit"),
-            ("other", "ood", "other"),
-        )
+    _declare(
+        tmp_path,
+        ("id", "in-distribution", "photos"),
+        ("fit", "calibration", "fit"),
+        ("other", "ood", "other"),
     )
-    (tmp_path / "clipq.toml").write_text(text)
     monkeypatch.chdir(tmp_path)
     assert main(["probe", "check", "--quiet"]) == 1
     shown = capsys.readouterr().out
@@ -88,7 +94,8 @@ def test_data_alone_are_checked_and_every_shared_image_is_listed(tmp_path, monke
     assert len(leak["images"]) == 14
     assert {"ids": ["puppy/11.png"], "other": ["puppy/11.png"]} in leak["images"]
 
-    (tmp_path / "clipq.toml").write_text(text.replace("folder:fit", "folder:other"))
+    settings = tmp_path / "clipq.toml"
+    settings.write_text(settings.read_text().replace("folder:fit", "folder:other"))
     assert main(["probe", "check", "id", "--json", "--quiet"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert any("30 samples are too few" in remark for remark in found["remarks"])
@@ -112,11 +119,8 @@ def test_labels_and_prompts_that_are_not_what_they_seem_are_named(tmp_path, monk
     )
     model = REPOSITORY / "fixtures" / "models" / "vit-clean"
     text = f'[[models]]\nname = "vit"\nsource = "local-dir:{model}"\n'
-    text += "".join(
-        f'[[probes]]\nname = "{name}"\nrole = "{role}"\nsource = "folder:{name}"\nsplit = "."\n'
-        for name, role in (("photos", "in-distribution"), ("fit", "calibration"), ("odd", "shift"))
-    )
-    (tmp_path / "clipq.toml").write_text(text)
+    roles = {"photos": "in-distribution", "fit": "calibration", "odd": "shift"}
+    _declare(tmp_path, *((name, role, name) for name, role in roles.items()), before=text)
     monkeypatch.chdir(tmp_path)
     assert main(["probe", "check", "--quiet"]) == 1
     shown = capsys.readouterr().out

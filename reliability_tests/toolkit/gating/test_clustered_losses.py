@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import statsmodels.api
+from pair_evidence import evidence
 
 from clipq.cases import Case
 from clipq.errors import StatisticsError
@@ -82,14 +83,6 @@ def scans(seed: int = 0, *, shared: int = 30, members: int = 6, patients: int = 
         )
         sides.append(Tables(out, known))
     return sides
-
-
-def evidence(name, first, second, margin=0.05):
-    metric = metrics.get(name)
-    if not metric.score:
-        first, second = (Tables(t.in_distribution, t.in_distribution) for t in (first, second))
-    values = [metric.compute(t.predictions, t.in_distribution) for t in (first, second)]
-    return Evidence(metric, values[0], values[1], margin, first, second)
 
 
 def without(tables: Tables, column: str = "cluster") -> Tables:

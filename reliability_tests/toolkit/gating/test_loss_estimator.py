@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pair_evidence import evidence
 
 from clipq.errors import StatisticsError
 from clipq.evaluation.closed_forms import closed_form
 from clipq.evaluation.resampling import Resampler, Tables
 from clipq.gating.loss_estimator import LossEstimator
-from clipq.gating.verdict import Evidence
 from clipq.metrics import Predictions, metrics
 from clipq.settings import StatisticsSettings
 
@@ -35,14 +35,6 @@ def pair(seed=0, **columns):
         other = {"id": np.arange(200), "mcm": rng.normal(0.0, 1.0, 200)}
         tables.append(Tables(Predictions(other), Predictions(known | columns)))
     return tables
-
-
-def evidence(name, first, second, margin=0.05):
-    metric = metrics.get(name)
-    if not metric.score:
-        first, second = (Tables(t.in_distribution, t.in_distribution) for t in (first, second))
-    values = [metric.compute(t.predictions, t.in_distribution) for t in (first, second)]
-    return Evidence(metric, values[0], values[1], margin, first, second)
 
 
 class Counting(Resampler):
