@@ -16,7 +16,7 @@ import pytest
 # What the tests here share; importlib mode puts no folder of tests on the path.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from warm_process import WarmProcess
+from warm_process import WarmProcess, outside_of_tests
 
 REPOSITORY = Path(__file__).parents[2]
 SETTINGS = """\
@@ -104,7 +104,7 @@ class Project:
 
     def run(self, *command: str, timeout: int = 240) -> subprocess.CompletedProcess[str]:
         """Run a command in the project, as a user would; never from this repository's root."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+        environment = outside_of_tests(os.environ)
         environment["PYTHONPATH"] = str(self.root)
         return self.warm.run(command, cwd=self.root, environment=environment, timeout=timeout)
 

@@ -27,13 +27,21 @@ _PRELOADED = (
 )  # fmt: skip
 
 
+def outside_of_tests(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of somebody who is not inside a test run.
+
+    Under tox, pytest keeps what failed last in tox's folder: runs in many projects would share it.
+    """
+    return {k: v for k, v in environment.items() if not k.startswith(("PYTEST", "TOX_"))}
+
+
 class WarmProcess:
     """The process that forks. Start it once, `close` it at the end."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="warm-")
         self.address = f"{self._folder.name}/socket"
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+        environment = outside_of_tests(os.environ)
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(self.address)
             listening.listen()

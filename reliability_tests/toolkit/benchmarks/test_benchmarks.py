@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 from benchmark import LACKING, MET, MISSED, Goals, Script
-from warm_process import WarmProcess
+from warm_process import WarmProcess, outside_of_tests
 
 REPOSITORY = Path(__file__).parents[3]
 FOLDER = REPOSITORY / "benchmarks"
@@ -89,8 +89,7 @@ def forked(warm_process: WarmProcess, monkeypatch: pytest.MonkeyPatch) -> None:
         module = words[1:] if words[0] == "-m" else [Path(words[0]).stem, *words[1:]]
         if module[0] == "pytest":  # would rewrite what the warm process has imported
             module += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-        environment = dict(options.get("env") or os.environ)
-        environment = {k: v for k, v in environment.items() if not k.startswith("PYTEST")}
+        environment = outside_of_tests(options.get("env") or os.environ)
         path = [str(FOLDER), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         folder = Path(str(options.get("cwd") or Path.cwd()))

@@ -29,6 +29,7 @@ import yaml
 from command_lines import check_commands
 from merged_settings import merged, toml
 from page_blocks import Block
+from warm_process import outside_of_tests
 
 from clipq.metrics import metrics
 from clipq.quant import quantizers
@@ -204,7 +205,7 @@ def _scripts(document: Any) -> Iterator[str]:
 
 def _environment(root: Path, programs: Path) -> dict[str, str]:
     """Return a reader's environment: these programs first, nothing of pytest's."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    kept = outside_of_tests(os.environ)
     folders = (str(programs), str(Path(sys.executable).parent), os.environ["PATH"])
     return kept | {
         "PATH": os.pathsep.join(folders),

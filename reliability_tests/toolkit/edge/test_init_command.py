@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from warm_process import outside_of_tests
 
 from clipq.cases import Cell
 from clipq.cli.main import main
@@ -65,7 +66,7 @@ def snapshot(root: Path) -> dict[str, bytes]:
 def test_from_a_bare_repository_to_a_gate_in_four_commands(tmp_path, warm_process):
     add_model(tmp_path, "fixtures/models/vit-clean")
     add_data(tmp_path, "shapes", "digits")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    kept = outside_of_tests(os.environ)
 
     def clipq(*arguments: str) -> subprocess.CompletedProcess[str]:
         return warm_process.run(("clipq", *arguments), cwd=tmp_path, environment=kept, timeout=400)

@@ -19,6 +19,7 @@ import clipq
 sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_project import CASES, read_report, write_project
+from warm_process import outside_of_tests
 
 from clipq.pytest_interrupts import Interrupts, Stopped, Terminated
 from clipq.pytest_workers import WorkerWatch
@@ -149,7 +150,7 @@ def test_a_start_without_any_event_ends_the_run():
 
 
 def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    environment = outside_of_tests(os.environ)
     environment["PYTHONPATH"] = str(Path(clipq.__file__).parents[1])
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     plugins = ("-p", "xdist.plugin", "-p", "clipq.pytest_plugin", "-p", "no:cacheprovider")

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
+from warm_process import outside_of_tests
 
 from clipq.cli.progress import duration, is_live, watching
 from clipq.cli.tally import Tally, Unit, unit_of
@@ -345,7 +346,7 @@ def suite(tmp_path: Path) -> Path:
 
 
 def environment() -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    kept = outside_of_tests(os.environ)
     # Other installed plugins have no part in this, and take seconds to load.
     alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return {**kept, **alone, "CI": "", "TERM": "xterm", "COLUMNS": "100"}
