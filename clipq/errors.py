@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from clipq.redaction import redacted
 
 __all__ = [
+    "ArtifactError",
     "BaselineError",
     "CacheError",
     "ClipqError",
@@ -78,6 +79,10 @@ class ProbeError(ClipqError):
 
 class QuantizerError(ClipqError):
     """A quantizer or number format makes no sense, failed, or did not quantize."""
+
+
+class ArtifactError(ClipqError):
+    """An exported file is missing, damaged or not what is said of it, or its runtime refuses it."""
 
 
 class KernelError(ClipqError):

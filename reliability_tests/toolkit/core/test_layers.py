@@ -14,6 +14,7 @@ import clipq
 
 PACKAGE = Path(clipq.__file__).parent
 CORE = (
+    "artifact_settings",
     *("cases", "checkout", "cluster_names", "errors", "estimate", "files", "provenance", "records"),
     *("redaction", "registry", "settings", "shapes", "statistic_kinds", "terminal", "verdicts"),
 )
@@ -26,8 +27,11 @@ BELOW = {
     "metrics": {"core"},
     "stats": {"core"},
     "kernels": {"core"},
+    "runtimes": {"core", "dependencies"},
+    "exports": {"core", "runtimes"},
     "evaluation": {
         *("core", "dependencies", "quant", "models", "data", "metrics", "stats", "kernels"),
+        *("runtimes", "exports"),
     },
     "gating": {"core", "quant", "metrics", "stats", "kernels", "evaluation"},
     "web": set(),

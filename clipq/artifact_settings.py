@@ -1,0 +1,175 @@
+"""One `[[artifacts]]` table of clipq.toml: exported files that stand where a quantizer stands.
+
+An artifact belongs to one model and is run by a runtime, in a process of its own. From one table may
+come several candidates: the artifact itself; ``NAME-float``, the float graph that it was made from;
+and ``NAME-VARIANT`` for every variant of its session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+from clipq.shapes import Meta, Name, Text, one_of, whole
+
+__all__ = ["ArtifactSettings", "FloatSettings", "IoSettings", "SessionSettings"]
+
+LAYOUTS = ("NCHW", "NHWC")
+PIXELS = ("normalised", "unit", "bytes")
+INTEGERS = ("int64", "int32")
+OUTPUTS = ("features", "normalised")
+PRECISIONS = ("f32", "f16", "bf16")
+
+FP32_TOWER = "fp32"
+"""In the place of a text graph: the reference's own text tower."""
+
+_NAME = "lower-case letters, digits, '-' and '_', a letter first, e.g. 'ort-int8'"
+_ArtifactName = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9_-]*\Z", description=_NAME)]
+_Values = Mapping[str, Annotated[str, Meta(description="a text")]]
+_Any = Mapping[str, str | int | float | bool]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """How a runtime is asked to run: the artifact's `session`.
+
+    Args:
+        threads: for one operator; 0 for `threads` of the settings.
+        precision: what float operations are to be executed in; "" leaves it to the runtime.
+        provider: execution provider or device of the runtime, e.g. ``CPUExecutionProvider``; "" for
+            its first.
+        env: environment variables of the process that runs it, set before a library is loaded.
+        options: the runtime's own options, by its own names.
+
+    >>> SessionSettings(env={"ONEDNN_MAX_CPU_ISA": "AVX2"}).threads
+    0
+    """
+
+    threads: Annotated[int, whole(0, 1024)] = 0
+    precision: Annotated[str, one_of(*PRECISIONS)] = ""
+    provider: Text = ""
+    env: _Values = field(default_factory=dict)
+    options: _Any = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class IoSettings:
+    """What the graphs take and return: the artifact's `io`. "" means: the only one there is.
+
+    Args:
+        image_input: name of the image graph's input.
+        layout: of images, ``NCHW`` or ``NHWC``.
+        pixels: ``normalised`` by the model's mean and deviation, ``unit`` from 0 to 1, or ``bytes``
+            from 0 to 255 (uint8).
+        image_output: name of the image graph's output.
+        text_input: name of the text graph's input of tokens.
+        text_dtype: of tokens.
+        mask_input: name of an input that takes 1 where a token is and 0 where padding is.
+        text_output: name of the text graph's output.
+        output: ``features`` as open_clip returns them, or ``normalised`` to unit length.
+
+    >>> IoSettings(image_input="pixel_values", text_input="input_ids").layout
+    'NCHW'
+    """
+
+    image_input: Text = ""
+    layout: Annotated[str, one_of(*LAYOUTS)] = "NCHW"
+    pixels: Annotated[str, one_of(*PIXELS)] = "normalised"
+    image_output: Text = ""
+    text_input: Text = ""
+    text_dtype: Annotated[str, one_of(*INTEGERS)] = "int64"
+    mask_input: Text = ""
+    text_output: Text = ""
+    output: Annotated[str, one_of(*OUTPUTS)] = "features"
+
+
+@dataclass(frozen=True, slots=True)
+class FloatSettings:
+    """The float graphs that an artifact was made from: its `float`.
+
+    >>> FloatSettings("deploy/image-fp32.onnx", "deploy/text-fp32.onnx").image
+    'deploy/image-fp32.onnx'
+    """
+
+    image: Text
+    text: Text = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactSettings:
+    """One `[[artifacts]]` table. Paths are relative to the settings file.
+
+    Args:
+        name: as in case ids, in the place of a quantizer.
+        model: the FP32 model that it is judged against, and the only one that it meets.
+        runtime: registered name of what runs it.
+        image: file of the image tower; of the runtime ``torch``, ``FILE.py:FUNCTION``.
+        text: file of the text tower, or ``fp32`` where only the image tower ships.
+        head: in the place of `text`: a file of class embeddings.
+        recipe: in the place of files: how clipq makes them at first use.
+        format: number format, for margins; "" for the format class ``custom``.
+        batch: samples per call, as deployed; 0 for `batch_size` of the settings.
+        session: how the runtime is asked to run.
+        io: what the graphs take and return.
+        float: the float graphs that it was made from; they become a candidate of their own.
+        simulation: the quantizer that simulates it; "" for the matrix's first of the same format.
+        variants: further sessions, each a candidate of its own; what one does not give is `session`'s.
+        part_of: of a float or variant candidate: the artifact that it belongs to.
+
+    >>> artifact = ArtifactSettings("ort-int8", "b32", "onnxruntime", image="i.onnx", text="t.onnx",
+    ...     variants={"oldest-cpu": SessionSettings(env={"ONEDNN_MAX_CPU_ISA": "AVX2"})})
+    >>> [each.name for each in artifact.candidates()]
+    ['ort-int8', 'ort-int8-oldest-cpu']
+    """
+
+    name: _ArtifactName
+    model: Name
+    runtime: Text
+    image: Text = ""
+    text: Text = ""
+    head: Text = ""
+    recipe: Text = ""
+    format: Text = ""
+    batch: Annotated[int, whole(0, 65536)] = 0
+    session: SessionSettings = SessionSettings()
+    io: IoSettings = IoSettings()
+    float: FloatSettings | None = None
+    simulation: Text = ""
+    variants: Mapping[_ArtifactName, SessionSettings] = field(default_factory=dict)
+    part_of: Text = ""
+
+    def candidates(self) -> Iterator[ArtifactSettings]:
+        """Yield the artifact itself, the float graphs it was made from, and its variants."""
+        yield replace(self, float=None, variants={})
+        if self.float is not None:
+            yield replace(
+                self,
+                name=f"{self.name}-float",
+                image=self.float.image,
+                text=self.float.text or self.text,
+                format="",
+                float=None,
+                variants={},
+                part_of=self.name,
+            )
+        for name, session in self.variants.items():
+            yield replace(
+                self,
+                name=f"{self.name}-{name}",
+                session=_over(session, self.session),
+                float=None,
+                variants={},
+                part_of=self.name,
+            )
+
+
+def _over(own: SessionSettings, shared: SessionSettings) -> SessionSettings:
+    """Return a session in which what `own` does not say is as in `shared`."""
+    return SessionSettings(
+        threads=own.threads or shared.threads,
+        precision=own.precision or shared.precision,
+        provider=own.provider or shared.provider,
+        env={**shared.env, **own.env},
+        options={**shared.options, **own.options},
+    )
