@@ -1,8 +1,8 @@
 """One `[[artifacts]]` table of clipq.toml: exported files that stand where a quantizer stands.
 
-An artifact belongs to one model and is run by a runtime, in a process of its own. From one table may
-come several candidates: the artifact itself; ``NAME-float``, the float graph that it was made from;
-and ``NAME-VARIANT`` for every variant of its session.
+An artifact belongs to one model and is run by a runtime, in a process of its own. From one table
+may come several candidates: the artifact itself; ``NAME-float``, the float graph that it was made
+from; and ``NAME-VARIANT`` for every variant of its session.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ class ArtifactSettings:
         session: how the runtime is asked to run.
         io: what the graphs take and return.
         float: the float graphs that it was made from; they become a candidate of their own.
-        simulation: the quantizer that simulates it; "" for the matrix's first of the same format.
-        variants: further sessions, each a candidate of its own; what one does not give is `session`'s.
+        simulation: the quantizer that simulates it; "" for the matrix's first of its format.
+        variants: further sessions, each a candidate; what one does not give is `session`'s.
         part_of: of a float or variant candidate: the artifact that it belongs to.
 
     >>> artifact = ArtifactSettings("ort-int8", "b32", "onnxruntime", image="i.onnx", text="t.onnx",

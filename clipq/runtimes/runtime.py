@@ -7,9 +7,9 @@ the group `clipq.runtimes` registers one::
 
     runtimes.add("mine", MyRuntime())
 
-It is never run in clipq's own process: `tower_process` starts one per artifact, in which the library
-is imported, so that what it needs at its start (environment variables), does to its process or dies
-of stays there. This module imports no library.
+It is never run in clipq's own process: `tower_process` starts one per artifact, in which the
+library is imported, so that what it needs at its start (environment variables), does to its process
+or dies of stays there. This module imports no library.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Look:
         outputs: likewise.
         findings: what is wrong, or worth knowing.
 
-    >>> Look(bytes=1024, quantized={"MatMulInteger": 12}, in_float={"MatMul": 2}).to_plain()["bytes"]
+    >>> Look(bytes=1024, quantized={"MatMulInteger": 12}).to_plain()["bytes"]
     1024
     """
 
