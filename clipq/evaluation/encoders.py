@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from clipq.cases import Candidate
 from clipq.errors import ClipqError
-from clipq.evaluation.identity import encoder_identity, model_identity, prompts_identity
+from clipq.evaluation.identity import encoder_identity, prompts_identity
 from clipq.evaluation.inputs import Inputs, caption_lines
 from clipq.evaluation.isolation import PROCESS, ProcessChangedError
 from clipq.models import ModelSource
-from clipq.provenance import digest
 from clipq.quant import QuantizerSpec
 from clipq.settings import Settings
 
@@ -179,13 +178,7 @@ class Encoders:
         """The artifacts of the settings."""
         from clipq.evaluation.artifacts import Artifacts
 
-        return Artifacts(self.settings, self.model, self._made_from)
-
-    def _made_from(self, model: str) -> str:
-        """Return the digest of what recipes make artifacts of."""
-        prompts = prompts_identity(self.inputs.calibration_prompts)
-        known = self.inputs.calibration_fingerprint, prompts
-        return digest([model_identity(self.model(model)), known])
+        return Artifacts(self.settings, self.inputs, self.model)
 
     def encoder(self, candidate: Candidate) -> Encoder:
         """Return a candidate's form of its model; FP32's own where it is the reference.
