@@ -1,4 +1,4 @@
-"""What quantizers and recipes calibrate with: images of the calibration split, prompts or captions."""
+"""What quantizers and recipes calibrate with: images of a split, and prompts or captions."""
 
 from __future__ import annotations
 
