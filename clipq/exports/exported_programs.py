@@ -27,7 +27,15 @@ def exported(tower: TowerSource, *, largest: int = _LARGEST_BATCH) -> ExportedPr
 
 
 def write_program(program: ExportedProgram, path: Path) -> None:
-    """Write an exported program as a .pt2 archive."""
+    """Write an exported program as a .pt2 archive.
+
+    What the exporter keeps of Python's stack is left out: it says where on this machine the code
+    of torch and open_clip lies.
+    """
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
     torch.export.save(program, path)
 
 

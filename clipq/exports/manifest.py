@@ -117,13 +117,15 @@ class Manifest:
         def at(name: str) -> str:
             return (folder / name).as_posix()
 
-        table: dict[str, str | int | dict[str, str]] = {"runtime": self.runtime}
-        table["image"] = at(self.image)
+        table: dict[str, str | int | dict[str, str]] = {
+            "runtime": self.runtime,
+            "image": at(self.image),
+        }
         if self.text:
             table["text"] = at(self.text)
         if self.float_image:
-            table["float"] = {"image": at(self.float_image)}
-            table["float"] |= {"text": at(self.float_text)} if self.float_text else {}
+            made_from = {"image": self.float_image, "text": self.float_text}
+            table["float"] = {key: at(name) for key, name in made_from.items() if name}
         if self.format:
             table["format"] = self.format
         if self.batch:
