@@ -73,7 +73,7 @@ class OnnxFile:
 
     Attributes:
         proto: onnx's ModelProto; None for ONNX Runtime's own format, which onnx does not read.
-        sidecars: files that hold values, whether they are there or not.
+        bytes_used: of the sidecars, what belongs to a tensor.
 
     Raises:
         ArtifactError: onnx is not installed, or the file is missing, truncated, of another format,
@@ -91,12 +91,15 @@ class OnnxFile:
         self.proto = _parsed(path)
         self._maps: dict[Path, np.ndarray] = {}
         self._used: dict[Path, int] = {}
+        parts: set[tuple[Path, int, int]] = set()  # which tensors may share
         if self.proto is not None:
             for tensor in tensors_of(self.proto):
                 if where := _external(tensor):
                     file = self._beside(where["location"], tensor.name)
-                    end = int(where.get("offset", 0)) + _stored_bytes(tensor, where)
-                    self._used[file] = max(end, self._used.get(file, 0))
+                    start, size = int(where.get("offset", 0)), _stored_bytes(tensor, where)
+                    self._used[file] = max(start + size, self._used.get(file, 0))
+                    parts.add((file, start, size))
+        self.bytes_used = sum(size for _, _, size in parts)
 
     @property
     def sidecars(self) -> tuple[Path, ...]:
@@ -132,6 +135,16 @@ class OnnxFile:
         Args:
             tensor: onnx's TensorProto.
         """
+        try:
+            return self._values(tensor)
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise ArtifactError(
+                f"{self.path.name}: the values of {tensor.name!r} do not fit its sizes "
+                f"{list(tensor.dims)}: {error}",
+                hint="the file is damaged; copy or export it again",
+            ) from error
+
+    def _values(self, tensor: Any) -> np.ndarray:
         import onnx
         from onnx import numpy_helper
 
@@ -246,8 +259,8 @@ def _stored_bytes(tensor: Any, where: dict[str, str]) -> int:
 def _bits(tensor: Any) -> int:
     import onnx
 
-    names = onnx.TensorProto.DataType
-    for bits, ending in ((4, "4"), (2, "2"), (4, "E2M1")):
-        if names.Name(tensor.data_type) in {f"INT{ending}", f"UINT{ending}", f"FLOAT4{ending}"}:
-            return bits
-    return 8 * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    packed = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4}
+    name = onnx.TensorProto.DataType.Name(tensor.data_type)
+    return packed.get(name) or 8 * int(
+        onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    )

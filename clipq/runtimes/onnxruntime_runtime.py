@@ -13,6 +13,7 @@ import numpy as np
 from clipq.artifact_settings import SessionSettings
 from clipq.errors import ArtifactError, did_you_mean
 from clipq.runtimes.onnx_file import OnnxFile, check_there
+from clipq.runtimes.onnx_look import look_at
 from clipq.runtimes.onnxruntime_session import CPU, Asked, asked_of
 from clipq.runtimes.runtime import Look, Port, Tower, TowerFacts, TowerPorts
 
@@ -55,9 +56,7 @@ class OnnxRuntime:
         Raises:
             ArtifactError: it, or a sidecar, is missing, truncated or of another format.
         """
-        file = OnnxFile(path)
-        file.check_sidecars()
-        return Look(bytes=file.bytes)
+        return look_at(OnnxFile(path), library=_library())
 
     def open(self, path: Path, ports: TowerPorts, session: SessionSettings, /) -> Tower:
         """Open a tower.
