@@ -14,18 +14,18 @@ from clipq.runtimes.onnx_operators import Operators, operators_of
 from clipq.runtimes.onnx_scales import scale_findings, scale_names
 from clipq.runtimes.runtime import Look, Port
 
-__all__ = ["look_at"]
+__all__ = ["look_at", "versions_of"]
 
 _SPARE = 0.1
 """Share of a sidecar that may be padding."""
 
 
-def look_at(file: OnnxFile, *, library: Any) -> Look:
+def look_at(file: OnnxFile, onnxruntime: Any) -> Look:
     """Return what a file says of itself.
 
     Args:
         file: of the graph; its sidecars are read too.
-        library: the module `onnxruntime`, whose operators it is held against.
+        onnxruntime: the module `onnxruntime`, whose operators it is held against.
 
     Raises:
         ArtifactError: a sidecar is missing, or the values do not fit their sizes.
@@ -44,19 +44,19 @@ def look_at(file: OnnxFile, *, library: Any) -> Look:
             ),
         )
     graph = OnnxGraph(file)
-    formal = _formal_inputs(library)
+    formal = _formal_inputs(onnxruntime)
     operators = operators_of(graph)
     inputs, outputs = _ports(file.proto)
     return Look(
         bytes=file.bytes,
         quantized=operators.quantized,
         in_float=operators.in_float,
-        opset=_versions(file.proto),
+        opset=versions_of(file.proto),
         inputs=inputs,
         outputs=outputs,
         findings=(
-            *_of_versions(file, library),
-            *_of_operators(graph, library, formal),
+            *_of_versions(file, onnxruntime),
+            *_of_operators(graph, onnxruntime, formal),
             *scale_findings(graph, formal),
             *constant_findings(graph, scales=scale_names(graph, formal)),
             *_left_in_float(operators),
@@ -66,21 +66,31 @@ def look_at(file: OnnxFile, *, library: Any) -> Look:
     )
 
 
-def _formal_inputs(library: Any) -> dict[tuple[str, str], list[str]]:
+def _formal_inputs(onnxruntime: Any) -> dict[tuple[str, str], list[str]]:
     """Return what ONNX Runtime calls the inputs of every operator, by domain and type."""
-    state = library.capi.onnxruntime_pybind11_state
+    state = onnxruntime.capi.onnxruntime_pybind11_state
     return {
         (schema.domain, schema.name): [each.name for each in schema.inputs]
         for schema in sorted(state.get_all_operator_schema(), key=lambda each: each.since_version)
     }
 
 
-def _versions(proto: Any) -> str:
+def versions_of(proto: Any) -> str:
+    """Return the operator sets of a model and its format's version, as a sentence has them.
+
+    Args:
+        proto: onnx's ModelProto.
+
+    >>> from onnx import helper
+    >>> versions_of(helper.make_model(helper.make_graph([], "g", [], []), ir_version=10,
+    ...     opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]))
+    '20, com.microsoft 1 (IR 10)'
+    """
     sets = [f"{each.domain} {each.version}".strip() for each in proto.opset_import]
     return f"{', '.join(sets)} (IR {proto.ir_version})"
 
 
-def _of_versions(file: OnnxFile, library: Any) -> list[Finding]:
+def _of_versions(file: OnnxFile, onnxruntime: Any) -> list[Finding]:
     """Ask the runtime itself, with a graph that does nothing, whether it reads these versions."""
     from onnx import TensorProto, helper
 
@@ -92,15 +102,16 @@ def _of_versions(file: OnnxFile, library: Any) -> list[Finding]:
     model.opset_import.extend(file.proto.opset_import)
     if not any(each.domain in ("", "ai.onnx") for each in model.opset_import):
         model.opset_import.append(helper.make_opsetid("", 20))
-    options = library.SessionOptions()
+    options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     try:
-        library.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
     except Exception:  # every binding error has a class of its own, below Exception
         return [
             Finding(
                 "version",
-                f"onnxruntime {library.__version__} does not read opset {_versions(file.proto)}",
+                f"onnxruntime {onnxruntime.__version__} does not read opset "
+                f"{versions_of(file.proto)}",
                 "export it with an older opset_version, or update onnxruntime",
             )
         ]
@@ -108,7 +119,7 @@ def _of_versions(file: OnnxFile, library: Any) -> list[Finding]:
 
 
 def _of_operators(
-    graph: OnnxGraph, library: Any, formal: Mapping[tuple[str, str], list[str]]
+    graph: OnnxGraph, onnxruntime: Any, formal: Mapping[tuple[str, str], list[str]]
 ) -> list[Finding]:
     unknown = {
         f"{each.node.domain or 'ai.onnx'}:{each.op}": None
@@ -121,7 +132,7 @@ def _of_operators(
     return [
         Finding(
             "unknown-operator",
-            f"onnxruntime {library.__version__} has no operator {listed(list(unknown))}",
+            f"onnxruntime {onnxruntime.__version__} has no operator {listed(list(unknown))}",
             "export it without; operators of a library of one's own are not loaded",
         )
     ]
