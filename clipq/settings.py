@@ -313,7 +313,6 @@ class Settings:
     models: tuple[ModelSettings, ...]
     probes: tuple[ProbeSettings, ...]
     quantizers: _Quantizers
-    artifacts: tuple[ArtifactSettings, ...] = ()
     metrics: Texts = ("*",)
     exclude: Texts = ()
     kernels: Texts = ()
@@ -334,6 +333,7 @@ class Settings:
     policies: Mapping[str, Policy] = field(default_factory=lambda: POLICIES)
     history: HistorySettings = HistorySettings()
     limits: LimitSettings = LimitSettings()
+    artifacts: tuple[ArtifactSettings, ...] = ()
 
     @property
     def root(self) -> Path:
