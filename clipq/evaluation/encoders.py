@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from clipq.cases import Candidate
 from clipq.errors import ClipqError
-from clipq.evaluation.identity import encoder_identity, prompts_identity
+from clipq.evaluation.identity import encoder_identity, model_identity, prompts_identity
 from clipq.evaluation.inputs import Inputs, caption_lines
 from clipq.evaluation.isolation import PROCESS, ProcessChangedError
 from clipq.models import ModelSource
+from clipq.provenance import digest
 from clipq.quant import QuantizerSpec
 from clipq.settings import Settings
 
 if TYPE_CHECKING:
     import torch
 
+    from clipq.evaluation.artifact_module import ArtifactModule
+    from clipq.evaluation.artifacts import Artifacts
     from clipq.evaluation.encoder import Encoder
     from clipq.evaluation.witness import Witness
     from clipq.models import LoadedModel
@@ -132,7 +135,7 @@ class Encoders:
             ProcessChangedError: the process is no longer what it was.
         """
         self.check(candidate)
-        if candidate.is_reference:
+        if candidate.is_reference or self.is_artifact(candidate):  # which runs in another process
             yield
             return
         witness = self._witness(candidate.model)
@@ -153,14 +156,36 @@ class Encoders:
             self._witnesses[name] = Witness(loaded, self.device)
         return self._witnesses[name]
 
-    def identity(self, quantizer: str) -> dict[str, Any]:
-        """Return what identifies an encoder beside the weights it starts from."""
+    def identity(self, candidate: Candidate) -> dict[str, Any]:
+        """Return what identifies an encoder beside the weights it starts from.
+
+        Raises:
+            ArtifactError: a file of an artifact is missing.
+        """
         return encoder_identity(
-            quantizer,
+            candidate.quantizer,
             environment=self.environment,
             calibration=self.inputs.calibration_fingerprint,
             prompts=prompts_identity(self.inputs.calibration_prompts),
+            artifact=self.artifacts.identity(candidate) if self.is_artifact(candidate) else None,
         )
+
+    def is_artifact(self, candidate: Candidate) -> bool:
+        """Whether a candidate is exported files, which no quantizer makes."""
+        return self.settings.artifact(candidate) is not None
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """The artifacts of the settings."""
+        from clipq.evaluation.artifacts import Artifacts
+
+        return Artifacts(self.settings, self.model, self._made_from)
+
+    def _made_from(self, model: str) -> str:
+        """Return the digest of what recipes make artifacts of."""
+        prompts = prompts_identity(self.inputs.calibration_prompts)
+        known = self.inputs.calibration_fingerprint, prompts
+        return digest([model_identity(self.model(model)), known])
 
     def encoder(self, candidate: Candidate) -> Encoder:
         """Return a candidate's form of its model; FP32's own where it is the reference.
@@ -168,6 +193,8 @@ class Encoders:
         Raises:
             QuantizerError: the quantizer failed.
         """
+        if self.is_artifact(candidate):
+            return self.wrap(candidate, self._open(candidate))
         loaded = self.model(candidate.model)
         module = loaded.model if candidate.is_reference else self._quantize(candidate).model
         return self.wrap(candidate, module)
@@ -183,6 +210,8 @@ class Encoders:
         """Return what a quantizer covers and stores; {} for FP32."""
         if candidate.is_reference:
             return {}
+        if self.is_artifact(candidate):
+            return self.artifacts.evidence(candidate)
         return self._quantize(candidate).to_plain() | (
             {"kernels": self._accelerated} if self.backend else {}
         )
@@ -196,6 +225,14 @@ class Encoders:
         fp32, calibration = self.model(candidate.model).model, self._calibration(candidate.model)
         with self.contained(candidate, "being made"):
             return Mixture(fp32, spec, calibration)
+
+    def _open(self, candidate: Candidate) -> ArtifactModule:
+        self.check(candidate)
+        try:
+            return self.artifacts.module(candidate)
+        except ClipqError as error:
+            self.refuse(candidate, error)
+            raise
 
     def _quantize(self, candidate: Candidate) -> Quantized:
         self.check(candidate)

@@ -321,9 +321,23 @@ def _point_errors(
 
 
 def check_features(
-    name: str, features: np.ndarray, head: Head, reference: np.ndarray, reference_head: Head
+    name: str,
+    features: np.ndarray,
+    head: Head,
+    reference: np.ndarray,
+    reference_head: Head,
+    *,
+    may_equal: bool = False,
 ) -> None:
     """Refuse features that make every later number meaningless, or that prove nothing was done.
+
+    Args:
+        name: text of the quantizer, or name of the artifact.
+        features: image features (N, D) of the candidate.
+        head: its zero-shot head.
+        reference: FP32's features (N, D).
+        reference_head: FP32's head.
+        may_equal: whether FP32's very own bits may come back, as from float graphs.
 
     Raises:
         QuantizerError: all features are zero, have another shape than FP32's, or features and
@@ -340,9 +354,8 @@ def check_features(
             f"quantizer {name!r} zeroed every image feature",
             hint="check scales and zero points: a scale far above the data rounds all to zero",
         )
-    if np.array_equal(features, reference) and np.array_equal(
-        head.embeddings, reference_head.embeddings
-    ):
+    same = np.array_equal(features, reference)
+    if not may_equal and same and np.array_equal(head.embeddings, reference_head.embeddings):
         raise QuantizerError(
             f"quantizer {name!r} changed nothing: features and class embeddings are "
             "bit-identical to FP32",

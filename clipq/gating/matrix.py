@@ -66,7 +66,7 @@ class Matrix:
                     hint="clipq gate --policy release measures them",
                 )
             return cases
-        load_margins(self.settings.margins).check_against(
+        load_margins(self.settings.margins, self.settings).check_against(
             self.everything, reference_values(self.settings)
         )
         return cases + vanished_cases(self.settings, self.everything)
@@ -106,7 +106,7 @@ class Matrix:
     def _check_excuses(self) -> None:
         """Refuse waivers that are malformed or excuse too much, before anything is measured."""
         waivers = load_waivers(self.settings.waivers)
-        failures = load_margins(self.settings.margins).expected_failures
+        failures = load_margins(self.settings.margins, self.settings).expected_failures
         if waivers.entries or failures:
             refuse_excess(
                 waivers,

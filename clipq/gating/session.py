@@ -84,7 +84,7 @@ class Gate:
     @cached_property
     def margins(self) -> Margins:
         """The margin table."""
-        return load_margins(self.settings.margins)
+        return load_margins(self.settings.margins, self.settings)
 
     @cached_property
     def latencies(self) -> Latencies:

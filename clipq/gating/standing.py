@@ -158,7 +158,7 @@ def _of_inputs(record: RunRecord, settings: Settings) -> Iterator[str]:
 
 def _of_review(cases: list[CaseResult], settings: Settings) -> Iterator[str]:
     """Yield what the reviewed margins, waivers and expected failures do not say of a case."""
-    margins, waivers = load_margins(settings.margins), load_waivers(settings.waivers)
+    margins, waivers = load_margins(settings.margins, settings), load_waivers(settings.waivers)
     signed = {(entry.owner, entry.signature) for entry in waivers.entries}
     for result in cases:
         applied = result.estimate.margin

@@ -1,0 +1,222 @@
+"""Artifacts of the settings in this process: made where a recipe says how, hashed, opened."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from clipq.artifact_settings import ArtifactSettings, IoSettings
+from clipq.cases import Candidate
+from clipq.errors import ArtifactError
+from clipq.evaluation.artifact_files import ArtifactFiles, artifact_files, artifact_identity
+from clipq.evaluation.tower_process import TowerProcess
+from clipq.provenance import digest, package_versions
+from clipq.runtimes import Finding, Look, runtimes
+from clipq.runtimes.cpu_flags import cpu_flags
+from clipq.runtimes.precision import precision_findings
+from clipq.settings import Settings
+
+if TYPE_CHECKING:
+    from clipq.evaluation.artifact_module import ArtifactModule
+    from clipq.models import LoadedModel
+
+__all__ = ["Artifacts"]
+
+
+class Artifacts:
+    """Makes, hashes and opens the artifacts of some settings, each once per process.
+
+    Args:
+        settings: which there are.
+        models: loads the FP32 model that one is judged against.
+        made_from: digest of what a recipe makes an artifact of: the model, calibration data.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        models: Callable[[str], LoadedModel],
+        made_from: Callable[[str], str],
+    ) -> None:
+        self.settings = settings
+        self._models, self._made_from = models, made_from
+        self._files: dict[Candidate, ArtifactFiles] = {}
+        self._resolved: dict[Candidate, ArtifactSettings] = {}
+        self._process: tuple[Candidate, TowerProcess] | None = None
+        self._module: tuple[Candidate, ArtifactModule] | None = None
+        self._looks: dict[Candidate, dict[str, Look]] = {}
+
+    def identity(self, candidate: Candidate) -> dict[str, Any]:
+        """Return what identifies an artifact's results; its files are hashed once per process.
+
+        Raises:
+            ArtifactError: a file is missing or cannot be made.
+        """
+        artifact = self._artifact(candidate)
+        return artifact_identity(artifact, self.files(candidate), batch=self.batch(candidate))
+
+    def batch(self, candidate: Candidate) -> int:
+        """Return the number of samples per call."""
+        return self._declared(candidate).batch or self.settings.batch_size
+
+    def files(self, candidate: Candidate) -> ArtifactFiles:
+        """Return the files of an artifact, hashed."""
+        if candidate not in self._files:
+            artifact = self._artifact(candidate)
+            found = artifact_files(artifact, self._running(candidate), root=self.settings.root)
+            self._files[candidate] = found
+        return self._files[candidate]
+
+    def module(self, candidate: Candidate) -> ArtifactModule:
+        """Return an artifact that is open; there is one at a time.
+
+        Raises:
+            ArtifactError: its runtime refuses it, or it is not the one that was hashed.
+        """
+        if self._module is None or self._module[0] != candidate:
+            from clipq.evaluation.artifact_module import ArtifactModule
+
+            hashed, artifact = self.files(candidate), self._artifact(candidate)
+            self.looks(candidate)
+            opened = ArtifactModule(
+                artifact,
+                hashed,
+                self._running(candidate),
+                self._models(candidate.model),
+                batch=self.batch(candidate),
+            )
+            now = artifact_files(artifact, self._running(candidate), root=self.settings.root)
+            if now.sha256 != hashed.sha256:
+                raise ArtifactError(
+                    f"artifact {candidate.quantizer!r}: its files changed while it was opened",
+                    hint="run again when nobody writes them any more",
+                )
+            self._module = candidate, opened
+        return self._module[1]
+
+    def looks(self, candidate: Candidate) -> dict[str, Look]:
+        """Return what each tower's file says of itself, found without running it."""
+        if candidate not in self._looks:
+            towers = self.files(candidate).towers
+            process = self._running(candidate)
+            self._looks[candidate] = {name: process.look(path) for name, path in towers.items()}
+        return self._looks[candidate]
+
+    def findings(self, candidate: Candidate) -> tuple[Finding, ...]:
+        """Return what is wrong with an artifact's files and with how its runtime opens them."""
+        asked, found = self._artifact(candidate).session.precision, []
+        facts = self.module(candidate).facts
+        for tower, look in self.looks(candidate).items():
+            own = (*look.findings, *precision_findings(asked, facts[tower], look))
+            found += [replace(each, problem=f"{tower} tower: {each.problem}") for each in own]
+        return tuple(found)
+
+    def evidence(self, candidate: Candidate) -> dict[str, Any]:
+        """Return what a record says of an artifact, as strict-JSON values."""
+        artifact, files = self._declared(candidate), self.files(candidate)
+        runtime = runtimes.get(artifact.runtime)
+        module = self.module(candidate)
+        return {
+            "runtime": artifact.runtime,
+            "versions": dict(package_versions(runtime.packages)),
+            "files": {role: dict(held) for role, held in files.sha256.items()},
+            "bytes": files.bytes,
+            "batch": self.batch(candidate),
+            "format": artifact.format,
+            "session": asdict(artifact.session),
+            "io": asdict(self._artifact(candidate).io),
+            "cpu": list(cpu_flags()),
+            "towers": artifact.towers,
+            "part_of": artifact.part_of,
+            "recipe": artifact.recipe,
+            "looks": {tower: _counts(look) for tower, look in self.looks(candidate).items()},
+            "executed": {
+                tower: {"precision": facts.precision, "provider": facts.provider, **facts.said}
+                for tower, facts in module.facts.items()
+            },
+            "findings": [each.to_plain() for each in self.findings(candidate)],
+        }
+
+    def give_up(self) -> None:
+        """Let go of what is open."""
+        if self._process is not None:
+            self._process[1].close()
+        self._process = self._module = None
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    def _declared(self, candidate: Candidate) -> ArtifactSettings:
+        declared = self.settings.artifact(candidate)
+        if declared is None:
+            raise ArtifactError(
+                f"{candidate} is no artifact", hint="[[artifacts]] of the settings declares them"
+            )
+        return declared
+
+    def _running(self, candidate: Candidate) -> TowerProcess:
+        if self._process is None or self._process[0] != candidate:
+            self.give_up()
+            self._process = candidate, TowerProcess(self._artifact(candidate), self.settings)
+        return self._process[1]
+
+    def _artifact(self, candidate: Candidate) -> ArtifactSettings:
+        """Return an artifact with its files, made where a recipe says how."""
+        if candidate not in self._resolved:
+            declared = self._declared(candidate)
+            if declared.recipe:
+                declared = self._made(candidate, declared)
+            self._resolved[candidate] = declared
+        return self._resolved[candidate]
+
+    def _made(self, candidate: Candidate, declared: ArtifactSettings) -> ArtifactSettings:
+        from clipq.exports import Manifest, recipe_identity
+
+        made = digest([declared.recipe, recipe_identity(declared.recipe), declared.batch])
+        made = digest([made, self._made_from(candidate.model)])
+        folder = self.settings.cache / "artifacts" / f"{declared.recipe}-{made[:16]}"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not (folder / "manifest.json").is_file():
+                self._make(candidate, declared, folder)
+        manifest = Manifest.read(folder)
+        return replace(
+            declared,
+            image=str(folder / manifest.image),
+            text=str(folder / manifest.text),
+            io=IoSettings(**manifest.io),
+        )
+
+    def _make(self, candidate: Candidate, declared: ArtifactSettings, folder: Path) -> None:
+        """Make an artifact in a process of its own: tools that quantize change theirs."""
+        command = [sys.executable, "-m", "clipq.evaluation.artifact_maker"]
+        asked = [str(self.settings.path), candidate.model, declared.recipe, str(folder)]
+        done = subprocess.run(
+            [*command, *asked, str(declared.batch)],
+            env={**os.environ, "OMP_NUM_THREADS": str(self.settings.threads)},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            last = (done.stderr.strip() or "no message").splitlines()[-1]
+            raise ArtifactError(
+                f"artifact {declared.name!r}: recipe {declared.recipe!r} failed: {last}",
+                hint=f"clipq artifact quantize {candidate.model} --recipe {declared.recipe} "
+                "--output FOLDER shows more",
+            )
+
+
+def _counts(look: Look) -> dict[str, Any]:
+    """Return what of a look a record keeps: findings stand beside it."""
+    return {
+        "bytes": look.bytes,
+        "quantized": dict(look.quantized),
+        "in_float": dict(look.in_float),
+        "opset": look.opset,
+    }
