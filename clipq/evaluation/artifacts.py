@@ -16,6 +16,7 @@ from clipq.artifact_settings import ArtifactSettings, IoSettings
 from clipq.cases import Candidate
 from clipq.errors import ArtifactError
 from clipq.evaluation.artifact_files import ArtifactFiles, artifact_files, artifact_identity
+from clipq.evaluation.plan import simulation_of
 from clipq.evaluation.tower_process import TowerProcess
 from clipq.provenance import digest, package_versions
 from clipq.runtimes import Finding, Look, runtimes
@@ -114,7 +115,7 @@ class Artifacts:
         asked, found = self._artifact(candidate).session.precision, []
         facts = self.module(candidate).facts
         for tower, look in self.looks(candidate).items():
-            own = (*look.findings, *precision_findings(asked, facts[tower], look))
+            own = (*look.findings, *precision_findings(asked, facts[tower]))
             found += [replace(each, problem=f"{tower} tower: {each.problem}") for each in own]
         return tuple(found)
 
@@ -135,6 +136,7 @@ class Artifacts:
             "cpu": list(cpu_flags()),
             "towers": artifact.towers,
             "part_of": artifact.part_of,
+            "simulation": simulation_of(candidate, self.settings),
             "recipe": artifact.recipe,
             "looks": {tower: _counts(look) for tower, look in self.looks(candidate).items()},
             "executed": {

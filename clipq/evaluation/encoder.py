@@ -1,4 +1,4 @@
-"""One form of a model, FP32 or quantized: what turns images, prompts and captions into features."""
+"""One form of a model, FP32, quantized or exported: what makes features of images and texts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Encoder:
     """Encodes with one form of a model; whatever that raises names the quantizer.
 
     Args:
-        name: text of the quantizer, for messages.
+        name: what it is called in messages: ``quantizer 'rtn:w8'``, ``artifact 'ort-int8'``.
         module: the form of the model.
         loaded: the FP32 model that it was made of, with tokenizer and preprocessing.
         device: where `module` is.
@@ -64,6 +64,7 @@ class Encoder:
                 known.classnames,
                 known.templates,
                 batch_size=self.batch_size,
+                device=self.device,
             ).numpy(force=True)
             # A quantizer may tune the scale: the logits are then its own.
             tuned = hasattr(self.module, "logit_scale")
@@ -89,6 +90,6 @@ class Encoder:
             raise
         except Exception as error:
             raise QuantizerError(
-                f"quantizer {self.name!r} failed while {doing}: {type(error).__name__}: {error}",
+                f"{self.name} failed while {doing}: {type(error).__name__}: {error}",
                 hint="encode_image and encode_text must work as the FP32 model's do",
             ) from error

@@ -204,7 +204,9 @@ class Encoders:
         from clipq.evaluation.encoder import Encoder
 
         loaded = self.model(candidate.model)
-        return Encoder(candidate.quantizer, module, loaded, self.device, self.settings.batch_size)
+        kind = "artifact" if self.is_artifact(candidate) else "quantizer"
+        name = f"{kind} {candidate.quantizer!r}"
+        return Encoder(name, module, loaded, self.device, self.settings.batch_size)
 
     def coverage(self, candidate: Candidate) -> dict[str, Any]:
         """Return what a quantizer covers and stores; {} for FP32."""

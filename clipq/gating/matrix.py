@@ -8,7 +8,7 @@ from functools import cached_property
 
 from clipq.cases import FP32, Candidate, Case, Cell, split_key
 from clipq.errors import SettingsError
-from clipq.evaluation.plan import Selection, plan
+from clipq.evaluation.plan import Selection, not_applicable, plan
 from clipq.gating.baseline import load_values
 from clipq.gating.families import sizes
 from clipq.gating.input_files import input_files
@@ -91,6 +91,13 @@ class Matrix:
         """How many cases of each probe were asked for and are kept for releases."""
         seen = set(self._seen(self._asked))
         return dict(Counter(case.probe for case in self._asked if case not in seen))
+
+    @cached_property
+    def not_applicable(self) -> dict[str, dict[str, int]]:
+        """How many cases of each artifact were asked for and cannot be had, by what they need."""
+        if self.kernels and not self.selection:
+            return {}
+        return not_applicable(self.settings, self.selection, profile=self.profile)
 
     @cached_property
     def whole(self) -> Counter[Candidate]:

@@ -164,9 +164,7 @@ def check_features(features: np.ndarray, batch: int, path: Path) -> np.ndarray:
     return features
 
 
-def _named(
-    found: Sequence[Port], name: str, key: str, path: Path, *, what: str = "input"
-) -> int:
+def _named(found: Sequence[Port], name: str, key: str, path: Path, *, what: str = "input") -> int:
     names = [port.name for port in found]
     if name not in names:
         raise ArtifactError(

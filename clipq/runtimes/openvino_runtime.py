@@ -26,7 +26,7 @@ from clipq.runtimes.graph_ports import (
 from clipq.runtimes.openvino_files import graph_files, ports_of, read_graph, said_by, stored_floats
 from clipq.runtimes.openvino_look import look_at
 from clipq.runtimes.optional_library import library
-from clipq.runtimes.runtime import Look, Port, TowerFacts, TowerPorts
+from clipq.runtimes.runtime import Look, TowerFacts, TowerPorts
 
 __all__ = ["RUNTIME", "OpenVinoRuntime", "OpenVinoTower"]
 
@@ -55,7 +55,13 @@ class OpenVinoTower:
     """
 
     def __init__(
-        self, compiled: Any, facts: TowerFacts, *, places: Mapping[str, int], output: int, path: Path
+        self,
+        compiled: Any,
+        facts: TowerFacts,
+        *,
+        places: Mapping[str, int],
+        output: int,
+        path: Path,
     ) -> None:
         self.facts = facts
         self._compiled = compiled
@@ -158,9 +164,7 @@ def _device(core: Any, asked: str) -> str:
     devices = core.available_devices
     if asked in devices or asked.partition(":")[0] in _VIRTUAL:
         return asked
-    raise ArtifactError(
-        f"OpenVINO has no device {asked!r} here", hint=did_you_mean(asked, devices)
-    )
+    raise ArtifactError(f"OpenVINO has no device {asked!r} here", hint=did_you_mean(asked, devices))
 
 
 def _properties(core: Any, device: str, session: SessionSettings) -> dict[str, Any]:

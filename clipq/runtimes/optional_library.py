@@ -31,9 +31,7 @@ def library(module: str, extra: str) -> Any:
     except ModuleNotFoundError as error:
         missing = error.name or module
         of = "" if missing == module.partition(".")[0] else f", which {module!r} needs,"
-        raise ArtifactError(
-            f"the library {missing!r}{of} is not installed", hint=fix
-        ) from error
+        raise ArtifactError(f"the library {missing!r}{of} is not installed", hint=fix) from error
     except Exception as error:  # a shared library that is missing, a version that does not fit
         raise ArtifactError(
             f"the library {module!r} cannot be imported: {error!r}",
