@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clipq.artifact_settings import ArtifactSettings
+from clipq.artifact_settings import BROUGHT, ArtifactSettings
 from clipq.errors import ArtifactError
 from clipq.evaluation.artifact_files import ArtifactFiles
 from clipq.evaluation.tower_process import TowerProcess
 from clipq.models import LoadedModel
 from clipq.runtimes import TowerPorts
+from clipq.runtimes.class_rows import class_rows
 
 __all__ = ["ArtifactModule"]
 
@@ -44,9 +46,11 @@ class ArtifactModule(nn.Module):
         super().__init__()
         self._artifact, self._process, self._loaded = artifact, process, loaded
         self.batch = batch
+        self.files = files
         self.facts = {
             tower: process.open(path, self._ports(tower, files.function))
             for tower, path in files.towers.items()
+            if tower == "text" or artifact.runtime != BROUGHT
         }
         for tower, facts in self.facts.items():
             if facts.batch and artifact.batch and facts.batch != artifact.batch:
@@ -62,6 +66,11 @@ class ArtifactModule(nn.Module):
 
     def encode_text(self, tokens: Tensor, normalize: bool = False) -> Tensor:
         """Return features (N, D) of tokens (N, L)."""
+        if self._artifact.head:
+            raise ArtifactError(
+                f"artifact {self._artifact.name!r} has class embeddings and no text tower",
+                hint="text = a file, or text = 'fp32', encodes texts",
+            )
         if "text" not in self.facts:
             model: Any = self._loaded.model
             features: Tensor = model.encode_text(tokens, normalize=normalize)
@@ -71,6 +80,14 @@ class ArtifactModule(nn.Module):
             text = getattr(self._loaded.model, "text", self._loaded.model)
             given["mask"] = _mask(given["input"], int(getattr(text, "pad_id", 0)))
         return self._encoded("text", given, tokens.device, normalize)
+
+    def class_embeddings(self, classnames: Sequence[str]) -> np.ndarray | None:
+        """Return the artifact's own class embeddings (C, D), unit length; None if it has a tower.
+
+        Raises:
+            ArtifactError: they are not those of these classes.
+        """
+        return None if self.files.head is None else class_rows(self.files.head, classnames)
 
     def _encoded(
         self, tower: str, given: dict[str, np.ndarray], device: torch.device, normalize: bool

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from clipq.artifact_settings import ArtifactSettings
-from clipq.cases import Candidate
+from clipq.artifact_settings import BROUGHT, ArtifactSettings
+from clipq.cases import Candidate, Cell
 from clipq.errors import ArtifactError
 from clipq.evaluation.artifact_files import ArtifactFiles, artifact_files, artifact_identity
 from clipq.evaluation.inputs import Inputs
@@ -18,10 +18,13 @@ from clipq.evaluation.tower_process import TowerProcess
 from clipq.provenance import package_versions
 from clipq.runtimes import Finding, Look, runtimes
 from clipq.runtimes.cpu_flags import cpu_flags
+from clipq.runtimes.feature_files import FeatureFiles
 from clipq.runtimes.precision import precision_findings
 from clipq.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from clipq.evaluation.artifact_module import ArtifactModule
     from clipq.models import LoadedModel
 
@@ -46,6 +49,7 @@ class Artifacts:
         self._resolved: dict[Candidate, ArtifactSettings] = {}
         self._process: tuple[Candidate, TowerProcess] | None = None
         self._module: tuple[Candidate, ArtifactModule] | None = None
+        self._brought: tuple[Candidate, FeatureFiles] | None = None
         self._looks: dict[Candidate, dict[str, Look]] = {}
 
     def identity(self, candidate: Candidate) -> dict[str, Any]:
@@ -96,6 +100,23 @@ class Artifacts:
             self._module = candidate, opened
         return self._module[1]
 
+    def rows(self, cell: Cell) -> np.ndarray | None:
+        """Return a cell's features (N, D) that were made elsewhere; None of what is run.
+
+        Raises:
+            ArtifactError: samples are missing, double or foreign, or a row is no vector of numbers.
+        """
+        candidate = cell.candidate
+        if self._declared(candidate).runtime != BROUGHT:
+            return None
+        if self._brought is None or self._brought[0] != candidate:
+            probes = (p for p in self.settings.probes if p.attack is None and p.role != "pooled")
+            samples = {p.name: self._inputs.sample_info(p.name).ids for p in probes}
+            output = self._artifact(candidate).io.output
+            files = FeatureFiles(self.files(candidate).image, samples, output=output)
+            self._brought = candidate, files
+        return self._brought[1].rows(cell.probe)
+
     def looks(self, candidate: Candidate) -> dict[str, Look]:
         """Return what each tower's file says of itself, found without running it."""
         if candidate not in self._looks:
@@ -109,7 +130,8 @@ class Artifacts:
         asked, found = self._artifact(candidate).session.precision, []
         facts = self.module(candidate).facts
         for tower, look in self.looks(candidate).items():
-            own = (*look.findings, *precision_findings(asked, facts[tower]))
+            executed = precision_findings(asked, facts[tower]) if tower in facts else ()
+            own = (*look.findings, *executed)
             found += [replace(each, problem=f"{tower} tower: {each.problem}") for each in own]
         return tuple(found)
 
