@@ -16,6 +16,8 @@ from clipq.artifact_settings import ArtifactSettings, IoSettings
 from clipq.cases import Candidate
 from clipq.errors import ArtifactError
 from clipq.evaluation.artifact_files import ArtifactFiles, artifact_files, artifact_identity
+from clipq.evaluation.identity import model_identity, prompts_identity
+from clipq.evaluation.inputs import Inputs
 from clipq.evaluation.plan import simulation_of
 from clipq.evaluation.tower_process import TowerProcess
 from clipq.provenance import digest, package_versions
@@ -36,18 +38,15 @@ class Artifacts:
 
     Args:
         settings: which there are.
+        inputs: calibration data, of which recipes make artifacts.
         models: loads the FP32 model that one is judged against.
-        made_from: digest of what a recipe makes an artifact of: the model, calibration data.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        models: Callable[[str], LoadedModel],
-        made_from: Callable[[str], str],
+        self, settings: Settings, inputs: Inputs, models: Callable[[str], LoadedModel]
     ) -> None:
         self.settings = settings
-        self._models, self._made_from = models, made_from
+        self._inputs, self._models = inputs, models
         self._files: dict[Candidate, ArtifactFiles] = {}
         self._resolved: dict[Candidate, ArtifactSettings] = {}
         self._process: tuple[Candidate, TowerProcess] | None = None
@@ -180,8 +179,15 @@ class Artifacts:
     def _made(self, candidate: Candidate, declared: ArtifactSettings) -> ArtifactSettings:
         from clipq.exports import Manifest, recipe_identity
 
-        made = digest([declared.recipe, recipe_identity(declared.recipe), declared.batch])
-        made = digest([made, self._made_from(candidate.model)])
+        made = digest(
+            {
+                "recipe": recipe_identity(declared.recipe),
+                "batch": declared.batch,
+                "model": model_identity(self._models(candidate.model)),
+                "calibration": self._inputs.calibration_fingerprint,
+                "prompts": prompts_identity(self._inputs.calibration_prompts),
+            }
+        )
         folder = self.settings.cache / "artifacts" / f"{declared.recipe}-{made[:16]}"
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
