@@ -429,7 +429,7 @@ class RunRecord:
             record = RunRecord(**own | {"cases": tuple(cases)})
         except SettingsError as error:  # a policy that lets failures through
             raise document.fail("blocks", error.problem, error.hint or "") from None
-        said = [
+        said: list[tuple[object, object]] = [
             (result.id, case["case"]) for result, case in zip(cases, found["cases"], strict=True)
         ]
         said += [(record.passed, found["passed"]), (record.counts, found.get("counts", {}))]

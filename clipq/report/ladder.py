@@ -7,7 +7,8 @@
 
 All three losses are paired with the same FP32 predictions of the same samples, and each has its own
 interval. The rest is a difference of point values; a record holds no predictions, so that nobody
-can say from it how sure the rest is, and nothing here does. Losses of churn do not add up: two
+can say from it how sure the rest is. What can be said is whether it is more than the intervals of
+all its parts together; a rest that is not may be nothing. Losses of churn do not add up: two
 candidates may change equally many answers, and others.
 """
 
@@ -55,6 +56,19 @@ class Step:
         return _loss(self.case) - sum(map(_loss, known))
 
     @property
+    def beyond_intervals(self) -> bool:
+        """Whether the rest is more than the intervals of its parts together could make it."""
+        low = high = 0.0
+        for sign, part in ((1.0, self.case), (-1.0, self.export), (-1.0, self.simulated)):
+            if part is None:
+                continue
+            if part.estimate.low is None or part.estimate.high is None:
+                return False
+            ends = sign * part.estimate.low, sign * part.estimate.high
+            low, high = low + min(ends), high + max(ends)
+        return low > 0.0 or high < 0.0
+
+    @property
     def margins(self) -> float:
         """The size of the rest in margins; NaN where the margin is 0 or unknown."""
         margin = self.case.estimate.margin
@@ -69,7 +83,8 @@ class Ladder:
         candidate: the artifact.
         export: the float graphs' candidate; None where it is not in the run.
         simulated: the simulation; likewise.
-        steps: one per metric that all rungs have, the largest rest in margins first.
+        steps: one per metric that all rungs have: rests beyond the intervals first, then by size in
+            margins.
         missing: a sentence for each rung that is not there, and for metrics that are left out.
 
     >>> Ladder(Candidate("vit", "ort"), Candidate("vit", "ort-float")).rest_is
@@ -105,6 +120,7 @@ class Ladder:
                     "export": step.export.id if step.export else None,
                     "simulated": step.simulated.id if step.simulated else None,
                     "rest": step.rest,
+                    "beyond_intervals": step.beyond_intervals,
                 }
                 for step in self.steps
             ],
@@ -120,13 +136,15 @@ def ladders(record: RunRecord) -> tuple[Ladder, ...]:
     ()
     """
     artifacts = record.evidence().get("artifacts", {})
+    candidates = {str(case.case.candidate): case.case.candidate for case in record.cases}
     losses: dict[Candidate, dict[str, CaseResult]] = {}
     for case in record.cases:
         if case.estimate.loss is not None and case.baseline is not None:
             losses.setdefault(case.case.candidate, {})[case.case.key] = case
     found = []
-    for name, entry in artifacts.items():
-        candidate = Candidate.parse(name)
+    for name, candidate in candidates.items():
+        if (entry := artifacts.get(name)) is None:
+            continue
         base = entry.get("part_of") or candidate.quantizer
         if candidate.quantizer != f"{base}-float":
             found.append(_ladder(candidate, base, entry, losses))
@@ -135,6 +153,8 @@ def ladders(record: RunRecord) -> tuple[Ladder, ...]:
 
 def ladder_rows(found: Iterable[Ladder], *, each: int) -> list[tuple[str, ...]]:
     """Return texts of the first steps of each ladder: case, losses with intervals, rest, margins.
+
+    A rest that is no more than the intervals of its parts has "~" before it.
 
     Args:
         found: the ladders.
@@ -149,7 +169,7 @@ def ladder_rows(found: Iterable[Ladder], *, each: int) -> list[tuple[str, ...]]:
             _with_interval(step.case),
             _with_interval(step.export),
             _with_interval(step.simulated),
-            f"{step.rest:+.4g}",
+            f"{'' if step.beyond_intervals else '~ '}{step.rest:+.4g}",
             "-" if math.isnan(step.margins) else f"{step.margins:.2f}",
             step.case.unit,
         )
@@ -206,9 +226,10 @@ def _no_simulation(entry: Mapping[str, Any]) -> str:
 
 
 def _largest_first(steps: Sequence[Step]) -> tuple[Step, ...]:
-    def order(step: Step) -> tuple[bool, float, str]:
+    def order(step: Step) -> tuple[bool, bool, float, str]:
         unknown = math.isnan(step.margins)
-        return unknown, 0.0 if unknown else -step.margins, step.case.id
+        size = 0.0 if unknown else -step.margins
+        return not step.beyond_intervals, unknown, size, step.case.id
 
     return tuple(sorted(steps, key=order))
 
