@@ -1,7 +1,8 @@
 """Latencies measured where the model is deployed, for reports to set against reliability.
 
-A simulated quantizer's own time says nothing of the kernels that will run, so clipq measures none:
-the file that `latency` in clipq.toml names holds what was measured elsewhere.
+A simulated quantizer's own time says nothing of the kernels that will run, so a gate measures none:
+the file that `latency` in clipq.toml names holds what was measured elsewhere, of quantizers and of
+artifacts. Where it holds FP32's time of a model as well, reports show ratios.
 
     device = "Jetson Orin, batch 1"
     [milliseconds]
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Required
 
+from clipq.cases import Candidate
 from clipq.errors import SettingsError, did_you_mean
 from clipq.shapes import Document, Text, between, table
 
@@ -25,16 +27,27 @@ __all__ = ["Latencies", "load_latencies"]
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """Milliseconds per ``model/quantizer``, and the device that they were measured on."""
+    """Milliseconds per ``model/quantizer``, and the device that they were measured on.
+
+    >>> measured = Latencies("laptop, batch 1", {"vit/ort-int8": 2.0, "vit/fp32": 8.0})
+    >>> measured.evidence("vit/ort-int8")["ratio_to_fp32"]
+    0.25
+    """
 
     device: str = ""
     milliseconds: Mapping[str, float] = field(default_factory=dict)
 
     def evidence(self, pair: str) -> dict[str, float | str]:
-        """Return what a record says of a pair; {} where nothing was measured."""
+        """Return what a record says of a pair; {} where nothing was measured.
+
+        ``ratio_to_fp32`` where FP32 was measured beside it.
+        """
         if pair not in self.milliseconds:
             return {}
-        return {"milliseconds": self.milliseconds[pair], "measured_on": self.device}
+        measured = self.milliseconds[pair]
+        said: dict[str, float | str] = {"milliseconds": measured, "measured_on": self.device}
+        beside = self.milliseconds.get(str(Candidate.parse(pair).reference))
+        return said if beside is None else said | {"ratio_to_fp32": measured / beside}
 
 
 _IMAGE = between(0.0, math.inf, "milliseconds per image,")
@@ -52,7 +65,7 @@ def load_latencies(path: Path | None, pairs: Collection[str]) -> Latencies:
 
     Args:
         path: of the file; None where the settings name none.
-        pairs: every ``model/quantizer`` of the matrix, and ``model/fp32``.
+        pairs: every ``model/quantizer`` of the matrix, artifacts among them, and ``model/fp32``.
 
     Raises:
         SettingsError: it is missing or malformed, or names a pair that the matrix lacks.
