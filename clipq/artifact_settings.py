@@ -7,13 +7,22 @@ from; and ``NAME-VARIANT`` for every variant of its session.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, Any
 
-from clipq.shapes import Meta, Name, Text, one_of, whole
+from clipq.errors import did_you_mean
+from clipq.shapes import Document, Meta, Name, Text, keys, one_of, table, whole
 
-__all__ = ["ArtifactSettings", "FloatSettings", "IoSettings", "SessionSettings"]
+__all__ = [
+    "FP32_TOWER",
+    "ArtifactSettings",
+    "FloatSettings",
+    "IoSettings",
+    "SessionSettings",
+    "artifact_table",
+    "read_artifacts",
+]
 
 LAYOUTS = ("NCHW", "NHWC")
 PIXELS = ("normalised", "unit", "bytes")
@@ -23,6 +32,11 @@ PRECISIONS = ("f32", "f16", "bf16")
 
 FP32_TOWER = "fp32"
 """In the place of a text graph: the reference's own text tower."""
+
+BROUGHT = "features"
+"""The runtime that runs nothing: features of the probes' images were made elsewhere."""
+CODE = ".py:"
+"""In the place of a file: code and the function in it, which makes both towers."""
 
 _NAME = "lower-case letters, digits, '-' and '_', a letter first, e.g. 'ort-int8'"
 _ArtifactName = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9_-]*\Z", description=_NAME)]
@@ -88,12 +102,18 @@ class IoSettings:
 class FloatSettings:
     """The float graphs that an artifact was made from: its `float`.
 
+    Args:
+        image: file of the image tower.
+        text: file of the text tower; "" for the artifact's own.
+        recipe: in the place of files: how clipq makes them at first use.
+
     >>> FloatSettings("deploy/image-fp32.onnx", "deploy/text-fp32.onnx").image
     'deploy/image-fp32.onnx'
     """
 
-    image: Text
+    image: Text = ""
     text: Text = ""
+    recipe: Text = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +159,34 @@ class ArtifactSettings:
     variants: Mapping[_ArtifactName, SessionSettings] = field(default_factory=dict)
     part_of: Text = ""
 
+    @property
+    def is_float(self) -> bool:
+        """Whether these are the float graphs that another artifact was made from."""
+        return bool(self.part_of) and self.name == f"{self.part_of}-float"
+
+    @property
+    def towers(self) -> str:
+        """Towers that it replaces: ``both``, or ``vision`` where the text tower is FP32's."""
+        return "vision" if self.text == FP32_TOWER else "both"
+
+    def contradiction(self) -> tuple[str, str]:
+        """Return what of this table contradicts itself, and how to mend it; ("", "") if nothing."""
+        others = [key for key in ("image", "text", "head") if getattr(self, key)]
+        texts = "text = a file, text = 'fp32' (the text tower does not ship), or head = a file"
+        if self.recipe and others:
+            return f"both recipe and {others[0]}", "give files, or a recipe that makes them"
+        if not self.recipe and not self.image:
+            return "neither image nor recipe", "image = a file, or recipe = how clipq makes it"
+        if self.text and self.head:
+            return "both text and head", f"give one of them: {texts}"
+        if not self.recipe and not self.text and not self.head and CODE not in self.image:
+            return "no text tower", texts
+        if self.float is not None and bool(self.float.image) == bool(self.float.recipe):
+            return "float without one of image and recipe", "float = { image = ..., text = ... }"
+        if self.name == FP32_TOWER:
+            return f"name = {FP32_TOWER!r}", "it is the reserved name of the unquantized reference"
+        return "", ""
+
     def candidates(self) -> Iterator[ArtifactSettings]:
         """Yield the artifact itself, the float graphs it was made from, and its variants."""
         yield replace(self, float=None, variants={})
@@ -147,8 +195,10 @@ class ArtifactSettings:
                 self,
                 name=f"{self.name}-float",
                 image=self.float.image,
-                text=self.float.text or self.text,
+                text="" if self.float.recipe else self.float.text or self.text,
+                recipe=self.float.recipe,
                 format="",
+                simulation="",
                 float=None,
                 variants={},
                 part_of=self.name,
@@ -162,6 +212,46 @@ class ArtifactSettings:
                 variants={},
                 part_of=self.name,
             )
+
+
+def artifact_table() -> Any:
+    """Return the shape of an `[[artifacts]]` table as it is written."""
+    written = (name for name in ArtifactSettings.__slots__ if name != "part_of")
+    return table("artifact", keys(ArtifactSettings, *written))
+
+
+def read_artifacts(
+    tables: Sequence[Mapping[str, Any]], models: Sequence[str], document: Document, place: str
+) -> Iterator[ArtifactSettings]:
+    """Yield the candidates of all `[[artifacts]]` tables of a settings file, in its order.
+
+    Args:
+        tables: each of the shape of `artifact_table`.
+        models: names of the file's models; empty where it need not have any.
+        document: the file.
+        place: of the table that holds them; "" for the top.
+
+    Raises:
+        SettingsError: one contradicts itself or names no model, or two candidates have one name.
+    """
+    names: set[tuple[str, str]] = set()
+    for at, given in enumerate(tables):
+        where = f"{place}.artifacts[{at}]".strip(".")
+        artifact = ArtifactSettings(**given)
+        problem, fix = artifact.contradiction()
+        if not problem and models and artifact.model not in models:
+            problem, fix = f"unknown model {artifact.model!r}", did_you_mean(artifact.model, models)
+        if problem:
+            raise document.fail(where, problem, fix)
+        for candidate in artifact.candidates():
+            if (artifact.model, candidate.name) in names:
+                raise document.fail(
+                    where,
+                    f"two candidates of {artifact.model!r} are called {candidate.name!r}",
+                    "float graphs are called NAME-float, variants NAME-VARIANT",
+                )
+            names.add((artifact.model, candidate.name))
+            yield candidate
 
 
 def _over(own: SessionSettings, shared: SessionSettings) -> SessionSettings:

@@ -318,7 +318,9 @@ def _planning_note(matrix: Matrix) -> str:
     from clipq.gating.planning import plan_power
 
     try:
-        powers = plan_power(matrix.settings, matrix.cases, load_margins(matrix.settings.margins))
+        powers = plan_power(
+            matrix.settings, matrix.cases, load_margins(matrix.settings.margins, matrix.settings)
+        )
     except ClipqError:
         return ""  # collection, or the case itself, fails with this error and shows it
     hard = [power for power in powers if power.problem]

@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, Required, TypeVar, get_args
 
+from clipq.artifact_settings import ArtifactSettings, artifact_table, read_artifacts
+from clipq.cases import Candidate
 from clipq.errors import SettingsError, did_you_mean
 from clipq.files import read_file
 from clipq.shapes import (
@@ -97,7 +99,7 @@ _Blocks = Annotated[
 ]
 _Quantizers = Annotated[
     tuple[Text, ...],
-    Meta(min_length=1, description="a list of texts, at least one, e.g. ['rtn:w8a8']"),
+    Meta(description="a list of texts, e.g. ['rtn:w8a8']"),
 ]
 
 
@@ -331,6 +333,7 @@ class Settings:
     policies: Mapping[str, Policy] = field(default_factory=lambda: POLICIES)
     history: HistorySettings = HistorySettings()
     limits: LimitSettings = LimitSettings()
+    artifacts: tuple[ArtifactSettings, ...] = ()
 
     @property
     def root(self) -> Path:
@@ -352,6 +355,13 @@ class Settings:
     def model(self, name: str) -> ModelSettings:
         """Return the model called `name`."""
         return _named(self.models, name, "model", self.path)
+
+    def artifact(self, candidate: Candidate) -> ArtifactSettings | None:
+        """Return the artifact that a candidate is; None of one that a quantizer makes."""
+        for artifact in self.artifacts:
+            if (artifact.model, artifact.name) == (candidate.model, candidate.quantizer):
+                return artifact
+        return None
 
     def probe(self, name: str) -> ProbeSettings:
         """Return the probe called `name`."""
@@ -478,6 +488,7 @@ def _file(*, data_alone: bool) -> Any:
     models = Annotated[tuple[ModelSettings, ...], some]
     a_matrix = Annotated[matrix, Meta(description="a table [matrix]")]
     probes = Meta(min_length=1, description="one or more tables [[probes]]")
+    artifact: Any = artifact_table()
     policy: Any = table("policy", {"blocks": Required[_Blocks]})
     profiles = table("profiles", dict.fromkeys(PROFILES, NotRequired[ProfileSettings]))
     return table(
@@ -486,6 +497,7 @@ def _file(*, data_alone: bool) -> Any:
             "clipq": NotRequired[table("clipq", keys(Settings, *_GENERAL))],
             "models": NotRequired[models] if data_alone else Required[models],
             "probes": Required[Annotated[tuple[probe, ...], probes]],
+            "artifacts": NotRequired[tuple[artifact, ...]],
             "matrix": NotRequired[a_matrix] if data_alone else Required[a_matrix],
             "profiles": NotRequired[profiles],
             "policies": NotRequired[Mapping[str, policy]],
@@ -532,6 +544,12 @@ def load_settings(path: Path, *, data_alone: bool = False) -> Settings:
         _probe(given, document, f"{place}.probes[{at}]".strip("."))
         for at, given in enumerate(found["probes"])
     )
+    models = [model.name for model in found["models"]]
+    declared = found.get("artifacts", ())
+    found["artifacts"] = tuple(read_artifacts(declared, models, document, place))
+    if not (data_alone or declared or found["quantizers"]):
+        hint = "name a quantizer, e.g. ['rtn:w8a8'], or declare [[artifacts]]"
+        raise document.fail(f"{place}.matrix".strip("."), "quantizers = []", hint)
     found["policies"] = _policies(found.get("policies", {}), document, place)
     settings = Settings(path=path, **found)
     if settings.policy not in settings.policies:

@@ -143,7 +143,7 @@ def _update(settings: Settings, model: str, options: argparse.Namespace) -> int:
         if count is None
         else f"{count} of {samples} in-distribution predictions differ, paired by sample id"
     )
-    far = worse_since_first(approved, load_margins(settings.margins), settings)
+    far = worse_since_first(approved, load_margins(settings.margins, settings), settings)
     if far and not options.accept_cumulative_loss:
         listed = ", ".join(f"{key} by {loss:.3g} (margin {m:g})" for key, (loss, m) in far.items())
         raise BaselineError(

@@ -87,7 +87,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
             f"no model matches {options.model!r}", hint="`clipq list models` shows them"
         )
     measured = read_run(options.record) if options.record else None
-    powers = plan_power(settings, cases, load_margins(settings.margins), measured)
+    powers = plan_power(settings, cases, load_margins(settings.margins, settings), measured)
     if not powers:
         raise SettingsError(
             "nothing to plan from: no baseline, or no resampled metric, for the chosen models",

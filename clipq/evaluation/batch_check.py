@@ -13,10 +13,16 @@ import numpy as np
 
 from clipq.cases import Candidate, Cell
 from clipq.errors import QuantizerError
-from clipq.evaluation.batch_dependence import arrange, check_batches, noise_beside
+from clipq.evaluation.batch_dependence import (
+    arrange,
+    batch_findings,
+    check_batches,
+    noise_beside,
+)
 from clipq.evaluation.cache import Table
 from clipq.evaluation.encodings import Encodings
 from clipq.provenance import digest
+from clipq.runtimes import Finding
 
 if TYPE_CHECKING:
     import torch
@@ -52,26 +58,36 @@ class BatchCheck:
 
     def __init__(self, encodings: Encodings) -> None:
         self.encodings = encodings
-        self._passed: set[Candidate] = set()
+        self._found: dict[Candidate, tuple[Finding, ...]] = {}
 
-    def check(self, candidate: Candidate) -> None:
-        """Refuse a candidate whose features depend on the batch.
+    def check(self, candidate: Candidate) -> tuple[Finding, ...]:
+        """Refuse a quantizer whose features depend on the batch; say where an artifact's do.
+
+        An artifact is judged in the batches that it is deployed with, so that it may depend on
+        them: whoever deploys it otherwise has to know.
 
         Raises:
-            QuantizerError: they do, or it fails on another batch size than the settings'.
+            QuantizerError: a quantizer's do, or it fails on another batch size than the settings'.
         """
-        if candidate in self._passed or candidate.is_reference:
-            return
+        if candidate not in self._found:
+            self._found[candidate] = () if candidate.is_reference else self._looked(candidate)
+        return self._found[candidate]
+
+    def _looked(self, candidate: Candidate) -> tuple[Finding, ...]:
         fp32 = self._arranged(candidate.reference, None)
         found = self._arranged(candidate, fp32)
+        # What is not finite metrics say themselves.
+        sound = [of for of in found if np.isfinite(found[of]["together"]).all()]
+        if self.encodings.encoders.is_artifact(candidate):
+            batch = self.encodings.encoders.artifacts.batch(candidate)
+            return batch_findings({of: (found[of], fp32[of]) for of in sound}, batch)
         try:
-            for of in fp32:
-                if np.isfinite(found[of]["together"]).all():  # else metrics say so themselves
-                    check_batches(candidate.quantizer, of, found[of], fp32[of])
+            for of in sound:
+                check_batches(candidate.quantizer, of, found[of], fp32[of])
         except QuantizerError as error:
             self.encodings.encoders.refuse(candidate, error)
             raise
-        self._passed.add(candidate)
+        return ()
 
     def _arranged(
         self, candidate: Candidate, fp32: dict[str, Features] | None
@@ -88,22 +104,26 @@ class BatchCheck:
         return found
 
     def _encoded(self, cell: Cell, fp32: dict[str, Features] | None) -> Table:
+        from clipq.evaluation.artifact_module import ArtifactModule
+
         encodings = self.encodings
         encoder = encodings.encoders.encoder(cell.candidate)
         model: Any = encoder.module
         large = encodings.features(cell)
         rows = _spread(_IMAGES, len(large))
         images, texts = self._images(cell, encoder, rows), self._texts(encoder)
+        runs = tuple(model.facts) if isinstance(model, ArtifactModule) else ("image", "text")
         with (
             encodings.encoders.contained(cell.candidate, "encoding other batches"),
             encoder.naming("encoding other batches"),
         ):
             some = _spread(_PROMPTS, len(texts))
-            prompts = _features(model.encode_text, texts)[some]
-            shown = {
-                _IMAGES: (model.encode_image, images, large[rows]),
-                _PROMPTS: (model.encode_text, texts[some], prompts),
-            }
+            shown = {}
+            if "image" in runs:
+                shown[_IMAGES] = model.encode_image, images, large[rows]
+            if "text" in runs:
+                prompts = _features(model.encode_text, texts)[some]
+                shown[_PROMPTS] = model.encode_text, texts[some], prompts
             found = {
                 f"{of}.{arrangement}": features
                 for of, (encode, inputs, together) in shown.items()

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipq.errors import QuantizerError
+from clipq.runtimes import Finding
 
 __all__ = [
     "ARRANGEMENTS",
     "BatchDifference",
     "arrange",
     "batch_differences",
+    "batch_findings",
     "check_batches",
     "noise_beside",
 ]
@@ -44,6 +46,7 @@ _LEAST = 1e-5
 _NOISE = 3e-7
 """Relative float noise of a layer's output: several times what the order of its sums makes."""
 
+Features = Mapping[str, np.ndarray]
 Encode = Callable[[np.ndarray], np.ndarray]
 """Features (B, D) of the samples at these positions (B,), encoded as one batch."""
 
@@ -190,6 +193,38 @@ def check_batches(
                 hint="what is reported would hold for this batch size alone: take ranges from the "
                 "calibration split or per sample, and treat every row of a batch alike",
             )
+
+
+def batch_findings(
+    arranged: Mapping[str, tuple[Features, Features]], batch: int
+) -> tuple[Finding, ...]:
+    """Return where an artifact's features of a sample depend on the samples beside it.
+
+    Args:
+        arranged: what `arrange` returns of the artifact and of FP32, by what is encoded.
+        batch: in which the artifact is judged.
+
+    >>> same = dict.fromkeys(("together", *ARRANGEMENTS), np.ones((4, 2)))
+    >>> found = batch_findings({"images": (same | {"alone": np.ones((4, 2)) * 0.9}, same)}, 64)
+    >>> [(each.kind, each.wrong) for each in found]
+    [('batch-dependence', False)]
+    """
+    found = []
+    for of, (candidate, fp32) in arranged.items():
+        worst = max(batch_differences(candidate, fp32), key=lambda each: each.moved)
+        if worst.depends:
+            found.append(
+                Finding(
+                    "batch-dependence",
+                    f"features of {of} depend on the batch: {ARRANGEMENTS[worst.arrangement]}, "
+                    f"{len(fp32['together'])} of them move by {worst.moved:.2g} of their length "
+                    f"(quantization itself: {worst.error:.2g}, FP32's batches: {worst.fp32:.2g})",
+                    f"what is reported holds for batch = {batch}; deploy it so, or take ranges "
+                    "from calibration data or per sample",
+                    wrong=False,
+                )
+            )
+    return tuple(found)
 
 
 def _gathered(encode: Encode, batches: list[np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One form of a model, FP32 or quantized: what turns images, prompts and captions into features."""
+"""One form of a model, FP32, quantized or exported: what makes features of images and texts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from clipq.data import Probe
 from clipq.errors import ClipqError, QuantizerError
+from clipq.evaluation.artifact_module import ArtifactModule
 from clipq.evaluation.encode import encode_blocks, encode_texts
 from clipq.evaluation.predict import Head
 from clipq.models import LoadedModel, class_embeddings, logit_map
@@ -23,7 +24,7 @@ class Encoder:
     """Encodes with one form of a model; whatever that raises names the quantizer.
 
     Args:
-        name: text of the quantizer, for messages.
+        name: what it is called in messages: ``quantizer 'rtn:w8'``, ``artifact 'ort-int8'``.
         module: the form of the model.
         loaded: the FP32 model that it was made of, with tokenizer and preprocessing.
         device: where `module` is.
@@ -57,6 +58,11 @@ class Encoder:
         Raises:
             QuantizerError: the form of the model fails.
         """
+        own: np.ndarray | None = None
+        if isinstance(self.module, ArtifactModule):
+            own = self.module.class_embeddings(known.classnames)
+        if own is not None:
+            return Head(own, *self.loaded.logit_map)
         with self.naming("encoding the class prompts"):
             embeddings = class_embeddings(
                 self.module,
@@ -64,11 +70,12 @@ class Encoder:
                 known.classnames,
                 known.templates,
                 batch_size=self.batch_size,
+                device=self.device,
             ).numpy(force=True)
             # A quantizer may tune the scale: the logits are then its own.
             tuned = hasattr(self.module, "logit_scale")
-            own = logit_map(self.module) if tuned else self.loaded.logit_map
-        return Head(embeddings, *own)
+            scaled = logit_map(self.module) if tuned else self.loaded.logit_map
+        return Head(embeddings, *scaled)
 
     def captions(self, lines: Sequence[str], *, doing: str) -> np.ndarray:
         """Return caption features (M, D), float32, not normalised.
@@ -89,6 +96,6 @@ class Encoder:
             raise
         except Exception as error:
             raise QuantizerError(
-                f"quantizer {self.name!r} failed while {doing}: {type(error).__name__}: {error}",
+                f"{self.name} failed while {doing}: {type(error).__name__}: {error}",
                 hint="encode_image and encode_text must work as the FP32 model's do",
             ) from error

@@ -7,18 +7,21 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from clipq.cases import Candidate
+from clipq.cases import Candidate, Cell
 from clipq.errors import ClipqError
 from clipq.evaluation.identity import encoder_identity, prompts_identity
-from clipq.evaluation.inputs import Inputs, caption_lines
+from clipq.evaluation.inputs import Inputs
 from clipq.evaluation.isolation import PROCESS, ProcessChangedError
 from clipq.models import ModelSource
 from clipq.quant import QuantizerSpec
 from clipq.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
+    from clipq.evaluation.artifact_module import ArtifactModule
+    from clipq.evaluation.artifacts import Artifacts
     from clipq.evaluation.encoder import Encoder
     from clipq.evaluation.witness import Witness
     from clipq.models import LoadedModel
@@ -132,7 +135,7 @@ class Encoders:
             ProcessChangedError: the process is no longer what it was.
         """
         self.check(candidate)
-        if candidate.is_reference:
+        if candidate.is_reference or self.is_artifact(candidate):  # which runs in another process
             yield
             return
         witness = self._witness(candidate.model)
@@ -153,14 +156,34 @@ class Encoders:
             self._witnesses[name] = Witness(loaded, self.device)
         return self._witnesses[name]
 
-    def identity(self, quantizer: str) -> dict[str, Any]:
-        """Return what identifies an encoder beside the weights it starts from."""
+    def identity(self, candidate: Candidate) -> dict[str, Any]:
+        """Return what identifies an encoder beside the weights it starts from.
+
+        Raises:
+            ArtifactError: a file of an artifact is missing.
+        """
         return encoder_identity(
-            quantizer,
+            candidate.quantizer,
             environment=self.environment,
             calibration=self.inputs.calibration_fingerprint,
             prompts=prompts_identity(self.inputs.calibration_prompts),
+            artifact=self.artifacts.identity(candidate) if self.is_artifact(candidate) else None,
         )
+
+    def is_artifact(self, candidate: Candidate) -> bool:
+        """Whether a candidate is exported files, which no quantizer makes."""
+        return self.settings.artifact(candidate) is not None
+
+    def brought(self, cell: Cell) -> np.ndarray | None:
+        """Return features (N, D) of a cell that were made elsewhere; None where clipq encodes."""
+        return self.artifacts.rows(cell) if self.is_artifact(cell.candidate) else None
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """The artifacts of the settings."""
+        from clipq.evaluation.artifacts import Artifacts
+
+        return Artifacts(self.settings, self.inputs, self.model)
 
     def encoder(self, candidate: Candidate) -> Encoder:
         """Return a candidate's form of its model; FP32's own where it is the reference.
@@ -168,6 +191,8 @@ class Encoders:
         Raises:
             QuantizerError: the quantizer failed.
         """
+        if self.is_artifact(candidate):
+            return self.wrap(candidate, self._open(candidate))
         loaded = self.model(candidate.model)
         module = loaded.model if candidate.is_reference else self._quantize(candidate).model
         return self.wrap(candidate, module)
@@ -177,12 +202,16 @@ class Encoders:
         from clipq.evaluation.encoder import Encoder
 
         loaded = self.model(candidate.model)
-        return Encoder(candidate.quantizer, module, loaded, self.device, self.settings.batch_size)
+        kind = "artifact" if self.is_artifact(candidate) else "quantizer"
+        name = f"{kind} {candidate.quantizer!r}"
+        return Encoder(name, module, loaded, self.device, self.settings.batch_size)
 
     def coverage(self, candidate: Candidate) -> dict[str, Any]:
         """Return what a quantizer covers and stores; {} for FP32."""
         if candidate.is_reference:
             return {}
+        if self.is_artifact(candidate):
+            return self.artifacts.evidence(candidate)
         return self._quantize(candidate).to_plain() | (
             {"kernels": self._accelerated} if self.backend else {}
         )
@@ -193,9 +222,17 @@ class Encoders:
 
         self._give_up()
         spec = QuantizerSpec.parse(candidate.quantizer)
-        fp32, calibration = self.model(candidate.model).model, self._calibration(candidate.model)
+        fp32, calibration = self.model(candidate.model).model, self._calibration(candidate)
         with self.contained(candidate, "being made"):
             return Mixture(fp32, spec, calibration)
+
+    def _open(self, candidate: Candidate) -> ArtifactModule:
+        self.check(candidate)
+        try:
+            return self.artifacts.module(candidate)
+        except ClipqError as error:
+            self.refuse(candidate, error)
+            raise
 
     def _quantize(self, candidate: Candidate) -> Quantized:
         self.check(candidate)
@@ -206,7 +243,7 @@ class Encoders:
             self._give_up()
             spec = QuantizerSpec.parse(candidate.quantizer)
             fp32 = self.model(candidate.model).model
-            calibration = self._calibration(candidate.model)
+            calibration = self._calibration(candidate)
             backend = self.backend
             try:
                 with self.contained(candidate, "being made"):
@@ -226,28 +263,9 @@ class Encoders:
                 self._quantized = None
             self._quantized = None
 
-    def _calibration(self, model: str) -> Calibration:
-        from clipq.evaluation.encode import image_batches
-        from clipq.models import prompt_tokens
-        from clipq.quant import Calibration
+    def _calibration(self, candidate: Candidate) -> Calibration:
+        from clipq.evaluation.calibration_data import calibration_data
 
-        loaded = self.model(model)
-        probe, asked = self.inputs.calibration, self.inputs.calibration_prompts
-        images = self.inputs.images(probe.name, loaded.preprocess)
+        loaded = self.model(candidate.model)
         size = self.settings.batch_size
-        tokens = (
-            loaded.tokenizer(caption_lines(probe.captions)[0])
-            if probe.captions
-            else prompt_tokens(loaded.tokenizer, asked.classnames, asked.templates)
-        )
-
-        def texts() -> Iterator[torch.Tensor]:
-            for start in range(0, len(tokens), size):
-                yield tokens[start : start + size].to(self.device)
-
-        return Calibration(
-            images=lambda: image_batches(
-                images, loaded.preprocess, batch_size=size, device=self.device
-            ),
-            texts=texts,
-        )
+        return calibration_data(self.inputs, loaded, batch_size=size, device=self.device)

@@ -144,6 +144,9 @@ class Encodings:
         Where the probe is adversarial, its images are attacked first; with `key`, which identifies
         the encoder, attacked chunks are kept.
         """
+        brought = self.encoders.brought(cell)
+        if brought is not None:
+            return brought
         total, parts, done = len(self.inputs.probes[cell.probe]), [], 0
         doing = f"encoding the images of probe {cell.probe!r}"
         with encoder.naming(doing):
@@ -186,7 +189,7 @@ class Encodings:
         from clipq.evaluation.adversarial import Victim
 
         fp32 = cell.candidate.reference
-        key = self.encoders.identity(FP32)
+        key = self.encoders.identity(fp32)
         return Victim(self.encoders.encoder(fp32), self.head(fp32), key)
 
     # -- keys and steps ------------------------------------------------------------------------
@@ -198,12 +201,12 @@ class Encodings:
         return self._temperatures[candidate]
 
     def _encoder(self, cell: Cell) -> dict[str, Any]:
-        return self.encoders.identity(cell.quantizer)
+        return self.encoders.identity(cell.candidate)
 
     def head_key(self, candidate: Candidate) -> str:
         """Return the key under which the cache keeps a candidate's zero-shot head."""
         model = model_identity(self.encoders.model(candidate.model))
-        return head_key(model, self.inputs.known, self.encoders.identity(candidate.quantizer))
+        return head_key(model, self.inputs.known, self.encoders.identity(candidate))
 
     def features_key(self, cell: Cell) -> str:
         """Return the key under which the cache keeps a cell's image features."""

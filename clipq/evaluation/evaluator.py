@@ -23,6 +23,7 @@ from clipq.data import Probe
 from clipq.errors import ClipqError
 from clipq.evaluation.batch_check import BatchCheck
 from clipq.evaluation.cache import Cache, Table
+from clipq.evaluation.candidate_facts import replaced_towers
 from clipq.evaluation.encoders import Encoders
 from clipq.evaluation.encodings import Encodings, Progress
 from clipq.evaluation.figures import figures
@@ -40,7 +41,6 @@ from clipq.evaluation.remarks import input_remarks
 from clipq.evaluation.tables import as_predictions, as_table, table_digest
 from clipq.metrics import Predictions
 from clipq.provenance import digest
-from clipq.quant import QuantizerSpec
 from clipq.settings import Settings
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Evaluator:
         if cell.probe in self.inputs.pooled:
             return self._pool(cell, self.inputs.pooled[cell.probe])
         identity = self.encodings.identity(cell)
-        key = predictions_key(identity, self.encoders.identity(cell.quantizer))
+        key = predictions_key(identity, self.encoders.identity(cell.candidate))
         columns, metadata = self.cache.table("predictions", key, lambda: self._predict(cell))
         kept = {"key": key, "sha256": table_digest(columns)}
         evidence = self._evidence(cell, metadata["coverage"])
@@ -207,16 +207,15 @@ class Evaluator:
 
     def _predict(self, cell: Cell) -> Table:
         observed = reference = self.encodings.encoded(cell.reference)
-        towers = "none"
         if not cell.candidate.is_reference:  # after FP32, beside which images are decoded
             observed = self.encodings.encoded(cell)
-            towers = QuantizerSpec.parse(cell.quantizer).towers
             check_features(
                 cell.quantizer,
                 observed.features,
                 observed.head,
                 reference.features,
                 reference.head,
+                may_equal=self.encoders.is_artifact(cell.candidate),
             )
             self.batches.check(cell.candidate)
         predictions = build_predictions(
@@ -225,7 +224,7 @@ class Evaluator:
             observed,
             reference,
             known=self.inputs.known_labels,
-            towers=towers,
+            towers=replaced_towers(cell.candidate, self.settings),
             known_clusters=self.inputs.calibration.clusters,
         )
         _, coverage = self.encodings.covered_head(cell.candidate)
@@ -255,7 +254,12 @@ class Evaluator:
             "probes": {cell.probe: probe},
             "environments": {digest(environment)[:12]: dict(environment)},
         }
-        if not cell.candidate.is_reference:
+        if self.encoders.is_artifact(cell.candidate):
+            found = [each.to_plain() for each in self.batches.check(cell.candidate)]
+            declared = self.encoders.artifacts.declared(cell.candidate)
+            made = coverage | declared | {"findings": [*coverage["findings"], *found]}
+            evidence["artifacts"] = {str(cell.candidate): made}
+        elif not cell.candidate.is_reference:
             made = {**method_evidence(cell.quantizer), **coverage}
             evidence["quantizers"] = {str(cell.candidate): made}
         return evidence

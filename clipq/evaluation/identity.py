@@ -92,7 +92,7 @@ def method_evidence(quantizer: str) -> dict[str, Any]:
 
 
 def encoder_identity(
-    quantizer: str, *, environment: Key, calibration: str, prompts: str
+    quantizer: str, *, environment: Key, calibration: str, prompts: str, artifact: Key | None = None
 ) -> dict[str, Any]:
     """Return what identifies an encoder beside the weights it starts from.
 
@@ -101,13 +101,14 @@ def encoder_identity(
         environment: what can move a number on this machine.
         calibration: fingerprint of the calibration split.
         prompts: digest of the prompts that methods calibrate with.
+        artifact: what identifies an artifact, which takes a quantizer's place and has no name here.
     """
     identity: dict[str, Any] = {
-        "quantizer": quantizer,
+        "quantizer": quantizer if artifact is None else artifact,
         "environment": environment,
         "clipq": package_versions(("clipq",))["clipq"],
     }
-    if quantizer != FP32:
+    if artifact is None and quantizer != FP32:
         identity |= method_identity(quantizer)
         identity |= {"calibration": calibration, "calibration_prompts": prompts}
     return identity

@@ -54,7 +54,7 @@ def gl_mcm(evaluator: Evaluator, cell: Cell) -> np.ndarray:
     key = digest(
         {
             "identity": evaluator.encodings.identity(cell),
-            "encoder": evaluator.encoders.identity(cell.quantizer),
+            "encoder": evaluator.encoders.identity(cell.candidate),
             "version": _VERSION,
         }
     )

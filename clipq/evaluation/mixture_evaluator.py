@@ -9,6 +9,7 @@ import numpy as np
 
 from clipq.cases import Candidate, Cell
 from clipq.evaluation.cache import Table
+from clipq.evaluation.candidate_facts import replaced_towers
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.identity import mixture_key
 from clipq.evaluation.pooling import pool
@@ -16,7 +17,6 @@ from clipq.evaluation.predict import Encoded, Head, build_predictions, calibrate
 from clipq.evaluation.resampling import Tables
 from clipq.evaluation.tables import as_predictions, as_table
 from clipq.metrics import Predictions
-from clipq.quant import QuantizerSpec
 
 if TYPE_CHECKING:
     from clipq.evaluation.encoder import Encoder
@@ -63,7 +63,7 @@ class MixtureEvaluator:
         origins = self.evaluator.inputs.pooled.get(cell.probe)
         if origins is not None:
             return pool({one: self._predictions(floats, cell.on(one)) for one in origins}, origins)
-        encoder = self.evaluator.encoders.identity(cell.quantizer)
+        encoder = self.evaluator.encoders.identity(cell.candidate)
         key = mixture_key(self.evaluator.encodings.identity(cell), encoder, floats)
 
         def create() -> Table:
@@ -92,7 +92,7 @@ class MixtureEvaluator:
             observed,
             reference,
             known=inputs.known_labels,
-            towers=QuantizerSpec.parse(cell.quantizer).towers,
+            towers=replaced_towers(cell.candidate, self.evaluator.settings),
             known_clusters=inputs.calibration.clusters,
         )
 

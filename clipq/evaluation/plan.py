@@ -10,15 +10,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from clipq.cases import Case, Cell
+from clipq.cases import Candidate, Case
 from clipq.dependencies.file_reads import watching_imports
 from clipq.errors import ClipqError, QuantizerError, SettingsError, did_you_mean
+from clipq.evaluation.applicability import count_reasons, why_not_applicable
+from clipq.evaluation.candidate_facts import format_class
 from clipq.evaluation.isolation import import_contained
 from clipq.metrics import Metric, metrics
-from clipq.quant import QuantizerSpec, quantizers
+from clipq.quant import Format, QuantizerSpec, quantizers
 from clipq.settings import ProbeSettings, ProfileSettings, Settings
 
-__all__ = ["Selection", "load_plugins", "metrics_of", "plan", "planned_quantizers"]
+__all__ = [
+    "Selection",
+    "load_plugins",
+    "metrics_of",
+    "not_applicable",
+    "plan",
+    "planned_candidates",
+    "planned_quantizers",
+    "simulation_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +94,8 @@ def plan(
     >>> [case.id for case in plan(Settings(Path("clipq.toml"), *matrix))]
     ['vit/rtn:w8/id.ece', 'vit/rtn:w8/id.top1']
     """
-    chosen = selection or Selection()
-    models = _select("model", chosen.models, [model.name for model in settings.models])
-    probes = _select("probe", chosen.probes, _evaluation_probes(settings))
-    known_quantizers = planned_quantizers(settings)
-    selected = _select("quantizer", _canonical(chosen.quantizers), known_quantizers)
-    declared = _match_all("metric", settings.metrics, metrics.names(), settings.path)
-    names = _select("metric", chosen.metrics, declared)
-    of_probe = {probe: _metrics_of(settings.probe(probe), names, settings) for probe in probes}
-    cases = {
-        Case(Cell(model, quantizer, probe), name)
-        for model in models
-        for quantizer in selected
-        for probe in probes
-        for name in of_probe[probe]
-    }
-    kept = [case for case in cases if not _matches_any(case.id, settings.exclude)]
-    kept = _in_profile(kept, settings.profiles.get(profile), settings, profile)
+    asked = _asked(settings, selection or Selection(), profile)
+    kept = [case for case in asked if not why_not_applicable(case, settings)]
     if not kept:
         raise SettingsError(
             f"the matrix of {settings.path} is empty after selection (profile {profile!r})",
@@ -107,6 +103,39 @@ def plan(
             "the matrix",
         )
     return tuple(sorted(kept))
+
+
+def not_applicable(
+    settings: Settings, selection: Selection | None = None, *, profile: str = "full"
+) -> dict[str, dict[str, int]]:
+    """Return how many cases `plan` leaves out because artifacts cannot have them.
+
+    By candidate, and by what they need: gradients, a text tower.
+    """
+    return count_reasons(_asked(settings, selection or Selection(), profile), settings)
+
+
+def _asked(settings: Settings, chosen: Selection, profile: str) -> list[Case]:
+    """Return what is asked for, whether it can be measured or not."""
+    models = set(_select("model", chosen.models, [model.name for model in settings.models]))
+    probes = _select("probe", chosen.probes, _evaluation_probes(settings))
+    known = planned_candidates(settings)
+    names = list(dict.fromkeys(candidate.quantizer for candidate in known))
+    selected = set(_select("quantizer", _canonical(chosen.quantizers), names))
+    declared = _match_all("metric", settings.metrics, metrics.names(), settings.path)
+    chosen_metrics = _select("metric", chosen.metrics, declared)
+    of_probe = {
+        probe: _metrics_of(settings.probe(probe), chosen_metrics, settings) for probe in probes
+    }
+    cases = [
+        candidate.on(probe).case(name)
+        for candidate in known
+        if candidate.model in models and candidate.quantizer in selected
+        for probe in probes
+        for name in of_probe[probe]
+    ]
+    kept = [case for case in cases if not _matches_any(case.id, settings.exclude)]
+    return _in_profile(kept, settings.profiles.get(profile), settings, profile)
 
 
 def metrics_of(settings: Settings, probe: ProbeSettings) -> tuple[Metric, ...]:
@@ -150,7 +179,7 @@ def _in_profile(
     where = f"{settings.path}, [profiles.{name}]"
     known = {
         "model": [model.name for model in settings.models],
-        "quantizer": list(planned_quantizers(settings)),
+        "quantizer": [candidate.quantizer for candidate in planned_candidates(settings)],
         "probe": _evaluation_probes(settings),
         "metric": metrics.names(),
     }
@@ -172,6 +201,57 @@ def _in_profile(
     ]
 
 
+def planned_candidates(settings: Settings) -> tuple[Candidate, ...]:
+    """Return every candidate of the settings, each once: quantizers of all models, and artifacts.
+
+    A quantizer that only simulates an artifact is one of the artifact's model alone.
+
+    Raises:
+        SettingsError: an artifact is called as a quantizer method is.
+        QuantizerError: a quantizer or a format makes no sense.
+
+    >>> from pathlib import Path
+    >>> from clipq.settings import ModelSettings
+    >>> models = tuple(ModelSettings(name, f"local-dir:{name}") for name in ("vit", "resnet"))
+    >>> settings = Settings(Path("clipq.toml"), models, (), ("rtn:w8",))
+    >>> [str(candidate) for candidate in planned_candidates(settings)]
+    ['vit/rtn:w8', 'resnet/rtn:w8']
+    """
+    everywhere = planned_quantizers(settings)
+    found = {Candidate(model.name, text): None for model in settings.models for text in everywhere}
+    for artifact in settings.artifacts:
+        where = f"{settings.path}, artifact {artifact.name!r}"
+        if artifact.name in quantizers:
+            raise SettingsError(
+                f"{where} is called as a quantizer method is",
+                hint=f"call it otherwise, for example {artifact.name + '-artifact'!r}",
+            )
+        try:
+            format_class(Candidate(artifact.model, artifact.name), settings)
+            if artifact.simulation:
+                spec = _known(artifact.simulation, where)
+                found[Candidate(artifact.model, str(spec))] = None
+        except QuantizerError as error:
+            raise QuantizerError(f"{where}: {error.problem}", hint=error.hint) from error
+        found[Candidate(artifact.model, artifact.name)] = None
+    return tuple(found)
+
+
+def simulation_of(candidate: Candidate, settings: Settings) -> str:
+    """Return the quantizer that simulates an artifact, by which its loss is split; "" for none.
+
+    It is the one that the settings name, or the matrix's first of the same format.
+    """
+    artifact = settings.artifact(candidate)
+    if artifact is None or artifact.is_float:
+        return ""
+    if artifact.simulation:
+        return str(QuantizerSpec.parse(artifact.simulation))
+    wanted = Format.parse(artifact.format) if artifact.format else None
+    texts = planned_quantizers(settings) if wanted is not None else ()
+    return next((text for text in texts if QuantizerSpec.parse(text).format == wanted), "")
+
+
 def planned_quantizers(settings: Settings) -> tuple[str, ...]:
     """Return the settings' quantizers in canonical form, each checked and known.
 
@@ -182,19 +262,7 @@ def planned_quantizers(settings: Settings) -> tuple[str, ...]:
     """
     canonical = []
     for text in settings.quantizers:
-        try:
-            spec = QuantizerSpec.parse(text)
-        except QuantizerError as error:
-            raise QuantizerError(
-                f"{settings.path}, [matrix]: quantizer {text!r}: {error.problem}", hint=error.hint
-            ) from error
-        if spec.is_reference:
-            raise SettingsError(
-                f"{settings.path}, [matrix]: quantizer {text!r} is the reference itself",
-                hint="list only quantizers to be judged against FP32",
-            )
-        if spec.method not in quantizers:
-            quantizers.get(spec.method)  # raises, with the known names
+        spec = _known(text, f"{settings.path}, [matrix]")
         if str(spec) in canonical:
             raise SettingsError(
                 f"{settings.path}, [matrix]: quantizer {text!r} is given twice",
@@ -202,6 +270,24 @@ def planned_quantizers(settings: Settings) -> tuple[str, ...]:
             )
         canonical.append(str(spec))
     return tuple(canonical)
+
+
+def _known(text: str, where: str) -> QuantizerSpec:
+    """Return a quantizer whose method is registered."""
+    try:
+        spec = QuantizerSpec.parse(text)
+    except QuantizerError as error:
+        raise QuantizerError(
+            f"{where}: quantizer {text!r}: {error.problem}", hint=error.hint
+        ) from error
+    if spec.is_reference:
+        raise SettingsError(
+            f"{where}: quantizer {text!r} is the reference itself",
+            hint="list only quantizers to be judged against FP32",
+        )
+    if spec.method not in quantizers:
+        quantizers.get(spec.method)  # raises, with the known names
+    return spec
 
 
 def _evaluation_probes(settings: Settings) -> list[str]:

@@ -321,28 +321,41 @@ def _point_errors(
 
 
 def check_features(
-    name: str, features: np.ndarray, head: Head, reference: np.ndarray, reference_head: Head
+    name: str,
+    features: np.ndarray,
+    head: Head,
+    reference: np.ndarray,
+    reference_head: Head,
+    *,
+    may_equal: bool = False,
 ) -> None:
     """Refuse features that make every later number meaningless, or that prove nothing was done.
+
+    Args:
+        name: text of the quantizer, or name of the artifact.
+        features: image features (N, D) of the candidate.
+        head: its zero-shot head.
+        reference: FP32's features (N, D).
+        reference_head: FP32's head.
+        may_equal: whether FP32's very own bits may come back, as from float graphs.
 
     Raises:
         QuantizerError: all features are zero, have another shape than FP32's, or features and
             class embeddings are bit-identical to FP32's.
     """
+    called = f"{'artifact' if may_equal else 'quantizer'} {name!r}"
     if features.shape != reference.shape:
         raise QuantizerError(
-            f"quantizer {name!r} returned features of shape {features.shape}, FP32 gives "
-            f"{reference.shape}",
-            hint="encode_image must return one embedding per image, as the FP32 model does",
+            f"{called} returned features of shape {features.shape}, FP32 gives {reference.shape}",
+            hint="there must be one embedding per image, as long as the FP32 model's",
         )
     if not np.any(features):
         raise QuantizerError(
-            f"quantizer {name!r} zeroed every image feature",
+            f"{called} zeroed every image feature",
             hint="check scales and zero points: a scale far above the data rounds all to zero",
         )
-    if np.array_equal(features, reference) and np.array_equal(
-        head.embeddings, reference_head.embeddings
-    ):
+    same = np.array_equal(features, reference)
+    if not may_equal and same and np.array_equal(head.embeddings, reference_head.embeddings):
         raise QuantizerError(
             f"quantizer {name!r} changed nothing: features and class embeddings are "
             "bit-identical to FP32",

@@ -26,8 +26,9 @@ from typing import Annotated, NotRequired
 
 from clipq.cases import Case
 from clipq.errors import SettingsError
+from clipq.evaluation.candidate_facts import format_class
 from clipq.metrics import Metric, metrics
-from clipq.quant import QuantizerSpec
+from clipq.settings import Settings
 from clipq.shapes import Document, Finite, Meta, Text, table
 
 __all__ = ["ExpectedFailure", "Margins", "check_margin", "load_margins"]
@@ -82,6 +83,7 @@ class Margins:
     path: Path
     rules: tuple[MarginRule, ...]
     expected_failures: tuple[ExpectedFailure, ...]
+    settings: Settings | None = None
 
     def margin(self, case: Case, baseline: float | None = None) -> float:
         """Return the margin of a case, in its metric's unit.
@@ -93,19 +95,19 @@ class Margins:
         Raises:
             SettingsError: no rule gives one, or no loss can be larger.
         """
-        spec = QuantizerSpec.parse(case.quantizer)
+        bits = format_class(case.candidate, self.settings)
         found: float | None = None
         for rule in self.rules:
             if not fnmatchcase(case.model, rule.models):
                 continue
-            if not fnmatchcase(spec.format_class, rule.formats):
+            if not fnmatchcase(bits, rule.formats):
                 continue
             for pattern, margin in rule.metrics.items():
                 if fnmatchcase(case.key if "." in pattern else case.metric, pattern):
                     found = margin
         if found is None:
             raise SettingsError(
-                f"{self.path} gives no margin for {case.id} (format class {spec.format_class!r})",
+                f"{self.path} gives no margin for {case.id} (format class {bits!r})",
                 hint="add the metric to a [[margin]] table; formats = '*' covers every quantizer",
             )
         where = f"{self.path}: {case.key}"
@@ -222,8 +224,12 @@ _FILE = table(
 )
 
 
-def load_margins(path: Path) -> Margins:
+def load_margins(path: Path, settings: Settings | None = None) -> Margins:
     """Read a margin file.
+
+    Args:
+        path: of the file.
+        settings: which artifacts there are, whose formats they say; None for none.
 
     Raises:
         SettingsError: it is missing, is not TOML, or holds something clipq does not know.
@@ -236,4 +242,4 @@ def load_margins(path: Path) -> Margins:
     found = Document(path, "TOML", SettingsError, fix).read(_FILE)
     rules = found.get("margin", ())
     _refuse_contradictions(path, rules)
-    return Margins(path, rules, found.get("expected-failure", ()))
+    return Margins(path, rules, found.get("expected-failure", ()), settings)

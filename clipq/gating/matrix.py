@@ -8,7 +8,7 @@ from functools import cached_property
 
 from clipq.cases import FP32, Candidate, Case, Cell, split_key
 from clipq.errors import SettingsError
-from clipq.evaluation.plan import Selection, plan
+from clipq.evaluation.plan import Selection, not_applicable, plan
 from clipq.gating.baseline import load_values
 from clipq.gating.families import sizes
 from clipq.gating.input_files import input_files
@@ -66,7 +66,7 @@ class Matrix:
                     hint="clipq gate --policy release measures them",
                 )
             return cases
-        load_margins(self.settings.margins).check_against(
+        load_margins(self.settings.margins, self.settings).check_against(
             self.everything, reference_values(self.settings)
         )
         return cases + vanished_cases(self.settings, self.everything)
@@ -93,6 +93,13 @@ class Matrix:
         return dict(Counter(case.probe for case in self._asked if case not in seen))
 
     @cached_property
+    def not_applicable(self) -> dict[str, dict[str, int]]:
+        """How many cases of each artifact were asked for and cannot be had, by what they need."""
+        if self.kernels and not self.selection:
+            return {}
+        return not_applicable(self.settings, self.selection, profile=self.profile)
+
+    @cached_property
     def whole(self) -> Counter[Candidate]:
         """How many cases each candidate has in this profile, were nothing selected."""
         return sizes(self._seen(plan(self.settings, profile=self.profile)))
@@ -106,7 +113,7 @@ class Matrix:
     def _check_excuses(self) -> None:
         """Refuse waivers that are malformed or excuse too much, before anything is measured."""
         waivers = load_waivers(self.settings.waivers)
-        failures = load_margins(self.settings.margins).expected_failures
+        failures = load_margins(self.settings.margins, self.settings).expected_failures
         if waivers.entries or failures:
             refuse_excess(
                 waivers,

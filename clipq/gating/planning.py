@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from clipq.cases import Case
 from clipq.errors import SettingsError
+from clipq.evaluation.candidate_facts import format_class
 from clipq.evaluation.resampling import Resampler, Tables
 from clipq.evaluation.resolution import resolution
 from clipq.gating.baseline import Baseline, load_baseline
@@ -22,7 +23,6 @@ from clipq.gating.loss_estimator import LossEstimator
 from clipq.gating.margins import Margins
 from clipq.gating.verdict import Evidence
 from clipq.metrics import Predictions, metrics
-from clipq.quant import QuantizerSpec
 from clipq.records import RunRecord
 from clipq.settings import ProbeSettings, Settings, StatisticsSettings
 from clipq.stats import (
@@ -148,7 +148,7 @@ class _Planner:
     """Standard errors of one model's metrics, from its baseline alone."""
 
     def __init__(self, baseline: Baseline, settings: Settings, margins: Margins) -> None:
-        statistics = settings.statistics
+        statistics, self._asked = settings.statistics, settings
         self.baseline = baseline
         self._margins = margins
         self.statistics = statistics
@@ -223,7 +223,7 @@ class _Planner:
         errors: _Errors,
     ) -> CasePower:
         case, statistics = members[0], self.statistics
-        formats = {QuantizerSpec.parse(member.quantizer).format_class for member in members}
+        formats = {format_class(member.candidate, self._asked) for member in members}
         metric = metrics.get(case.metric)
         tables = self._fp32[case.probe]
         power = statistics.power

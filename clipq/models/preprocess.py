@@ -121,6 +121,14 @@ class Preprocess:
         normalised: torch.Tensor = self._normalise(pixels)
         return normalised
 
+    def pixels_of(self, normalised: torch.Tensor) -> torch.Tensor:
+        """Return the pixels (N, 3, H, W), floats in [0, 1], that were normalised to these."""
+        mean, deviation = (
+            torch.as_tensor(values, dtype=normalised.dtype, device=normalised.device).view(-1, 1, 1)
+            for values in (self._normalise.mean, self._normalise.std)
+        )
+        return normalised * deviation + mean
+
 
 def _resized(step: object, image: Image.Image) -> tuple[int, int]:
     """Return the height and width that a first step makes of an image; zeros where unknown."""

@@ -50,6 +50,7 @@ def class_embeddings(
     templates: Sequence[str],
     *,
     batch_size: int = 256,
+    device: str = "cpu",
 ) -> torch.Tensor:
     """Return class embeddings (C, D) of unit length.
 
@@ -63,7 +64,6 @@ def class_embeddings(
     >>> tuple(found.shape), [round(length, 6) for length in found.norm(dim=1).tolist()]
     ((2, 24), [1.0, 1.0])
     """
-    device = next(model.parameters()).device
     tokens = prompt_tokens(tokenizer, classnames, templates)
     # Each prompt once: of two classes with the same tokens neither may win by rounding alone.
     prompt = _first_of_its_kind(tokens.cpu().numpy())

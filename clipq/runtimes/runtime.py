@@ -14,7 +14,7 @@ or dies of stays there. This module imports no library.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -91,6 +91,7 @@ class TowerPorts:
         mask: attention mask; "" where the graph takes none.
         output: features.
         function: of a file that holds code: what in it to call; "" otherwise.
+        reference: returns the FP32 model, an open_clip module, loaded when it is first called.
 
     >>> TowerPorts("text", input="input_ids").output
     ''
@@ -101,6 +102,7 @@ class TowerPorts:
     mask: str = ""
     output: str = ""
     function: str = ""
+    reference: Callable[[], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ def _margins(context: Context) -> Iterator[Finding]:
     from clipq.gating.matrix import reference_values
 
     settings = _settings(context)
-    margins = load_margins(settings.margins)
+    margins = load_margins(settings.margins, settings)
     try:
         values = reference_values(settings)
     except BaselineError:
