@@ -87,7 +87,7 @@ def file_dependencies(path: Path, search: Sequence[Path | str]) -> Dependencies:
         search: folders in which its imports are looked up, the first first. What lies in the first
             hides Python's own modules, as it does when a file is run.
 
-    >>> found = file_dependencies(Path("benchmarks/fidelity.py"), ["benchmarks"])
+    >>> found = file_dependencies(Path("benchmarks/zero_shot.py"), ["benchmarks"])
     >>> sorted(file.name for file in found.files)
     ['benchmark.py', 'embedded.py', 'fidelity.py']
     """
