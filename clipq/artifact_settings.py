@@ -33,6 +33,11 @@ PRECISIONS = ("f32", "f16", "bf16")
 FP32_TOWER = "fp32"
 """In the place of a text graph: the reference's own text tower."""
 
+BROUGHT = "features"
+"""The runtime that runs nothing: features of the probes' images were made elsewhere."""
+CODE = ".py:"
+"""In the place of a file: code and the function in it, which makes both towers."""
+
 _NAME = "lower-case letters, digits, '-' and '_', a letter first, e.g. 'ort-int8'"
 _ArtifactName = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9_-]*\Z", description=_NAME)]
 _Values = Mapping[str, Annotated[str, Meta(description="a text")]]
@@ -174,7 +179,7 @@ class ArtifactSettings:
             return "neither image nor recipe", "image = a file, or recipe = how clipq makes it"
         if self.text and self.head:
             return "both text and head", f"give one of them: {texts}"
-        if not self.recipe and not self.text and not self.head:
+        if not self.recipe and not self.text and not self.head and CODE not in self.image:
             return "no text tower", texts
         if self.float is not None and bool(self.float.image) == bool(self.float.recipe):
             return "float without one of image and recipe", "float = { image = ..., text = ... }"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clipq.artifact_settings import FP32_TOWER, ArtifactSettings
+from clipq.artifact_settings import CODE, FP32_TOWER, ArtifactSettings
 from clipq.errors import ArtifactError
 from clipq.evaluation.tower_process import TowerProcess
 from clipq.provenance import package_versions, sha256_file
@@ -56,11 +56,12 @@ def artifact_files(
     Raises:
         ArtifactError: one is missing.
     """
-    written, _, function = artifact.image.partition(".py:")
-    image = root / (f"{written}.py" if function else written)
-    text = None if artifact.text in ("", FP32_TOWER) else root / artifact.text.partition(".py:")[0]
-    if text is not None and ".py:" in artifact.text:
-        text = text.with_suffix(".py")
+    image, function = _path_and_function(artifact.image, root)
+    text: Path | None = None
+    if artifact.text not in ("", FP32_TOWER):
+        text, _ = _path_and_function(artifact.text, root)
+    elif function and not artifact.text and not artifact.head:
+        text = image
     head = root / artifact.head if artifact.head else None
     parts = {"image": image, "text": text, "head": head}
     found: dict[str, list[Path]] = {}
@@ -118,11 +119,16 @@ def recorded_files(artifact: ArtifactSettings, *, root: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for written in (artifact.image, artifact.text, artifact.head):
         if written and written != FP32_TOWER:
-            base, _, function = written.partition(".py:")
-            path = root / (f"{base}.py" if function else base)
+            path, _ = _path_and_function(written, root)
             _require(artifact, path, "")
             found |= {_written(each, root): sha256_file(each) for each in _files_in(path)}
     return found
+
+
+def _path_and_function(written: str, root: Path) -> tuple[Path, str]:
+    """Return the file that settings name, and of code the function to call, else ""."""
+    base, _, function = written.partition(CODE)
+    return root / (f"{base}.py" if function else written), function
 
 
 def _files_in(path: Path) -> list[Path]:

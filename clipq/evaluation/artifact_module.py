@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clipq.artifact_settings import ArtifactSettings
+from clipq.artifact_settings import BROUGHT, ArtifactSettings, IoSettings
 from clipq.errors import ArtifactError
 from clipq.evaluation.artifact_files import ArtifactFiles
 from clipq.evaluation.tower_process import TowerProcess
 from clipq.models import LoadedModel
 from clipq.runtimes import TowerPorts
+from clipq.runtimes.class_rows import class_rows
 
 __all__ = ["ArtifactModule"]
 
@@ -44,9 +48,11 @@ class ArtifactModule(nn.Module):
         super().__init__()
         self._artifact, self._process, self._loaded = artifact, process, loaded
         self.batch = batch
+        self.files = files
         self.facts = {
             tower: process.open(path, self._ports(tower, files.function))
             for tower, path in files.towers.items()
+            if tower == "text" or artifact.runtime != BROUGHT
         }
         for tower, facts in self.facts.items():
             if facts.batch and artifact.batch and facts.batch != artifact.batch:
@@ -56,21 +62,51 @@ class ArtifactModule(nn.Module):
                     hint=f"write batch = {facts.batch}, or export the graph for {artifact.batch}",
                 )
 
+    @property
+    def io(self) -> IoSettings:
+        """What its graphs take and return."""
+        return self._artifact.io
+
+    def taking(self, io: IoSettings) -> ArtifactModule:
+        """Return the same towers, given something else."""
+        other = copy(self)
+        other._artifact = replace(self._artifact, io=io)
+        return other
+
+    def seconds(self, tower: str, inputs: Tensor) -> float:
+        """Return how long one call takes in the process that runs it.
+
+        Args:
+            tower: ``image`` or ``text``.
+            inputs: images or tokens, one batch.
+        """
+        given = self._shown(inputs) if tower == "image" else self._read(inputs)
+        return self._process.timed(tower, given)[1]
+
     def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
         """Return features (N, D) of normalised images (N, 3, H, W)."""
         return self._encoded("image", self._shown(images), images.device, normalize)
 
     def encode_text(self, tokens: Tensor, normalize: bool = False) -> Tensor:
         """Return features (N, D) of tokens (N, L)."""
+        if self._artifact.head:
+            raise ArtifactError(
+                f"artifact {self._artifact.name!r} has class embeddings and no text tower",
+                hint="text = a file, or text = 'fp32', encodes texts",
+            )
         if "text" not in self.facts:
             model: Any = self._loaded.model
             features: Tensor = model.encode_text(tokens, normalize=normalize)
             return features
-        given = {"input": tokens.cpu().numpy().astype(self._artifact.io.text_dtype)}
-        if self._artifact.io.mask_input:
-            text = getattr(self._loaded.model, "text", self._loaded.model)
-            given["mask"] = _mask(given["input"], int(getattr(text, "pad_id", 0)))
-        return self._encoded("text", given, tokens.device, normalize)
+        return self._encoded("text", self._read(tokens), tokens.device, normalize)
+
+    def class_embeddings(self, classnames: Sequence[str]) -> np.ndarray | None:
+        """Return the artifact's own class embeddings (C, D), unit length; None if it has a tower.
+
+        Raises:
+            ArtifactError: they are not those of these classes.
+        """
+        return None if self.files.head is None else class_rows(self.files.head, classnames)
 
     def _encoded(
         self, tower: str, given: dict[str, np.ndarray], device: torch.device, normalize: bool
@@ -119,6 +155,13 @@ class ArtifactModule(nn.Module):
         if io.layout == "NHWC":
             shown = shown.permute(0, 2, 3, 1)
         return {"input": shown.detach().cpu().contiguous().numpy()}
+
+    def _read(self, tokens: Tensor) -> dict[str, np.ndarray]:
+        given = {"input": tokens.cpu().numpy().astype(self._artifact.io.text_dtype)}
+        if self._artifact.io.mask_input:
+            text = getattr(self._loaded.model, "text", self._loaded.model)
+            given["mask"] = _mask(given["input"], int(getattr(text, "pad_id", 0)))
+        return given
 
     def _ports(self, tower: str, function: str) -> TowerPorts:
         io = self._artifact.io

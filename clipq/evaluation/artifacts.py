@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from clipq.artifact_settings import FP32_TOWER, ArtifactSettings, IoSettings, SessionSettings
-from clipq.cases import Candidate
+from clipq.artifact_settings import BROUGHT, FP32_TOWER, ArtifactSettings, SessionSettings
+from clipq.cases import Candidate, Cell
 from clipq.errors import ArtifactError
 from clipq.evaluation.artifact_files import ArtifactFiles, artifact_files, artifact_identity
+from clipq.evaluation.inputs import Inputs
 from clipq.evaluation.plan import simulation_of
 from clipq.evaluation.tower_process import TowerProcess
-from clipq.provenance import digest, package_versions
+from clipq.provenance import package_versions
 from clipq.quant.storage import state_bytes
 from clipq.redaction import HIDDEN, is_secret_name, redacted
 from clipq.runtimes import Finding, Look, runtimes
 from clipq.runtimes.cpu_flags import cpu_flags
+from clipq.runtimes.feature_files import FeatureFiles
 from clipq.runtimes.precision import precision_findings
 from clipq.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from clipq.evaluation.artifact_module import ArtifactModule
     from clipq.models import LoadedModel
 
@@ -38,22 +38,20 @@ class Artifacts:
 
     Args:
         settings: which there are.
+        inputs: calibration data, of which recipes make artifacts.
         models: loads the FP32 model that one is judged against.
-        made_from: digest of what a recipe makes an artifact of: the model, calibration data.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        models: Callable[[str], LoadedModel],
-        made_from: Callable[[str], str],
+        self, settings: Settings, inputs: Inputs, models: Callable[[str], LoadedModel]
     ) -> None:
         self.settings = settings
-        self._models, self._made_from = models, made_from
+        self._inputs, self._models = inputs, models
         self._files: dict[Candidate, ArtifactFiles] = {}
         self._resolved: dict[Candidate, ArtifactSettings] = {}
         self._process: tuple[Candidate, TowerProcess] | None = None
         self._module: tuple[Candidate, ArtifactModule] | None = None
+        self._brought: tuple[Candidate, FeatureFiles] | None = None
         self._looks: dict[Candidate, dict[str, Look]] = {}
 
     def identity(self, candidate: Candidate) -> dict[str, Any]:
@@ -104,6 +102,23 @@ class Artifacts:
             self._module = candidate, opened
         return self._module[1]
 
+    def rows(self, cell: Cell) -> np.ndarray | None:
+        """Return a cell's features (N, D) that were made elsewhere; None of what is run.
+
+        Raises:
+            ArtifactError: samples are missing, double or foreign, or a row is no vector of numbers.
+        """
+        candidate = cell.candidate
+        if self._declared(candidate).runtime != BROUGHT:
+            return None
+        if self._brought is None or self._brought[0] != candidate:
+            probes = (p for p in self.settings.probes if p.attack is None and p.role != "pooled")
+            samples = {p.name: self._inputs.sample_info(p.name).ids for p in probes}
+            output = self._artifact(candidate).io.output
+            files = FeatureFiles(self.files(candidate).image, samples, output=output)
+            self._brought = candidate, files
+        return self._brought[1].rows(cell.probe)
+
     def looks(self, candidate: Candidate) -> dict[str, Look]:
         """Return what each tower's file says of itself, found without running it."""
         if candidate not in self._looks:
@@ -117,7 +132,8 @@ class Artifacts:
         asked, found = self._artifact(candidate).session.precision, []
         facts = self.module(candidate).facts
         for tower, look in self.looks(candidate).items():
-            own = (*look.findings, *precision_findings(asked, facts[tower]))
+            executed = precision_findings(asked, facts[tower]) if tower in facts else ()
+            own = (*look.findings, *executed)
             found += [replace(each, problem=f"{tower} tower: {each.problem}") for each in own]
         return tuple(found)
 
@@ -194,40 +210,28 @@ class Artifacts:
         return self._resolved[candidate]
 
     def _made(self, candidate: Candidate, declared: ArtifactSettings) -> ArtifactSettings:
-        from clipq.exports import Manifest, recipe_identity
+        """Return an artifact whose recipe has been followed, once for all processes."""
+        from clipq.evaluation.artifact_maker import make_apart, recipe_key
+        from clipq.exports import MANIFEST, Manifest
 
-        made = digest([declared.recipe, recipe_identity(declared.recipe), declared.batch])
-        made = digest([made, self._made_from(candidate.model)])
-        folder = self.settings.cache / "artifacts" / f"{declared.recipe}-{made[:16]}"
+        loaded = self._models(candidate.model)
+        key = recipe_key(declared.recipe, self._inputs, loaded, batch=declared.batch)
+        folder = self.settings.cache / "artifacts" / f"{declared.recipe}-{key[:16]}"
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
-            if not (folder / "manifest.json").is_file():
-                self._make(candidate, declared, folder)
+            if not (folder / MANIFEST).is_file():
+                asked = candidate.model, declared.recipe, folder
+                make_apart(self.settings, *asked, batch=declared.batch)
         manifest = Manifest.read(folder)
-        return replace(
-            declared,
-            image=str(folder / manifest.image),
-            text=str(folder / manifest.text),
-            io=IoSettings(**manifest.io),
-        )
-
-    def _make(self, candidate: Candidate, declared: ArtifactSettings, folder: Path) -> None:
-        """Make an artifact in a process of its own: tools that quantize change theirs."""
-        command = [sys.executable, "-m", "clipq.evaluation.artifact_maker"]
-        asked = [str(self.settings.path), candidate.model, declared.recipe, str(folder)]
-        done = subprocess.run(
-            [*command, *asked, str(declared.batch)],
-            env={**os.environ, "OMP_NUM_THREADS": str(self.settings.threads)},
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            last = (done.stderr.strip() or "no message").splitlines()[-1]
+        if manifest.runtime != declared.runtime:
             raise ArtifactError(
-                f"artifact {declared.name!r}: recipe {declared.recipe!r} failed: {last}",
-                hint=f"clipq artifact quantize {candidate.model} --recipe {declared.recipe} "
-                "--output FOLDER shows more",
+                f"artifact {declared.name!r}: recipe {declared.recipe!r} makes files of runtime "
+                f"{manifest.runtime!r}, not of {declared.runtime!r}",
+                hint=f"write runtime = {manifest.runtime!r}",
             )
+        files = (manifest.image, manifest.text)
+        image, text = (str(folder / name) if name else "" for name in files)
+        return replace(declared, image=image, text=text, io=manifest.io)
 
 
 def recorded_session(session: SessionSettings) -> dict[str, Any]:

@@ -7,17 +7,17 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from clipq.cases import Candidate
+from clipq.cases import Candidate, Cell
 from clipq.errors import ClipqError
-from clipq.evaluation.identity import encoder_identity, model_identity, prompts_identity
-from clipq.evaluation.inputs import Inputs, caption_lines
+from clipq.evaluation.identity import encoder_identity, prompts_identity
+from clipq.evaluation.inputs import Inputs
 from clipq.evaluation.isolation import PROCESS, ProcessChangedError
 from clipq.models import ModelSource
-from clipq.provenance import digest
 from clipq.quant import QuantizerSpec
 from clipq.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from clipq.evaluation.artifact_module import ArtifactModule
@@ -174,18 +174,16 @@ class Encoders:
         """Whether a candidate is exported files, which no quantizer makes."""
         return self.settings.artifact(candidate) is not None
 
+    def brought(self, cell: Cell) -> np.ndarray | None:
+        """Return features (N, D) of a cell that were made elsewhere; None where clipq encodes."""
+        return self.artifacts.rows(cell) if self.is_artifact(cell.candidate) else None
+
     @cached_property
     def artifacts(self) -> Artifacts:
         """The artifacts of the settings."""
         from clipq.evaluation.artifacts import Artifacts
 
-        return Artifacts(self.settings, self.model, self._made_from)
-
-    def _made_from(self, model: str) -> str:
-        """Return the digest of what recipes make artifacts of."""
-        prompts = prompts_identity(self.inputs.calibration_prompts)
-        known = self.inputs.calibration_fingerprint, prompts
-        return digest([model_identity(self.model(model)), known])
+        return Artifacts(self.settings, self.inputs, self.model)
 
     def encoder(self, candidate: Candidate) -> Encoder:
         """Return a candidate's form of its model; FP32's own where it is the reference.
@@ -224,7 +222,7 @@ class Encoders:
 
         self._give_up()
         spec = QuantizerSpec.parse(candidate.quantizer)
-        fp32, calibration = self.model(candidate.model).model, self._calibration(candidate.model)
+        fp32, calibration = self.model(candidate.model).model, self._calibration(candidate)
         with self.contained(candidate, "being made"):
             return Mixture(fp32, spec, calibration)
 
@@ -245,7 +243,7 @@ class Encoders:
             self._give_up()
             spec = QuantizerSpec.parse(candidate.quantizer)
             fp32 = self.model(candidate.model).model
-            calibration = self._calibration(candidate.model)
+            calibration = self._calibration(candidate)
             backend = self.backend
             try:
                 with self.contained(candidate, "being made"):
@@ -265,28 +263,9 @@ class Encoders:
                 self._quantized = None
             self._quantized = None
 
-    def _calibration(self, model: str) -> Calibration:
-        from clipq.evaluation.encode import image_batches
-        from clipq.models import prompt_tokens
-        from clipq.quant import Calibration
+    def _calibration(self, candidate: Candidate) -> Calibration:
+        from clipq.evaluation.calibration_data import calibration_data
 
-        loaded = self.model(model)
-        probe, asked = self.inputs.calibration, self.inputs.calibration_prompts
-        images = self.inputs.images(probe.name, loaded.preprocess)
+        loaded = self.model(candidate.model)
         size = self.settings.batch_size
-        tokens = (
-            loaded.tokenizer(caption_lines(probe.captions)[0])
-            if probe.captions
-            else prompt_tokens(loaded.tokenizer, asked.classnames, asked.templates)
-        )
-
-        def texts() -> Iterator[torch.Tensor]:
-            for start in range(0, len(tokens), size):
-                yield tokens[start : start + size].to(self.device)
-
-        return Calibration(
-            images=lambda: image_batches(
-                images, loaded.preprocess, batch_size=size, device=self.device
-            ),
-            texts=texts,
-        )
+        return calibration_data(self.inputs, loaded, batch_size=size, device=self.device)

@@ -15,6 +15,7 @@ __all__ = [
     "EXPORTED",
     "IR",
     "ONNX",
+    "ORT",
     "check_kind",
     "kind_of",
 ]
@@ -24,6 +25,7 @@ EXECUTORCH = "an ExecuTorch program"
 EXPORTED = "a torch.export program"
 IR = "an OpenVINO IR"
 ONNX = "an ONNX model"
+ORT = "a model in ONNX Runtime's own format"
 
 _RUN_BY = {
     AOTI: "torch-export",
@@ -31,6 +33,7 @@ _RUN_BY = {
     EXPORTED: "torch-export",
     IR: "openvino",
     ONNX: "onnxruntime",
+    ORT: "onnxruntime",
 }
 _LFS = "a Git LFS pointer"
 _DAMAGED_ZIP = "a damaged or truncated zip archive"
@@ -40,6 +43,7 @@ _STARTS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
         (rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>)?\s*(<!--.*?-->\s*)*<net[\s>]", IR),
         (rb"(\xef\xbb\xbf)?\s*<", "XML or HTML"),
         (rb".{4}ET\d\d", EXECUTORCH),
+        (rb".{4}ORTM", ORT),
         (rb".{4}TFL3", "a TensorFlow Lite model"),
         (rb"GGUF", "a GGUF file"),
         (rb"version https://git-lfs", _LFS),
@@ -48,7 +52,7 @@ _STARTS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
         (rb"[\x80].\x8a", "a file of torch.save"),
         (rb".{8}\{\"", "a safetensors file"),
         # The first field of a ModelProto is ir_version, a small number; another field follows.
-        (rb"\x08[\x01-\x7f][\x12\x1a\x22\x2a\x32\x3a\x42\x72]", ONNX),
+        (rb"\x08[\x01-\x7f][\x12\x1a\x22\x28\x32\x3a\x42\x72]", ONNX),
         (rb"[\t\n\r\x20-\x7e]+\Z", "text"),
     )
 )

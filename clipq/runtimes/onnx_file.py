@@ -9,60 +9,19 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from clipq.errors import ArtifactError, listed
+from clipq.errors import ArtifactError
+from clipq.runtimes.file_kinds import ONNX, ORT, check_kind
+from clipq.runtimes.optional_library import library
 
-__all__ = ["ONNX_LIBRARY", "OnnxFile", "check_there", "tensors_of"]
+__all__ = ["OnnxFile", "tensors_of"]
 
-ONNX_LIBRARY = "onnx"
-
-_OTHER_FORMATS = (
-    (b"version https://git-lfs", "a Git LFS pointer", "fetch the file itself: git lfs pull"),
-    (b"PK\x03\x04", "a zip archive", "a .pt2 is run by runtime = 'torch-export'"),
-    (b"<?xml", "an XML file", "OpenVINO IR is run by runtime = 'openvino'"),
-    (b"<!DOCTYPE", "a web page", "download the file itself, not the page about it"),
-    (b"<html", "a web page", "download the file itself, not the page about it"),
-    (b"\x93NUMPY", "a numpy array", "features are read by runtime = 'features'"),
-)
-_ORT_FORMAT = b"ORTM"
-"""Bytes 4 to 8 of a file in ONNX Runtime's own format, which holds all of its values."""
-
-
-def check_there(path: Path) -> None:
-    """Raise unless `path` is a file that may be an ONNX graph.
-
-    Raises:
-        ArtifactError: it is missing, a folder, empty, or plainly of another format.
-
-    >>> check_there(Path("clipq"))
-    Traceback (most recent call last):
-    clipq.errors.ArtifactError: clipq is a folder, not an ONNX file
-      fix: name the .onnx file in it
-    """
-    if path.is_dir():
-        inside = sorted(each.name for each in path.glob("*.onnx"))
-        raise ArtifactError(
-            f"{path} is a folder, not an ONNX file",
-            hint=f"name one of {listed(inside)}" if inside else "name the .onnx file in it",
-        )
-    if not path.is_file():
-        near = sorted(each.name for each in path.parent.glob("*.onnx"))
-        raise ArtifactError(
-            f"there is no file {path}",
-            hint=f"beside it: {listed(near)}" if near else "export it first, or mend the path",
-        )
-    with path.open("rb") as file:
-        start = file.read(32)
-    if not start:
-        raise ArtifactError(f"{path} is empty", hint="export it again")
-    for magic, what, hint in _OTHER_FORMATS:
-        if start.startswith(magic):
-            raise ArtifactError(f"{path} is {what}, not an ONNX file", hint=hint)
+_EXTERNAL = 1
+"""onnx's TensorProto.EXTERNAL."""
 
 
 class OnnxFile:
@@ -73,30 +32,32 @@ class OnnxFile:
 
     Attributes:
         proto: onnx's ModelProto; None for ONNX Runtime's own format, which onnx does not read.
-        sidecars: files that hold values, whether they are there or not.
+        bytes_used: of the sidecars, what belongs to a tensor.
 
     Raises:
         ArtifactError: onnx is not installed, or the file is missing, truncated, of another format,
             or names a sidecar outside of its folder.
 
-    >>> OnnxFile(Path("README.md"))
+    >>> OnnxFile(Path("LICENSE"))
     Traceback (most recent call last):
-    clipq.errors.ArtifactError: README.md is not an ONNX file
-      fix: name the file that torch.onnx.export or a quantizer of ONNX graphs wrote
+    clipq.errors.ArtifactError: LICENSE is text, not an ONNX model
+      fix: name a file that this runtime takes, or export the model again
     """
 
     def __init__(self, path: Path) -> None:
-        check_there(path)
         self.path = path
         self.proto = _parsed(path)
         self._maps: dict[Path, np.ndarray] = {}
         self._used: dict[Path, int] = {}
+        parts: set[tuple[Path, int, int]] = set()  # which tensors may share
         if self.proto is not None:
             for tensor in tensors_of(self.proto):
                 if where := _external(tensor):
                     file = self._beside(where["location"], tensor.name)
-                    end = int(where.get("offset", 0)) + _stored_bytes(tensor, where)
-                    self._used[file] = max(end, self._used.get(file, 0))
+                    start, size = int(where.get("offset", 0)), _stored_bytes(tensor, where)
+                    self._used[file] = max(start + size, self._used.get(file, 0))
+                    parts.add((file, start, size))
+        self.bytes_used = sum(size for _, _, size in parts)
 
     @property
     def sidecars(self) -> tuple[Path, ...]:
@@ -132,6 +93,16 @@ class OnnxFile:
         Args:
             tensor: onnx's TensorProto.
         """
+        try:
+            return self._values(tensor)
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise ArtifactError(
+                f"{self.path.name}: the values of {tensor.name!r} do not fit its sizes "
+                f"{list(tensor.dims)}: {error}",
+                hint="the file is damaged; copy or export it again",
+            ) from error
+
+    def _values(self, tensor: Any) -> np.ndarray:
         import onnx
         from onnx import numpy_helper
 
@@ -139,6 +110,8 @@ class OnnxFile:
         if not where:
             return np.asarray(numpy_helper.to_array(tensor))
         start, size = int(where.get("offset", 0)), _stored_bytes(tensor, where)
+        if not size:
+            return np.empty(tuple(tensor.dims), np.float32)
         stored = self._mapped(self._beside(where["location"], tensor.name))[start : start + size]
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
         if _bits(tensor) == 8 * np.dtype(dtype).itemsize:
@@ -197,42 +170,28 @@ def _tensors_in_nodes(nodes: Any) -> Iterator[Any]:
 
 
 def _parsed(path: Path) -> Any:
-    with path.open("rb") as file:
-        start = file.read(8)
-    if start[4:8] == _ORT_FORMAT:
+    if check_kind(path, (ONNX, ORT)) == ORT:
         return None
-    try:
-        onnx = import_module(ONNX_LIBRARY)
-    except ImportError as error:
-        raise ArtifactError(
-            f"{path.name} is read with onnx, which is not installed",
-            hint="pip install 'pytest-clipq[onnxruntime]'",
-        ) from error
+    onnx = library("onnx", "onnxruntime")
     try:
         proto = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's DecodeError, of whichever protobuf is installed
-        raise _damaged(path, start) from error
+        raise _damaged(path) from error
     if not proto.graph.node or not proto.opset_import:
-        raise _damaged(path, start)
+        raise _damaged(path)
     return proto
 
 
-def _damaged(path: Path, start: bytes) -> ArtifactError:
-    if start[:1] == b"\x08":  # field 1 of a ModelProto, its IR version, comes first
-        size = path.stat().st_size
-        return ArtifactError(
-            f"{path} is a damaged or truncated ONNX file ({size:,} bytes)",
-            hint="copy or export it again",
-        )
+def _damaged(path: Path) -> ArtifactError:
     return ArtifactError(
-        f"{path} is not an ONNX file",
-        hint="name the file that torch.onnx.export or a quantizer of ONNX graphs wrote",
+        f"{path} is damaged or truncated ({path.stat().st_size:,} bytes)",
+        hint="copy it again, or export the model again",
     )
 
 
 def _external(tensor: Any) -> dict[str, str]:
     """Return where a tensor's values lie; {} where they are in the graph."""
-    if tensor.data_location != 1:  # TensorProto.EXTERNAL
+    if tensor.data_location != _EXTERNAL:
         return {}
     found = {entry.key: entry.value for entry in tensor.external_data}
     return found if "location" in found else {}
@@ -246,8 +205,8 @@ def _stored_bytes(tensor: Any, where: dict[str, str]) -> int:
 def _bits(tensor: Any) -> int:
     import onnx
 
-    names = onnx.TensorProto.DataType
-    for bits, ending in ((4, "4"), (2, "2"), (4, "E2M1")):
-        if names.Name(tensor.data_type) in {f"INT{ending}", f"UINT{ending}", f"FLOAT4{ending}"}:
-            return bits
-    return 8 * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    packed = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4}
+    name = onnx.TensorProto.DataType.Name(tensor.data_type)
+    return packed.get(name) or 8 * int(
+        onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    )

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 from clipq.errors import ArtifactError
 from clipq.runtimes.file_kinds import IR, ONNX, check_kind
+from clipq.runtimes.onnx_file import OnnxFile
 from clipq.runtimes.optional_library import library
 from clipq.runtimes.runtime import Port
 
@@ -21,9 +22,14 @@ _NOISE = ("Exception from", "Check '", "FrontEnd API failed", "Loading input mod
 def graph_files(path: Path) -> tuple[Path, ...]:
     """Return the files without which a graph is incomplete, whether they are there or not.
 
+    Raises:
+        ArtifactError: an .onnx is damaged, so that nobody can tell.
+
     >>> graph_files(Path("image.xml"))
     (PosixPath('image.bin'),)
     """
+    if path.suffix == ".onnx":
+        return OnnxFile(path).sidecars
     return (path.with_suffix(".bin"),)
 
 
@@ -36,6 +42,8 @@ def read_graph(path: Path) -> Any:
     openvino = library("openvino", "openvino")
     if check_kind(path, (IR, ONNX)) == IR:
         _check_weights(path)
+    else:
+        OnnxFile(path).check_sidecars()
     try:
         return openvino.Core().read_model(path)
     except RuntimeError as error:

@@ -142,15 +142,14 @@ class OpenVinoRuntime:
                 f"OpenVINO cannot compile {path} for {device}: {said_by(error)}",
                 hint="mend the session's options, or export the graph again",
             ) from error
-        executed = _executed(compiled)
         facts = TowerFacts(
             inputs=inputs,
             outputs=outputs,
             batch=fixed_batch([inputs[place] for place in places.values()], path),
-            precision=_precision(compiled, executed),
+            precision=_precision(compiled),
             provider=device,
             said={
-                "executed": executed,
+                "executed": _executed(compiled, "runtimePrecision"),
                 "hint": _property(compiled, _PRECISION),
                 "stored": stored_floats(graph),
                 **{name: _property(compiled, name) for name in (_THREADS, *session.options)},
@@ -168,7 +167,8 @@ def _device(core: Any, asked: str) -> str:
 
 
 def _properties(core: Any, device: str, session: SessionSettings) -> dict[str, Any]:
-    supported = core.get_property(device, "SUPPORTED_PROPERTIES")
+    plugin = device.partition(":")[0]  # of a device that is made of others: itself alone says
+    supported = core.get_property(plugin, "SUPPORTED_PROPERTIES")
     writable = [name for name, access in supported.items() if access != "RO"]
     for name in session.options:
         if name in _OURS:
@@ -189,27 +189,31 @@ def _properties(core: Any, device: str, session: SessionSettings) -> dict[str, A
     return properties
 
 
-def _executed(compiled: Any) -> dict[str, int]:
-    """Return how many layers are executed in each precision; {} where the device does not say."""
+def _executed(compiled: Any, key: str) -> dict[str, int]:
+    """Return how many layers have each precision; {} where the device does not say.
+
+    ``runtimePrecision`` of a product is the type that its weights are held in, whatever they are
+    widened to: with FP16 weights and FP32 asked for it says f16, and values are those of FP32.
+    ``outputPrecisions`` is what the values are in.
+    """
     try:
         layers = [layer.get_rt_info() for layer in compiled.get_runtime_model().get_ops()]
     except RuntimeError:  # devices made of others have no graph of their own
         return {}
     counts = Counter(
-        layer["runtimePrecision"].astype(str)
+        name
         for layer in layers
         if layer["layerType"].astype(str) not in _MOVING
+        for name in layer[key].astype(str).split(",")
     )
     return dict(sorted(counts.items()))
 
 
-def _precision(compiled: Any, executed: Mapping[str, int]) -> str:
-    """Return the narrowest float precision that a layer is executed in."""
-    for name in _FLOATS:
-        if executed.get(name):
-            return name
+def _precision(compiled: Any) -> str:
+    """Return the narrowest float precision that values are in."""
+    found = _executed(compiled, "outputPrecisions")
     hint = _property(compiled, _PRECISION)
-    return hint if hint in _FLOATS else ""
+    return next((name for name in _FLOATS if name in found), hint if hint in _FLOATS else "")
 
 
 def _property(compiled: Any, name: str) -> str:

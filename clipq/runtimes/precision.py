@@ -10,7 +10,8 @@ from clipq.runtimes.runtime import TowerFacts
 
 __all__ = ["precision_findings"]
 
-_BITS = {"f64": 64, "f32": 32, "f16": 16, "bf16": 16}
+_MANTISSA = {"f64": 52, "f32": 23, "tf32": 10, "f16": 10, "bf16": 7}
+"""Bits after the leading one: what decides how much of a product's value is lost."""
 
 
 def precision_findings(asked: str, facts: TowerFacts, /) -> tuple[Finding, ...]:
@@ -35,9 +36,7 @@ def precision_findings(asked: str, facts: TowerFacts, /) -> tuple[Finding, ...]:
         fix = f'ask for precision = "{executed}", or run it where {asked} is supported'
         return (Finding("precision", problem, fix),)
     stored = str(facts.said.get("stored") or "f32")
-    if _BITS.get(executed, 32) >= _BITS.get(stored, 32) and executed != "bf16":
-        return ()
-    if executed == stored:
+    if _MANTISSA.get(executed, 0) >= _MANTISSA.get(stored, 0):
         return ()
     return (
         Finding(

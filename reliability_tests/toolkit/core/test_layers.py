@@ -37,7 +37,7 @@ BELOW = {
     "stats": {"core"},
     "kernels": {"core"},
     "runtimes": {"core", "dependencies"},
-    "exports": {"core", "runtimes"},
+    "exports": {"core", "quant", "runtimes"},
     "evaluation": {
         *("core", "dependencies", "quant", "models", "data", "metrics", "stats", "kernels"),
         *("runtimes", "exports"),

@@ -47,7 +47,7 @@ def test_paths_start_from_the_settings_file_and_defaults_hold(tmp_path):
         ("[clipq]", "[clipq", "cannot be read as TOML"),
         ("cache =", "cahce =", "unknown key 'cahce'.*did you mean 'cache'"),
         ('"somewhere"', "3", "cache = 3.*non-empty text"),
-        ('["rtn:w8"]', "[]", r"quantizers = \[\].*a list of texts, at least one"),
+        ('["rtn:w8"]', "[]", r"quantizers = \[\].*name a quantizer"),
         ('["rtn:w8"]', '"rtn:w8"', "quantizers = 'rtn:w8'.*must be a list of texts"),
         ('role = "calibration"', 'role = "ood"', "0 probes have the role 'calibration'"),
         ('role = "in-distribution"', 'role = "in-dist"', "did you mean 'in-distribution'"),

@@ -1,0 +1,199 @@
+"""What an ONNX file says of itself before it is run: operators, sizes, and what is wrong in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from clipq.errors import listed
+from clipq.runtimes.finding import Finding
+from clipq.runtimes.onnx_constants import constant_findings
+from clipq.runtimes.onnx_file import OnnxFile
+from clipq.runtimes.onnx_graph import OnnxGraph
+from clipq.runtimes.onnx_operators import Operators, operators_of
+from clipq.runtimes.onnx_scales import scale_findings, scale_names
+from clipq.runtimes.runtime import Look, Port
+
+__all__ = ["look_at", "versions_of"]
+
+_SPARE = 0.1
+"""Share of a sidecar that may be padding."""
+
+
+def look_at(file: OnnxFile, onnxruntime: Any) -> Look:
+    """Return what a file says of itself.
+
+    Args:
+        file: of the graph; its sidecars are read too.
+        onnxruntime: the module `onnxruntime`, whose operators it is held against.
+
+    Raises:
+        ArtifactError: a sidecar is missing, or the values do not fit their sizes.
+    """
+    file.check_sidecars()
+    if file.proto is None:
+        return Look(
+            bytes=file.bytes,
+            findings=(
+                Finding(
+                    "not-looked-into",
+                    f"{file.path.name} is in ONNX Runtime's own format, which only it reads",
+                    "look at the .onnx file that it was made from",
+                    wrong=False,
+                ),
+            ),
+        )
+    graph = OnnxGraph(file)
+    formal = _formal_inputs(onnxruntime)
+    operators = operators_of(graph)
+    inputs, outputs = _ports(file.proto)
+    return Look(
+        bytes=file.bytes,
+        quantized=operators.quantized,
+        in_float=operators.in_float,
+        opset=versions_of(file.proto),
+        inputs=inputs,
+        outputs=outputs,
+        findings=(
+            *_of_versions(file, onnxruntime),
+            *_of_operators(graph, onnxruntime, formal),
+            *scale_findings(graph, formal),
+            *constant_findings(graph, scales=scale_names(graph, formal)),
+            *_left_in_float(operators),
+            *_of_batch(inputs),
+            *_of_sidecars(file),
+        ),
+    )
+
+
+def _formal_inputs(onnxruntime: Any) -> dict[tuple[str, str], list[str]]:
+    """Return what ONNX Runtime calls the inputs of every operator, by domain and type."""
+    state = onnxruntime.capi.onnxruntime_pybind11_state
+    return {
+        (schema.domain, schema.name): [each.name for each in schema.inputs]
+        for schema in sorted(state.get_all_operator_schema(), key=lambda each: each.since_version)
+    }
+
+
+def versions_of(proto: Any) -> str:
+    """Return the operator sets of a model and its format's version, as a sentence has them.
+
+    Args:
+        proto: onnx's ModelProto.
+
+    >>> from onnx import helper
+    >>> versions_of(helper.make_model(helper.make_graph([], "g", [], []), ir_version=10,
+    ...     opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]))
+    '20, com.microsoft 1 (IR 10)'
+    """
+    sets = [f"{each.domain} {each.version}".strip() for each in proto.opset_import]
+    return f"{', '.join(sets)} (IR {proto.ir_version})"
+
+
+def _of_versions(file: OnnxFile, onnxruntime: Any) -> list[Finding]:
+    """Ask the runtime itself, with a graph that does nothing, whether it reads these versions."""
+    from onnx import TensorProto, helper
+
+    one = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", one[:1], one[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    model.ir_version = file.proto.ir_version
+    del model.opset_import[:]
+    model.opset_import.extend(file.proto.opset_import)
+    if not any(each.domain in ("", "ai.onnx") for each in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("", 20))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    except Exception:  # every binding error has a class of its own, below Exception
+        return [
+            Finding(
+                "version",
+                f"onnxruntime {onnxruntime.__version__} does not read opset "
+                f"{versions_of(file.proto)}",
+                "export it with an older opset_version, or update onnxruntime",
+            )
+        ]
+    return []
+
+
+def _of_operators(
+    graph: OnnxGraph, onnxruntime: Any, formal: Mapping[tuple[str, str], list[str]]
+) -> list[Finding]:
+    unknown = {
+        f"{each.node.domain or 'ai.onnx'}:{each.op}": None
+        for each in graph.nodes
+        if (each.node.domain.removeprefix("ai.onnx") or "", each.op) not in formal
+        and (each.node.domain, each.op) not in formal
+    }
+    if not unknown:
+        return []
+    return [
+        Finding(
+            "unknown-operator",
+            f"onnxruntime {onnxruntime.__version__} has no operator {listed(list(unknown))}",
+            "export it without; operators of a library of one's own are not loaded",
+        )
+    ]
+
+
+def _left_in_float(operators: Operators) -> list[Finding]:
+    if not operators.quantized or not operators.in_float:
+        return []
+    count = sum(operators.in_float.values())
+    return [
+        Finding(
+            "left-in-float",
+            f"{count} products with weights are left in float, {operators.float_share:.0%} of all "
+            f"weights of products: {listed(operators.float_weights)}",
+            wrong=False,
+        )
+    ]
+
+
+def _of_batch(inputs: tuple[Port, ...]) -> list[Finding]:
+    return [
+        Finding(
+            "fixed-batch",
+            f"{port.name!r} takes batches of {port.batch} only",
+            "export it with a dynamic batch axis, or write its batch",
+            wrong=False,
+        )
+        for port in inputs
+        if len(port.shape) > 1 and port.batch > 0
+    ]
+
+
+def _of_sidecars(file: OnnxFile) -> list[Finding]:
+    held = sum(each.stat().st_size for each in file.sidecars)
+    spare = held - file.bytes_used
+    if spare <= _SPARE * held:
+        return []
+    return [
+        Finding(
+            "unused-bytes",
+            f"{spare:,} of {held:,} bytes beside {file.path.name} belong to no tensor",
+            "delete the sidecar before the graph is saved again: saving appends to it",
+            wrong=False,
+        )
+    ]
+
+
+def _ports(proto: Any) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    constants = {each.name for each in proto.graph.initializer}
+    return (
+        tuple(_port(each) for each in proto.graph.input if each.name not in constants),
+        tuple(_port(each) for each in proto.graph.output),
+    )
+
+
+def _port(info: Any) -> Port:
+    import onnx
+
+    tensor = info.type.tensor_type
+    dtype = ""
+    if tensor.elem_type:
+        dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    sizes = (each.dim_value if each.HasField("dim_value") else -1 for each in tensor.shape.dim)
+    return Port(info.name, dtype, tuple(sizes))
