@@ -33,6 +33,8 @@ PRECISIONS = ("f32", "f16", "bf16")
 FP32_TOWER = "fp32"
 """In the place of a text graph: the reference's own text tower."""
 
+BROUGHT = "features"
+"""The runtime that runs nothing: features of the probes' images were made elsewhere."""
 CODE = ".py:"
 """In the place of a file: code and the function in it, which makes both towers."""
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
+from clipq.artifact_settings import BROUGHT
 from clipq.cases import Case
 from clipq.settings import Settings
 
@@ -14,7 +15,6 @@ __all__ = ["count_reasons", "why_not_applicable"]
 _GRADIENTS = ("fgsm", "pgd", "apgd")
 _OF_LENGTHS = ("sqnr", "sqnr-*", "effective-rank", "head-energy", "tail-energy", "top1-*")
 """Metrics of features as they are, which normalised ones no longer show."""
-_FEATURES = "features"
 
 
 def why_not_applicable(case: Case, settings: Settings) -> str:
@@ -34,7 +34,7 @@ def why_not_applicable(case: Case, settings: Settings) -> str:
     if artifact is None:
         return ""
     probe = settings.probe(case.probe)
-    brought = artifact.runtime == _FEATURES
+    brought = artifact.runtime == BROUGHT
     if probe.attack is not None:
         if brought:
             return "images that are made while it runs"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -10,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clipq.artifact_settings import ArtifactSettings, IoSettings
+from clipq.artifact_settings import BROUGHT, ArtifactSettings, IoSettings
 from clipq.errors import ArtifactError
 from clipq.evaluation.artifact_files import ArtifactFiles
 from clipq.evaluation.tower_process import TowerProcess
 from clipq.models import LoadedModel
 from clipq.runtimes import TowerPorts
+from clipq.runtimes.class_rows import class_rows
 
 __all__ = ["ArtifactModule"]
 
@@ -46,9 +48,11 @@ class ArtifactModule(nn.Module):
         super().__init__()
         self._artifact, self._process, self._loaded = artifact, process, loaded
         self.batch = batch
+        self.files = files
         self.facts = {
             tower: process.open(path, self._ports(tower, files.function))
             for tower, path in files.towers.items()
+            if tower == "text" or artifact.runtime != BROUGHT
         }
         for tower, facts in self.facts.items():
             if facts.batch and artifact.batch and facts.batch != artifact.batch:
@@ -85,11 +89,24 @@ class ArtifactModule(nn.Module):
 
     def encode_text(self, tokens: Tensor, normalize: bool = False) -> Tensor:
         """Return features (N, D) of tokens (N, L)."""
+        if self._artifact.head:
+            raise ArtifactError(
+                f"artifact {self._artifact.name!r} has class embeddings and no text tower",
+                hint="text = a file, or text = 'fp32', encodes texts",
+            )
         if "text" not in self.facts:
             model: Any = self._loaded.model
             features: Tensor = model.encode_text(tokens, normalize=normalize)
             return features
         return self._encoded("text", self._read(tokens), tokens.device, normalize)
+
+    def class_embeddings(self, classnames: Sequence[str]) -> np.ndarray | None:
+        """Return the artifact's own class embeddings (C, D), unit length; None if it has a tower.
+
+        Raises:
+            ArtifactError: they are not those of these classes.
+        """
+        return None if self.files.head is None else class_rows(self.files.head, classnames)
 
     def _encoded(
         self, tower: str, given: dict[str, np.ndarray], device: torch.device, normalize: bool

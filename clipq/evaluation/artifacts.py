@@ -8,24 +8,29 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from clipq.artifact_settings import ArtifactSettings
-from clipq.cases import Candidate
+from clipq.artifact_settings import BROUGHT, FP32_TOWER, ArtifactSettings, SessionSettings
+from clipq.cases import Candidate, Cell
 from clipq.errors import ArtifactError
 from clipq.evaluation.artifact_files import ArtifactFiles, artifact_files, artifact_identity
 from clipq.evaluation.inputs import Inputs
 from clipq.evaluation.plan import simulation_of
 from clipq.evaluation.tower_process import TowerProcess
 from clipq.provenance import package_versions
+from clipq.quant.storage import state_bytes
+from clipq.redaction import HIDDEN, is_secret_name, redacted
 from clipq.runtimes import Finding, Look, runtimes
 from clipq.runtimes.cpu_flags import cpu_flags
+from clipq.runtimes.feature_files import FeatureFiles
 from clipq.runtimes.precision import precision_findings
 from clipq.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from clipq.evaluation.artifact_module import ArtifactModule
     from clipq.models import LoadedModel
 
-__all__ = ["Artifacts"]
+__all__ = ["Artifacts", "recorded_session"]
 
 
 class Artifacts:
@@ -46,6 +51,7 @@ class Artifacts:
         self._resolved: dict[Candidate, ArtifactSettings] = {}
         self._process: tuple[Candidate, TowerProcess] | None = None
         self._module: tuple[Candidate, ArtifactModule] | None = None
+        self._brought: tuple[Candidate, FeatureFiles] | None = None
         self._looks: dict[Candidate, dict[str, Look]] = {}
 
     def identity(self, candidate: Candidate) -> dict[str, Any]:
@@ -96,6 +102,23 @@ class Artifacts:
             self._module = candidate, opened
         return self._module[1]
 
+    def rows(self, cell: Cell) -> np.ndarray | None:
+        """Return a cell's features (N, D) that were made elsewhere; None of what is run.
+
+        Raises:
+            ArtifactError: samples are missing, double or foreign, or a row is no vector of numbers.
+        """
+        candidate = cell.candidate
+        if self._declared(candidate).runtime != BROUGHT:
+            return None
+        if self._brought is None or self._brought[0] != candidate:
+            probes = (p for p in self.settings.probes if p.attack is None and p.role != "pooled")
+            samples = {p.name: self._inputs.sample_info(p.name).ids for p in probes}
+            output = self._artifact(candidate).io.output
+            files = FeatureFiles(self.files(candidate).image, samples, output=output)
+            self._brought = candidate, files
+        return self._brought[1].rows(cell.probe)
+
     def looks(self, candidate: Candidate) -> dict[str, Look]:
         """Return what each tower's file says of itself, found without running it."""
         if candidate not in self._looks:
@@ -109,35 +132,50 @@ class Artifacts:
         asked, found = self._artifact(candidate).session.precision, []
         facts = self.module(candidate).facts
         for tower, look in self.looks(candidate).items():
-            own = (*look.findings, *precision_findings(asked, facts[tower]))
+            executed = precision_findings(asked, facts[tower]) if tower in facts else ()
+            own = (*look.findings, *executed)
             found += [replace(each, problem=f"{tower} tower: {each.problem}") for each in own]
         return tuple(found)
 
     def evidence(self, candidate: Candidate) -> dict[str, Any]:
-        """Return what a record says of an artifact, as strict-JSON values."""
+        """Return what a record says of an artifact that was opened, as strict-JSON values."""
         artifact, files = self._declared(candidate), self.files(candidate)
         runtime = runtimes.get(artifact.runtime)
         module = self.module(candidate)
+        model: Any = self._models(candidate.model).model
+        left = 0 if artifact.text != FP32_TOWER else state_bytes(model) - state_bytes(model.visual)
         return {
             "runtime": artifact.runtime,
             "versions": dict(package_versions(runtime.packages)),
-            "files": {role: dict(held) for role, held in files.sha256.items()},
-            "bytes": files.bytes,
+            "bytes": files.bytes + left,
+            "float_bytes": state_bytes(model),
             "batch": self.batch(candidate),
-            "format": artifact.format,
-            "session": asdict(artifact.session),
+            "session": recorded_session(artifact.session),
             "io": asdict(self._artifact(candidate).io),
             "cpu": list(cpu_flags()),
             "towers": artifact.towers,
-            "part_of": artifact.part_of,
-            "simulation": simulation_of(candidate, self.settings),
-            "recipe": artifact.recipe,
             "looks": {tower: _counts(look) for tower, look in self.looks(candidate).items()},
             "executed": {
                 tower: {"precision": facts.precision, "provider": facts.provider, **facts.said}
                 for tower, facts in module.facts.items()
             },
             "findings": [each.to_plain() for each in self.findings(candidate)],
+        }
+
+    def declared(self, candidate: Candidate) -> dict[str, Any]:
+        """Return what a record says of an artifact that the settings say, as they are now.
+
+        It is not kept with results, which do not depend on it: who renames a file or names another
+        simulation measures nothing again.
+        """
+        artifact = self._declared(candidate)
+        held = self.files(candidate).sha256
+        return {
+            "files": {role: dict(hashes) for role, hashes in held.items()},
+            "format": artifact.format,
+            "part_of": artifact.part_of,
+            "simulation": simulation_of(candidate, self.settings),
+            "recipe": artifact.recipe,
         }
 
     def give_up(self) -> None:
@@ -194,6 +232,25 @@ class Artifacts:
         files = (manifest.image, manifest.text)
         image, text = (str(folder / name) if name else "" for name in files)
         return replace(declared, image=image, text=text, io=manifest.io)
+
+
+def recorded_session(session: SessionSettings) -> dict[str, Any]:
+    """Return a session as records and caches hold it: without the values of secrets.
+
+    >>> recorded_session(SessionSettings(env={"HF_TOKEN": "enigma", "OMP_WAIT_POLICY": "x"}))["env"]
+    {'HF_TOKEN': '***', 'OMP_WAIT_POLICY': 'x'}
+    """
+    plain = asdict(session)
+    for held in ("env", "options"):
+        plain[held] = {
+            name: HIDDEN
+            if is_secret_name(name)
+            else redacted(value)
+            if isinstance(value, str)
+            else value
+            for name, value in plain[held].items()
+        }
+    return plain
 
 
 def _counts(look: Look) -> dict[str, Any]:

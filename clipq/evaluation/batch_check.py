@@ -77,7 +77,7 @@ class BatchCheck:
         fp32 = self._arranged(candidate.reference, None)
         found = self._arranged(candidate, fp32)
         # What is not finite metrics say themselves.
-        sound = [of for of in fp32 if np.isfinite(found[of]["together"]).all()]
+        sound = [of for of in found if np.isfinite(found[of]["together"]).all()]
         if self.encodings.encoders.is_artifact(candidate):
             batch = self.encodings.encoders.artifacts.batch(candidate)
             return batch_findings({of: (found[of], fp32[of]) for of in sound}, batch)
@@ -104,22 +104,26 @@ class BatchCheck:
         return found
 
     def _encoded(self, cell: Cell, fp32: dict[str, Features] | None) -> Table:
+        from clipq.evaluation.artifact_module import ArtifactModule
+
         encodings = self.encodings
         encoder = encodings.encoders.encoder(cell.candidate)
         model: Any = encoder.module
         large = encodings.features(cell)
         rows = _spread(_IMAGES, len(large))
         images, texts = self._images(cell, encoder, rows), self._texts(encoder)
+        runs = tuple(model.facts) if isinstance(model, ArtifactModule) else ("image", "text")
         with (
             encodings.encoders.contained(cell.candidate, "encoding other batches"),
             encoder.naming("encoding other batches"),
         ):
             some = _spread(_PROMPTS, len(texts))
-            prompts = _features(model.encode_text, texts)[some]
-            shown = {
-                _IMAGES: (model.encode_image, images, large[rows]),
-                _PROMPTS: (model.encode_text, texts[some], prompts),
-            }
+            shown = {}
+            if "image" in runs:
+                shown[_IMAGES] = model.encode_image, images, large[rows]
+            if "text" in runs:
+                prompts = _features(model.encode_text, texts)[some]
+                shown[_PROMPTS] = model.encode_text, texts[some], prompts
             found = {
                 f"{of}.{arrangement}": features
                 for of, (encode, inputs, together) in shown.items()

@@ -11,6 +11,7 @@ from torch import nn
 
 from clipq.data import Probe
 from clipq.errors import ClipqError, QuantizerError
+from clipq.evaluation.artifact_module import ArtifactModule
 from clipq.evaluation.encode import encode_blocks, encode_texts
 from clipq.evaluation.predict import Head
 from clipq.models import LoadedModel, class_embeddings, logit_map
@@ -57,6 +58,11 @@ class Encoder:
         Raises:
             QuantizerError: the form of the model fails.
         """
+        own: np.ndarray | None = None
+        if isinstance(self.module, ArtifactModule):
+            own = self.module.class_embeddings(known.classnames)
+        if own is not None:
+            return Head(own, *self.loaded.logit_map)
         with self.naming("encoding the class prompts"):
             embeddings = class_embeddings(
                 self.module,
@@ -68,8 +74,8 @@ class Encoder:
             ).numpy(force=True)
             # A quantizer may tune the scale: the logits are then its own.
             tuned = hasattr(self.module, "logit_scale")
-            own = logit_map(self.module) if tuned else self.loaded.logit_map
-        return Head(embeddings, *own)
+            scaled = logit_map(self.module) if tuned else self.loaded.logit_map
+        return Head(embeddings, *scaled)
 
     def captions(self, lines: Sequence[str], *, doing: str) -> np.ndarray:
         """Return caption features (M, D), float32, not normalised.

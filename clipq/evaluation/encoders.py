@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from clipq.cases import Candidate
+from clipq.cases import Candidate, Cell
 from clipq.errors import ClipqError
 from clipq.evaluation.identity import encoder_identity, prompts_identity
 from clipq.evaluation.inputs import Inputs
@@ -17,6 +17,7 @@ from clipq.quant import QuantizerSpec
 from clipq.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from clipq.evaluation.artifact_module import ArtifactModule
@@ -172,6 +173,10 @@ class Encoders:
     def is_artifact(self, candidate: Candidate) -> bool:
         """Whether a candidate is exported files, which no quantizer makes."""
         return self.settings.artifact(candidate) is not None
+
+    def brought(self, cell: Cell) -> np.ndarray | None:
+        """Return features (N, D) of a cell that were made elsewhere; None where clipq encodes."""
+        return self.artifacts.rows(cell) if self.is_artifact(cell.candidate) else None
 
     @cached_property
     def artifacts(self) -> Artifacts:

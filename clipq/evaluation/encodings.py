@@ -144,6 +144,9 @@ class Encodings:
         Where the probe is adversarial, its images are attacked first; with `key`, which identifies
         the encoder, attacked chunks are kept.
         """
+        brought = self.encoders.brought(cell)
+        if brought is not None:
+            return brought
         total, parts, done = len(self.inputs.probes[cell.probe]), [], 0
         doing = f"encoding the images of probe {cell.probe!r}"
         with encoder.naming(doing):

@@ -343,15 +343,15 @@ def check_features(
         QuantizerError: all features are zero, have another shape than FP32's, or features and
             class embeddings are bit-identical to FP32's.
     """
+    called = f"{'artifact' if may_equal else 'quantizer'} {name!r}"
     if features.shape != reference.shape:
         raise QuantizerError(
-            f"quantizer {name!r} returned features of shape {features.shape}, FP32 gives "
-            f"{reference.shape}",
-            hint="encode_image must return one embedding per image, as the FP32 model does",
+            f"{called} returned features of shape {features.shape}, FP32 gives {reference.shape}",
+            hint="there must be one embedding per image, as long as the FP32 model's",
         )
     if not np.any(features):
         raise QuantizerError(
-            f"quantizer {name!r} zeroed every image feature",
+            f"{called} zeroed every image feature",
             hint="check scales and zero points: a scale far above the data rounds all to zero",
         )
     same = np.array_equal(features, reference)

@@ -1,7 +1,8 @@
 """Latencies measured where the model is deployed, for reports to set against reliability.
 
-A simulated quantizer's own time says nothing of the kernels that will run, so clipq measures none:
-the file that `latency` in clipq.toml names holds what was measured elsewhere.
+A simulated quantizer's own time says nothing of the kernels that will run, so a gate measures none:
+the file that `latency` in clipq.toml names holds what was measured elsewhere, of quantizers and of
+artifacts. Where it holds FP32's time of a model as well, reports show ratios.
 
     device = "Jetson Orin, batch 1"
     [milliseconds]
@@ -44,7 +45,7 @@ class Latencies:
 
     >>> pair = "b32/ort-int8"
     >>> found = Latencies("a phone", {pair: 3.0}, {pair: 6.0}, {pair: "batch 1"}).evidence(pair)
-    >>> found["latency_ratio"], found["measured_on"]
+    >>> found["ratio_to_fp32"], found["measured_on"]
     (0.5, 'a phone, batch 1')
     """
 
@@ -69,7 +70,7 @@ class Latencies:
         reference = str(Candidate.parse(pair).reference)
         fp32 = self.fp32.get(pair, self.milliseconds.get(reference, 0.0))
         if fp32 and pair != reference:
-            found |= {"fp32_milliseconds": fp32, "latency_ratio": own / fp32}
+            found |= {"fp32_milliseconds": fp32, "ratio_to_fp32": own / fp32}
         return found
 
 
@@ -104,7 +105,7 @@ def load_latencies(path: Path | None, pairs: Collection[str]) -> Latencies:
 
     Args:
         path: of the file; None where the settings name none.
-        pairs: every ``model/quantizer`` of the matrix, and ``model/fp32``.
+        pairs: every ``model/quantizer`` of the matrix, artifacts among them, and ``model/fp32``.
 
     Raises:
         SettingsError: it is missing or malformed, or names a pair that the matrix lacks.
