@@ -26,7 +26,7 @@ class Thresholds:
         cosine_min: the smallest is at least this.
         flips: at most this share of images is given another class.
 
-    >>> BROKEN.passed(TowerParity("text", 64, 24, 0.2, 0.97, 0.94, 0.3))
+    >>> BROKEN.passed(TowerParity("text", 64, 24, 0.3, 0.97, 0.94, 0.3))  # 30 % flip
     False
     """
 
