@@ -20,6 +20,7 @@ from clipq.cases import Case, Cell
 from clipq.errors import RecordError, SettingsError
 from clipq.estimate import NOTHING_ESTIMATED, Estimate
 from clipq.provenance import digest
+from clipq.recorded_evidence import check_evidence
 from clipq.settings import StatisticsSettings
 from clipq.shapes import Document, Meta, Number, Text, keys, shown, table, whole
 from clipq.verdicts import POLICIES, Policy, Verdict
@@ -32,6 +33,7 @@ __all__ = [
     "CaseResult",
     "KernelResult",
     "RunRecord",
+    "not_applicable_sentences",
     "read_run",
     "run_id",
     "severity",
@@ -215,9 +217,11 @@ class RunRecord:
     whole, each of which fails it. `selection` says what narrowed the run, ``of`` how many cases
     the whole matrix has, ``complete`` which model/quantizer was measured in full all the same; it
     is empty where nothing did. `withheld` counts, by probe, the cases that were asked for and are
-    kept for releases. `inputs` are the files by which the run was planned and judged: settings,
-    margins and waivers, each with its ``file`` and ``sha256`` (empty where there is none) and,
-    where the settings name another, that one as ``instead_of``.
+    kept for releases. `not_applicable` counts, by artifact, the cases that were asked for and that
+    it cannot have, by what they need; `planned` leaves them out. `inputs` are the files by which
+    the run was planned and judged: settings, margins and waivers, each with its ``file`` and
+    ``sha256`` (empty where there is none) and, where the settings name another, that one as
+    ``instead_of``.
 
     >>> failed = CaseResult(Case.parse("vit/rtn:w8/id.ece"), Verdict.FAIL)
     >>> run = RunRecord(policy="ci", planned=1, cases=(failed,))
@@ -241,6 +245,7 @@ class RunRecord:
     problems: tuple[str, ...] = ()
     blocks: tuple[str, ...] = ()
     withheld: Mapping[str, _Count] = field(default_factory=dict)
+    not_applicable: Mapping[str, Mapping[str, _Count]] = field(default_factory=dict)
     inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     _id: str = field(default="", init=False, repr=False, compare=False)
 
@@ -370,6 +375,9 @@ class RunRecord:
             "waivers": [dict(waiver) for waiver in self.waivers],
             "selection": dict(self.selection),
             "withheld": dict(self.withheld),
+            "not_applicable": {
+                candidate: dict(needs) for candidate, needs in self.not_applicable.items()
+            },
             "inputs": {kind: dict(entry) for kind, entry in self.inputs.items()},
             "counts": self.counts,
             "warnings": list(self.warnings),
@@ -412,19 +420,7 @@ class RunRecord:
             if key in found.get("selection", {}):
                 document.shaped(found["selection"][key], kind, f"selection.{key}")
         evidence = found.get("evidence", {})
-        for about, names in _EVIDENCE.items():
-            for entry, said in evidence.get(about, {}).items():
-                for name in names:
-                    if not isinstance(said.get(name), str):
-                        was = f"{name} = {shown(said.get(name))}"
-                        place = f"evidence.{about}.{entry}"
-                        raise document.fail(place, was, f"{name} must be a text")
-        for about, name, kind, what in _FURTHER:
-            for entry, said in evidence.get(about, {}).items():
-                value = said.get(name)
-                if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
-                    was = f"{name} = {shown(value)}"
-                    raise document.fail(f"evidence.{about}.{entry}", was, f"{name} must be {what}")
+        check_evidence(evidence, document)
         cases = [_case(case) for case in found["cases"]]
         if cases:
             cases[0] = replace(cases[0], evidence=evidence)
@@ -433,7 +429,7 @@ class RunRecord:
             record = RunRecord(**own | {"cases": tuple(cases)})
         except SettingsError as error:  # a policy that lets failures through
             raise document.fail("blocks", error.problem, error.hint or "") from None
-        said = [
+        said: list[tuple[object, object]] = [
             (result.id, case["case"]) for result, case in zip(cases, found["cases"], strict=True)
         ]
         said += [(record.passed, found["passed"]), (record.counts, found.get("counts", {}))]
@@ -461,6 +457,20 @@ def withheld_sentence(withheld: Mapping[str, int], policy: str) -> str:
     )
 
 
+def not_applicable_sentences(not_applicable: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
+    """Return what a run says of the cases that artifacts cannot have, by artifact.
+
+    >>> not_applicable_sentences({"vit/ort-int8": {"gradients": 3}})
+    ('3 cases of vit/ort-int8 are not applicable: they need gradients',)
+    """
+    return tuple(
+        f"{count:,} case{'' if count == 1 else 's'} of {candidate} "
+        f"{'is not applicable: it needs' if count == 1 else 'are not applicable: they need'} {need}"
+        for candidate, needs in not_applicable.items()
+        for need, count in needs.items()
+    )
+
+
 def _each(kind: Any, *names: str) -> dict[str, Any]:
     return dict.fromkeys(names, Required[kind])
 
@@ -469,23 +479,6 @@ _VERDICTS = tuple(verdict.value for verdict in Verdict)
 _VERDICT = Meta(description=f"one of {', '.join(_VERDICTS)}", extra={"of": _VERDICTS})
 _STATISTICS = _each(float, "alpha") | _each(int, "replicates", "seed") | _each(str, "correction")
 _SELECTION = {"of": _Count, "kernel-checks-of": _Count, "complete": list[str]}
-_EVIDENCE = {
-    "models": ("source", "weights_sha256"),
-    "baselines": ("file", "approved", "reason", "columns_sha256"),
-    "probes": ("fingerprint",),
-    "quantizers": ("code_sha256",),
-    "predictions": ("sha256",),
-}
-"""Texts that every entry has."""
-_FURTHER: tuple[tuple[str, str, Any, str], ...] = (
-    ("probes", "samples", int, "a whole number"),
-    *(("quantizers", name, (int, float), "a number") for name in ("share", "weight_bits")),
-    *(("quantizers", name, int, "a whole number") for name in ("bytes", "float_bytes")),
-    ("quantizers", "kernels", dict, "an object"),
-    ("models", "remarks", list, "a list"),
-    ("baselines", "remarks", list, "a list"),
-)
-"""What an entry may have, and what it then is."""
 
 
 @cache

@@ -25,8 +25,8 @@ that is, what was waived, by whom and until when, and what identifies it all. As
 model-index metadata that model hubs read, as an HTML page, or as that metadata alone.
 
 A record is refused whose verdicts do not follow from its numbers, or that lacks a planned case.
-Within a project, so is one of another commit or model, of a quantizer that was edited since, or of
-other margins, waivers or settings.
+Within a project, so is one of another commit or model, of a quantizer or an artifact that was
+changed since, or of other margins, waivers or settings.
 """
 _EPILOG = """\
 examples:
@@ -47,12 +47,16 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `clipq card` to the command line."""
     card = commands.add_parser(
         "card",
-        help="a release card of one model x quantizer, to attach to a model card",
+        help="a release card of one model x quantizer or artifact, to attach to a model card",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    card.add_argument("pair", metavar="MODEL/QUANTIZER", help="as in case ids: vit-b-32/rtn:w8a8")
+    card.add_argument(
+        "pair",
+        metavar="MODEL/QUANTIZER",
+        help="as in case ids: vit-b-32/rtn:w8a8, or MODEL/ARTIFACT",
+    )
     card.add_argument(
         "--record", type=Path, metavar="REPORT.json", help="default: the last gate's report.json"
     )
@@ -124,7 +128,8 @@ def _compared(
     if settings is None:
         return [("compared with", "nothing: no clipq.toml here says what is released")]
     check_standing(record, candidate, settings, source=path)
-    what = "model, code, commit, baseline, margins, waivers, settings"
+    made = "code" if settings.artifact(candidate) is None else "files"
+    what = f"model, {made}, commit, baseline, margins, waivers, settings"
     rows = [("compared with", f"the project that the card was written in: {what}")]
     for sentence in not_compared(record, candidate, settings):
         say(f"clipq: note: {sentence}", error=True)

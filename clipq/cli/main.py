@@ -27,6 +27,7 @@ COMMANDS = {
     "report": "report",
     "blame": "blame",
     "inspect": "inspect",
+    "artifact": "artifact",
     "kernels": "kernels",
     "compare": "compare",
     "history": "history",

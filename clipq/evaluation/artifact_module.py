@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clipq.artifact_settings import BROUGHT, ArtifactSettings
+from clipq.artifact_settings import BROUGHT, ArtifactSettings, IoSettings
 from clipq.errors import ArtifactError
 from clipq.evaluation.artifact_files import ArtifactFiles
 from clipq.evaluation.tower_process import TowerProcess
@@ -60,6 +62,27 @@ class ArtifactModule(nn.Module):
                     hint=f"write batch = {facts.batch}, or export the graph for {artifact.batch}",
                 )
 
+    @property
+    def io(self) -> IoSettings:
+        """What its graphs take and return."""
+        return self._artifact.io
+
+    def taking(self, io: IoSettings) -> ArtifactModule:
+        """Return the same towers, given something else."""
+        other = copy(self)
+        other._artifact = replace(self._artifact, io=io)
+        return other
+
+    def seconds(self, tower: str, inputs: Tensor) -> float:
+        """Return how long one call takes in the process that runs it.
+
+        Args:
+            tower: ``image`` or ``text``.
+            inputs: images or tokens, one batch.
+        """
+        given = self._shown(inputs) if tower == "image" else self._read(inputs)
+        return self._process.timed(tower, given)[1]
+
     def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
         """Return features (N, D) of normalised images (N, 3, H, W)."""
         return self._encoded("image", self._shown(images), images.device, normalize)
@@ -75,11 +98,7 @@ class ArtifactModule(nn.Module):
             model: Any = self._loaded.model
             features: Tensor = model.encode_text(tokens, normalize=normalize)
             return features
-        given = {"input": tokens.cpu().numpy().astype(self._artifact.io.text_dtype)}
-        if self._artifact.io.mask_input:
-            text = getattr(self._loaded.model, "text", self._loaded.model)
-            given["mask"] = _mask(given["input"], int(getattr(text, "pad_id", 0)))
-        return self._encoded("text", given, tokens.device, normalize)
+        return self._encoded("text", self._read(tokens), tokens.device, normalize)
 
     def class_embeddings(self, classnames: Sequence[str]) -> np.ndarray | None:
         """Return the artifact's own class embeddings (C, D), unit length; None if it has a tower.
@@ -136,6 +155,13 @@ class ArtifactModule(nn.Module):
         if io.layout == "NHWC":
             shown = shown.permute(0, 2, 3, 1)
         return {"input": shown.detach().cpu().contiguous().numpy()}
+
+    def _read(self, tokens: Tensor) -> dict[str, np.ndarray]:
+        given = {"input": tokens.cpu().numpy().astype(self._artifact.io.text_dtype)}
+        if self._artifact.io.mask_input:
+            text = getattr(self._loaded.model, "text", self._loaded.model)
+            given["mask"] = _mask(given["input"], int(getattr(text, "pad_id", 0)))
+        return given
 
     def _ports(self, tower: str, function: str) -> TowerPorts:
         io = self._artifact.io

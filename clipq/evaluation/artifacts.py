@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from clipq.artifact_settings import BROUGHT, ArtifactSettings
+from clipq.artifact_settings import BROUGHT, FP32_TOWER, ArtifactSettings, SessionSettings
 from clipq.cases import Candidate, Cell
 from clipq.errors import ArtifactError
 from clipq.evaluation.artifact_files import ArtifactFiles, artifact_files, artifact_identity
@@ -16,6 +16,8 @@ from clipq.evaluation.inputs import Inputs
 from clipq.evaluation.plan import simulation_of
 from clipq.evaluation.tower_process import TowerProcess
 from clipq.provenance import package_versions
+from clipq.quant.storage import state_bytes
+from clipq.redaction import HIDDEN, is_secret_name, redacted
 from clipq.runtimes import Finding, Look, runtimes
 from clipq.runtimes.cpu_flags import cpu_flags
 from clipq.runtimes.feature_files import FeatureFiles
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from clipq.evaluation.artifact_module import ArtifactModule
     from clipq.models import LoadedModel
 
-__all__ = ["Artifacts"]
+__all__ = ["Artifacts", "recorded_session"]
 
 
 class Artifacts:
@@ -136,30 +138,44 @@ class Artifacts:
         return tuple(found)
 
     def evidence(self, candidate: Candidate) -> dict[str, Any]:
-        """Return what a record says of an artifact, as strict-JSON values."""
+        """Return what a record says of an artifact that was opened, as strict-JSON values."""
         artifact, files = self._declared(candidate), self.files(candidate)
         runtime = runtimes.get(artifact.runtime)
         module = self.module(candidate)
+        model: Any = self._models(candidate.model).model
+        left = 0 if artifact.text != FP32_TOWER else state_bytes(model) - state_bytes(model.visual)
         return {
             "runtime": artifact.runtime,
             "versions": dict(package_versions(runtime.packages)),
-            "files": {role: dict(held) for role, held in files.sha256.items()},
-            "bytes": files.bytes,
+            "bytes": files.bytes + left,
+            "float_bytes": state_bytes(model),
             "batch": self.batch(candidate),
-            "format": artifact.format,
-            "session": asdict(artifact.session),
+            "session": recorded_session(artifact.session),
             "io": asdict(self._artifact(candidate).io),
             "cpu": list(cpu_flags()),
             "towers": artifact.towers,
-            "part_of": artifact.part_of,
-            "simulation": simulation_of(candidate, self.settings),
-            "recipe": artifact.recipe,
             "looks": {tower: _counts(look) for tower, look in self.looks(candidate).items()},
             "executed": {
                 tower: {"precision": facts.precision, "provider": facts.provider, **facts.said}
                 for tower, facts in module.facts.items()
             },
             "findings": [each.to_plain() for each in self.findings(candidate)],
+        }
+
+    def declared(self, candidate: Candidate) -> dict[str, Any]:
+        """Return what a record says of an artifact that the settings say, as they are now.
+
+        It is not kept with results, which do not depend on it: who renames a file or names another
+        simulation measures nothing again.
+        """
+        artifact = self._declared(candidate)
+        held = self.files(candidate).sha256
+        return {
+            "files": {role: dict(hashes) for role, hashes in held.items()},
+            "format": artifact.format,
+            "part_of": artifact.part_of,
+            "simulation": simulation_of(candidate, self.settings),
+            "recipe": artifact.recipe,
         }
 
     def give_up(self) -> None:
@@ -216,6 +232,25 @@ class Artifacts:
         files = (manifest.image, manifest.text)
         image, text = (str(folder / name) if name else "" for name in files)
         return replace(declared, image=image, text=text, io=manifest.io)
+
+
+def recorded_session(session: SessionSettings) -> dict[str, Any]:
+    """Return a session as records and caches hold it: without the values of secrets.
+
+    >>> recorded_session(SessionSettings(env={"HF_TOKEN": "enigma", "OMP_WAIT_POLICY": "x"}))["env"]
+    {'HF_TOKEN': '***', 'OMP_WAIT_POLICY': 'x'}
+    """
+    plain = asdict(session)
+    for held in ("env", "options"):
+        plain[held] = {
+            name: HIDDEN
+            if is_secret_name(name)
+            else redacted(value)
+            if isinstance(value, str)
+            else value
+            for name, value in plain[held].items()
+        }
+    return plain
 
 
 def _counts(look: Look) -> dict[str, Any]:

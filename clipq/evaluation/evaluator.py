@@ -256,7 +256,8 @@ class Evaluator:
         }
         if self.encoders.is_artifact(cell.candidate):
             found = [each.to_plain() for each in self.batches.check(cell.candidate)]
-            made = coverage | {"findings": [*coverage["findings"], *found]}
+            declared = self.encoders.artifacts.declared(cell.candidate)
+            made = coverage | declared | {"findings": [*coverage["findings"], *found]}
             evidence["artifacts"] = {str(cell.candidate): made}
         elif not cell.candidate.is_reference:
             made = {**method_evidence(cell.quantizer), **coverage}

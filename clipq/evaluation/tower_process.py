@@ -92,8 +92,13 @@ class TowerProcess:
 
     def run(self, tower: str, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return features (B, D) of one batch."""
+        return self.timed(tower, inputs)[0]
+
+    def timed(self, tower: str, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, float]:
+        """Return features (B, D) of one batch, and the seconds that the runtime took for them."""
         asked = {"do": "run", "tower": tower}
-        return self._ask(asked, inputs, f"running the {tower} tower")[1]["features"]
+        said, found = self._ask(asked, inputs, f"running the {tower} tower")
+        return found["features"], float(said["seconds"])
 
     def close(self) -> None:
         """End the process."""

@@ -15,6 +15,7 @@ from functools import cached_property
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from clipq.artifact_settings import SessionSettings
@@ -56,7 +57,9 @@ class _Server:
                 self._towers[ports.kind] = opened
                 return asdict(opened.facts), {}
             case _:
-                return {}, {"features": self._towers[asked["tower"]].run(arrays)}
+                tower, started = self._towers[asked["tower"]], perf_counter()
+                features = tower.run(arrays)
+                return {"seconds": perf_counter() - started}, {"features": features}
 
     @cached_property
     def _reference(self) -> nn.Module:

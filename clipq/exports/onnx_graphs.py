@@ -40,6 +40,8 @@ def write_onnx(tower: TowerSource, path: Path) -> None:
 
 
 def _forget_stack(model: Any) -> None:
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
     for node in model.graph.all_nodes():
         node.metadata_props.clear()
         for value in node.outputs:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import random
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,10 +196,10 @@ def _use_whole_where_reduced_differs(
 
 @contextmanager
 def quiet_process() -> Iterator[None]:
-    """Seed every generator, turn torch's fused attention off, hold warnings back; undo it all.
+    """Seed every generator, turn torch's fused attention off, hold talk back; undo it all.
 
     The fused attention of `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` hides products
-    from exporters. What libraries warn of is their own deprecations.
+    from exporters. What libraries warn of is their own deprecations, and they print progress bars.
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     python, numpy = random.getstate(), np.random.get_state()
@@ -208,7 +209,8 @@ def quiet_process() -> Iterator[None]:
             random.seed(_SEED)
             np.random.seed(_SEED)  # libraries draw from the global generator
             torch.manual_seed(_SEED)
-            with warnings.catch_warnings():
+            aside = io.StringIO()
+            with warnings.catch_warnings(), redirect_stdout(aside), redirect_stderr(aside):
                 warnings.simplefilter("ignore")
                 yield
     finally:

@@ -70,6 +70,7 @@ def assemble(
         unreported=tuple(unreported),
         selection=selection or {},
         withheld=matrix.withheld,
+        not_applicable=matrix.not_applicable,
         inputs=matrix.inputs,
         versions=package_versions(),
         timings={"seconds": round(seconds, 3)},

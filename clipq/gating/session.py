@@ -14,7 +14,7 @@ from clipq.cases import FP32, Candidate, Case, Cell
 from clipq.errors import BaselineError, ClipqError
 from clipq.estimate import number
 from clipq.evaluation.evaluator import Evaluated, Evaluator
-from clipq.evaluation.plan import planned_quantizers
+from clipq.evaluation.plan import planned_candidates
 from clipq.evaluation.resampling import Resampler, Tables
 from clipq.gating.baseline import Baseline, load_baseline
 from clipq.gating.commands import Commands
@@ -89,9 +89,8 @@ class Gate:
     @cached_property
     def latencies(self) -> Latencies:
         """Latencies measured elsewhere; none where the settings name no file."""
-        quantizers = (*planned_quantizers(self.settings), FP32)
-        models = [model.name for model in self.settings.models]
-        known = {str(Candidate(model, name)) for model in models for name in quantizers}
+        known = {str(candidate) for candidate in planned_candidates(self.settings)}
+        known |= {str(Candidate(model.name, FP32)) for model in self.settings.models}
         return load_latencies(self.settings.latency, known)
 
     @cached_property
@@ -241,10 +240,10 @@ class Gate:
             return {}
         evidence: dict[str, Any] = dict(evaluated.evidence)
         pair = str(case.candidate)
-        evidence["quantizers"] = {
-            name: known | (self.latencies.evidence(pair) if name == pair else {})
-            for name, known in evidence.get("quantizers", {}).items()
-        }
+        for kind in ("quantizers", "artifacts"):
+            if pair in evidence.get(kind, {}):
+                known = evidence[kind][pair] | self.latencies.evidence(pair)
+                evidence[kind] = evidence[kind] | {pair: known}
         evidence["figures"] = {
             str(cell): {"key": self._figure_key(cell)} for cell in (case.cell.reference, case.cell)
         }

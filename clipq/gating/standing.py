@@ -1,8 +1,8 @@
 """Whether a record still stands for the project that a card is written in.
 
 A record says what was measured, and of what; whoever signs it wants to know that this is what lies
-here now: the model and the quantizer's code, the commit, the policy, the settings, the margins, the
-waivers, all planned cases.
+here now: the model, the quantizer's code or the artifact's files, the commit, the policy, the
+settings, the margins, the waivers, all planned cases.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from clipq.cases import Candidate
 from clipq.checkout import git_commit
 from clipq.errors import RecordError
+from clipq.evaluation.artifact_standing import artifact_differences, artifact_unknowns
 from clipq.evaluation.identity import files_identity, method_evidence
 from clipq.evaluation.plan import load_plugins, plan
 from clipq.gating.baseline import load_baseline
@@ -63,12 +64,17 @@ def not_compared(record: RunRecord, candidate: Candidate, settings: Settings) ->
         settings: of the project.
     """
     found = []
+    made = "quantizer's code" if settings.artifact(candidate) is None else "artifact's own"
     dirty = {"when it was measured": record.commit, "now": git_commit(settings.root)}
     if when := " and ".join(name for name, commit in dirty.items() if commit.get("dirty")):
         found.append(
             f"the checkout had changes that are in no commit {when}: of changed files only the "
-            "quantizer's code, the settings, the margins and the waivers were compared"
+            f"{made}, the settings, the margins and the waivers were compared"
         )
+    artifact = settings.artifact(candidate)
+    if artifact is not None:
+        shipped = record.evidence().get("artifacts", {}).get(str(candidate), {})
+        found += artifact_unknowns(shipped, artifact, root=settings.root)
     source = settings.model(candidate.model).source
     if not source.startswith("local-dir:"):
         found.append(f"the weights of {source} are not in a local folder: its name was compared")
@@ -78,7 +84,7 @@ def not_compared(record: RunRecord, candidate: Candidate, settings: Settings) ->
 def _differences(
     record: RunRecord, candidate: Candidate, cases: list[CaseResult], settings: Settings
 ) -> Iterator[str]:
-    yield from _of_code(record, candidate, cases)
+    yield from _of_making(record, candidate, cases, settings)
     yield from _of_model(record, candidate, cases, settings)
     there, here = str(record.commit.get("sha", "")), str(git_commit(settings.root).get("sha", ""))
     if there != here:
@@ -105,6 +111,22 @@ def _differences(
         missing -= {result.case for result in cases}
         if missing:
             yield f"it lacks {len(missing):,} of the candidate's cases, {min(missing)} among them"
+
+
+def _of_making(
+    record: RunRecord, candidate: Candidate, cases: list[CaseResult], settings: Settings
+) -> Iterator[str]:
+    """Yield in what a candidate was made otherwise: an artifact's files, or a quantizer's code."""
+    shipped = record.evidence().get("artifacts", {}).get(str(candidate))
+    artifact = settings.artifact(candidate)
+    if artifact is None and shipped is None:
+        yield from _of_code(record, candidate, cases)
+    elif artifact is None:
+        yield f"it is of an artifact {candidate.quantizer!r}, the settings declare none"
+    elif shipped is not None:
+        yield from artifact_differences(shipped, artifact, root=settings.root)
+    elif any(result.observed is not None for result in cases):
+        yield "it does not say which files were measured"
 
 
 def _of_code(record: RunRecord, candidate: Candidate, cases: list[CaseResult]) -> Iterator[str]:

@@ -67,7 +67,7 @@ def same_reference(
 
 
 def notes(before: Evidence, after: Evidence) -> tuple[str, ...]:
-    """Name what else changed: FP32 weights, baselines, quantizers' code, environments."""
+    """Name what else changed: weights, baselines, quantizers' code, artifacts, environments."""
     changes = []
     for kind, key, what in (
         ("models", "weights_sha256", "FP32 weights of {} changed"),
@@ -78,6 +78,7 @@ def notes(before: Evidence, after: Evidence) -> tuple[str, ...]:
         moved = [n for n in one if n in other and one[n].get(key) != other[n].get(key)]
         if moved:
             changes.append(what.format(listed(moved)))
+    changes += _artifacts(before.get("artifacts", {}), after.get("artifacts", {}))
     first = [dict(e) for e in before.get("environments", {}).values()]
     second = [dict(e) for e in after.get("environments", {}).values()]
     if first and second:
@@ -85,3 +86,36 @@ def notes(before: Evidence, after: Evidence) -> tuple[str, ...]:
             if first[0].get(name) != second[0].get(name):
                 changes.append(f"{name} was {first[0].get(name)}, now {second[0].get(name)}")
     return tuple(changes)
+
+
+def _artifacts(before: Evidence, after: Evidence) -> list[str]:
+    """Name the artifacts whose files are others, and what else they are run by or with."""
+    both = [name for name in before if name in after]
+    changes = []
+    if moved := [name for name in both if _held(before[name]) != _held(after[name])]:
+        changes.append(f"artifact changed: the files of {listed(moved)}")
+    ran: dict[str, list[str]] = {}
+    for name in both:
+        for text in _ran_otherwise(before[name], after[name]):
+            ran.setdefault(text, []).append(name)
+    return changes + [f"{text} ({listed(names)})" for text, names in ran.items()]
+
+
+def _held(artifact: Evidence) -> dict[str, list[str]]:
+    """Return what the files of an artifact hash to, wherever they lie."""
+    return {role: sorted(held.values()) for role, held in artifact.get("files", {}).items()}
+
+
+def _ran_otherwise(before: Evidence, after: Evidence) -> list[str]:
+    first, second = before.get("versions", {}), after.get("versions", {})
+    texts = [
+        f"{name} was {first.get(name)}, now {second.get(name)}"
+        for name in sorted({*first, *second})
+        if first.get(name) != second.get(name)
+    ]
+    for name in ("runtime", "batch", "session", "io", "cpu"):
+        one, other = before.get(name), after.get(name)
+        if one != other:
+            simple = isinstance(one, (str, int)) and isinstance(other, (str, int))
+            texts.append(f"{name} was {one}, now {other}" if simple else f"its {name} changed")
+    return texts

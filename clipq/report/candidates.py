@@ -13,6 +13,7 @@ from typing import Any
 
 from clipq.cases import Candidate
 from clipq.records import CaseResult, RunRecord
+from clipq.report.artifact_facts import artifact_remarks
 from clipq.report.undecided import Undecided, undecided
 from clipq.verdicts import Verdict
 
@@ -39,7 +40,8 @@ class CandidateLine:
         waived: how many were.
         undecided: by reason, how many were not.
         cost: what it changes on in-distribution images, in words.
-        remarks: what is not known of the quantizer, what it leaves in float, what it declares.
+        remarks: what is not known of the quantizer, what it leaves in float, what it declares; what
+            was found in an artifact.
 
     >>> str(CandidateLine(Candidate("vit", "rtn:w4"), policy="ci", cases=9, decided=9,
     ...                   blocking={"fail": 2}, cost=("top-1 -3.1 points",)))
@@ -133,8 +135,17 @@ def _line(
         waived=sum(case.verdict is Verdict.WAIVED for case in cases),
         undecided={why: reasons[why] for why in order if reasons[why]},
         cost=_cost(cases, roles),
-        remarks=_remarks(record.evidence().get("quantizers", {}).get(str(candidate))),
+        remarks=_known(candidate, record),
     )
+
+
+def _known(candidate: Candidate, record: RunRecord) -> tuple[str, ...]:
+    """Return what a reader must know of how a candidate was made."""
+    evidence, name = record.evidence(), str(candidate)
+    artifact = evidence.get("artifacts", {}).get(name)
+    if artifact is not None:
+        return artifact_remarks(artifact)
+    return _remarks(evidence.get("quantizers", {}).get(name))
 
 
 def _remarks(quantizer: Mapping[str, Any] | None) -> tuple[str, ...]:

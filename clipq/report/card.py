@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -17,9 +17,13 @@ from tabulate import tabulate
 
 from clipq.cases import Candidate
 from clipq.errors import RecordError, did_you_mean
-from clipq.records import CaseResult, RunRecord, withheld_sentence
+from clipq.records import CaseResult, RunRecord, not_applicable_sentences, withheld_sentence
+from clipq.report.artifact_facts import artifact_line, executed_text, latency_text, operators_text
+from clipq.report.artifact_text import REST
 from clipq.report.candidates import candidate_lines
 from clipq.report.fp32 import fp32_remarks
+from clipq.report.ladder import HEADERS as LADDER_HEADERS
+from clipq.report.ladder import Ladder, ladder_rows, ladders
 from clipq.report.looks import chance_of_luck
 from clipq.report.markdown import inert
 from clipq.report.undecided import surely_fails
@@ -46,6 +50,7 @@ _TASKS = {
     "ood": ("out-of-distribution-detection", "Out-of-Distribution Detection"),
 }
 _FAILURES, _OPEN = "Known failures", "Waived, and not decided"
+_STEPS = 12
 _OTHER = ("zero-shot-image-classification", "Zero-Shot Image Classification")
 
 
@@ -102,7 +107,19 @@ class Card:
     def quantized(self) -> Mapping[str, Any]:
         """What the record says of the quantizer: code, coverage, bits, bytes."""
         entry: Mapping[str, Any] = self.evidence.get("quantizers", {}).get(str(self.candidate), {})
+        return self.artifact or entry
+
+    @property
+    def artifact(self) -> Mapping[str, Any]:
+        """What the record says of the artifact; {} of a quantizer."""
+        entry: Mapping[str, Any] = self.evidence.get("artifacts", {}).get(str(self.candidate), {})
         return entry
+
+    @property
+    def ladder(self) -> Ladder | None:
+        """Where the artifact loses; None of a quantizer, and of float graphs."""
+        found = ladders(self.record)
+        return next((ladder for ladder in found if ladder.candidate == self.candidate), None)
 
     def role(self, probe: str) -> str:
         return str(self.evidence.get("probes", {}).get(probe, {}).get("role", ""))
@@ -147,6 +164,11 @@ def card_markdown(card: Card) -> str:
         "## Worst cases",
         _markdown_table(_worst(card)),
     ]
+    if card.ladder is not None:
+        rows = [[inert(cell) for cell in row] for row in ladder_rows([card.ladder], each=_STEPS)]
+        table = tabulate(rows, LADDER_HEADERS, tablefmt="github", disable_numparse=True)
+        said = "\n".join(f"- {inert(text)}" for text in _of_ladder(card.ladder))
+        parts += ["## Where it loses", *([table] if rows else []), said]
     for title, waived in _waived(card):
         parts += [f"## {title}", _markdown_waived(waived)]
     parts += [
@@ -179,6 +201,7 @@ def card_html(card: Card) -> str:
         f'<p class="{state}" role="status">{_e(plain_statement(card))}</p>'
         f"<table><caption>Facts</caption><tbody>{facts}</tbody></table>"
         f"<h2>Worst cases</h2>{_html_table(_worst(card), 'Cases nearest to their margins')}"
+        f"{_html_ladder(card.ladder)}"
         f"{known}<details><summary>Everything that was measured: {len(card.cases)} cases</summary>"
         f"{_html_table(card.cases, 'All cases')}</details>"
         f"<h2>How to read this</h2><p>{_e(_EXPLANATION)}</p></main></body></html>\n"
@@ -259,7 +282,7 @@ def _facts(card: Card) -> list[tuple[str, str]]:
     facts = [
         ("model", f"{card.candidate.model}  {model.get('source', '')}".strip()),
         ("FP32 weights", f"sha256 {model.get('weights_sha256', 'unknown')}"),
-        ("quantizer", card.candidate.quantizer),
+        ("artifact" if card.artifact else "quantizer", card.candidate.quantizer),
         ("run", f"{record.id[:16]}, {record.started or 'no date'}"),
         ("policy", f"{record.policy}: {', '.join(record.blocks)} block"),
         ("in short", next(one.text for one in lines if one.candidate == card.candidate)),
@@ -274,6 +297,9 @@ def _facts(card: Card) -> list[tuple[str, str]]:
     if quantized.get("bytes") and quantized.get("float_bytes"):
         ratio = quantized["bytes"] / quantized["float_bytes"]
         facts.append(("size", f"{quantized['bytes'] / 1e6:.1f} MB, {ratio:.0%} of FP32"))
+    if latency := latency_text(quantized):
+        facts.append(("latency", latency))
+    facts += _of_artifact(card)
     facts += [(f"release-only probe {probe}", _seen_by(card, probe)) for probe in _kept(card)]
     if record.commit:
         dirty = " with uncommitted changes" if record.commit.get("dirty") else ""
@@ -286,6 +312,23 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         facts.append(("code", f"sha256 {quantized['code_sha256']}"))
     facts += [("not covered by it", text) for text in quantized.get("code_unknown", ())]
     return [*facts, *card.facts]
+
+
+def _of_artifact(card: Card) -> Iterator[tuple[str, str]]:
+    """Yield what identifies an artifact, what was found in it and what it cannot have."""
+    name, entry = str(card.candidate), card.artifact
+    if entry:
+        yield "runtime", artifact_line(entry)
+        for files in entry.get("files", {}).values():
+            yield from (("file", f"{path}  sha256 {sha}") for path, sha in files.items())
+        if said := operators_text(entry):
+            yield "operators", said
+        if said := executed_text(entry):
+            yield "executed in", said
+        for one in entry.get("findings", []):
+            yield "finding", f"{one['problem']} {one.get('fix', '')}".strip()
+    own = {name: card.record.not_applicable.get(name, {})}
+    yield from (("not applicable", sentence) for sentence in not_applicable_sentences(own))
 
 
 def _kept(card: Card) -> list[str]:
@@ -339,15 +382,32 @@ def _markdown_waived(cases: Sequence[CaseResult]) -> str:
     return "\n".join(f"- {inert(c.probe)}.{inert(c.metric)}: {inert(c.reason)}" for c in cases)
 
 
+def _of_ladder(ladder: Ladder) -> list[str]:
+    return [*([REST] if ladder.steps else []), *ladder.missing]
+
+
+def _html_ladder(ladder: Ladder | None) -> str:
+    if ladder is None:
+        return ""
+    rows = ladder_rows([ladder], each=_STEPS)
+    table = _html_rows(LADDER_HEADERS, rows, "The largest rests") if rows else ""
+    said = "".join(f"<li>{_e(text)}</li>" for text in _of_ladder(ladder))
+    return f"<h2>Where it loses</h2>{table}<ul>{said}</ul>"
+
+
 def _html_table(cases: Sequence[CaseResult], caption: str) -> str:
-    head = "".join(f'<th scope="col">{_e(title)}</th>' for title in _HEADERS)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{_e(cell)}</td>" for cell in _row(case)) + "</tr>" for case in cases
+    return _html_rows(_HEADERS, map(_row, cases), caption)
+
+
+def _html_rows(headers: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
+    head = "".join(f'<th scope="col">{_e(title)}</th>' for title in headers)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{_e(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return (
         f'<div class="wide" role="region" aria-label="{_e(caption)}" tabindex="0">'
         f"<table><caption>{_e(caption)}</caption><thead><tr>{head}</tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>"
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 
@@ -361,7 +421,7 @@ _EXPLANATION = (
     "below the margin, and fails where it lies surely above, corrected for the number of the "
     "candidate's cases. Of the rest it is suspect where the loss probably exceeds the margin, and "
     "inconclusive otherwise. Simulated quantization was judged unless the quantizer's text says "
-    "compute=integer."
+    "compute=integer, or an artifact is named: its own files were run."
 )
 _STYLE = (
     ":root{color-scheme:light dark;--ink:#1c2330;--paper:#fff;--line:#d5dae3;--good:#0b6b3a;"

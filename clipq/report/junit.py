@@ -5,6 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from clipq.records import CaseResult, KernelResult, RunRecord
+from clipq.report.artifact_facts import artifact_line
 from clipq.report.text import explain
 from clipq.report.undecided import undecided
 from clipq.terminal import printable
@@ -41,6 +42,14 @@ def junit(record: RunRecord) -> str:
     about["commit"] = str(record.commit.get("sha", ""))
     about |= {"part": record.partial} if record.partial else {}
     about |= {"replaced": "; ".join(record.replaced)} if record.replaced else {}
+    about |= {
+        f"not-applicable-{candidate}": ", ".join(f"{count} {why}" for why, count in needs.items())
+        for candidate, needs in record.not_applicable.items()
+    }
+    about |= {
+        f"artifact-{candidate}": artifact_line(artifact)
+        for candidate, artifact in record.evidence().get("artifacts", {}).items()
+    }
     about |= {f"{kind}-sha256": entry["sha256"] for kind, entry in record.inputs.items()}
     for name, value in sorted(about.items() | record.versions.items()):
         ElementTree.SubElement(properties, "property", name=_clean(name), value=_clean(value))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipq.cases import Candidate
+from clipq.provenance import digest
 from clipq.records import RunRecord
 
 __all__ = ["Looks", "chance_of_luck", "looks"]
@@ -26,7 +27,8 @@ class Looks:
         model: whose candidates.
         fingerprint: of the samples: other ones begin a count of their own.
         candidates: how many different ones. A quantizer is another one where its text, its
-            version or its code is, or the weights that it starts from.
+            version or its code is, or the weights that it starts from; an artifact where its files
+            are, its runtime, session or batch.
         runs: how many runs judged one of them.
 
     >>> Looks("final", "vit", "0f" * 32, candidates=20, runs=3).candidates
@@ -95,6 +97,15 @@ def _judged(record: RunRecord, evidence: Mapping[str, Any]) -> set[tuple[str, Ca
 
 def _identity(candidate: Candidate, evidence: Mapping[str, Any]) -> tuple[str, ...]:
     made = evidence.get("quantizers", {}).get(str(candidate), {})
+    artifact = evidence.get("artifacts", {}).get(str(candidate))
     weights = evidence.get("models", {}).get(candidate.model, {}).get("weights_sha256", "")
     code = made.get("code_sha256", ""), str(made.get("method_version", ""))
-    return (candidate.quantizer, str(weights), *map(str, code))
+    shipped = [] if artifact is None else [_shipped(artifact)]
+    return (candidate.quantizer, str(weights), *map(str, code), *shipped)
+
+
+def _shipped(artifact: Mapping[str, Any]) -> str:
+    """Return what makes an artifact another one: its files' content, runtime, session and batch."""
+    files = sorted(sha for held in artifact.get("files", {}).values() for sha in held.values())
+    parts = ("runtime", "versions", "session", "io", "batch")
+    return digest([files, *(artifact.get(name) for name in parts)])

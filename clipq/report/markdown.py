@@ -8,9 +8,19 @@ from typing import Any
 
 from tabulate import tabulate
 
-from clipq.records import CaseResult, RunRecord
+from clipq.records import CaseResult, RunRecord, not_applicable_sentences
+from clipq.report.artifact_facts import (
+    artifact_line,
+    executed_text,
+    findings,
+    latency_text,
+    operators_text,
+)
+from clipq.report.artifact_text import REST, missing_rungs
 from clipq.report.candidates import candidate_lines
 from clipq.report.fp32 import fp32_remarks
+from clipq.report.ladder import HEADERS as LADDER_HEADERS
+from clipq.report.ladder import ladder_rows, ladders
 from clipq.report.text import HEADERS, correction, kernel_rows, standing, table_rows
 from clipq.report.undecided import Undecided, undecided
 from clipq.terminal import one_line, printable
@@ -31,6 +41,7 @@ _FOLDED: Mapping[str, str] = {
     Verdict.WAIVED: "Expected failures and waived",
 }
 _CELL = 160  # characters of a text that people write
+_SENTENCE = 400  # of one that a runtime or clipq writes
 _ESCAPES = str.maketrans(
     {character: f"\\{character}" for character in "\\|`*_[]~!"}
     | {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "#": "&#35;"}
@@ -75,6 +86,7 @@ def _parts(record: RunRecord, rows: int) -> Iterator[str]:
     yield from _head(record)
     if record.cases:
         yield _candidates(record, rows)
+    yield from _artifacts(record, rows)
     if record.blocking:
         yield "## Blocking, worst first"
         yield _table(record.blocking, rows)
@@ -134,6 +146,27 @@ def _candidates(record: RunRecord, rows: int) -> str:
         left = f"{len(lines) - rows} more, {blocked} of them blocked"
         shown.append(f"- ... and {left}: see `report.html`")
     return "\n".join(["## Candidates, worst first", "", *shown])
+
+
+def _artifacts(record: RunRecord, rows: int) -> Iterator[str]:
+    """What was found in artifacts, where they lose, and which cases they cannot have."""
+    if found := list(findings(record)):
+        lines = [
+            f"- {_code(candidate)}: {inert(_cut(one['problem'], _SENTENCE))}"
+            + (f" *{inert(_cut(one['fix'], _SENTENCE))}*" if one.get("fix") else "")
+            for candidate, one in found[:rows]
+        ]
+        yield "\n".join(["## Findings of artifacts", "", *lines]) + _more(len(found), rows)
+    all_ladders = ladders(record)
+    if shown := [ladder for ladder in all_ladders if ladder.steps]:
+        steps = sum(len(ladder.steps) for ladder in shown)
+        table = [[inert(cell) for cell in row] for row in ladder_rows(shown, each=rows)[:rows]]
+        said = [inert(REST), *(inert(text) for text in missing_rungs(shown)[:rows])]
+        text = tabulate(table, LADDER_HEADERS, tablefmt="github", disable_numparse=True)
+        body = f"{text}{_more(steps, len(table))}\n\n" + "\n".join(f"- {line}" for line in said)
+        yield _folded(f"Where artifacts lose: {steps} metrics", body)
+    if sentences := not_applicable_sentences(record.not_applicable):
+        yield "\n".join(f"- {inert(sentence)}" for sentence in sentences[:_QUANTIZERS])
 
 
 def _matrix(record: RunRecord) -> str:
@@ -204,9 +237,9 @@ def _listed(waiver: Mapping[str, Any], key: str) -> list[str]:
     return [str(name) for name in value] if isinstance(value, (list, tuple)) else []
 
 
-def _cut(text: object) -> str:
+def _cut(text: object, limit: int = _CELL) -> str:
     plain = " ".join(str(text).split())
-    return plain if len(plain) <= _CELL else f"{plain[: _CELL - 3]}..."
+    return plain if len(plain) <= limit else f"{plain[: limit - 3]}..."
 
 
 def _provenance(record: RunRecord) -> str:
@@ -230,6 +263,13 @@ def _provenance(record: RunRecord) -> str:
         f"- probe {inert(name)}: {probe.get('samples', '-')} samples, {_code(probe['fingerprint'])}"
         for name, probe in evidence.get("probes", {}).items()
     ]
+    for name, artifact in evidence.get("artifacts", {}).items():
+        lines.append(f"- artifact {inert(name)}: {inert(artifact_line(artifact))}")
+        lines += [
+            f"  - {inert(text)}"
+            for of in (operators_text, executed_text, latency_text)
+            if (text := of(artifact))
+        ]
     lines += [
         f"- {inert(kind)} {_code(entry['file'])}: sha256 {_code(entry['sha256'] or 'no such file')}"
         for kind, entry in record.inputs.items()

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from tabulate import tabulate
 
 from clipq.records import CaseResult, KernelResult, RunRecord
+from clipq.report.artifact_facts import artifact_line, executed_text, operators_text
+from clipq.report.artifact_text import artifact_parts
 from clipq.report.candidates import candidate_lines
 from clipq.report.fp32 import fp32_remarks
 from clipq.report.undecided import AT_MARGIN, doubts, needed_text, undecided, urgency
@@ -81,6 +83,7 @@ def summary(record: RunRecord) -> str:
     parts += [_counts(record)] if record.cases or not record.kernels else []
     if record.cases:
         parts.append(_candidates(record))
+    parts += artifact_parts(record)
     if record.kernels:
         parts.append(kernel_summary(record.kernels))
     if record.blocking:
@@ -352,6 +355,9 @@ def _provenance(record: RunRecord) -> str:
             f"covers >= {min(shares):.1%} of weight multiply-adds" if shares else "not reported"
         )
         rows.append(("quantizer", name, covered))
+    for name, artifact in evidence.get("artifacts", {}).items():
+        rows.append(("artifact", name, artifact_line(artifact)))
+        rows += [("", "", text) for of in (operators_text, executed_text) if (text := of(artifact))]
     for kind, entry in record.inputs.items():
         if entry["sha256"]:
             rows.append((kind, "", f"{entry['file']}  sha256 {entry['sha256'][:16]}"))

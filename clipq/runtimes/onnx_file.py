@@ -38,9 +38,9 @@ class OnnxFile:
         ArtifactError: onnx is not installed, or the file is missing, truncated, of another format,
             or names a sidecar outside of its folder.
 
-    >>> OnnxFile(Path("README.md"))
+    >>> OnnxFile(Path("LICENSE"))
     Traceback (most recent call last):
-    clipq.errors.ArtifactError: README.md is text, not an ONNX model
+    clipq.errors.ArtifactError: LICENSE is text, not an ONNX model
       fix: name a file that this runtime takes, or export the model again
     """
 
@@ -110,6 +110,8 @@ class OnnxFile:
         if not where:
             return np.asarray(numpy_helper.to_array(tensor))
         start, size = int(where.get("offset", 0)), _stored_bytes(tensor, where)
+        if not size:
+            return np.empty(tuple(tensor.dims), np.float32)
         stored = self._mapped(self._beside(where["location"], tensor.name))[start : start + size]
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
         if _bits(tensor) == 8 * np.dtype(dtype).itemsize:

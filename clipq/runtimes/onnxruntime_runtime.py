@@ -31,7 +31,7 @@ __all__ = ["RUNTIME", "OnnxRuntime", "OnnxTower"]
 _DTYPES = {"float": "float32", "double": "float64"}
 """Where ONNX Runtime's name of a type is not numpy's."""
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
-_SOURCE = re.compile(r"\S+\.(?:cc|h|cpp):\d+ .*?\)(?: const)? (?=[A-Z'\"])")
+_SOURCE = re.compile(r"\S+\.(?:cc|h|cpp):\d+ .*?\)(?: const)?(?: \[with [^\]]*\])? (?=\S)")
 _READS_UP_TO = re.compile(r"(?:max supported IR version: |is till opset )(\d+)")
 
 

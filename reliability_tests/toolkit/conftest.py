@@ -75,6 +75,7 @@ class Project:
         data: Path = REPOSITORY / "fixtures" / "data",
         fixtures: Path = REPOSITORY / "fixtures",
         extra: str = "",
+        after: str = "",
     ) -> Path:
         path = self.root / "clipq.toml"
         text = SETTINGS.format(
@@ -84,7 +85,7 @@ class Project:
             fixtures=fixtures,
             data=data,
         )
-        path.write_text(text.replace("[clipq]\n", f"[clipq]\n{extra}\n"))
+        path.write_text(text.replace("[clipq]\n", f"[clipq]\n{extra}\n") + after)
         return path
 
     def use_reviewed_baseline(

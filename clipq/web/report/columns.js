@@ -6,7 +6,7 @@ import { forest, forestAxis } from "../shared/interval.js";
  * Return a value of a case in its unit: two digits beyond the margin's first. Numbers in one unit then
  * line up, and noise is not read as news.
  */
-function inUnit(item, value) {
+export function inUnit(item, value) {
   if (value === null || !item.margin) return number(value);
   const decimals = Math.max(0, Math.min(8, 2 - Math.floor(Math.log10(Math.abs(item.margin)))));
   return minus(value.toLocaleString("en", { minimumFractionDigits: decimals, maximumFractionDigits: decimals }));

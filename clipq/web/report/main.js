@@ -2,6 +2,7 @@ import { jump } from "../shared/controls.js";
 import { allOf, el } from "../shared/elements.js";
 import { focusSearch, helpButton, leaveSearch, listenToKeys } from "../shared/keyboard.js";
 import { switchTheme, themeButton } from "../shared/theme.js";
+import { artifactSection } from "./artifacts.js";
 import { caseList, moveFocus, relist, revealCase } from "./cases.js";
 import { figureSection } from "./figures.js";
 import { heatmap } from "./heatmap.js";
@@ -14,7 +15,7 @@ import { go, state } from "./state.js";
 import { summary } from "./summary.js";
 
 const SECTIONS = [["candidates", "Candidates"], ["blocking", "Blocking"], ["heatmap", "Heat map"], ["cases", "Cases"], ["figures", "Figures"],
-  ["pareto", "Cost"], ["kernels", "Kernels"], ["waivers", "Waivers"], ["provenance", "Provenance"]];
+  ["artifacts", "Artifacts"], ["pareto", "Cost"], ["kernels", "Kernels"], ["waivers", "Waivers"], ["provenance", "Provenance"]];
 // Arrows walk only from a case on: elsewhere they scroll the page.
 const walk = (step) => (target, pressed) => (pressed.startsWith("Arrow") && !target.matches("[data-case]") ? false : moveFocus(step));
 const SHORTCUTS = [
@@ -43,7 +44,7 @@ if (caseOf.has(state.case)) revealCase(caseOf.get(state.case));
 
 // What lies further down is drawn once the top is on the screen; a printed page waits for it too.
 requestAnimationFrame(() => setTimeout(() => {
-  report.append(...[figureSection(), paretoSection(), kernelSection(), provenance()].filter(Boolean));
+  report.append(...[figureSection(), artifactSection(), paretoSection(), kernelSection(), provenance()].filter(Boolean));
   document.getElementById("sections").append(...SECTIONS.filter(([id]) => document.getElementById(id)).map(([id, title]) =>
     el("li", {}, el("a", { href: `#${id}`, onclick: (event) => { event.preventDefault(); jump(id); } }, title))));
   document.documentElement.dataset.ready = "";

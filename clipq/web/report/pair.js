@@ -3,6 +3,7 @@ import { allOf, el, factList } from "../shared/elements.js";
 import { megabytes, number, percent, times } from "../shared/format.js";
 import { scrollable, tableHead, tableRow } from "../shared/tables.js";
 import { countText, tally, verdictLabel, worstFirst } from "../shared/verdicts.js";
+import { artifactFacts } from "./artifacts.js";
 import { candidateText } from "./candidates.js";
 import { VALUES } from "./columns.js";
 import { caseLink } from "./links.js";
@@ -47,14 +48,15 @@ export function closePair() {
 }
 
 function pairFacts(pair) {
-  const found = (evidence.quantizers || {})[pair.key] || {};
+  const found = (evidence.artifacts || {})[pair.key] || (evidence.quantizers || {})[pair.key] || {};
   const known = (name) => typeof found[name] === "number";
   const ofFloat = found.float_bytes ? ` (${percent(found.bytes / found.float_bytes)} of FP32)` : "";
   return factList([
     known("weight_bits") ? ["bits per quantized weight", number(found.weight_bits)] : null,
     known("bytes") ? ["size", megabytes(found.bytes) + ofFloat] : null,
     known("share") ? ["of weight multiply-adds quantized", percent(found.share)] : null,
-    known("milliseconds") ? ["latency", `${number(found.milliseconds)} ms`] : null,
+    ...artifactFacts(pair.key).filter(([title]) => title !== "latency"),
+    known("milliseconds") ? ["latency", `${number(found.milliseconds)} ms${found.ratio_to_fp32 ? ` (${percent(found.ratio_to_fp32)} of FP32)` : ""}`] : null,
     ["cases", countText(pair.counts)],
   ].filter(Boolean));
 }

@@ -1,4 +1,4 @@
-// What a quantizer costs against what it keeps: one point per model and quantizer.
+// What a candidate costs against what it keeps: one point per model and quantizer or artifact.
 import { line } from "../shared/axes.js";
 import { choice } from "../shared/controls.js";
 import { el, legend, section, svg } from "../shared/elements.js";
@@ -12,11 +12,12 @@ const COSTS = {
   weight_bits: { title: "bits per quantized weight", show: number },
   bytes: { title: "size of the model (MB)", factor: 1e-6, show: number },
   milliseconds: { title: "measured latency (ms)", show: number },
+  ratio_to_fp32: { title: "measured latency (× FP32)", show: number },
 };
 const SHAPES = ["circle", "square", "triangle", "diamond", "cross"];
 
 export function paretoSection() {
-  const known = evidence.quantizers || {};
+  const known = { ...evidence.quantizers, ...evidence.artifacts };
   const costs = Object.keys(COSTS).filter((name) =>
     [...pairs.keys()].some((key) => known[key] && typeof known[key][name] === "number"));
   const metrics = [...new Set(cases.filter((item) => item.loss !== null).map((item) => item.key))].sort();

@@ -2,6 +2,7 @@ import { details, el, factList, notice, section } from "../shared/elements.js";
 import { count, duration, moment, plainText } from "../shared/format.js";
 import { table } from "../shared/tables.js";
 import { caseName, shares, tally, verdictLabel, worstFirst } from "../shared/verdicts.js";
+import { artifactNotices } from "./artifacts.js";
 import { candidateList } from "./candidates.js";
 import { VALUES } from "./columns.js";
 import { commandList } from "./commands.js";
@@ -19,7 +20,7 @@ export function summary() {
     commit.sha ? ["commit", el("code", {}, String(commit.sha).slice(0, 12)),
       commit.subject ? ` ${commit.subject}` : null, commit.dirty ? " (with uncommitted changes)" : null] : null,
   ].filter(Boolean)));
-  return [counts(), candidateList(), first(), ...notices(), waivers()];
+  return [counts(), candidateList(), first(), ...notices(), ...artifactNotices(), waivers()];
 }
 
 /** The share of each verdict as one bar, and a button for each that shows its cases. */

@@ -16,7 +16,16 @@ PACKAGE = Path(clipq.__file__).parent
 CORE = (
     "artifact_settings",
     *("cases", "checkout", "cluster_names", "errors", "estimate", "files", "provenance", "records"),
-    *("redaction", "registry", "settings", "shapes", "statistic_kinds", "terminal", "verdicts"),
+    *(
+        "recorded_evidence",
+        "redaction",
+        "registry",
+        "settings",
+        "shapes",
+        "statistic_kinds",
+        "terminal",
+        "verdicts",
+    ),
 )
 BELOW = {
     "core": set(),

@@ -16,7 +16,8 @@ TEXT = 'device = "a phone"\n[milliseconds]\n"m/rtn:w8" = 3.5\n"m/fp32" = 8\n'
 def test_what_was_measured_is_evidence_of_its_pair(tmp_path):
     (tmp_path / "l.toml").write_text(TEXT)
     found = load_latencies(tmp_path / "l.toml", PAIRS)
-    assert found.evidence("m/rtn:w8") == {"milliseconds": 3.5, "measured_on": "a phone"}
+    measured = {"milliseconds": 3.5, "measured_on": "a phone", "ratio_to_fp32": 3.5 / 8}
+    assert found.evidence("m/rtn:w8") == measured
     assert found.evidence("m/rtn:w4") == {}
     assert load_latencies(None, PAIRS).evidence("m/rtn:w8") == {}
 

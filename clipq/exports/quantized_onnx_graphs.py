@@ -1,0 +1,138 @@
+"""ONNX graphs in 8 bits, by ONNX Runtime's own quantizers.
+
+Static quantization is as good as the operators that it is told to quantize. By default it takes all
+that it knows, the additions of an attention mask among them: the mask's -inf makes a scale infinite,
+nothing is said, and each feature of the text tower is wrong. Products with weights are what an
+integer runtime is for, and they are enough.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from clipq.exports.onnx_graphs import OPSET, write_onnx
+from clipq.exports.recipes import Made, Recipe
+from clipq.exports.source import Source, TowerSource
+
+__all__ = ["ONNXRUNTIME_DYNAMIC", "ONNXRUNTIME_STATIC", "ONNXRUNTIME_STATIC_ALL"]
+
+_PRODUCTS = ["MatMul", "Gemm", "Conv"]
+_CALIBRATION_BATCH = 32
+_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+
+
+class _Samples:
+    """Calibration samples as ONNX Runtime's quantizers read them."""
+
+    def __init__(self, tower: TowerSource) -> None:
+        size = tower.batch or _CALIBRATION_BATCH
+        samples = tower.samples.numpy()
+        stop = len(samples) if not tower.batch else max(1, len(samples) // size) * size
+        self._batches = iter(
+            [{tower.input: samples[at : at + size]} for at in range(0, stop, size)]
+            if len(samples) >= size or not tower.batch
+            else [{tower.input: tower.example.numpy()}]
+        )
+
+    def get_next(self) -> dict[str, Any] | None:
+        """Return the next batch; None where there is no other."""
+        return next(self._batches, None)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self._batches
+
+    def __next__(self) -> dict[str, Any]:
+        return next(self._batches)
+
+
+def _float(tower: TowerSource, folder: Path) -> tuple[Path, Path]:
+    """Write a tower's float graph; return where it is, and where the same is ready to quantize."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    path = folder / f"{tower.kind}-float.onnx"
+    write_onnx(tower, path)
+    prepared = folder / f"{tower.kind}-prepared.onnx"
+    quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+    return path, prepared
+
+
+def _write_dynamic(source: Source, folder: Path) -> Made:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _silent():
+        for tower in source.towers:
+            _, prepared = _float(tower, folder)
+            quantize_dynamic(
+                str(prepared),
+                str(folder / f"{tower.kind}.onnx"),
+                op_types_to_quantize=_PRODUCTS,
+                weight_type=QuantType.QUInt8,  # the CPU has no convolution of int8 weights
+            )
+            prepared.unlink()
+    return _made()
+
+
+def _write_static(source: Source, folder: Path) -> Made:
+    _static(source, folder, op_types_to_quantize=_PRODUCTS, per_channel=True)
+    return _made()
+
+
+def _write_static_all(source: Source, folder: Path) -> Made:
+    _static(source, folder)
+    return _made()
+
+
+def _static(source: Source, folder: Path, **options: Any) -> None:
+    from onnxruntime.quantization import QuantFormat, quantize_static
+
+    with _silent():
+        for tower in source.towers:
+            _, prepared = _float(tower, folder)
+            quantize_static(
+                str(prepared),
+                str(folder / f"{tower.kind}.onnx"),
+                _Samples(tower),
+                quant_format=QuantFormat.QDQ,
+                **options,
+            )
+            prepared.unlink()
+
+
+def _made() -> Made:
+    return Made("image.onnx", "text.onnx", "image-float.onnx", "text-float.onnx", opset=str(OPSET))
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Hold back advice that is followed already."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+
+
+ONNXRUNTIME_DYNAMIC = Recipe(
+    "onnxruntime", _write_dynamic, format="w8a8d", extra="onnxruntime", packages=_PACKAGES
+)
+"""Weights in 8 bits per tensor; activations in 8 bits, their range taken from each batch."""
+
+ONNXRUNTIME_STATIC = Recipe(
+    "onnxruntime", _write_static, format="w8a8", extra="onnxruntime", packages=_PACKAGES
+)
+"""Weights in 8 bits per channel, activations in 8 bits; products with weights alone."""
+
+ONNXRUNTIME_STATIC_ALL = Recipe(
+    "onnxruntime",
+    _write_static_all,
+    format="w8a8",
+    extra="onnxruntime",
+    packages=_PACKAGES,
+    broken="the attention mask's -inf makes a scale infinite; use onnxruntime-static",
+)
+"""Broken: ONNX Runtime's default operators. It shows what a gate and its lint are for."""
