@@ -102,7 +102,9 @@ def _look(plain: dict[str, Any]) -> dict[str, Any]:
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {n: None if isinstance(v, float) and not v < float("inf") else v for n, v in values.items()}
+    return {
+        n: None if isinstance(v, float) and not v < float("inf") else v for n, v in values.items()
+    }
 
 
 def _lint(found: Checkup) -> Iterator[str]:
@@ -116,11 +118,15 @@ def _lint(found: Checkup) -> Iterator[str]:
 
 def _opening(found: Checkup) -> Iterator[str]:
     for tower, facts in found.facts.items():
-        executed = f"executes {facts.precision}" if facts.precision else "does not say its precision"
+        executed = (
+            f"executes {facts.precision}" if facts.precision else "does not say its precision"
+        )
         by = f" by {facts.provider}" if facts.provider else ""
         batch = f", {facts.batch} samples at a time" if facts.batch else ""
         yield f"{tower:<6} {executed}{by}{batch}"
-    versions = sorted({f"{k} {v}" for facts in found.facts.values() for k, v in _versions(facts.said)})
+    versions = sorted(
+        {f"{k} {v}" for facts in found.facts.values() for k, v in _versions(facts.said)}
+    )
     yield f"{'; '.join(versions)}{'; ' if versions else ''}processor: {', '.join(cpu_flags()) or '?'}"
 
 
@@ -148,7 +154,12 @@ def _parity(found: Checkup) -> Iterator[str]:
 
 def _batch(found: Checkup) -> Iterator[str]:
     rows = [
-        (of, *(f"{each.moved:.2g}" for each in moved), f"{moved[0].fp32:.2g}", f"{moved[0].error:.2g}")
+        (
+            of,
+            *(f"{each.moved:.2g}" for each in moved),
+            f"{moved[0].fp32:.2g}",
+            f"{moved[0].error:.2g}",
+        )
         for of, moved in found.batches.items()
     ]
     if rows:

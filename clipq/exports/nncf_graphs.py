@@ -43,6 +43,7 @@ OPENVINO_INT8 = Recipe(
     partial(_write, transformer=True),
     format="w8a8",
     extra="openvino",
+    precision="f32",
     packages=_PACKAGES,
 )
 """With NNCF's settings for transformers: activations are smoothed, attention is treated apart."""
@@ -52,6 +53,7 @@ OPENVINO_INT8_DEFAULT = Recipe(
     partial(_write, transformer=False),
     format="w8a8",
     extra="openvino",
+    precision="f32",
     packages=_PACKAGES,
 )
 """With NNCF's defaults, which are for convolutional networks."""
