@@ -1,4 +1,4 @@
-"""What `clipq artifact export` and `quantize` share: a folder that may be written, and the table."""
+"""What `clipq artifact export` and `quantize` share: where they write, and the table."""
 
 from __future__ import annotations
 

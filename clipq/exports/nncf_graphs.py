@@ -34,8 +34,11 @@ def _write(source: Source, folder: Path, *, transformer: bool) -> Made:
 
 def _batches(tower: TowerSource) -> list[object]:
     """Return calibration samples one by one, or in the batch that the graph takes."""
-    single = tower.samples.split(1)
-    return [batch.numpy() for batch in (tower.batches if tower.batch else single)]
+    return (
+        [batch.numpy() for batch in tower.batches]
+        if tower.batch
+        else list(tower.samples[:, None].numpy())
+    )
 
 
 OPENVINO_INT8 = Recipe(
