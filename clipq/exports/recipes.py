@@ -73,6 +73,8 @@ class Recipe:
         extra: clipq's optional extra that installs what it needs; "" where none is needed.
         packages: distributions that it needs, and whose versions are part of what is made.
         version: bumped whenever results change.
+        precision: what float operations are meant to be executed in, where a runtime would choose
+            another by itself; "" where it does not.
         broken: why what it makes cannot be used; "" where it can.
 
     >>> Recipe("onnxruntime", lambda source, folder: Made("image.onnx")).version
@@ -85,6 +87,7 @@ class Recipe:
     extra: str = ""
     packages: tuple[str, ...] = ()
     version: int = 1
+    precision: str = ""
     broken: str = ""
 
 
