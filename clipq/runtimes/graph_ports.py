@@ -130,7 +130,8 @@ def fitting(array: np.ndarray, port: Port, path: Path, *, kind: str) -> np.ndarr
     Raises:
         ArtifactError: its rank, a size or its type is another.
 
-    >>> fitting(np.ones((2, 64), np.int64), Port("ids", "int64", (-1, 77)), Path("t.xml"), kind="text")
+    >>> tokens, port = np.ones((2, 64), np.int64), Port("ids", "int64", (-1, 77))
+    >>> fitting(tokens, port, Path("t.xml"), kind="text")
     Traceback (most recent call last):
     clipq.errors.ArtifactError: t.xml takes 'ids' int64 (?, 77), but is given int64 (2, 64)
       fix: export the text tower for 64 tokens, the context length of the model's tokenizer

@@ -1,7 +1,7 @@
 """torch: programs of `torch.export.save`, and packages of AOTInductor; both are .pt2.
 
 To open a package is to load a shared library, and to open a program whose weights are pickled is to
-run what the pickle says. Open only files of people whom you would let run code. `look` runs nothing.
+run what the pickle says. Open only files of people whom you would let run code; `look` runs none.
 """
 
 from __future__ import annotations
