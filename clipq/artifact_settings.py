@@ -15,7 +15,13 @@ from clipq.errors import did_you_mean
 from clipq.shapes import Document, Meta, Name, Text, keys, one_of, table, whole
 
 __all__ = [
+    "CODE",
     "FP32_TOWER",
+    "INTEGERS",
+    "LAYOUTS",
+    "OUTPUTS",
+    "PIXELS",
+    "PRECISIONS",
     "ArtifactSettings",
     "FloatSettings",
     "IoSettings",
