@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["ACTIONS", "declare"]
 
-ACTIONS = ("check",)
+ACTIONS = ("check", "images")
 """Every action; `clipq.cli.artifact_ACTION` declares and runs it."""
 
 _DESCRIPTION = """\

@@ -34,10 +34,8 @@ def _write(source: Source, folder: Path, *, transformer: bool) -> Made:
 
 def _batches(tower: TowerSource) -> list[object]:
     """Return calibration samples one by one, or in the batch that the graph takes."""
-    size = tower.batch or 1
-    whole = len(tower.samples) // size * size
-    samples = tower.samples[:whole] if whole else tower.example
-    return [batch.numpy() for batch in samples.split(size)]
+    single = tower.samples.split(1)
+    return [batch.numpy() for batch in (tower.batches if tower.batch else single)]
 
 
 OPENVINO_INT8 = Recipe(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from clipq.errors import listed
+from clipq.errors import ArtifactError, listed
 from clipq.runtimes.finding import Finding
 from clipq.runtimes.onnx_constants import constant_findings
 from clipq.runtimes.onnx_file import OnnxFile
@@ -43,8 +44,10 @@ def look_at(file: OnnxFile, onnxruntime: Any) -> Look:
                 ),
             ),
         )
+    schemas = _schemas(onnxruntime)
     graph = OnnxGraph(file)
-    formal = _formal_inputs(onnxruntime)
+    _check_arity(graph, schemas)
+    formal = {key: [each.name for each in schema.inputs] for key, schema in schemas.items()}
     operators = operators_of(graph)
     inputs, outputs = _ports(file.proto)
     return Look(
@@ -66,13 +69,28 @@ def look_at(file: OnnxFile, onnxruntime: Any) -> Look:
     )
 
 
-def _formal_inputs(onnxruntime: Any) -> dict[tuple[str, str], list[str]]:
-    """Return what ONNX Runtime calls the inputs of every operator, by domain and type."""
+@cache
+def _schemas(onnxruntime: Any) -> dict[tuple[str, str], Any]:
+    """Return the newest schema of every operator of ONNX Runtime, by domain and type."""
     state = onnxruntime.capi.onnxruntime_pybind11_state
     return {
-        (schema.domain, schema.name): [each.name for each in schema.inputs]
+        (schema.domain, schema.name): schema
         for schema in sorted(state.get_all_operator_schema(), key=lambda each: each.since_version)
     }
+
+
+def _check_arity(graph: OnnxGraph, schemas: Mapping[tuple[str, str], Any]) -> None:
+    """Raise where a node has fewer inputs or outputs than its operator: what follows counts on."""
+    for each in graph.nodes:
+        schema = schemas.get((each.node.domain, each.op))
+        least = (schema.min_input, schema.min_output) if schema is not None else (0, 0)
+        held = len(each.node.input), len(each.node.output)
+        if held[0] < least[0] or held[1] < max(1, least[1]):
+            raise ArtifactError(
+                f"{graph.file.path}: a {each.op} has {held[0]} inputs and {held[1]} outputs; it "
+                f"needs {least[0]} and {max(1, least[1])}",
+                hint="the file is damaged; copy it again, or export the model again",
+            )
 
 
 def versions_of(proto: Any) -> str:
@@ -193,7 +211,7 @@ def _port(info: Any) -> Port:
 
     tensor = info.type.tensor_type
     dtype = ""
-    if tensor.elem_type:
+    if tensor.elem_type in onnx.helper.get_all_tensor_dtypes():
         dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     sizes = (each.dim_value if each.HasField("dim_value") else -1 for each in tensor.shape.dim)
     return Port(info.name, dtype, tuple(sizes))

@@ -14,6 +14,7 @@ from onnx_models import IMAGES, model, saved, saved_apart
 from clipq.artifact_settings import SessionSettings
 from clipq.errors import ArtifactError
 from clipq.runtimes import TowerPorts, runtimes
+from clipq.runtimes.onnxruntime_session import asked_of
 
 RUNTIME = runtimes.get("onnxruntime")
 RNG = np.random.default_rng(0)
@@ -243,6 +244,33 @@ def test_the_runtimes_own_options_reach_it(image, tmp_path):
     opened(image, options=options)
     kept = [node.op_type for node in onnx.load(written).graph.node]
     assert kept == ["Flatten", "MatMul"]
+
+
+@pytest.mark.parametrize(
+    ("session", "precision", "options"),
+    [
+        ({}, "tf32", {}),  # as it comes, products of floats keep 10 bits of 23
+        ({"precision": "f32"}, "f32", {"use_tf32": "0"}),
+        (
+            {"options": {"use_tf32": False, "device_id": 1}},
+            "f32",
+            {"use_tf32": "0", "device_id": "1"},
+        ),
+    ],
+)
+def test_float32_on_a_gpu_is_not_tf32(monkeypatch, session, precision, options):
+    provider = "CUDAExecutionProvider"
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [provider])
+    asked = asked_of(onnxruntime, SessionSettings(provider=provider, **session))
+    assert (asked.precision, asked.provider_options) == (precision, options)
+
+
+def test_a_gpu_does_not_contradict_itself(monkeypatch):
+    provider = "CUDAExecutionProvider"
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [provider])
+    for contradiction in ({"precision": "bf16"}, {"precision": "f32", "options": {"use_tf32": 1}}):
+        settings = SessionSettings(provider=provider, **contradiction)
+        assert provider in message(asked_of, onnxruntime, settings)
 
 
 @pytest.mark.parametrize(
