@@ -15,6 +15,7 @@ from clipq.records import RunRecord
 __all__ = [
     "artifact_line",
     "artifact_remarks",
+    "artifact_rows",
     "executed_text",
     "files_text",
     "findings",
@@ -37,17 +38,40 @@ def artifact_line(entry: Entry) -> str:
     ...                "session": {"threads": 1, "env": {"A": "b"}}, "cpu": ["avx2"]})
     'onnxruntime 1.32.0, i.onnx 658bddab, batch 64, threads 1, A=b, avx2'
     """
+    said = artifact_rows(entry)
+    batch = f"batch {said['batch']}" if "batch" in said else ""
+    recipe = f"recipe {said['recipe']}" if "recipe" in said else ""
+    parts = [said.get(name, "") for name in ("runtime", "files")]
+    parts += [recipe, batch, *(said.get(name, "") for name in ("session", "io", "processor"))]
+    return ", ".join(filter(None, parts))
+
+
+def artifact_rows(entry: Entry) -> dict[str, str]:
+    """Return everything that a record says of an artifact but its findings, by title.
+
+    Args:
+        entry: of a record's evidence.
+
+    >>> artifact_rows({"runtime": "openvino", "batch": 1, "format": "w8a8"})
+    {'runtime': 'openvino', 'batch': '1', 'format': 'w8a8'}
+    """
     versions = dict(entry.get("versions", {}))
     own = versions.pop(entry["runtime"], "")
-    parts = [f"{entry['runtime']} {own}".strip()]
-    parts += [f"{name} {version}" for name, version in versions.items()]
-    parts += [files_text(entry)] if entry.get("files") else []
-    parts += [f"recipe {entry['recipe']}"] if entry.get("recipe") else []
-    parts += [f"batch {entry['batch']}"] if entry.get("batch") else []
-    parts += _chosen(entry.get("session", {}), asdict(SessionSettings()))
-    parts += _chosen(entry.get("io", {}), asdict(IoSettings()))
-    parts += [" ".join(entry["cpu"])] if entry.get("cpu") else []
-    return ", ".join(parts)
+    ran = [f"{entry['runtime']} {own}".strip()]
+    rows = {
+        "runtime": ", ".join([*ran, *(f"{name} {version}" for name, version in versions.items())]),
+        "files": files_text(entry),
+        "recipe": str(entry.get("recipe", "")),
+        "batch": str(entry.get("batch") or ""),
+        "format": str(entry.get("format", "")),
+        "session": ", ".join(_chosen(entry.get("session", {}), asdict(SessionSettings()))),
+        "io": ", ".join(_chosen(entry.get("io", {}), asdict(IoSettings()))),
+        "processor": " ".join(entry.get("cpu", [])),
+        "executed in": executed_text(entry),
+        "operators": operators_text(entry),
+        "latency": latency_text(entry),
+    }
+    return {title: text for title, text in rows.items() if text}
 
 
 def files_text(entry: Entry) -> str:

@@ -41,7 +41,9 @@ def artifact_parts(record: RunRecord) -> Iterator[str]:
     if shown := [ladder for ladder in all_ladders if ladder.steps][:_LADDERS]:
         yield _ladders(shown, all_ladders)
     if sentences := not_applicable_sentences(record.not_applicable):
-        yield "\n".join(sentences)
+        more = len(sentences) - _FINDINGS
+        rest = [f"... and {more} more: see report.html"] if more > 0 else []
+        yield "\n".join([*sentences[:_FINDINGS], *rest])
 
 
 def missing_rungs(found: Sequence[Ladder]) -> list[str]:
