@@ -35,8 +35,13 @@ _PRECISION = "INFERENCE_PRECISION_HINT"
 _OURS = {_THREADS: "threads", _PRECISION: "precision"}
 _VIRTUAL = ("AUTO", "BATCH", "HETERO", "MULTI")
 _FLOATS = ("bf16", "f16", "f32", "f64")
-_MOVING = ("Const", "Convert", "Input", "Output", "Reorder", "ShapeOf")
-"""Layers that hold or move values: OpenVINO says f32 of them whatever the others compute in."""
+_MOVING = frozenset(
+    (
+        *("Broadcast", "Concatenation", "Const", "Convert", "Gather", "Input", "Output"),
+        *("Reorder", "Reshape", "ShapeOf", "Split", "StridedSlice", "Transpose"),
+    )
+)
+"""Layers that hold or move values: of weights too, in whatever type these are held."""
 
 
 class OpenVinoTower:
