@@ -111,7 +111,8 @@ class FloatSettings:
     Args:
         image: file of the image tower.
         text: file of the text tower; "" for the artifact's own.
-        recipe: in the place of files: how clipq makes them at first use.
+        recipe: in the place of files: how clipq makes them at first use; the artifact's own recipe
+            where it keeps the float graphs beside what it makes of them.
 
     >>> FloatSettings("deploy/image-fp32.onnx", "deploy/text-fp32.onnx").image
     'deploy/image-fp32.onnx'

@@ -82,9 +82,9 @@ def evaluate(
     from clipq.evaluation.evaluator import Evaluator
     from clipq.evaluation.plan import plan
 
-    if quantizer.lower().endswith(_FILES):
+    if str(quantizer).lower().endswith(_FILES):
         raise QuantizerError(
-            f"{quantizer!r} is no quantizer but a file",
+            f"{str(quantizer)!r} is no quantizer but a file",
             hint="declare it under [[artifacts]] in clipq.toml, then clipq.gate() judges it; "
             "`clipq artifact check` takes files as they are",
         )

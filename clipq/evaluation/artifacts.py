@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from clipq.evaluation.artifact_module import ArtifactModule
     from clipq.models import LoadedModel
 
+_USUAL = ("infinite-constant", "mask")
+"""Every text tower holds a mask of -inf: `clipq artifact check` says so, a record need not."""
+
 __all__ = ["Artifacts", "recorded_session"]
 
 
@@ -134,7 +137,11 @@ class Artifacts:
         for tower, look in self.looks(candidate).items():
             executed = precision_findings(asked, facts[tower]) if tower in facts else ()
             own = (*look.findings, *executed)
-            found += [replace(each, problem=f"{tower} tower: {each.problem}") for each in own]
+            found += [
+                replace(each, problem=f"{tower} tower: {each.problem}")
+                for each in own
+                if each.kind not in _USUAL
+            ]
         return tuple(found)
 
     def evidence(self, candidate: Candidate) -> dict[str, Any]:
@@ -230,6 +237,8 @@ class Artifacts:
                 hint=f"write runtime = {manifest.runtime!r}",
             )
         files = (manifest.image, manifest.text)
+        if declared.is_float and manifest.float_image:  # kept beside what was made of them
+            files = (manifest.float_image, manifest.float_text)
         image, text = (str(folder / name) if name else "" for name in files)
         return replace(declared, image=image, text=text, io=manifest.io)
 

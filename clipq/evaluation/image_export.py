@@ -365,7 +365,7 @@ def _packed(kind: str, arrays: Mapping[str, np.ndarray], ids: list[str] | None) 
         return save(dict(arrays), None if ids is None else {"ids": json.dumps(ids)})
     stream = BytesIO()
     named: dict[str, Any] = {} if ids is None else {"ids": np.array(ids, dtype=str)}
-    np.savez(stream, **named, **arrays)
+    np.savez(stream, allow_pickle=False, **named, **dict[str, Any](arrays))
     return stream.getvalue()
 
 

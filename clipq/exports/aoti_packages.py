@@ -5,7 +5,6 @@ A compiler for C++ is needed, here; what it makes runs on processors like this o
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from clipq.exports.exported_programs import exported
@@ -19,9 +18,9 @@ def _write(source: Source, folder: Path) -> Made:
     from torch._inductor import aoti_compile_and_package, config
 
     for tower in source.towers:
-        # Compiled anew each time: a folder of others' compilations is no part of what is made.
-        with tempfile.TemporaryDirectory() as cache, config.patch({"force_disable_caches": True}):
-            path = folder / f"{tower.kind}.pt2"
+        path = folder / f"{tower.kind}.pt2"
+        # Compiled anew each time: what others compiled is no part of what is made.
+        with config.patch({"force_disable_caches": True}):
             aoti_compile_and_package(exported(tower), package_path=str(path))
     return Made("image.pt2", "text.pt2")
 

@@ -81,10 +81,10 @@ class TowerSource:
         Of samples that fill no batch, the last are left out, or the first are repeated.
         """
         if not self.batch:
-            return self.samples.split(_CALIBRATION_BATCH)
+            return torch.split(self.samples, _CALIBRATION_BATCH)
         times = -(-self.batch // len(self.samples))
         enough = torch.cat([self.samples] * times)
-        return enough[: len(enough) // self.batch * self.batch].split(self.batch)
+        return torch.split(enough[: len(enough) // self.batch * self.batch], self.batch)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

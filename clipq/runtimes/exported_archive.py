@@ -209,7 +209,7 @@ class ExportedArchive:
                 continue
             name = argument["as_tensor"]["name"]
             sizes = self._graph["tensor_values"][name]["sizes"]
-            shape = tuple(size["as_int"] if "as_int" in size else -1 for size in sizes)
+            shape = tuple(size.get("as_int", -1) for size in sizes)
             yield Port(name, self.dtype_of(name), shape)
 
     def _json(self, name: str) -> Any:

@@ -93,7 +93,7 @@ def product_outputs(archive: ExportedArchive) -> frozenset[str]:
 
 
 def _stored(name: str, archive: ExportedArchive, made_by: dict[str, ExportedNode]) -> str:
-    """Return the type that a value is stored in; an integer one if it passes one; "" if computed."""
+    """Return the type that a value is stored in, an integer one if it ever is; "" if computed."""
     types = [archive.dtype_of(name)]
     while name not in archive.weights:
         node = made_by.get(name)

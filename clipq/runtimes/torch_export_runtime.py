@@ -1,7 +1,7 @@
 """torch: programs of `torch.export.save`, and packages of AOTInductor; both are .pt2.
 
 To open a package is to load a shared library, and to open a program whose weights are pickled is to
-run what the pickle says. Open only files of people whom you would let run code. `look` runs nothing.
+run what the pickle says. Open only files of people whom you would let run code; `look` runs none.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from clipq.runtimes.call_spec import CallSpec, leaves_of
 from clipq.runtimes.exported_archive import ExportedArchive
 from clipq.runtimes.file_kinds import AOTI, EXPORTED, check_kind
 from clipq.runtimes.graph_ports import (
+    check_batch,
     check_features,
     chosen_inputs,
     chosen_output,
@@ -84,6 +85,7 @@ class _ProgramTower:
         """
         import torch
 
+        check_batch(len(inputs["input"]), self.facts, self._path)
         leaves = list(self._called.leaves)
         for name, place in self._places.items():
             kind = "mask" if name == "mask" else self._called.kind

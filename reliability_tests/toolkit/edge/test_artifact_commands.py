@@ -8,7 +8,9 @@ import pytest
 
 import clipq
 from clipq.cli import main
-from clipq.errors import QuantizerError
+from clipq.errors import QuantizerError, SettingsError
+from clipq.evaluation.plan import Selection, plan
+from clipq.settings import load_settings
 
 SETTINGS = """\
 [matrix]
@@ -89,6 +91,13 @@ def test_cases_of_artifacts_are_listed_and_those_that_they_cannot_have_are_count
     assert "1 case of vit/ort is not applicable: it needs gradients" in text
     found = json.loads(called("list", "cases", "--json")[1])
     assert "vit/ort-float/id.top1" in [case["id"] for case in found]
+
+
+def test_selecting_only_what_an_artifact_cannot_have_says_so(tmp_path):
+    (tmp_path / "clipq.toml").write_text(SETTINGS)
+    settings = load_settings(tmp_path / "clipq.toml")
+    with pytest.raises(SettingsError, match="1 case of vit/ort is not applicable: it needs grad"):
+        plan(settings, Selection(quantizers=("ort",), probes=("fgsm",)))
 
 
 @pytest.mark.parametrize(

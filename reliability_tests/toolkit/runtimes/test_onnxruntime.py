@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -292,6 +293,15 @@ def test_an_operator_that_the_runtime_lacks_is_named(tmp_path):
     said = message(opened, saved(tmp_path / "image.onnx", graph, head, w=WEIGHT))
     assert "uses an operator that onnxruntime" in said
     assert "mine:Pool" in said
+
+
+def test_a_graph_in_types_that_a_provider_does_not_execute_is_told_from_a_damaged_one(tmp_path):
+    halves = IMAGE.replace("float[", "bfloat16[")
+    path = saved(tmp_path / "image.onnx", halves, w=WEIGHT.astype(ml_dtypes.bfloat16))
+    said = message(opened, path)
+    assert "cannot execute an operator" in said
+    assert "MatMul" in said
+    assert "float32" in said
 
 
 def test_onnx_runtimes_own_format_runs_and_is_not_looked_into(image, tmp_path):
