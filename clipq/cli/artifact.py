@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["ACTIONS", "declare"]
 
-ACTIONS = ("check",)
+ACTIONS = ("check", "export", "images", "quantize")
 """Every action; `clipq.cli.artifact_ACTION` declares and runs it."""
 
 _DESCRIPTION = """\
@@ -21,7 +21,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `clipq artifact` to the command line."""
     artifact = commands.add_parser(
         "artifact",
-        help="exported files and their runtimes: what is wrong with them, before a gate",
+        help="exported files and their runtimes: make them, and what is wrong with them",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -28,7 +28,8 @@ from clipq.evaluation.batch_dependence import (
     batch_findings,
 )
 from clipq.evaluation.evaluator import Evaluator
-from clipq.runtimes import Finding, Look, TowerFacts
+from clipq.provenance import package_versions
+from clipq.runtimes import Finding, Look, TowerFacts, runtimes
 from clipq.runtimes.precision import precision_findings
 from clipq.settings import Settings
 
@@ -57,6 +58,7 @@ class Checkup:
     Args:
         candidate: which.
         done: of `STEPS`, those that were made.
+        versions: of the runtime's packages.
         looks: what each tower's file says of itself.
         facts: what the runtime says of each tower that it opened.
         parity: how near its features are to FP32's.
@@ -73,6 +75,7 @@ class Checkup:
 
     candidate: Candidate
     done: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
     looks: dict[str, Look] = field(default_factory=dict)
     facts: dict[str, TowerFacts] = field(default_factory=dict)
     parity: tuple[TowerParity, ...] = ()
@@ -144,6 +147,9 @@ class Examiner:
         artifacts = self._encoders.artifacts
         found.looks = dict(artifacts.looks(found.candidate))
         found.bytes = artifacts.files(found.candidate).bytes
+        artifact = self.settings.artifact(found.candidate)
+        packages = runtimes.get(artifact.runtime).packages if artifact else ()
+        found.versions = dict(package_versions(packages))
         for tower, look in found.looks.items():
             found.findings += _of_tower(tower, look.findings)
 
@@ -283,7 +289,9 @@ def _encode(model: Any, tower: str, inputs: torch.Tensor) -> np.ndarray:
 
 
 def _features(model: Any, tower: str, inputs: torch.Tensor, size: int) -> np.ndarray:
-    return np.concatenate([_encode(model, tower, part) for part in inputs.split(size)])
+    import torch
+
+    return np.concatenate([_encode(model, tower, part) for part in torch.split(inputs, size)])
 
 
 def _picked(model: Any, tower: str, inputs: torch.Tensor, positions: np.ndarray) -> np.ndarray:

@@ -96,7 +96,8 @@ def side_by_side(
     ((1.0, 1.0), (2.0, 2.0))
     """
     artifact(), fp32()
-    until, found = clock() + seconds, []
+    until = clock() + seconds
+    found: list[tuple[float, float]] = []
     while len(found) < rounds and (len(found) < 2 or clock() < until):
         found.append((artifact(), fp32()))
     first, second = zip(*found, strict=True)

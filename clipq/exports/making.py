@@ -18,7 +18,7 @@ from clipq.provenance import package_versions, sha256_file
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["make", "missing_packages"]
+__all__ = ["make", "missing_packages", "refuse_missing"]
 
 _MAKERS = ("clipq", "open_clip_torch", "timm", "torch")
 
@@ -47,7 +47,7 @@ def make(
       fix: did you mean 'onnxruntime-float' or ...
     """
     chosen = recipes.get(recipe)
-    _refuse_missing(recipe, chosen)
+    refuse_missing(recipe, chosen)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ArtifactError(
             f"{folder} is not an empty folder", hint="name another, or empty it first"
@@ -71,6 +71,7 @@ def make(
             logit_scale=_scale(model),
             logit_bias=_bias(model),
             format=chosen.format,
+            precision=chosen.precision,
             batch=made.batch or batch,
             float_image=made.float_image,
             float_text=made.float_text,
@@ -98,7 +99,14 @@ def missing_packages(recipe: Recipe) -> list[str]:
     return missing
 
 
-def _refuse_missing(name: str, recipe: Recipe) -> None:
+def refuse_missing(name: str, recipe: Recipe) -> None:
+    """Refuse a recipe whose libraries are not installed.
+
+    Raises:
+        ArtifactError: one is missing; the message says how to get it.
+
+    >>> refuse_missing("mine", Recipe("torch", lambda source, folder: Made("m.py:f")))
+    """
     if missing := missing_packages(recipe):
         install = f"'pytest-clipq[{recipe.extra}]'" if recipe.extra else " ".join(missing)
         raise ArtifactError(

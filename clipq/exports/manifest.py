@@ -38,6 +38,7 @@ class Manifest:
         text: file of the text tower; "" where `image` makes both.
         logit_bias: 0 where the model has none.
         format: number format, for margins; "" for float.
+        precision: what float operations are meant to be executed in; "" for the runtime's own.
         batch: the only one that the graphs take; 0 where they take any.
         float_image: float graph that `image` was made from; "" where there is none.
         float_text: float graph that `text` was made from; "" where there is none.
@@ -63,6 +64,7 @@ class Manifest:
     text: str = ""
     logit_bias: Finite = 0.0
     format: str = ""
+    precision: str = ""
     batch: Annotated[int, whole(0, 65536)] = 0
     float_image: str = ""
     float_text: str = ""
@@ -83,12 +85,9 @@ class Manifest:
         clipq.errors.ArtifactError: fixtures/manifest.json cannot be read as JSON: ...
         ...
         """
-        document = Document(folder / MANIFEST, "JSON", ArtifactError, _FIX)
-        found = document.read(_Stored)
-        for name, sha256 in found.artifact.files.items():
+        found = _stored(folder)
+        for name, sha256 in found.files.items():
             path = folder / name
-            if Path(name).is_absolute() or ".." in Path(name).parts:
-                raise ArtifactError(f"{folder / MANIFEST}: file {name!r} is elsewhere", hint=_FIX)
             try:
                 actual = sha256_file(path)
             except OSError as error:
@@ -100,7 +99,16 @@ class Manifest:
                     f"{MANIFEST} says {sha256}",
                     hint=_FIX,
                 )
-        return found.artifact
+        return found
+
+    @staticmethod
+    def names(folder: Path) -> tuple[str, ...]:
+        """Return the files that the manifest of a folder names, and the manifest itself.
+
+        Raises:
+            ArtifactError: it is missing or damaged.
+        """
+        return (*_stored(folder).files, MANIFEST)
 
     def write(self, folder: Path) -> None:
         """Write it into a folder."""
@@ -130,6 +138,8 @@ class Manifest:
             table["format"] = self.format
         if self.batch:
             table["batch"] = self.batch
+        if self.precision:
+            table["session"] = {"precision": self.precision}
         plain = asdict(IoSettings())
         io = {key: value for key, value in asdict(self.io).items() if value != plain[key]}
         table["io"] = io or {"output": self.io.output}
@@ -140,6 +150,15 @@ class Manifest:
 class _Stored:
     schema: Annotated[str, Meta(pattern=rf"\A{_SCHEMA}\Z", description=f"{_SCHEMA!r}")]
     artifact: Manifest
+
+
+def _stored(folder: Path) -> Manifest:
+    """Return the manifest of a folder, as it is written; no file that it names is elsewhere."""
+    found = Document(folder / MANIFEST, "JSON", ArtifactError, _FIX).read(_Stored).artifact
+    for name in found.files:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ArtifactError(f"{folder / MANIFEST}: file {name!r} is elsewhere", hint=_FIX)
+    return found
 
 
 def _said(plain: dict[str, Any]) -> dict[str, Any]:

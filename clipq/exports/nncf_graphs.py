@@ -34,10 +34,11 @@ def _write(source: Source, folder: Path, *, transformer: bool) -> Made:
 
 def _batches(tower: TowerSource) -> list[object]:
     """Return calibration samples one by one, or in the batch that the graph takes."""
-    size = tower.batch or 1
-    whole = len(tower.samples) // size * size
-    samples = tower.samples[:whole] if whole else tower.example
-    return [batch.numpy() for batch in samples.split(size)]
+    return (
+        [batch.numpy() for batch in tower.batches]
+        if tower.batch
+        else list(tower.samples[:, None].numpy())
+    )
 
 
 OPENVINO_INT8 = Recipe(
@@ -45,6 +46,7 @@ OPENVINO_INT8 = Recipe(
     partial(_write, transformer=True),
     format="w8a8",
     extra="openvino",
+    precision="f32",
     packages=_PACKAGES,
 )
 """With NNCF's settings for transformers: activations are smoothed, attention is treated apart."""
@@ -54,6 +56,7 @@ OPENVINO_INT8_DEFAULT = Recipe(
     partial(_write, transformer=False),
     format="w8a8",
     extra="openvino",
+    precision="f32",
     packages=_PACKAGES,
 )
 """With NNCF's defaults, which are for convolutional networks."""

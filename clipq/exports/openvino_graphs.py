@@ -52,5 +52,7 @@ def _write(source: Source, folder: Path) -> Made:
     return Made("image.xml", "text.xml")
 
 
-OPENVINO_FLOAT = Recipe("openvino", _write, extra="openvino", packages=("openvino",))
+OPENVINO_FLOAT = Recipe(
+    "openvino", _write, extra="openvino", precision="f32", packages=("openvino",)
+)
 """FP32 as exported; which precision it runs in is the session's business."""

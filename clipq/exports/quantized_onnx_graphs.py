@@ -1,9 +1,9 @@
 """ONNX graphs in 8 bits, by ONNX Runtime's own quantizers.
 
-Static quantization is as good as the operators that it is told to quantize. By default it takes all
-that it knows, the additions of an attention mask among them: the mask's -inf makes a scale infinite,
-nothing is said, and each feature of the text tower is wrong. Products with weights are what an
-integer runtime is for, and they are enough.
+Static quantization is as good as the choice of operators. By default it takes all that it knows,
+the additions of an attention mask among them: the mask's -inf makes a scale infinite, nothing is
+said, and each feature of the text tower is wrong. Products with weights are what an integer runtime
+is for, and they are enough.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from clipq.exports.source import Source, TowerSource
 __all__ = ["ONNXRUNTIME_DYNAMIC", "ONNXRUNTIME_STATIC", "ONNXRUNTIME_STATIC_ALL"]
 
 _PRODUCTS = ["MatMul", "Gemm", "Conv"]
-_CALIBRATION_BATCH = 32
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
@@ -29,14 +28,7 @@ class _Samples:
     """Calibration samples as ONNX Runtime's quantizers read them."""
 
     def __init__(self, tower: TowerSource) -> None:
-        size = tower.batch or _CALIBRATION_BATCH
-        samples = tower.samples.numpy()
-        stop = len(samples) if not tower.batch else max(1, len(samples) // size) * size
-        self._batches = iter(
-            [{tower.input: samples[at : at + size]} for at in range(0, stop, size)]
-            if len(samples) >= size or not tower.batch
-            else [{tower.input: tower.example.numpy()}]
-        )
+        self._batches = iter([{tower.input: batch.numpy()} for batch in tower.batches])
 
     def get_next(self) -> dict[str, Any] | None:
         """Return the next batch; None where there is no other."""

@@ -31,11 +31,9 @@ __all__ = ["Made", "Recipe", "recipes"]
 
 EXPORTED_IO = IoSettings(
     image_input="pixel_values",
-    image_output="features",
     text_input="input_ids",
-    text_output="features",
 )
-"""What all graphs of clipq's own take and return."""
+"""What all graphs of clipq's own take; each has one output, which not every format names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +73,8 @@ class Recipe:
         extra: clipq's optional extra that installs what it needs; "" where none is needed.
         packages: distributions that it needs, and whose versions are part of what is made.
         version: bumped whenever results change.
+        precision: what float operations are meant to be executed in, where a runtime would choose
+            another by itself; "" where it does not.
         broken: why what it makes cannot be used; "" where it can.
 
     >>> Recipe("onnxruntime", lambda source, folder: Made("image.onnx")).version
@@ -87,6 +87,7 @@ class Recipe:
     extra: str = ""
     packages: tuple[str, ...] = ()
     version: int = 1
+    precision: str = ""
     broken: str = ""
 
 

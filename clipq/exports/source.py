@@ -21,7 +21,8 @@ from clipq.errors import ArtifactError
 __all__ = ["Source", "TowerSource", "quiet_process", "source_of", "state_sha256"]
 
 _SEED = 0
-_SAMPLES = 2  # traced with: a batch of one would be taken for a constant
+_TRACED_WITH = 2  # a batch of one would be taken for a constant
+_CALIBRATION_BATCH = 32
 
 
 class _ImageTower(nn.Module):
@@ -69,13 +70,21 @@ class TowerSource:
 
     @property
     def example(self) -> Tensor:
-        """What a graph is traced with: `batch` samples, or two where it may take any."""
-        size = self.batch or _SAMPLES
-        return self.samples.repeat(-(-size // len(self.samples)), *self._ones)[:size].contiguous()
+        """What a graph is traced with: zeros, since a program keeps what it was traced with."""
+        size = self.batch or _TRACED_WITH
+        return torch.zeros(size, *self.samples.shape[1:], dtype=self.samples.dtype)
 
     @property
-    def _ones(self) -> tuple[int, ...]:
-        return (1,) * (self.samples.dim() - 1)
+    def batches(self) -> tuple[Tensor, ...]:
+        """Calibration samples in batches that the graph takes.
+
+        Of samples that fill no batch, the last are left out, or the first are repeated.
+        """
+        if not self.batch:
+            return torch.split(self.samples, _CALIBRATION_BATCH)
+        times = -(-self.batch // len(self.samples))
+        enough = torch.cat([self.samples] * times)
+        return torch.split(enough[: len(enough) // self.batch * self.batch], self.batch)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,8 +107,8 @@ class Source:
         return self.image, self.text
 
     def of(self, model: nn.Module) -> Source:
-        """Return the same calibration data with another form of the model."""
-        return source_of(model, self.image.samples, self.text.samples, batch=self.image.batch)
+        """Return the same calibration data with another form of the model, which is not copied."""
+        return _source(model, self.image.samples, self.text.samples, self.image.batch)
 
 
 def source_of(model: nn.Module, images: Tensor, tokens: Tensor, *, batch: int = 0) -> Source:
@@ -116,7 +125,10 @@ def source_of(model: nn.Module, images: Tensor, tokens: Tensor, *, batch: int = 
     """
     _check(model, images, tokens)
     private = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    images, tokens = images.detach().cpu(), tokens.detach().cpu()
+    return _source(private, images.detach().cpu(), tokens.detach().cpu(), batch)
+
+
+def _source(private: nn.Module, images: Tensor, tokens: Tensor, batch: int) -> Source:
     image = _ImageTower(_reduced(private, keep=("visual",))).eval()
     text = _TextTower(_reduced(private, drop=("visual", "text_decoder"))).eval()
     for reduced, sample, encode in (

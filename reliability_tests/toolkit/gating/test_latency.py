@@ -6,8 +6,12 @@ import json
 
 import pytest
 
+from clipq.artifact_settings import ArtifactSettings
 from clipq.errors import SettingsError
+from clipq.evaluation.evaluator import Evaluator
 from clipq.gating.latency import load_latencies
+from clipq.gating.session import Gate
+from clipq.settings import ModelSettings, ProbeSettings, Settings
 
 PAIRS = ("m/rtn:w8", "m/fp32")
 TEXT = 'device = "a phone"\n[milliseconds]\n"m/rtn:w8" = 3.5\n"m/fp32" = 8\n'
@@ -40,6 +44,25 @@ def test_a_wrong_file_is_refused_by_name(tmp_path, old, new, said):
         load_latencies(tmp_path / "l.toml", PAIRS)
     assert said in str(caught.value)
     assert "fix:" in str(caught.value)
+
+
+def test_artifacts_have_latencies_and_only_of_their_own_model(tmp_path):
+    models = tuple(ModelSettings(name, f"local-dir:{name}") for name in ("m", "other"))
+    probes = tuple(
+        ProbeSettings(name, role, "folder:photos")
+        for name, role in (("id", "in-distribution"), ("calibration", "calibration"))
+    )
+    ort = ArtifactSettings("ort", "m", "onnxruntime", image="i.onnx", text="t.onnx")
+    path = tmp_path / "l.toml"
+    settings = Settings(
+        tmp_path / "clipq.toml", models, probes, ("rtn:w8",), artifacts=(ort,), latency=path
+    )
+    path.write_text(TEXT.replace("rtn:w8", "ort"))
+    found = Gate(settings, Evaluator(settings)).latencies.evidence("m/ort")
+    assert (found["milliseconds"], found["ratio_to_fp32"]) == (3.5, 3.5 / 8)
+    path.write_text(TEXT.replace("m/rtn:w8", "other/ort"))
+    with pytest.raises(SettingsError, match="unknown pair 'other/ort'"):
+        _ = Gate(settings, Evaluator(settings)).latencies
 
 
 def test_a_record_carries_what_the_settings_name(project):
