@@ -34,7 +34,9 @@ def module():
 def files(module, tmp_path_factory):
     folder = tmp_path_factory.mktemp("executorch")
     free = ({0: torch.export.Dim("batch", min=1, max=8)},)
-    return exported(folder / "fixed.pte", module), exported(folder / "free.pte", module, shapes=free)
+    return exported(folder / "fixed.pte", module), exported(
+        folder / "free.pte", module, shapes=free
+    )
 
 
 def told(call, *args, **kwargs):

@@ -74,12 +74,12 @@ def towers(clip, tmp_path_factory):
 @pytest.fixture(scope="module")
 def hugging(tmp_path_factory):
     path = tmp_path_factory.mktemp("hugging") / "text.pt2"
-    ones = torch.ones(2, 4, dtype=torch.int64)
+    # Two tensors: of one that is given twice, torch.export makes one input.
+    ids, mask = (torch.ones(2, 4, dtype=torch.int64) for _ in range(2))
     free = {"input_ids": {0: BATCH}, "attention_mask": {0: BATCH}, "scale": None}
     module = Hugging()
-    program = saved(
-        path, module, (), shapes=free, named={"input_ids": ones, "attention_mask": ones, "scale": 3}
-    )
+    named = {"input_ids": ids, "attention_mask": mask, "scale": 3}
+    program = saved(path, module, (), shapes=free, named=named)
     return path, program, module
 
 
