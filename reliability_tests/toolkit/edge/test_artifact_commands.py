@@ -93,6 +93,14 @@ def test_cases_of_artifacts_are_listed_and_those_that_they_cannot_have_are_count
     assert "vit/ort-float/id.top1" in [case["id"] for case in found]
 
 
+def test_runtimes_are_listed_with_the_packages_that_are_here(called):
+    code, text = called("list", "runtimes")
+    assert code == 0
+    for name in ("executorch", "features", "onnxruntime", "openvino", "torch", "torch-export"):
+        assert f"\n{name} " in text
+    assert "pip install 'pytest-clipq[onnxruntime]'" in text
+
+
 def test_selecting_only_what_an_artifact_cannot_have_says_so(tmp_path):
     (tmp_path / "clipq.toml").write_text(SETTINGS)
     settings = load_settings(tmp_path / "clipq.toml")
