@@ -219,8 +219,15 @@ class Artifacts:
     def _made(self, candidate: Candidate, declared: ArtifactSettings) -> ArtifactSettings:
         """Return an artifact whose recipe has been followed, once for all processes."""
         from clipq.evaluation.artifact_maker import make_apart, recipe_key
-        from clipq.exports import MANIFEST, Manifest
+        from clipq.exports import MANIFEST, Manifest, recipes
 
+        runtime = recipes.get(declared.recipe).runtime
+        if runtime != declared.runtime:
+            raise ArtifactError(
+                f"artifact {declared.name!r}: recipe {declared.recipe!r} makes files of runtime "
+                f"{runtime!r}, not of {declared.runtime!r}",
+                hint=f"write runtime = {runtime!r}",
+            )
         loaded = self._models(candidate.model)
         key = recipe_key(declared.recipe, self._inputs, loaded, batch=declared.batch)
         folder = self.settings.cache / "artifacts" / f"{declared.recipe}-{key[:16]}"
@@ -230,12 +237,6 @@ class Artifacts:
                 asked = candidate.model, declared.recipe, folder
                 make_apart(self.settings, *asked, batch=declared.batch)
         manifest = Manifest.read(folder)
-        if manifest.runtime != declared.runtime:
-            raise ArtifactError(
-                f"artifact {declared.name!r}: recipe {declared.recipe!r} makes files of runtime "
-                f"{manifest.runtime!r}, not of {declared.runtime!r}",
-                hint=f"write runtime = {manifest.runtime!r}",
-            )
         files = (manifest.image, manifest.text)
         if declared.is_float and manifest.float_image:  # kept beside what was made of them
             files = (manifest.float_image, manifest.float_text)

@@ -5,7 +5,7 @@ onnxruntime 1.32.0, image.onnx 658bddab, text.onnx 0f3c9d11, batch 64, precision
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,6 +19,7 @@ __all__ = [
     "executed_text",
     "files_text",
     "findings",
+    "is_wrong",
     "latency_text",
     "operators_text",
 ]
@@ -139,15 +140,25 @@ def latency_text(entry: Entry) -> str:
 
 
 def findings(record: RunRecord) -> Iterator[tuple[str, Entry]]:
-    """Yield each candidate with each of its artifact's findings, once; what is wrong comes first.
+    """Yield each candidate with each of its artifact's findings; of all, what is wrong first.
 
     >>> list(findings(RunRecord("ci", 0, ())))
     []
     """
-    for candidate, entry in record.evidence().get("artifacts", {}).items():
-        found = entry.get("findings", [])
-        for one in sorted(found, key=lambda each: not each.get("wrong", True)):
-            yield candidate, one
+    artifacts = record.evidence().get("artifacts", {}).items()
+    found = [
+        (candidate, one) for candidate, entry in artifacts for one in entry.get("findings", [])
+    ]
+    yield from sorted(found, key=lambda pair: not is_wrong(pair[1]))
+
+
+def is_wrong(finding: Entry) -> bool:
+    """Whether a finding cannot be meant; else it is a note, worth knowing.
+
+    >>> is_wrong({"kind": "batch-dependence", "problem": "...", "wrong": False})
+    False
+    """
+    return bool(finding.get("wrong", True))
 
 
 def artifact_remarks(entry: Entry) -> tuple[str, ...]:
@@ -156,17 +167,23 @@ def artifact_remarks(entry: Entry) -> tuple[str, ...]:
     >>> artifact_remarks({"findings": [{"kind": "precision", "problem": "ran in bf16, f32 asked"}]})
     ('1 finding: ran in bf16, f32 asked',)
     """
-    found = entry.get("findings", [])
+    found = [one for one in entry.get("findings", []) if is_wrong(one)]
+    notes = [one for one in entry.get("findings", []) if not is_wrong(one)]
     remarks = []
     if len(found) == 1:
         remarks.append(f"1 finding: {found[0]['problem']}")
     elif found:
-        kinds = ", ".join(dict.fromkeys(each["kind"] for each in found))
-        remarks.append(f"{len(found)} findings: {kinds}")
+        remarks.append(f"{len(found)} findings: {_kinds(found)}")
+    if notes:
+        remarks.append(f"{len(notes)} note{'' if len(notes) == 1 else 's'}: {_kinds(notes)}")
     quantized = any(look.get("quantized") for look in entry.get("looks", {}).values())
     if quantized:
         remarks.append(_left_in_float(entry["looks"]))
     return tuple(filter(None, remarks))
+
+
+def _kinds(found: Sequence[Entry]) -> str:
+    return ", ".join(dict.fromkeys(str(each["kind"]) for each in found))
 
 
 def _left_in_float(looks: Mapping[str, Entry]) -> str:

@@ -94,17 +94,23 @@ def _check_arity(graph: OnnxGraph, schemas: Mapping[tuple[str, str], Any]) -> No
 
 
 def versions_of(proto: Any) -> str:
-    """Return the operator sets of a model and its format's version, as a sentence has them.
+    """Return the operator sets that a model uses and its format's version, for a sentence.
 
     Args:
         proto: onnx's ModelProto.
 
-    >>> from onnx import helper
-    >>> versions_of(helper.make_model(helper.make_graph([], "g", [], []), ir_version=10,
-    ...     opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]))
+    >>> import onnx
+    >>> versions_of(onnx.parser.parse_model(
+    ...     '<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1, "ai.onnx.ml" : 5]> '
+    ...     'g (float[4] x) => (float[4] y) { y = com.microsoft.QuickGelu(x) }'))
     '20, com.microsoft 1 (IR 10)'
     """
-    sets = [f"{each.domain} {each.version}".strip() for each in proto.opset_import]
+    used = {"", "ai.onnx", *(node.domain for node in proto.graph.node)}
+    sets = [
+        f"{each.domain} {each.version}".strip()
+        for each in proto.opset_import
+        if each.domain in used
+    ]
     return f"{', '.join(sets)} (IR {proto.ir_version})"
 
 

@@ -40,14 +40,14 @@ class _Kind:
     wrong: bool = True
 
 
-_INFINITE = _Kind("infinite-scale", "is infinite", _PRODUCTS_ONLY)
-_NAN = _Kind("nan-scale", "is NaN", _AGAIN)
-_NEGATIVE = _Kind("negative-scale", "is negative", _AGAIN)
-_HUGE = _Kind("huge-scale", "is absurdly large", _PRODUCTS_ONLY)
-_COARSE = _Kind("coarse-softmax", "leaves a softmax nothing to tell apart", _PRODUCTS_ONLY)
-_ZERO = _Kind("zero-scale", "is zero, or below the smallest normal float32", _AGAIN)
-_DEAD = _Kind("zero-scale", "is zero for some channels, which become zero", "", wrong=False)
-_POINT = _Kind("zero-point", "is outside of what is quantized", _AGAIN)
+_INFINITE = _Kind("infinite-scale", "", _PRODUCTS_ONLY)
+_NAN = _Kind("nan-scale", "", _AGAIN)
+_NEGATIVE = _Kind("negative-scale", "", _AGAIN)
+_HUGE = _Kind("huge-scale", ", which int8 takes beyond a million", _PRODUCTS_ONLY)
+_COARSE = _Kind("coarse-softmax", ", a step that no softmax of attention survives", _PRODUCTS_ONLY)
+_ZERO = _Kind("zero-scale", ", no number to divide by", _AGAIN)
+_DEAD = _Kind("zero-scale", " for some channels, whose weights become zero", "", wrong=False)
+_POINT = _Kind("zero-point", ", outside of what is quantized", _AGAIN)
 
 
 def scale_findings(graph: OnnxGraph, inputs: Mapping[tuple[str, str], list[str]]) -> list[Finding]:
@@ -64,7 +64,7 @@ def scale_findings(graph: OnnxGraph, inputs: Mapping[tuple[str, str], list[str]]
         for name, kind, value in _judged(graph, node, inputs, logits=logits):
             what = "zero point" if kind is _POINT else "scale"
             found.setdefault(kind, {}).setdefault(
-                name, f"the {what} {name!r} = {value:g} of {node} {kind.says}"
+                name, f"the {what} {name!r} of {node} is {value:g}{kind.says}"
             )
     return [
         Finding(kind.name, _first_of(list(places.values())), kind.fix, wrong=kind.wrong)

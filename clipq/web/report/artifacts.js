@@ -30,12 +30,15 @@ export function artifactFacts(key) {
 
 /** Return what was found in artifacts, each with what mends it, and what they cannot have. */
 export function artifactNotices() {
-  const found = Object.entries(evidence.artifacts || {}).flatMap(([key, entry]) => (entry.findings || []).map((one) =>
-    notice("warn", el("b", {}, "Finding, ", el("code", {}, key), ": "), one.problem, one.fix ? el("span", { class: "quiet" }, ` fix: ${one.fix}`) : null)));
-  const more = found.slice(6);
+  const all = Object.entries(evidence.artifacts || {}).flatMap(([key, entry]) => (entry.findings || []).map((one) => [key, one]));
+  const isNote = ([, one]) => one.wrong === false;
+  const shown = ([key, one]) => notice(one.wrong === false ? "" : "warn", el("b", {}, one.wrong === false ? "Note, " : "Finding, ", el("code", {}, key), ": "),
+    one.problem, one.fix ? el("span", { class: "quiet" }, ` fix: ${one.fix}`) : null);
+  const found = all.filter((pair) => !isNote(pair)).map(shown), notes = all.filter(isNote).map(shown);
   return [...found.slice(0, 6),
-    more.length ? el("div", { class: "notice warn" }, details(count(more.length, "more finding"), more)) : null,
-    notApplicable(run.not_applicable)].filter(Boolean);
+    found.length > 6 ? el("div", { class: "notice warn" }, details(count(found.length - 6, "more finding"), found.slice(6))) : null,
+    notes.length > 2 ? el("div", { class: "notice" }, details(count(notes.length, "note on artifacts", "notes on artifacts"), notes)) : notes,
+    notApplicable(run.not_applicable)].flat().filter(Boolean);
 }
 
 /** Cases that artifacts cannot have: no failures, and not planned, but nobody shall miss them. */

@@ -169,6 +169,28 @@ class TestWords:
         (line,) = map(str, candidate_lines(run(LADDER[0], artifacts={"m/ort": two})))
         assert "; 2 findings: precision, infinite-scale;" in line
 
+    def test_a_note_is_told_from_what_cannot_be_meant_and_comes_after_it(self):
+        note = FINDING | {"kind": "batch-dependence", "problem": "it depends", "wrong": False}
+        noted = {
+            "m/ort": ORT | {"findings": [note]},
+            "m/ort-float": FLOAT | {"findings": [FINDING]},
+        }
+        record = run(*LADDER, artifacts=noted)
+        lines = {str(one.candidate): one.text for one in candidate_lines(record)}
+        assert "; 1 note: batch-dependence;" in lines["m/ort"]
+        assert lines["m/ort-float"].endswith("; 1 finding: " + FINDING["problem"])
+        text = summary(record)
+        assert text.index("m/ort-float: image tower") < text.index("m/ort: note: it depends")
+        assert "note: it depends" in markdown(record)
+        assert "| note " in card_markdown(release_card(record, MINE))
+
+    def test_an_artifact_without_any_rung_is_named_in_one_line(self):
+        said = "m/ort: neither its float graphs nor a simulation is in this run"
+        record = run(LADDER[0])
+        for text in (summary(record), markdown(record)):
+            assert said in text
+            assert "of it export" not in text
+
     def test_what_identifies_an_artifact_stands_where_code_and_coverage_do(self):
         line = (
             "onnxruntime 1.32.0, image.onnx 658bddab, batch 64, precision f32, "

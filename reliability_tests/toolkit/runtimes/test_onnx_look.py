@@ -174,7 +174,7 @@ def test_a_scale_that_cannot_be_meant_is_named_with_its_node_and_value(tmp_path,
     look = looked(tmp_path / "g.onnx", SCALED, s=np.float32(scale), z=ZERO)
     found = finding(look, kind)
     assert found.wrong
-    assert f"the scale 's' = {np.float32(scale):g} of QuantizeLinear 'quantize'" in found.problem
+    assert f"the scale 's' of QuantizeLinear 'quantize' is {np.float32(scale):g}" in found.problem
     assert found.fix
     assert kinds(look, wrong=True) == {kind}
 
@@ -211,7 +211,9 @@ def test_an_infinite_scale_is_found_wherever_it_comes_from(tmp_path, body, name)
         q=Q,
         z=ZERO,
     )
-    assert f"the scale {name!r} = inf" in finding(look, "infinite-scale").problem
+    problem = finding(look, "infinite-scale").problem
+    assert problem.startswith(f"the scale {name!r} of ")
+    assert problem.endswith(" is inf")
 
 
 def test_a_channel_of_scale_zero_is_a_note_and_a_weight_of_nothing_else_is_wrong(tmp_path):
@@ -235,7 +237,7 @@ def test_a_blockwise_weight_may_have_negative_scales_and_no_zero_point_out_of_ra
     fine = looked(tmp_path / "f.onnx", graph, packed=packed, n=scales, p=np.full(4, 8, np.float32))
     assert fine.findings == ()
     bad = looked(tmp_path / "b.onnx", graph, packed=packed, n=scales, p=np.full(4, 16, np.float32))
-    assert "the zero point 'p' = 16 of MatMulNBits 'nbits'" in finding(bad, "zero-point").problem
+    assert "the zero point 'p' of MatMulNBits 'nbits' is 16," in finding(bad, "zero-point").problem
 
 
 def test_a_bias_has_no_zero_point(tmp_path):
@@ -333,7 +335,7 @@ def test_static_quantization_of_a_text_tower_with_default_operators_is_wrong_bef
     look = RUNTIME.look(broken)
     found = finding(look, "infinite-scale")
     assert found.wrong
-    assert "= inf of" in found.problem
+    assert " is inf; so are 3 more" in found.problem
     assert "op_types_to_quantize=['MatMul', 'Gemm', 'Conv']" in found.fix
     assert text.cosine(broken) < 0.9
 
@@ -402,7 +404,7 @@ def test_a_look_says_sizes_versions_and_inputs(tmp_path):
     graph = "g (float[8, 4] x) => (float[8, 4] y) { y = MatMul(x, w) }"
     look = RUNTIME.look(saved_apart(tmp_path / "g.onnx", graph, w=W))
     assert look.bytes == sum(path.stat().st_size for path in tmp_path.iterdir()) > W.nbytes
-    assert look.opset == "21, com.microsoft 1 (IR 10)"
+    assert look.opset == "21 (IR 10)"
     assert [(port.name, port.dtype, port.shape) for port in (*look.inputs, *look.outputs)] == [
         ("x", "float32", (8, 4)),
         ("y", "float32", (8, 4)),

@@ -63,7 +63,8 @@ def test_what_a_session_asked_for_is_what_it_runs(image):
     facts = opened(image, threads=2, precision="f32", provider="CPUExecutionProvider").facts
     assert (facts.precision, facts.provider, facts.batch) == ("f32", "CPUExecutionProvider", 0)
     assert facts.said["providers"] == ["CPUExecutionProvider"]
-    assert facts.said["nodes"] == {"CPUExecutionProvider": 2}
+    tells = hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info")
+    assert facts.said["nodes"] == ({"CPUExecutionProvider": 2} if tells else {})
 
 
 def test_images_of_any_memory_order_are_the_same(image):
