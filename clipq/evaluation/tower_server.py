@@ -47,8 +47,8 @@ class _Server:
         if name not in runtimes:
             raise ArtifactError(
                 f"unknown runtime {name!r} in the process that is to run it",
-                hint=f"{did_you_mean(name, runtimes.names())}; your own is added by a module "
-                "that `plugins` of the settings names, for it runs in another process",
+                hint=f"{did_you_mean(name, runtimes.names())}; one of your own is run in another "
+                "process, so that a module that `plugins` of the settings names has to add it",
             )
         self._runtime: Runtime = runtimes.get(name)
         self._towers: dict[str, Tower] = {}
