@@ -15,7 +15,13 @@ from clipq.errors import did_you_mean
 from clipq.shapes import Document, Meta, Name, Text, keys, one_of, table, whole
 
 __all__ = [
+    "CODE",
     "FP32_TOWER",
+    "INTEGERS",
+    "LAYOUTS",
+    "OUTPUTS",
+    "PIXELS",
+    "PRECISIONS",
     "ArtifactSettings",
     "FloatSettings",
     "IoSettings",
@@ -105,7 +111,8 @@ class FloatSettings:
     Args:
         image: file of the image tower.
         text: file of the text tower; "" for the artifact's own.
-        recipe: in the place of files: how clipq makes them at first use.
+        recipe: in the place of files: how clipq makes them at first use; the artifact's own recipe
+            where it keeps the float graphs beside what it makes of them.
 
     >>> FloatSettings("deploy/image-fp32.onnx", "deploy/text-fp32.onnx").image
     'deploy/image-fp32.onnx'

@@ -55,7 +55,7 @@ _ARTIFACT: Mapping[str, Any] = {
     "looks": Mapping[str, Mapping[str, Any]],
     "executed": Mapping[str, Mapping[str, Any]],
     "findings": list[_FINDING],
-    **dict.fromkeys(("milliseconds", "ratio_to_fp32"), _Positive),
+    **dict.fromkeys(("milliseconds", "fp32_milliseconds", "ratio_to_fp32"), _Positive),
 }
 """What the entry of an artifact may have; None where it is not known."""
 _LOOK: Mapping[str, Any] = {

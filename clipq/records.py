@@ -41,7 +41,7 @@ __all__ = [
     "withheld_sentence",
 ]
 
-SCHEMA = "clipq-run/5"
+SCHEMA = "clipq-run/6"
 _FIX = "restore the file as the gate wrote it, or run the gate again"
 _Count = Annotated[int, whole(0)]
 

@@ -215,6 +215,8 @@ class Document:
                     raise self.fail(inside, f"no {name}", f"{name} must be {self._allowed(inner)}")
                 if name in value and (has_keys or not fits):
                     self._refuse(value[name], inner, inside, _quoted(name), fits=fits)
+        elif fits and not _has_keys(bare):
+            return
         elif get_origin(bare) in (Mapping, dict) and isinstance(value, dict):
             for name, part in value.items():
                 inner = _joined(key, _quoted(name))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 _MODEL, _KNOWN, _CALIBRATION = "model", "id", "calibration"
+_FILES = (".onnx", ".xml", ".pt2", ".pte", ".safetensors", ".pt", ".ort", ".engine", ".gguf")
 
 
 def evaluate(
@@ -65,7 +66,7 @@ def evaluate(
         Values, FP32's values and paired losses with intervals, and verdicts for given margins.
 
     Raises:
-        QuantizerError: the quantizer is FP32 itself, fails, or changes nothing.
+        QuantizerError: the quantizer is FP32 itself or a file, fails, or changes nothing.
         ModelError, ProbeError: the model or the data cannot be used.
         SettingsError: a metric's name or glob matches nothing that these data allow.
 
@@ -81,6 +82,12 @@ def evaluate(
     from clipq.evaluation.evaluator import Evaluator
     from clipq.evaluation.plan import plan
 
+    if str(quantizer).lower().endswith(_FILES):
+        raise QuantizerError(
+            f"{str(quantizer)!r} is no quantizer but a file",
+            hint="declare it under [[artifacts]] in clipq.toml, then clipq.gate() judges it; "
+            "`clipq artifact check` takes files as they are",
+        )
     spec = QuantizerSpec.parse(quantizer)
     if spec.is_reference:
         raise QuantizerError(

@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["ACTIONS", "declare"]
 
-ACTIONS = ("check", "export", "quantize")
+ACTIONS = ("check", "export", "images", "quantize")
 """Every action; `clipq.cli.artifact_ACTION` declares and runs it."""
 
 _DESCRIPTION = """\

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from clipq.artifact_settings import FP32_TOWER, ArtifactSettings
 from clipq.cases import Candidate
 from clipq.cli.artifact_choice import chosen_artifacts, given_artifact
-from clipq.cli.artifact_lines import conclusion, document, heading, lines
 from clipq.cli.context import settings_of
 from clipq.cli.progress import watching
 from clipq.errors import SettingsError, UnknownNameError, did_you_mean
@@ -115,11 +114,13 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         check_device(options.latency)
     found = _examined(options, settings, artifacts)
     if options.json:
+        from clipq.cli.artifact_lines import document
+
         wrong = sum(each.wrong for each in found)
         plain = [document(each, settings) for each in found]
         emit(json.dumps({"schema": SCHEMA, "wrong": wrong, "artifacts": plain}, allow_nan=False))
-    if options.latency:
-        keep_latencies(options.latency, _measured(found, settings))
+    if options.latency and (measured := _measured(found, settings)):
+        keep_latencies(options.latency, measured)
         say(f"written: {options.latency}", error=True)
     return 1 if any(each.wrong for each in found) else 0
 
@@ -141,6 +142,7 @@ def _chosen(
 def _examined(
     options: argparse.Namespace, settings: Settings, artifacts: Sequence[ArtifactSettings]
 ) -> list[Checkup]:
+    from clipq.cli.artifact_lines import conclusion, heading, lines
     from clipq.evaluation.artifact_checkup import STEPS, Checkup, Examiner
 
     timed = not options.no_time

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from clipq.provenance import package_versions
-from clipq.runtimes import Finding, runtimes
+from clipq.evaluation.artifacts import recorded_session
+from clipq.runtimes import Finding
 from clipq.runtimes.cpu_flags import cpu_flags
 
 if TYPE_CHECKING:
     from clipq.cases import Candidate
     from clipq.evaluation.artifact_checkup import Checkup
+    from clipq.evaluation.batch_dependence import BatchDifference
     from clipq.settings import Settings
 
 __all__ = ["conclusion", "document", "heading", "lines"]
@@ -30,7 +31,8 @@ def heading(candidate: Candidate, settings: Settings, threads: int) -> str:
     said = [f"runtime {artifact.runtime}", f"batch {artifact.batch or settings.batch_size}"]
     said.append(f"{threads} thread{'' if threads == 1 else 's'}")
     said += [artifact.session.precision] if artifact.session.precision else []
-    said += [f"{name}={value}" for name, value in artifact.session.env.items()]
+    env = recorded_session(artifact.session)["env"]  # without the values of secrets
+    said += [f"{name}={value}" for name, value in env.items()]
     return f"{candidate}: {', '.join(said)}"
 
 
@@ -68,13 +70,11 @@ def conclusion(found: Checkup) -> str:
 def document(found: Checkup, settings: Settings) -> dict[str, Any]:
     """Return what was found as strict-JSON values."""
     artifact = settings.artifact(found.candidate)
-    runtime = artifact.runtime if artifact else ""
-    packages = runtimes.get(runtime).packages if runtime in runtimes else ()
     return {
         "model": found.candidate.model,
         "name": found.candidate.quantizer,
-        "runtime": runtime,
-        "versions": dict(package_versions(packages)),
+        "runtime": artifact.runtime if artifact else "",
+        "versions": dict(found.versions),
         "cpu": list(cpu_flags()),
         "steps": list(found.done),
         "wrong": found.wrong,
@@ -118,22 +118,12 @@ def _lint(found: Checkup) -> Iterator[str]:
 
 def _opening(found: Checkup) -> Iterator[str]:
     for tower, facts in found.facts.items():
-        executed = (
-            f"executes {facts.precision}" if facts.precision else "does not say its precision"
-        )
-        by = f" by {facts.provider}" if facts.provider else ""
-        batch = f", {facts.batch} samples at a time" if facts.batch else ""
-        yield f"{tower:<6} {executed}{by}{batch}"
-    versions = sorted(
-        {f"{k} {v}" for facts in found.facts.values() for k, v in _versions(facts.said)}
-    )
-    yield f"{'; '.join(versions)}{'; ' if versions else ''}processor: {', '.join(cpu_flags()) or '?'}"
-
-
-def _versions(said: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, value in said.items():
-        if isinstance(value, str) and value[:1].isdigit():
-            yield name, value
+        said = f"executes {facts.precision}" if facts.precision else "does not say its precision"
+        said += f" by {facts.provider}" if facts.provider else ""
+        said += f", {facts.batch} samples at a time" if facts.batch else ""
+        yield f"{tower:<6} {said}"
+    versions = [f"{name} {version}" for name, version in found.versions.items()]
+    yield "; ".join([*versions, f"processor: {', '.join(cpu_flags()) or 'unknown'}"])
 
 
 def _parity(found: Checkup) -> Iterator[str]:
@@ -163,8 +153,12 @@ def _batch(found: Checkup) -> Iterator[str]:
         for of, moved in found.batches.items()
     ]
     if rows:
-        headers = ("moved by", "alone", "shuffled", "ragged", "FP32 alone", "quantization")
+        headers = ("moved by", "alone", "shuffled", "ragged", "FP32 alone", "from FP32")
         yield from tabulate(rows, headers, tablefmt="plain", disable_numparse=True).splitlines()
+
+
+def _beside(found: BatchDifference) -> tuple[float, float]:
+    return found.fp32, found.error
 
 
 def _time(found: Checkup) -> Iterator[str]:

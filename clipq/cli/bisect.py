@@ -120,11 +120,31 @@ def guide(store: Store, options: argparse.Namespace, settings: Settings | None) 
     if change is None:
         return _unchanged(rows, options, policy)
     commands = git_commands(change, **_project(store, options, settings))
+    moved = _of_artifact(store, change)
     if options.json:
-        emit(json.dumps(change.to_plain() | {"commands": commands}, indent=1, allow_nan=False))
+        plain = change.to_plain() | {"commands": commands} | ({"artifact": moved} if moved else {})
+        emit(json.dumps(plain, indent=1, allow_nan=False))
     else:
-        say(_text(change, commands))
+        say("\n\n".join([_text(change, commands), *(f"note: {text}" for text in moved)]))
     return 0
+
+
+def _of_artifact(store: Store, change: VerdictChange) -> list[str]:
+    """Return what differs of the case's artifact between both runs; [] of a quantizer.
+
+    Its files need not be in the repository: then no commit is to blame.
+    """
+    from clipq.cases import Case
+    from clipq.history.around import artifact_changes
+
+    name = str(Case.parse(change.after.case).candidate)
+    made = [
+        store.load(side.run).evidence().get("artifacts", {}).get(name)
+        for side in (change.before, change.after)
+    ]
+    if None in made:
+        return []
+    return artifact_changes(*({name: entry} for entry in made))
 
 
 def _project(

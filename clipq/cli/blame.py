@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 from clipq.cases import Candidate, Case
 from clipq.cli.context import settings_of
+from clipq.cli.only_quantizers import refuse_artifact
 from clipq.cli.progress import Progress, watching
 from clipq.errors import SettingsError, did_you_mean
 from clipq.terminal import say
@@ -66,6 +67,8 @@ def _taken_apart(options: argparse.Namespace, watch: Progress) -> int:
     load_plugins(settings)
     planned = plan(settings)
     case = _case(options.case, planned)
+    instead = f"clipq blame '{{}}/{case.key}'"
+    refuse_artifact(case.candidate, settings, needs="layers to put back to float", instead=instead)
     # Corrected as in a run: the other cases of the candidate might fail, too.
     families = Families(settings.statistics, whole=sizes(planned))
     gate = Gate(settings, Evaluator(settings, progress=watch), families=families)

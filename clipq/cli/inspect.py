@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from clipq.cases import Candidate
 from clipq.cli.context import settings_of
+from clipq.cli.only_quantizers import refuse_artifact
 from clipq.cli.progress import watching
 from clipq.files import write_atomically
 from clipq.settings import Settings
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["declare", "run"]
 
+_INNER = "feature map by spatial frequency"
 WHAT = {
     "groups": "accuracy, ECE and true-positive rate of each group of PROBE",
     "calibration": "the reliability diagram's data of PROBE (default: in-distribution)",
@@ -36,7 +38,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `clipq inspect` to the command line."""
     inspect = commands.add_parser(
         "inspect",
-        help="a closer look at one model x quantizer beside FP32",
+        help="a closer look at one model x quantizer or artifact beside FP32",
         description="Measures and prints; judges nothing. What: "
         + "; ".join(f"{name}: {text}" for name, text in WHAT.items())
         + ".",
@@ -63,6 +65,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
     load_plugins(settings)
     candidate, probe = _place(options.where, settings)
+    if options.local:
+        instead = "clipq inspect ood '{}' --local"
+        refuse_artifact(candidate, settings, needs="patches to look at", instead=instead)
     with watching(options, unit="image") as watch:
         evaluator = Evaluator(settings, progress=watch)
         tables = _tables(evaluator, options, candidate, probe)
@@ -94,11 +99,14 @@ def _tables(
         return {"out-of-distribution detection": detection}
     of: dict[str, Callable[[Evaluator, Candidate], Table]] = {
         "bands of ranks": spectrum.by_band,
-        "feature map by spatial frequency": spectrum.by_frequency,
+        _INNER: spectrum.by_frequency,
         "features under gratings": spectrum.by_grating,
     }
     if options.ranks:
         of["ranks"] = spectrum.by_rank
+    if evaluator.encoders.is_artifact(candidate):  # only what comes out of it is seen
+        del of[_INNER]
+        say(f"clipq: note: no {_INNER}: an artifact shows none", error=True)
     return {title: table(evaluator, candidate) for title, table in of.items()}
 
 
@@ -110,9 +118,11 @@ def _place(text: str, settings: Settings) -> tuple[Candidate, str]:
     quantizer, slash, probe = named.quantizer.rpartition("/")
     if not slash or ("=" in quantizer and probe not in [p.name for p in settings.probes]):
         quantizer, probe = named.quantizer, ""  # the slash is an option's: exclude=blocks.0/*
-    spec = QuantizerSpec.parse(quantizer)
     model = settings.model(named.model).name
-    return Candidate(model, str(spec)), settings.probe(probe).name if probe else ""
+    candidate = Candidate(model, quantizer)
+    if settings.artifact(candidate) is None:
+        candidate = Candidate(model, str(QuantizerSpec.parse(quantizer)))
+    return candidate, settings.probe(probe).name if probe else ""
 
 
 def _text(value: object) -> str:

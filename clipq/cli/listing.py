@@ -11,12 +11,15 @@ from typing import Any
 
 from tabulate import tabulate
 
+from clipq.artifact_settings import ArtifactSettings
+from clipq.cases import Candidate
 from clipq.cli.context import settings_of
 from clipq.settings import PROFILES, ProbeSettings, Settings
 from clipq.terminal import emit, say
 
 __all__ = ["declare", "listing", "run"]
 
+KINDS = ("models", "quantizers", "artifacts", "runtimes", "probes", "metrics", "cases")
 _ROLES = {
     "adversarial": "is it right on images made to mislead it?",
     "calibration": "activation ranges and the temperature; never evaluated on",
@@ -33,8 +36,10 @@ _ROLES = {
 
 def declare(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `clipq list` to the command line."""
-    listing = commands.add_parser("list", help="what is known: models, quantizers, probes ...")
-    listing.add_argument("kind", choices=("models", "quantizers", "probes", "metrics", "cases"))
+    listing = commands.add_parser(
+        "list", help="what is known: models, quantizers, artifacts, probes ..."
+    )
+    listing.add_argument("kind", choices=KINDS)
     listing.add_argument(
         "--profile", choices=PROFILES, default="default", help="of cases: which part of the matrix"
     )
@@ -63,6 +68,7 @@ def _entries(
     from clipq.evaluation.plan import plan, planned_quantizers
     from clipq.metrics import metrics
     from clipq.quant import quantizers
+    from clipq.runtimes import runtimes
 
     if kind == "cases":
         parts = ("id", "model", "quantizer", "probe", "metric")
@@ -72,6 +78,10 @@ def _entries(
         return [asdict(model) for model in settings.models]
     if kind == "probes":
         return [asdict(probe) for probe in settings.probes]
+    if kind == "artifacts":
+        return [_artifact(settings, one) for one in settings.artifacts]
+    if kind == "runtimes":
+        return [_runtime(name) for name in runtimes.names()]
     if kind == "quantizers":
         known = quantizers.names()
         return {
@@ -93,6 +103,66 @@ def _entries(
     ]
 
 
+def _artifact(settings: Settings, one: ArtifactSettings) -> dict[str, Any]:
+    """Return what a listing says of an artifact, which is not opened."""
+    from clipq.evaluation.candidate_facts import format_class
+    from clipq.evaluation.plan import simulation_of
+
+    candidate = Candidate(one.model, one.name)
+    return {
+        "artifact": str(candidate),
+        "runtime": one.runtime,
+        "image": one.image,
+        "text": one.text or one.head,
+        "recipe": one.recipe,
+        "batch": one.batch or settings.batch_size,
+        "format_class": format_class(candidate, settings),
+        "simulation": simulation_of(candidate, settings),
+        "part_of": one.part_of,
+    }
+
+
+def _artifacts(settings: Settings) -> str:
+    if not settings.artifacts:
+        return (
+            f"{settings.path} declares no [[artifacts]]: exported files that are gated as a "
+            "quantizer is; `clipq list runtimes` shows what runs them"
+        )
+    rows = []
+    for one in (_artifact(settings, each) for each in settings.artifacts):
+        files = one["recipe"] or ", ".join(filter(None, (one["image"], one["text"])))
+        shown = (one["artifact"], one["runtime"], files, one["batch"], one["format_class"])
+        rows.append((*shown, one["simulation"] or "-", one["part_of"] or "-"))
+    headers = ("artifact", "runtime", "files or recipe", "batch", "format class", "simulated by")
+    widths = [None, None, 50, None, None, None, None]
+    return tabulate(rows, (*headers, "part of"), maxcolwidths=widths)
+
+
+def _runtime(name: str) -> dict[str, Any]:
+    """Return what a listing says of a runtime, whose library is not loaded."""
+    from clipq.provenance import package_versions
+    from clipq.runtimes import runtimes
+
+    runtime = runtimes.get(name)
+    versions = dict(package_versions(runtime.packages))
+    return {
+        "runtime": name,
+        "packages": {package: versions[package] for package in runtime.packages},
+        "extra": runtime.extra,
+    }
+
+
+def _runtimes() -> str:
+    from clipq.runtimes import runtimes
+
+    rows = []
+    for known in (_runtime(name) for name in runtimes.names()):
+        packages = ", ".join(f"{name} {version}" for name, version in known["packages"].items())
+        install = f"pip install 'pytest-clipq[{known['extra']}]'" if known["extra"] else "-"
+        rows.append((known["runtime"], packages or "-", install))
+    return tabulate(rows, ("runtime", "packages here", "to install them"))
+
+
 def _plain(text: str) -> dict[str, Any]:
     from clipq.quant import QuantizerSpec
 
@@ -103,14 +173,20 @@ def _plain(text: str) -> dict[str, Any]:
 def listing(settings: Settings, kind: str, *, profile: str = "default") -> str:
     """Return the listing of one kind as text; of cases, those that a profile takes."""
     from clipq.evaluation.needs import needs
-    from clipq.evaluation.plan import load_plugins, plan, planned_quantizers
+    from clipq.evaluation.plan import load_plugins, not_applicable, plan, planned_quantizers
     from clipq.metrics import metrics
     from clipq.quant import QuantizerSpec, quantizers
+    from clipq.records import not_applicable_sentences
 
     load_plugins(settings)
     if kind == "cases":
         cases = plan(settings, profile=profile)
-        return "\n".join([*(case.id for case in cases), f"{len(cases)} cases ({profile})"])
+        left = not_applicable_sentences(not_applicable(settings, profile=profile))
+        return "\n".join([*(case.id for case in cases), f"{len(cases)} cases ({profile})", *left])
+    if kind == "artifacts":
+        return _artifacts(settings)
+    if kind == "runtimes":
+        return _runtimes()
     if kind == "models":
         return tabulate([(m.name, m.source) for m in settings.models], ("model", "source"))
     if kind == "probes":

@@ -1,8 +1,8 @@
 """Tar shards: verified against checksums, refused when truncated, read sample by sample.
 
-`webdataset` groups tar members into samples. It is handed streams that are already open: its own
+`webdataset` groups tar members into samples. It is handed members that are already read: its own
 opener would run a path such as ``pipe:...`` as a shell command, expand braces in folder names and
-draw from the global random generator.
+draw from the global random generator, and its reader would walk all headers again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 from clipq.data.image_names import is_hidden
 from clipq.data.image_signatures import HEAD_BYTES
@@ -31,12 +31,22 @@ _GROUPED = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 _MEMBER_BYTES = 256 << 20  # of one image, or what belongs to it: it is read at once
 
 
+class Member(NamedTuple):
+    """A file in a shard: its name, and where its bytes lie."""
+
+    name: str
+    start: int
+    size: int
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
     """A tar file whose structure was checked, and the sha256 (hex) of its bytes."""
 
     path: Path
     sha256: str
+    members: tuple[Member, ...] = field(default=(), repr=False)
+    """The files of samples, in order."""
     unread: Mapping[str, bytes] = field(default_factory=dict)
     """Members that belong to no sample, by their names, and the first bytes of each."""
 
@@ -49,11 +59,10 @@ class Shard:
         Raises:
             ProbeError: the archive cannot be read, or one sample has two files of one kind.
         """
-        from webdataset.tariterators import group_by_keys, tar_file_expander
+        from webdataset.tariterators import group_by_keys
 
         with self.path.open("rb") as stream:
-            source = [{"url": str(self.path), "stream": stream}]
-            samples = iter(group_by_keys(tar_file_expander(source, select_files=_of_sample)))
+            samples = iter(group_by_keys(self._files(stream)))
             while True:
                 try:
                     sample = next(samples)
@@ -64,6 +73,15 @@ class Shard:
                         f"shard {self} is damaged: {error}", hint="restore the shard"
                     ) from error
                 yield sample
+
+    def _files(self, stream: BinaryIO) -> Iterator[dict[str, Any]]:
+        """Yield the members as webdataset's own reader of archives does."""
+        for name, start, size in self.members:
+            stream.seek(start)
+            content = stream.read(size)
+            if len(content) < size:
+                raise EOFError(f"{name!r} ends after {len(content):,} of {size:,} bytes")
+            yield {"fname": name, "data": content, "__url__": str(self.path)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +138,13 @@ def open_shard(path: Path, checksums: Checksums | None) -> Shard:
         shard = Shard(path, sha256_file(path))
         if checksums is not None:
             checksums.verify(path, shard.sha256)
-        unread = _checked_members(shard)
+        members, unread = _checked_members(shard)
     except OSError as error:
         raise ProbeError(
             f"shard {path} is missing or cannot be read: {error.strerror or error}",
             hint="restore the shard, or correct nshards.txt",
         ) from error
-    return replace(shard, unread=unread)
+    return replace(shard, members=members, unread=unread)
 
 
 def _of_sample(member: str) -> bool:
@@ -136,10 +154,10 @@ def _of_sample(member: str) -> bool:
     return _GROUPED.match(member) is not None
 
 
-def _checked_members(shard: Shard) -> dict[str, bytes]:
+def _checked_members(shard: Shard) -> tuple[tuple[Member, ...], dict[str, bytes]]:
     """Walk the headers: tarfile takes a damaged one in the middle for the end of the archive.
 
-    Returns the first bytes of files that belong to no sample.
+    Returns the files of samples, and the first bytes of those that belong to none.
     """
     try:
         with tarfile.open(shard.path, "r:") as archive:
@@ -158,12 +176,16 @@ def _checked_members(shard: Shard) -> dict[str, bytes]:
         stream.seek(end)
         if stream.read(2 * _BLOCK) != bytes(2 * _BLOCK):
             raise _damaged(shard, f"no end-of-archive marker after {len(members)} members")
-        unread = {}
+        found, unread = [], {}
         for member in members:
-            if member.isreg() and not _of_sample(member.name):
+            if not member.isreg():
+                continue
+            if _of_sample(member.name):
+                found.append(Member(member.name, member.offset_data, member.size))
+            else:
                 stream.seek(member.offset_data)
                 unread[member.name] = stream.read(min(member.size, HEAD_BYTES))
-    return unread
+    return tuple(found), unread
 
 
 def _damaged(shard: Shard, why: str) -> ProbeError:

@@ -121,12 +121,18 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
 
 def _sources(paths: set[str]) -> set[Path]:
     """Return which of some paths are files, by the sources that bytecode was compiled from."""
-    found = set()
-    for path in map(Path, list(paths)):
-        source = path
-        if path.suffix == ".pyc":
-            with suppress(ValueError, NotImplementedError):
-                source = Path(importlib.util.source_from_cache(path))
-        if source.is_file():
-            found.add(source.resolve())
-    return found
+    return {source for path in list(paths) if (source := _known.get(path) or _source(path))}
+
+
+_known: dict[str, Path] = {}
+"""Sources that were found, by path: those of a module's imports are thousands, and asked again."""
+
+
+def _source(path: str) -> Path | None:
+    source = Path(path)
+    if source.suffix == ".pyc":
+        with suppress(ValueError, NotImplementedError):
+            source = Path(importlib.util.source_from_cache(source))
+    if not source.is_file():
+        return None
+    return _known.setdefault(path, source.resolve())

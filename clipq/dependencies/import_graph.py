@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -17,7 +17,7 @@ from types import ModuleType
 
 from clipq.dependencies.installed import IN_ENVIRONMENT, is_installed
 
-__all__ = ["Dependencies", "dependencies", "project_root"]
+__all__ = ["Dependencies", "dependencies", "file_dependencies", "project_root"]
 
 _IMPORTERS = ("import_module", "__import__")
 _READERS = ("getenv", "get", "pop", "setdefault")
@@ -77,6 +77,40 @@ def project_root(path: Path) -> Path:
     return folder
 
 
+def file_dependencies(path: Path, search: Sequence[Path | str]) -> Dependencies:
+    """Return what a file of Python depends on that is run by its path.
+
+    What is loaded already is not looked at: the answer is the same before the file runs and after.
+
+    Args:
+        path: of the file.
+        search: folders in which its imports are looked up, the first first. What lies in the first
+            hides Python's own modules, as it does when a file is run.
+
+    >>> found = file_dependencies(Path("benchmarks/zero_shot.py"), ["benchmarks"])
+    >>> sorted(file.name for file in found.files)
+    ['benchmark.py', 'embedded.py', 'fidelity.py']
+    """
+    PathFinder.invalidate_caches()
+    folders = [str(folder) for folder in search]
+    found = Dependencies(files={path.resolve()})
+    waiting, seen = _imported_by("", "", path, found), set()
+    while waiting:
+        name = waiting.pop()
+        top = name.partition(".")[0]
+        if name in seen or not top:
+            continue
+        seen.add(name)
+        hidden = PathFinder.find_spec(top, folders[:1])
+        common = top in sys.stdlib_module_names or top in IN_ENVIRONMENT
+        if common and (hidden is None or not hidden.has_location):
+            continue
+        spec = _spec_in(name, folders)
+        if spec is not None:
+            waiting += _noted(name, spec, found, ours=False, loaded=False)
+    return found
+
+
 def _follow(name: str, own: tuple[str, ...], found: Dependencies) -> list[str]:
     """Note what one module is; return the names of those that it imports, if they matter."""
     top = name.partition(".")[0]
@@ -85,13 +119,20 @@ def _follow(name: str, own: tuple[str, ...], found: Dependencies) -> list[str]:
     spec = _spec(name)
     if spec is None:
         return []  # an optional package that is not there, or an attribute and no module
+    ours = any(top == module.partition(".")[0] for module in own)
+    return _noted(name, spec, found, ours=ours, loaded=True)
+
+
+def _noted(
+    name: str, spec: ModuleSpec, found: Dependencies, *, ours: bool, loaded: bool
+) -> list[str]:
+    """Note a module that was found; return the names of those that it imports."""
     parents = [name.rpartition(".")[0]] if "." in name else []
     if spec.origin is None or not spec.has_location:
         return parents  # a namespace: what is imported of it is followed by itself
     path = Path(spec.origin)
-    ours = any(top == module.partition(".")[0] for module in own)
     if is_installed(path) and not ours:
-        found.packages.add(top)
+        found.packages.add(name.partition(".")[0])
         return []
     if not path.is_file():
         found.unknown.add(f"module {name} has no file of its own: {path}")
@@ -101,9 +142,15 @@ def _follow(name: str, own: tuple[str, ...], found: Dependencies) -> list[str]:
         found.unknown.add(f"module {name} is compiled: what it reads and loads is not seen")
         return parents
     package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
+    imported = _imported_by(name if loaded else "", package, path, found)
+    return [*parents, *imported, *(_objects(sys.modules.get(name)) if loaded else ())]
+
+
+def _imported_by(name: str, package: str, path: Path, found: Dependencies) -> list[str]:
+    """Note what a source says it needs; return the names of the modules that it imports."""
     reader = _Reader(name, package, path, found)
     reader.visit(_parsed(path, found))
-    return [*parents, *reader.imported, *_objects(sys.modules.get(name))]
+    return reader.imported
 
 
 def _parsed(path: Path, found: Dependencies) -> ast.Module:
@@ -143,6 +190,19 @@ def _spec(name: str) -> ModuleSpec | None:
         if above is None or above.submodule_search_locations is None:
             return None
         return PathFinder.find_spec(name, list(above.submodule_search_locations))
+    except (ImportError, ValueError, AttributeError):
+        return None
+
+
+def _spec_in(name: str, folders: list[str]) -> ModuleSpec | None:
+    """Return how a module would be imported of some folders; no package is, to find out."""
+    parent, _, _ = name.rpartition(".")
+    above = _spec_in(parent, folders) if parent else None
+    if parent and (above is None or above.submodule_search_locations is None):
+        return None
+    where = folders if above is None else list(above.submodule_search_locations or ())
+    try:
+        return PathFinder.find_spec(name, where)
     except (ImportError, ValueError, AttributeError):
         return None
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from clipq.errors import ArtifactError, ClipqError
 from clipq.evaluation.identity import model_identity, prompts_identity
 from clipq.evaluation.inputs import Inputs
+from clipq.evaluation.plan import load_plugins
 from clipq.exports import Manifest, make, recipes
 from clipq.provenance import digest, package_versions
 from clipq.settings import Settings, load_settings
@@ -100,6 +101,7 @@ def _main(arguments: list[str]) -> int:
     path, model, recipe, folder, batch = arguments
     settings: Any = load_settings(Path(path))
     try:
+        load_plugins(settings)  # which may bring the recipe
         make_here(settings, model, recipe, Path(folder), batch=int(batch))
     except ClipqError as error:
         print(f"{_MARK}{error.problem}", file=sys.stderr)

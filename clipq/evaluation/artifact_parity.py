@@ -26,7 +26,7 @@ class Thresholds:
         cosine_min: the smallest is at least this.
         flips: at most this share of images is given another class.
 
-    >>> BROKEN.passed(TowerParity("text", 64, 24, 0.2, 0.97, 0.94, 0.3))
+    >>> BROKEN.passed(TowerParity("text", 64, 24, 0.3, 0.97, 0.94, 0.3))  # 30 % flip
     False
     """
 
@@ -100,7 +100,8 @@ def compare(
     """Return how near each tower is, and both together where both are replaced.
 
     Args:
-        artifact: features of the same images and prompts: of ``image`` (N, D) and, where it is replaced, of ``text`` (C, D).
+        artifact: of the same images and prompts the features of ``image`` (N, D) and, where it is
+            replaced, of ``text`` (C, D).
         fp32: of both.
         normalised: whether the artifact's are of unit length by design, so that lengths are not
             compared.
@@ -179,18 +180,21 @@ def parity_finding(found: TowerParity, mended: str = "") -> Finding:
 def _unit(features: np.ndarray) -> np.ndarray:
     found = np.asarray(features, np.float64)
     with np.errstate(all="ignore"):
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
+        unit: np.ndarray = found / np.linalg.norm(found, axis=1, keepdims=True)
+    return unit
 
 
 def _cosines(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
     if theirs.shape != ours.shape:
         return np.full(len(ours), np.nan)
     with np.errstate(all="ignore"):
-        return np.clip((theirs * ours).sum(axis=1), -1.0, 1.0)
+        found: np.ndarray = np.clip((theirs * ours).sum(axis=1), -1.0, 1.0)
+    return found
 
 
 def _classes(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    return (images @ texts.T).argmax(axis=1)
+    nearest: np.ndarray = (images @ texts.T).argmax(axis=1)
+    return nearest
 
 
 def _flips(images: np.ndarray, texts: np.ndarray, expected: np.ndarray) -> float:

@@ -21,6 +21,7 @@ from clipq.redaction import HIDDEN, is_secret_name, redacted
 from clipq.runtimes import Finding, Look, runtimes
 from clipq.runtimes.cpu_flags import cpu_flags
 from clipq.runtimes.feature_files import FeatureFiles
+from clipq.runtimes.float_share import float_share_findings
 from clipq.runtimes.precision import precision_findings
 from clipq.settings import Settings
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
     from clipq.evaluation.artifact_module import ArtifactModule
     from clipq.models import LoadedModel
+
+_USUAL = ("infinite-constant", "mask")
+"""Every text tower holds a mask of -inf: `clipq artifact check` says so, a record need not."""
 
 __all__ = ["Artifacts", "recorded_session"]
 
@@ -112,8 +116,11 @@ class Artifacts:
         if self._declared(candidate).runtime != BROUGHT:
             return None
         if self._brought is None or self._brought[0] != candidate:
-            probes = (p for p in self.settings.probes if p.attack is None and p.role != "pooled")
-            samples = {p.name: self._inputs.sample_info(p.name).ids for p in probes}
+            known = self._inputs.probes
+            samples = {
+                p.name: known[p.name].ids if p.name in known and p.attack is None else None
+                for p in self.settings.probes
+            }
             output = self._artifact(candidate).io.output
             files = FeatureFiles(self.files(candidate).image, samples, output=output)
             self._brought = candidate, files
@@ -132,9 +139,14 @@ class Artifacts:
         asked, found = self._artifact(candidate).session.precision, []
         facts = self.module(candidate).facts
         for tower, look in self.looks(candidate).items():
-            executed = precision_findings(asked, facts[tower]) if tower in facts else ()
-            own = (*look.findings, *executed)
-            found += [replace(each, problem=f"{tower} tower: {each.problem}") for each in own]
+            own = [*look.findings]
+            if tower in facts:
+                own += precision_findings(asked, facts[tower]) + float_share_findings(facts[tower])
+            found += [
+                replace(each, problem=f"{tower} tower: {each.problem}")
+                for each in own
+                if each.kind not in _USUAL
+            ]
         return tuple(found)
 
     def evidence(self, candidate: Candidate) -> dict[str, Any]:
@@ -212,8 +224,15 @@ class Artifacts:
     def _made(self, candidate: Candidate, declared: ArtifactSettings) -> ArtifactSettings:
         """Return an artifact whose recipe has been followed, once for all processes."""
         from clipq.evaluation.artifact_maker import make_apart, recipe_key
-        from clipq.exports import MANIFEST, Manifest
+        from clipq.exports import MANIFEST, Manifest, recipes
 
+        runtime = recipes.get(declared.recipe).runtime
+        if runtime != declared.runtime:
+            raise ArtifactError(
+                f"artifact {declared.name!r}: recipe {declared.recipe!r} makes files of runtime "
+                f"{runtime!r}, not of {declared.runtime!r}",
+                hint=f"write runtime = {runtime!r}",
+            )
         loaded = self._models(candidate.model)
         key = recipe_key(declared.recipe, self._inputs, loaded, batch=declared.batch)
         folder = self.settings.cache / "artifacts" / f"{declared.recipe}-{key[:16]}"
@@ -223,13 +242,9 @@ class Artifacts:
                 asked = candidate.model, declared.recipe, folder
                 make_apart(self.settings, *asked, batch=declared.batch)
         manifest = Manifest.read(folder)
-        if manifest.runtime != declared.runtime:
-            raise ArtifactError(
-                f"artifact {declared.name!r}: recipe {declared.recipe!r} makes files of runtime "
-                f"{manifest.runtime!r}, not of {declared.runtime!r}",
-                hint=f"write runtime = {manifest.runtime!r}",
-            )
         files = (manifest.image, manifest.text)
+        if declared.is_float and manifest.float_image:  # kept beside what was made of them
+            files = (manifest.float_image, manifest.float_text)
         image, text = (str(folder / name) if name else "" for name in files)
         return replace(declared, image=image, text=text, io=manifest.io)
 

@@ -18,6 +18,7 @@ from clipq.evaluation.candidate_facts import format_class
 from clipq.evaluation.isolation import import_contained
 from clipq.metrics import Metric, metrics
 from clipq.quant import Format, QuantizerSpec, quantizers
+from clipq.records import not_applicable_sentences
 from clipq.settings import ProbeSettings, ProfileSettings, Settings
 
 __all__ = [
@@ -82,7 +83,8 @@ def plan(
             whole matrix, and ``full`` is unless the settings say otherwise.
 
     Raises:
-        SettingsError: a pattern matches nothing, or a quantizer is named twice.
+        SettingsError: a pattern matches nothing, nothing selected can be measured, or a quantizer
+            is named twice.
         UnknownNameError: a quantizer's method is not registered.
         QuantizerError: a number format makes no sense.
 
@@ -96,6 +98,12 @@ def plan(
     """
     asked = _asked(settings, selection or Selection(), profile)
     kept = [case for case in asked if not why_not_applicable(case, settings)]
+    if asked and not kept:
+        said = not_applicable_sentences(count_reasons(asked, settings))
+        raise SettingsError(
+            f"nothing of what was selected can be measured: {'; '.join(said)}",
+            hint="select other probes, or the quantizer that simulates the artifact",
+        )
     if not kept:
         raise SettingsError(
             f"the matrix of {settings.path} is empty after selection (profile {profile!r})",

@@ -31,11 +31,9 @@ __all__ = ["Made", "Recipe", "recipes"]
 
 EXPORTED_IO = IoSettings(
     image_input="pixel_values",
-    image_output="features",
     text_input="input_ids",
-    text_output="features",
 )
-"""What all graphs of clipq's own take and return."""
+"""What all graphs of clipq's own take; each has one output, which not every format names."""
 
 
 @dataclass(frozen=True, slots=True)

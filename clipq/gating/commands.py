@@ -67,6 +67,9 @@ class Commands:
         if verdict in UNDECIDED:
             report = self.shown(self.settings.report / "report.json")
             return f"{self.program} power --record {shlex.quote(report)}"
+        shipped = self.settings.artifact(case.candidate) is not None
+        if shipped and verdict in (Verdict.NON_FINITE, Verdict.ERROR):
+            return f"{self.program} artifact check {shlex.quote(str(case.candidate))}"
         if verdict in (Verdict.FAIL, Verdict.NON_FINITE, Verdict.ERROR):
             profile = self.profile(case)
             return (

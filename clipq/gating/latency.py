@@ -156,9 +156,7 @@ def keep_latencies(path: Path, measured: Sequence[Measured]) -> None:
     device = check_device(path)
     before = _read(path) if path.is_file() else Latencies(device)
     tables: dict[str, dict[str, float | str]] = {
-        name: dict(held)
-        for name, held in asdict(before).items()
-        if name != "device"
+        name: dict(held) for name, held in asdict(before).items() if name != "device"
     }
     beside: dict[str, list[float]] = {}
     for one in measured:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
@@ -84,6 +84,9 @@ class Margins:
     rules: tuple[MarginRule, ...]
     expected_failures: tuple[ExpectedFailure, ...]
     settings: Settings | None = None
+    _rows: dict[tuple[str, str], list[tuple[str, float]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def margin(self, case: Case, baseline: float | None = None) -> float:
         """Return the margin of a case, in its metric's unit.
@@ -95,24 +98,32 @@ class Margins:
         Raises:
             SettingsError: no rule gives one, or no loss can be larger.
         """
-        bits = format_class(case.candidate, self.settings)
-        found: float | None = None
-        for rule in self.rules:
-            if not fnmatchcase(case.model, rule.models):
-                continue
-            if not fnmatchcase(bits, rule.formats):
-                continue
-            for pattern, margin in rule.metrics.items():
-                if fnmatchcase(case.key if "." in pattern else case.metric, pattern):
-                    found = margin
+        bits, key, metric = format_class(case.candidate, self.settings), case.key, case.metric
+        matching = (
+            margin
+            for pattern, margin in self._last_first(case.model, bits)
+            if fnmatchcase(key if "." in pattern else metric, pattern)
+        )
+        found = next(matching, None)
         if found is None:
             raise SettingsError(
                 f"{self.path} gives no margin for {case.id} (format class {bits!r})",
                 hint="add the metric to a [[margin]] table; formats = '*' covers every quantizer",
             )
-        where = f"{self.path}: {case.key}"
-        check_margin(metrics.get(case.metric), found, where=where, baseline=baseline)
+        check_margin(metrics.get(metric), found, where=f"{self.path}: {key}", baseline=baseline)
         return found
+
+    def _last_first(self, model: str, bits: str) -> list[tuple[str, float]]:
+        """Return the patterns that hold for a model and a format class, the last one first."""
+        if (model, bits) not in self._rows:
+            rules = [
+                rule
+                for rule in self.rules
+                if fnmatchcase(model, rule.models) and fnmatchcase(bits, rule.formats)
+            ]
+            rows = [row for rule in rules for row in rule.metrics.items()]
+            self._rows[model, bits] = rows[::-1]
+        return self._rows[model, bits]
 
     def check_against(
         self,
@@ -131,9 +142,10 @@ class Margins:
         """
         for case in cases:
             self.margin(case, baselines.get(case.model, {}).get(case.key))
+        ids = [case.id for case in cases]
         for entry in self.expected_failures:
             for pattern in entry.cases:
-                if not any(fnmatchcase(case.id, pattern) for case in cases):
+                if not any(fnmatchcase(one, pattern) for one in ids):
                     raise SettingsError(
                         f"{self.path}: expected failure {pattern!r} matches no case",
                         hint="correct or remove it; `clipq list cases` shows the matrix",

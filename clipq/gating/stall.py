@@ -39,7 +39,7 @@ class StallWatch:
     def __init__(self, seconds: float, give_up: Callable[[Candidate, str], None]) -> None:
         self._seconds, self._give_up = seconds, give_up
         self._candidate: Candidate | None = None
-        self._since = 0.0
+        self._since = self._armed = 0.0
         self._thread: threading.Thread | None = None
 
     @contextmanager
@@ -49,6 +49,7 @@ class StallWatch:
             self._thread = threading.Thread(target=self._watch, name="clipq-stall", daemon=True)
             self._thread.start()
         self._candidate = candidate
+        self._armed = 0.0
         self.progressed()
         try:
             yield
@@ -61,6 +62,9 @@ class StallWatch:
         self._since = time.monotonic()
         if self._candidate is None:
             return  # nothing is watched now, and nothing is to end the process later
+        if self._since - self._armed < _TICK_SECONDS:
+            return  # a thread ends and another begins each time, and images are many
+        self._armed = self._since
         with suppress(RuntimeError, ValueError, OSError):  # no standard error to write to
             faulthandler.dump_traceback_later(self._seconds + _GRACE_SECONDS, exit=True)
 

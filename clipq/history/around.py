@@ -8,7 +8,7 @@ from typing import Any
 from clipq.errors import listed
 from clipq.records import CaseResult
 
-__all__ = ["Alike", "in_distribution", "notes", "obstacle", "same_reference"]
+__all__ = ["Alike", "artifact_changes", "in_distribution", "notes", "obstacle", "same_reference"]
 
 Evidence = Mapping[str, Any]
 
@@ -78,7 +78,7 @@ def notes(before: Evidence, after: Evidence) -> tuple[str, ...]:
         moved = [n for n in one if n in other and one[n].get(key) != other[n].get(key)]
         if moved:
             changes.append(what.format(listed(moved)))
-    changes += _artifacts(before.get("artifacts", {}), after.get("artifacts", {}))
+    changes += artifact_changes(before.get("artifacts", {}), after.get("artifacts", {}))
     first = [dict(e) for e in before.get("environments", {}).values()]
     second = [dict(e) for e in after.get("environments", {}).values()]
     if first and second:
@@ -88,8 +88,17 @@ def notes(before: Evidence, after: Evidence) -> tuple[str, ...]:
     return tuple(changes)
 
 
-def _artifacts(before: Evidence, after: Evidence) -> list[str]:
-    """Name the artifacts whose files are others, and what else they are run by or with."""
+def artifact_changes(before: Evidence, after: Evidence) -> list[str]:
+    """Name the artifacts whose files are others, and what else they are run by or with.
+
+    Args:
+        before: what a run recorded of each artifact.
+        after: what another did.
+
+    >>> one, other = ({"vit/ort": {"files": {"image": {"i.onnx": sha}}}} for sha in ("0f", "a7"))
+    >>> artifact_changes(one, other)
+    ['artifact changed: the files of vit/ort']
+    """
     both = [name for name in before if name in after]
     changes = []
     if moved := [name for name in both if _held(before[name]) != _held(after[name])]:

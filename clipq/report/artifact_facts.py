@@ -5,7 +5,7 @@ onnxruntime 1.32.0, image.onnx 658bddab, text.onnx 0f3c9d11, batch 64, precision
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,9 +15,11 @@ from clipq.records import RunRecord
 __all__ = [
     "artifact_line",
     "artifact_remarks",
+    "artifact_rows",
     "executed_text",
     "files_text",
     "findings",
+    "is_wrong",
     "latency_text",
     "operators_text",
 ]
@@ -37,17 +39,40 @@ def artifact_line(entry: Entry) -> str:
     ...                "session": {"threads": 1, "env": {"A": "b"}}, "cpu": ["avx2"]})
     'onnxruntime 1.32.0, i.onnx 658bddab, batch 64, threads 1, A=b, avx2'
     """
+    said = artifact_rows(entry)
+    batch = f"batch {said['batch']}" if "batch" in said else ""
+    recipe = f"recipe {said['recipe']}" if "recipe" in said else ""
+    parts = [said.get(name, "") for name in ("runtime", "files")]
+    parts += [recipe, batch, *(said.get(name, "") for name in ("session", "io", "processor"))]
+    return ", ".join(filter(None, parts))
+
+
+def artifact_rows(entry: Entry) -> dict[str, str]:
+    """Return everything that a record says of an artifact but its findings, by title.
+
+    Args:
+        entry: of a record's evidence.
+
+    >>> artifact_rows({"runtime": "openvino", "batch": 1, "format": "w8a8"})
+    {'runtime': 'openvino', 'batch': '1', 'format': 'w8a8'}
+    """
     versions = dict(entry.get("versions", {}))
     own = versions.pop(entry["runtime"], "")
-    parts = [f"{entry['runtime']} {own}".strip()]
-    parts += [f"{name} {version}" for name, version in versions.items()]
-    parts += [files_text(entry)] if entry.get("files") else []
-    parts += [f"recipe {entry['recipe']}"] if entry.get("recipe") else []
-    parts += [f"batch {entry['batch']}"] if entry.get("batch") else []
-    parts += _chosen(entry.get("session", {}), asdict(SessionSettings()))
-    parts += _chosen(entry.get("io", {}), asdict(IoSettings()))
-    parts += [" ".join(entry["cpu"])] if entry.get("cpu") else []
-    return ", ".join(parts)
+    ran = [f"{entry['runtime']} {own}".strip()]
+    rows = {
+        "runtime": ", ".join([*ran, *(f"{name} {version}" for name, version in versions.items())]),
+        "files": files_text(entry),
+        "recipe": str(entry.get("recipe", "")),
+        "batch": str(entry.get("batch") or ""),
+        "format": str(entry.get("format", "")),
+        "session": ", ".join(_chosen(entry.get("session", {}), asdict(SessionSettings()))),
+        "io": ", ".join(_chosen(entry.get("io", {}), asdict(IoSettings()))),
+        "processor": " ".join(entry.get("cpu", [])),
+        "executed in": executed_text(entry),
+        "operators": operators_text(entry),
+        "latency": latency_text(entry),
+    }
+    return {title: text for title, text in rows.items() if text}
 
 
 def files_text(entry: Entry) -> str:
@@ -115,15 +140,25 @@ def latency_text(entry: Entry) -> str:
 
 
 def findings(record: RunRecord) -> Iterator[tuple[str, Entry]]:
-    """Yield each candidate with each of its artifact's findings, once; what is wrong comes first.
+    """Yield each candidate with each of its artifact's findings; of all, what is wrong first.
 
     >>> list(findings(RunRecord("ci", 0, ())))
     []
     """
-    for candidate, entry in record.evidence().get("artifacts", {}).items():
-        found = entry.get("findings", [])
-        for one in sorted(found, key=lambda each: not each.get("wrong", True)):
-            yield candidate, one
+    artifacts = record.evidence().get("artifacts", {}).items()
+    found = [
+        (candidate, one) for candidate, entry in artifacts for one in entry.get("findings", [])
+    ]
+    yield from sorted(found, key=lambda pair: not is_wrong(pair[1]))
+
+
+def is_wrong(finding: Entry) -> bool:
+    """Whether a finding cannot be meant; else it is a note, worth knowing.
+
+    >>> is_wrong({"kind": "batch-dependence", "problem": "...", "wrong": False})
+    False
+    """
+    return bool(finding.get("wrong", True))
 
 
 def artifact_remarks(entry: Entry) -> tuple[str, ...]:
@@ -132,17 +167,23 @@ def artifact_remarks(entry: Entry) -> tuple[str, ...]:
     >>> artifact_remarks({"findings": [{"kind": "precision", "problem": "ran in bf16, f32 asked"}]})
     ('1 finding: ran in bf16, f32 asked',)
     """
-    found = entry.get("findings", [])
+    found = [one for one in entry.get("findings", []) if is_wrong(one)]
+    notes = [one for one in entry.get("findings", []) if not is_wrong(one)]
     remarks = []
     if len(found) == 1:
         remarks.append(f"1 finding: {found[0]['problem']}")
     elif found:
-        kinds = ", ".join(dict.fromkeys(each["kind"] for each in found))
-        remarks.append(f"{len(found)} findings: {kinds}")
+        remarks.append(f"{len(found)} findings: {_kinds(found)}")
+    if notes:
+        remarks.append(f"{len(notes)} note{'' if len(notes) == 1 else 's'}: {_kinds(notes)}")
     quantized = any(look.get("quantized") for look in entry.get("looks", {}).values())
     if quantized:
         remarks.append(_left_in_float(entry["looks"]))
     return tuple(filter(None, remarks))
+
+
+def _kinds(found: Sequence[Entry]) -> str:
+    return ", ".join(dict.fromkeys(str(each["kind"]) for each in found))
 
 
 def _left_in_float(looks: Mapping[str, Entry]) -> str:

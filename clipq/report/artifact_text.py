@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from tabulate import tabulate
 
 from clipq.records import RunRecord, not_applicable_sentences
-from clipq.report.artifact_facts import findings
+from clipq.report.artifact_facts import findings, is_wrong
 from clipq.report.ladder import HEADERS, Ladder, ladder_rows, ladders
 from clipq.terminal import one_line
 
@@ -30,18 +30,20 @@ def artifact_parts(record: RunRecord) -> Iterator[str]:
     ['3 cases of vit/ort-int8 are not applicable: they need gradients']
     """
     if found := list(findings(record)):
-        lines = ["findings of artifacts:"]
+        lines = ["found in artifacts, what cannot be meant first:"]
         for candidate, one in found[:_FINDINGS]:
-            lines.append(f"  {one_line(candidate)}: {one['problem']}")
+            note = "" if is_wrong(one) else "note: "
+            lines.append(f"  {one_line(candidate)}: {note}{one['problem']}")
             lines += [f"    fix: {one['fix']}"] if one.get("fix") else []
         if len(found) > _FINDINGS:
             lines.append(f"  ... and {len(found) - _FINDINGS} more: see report.html")
         yield "\n".join(lines)
-    all_ladders = ladders(record)
-    if shown := [ladder for ladder in all_ladders if ladder.steps][:_LADDERS]:
-        yield _ladders(shown, all_ladders)
+    if found_ladders := ladders(record):
+        yield _ladders(found_ladders)
     if sentences := not_applicable_sentences(record.not_applicable):
-        yield "\n".join(sentences)
+        more = len(sentences) - _FINDINGS
+        rest = [f"... and {more} more: see report.html"] if more > 0 else []
+        yield "\n".join([*sentences[:_FINDINGS], *rest])
 
 
 def missing_rungs(found: Sequence[Ladder]) -> list[str]:
@@ -50,14 +52,28 @@ def missing_rungs(found: Sequence[Ladder]) -> list[str]:
     >>> missing_rungs(ladders(RunRecord("ci", 0, ())))
     []
     """
-    return [f"{ladder.candidate}: {why}" for ladder in found for why in ladder.missing]
+    lines = []
+    for ladder in found:
+        if ladder.export or ladder.simulated:
+            lines += [f"{ladder.candidate}: {why}" for why in ladder.missing]
+        else:
+            lines.append(
+                f"{ladder.candidate}: neither its float graphs nor a simulation is in this run: "
+                "its losses are not taken apart"
+            )
+    return lines
 
 
-def _ladders(shown: Sequence[Ladder], all_ladders: Sequence[Ladder]) -> str:
+def _ladders(found: Sequence[Ladder]) -> str:
+    shown = [ladder for ladder in found if ladder.steps][:_LADDERS]
     rows = [tuple(map(one_line, row)) for row in ladder_rows(shown, each=_EACH)]
-    table = tabulate(rows, HEADERS, disable_numparse=True)
-    lines = ["where artifacts lose, the largest rests:", table, REST, *missing_rungs(shown)]
-    steps = sum(len(ladder.steps) for ladder in all_ladders)
+    table = [tabulate(rows, HEADERS, disable_numparse=True), REST] if rows else []
+    missing = list(map(one_line, missing_rungs(found)))
+    more = [f"... and {len(missing) - _FINDINGS} more"] if len(missing) > _FINDINGS else []
+    lines = ["where artifacts lose, the largest rests:", *table, *missing[:_FINDINGS], *more]
+    if len(lines) == 1:
+        return "where artifacts lose: no metric has a loss on all rungs"
+    steps = sum(len(ladder.steps) for ladder in found)
     if steps > len(rows):
         lines.append(f"... and {steps - len(rows):,} more metrics: report.html has all")
     return "\n".join(lines)

@@ -18,7 +18,13 @@ from tabulate import tabulate
 from clipq.cases import Candidate
 from clipq.errors import RecordError, did_you_mean
 from clipq.records import CaseResult, RunRecord, not_applicable_sentences, withheld_sentence
-from clipq.report.artifact_facts import artifact_line, executed_text, latency_text, operators_text
+from clipq.report.artifact_facts import (
+    artifact_line,
+    executed_text,
+    is_wrong,
+    latency_text,
+    operators_text,
+)
 from clipq.report.artifact_text import REST
 from clipq.report.candidates import candidate_lines
 from clipq.report.fp32 import fp32_remarks
@@ -326,7 +332,10 @@ def _of_artifact(card: Card) -> Iterator[tuple[str, str]]:
         if said := executed_text(entry):
             yield "executed in", said
         for one in entry.get("findings", []):
-            yield "finding", f"{one['problem']} {one.get('fix', '')}".strip()
+            yield (
+                "finding" if is_wrong(one) else "note",
+                f"{one['problem']} {one.get('fix', '')}".strip(),
+            )
     own = {name: card.record.not_applicable.get(name, {})}
     yield from (("not applicable", sentence) for sentence in not_applicable_sentences(own))
 

@@ -13,6 +13,7 @@ from clipq.report.artifact_facts import (
     artifact_line,
     executed_text,
     findings,
+    is_wrong,
     latency_text,
     operators_text,
 )
@@ -152,18 +153,20 @@ def _artifacts(record: RunRecord, rows: int) -> Iterator[str]:
     """What was found in artifacts, where they lose, and which cases they cannot have."""
     if found := list(findings(record)):
         lines = [
-            f"- {_code(candidate)}: {inert(_cut(one['problem'], _SENTENCE))}"
+            f"- {_code(candidate)}: {'' if is_wrong(one) else 'note: '}"
+            f"{inert(_cut(one['problem'], _SENTENCE))}"
             + (f" *{inert(_cut(one['fix'], _SENTENCE))}*" if one.get("fix") else "")
             for candidate, one in found[:rows]
         ]
-        yield "\n".join(["## Findings of artifacts", "", *lines]) + _more(len(found), rows)
-    all_ladders = ladders(record)
-    if shown := [ladder for ladder in all_ladders if ladder.steps]:
+        yield "\n".join(["## Found in artifacts", "", *lines]) + _more(len(found), rows)
+    if all_ladders := ladders(record):
+        shown = [ladder for ladder in all_ladders if ladder.steps]
         steps = sum(len(ladder.steps) for ladder in shown)
         table = [[inert(cell) for cell in row] for row in ladder_rows(shown, each=rows)[:rows]]
-        said = [inert(REST), *(inert(text) for text in missing_rungs(shown)[:rows])]
+        said = [*([REST] if table else []), *missing_rungs(all_ladders)[:rows]]
         text = tabulate(table, LADDER_HEADERS, tablefmt="github", disable_numparse=True)
-        body = f"{text}{_more(steps, len(table))}\n\n" + "\n".join(f"- {line}" for line in said)
+        body = f"{text}{_more(steps, len(table))}\n\n" if table else ""
+        body += "\n".join(f"- {inert(line)}" for line in said)
         yield _folded(f"Where artifacts lose: {steps} metrics", body)
     if sentences := not_applicable_sentences(record.not_applicable):
         yield "\n".join(f"- {inert(sentence)}" for sentence in sentences[:_QUANTIZERS])

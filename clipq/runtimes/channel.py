@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Arrays", "receive", "send"]
+__all__ = ["Arrays", "Packed", "packed", "receive", "send", "send_packed"]
 
 Arrays = Mapping[str, np.ndarray]
+Packed = tuple[bytes, list[np.ndarray]]
 
 
 def send(connection: Connection, message: Mapping[str, Any], arrays: Arrays | None = None) -> None:
@@ -27,12 +28,32 @@ def send(connection: Connection, message: Mapping[str, Any], arrays: Arrays | No
     >>> message, arrays["input"].shape
     ({'do': 'run'}, (2, 3))
     """
-    parts = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
-    shapes = [[name, part.dtype.str, list(part.shape)] for name, part in parts.items()]
-    connection.send_bytes(json.dumps([message, shapes]).encode())
-    for part in parts.values():
+    send_packed(connection, packed(message, arrays))
+
+
+def packed(message: Mapping[str, Any], arrays: Arrays | None = None) -> Packed:
+    """Return a message as bytes, all of it, before any is sent.
+
+    Raises:
+        TypeError, ValueError: it holds something else than strict-JSON values.
+
+    >>> header, parts = packed({"batch": 2}, {"input": np.ones((), np.float32)})
+    >>> header.decode(), len(parts)
+    ('[{"batch": 2}, [["input", "<f4", []]]]', 1)
+    """
+    held = arrays or {}
+    shapes = [[name, array.dtype.str, list(array.shape)] for name, array in held.items()]
+    header = json.dumps([message, shapes], allow_nan=False).encode()
+    return header, [np.ascontiguousarray(array) for array in held.values()]
+
+
+def send_packed(connection: Connection, message: Packed) -> None:
+    """Send what `packed` returned."""
+    header, parts = message
+    connection.send_bytes(header)
+    for part in parts:
         if part.size:
-            connection.send_bytes(part.view(np.uint8).reshape(-1).data)
+            connection.send_bytes(part.reshape(-1).view(np.uint8).data)
 
 
 def receive(connection: Connection) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -46,6 +67,6 @@ def receive(connection: Connection) -> tuple[dict[str, Any], dict[str, np.ndarra
     for name, kind, shape in shapes:
         part = np.empty(shape, np.dtype(kind))
         if part.size:
-            connection.recv_bytes_into(part.view(np.uint8).reshape(-1).data)
+            connection.recv_bytes_into(part.reshape(-1).view(np.uint8).data)
         arrays[name] = part
     return message, arrays

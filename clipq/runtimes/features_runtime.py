@@ -169,9 +169,7 @@ class FeaturesRuntime:
                 tower is one of images, which are looked up by id, or the file is damaged.
         """
         asked = [
-            name
-            for name in ("threads", "precision", "provider", "env", "options")
-            if getattr(session, name)
+            name for name in ("precision", "provider", "env", "options") if getattr(session, name)
         ]
         if asked:
             raise ArtifactError(

@@ -40,11 +40,12 @@ _DAMAGED_ZIP = "a damaged or truncated zip archive"
 _STARTS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     (re.compile(pattern, re.DOTALL), kind)
     for pattern, kind in (
-        (rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>)?\s*(<!--.*?-->\s*)*<net[\s>]", IR),
-        (rb"(\xef\xbb\xbf)?\s*<", "XML or HTML"),
+        # Flatbuffers begin with an offset, which may look like any other beginning.
         (rb".{4}ET\d\d", EXECUTORCH),
         (rb".{4}ORTM", ORT),
         (rb".{4}TFL3", "a TensorFlow Lite model"),
+        (rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>)?\s*(<!--.*?-->\s*)*<net[\s>]", IR),
+        (rb"(\xef\xbb\xbf)?\s*<[!?A-Za-z]", "XML or HTML"),
         (rb"GGUF", "a GGUF file"),
         (rb"version https://git-lfs", _LFS),
         (rb"\x7fELF", "a shared library"),

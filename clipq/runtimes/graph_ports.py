@@ -12,9 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from clipq.errors import ArtifactError, did_you_mean
-from clipq.runtimes.runtime import Port, TowerPorts
+from clipq.runtimes.runtime import Port, TowerFacts, TowerPorts
 
-__all__ = ["check_features", "chosen_inputs", "chosen_output", "fitting", "fixed_batch", "shown"]
+__all__ = [
+    "check_batch",
+    "check_features",
+    "chosen_inputs",
+    "chosen_output",
+    "fitting",
+    "fixed_batch",
+    "shown",
+]
 
 _RANKS = {"image": 4, "text": 2}
 _TAKES = {"image": "images (B, 3, H, W)", "text": "tokens (B, L)"}
@@ -116,6 +124,31 @@ def fixed_batch(inputs: Sequence[Port], path: Path) -> int:
     return batches[0] if batches else 0
 
 
+def check_batch(size: int, facts: TowerFacts, path: Path) -> None:
+    """Refuse a batch that a graph was not exported for.
+
+    Args:
+        size: of the batch.
+        facts: ``said["batch_range"]``, where it is, holds the smallest and the largest.
+        path: the graph, for messages.
+
+    Raises:
+        ArtifactError: it is smaller or larger.
+
+    >>> check_batch(64, TowerFacts(said={"batch_range": [1, 8]}), Path("image.pte"))
+    Traceback (most recent call last):
+    clipq.errors.ArtifactError: image.pte takes 1 to 8 samples at a time, but is given 64
+      fix: write batch = 8, or export it for larger batches
+    """
+    low, high = facts.said.get("batch_range", (0, size))
+    if not low <= size <= high:
+        fix = f"write batch = {high}" if size > high else f"give {low} or more"
+        raise ArtifactError(
+            f"{path} takes {low} to {high} samples at a time, but is given {size}",
+            hint=f"{fix}, or export it for {'larger' if size > high else 'smaller'} batches",
+        )
+
+
 def fitting(array: np.ndarray, port: Port, path: Path, *, kind: str) -> np.ndarray:
     """Return an array as a port takes it: contiguous, images in half where it takes them so.
 
@@ -130,7 +163,8 @@ def fitting(array: np.ndarray, port: Port, path: Path, *, kind: str) -> np.ndarr
     Raises:
         ArtifactError: its rank, a size or its type is another.
 
-    >>> fitting(np.ones((2, 64), np.int64), Port("ids", "int64", (-1, 77)), Path("t.xml"), kind="text")
+    >>> tokens, port = np.ones((2, 64), np.int64), Port("ids", "int64", (-1, 77))
+    >>> fitting(tokens, port, Path("t.xml"), kind="text")
     Traceback (most recent call last):
     clipq.errors.ArtifactError: t.xml takes 'ids' int64 (?, 77), but is given int64 (2, 64)
       fix: export the text tower for 64 tokens, the context length of the model's tokenizer

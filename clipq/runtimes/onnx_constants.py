@@ -55,7 +55,8 @@ def constant_findings(graph: OnnxGraph, *, scales: Container[str]) -> list[Findi
     if wrong:
         found.append(Finding("non-finite-weight", _first_of(wrong), _DAMAGED))
     if notes:
-        found.append(Finding("infinite-constant", _first_of(notes), wrong=False))
+        fix = "nothing, where it is an attention mask"
+        found.append(Finding("infinite-constant", _first_of(notes), fix, wrong=False))
     return [*found, *_halves(graph)]
 
 

@@ -40,7 +40,7 @@ class OnnxFile:
 
     >>> OnnxFile(Path("LICENSE"))
     Traceback (most recent call last):
-    clipq.errors.ArtifactError: LICENSE is text, not an ONNX model
+    clipq.errors.ArtifactError: LICENSE is text, not an ONNX model or ...
       fix: name a file that this runtime takes, or export the model again
     """
 
@@ -52,9 +52,9 @@ class OnnxFile:
         parts: set[tuple[Path, int, int]] = set()  # which tensors may share
         if self.proto is not None:
             for tensor in tensors_of(self.proto):
-                if where := _external(tensor):
+                if where := self._where(tensor):
                     file = self._beside(where["location"], tensor.name)
-                    start, size = int(where.get("offset", 0)), _stored_bytes(tensor, where)
+                    start, size = self._span(tensor, where)
                     self._used[file] = max(start + size, self._used.get(file, 0))
                     parts.add((file, start, size))
         self.bytes_used = sum(size for _, _, size in parts)
@@ -96,20 +96,16 @@ class OnnxFile:
         try:
             return self._values(tensor)
         except (ValueError, TypeError, KeyError, OverflowError) as error:
-            raise ArtifactError(
-                f"{self.path.name}: the values of {tensor.name!r} do not fit its sizes "
-                f"{list(tensor.dims)}: {error}",
-                hint="the file is damaged; copy or export it again",
-            ) from error
+            raise self._misfit(tensor, error) from error
 
     def _values(self, tensor: Any) -> np.ndarray:
         import onnx
         from onnx import numpy_helper
 
-        where = _external(tensor)
+        where = self._where(tensor)
         if not where:
             return np.asarray(numpy_helper.to_array(tensor))
-        start, size = int(where.get("offset", 0)), _stored_bytes(tensor, where)
+        start, size = self._span(tensor, where)
         if not size:
             return np.empty(tuple(tensor.dims), np.float32)
         stored = self._mapped(self._beside(where["location"], tensor.name))[start : start + size]
@@ -120,6 +116,33 @@ class OnnxFile:
             data_type=tensor.data_type, dims=tensor.dims, raw_data=stored.tobytes()
         )
         return np.asarray(numpy_helper.to_array(whole))  # packed below a byte
+
+    def _where(self, tensor: Any) -> dict[str, str]:
+        """Return where a tensor's values lie; {} where they are in the graph."""
+        if tensor.data_location != _EXTERNAL:
+            return {}
+        found = {entry.key: entry.value for entry in tensor.external_data}
+        if not isinstance(found.get("location"), str):  # bytes, of what is no text
+            raise self._misfit(tensor, ValueError("it does not say in which file they are"))
+        return found
+
+    def _span(self, tensor: Any, where: dict[str, str]) -> tuple[int, int]:
+        """Return where in a sidecar a tensor begins, and its bytes."""
+        try:
+            size = math.ceil(math.prod(tensor.dims) * _bits(tensor) / 8)
+            start, size = int(where.get("offset", 0)), int(where.get("length", 0)) or size
+        except (ValueError, KeyError) as error:
+            raise self._misfit(tensor, error) from error
+        if start < 0 or size < 0:
+            raise self._misfit(tensor, ValueError(f"{size} bytes from {start} on"))
+        return start, size
+
+    def _misfit(self, tensor: Any, error: Exception) -> ArtifactError:
+        return ArtifactError(
+            f"{self.path}: the values of {tensor.name!r} do not fit its sizes "
+            f"{list(tensor.dims)}: {error}",
+            hint="the file is damaged; copy it again, or export the model again",
+        )
 
     def _mapped(self, file: Path) -> np.ndarray:
         if file not in self._maps:
@@ -187,19 +210,6 @@ def _damaged(path: Path) -> ArtifactError:
         f"{path} is damaged or truncated ({path.stat().st_size:,} bytes)",
         hint="copy it again, or export the model again",
     )
-
-
-def _external(tensor: Any) -> dict[str, str]:
-    """Return where a tensor's values lie; {} where they are in the graph."""
-    if tensor.data_location != _EXTERNAL:
-        return {}
-    found = {entry.key: entry.value for entry in tensor.external_data}
-    return found if "location" in found else {}
-
-
-def _stored_bytes(tensor: Any, where: dict[str, str]) -> int:
-    size = math.ceil(math.prod(tensor.dims) * _bits(tensor) / 8)
-    return int(where.get("length", 0)) or size
 
 
 def _bits(tensor: Any) -> int:

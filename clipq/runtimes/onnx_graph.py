@@ -26,7 +26,8 @@ MOVES = frozenset(
 _LOOK_UPS = ("Gather", "GatherND")
 _CARRIES = MOVES - {"Concat", "Shape", "Pad"}
 """Of these, those whose first input is what they return, in part or in another order."""
-_FOLDED_NODES, _FOLDED_VALUES = 32, 2**24
+_FOLDED_NODES, _FOLDED_READS, _FOLDED_VALUES = 32, 256, 2**24
+"""What is computed to know a scale; a damaged graph may go in circles."""
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
@@ -67,8 +68,7 @@ class OnnxGraph:
         file: that holds it; not of ONNX Runtime's own format.
 
     Attributes:
-        nodes: all of them.
-        softmax_inputs: names of what softmaxes read.
+        nodes: all of them, in the order of the file.
     """
 
     def __init__(self, file: OnnxFile) -> None:
@@ -79,11 +79,7 @@ class OnnxGraph:
 
             self.proto = inliner.inline_local_functions(self.proto)
         self.nodes = tuple(_placed(self.proto.graph, ChainMap()))
-        self._folded: dict[str, np.ndarray | None] = {}
-        before = (
-            self.producer(each.inputs[0], each) for each in self.nodes if each.op == "Softmax"
-        )
-        self.softmax_inputs = {made.node.output[0] for made in before if made is not None}
+        self._folded: dict[tuple[int, str], np.ndarray | None] = {}
 
     def constant(self, name: str, at: Placed) -> Any:
         """Return the tensor that a name stands for, behind whatever only moves it; None for others.
@@ -117,9 +113,10 @@ class OnnxGraph:
         source = at.source(name)
         if source is not None and not isinstance(source, Placed):
             return self.file.values(source)
-        if name not in self._folded:
-            self._folded[name] = self._fold(name, at)
-        return self._folded[name]
+        key = (id(at.scope), name)
+        if key not in self._folded:
+            self._folded[key] = self._fold(name, at)
+        return self._folded[key]
 
     def _fold(self, name: str, at: Placed) -> np.ndarray | None:
         found = _ancestors(name, at)
@@ -191,7 +188,9 @@ def _ancestors(name: str, at: Placed) -> tuple[list[Placed], list[Any]] | None:
     nodes: dict[str, Placed] = {}
     tensors: dict[str, Any] = {}
     waiting = [(name, at)]
-    while waiting:
+    for _ in range(_FOLDED_READS):
+        if not waiting:
+            break
         wanted, reader = waiting.pop()
         source = reader.source(wanted)
         if source is None or len(nodes) > _FOLDED_NODES:
@@ -204,6 +203,6 @@ def _ancestors(name: str, at: Placed) -> tuple[list[Placed], list[Any]] | None:
         key = source.node.output[0]
         nodes[key] = nodes.pop(key, source)  # an ancestor comes after all that need it
         waiting += [(each, source) for each in source.inputs if each]
-    if sum(int(np.prod(each.dims)) for each in tensors.values()) > _FOLDED_VALUES:
+    if waiting or sum(int(np.prod(each.dims)) for each in tensors.values()) > _FOLDED_VALUES:
         return None
     return list(reversed(nodes.values())), list(tensors.values())

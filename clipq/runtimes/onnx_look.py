@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from clipq.errors import listed
+from clipq.errors import ArtifactError, listed
 from clipq.runtimes.finding import Finding
 from clipq.runtimes.onnx_constants import constant_findings
 from clipq.runtimes.onnx_file import OnnxFile
@@ -43,8 +44,10 @@ def look_at(file: OnnxFile, onnxruntime: Any) -> Look:
                 ),
             ),
         )
+    schemas = _schemas(onnxruntime)
     graph = OnnxGraph(file)
-    formal = _formal_inputs(onnxruntime)
+    _check_arity(graph, schemas)
+    formal = {key: [each.name for each in schema.inputs] for key, schema in schemas.items()}
     operators = operators_of(graph)
     inputs, outputs = _ports(file.proto)
     return Look(
@@ -66,27 +69,48 @@ def look_at(file: OnnxFile, onnxruntime: Any) -> Look:
     )
 
 
-def _formal_inputs(onnxruntime: Any) -> dict[tuple[str, str], list[str]]:
-    """Return what ONNX Runtime calls the inputs of every operator, by domain and type."""
+@cache
+def _schemas(onnxruntime: Any) -> dict[tuple[str, str], Any]:
+    """Return the newest schema of every operator of ONNX Runtime, by domain and type."""
     state = onnxruntime.capi.onnxruntime_pybind11_state
     return {
-        (schema.domain, schema.name): [each.name for each in schema.inputs]
+        (schema.domain, schema.name): schema
         for schema in sorted(state.get_all_operator_schema(), key=lambda each: each.since_version)
     }
 
 
+def _check_arity(graph: OnnxGraph, schemas: Mapping[tuple[str, str], Any]) -> None:
+    """Raise where a node has fewer inputs or outputs than its operator: what follows counts on."""
+    for each in graph.nodes:
+        schema = schemas.get((each.node.domain, each.op))
+        least = (schema.min_input, schema.min_output) if schema is not None else (0, 0)
+        held = len(each.node.input), len(each.node.output)
+        if held[0] < least[0] or held[1] < max(1, least[1]):
+            raise ArtifactError(
+                f"{graph.file.path}: a {each.op} has {held[0]} inputs and {held[1]} outputs; it "
+                f"needs {least[0]} and {max(1, least[1])}",
+                hint="the file is damaged; copy it again, or export the model again",
+            )
+
+
 def versions_of(proto: Any) -> str:
-    """Return the operator sets of a model and its format's version, as a sentence has them.
+    """Return the operator sets that a model uses and its format's version, for a sentence.
 
     Args:
         proto: onnx's ModelProto.
 
-    >>> from onnx import helper
-    >>> versions_of(helper.make_model(helper.make_graph([], "g", [], []), ir_version=10,
-    ...     opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]))
+    >>> import onnx
+    >>> versions_of(onnx.parser.parse_model(
+    ...     '<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1, "ai.onnx.ml" : 5]> '
+    ...     'g (float[4] x) => (float[4] y) { y = com.microsoft.QuickGelu(x) }'))
     '20, com.microsoft 1 (IR 10)'
     """
-    sets = [f"{each.domain} {each.version}".strip() for each in proto.opset_import]
+    used = {"", "ai.onnx", *(node.domain for node in proto.graph.node)}
+    sets = [
+        f"{each.domain} {each.version}".strip()
+        for each in proto.opset_import
+        if each.domain in used
+    ]
     return f"{', '.join(sets)} (IR {proto.ir_version})"
 
 
@@ -193,7 +217,7 @@ def _port(info: Any) -> Port:
 
     tensor = info.type.tensor_type
     dtype = ""
-    if tensor.elem_type:
+    if tensor.elem_type in onnx.helper.get_all_tensor_dtypes():
         dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     sizes = (each.dim_value if each.HasField("dim_value") else -1 for each in tensor.shape.dim)
     return Port(info.name, dtype, tuple(sizes))

@@ -8,7 +8,7 @@ says a word.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,14 +40,14 @@ class _Kind:
     wrong: bool = True
 
 
-_INFINITE = _Kind("infinite-scale", "is infinite", _PRODUCTS_ONLY)
-_NAN = _Kind("nan-scale", "is NaN", _AGAIN)
-_NEGATIVE = _Kind("negative-scale", "is negative", _AGAIN)
-_HUGE = _Kind("huge-scale", "is absurdly large", _PRODUCTS_ONLY)
-_COARSE = _Kind("coarse-softmax", "leaves a softmax nothing to tell apart", _PRODUCTS_ONLY)
-_ZERO = _Kind("zero-scale", "is zero, or below the smallest normal float32", _AGAIN)
-_DEAD = _Kind("zero-scale", "is zero for some channels, which become zero", "", wrong=False)
-_POINT = _Kind("zero-point", "is outside of what is quantized", _AGAIN)
+_INFINITE = _Kind("infinite-scale", "", _PRODUCTS_ONLY)
+_NAN = _Kind("nan-scale", "", _AGAIN)
+_NEGATIVE = _Kind("negative-scale", "", _AGAIN)
+_HUGE = _Kind("huge-scale", ", which int8 takes beyond a million", _PRODUCTS_ONLY)
+_COARSE = _Kind("coarse-softmax", ", a step that no softmax of attention survives", _PRODUCTS_ONLY)
+_ZERO = _Kind("zero-scale", ", no number to divide by", _AGAIN)
+_DEAD = _Kind("zero-scale", " for some channels, whose weights become zero", "", wrong=False)
+_POINT = _Kind("zero-point", ", outside of what is quantized", _AGAIN)
 
 
 def scale_findings(graph: OnnxGraph, inputs: Mapping[tuple[str, str], list[str]]) -> list[Finding]:
@@ -58,11 +58,13 @@ def scale_findings(graph: OnnxGraph, inputs: Mapping[tuple[str, str], list[str]]
         inputs: of every operator, by domain and type: what its inputs are called.
     """
     found: dict[_Kind, dict[str, str]] = {}
+    softmaxes = [node for node in graph.nodes if node.op == "Softmax"]
+    logits = {graph.behind(node.inputs[0], node)[0] for node in softmaxes}
     for node in graph.nodes:
-        for name, kind, value in _judged(graph, node, inputs):
+        for name, kind, value in _judged(graph, node, inputs, logits=logits):
             what = "zero point" if kind is _POINT else "scale"
             found.setdefault(kind, {}).setdefault(
-                name, f"the {what} {name!r} = {value:g} of {node} {kind.says}"
+                name, f"the {what} {name!r} of {node} is {value:g}{kind.says}"
             )
     return [
         Finding(kind.name, _first_of(list(places.values())), kind.fix, wrong=kind.wrong)
@@ -86,7 +88,11 @@ def _first_of(sentences: list[str]) -> str:
 
 
 def _judged(
-    graph: OnnxGraph, node: Placed, inputs: Mapping[tuple[str, str], list[str]]
+    graph: OnnxGraph,
+    node: Placed,
+    inputs: Mapping[tuple[str, str], list[str]],
+    *,
+    logits: Set[str],
 ) -> Iterator[tuple[str, _Kind, float]]:
     """Yield the name, kind and offending value of every bad scale or zero point of a node."""
     for name, what in _parameters(graph, node, inputs):
@@ -99,7 +105,7 @@ def _judged(
             if bad is not None:
                 yield name, _POINT, bad
             continue
-        kind, offending = _kind_of(floats, feeds_softmax=_feeds_softmax(graph, node, name))
+        kind, offending = _kind_of(floats, is_of_logits=_is_of_logits(node, name, logits))
         if kind is _ZERO and node.op != "QuantizeLinear" and np.abs(floats).max() >= _NORMAL:
             kind = _DEAD
         if kind is _NEGATIVE and not _SIGNLESS.match(node.op):
@@ -138,13 +144,14 @@ def _is_measured_scale(graph: OnnxGraph, name: str, at: Placed) -> bool:
     )
 
 
-def _feeds_softmax(graph: OnnxGraph, node: Placed, name: str) -> bool:
+def _is_of_logits(node: Placed, name: str, logits: Set[str]) -> bool:
+    """Whether a scale is of what a softmax reads."""
     if node.op == "QLinearSoftmax":
         return bool(name == node.inputs[1])
-    return node.op == "DequantizeLinear" and node.node.output[0] in graph.softmax_inputs
+    return node.op == "DequantizeLinear" and node.node.output[0] in logits
 
 
-def _kind_of(scales: np.ndarray, *, feeds_softmax: bool) -> tuple[_Kind | None, float]:
+def _kind_of(scales: np.ndarray, *, is_of_logits: bool) -> tuple[_Kind | None, float]:
     """Return what is wrong with a scale's values, and the one to show; the worst first."""
     if np.isnan(scales).any():
         return _NAN, float("nan")
@@ -152,7 +159,7 @@ def _kind_of(scales: np.ndarray, *, feeds_softmax: bool) -> tuple[_Kind | None, 
         (_INFINITE, np.isinf(scales)),
         (_NEGATIVE, scales < 0),
         (_HUGE, np.abs(scales) > _LARGEST),
-        (_COARSE, (scales > _LARGEST_LOGIT) & feeds_softmax),
+        (_COARSE, (scales > _LARGEST_LOGIT) & is_of_logits),
         (_ZERO, np.abs(scales) < _NORMAL),
     ):
         if bad.any():

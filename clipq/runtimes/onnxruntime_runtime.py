@@ -190,6 +190,12 @@ def _refused(onnxruntime: Any, path: Path, error: Exception) -> ArtifactError:
             f"{path} uses an operator that {runtime} lacks: {said}",
             hint="export it without, or with a package of onnxruntime that has it",
         )
+    if "NOT_IMPLEMENTED" in str(error):
+        return ArtifactError(
+            f"{runtime} cannot execute an operator of {path} in its types: {said}",
+            hint="export it in float32; a quantized operator in types that the provider executes, "
+            "or left out of op_types_to_quantize",
+        )
     return ArtifactError(
         f"{runtime} refuses {path}: {said}",
         hint="clipq artifact check says what is in the file",

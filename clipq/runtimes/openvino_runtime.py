@@ -35,8 +35,13 @@ _PRECISION = "INFERENCE_PRECISION_HINT"
 _OURS = {_THREADS: "threads", _PRECISION: "precision"}
 _VIRTUAL = ("AUTO", "BATCH", "HETERO", "MULTI")
 _FLOATS = ("bf16", "f16", "f32", "f64")
-_MOVING = ("Const", "Convert", "Input", "Output", "Reorder", "ShapeOf")
-"""Layers that hold or move values: OpenVINO says f32 of them whatever the others compute in."""
+_MOVING = frozenset(
+    (
+        *("Broadcast", "Concatenation", "Const", "Convert", "Gather", "Input", "Output"),
+        *("Reorder", "Reshape", "ShapeOf", "Split", "StridedSlice", "Transpose"),
+    )
+)
+"""Layers that hold or move values: of weights too, in whatever type these are held."""
 
 
 class OpenVinoTower:
@@ -142,14 +147,15 @@ class OpenVinoRuntime:
                 f"OpenVINO cannot compile {path} for {device}: {said_by(error)}",
                 hint="mend the session's options, or export the graph again",
             ) from error
+        executed = _executed(compiled)
         facts = TowerFacts(
             inputs=inputs,
             outputs=outputs,
             batch=fixed_batch([inputs[place] for place in places.values()], path),
-            precision=_precision(compiled),
+            precision=_precision(compiled, executed),
             provider=device,
             said={
-                "executed": _executed(compiled, "runtimePrecision"),
+                "executed": executed,
                 "hint": _property(compiled, _PRECISION),
                 "stored": stored_floats(graph),
                 **{name: _property(compiled, name) for name in (_THREADS, *session.options)},
@@ -189,31 +195,29 @@ def _properties(core: Any, device: str, session: SessionSettings) -> dict[str, A
     return properties
 
 
-def _executed(compiled: Any, key: str) -> dict[str, int]:
-    """Return how many layers have each precision; {} where the device does not say.
+def _executed(compiled: Any) -> dict[str, int]:
+    """Return how many layers take values of each type; {} where the device does not say.
 
-    ``runtimePrecision`` of a product is the type that its weights are held in, whatever they are
-    widened to: with FP16 weights and FP32 asked for it says f16, and values are those of FP32.
-    ``outputPrecisions`` is what the values are in.
+    Of the three things that OpenVINO says of a layer, ``primitiveType`` ends with the type of the
+    values that it takes. ``runtimePrecision`` may be that of its weights before they are widened,
+    ``outputPrecisions`` that of what follows it.
     """
     try:
         layers = [layer.get_rt_info() for layer in compiled.get_runtime_model().get_ops()]
     except RuntimeError:  # devices made of others have no graph of their own
         return {}
-    counts = Counter(
-        name
+    names = [
+        layer["primitiveType"].astype(str).rpartition("_")[2]
         for layer in layers
         if layer["layerType"].astype(str) not in _MOVING
-        for name in layer[key].astype(str).split(",")
-    )
-    return dict(sorted(counts.items()))
+    ]
+    return dict(sorted(Counter("u8" if name == "I8" else name for name in names).items()))
 
 
-def _precision(compiled: Any) -> str:
-    """Return the narrowest float precision that values are in."""
-    found = _executed(compiled, "outputPrecisions")
+def _precision(compiled: Any, executed: Mapping[str, int]) -> str:
+    """Return the narrowest float type that a layer takes."""
     hint = _property(compiled, _PRECISION)
-    return next((name for name in _FLOATS if name in found), hint if hint in _FLOATS else "")
+    return next((name for name in _FLOATS if name in executed), hint if hint in _FLOATS else "")
 
 
 def _property(compiled: Any, name: str) -> str:

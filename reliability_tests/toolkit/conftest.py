@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +123,11 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-cache"
     folder.mkdir(exist_ok=True)
+    # What recipes make takes half a minute each, and is the same for the embedded matrix.
+    made = REPOSITORY / ".clipq" / "cache" / "artifacts"
+    made.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        (folder / "artifacts").symlink_to(made)
     return folder
 
 

@@ -7,6 +7,7 @@ on a small project. clipq itself is imported in the fork, as in a fresh process.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import re
@@ -127,6 +128,9 @@ def _serve(listening: socket.socket) -> None:
     # pyarrow's allocator has a thread that it starts again after a fork.
     if names - {"jemalloc_bg_thd"}:
         sys.exit(f"an import started threads that a fork would lack: {', '.join(sorted(names))}")
+    # What is imported by now lives as long as the forks, which collect garbage more than once.
+    gc.collect()
+    gc.freeze()
     keepers: set[int] = set()
     while True:
         channel, _ = listening.accept()

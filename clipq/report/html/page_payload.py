@@ -13,7 +13,7 @@ from typing import Any
 
 from clipq.estimate import Estimate
 from clipq.records import RunRecord, not_applicable_sentences
-from clipq.report.artifact_facts import artifact_line, executed_text, latency_text, operators_text
+from clipq.report.artifact_facts import artifact_rows
 from clipq.report.candidates import candidate_lines
 from clipq.report.ladder import ladders
 from clipq.report.text import correction
@@ -29,12 +29,6 @@ _NUMBERS = (
     "observed",
 )
 _ESTIMATES = tuple(field.name for field in fields(Estimate))
-_ARTIFACT_TEXTS = {
-    "artifact": artifact_line,
-    "operators": operators_text,
-    "executed in": executed_text,
-    "latency": latency_text,
-}
 _DIGITS = 6  # more than any cell shows; report.json keeps every digit
 
 # What could end a script element, start a comment or an entity, or end a line of old scripts.
@@ -74,11 +68,12 @@ def payload(record: RunRecord) -> dict[str, Any]:
             for line in candidate_lines(record)
         ],
         "ladders": [ladder.to_plain() for ladder in ladders(record)],
-        "not_applicable": list(not_applicable_sentences(record.not_applicable)),
+        "not_applicable": {
+            "cases": sum(sum(needs.values()) for needs in record.not_applicable.values()),
+            "sentences": not_applicable_sentences(record.not_applicable),
+        },
         "artifact_texts": {
-            candidate: {
-                title: text for title, of in _ARTIFACT_TEXTS.items() if (text := of(artifact))
-            }
+            candidate: artifact_rows(artifact)
             for candidate, artifact in record.evidence().get("artifacts", {}).items()
         },
         "problems": [*record.problems, *filter(None, (record.refusal,))],

@@ -1,6 +1,6 @@
 // Exported artifacts: what ran them, what was found in them, and where they lose.
 import { details, el, factList, notice, section } from "../shared/elements.js";
-import { count, times } from "../shared/format.js";
+import { count, megabytes, percent, times } from "../shared/format.js";
 import { table } from "../shared/tables.js";
 import { inUnit, VALUES } from "./columns.js";
 import { caseLink } from "./links.js";
@@ -13,8 +13,14 @@ export function artifactSection() {
   if (!keys.length) return null;
   const ladders = new Map(run.ladders.map((ladder) => [ladder.key, ladder]));
   return section("artifacts", "Exported artifacts", keys.map((key) => el("div", { class: "block" },
-    el("h3", {}, el("code", {}, key)), factList(artifactFacts(key), "listing"),
+    el("h3", {}, el("code", {}, key)), factList([...artifactFacts(key), sizeFact(key)].filter(Boolean)),
     ladders.has(key) ? ladderBlock(ladders.get(key)) : null)));
+}
+
+function sizeFact(key) {
+  const { bytes, float_bytes: ofFloat } = evidence.artifacts[key];
+  if (typeof bytes !== "number") return null;
+  return ["size", megabytes(bytes) + (ofFloat ? ` (${percent(bytes / ofFloat)} of FP32)` : "")];
 }
 
 /** Return what identifies an artifact and what its files hold, as entries of a list of facts. */
@@ -24,12 +30,22 @@ export function artifactFacts(key) {
 
 /** Return what was found in artifacts, each with what mends it, and what they cannot have. */
 export function artifactNotices() {
-  const found = Object.entries(evidence.artifacts || {}).flatMap(([key, entry]) => (entry.findings || []).map((one) =>
-    notice("warn", el("b", {}, "Finding, ", el("code", {}, key), ": "), one.problem, one.fix ? el("span", { class: "quiet" }, ` ${one.fix}`) : null)));
-  const more = found.slice(6);
+  const all = Object.entries(evidence.artifacts || {}).flatMap(([key, entry]) => (entry.findings || []).map((one) => [key, one]));
+  const isNote = ([, one]) => one.wrong === false;
+  const shown = ([key, one]) => notice(one.wrong === false ? "" : "warn", el("b", {}, one.wrong === false ? "Note, " : "Finding, ", el("code", {}, key), ": "),
+    one.problem, one.fix ? el("span", { class: "quiet" }, ` fix: ${one.fix}`) : null);
+  const found = all.filter((pair) => !isNote(pair)).map(shown), notes = all.filter(isNote).map(shown);
   return [...found.slice(0, 6),
-    more.length ? el("div", { class: "notice warn" }, details(count(more.length, "more finding"), more)) : null,
-    ...run.not_applicable.map((text) => notice("", text))].filter(Boolean);
+    found.length > 6 ? el("div", { class: "notice warn" }, details(count(found.length - 6, "more finding"), found.slice(6))) : null,
+    notes.length > 2 ? el("div", { class: "notice" }, details(count(notes.length, "note on artifacts", "notes on artifacts"), notes)) : notes,
+    notApplicable(run.not_applicable)].flat().filter(Boolean);
+}
+
+/** Cases that artifacts cannot have: no failures, and not planned, but nobody shall miss them. */
+function notApplicable({ cases: amount, sentences }) {
+  if (sentences.length <= 1) return sentences.length ? notice("", sentences[0]) : null;
+  return el("div", { class: "notice" }, details(`${count(amount, "case")} that artifacts cannot have`,
+    el("ul", {}, sentences.map((text) => el("li", {}, text)))));
 }
 
 /** Return a table of what each metric loses on each rung, the largest rest in margins first. */
@@ -40,12 +56,12 @@ function ladderBlock(ladder) {
   const gap = ladder.export && ladder.simulated ? "Simulation gap" : `Rest: ${ladder.rest_is}`;
   const columns = [{ title: "Metric" }, { title: "Loss", number: true },
     ladder.export ? { title: "Export", number: true } : null, ladder.simulated ? { title: "Simulated", number: true } : null,
-    { title: gap, number: true }, { title: "× margin", number: true }, { title: "Unit" }].filter(Boolean);
+    { title: gap, number: true }, { title: "× margin", number: true }].filter(Boolean);
   const rowOf = (step) => {
     const item = caseOf.get(step.case);
     return [caseLink(item, item.key), rung(item), ladder.export ? rung(caseOf.get(step.export)) : null,
       ladder.simulated ? rung(caseOf.get(step.simulated)) : null, el("span", { class: step.beyond_intervals ? null : "quiet" }, `${step.beyond_intervals ? "" : "~ "}${step.rest > 0 ? "+" : ""}${inUnit(item, step.rest)}`),
-      (item.margin && times(Math.abs(step.rest / item.margin))) || "–", item.unit || "–"].filter((cell) => cell !== null);
+      (item.margin && times(Math.abs(step.rest / item.margin))) || "–"].filter((cell) => cell !== null);
   };
   const made = (some) => table({ caption: `Where ${ladder.key} loses`, columns, rows: some.map(rowOf), quiet: true });
   const rungs = [ladder.export && `export is ${ladder.export}`, ladder.simulated && `the simulation is ${ladder.simulated}`].filter(Boolean).join(", ");

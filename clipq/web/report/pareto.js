@@ -18,8 +18,9 @@ const SHAPES = ["circle", "square", "triangle", "diamond", "cross"];
 
 export function paretoSection() {
   const known = { ...evidence.quantizers, ...evidence.artifacts };
-  const costs = Object.keys(COSTS).filter((name) =>
-    [...pairs.keys()].some((key) => known[key] && typeof known[key][name] === "number"));
+  const having = (name) => [...pairs.keys()].filter((key) => known[key] && typeof known[key][name] === "number").length;
+  // First what most have: artifacts have a size, and no bits per weight.
+  const costs = Object.keys(COSTS).filter(having).sort((a, b) => having(b) - having(a));
   const metrics = [...new Set(cases.filter((item) => item.loss !== null).map((item) => item.key))].sort();
   if (!costs.length || !metrics.length) return null;
   const models = distinct(cases, "model");

@@ -18,7 +18,7 @@ export function provenance() {
   if (Object.keys(run.inputs).length) box.append(evidenceTable("Inputs", run.inputs));
   if (Object.keys(statistics).length) box.append(factBlock("Statistics", statistics));
   for (const [kind, title] of [["models", "Models"], ["baselines", "Baselines"], ["probes", "Probes"],
-    ["quantizers", "Quantizers"], ["artifacts", "Artifacts"], ["environments", "Environments"]]) {
+    ["quantizers", "Quantizers"], ["environments", "Environments"]]) {
     const found = evidence[kind] || {};
     if (Object.keys(found).length) box.append(evidenceTable(title, found));
   }
@@ -33,7 +33,7 @@ function factBlock(title, values) {
 }
 
 // What identifies an entry or says how much of a model it covers stands first.
-const LEADING = ["source", "file", "role", "weights_sha256", "method_version", "code_sha256", "runtime", "share", "weight_bits",
+const LEADING = ["source", "file", "role", "weights_sha256", "method_version", "code_sha256", "share", "weight_bits",
   "bytes", "float_bytes"];
 
 /** Return one row per entry and one column per property; hashes are cut, pointing shows them whole. */

@@ -13,7 +13,14 @@ from synthetic_runs import synthetic_run
 
 from clipq.errors import RecordError
 from clipq.estimate import number
-from clipq.records import CaseResult, RunRecord, read_run, run_id, sort_cases
+from clipq.records import (
+    CaseResult,
+    RunRecord,
+    not_applicable_sentences,
+    read_run,
+    run_id,
+    sort_cases,
+)
 from clipq.verdicts import POLICIES, Verdict
 
 
@@ -105,6 +112,48 @@ def test_the_worst_case_comes_first():
     run = RunRecord("ci", 3, (mild, grave, unknown))
     assert [c.probe for c in run.blocking] == ["c", "b", "a"]
     assert [c.probe for c in sort_cases([grave, mild])] == ["a", "b"]
+
+
+ARTIFACT_ENTRIES = (
+    ({"runtime": "onnxruntime"}, True),
+    ({"runtime": "mine", "findings": [{"kind": "a", "problem": "b"}], "ratio_to_fp32": 1}, True),
+    ({"runtime": "mine", "looks": {"image": {"quantized": {"MatMul": 1}}}, "more": 1}, True),
+    ({}, False),
+    ({"runtime": 1}, False),
+    ({"runtime": "mine", "findings": [{"kind": "a"}]}, False),
+    ({"runtime": "mine", "findings": [{"kind": "a", "problem": "b", "c": 1}]}, False),
+    ({"runtime": "mine", "files": {"image": "sha"}}, False),
+    ({"runtime": "mine", "bytes": -1}, False),
+    ({"runtime": "mine", "bytes": None}, False),
+    ({"runtime": "mine", "batch": 1.5}, False),
+    ({"runtime": "mine", "towers": "image"}, False),
+    ({"runtime": "mine", "looks": {"image": {"in_float": {"MatMul": "1"}}}}, False),
+    ({"runtime": "mine", "milliseconds": 0}, False),
+    ({"runtime": "mine", "cpu": "avx2"}, False),
+)
+
+
+@pytest.mark.parametrize(("said", "fits"), ARTIFACT_ENTRIES)
+def test_what_is_read_of_an_artifact_is_what_reports_rely_on(said, fits):
+    plain = RunRecord("ci", 1, (case(evidence={"artifacts": {"m/ort": said}}),)).to_plain()
+    if fits:
+        assert RunRecord.from_plain(plain).evidence()["artifacts"]["m/ort"] == said
+    else:
+        with pytest.raises(RecordError, match=r"evidence\.artifacts\.m/ort"):
+            RunRecord.from_plain(plain)
+
+
+def test_cases_that_an_artifact_cannot_have_are_counted_and_fail_nothing():
+    run = RunRecord(
+        "ci", 1, (case(),), not_applicable={"m/ort": {"gradients": 3, "a text tower": 1}}
+    )
+    assert RunRecord.from_plain(run.to_plain()).to_plain() == run.to_plain()
+    assert run.passed
+    assert not run.partial
+    assert not_applicable_sentences(run.not_applicable) == (
+        "3 cases of m/ort are not applicable: they need gradients",
+        "1 case of m/ort is not applicable: it needs a text tower",
+    )
 
 
 class TestIdentity:
@@ -229,6 +278,13 @@ class TestPublishedSchema:
         of_case = schema.schema["properties"]["cases"]["items"]["properties"]
         assert set(plain["cases"][0]) == set(of_case)
         assert of_case["verdict"]["enum"] == [verdict.value for verdict in Verdict]
+
+    def test_it_says_of_artifacts_what_a_reader_demands(self, schema):
+        """What one refuses the other refuses, so that neither is looser."""
+        plain = RunRecord("ci", 1, (case(),), not_applicable={"m/ort": {"gradients": 2}}).to_plain()
+        for said, fits in ARTIFACT_ENTRIES:
+            written = plain | {"evidence": {"artifacts": {"m/ort": said}}}
+            assert schema.is_valid(written) is fits, said
 
     @pytest.mark.parametrize(
         "damage",

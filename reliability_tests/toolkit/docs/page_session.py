@@ -31,13 +31,16 @@ from merged_settings import merged, toml
 from page_blocks import Block
 from warm_process import outside_of_tests
 
+from clipq.exports import recipes
 from clipq.metrics import metrics
 from clipq.quant import quantizers
+from clipq.runtimes import runtimes
 from clipq.settings import load_settings
 
 LANGUAGES = ("bash", "json", "python", "text", "toml", "yaml")
 _SETTINGS = {
-    "clipq", "matrix", "models", "probes", "profiles", "policies", "limits", "statistics", "history"
+    "artifacts", "clipq", "history", "limits", "matrix", "models", "policies", "probes", "profiles",
+    "statistics",
 }  # fmt: skip
 _LIMIT_S = 300
 
@@ -170,7 +173,7 @@ class PageSession:
 def _check_entry_points(document: Mapping[str, Any]) -> None:
     """Look whether a project offers what it offers under groups that clipq has."""
     groups = document["project"]["entry-points"]
-    known = {registry.group for registry in (metrics, quantizers)}
+    known = {registry.group for registry in (metrics, quantizers, recipes, runtimes)}
     if not set(groups) <= known:
         raise ValueError(f"entry points {sorted(groups)}; clipq looks at {sorted(known)}")
 

@@ -21,7 +21,7 @@ MARKED = {
     "needs-cuda": 1,
     "parsed, gpu": 1,
     "parsed, installation": 3,
-    "parsed, minutes": 8,
+    "parsed, minutes": 10,
     "parsed, network": 0,
 }
 
@@ -89,7 +89,7 @@ def test_a_block_cannot_be_hidden_by_a_word(
         ("yaml", "steps:\n  - run: clipq gate --polcy ci", ValueError),
         ("yaml", "a: b: c", yaml.YAMLError),
         ("json", "{", ValueError),
-        ("json", '{"schema": "clipq-run/5", "cases": []}', Exception),
+        ("json", '{"schema": "clipq-run/6", "cases": []}', Exception),
     ],
 )
 def test_a_wrong_block_is_noticed(

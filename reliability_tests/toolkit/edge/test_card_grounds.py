@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from clipq.artifact_settings import ArtifactSettings
 from clipq.cases import Candidate
 from clipq.cli import signature
 from clipq.cli.signature import signature_line
 from clipq.errors import RecordError
+from clipq.evaluation.artifact_standing import artifact_differences, artifact_unknowns
 from clipq.evaluation.identity import method_evidence
 from clipq.evaluation.plan import plan
 from clipq.gating import standing
@@ -21,6 +23,7 @@ from clipq.gating.input_files import input_files
 from clipq.gating.margins import load_margins
 from clipq.gating.standing import check_standing, not_compared
 from clipq.models import ModelSource, identity
+from clipq.provenance import sha256_file
 from clipq.records import CaseResult, RunRecord
 from clipq.settings import load_settings
 from clipq.verdicts import Verdict
@@ -205,6 +208,93 @@ def ssh_keygen(*arguments):
 
 
 @needs_ssh
+class TestArtifacts:
+    """An artifact has files where a quantizer has code; whoever signs wants them to lie here."""
+
+    @pytest.fixture
+    def here(self, tmp_path):
+        for name in ("image.onnx", "image.onnx.data", "text.onnx"):
+            (tmp_path / name).write_bytes(name.encode())
+        return tmp_path
+
+    @pytest.fixture
+    def made(self, here):
+        held = {path.name: sha256_file(path) for path in sorted(here.iterdir())}
+        text = {"text.onnx": held.pop("text.onnx")}
+        versions = {"onnxruntime": "1.31.0"}
+        return {
+            "runtime": "onnxruntime",
+            "versions": versions,
+            "files": {"image": held, "text": text},
+        }
+
+    ORT = ArtifactSettings("ort", "vit", "onnxruntime", image="image.onnx", text="text.onnx")
+
+    def told(self, made, here, **changes):
+        return list(artifact_differences(made, replace(self.ORT, **changes), root=here))
+
+    def test_the_files_that_were_measured_stand_wherever_they_lie(self, made, here):
+        assert self.told(made, here) == []
+        (here / "moved").mkdir()
+        shutil.copy(here / "text.onnx", here / "moved" / "t.onnx")
+        (here / "text.onnx").unlink()
+        assert self.told(made, here, text="moved/t.onnx") == []
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("image.onnx", "artifact changed: image.onnx hashes to"),
+            ("image.onnx.data", "artifact changed: image.onnx.data hashes to"),
+            ("text.onnx", "artifact changed: text.onnx hashes to"),
+        ],
+    )
+    def test_a_file_that_was_swapped_is_named_and_so_is_what_belongs_to_one(
+        self, made, here, name, said
+    ):
+        (here / name).write_bytes(b"another")
+        assert said in self.told(made, here)[0]
+
+    def test_what_is_missing_or_run_by_another_is_named(self, made, here):
+        assert (
+            "runtime onnxruntime, the settings name openvino"
+            in self.told(made, here, runtime="openvino")[0]
+        )
+        (here / "image.onnx.data").unlink()
+        assert "image.onnx.data, which belonged to it, is not here" in self.told(made, here)[0]
+        (here / "image.onnx").unlink()
+        assert "no file" in self.told(made, here)[0]
+        assert self.told({"runtime": "onnxruntime"}, here) == [
+            "it does not say which files were measured"
+        ]
+
+    def test_what_a_recipe_would_make_now_is_said_to_be_unknown(self, made, here):
+        recipe = replace(self.ORT, image="", text="", recipe="ort-dynamic")
+        made = made | {"recipe": "ort-dynamic"}
+        assert list(artifact_differences(made, recipe, root=here)) == []
+        unknown = list(artifact_unknowns(made, recipe, root=here))
+        assert "what it would make now was not compared" in unknown[0]
+        (here / "image.onnx").unlink()  # the cache was emptied
+        assert list(artifact_differences(made, recipe, root=here)) == []
+        assert "no longer in the cache" in next(artifact_unknowns(made, recipe, root=here))
+        assert "measured was recipe ort-dynamic" in self.told(made, here)[0]
+
+    def test_another_version_of_the_runtime_is_told(self, made, here):
+        (said,) = artifact_unknowns(made, self.ORT, root=here)
+        assert "measured with onnxruntime 1.31.0, installed here is" in said
+
+    def test_a_record_of_an_artifact_stands_for_no_quantizer_and_the_other_way_round(
+        self, record, settings, made
+    ):
+        model = settings.model("vit-clean").name
+        shipped = replace(self.ORT, model=model, name=CANDIDATE.quantizer)
+        declared = replace(settings, artifacts=(*settings.artifacts, shipped))
+        with pytest.raises(RecordError, match="does not say which files were measured"):
+            check(record, declared)
+        kinds = {**record.cases[0].evidence, "artifacts": {str(CANDIDATE): made}}
+        with pytest.raises(RecordError, match="of an artifact 'rtn:w8', the settings declare none"):
+            check(first(record, evidence=kinds), settings)
+
+
 def test_a_signature_is_told_by_its_signer(signed):
     record, allowed = signed
     assert signature_line(record, allowed) == "signed by ada@example.org"

@@ -52,6 +52,32 @@ def only(before: CaseResult, after: CaseResult, **runs: object):
     return found
 
 
+def test_an_artifact_that_was_swapped_or_is_run_otherwise_is_named():
+    entry = {
+        "runtime": "onnxruntime",
+        "versions": {"onnxruntime": "1.31.0"},
+        "files": {"image": {"deploy/image.onnx": "ab" * 32}},
+        "batch": 64,
+        "cpu": ["avx2", "avx512_vnni"],
+    }
+    renamed = entry | {"files": {"image": {"release/image.onnx": "ab" * 32}}}
+    swapped = entry | {"files": {"image": {"deploy/image.onnx": "cd" * 32}}}
+    upgraded = entry | {"versions": {"onnxruntime": "1.32.0"}, "batch": 1, "cpu": ["avx2"]}
+
+    def notes(after):
+        kinds = ({"artifacts": {"m/ort": made, "m/other": entry}} for made in (entry, after))
+        before, now = (run(case(quantizer="ort"), evidence=evidence) for evidence in kinds)
+        return compare(before, now).notes
+
+    assert notes(renamed) == ()
+    assert notes(swapped) == ("artifact changed: the files of m/ort",)
+    assert notes(upgraded) == (
+        "onnxruntime was 1.31.0, now 1.32.0 (m/ort)",
+        "batch was 64, now 1 (m/ort)",
+        "its cpu changed (m/ort)",
+    )
+
+
 class TestWithoutPredictions:
     def test_both_standard_errors_bound_the_difference(self):
         found = only(case(observed=0.05), case(observed=0.06))

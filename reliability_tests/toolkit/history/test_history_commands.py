@@ -129,6 +129,24 @@ def test_many_cases_are_followed_in_a_line_each(filled, capsys):
     assert f"did you mean '{CASE}'" in capsys.readouterr().err
 
 
+def test_bisect_says_where_the_files_of_an_artifact_changed(tmp_path, run, monkeypatch, capsys):
+    """They need not be in any commit, so that git may look for a commit that is not there."""
+    store = f"sqlite:///{tmp_path}/artifacts.db"
+    monkeypatch.setenv("CLIPQ_STORE", store)
+    with open_store(store, root=Path.cwd()) as opened:
+        for index, (value, sha) in enumerate(((0.9, "ab"), (0.9, "ab"), (0.7, "cd"))):
+            verdict = Verdict.PASS if value > 0.8 else Verdict.FAIL
+            made = run(index, value=value, verdict=verdict, cases=1)
+            entry = {"runtime": "onnxruntime", "files": {"image": {"i.onnx": sha * 32}}}
+            kinds = {"artifacts": {"vit-0/rtn:w4": entry}}
+            opened.record(replace(made, cases=(replace(made.cases[0], evidence=kinds),)))
+    assert main(["bisect", CASE]) == 0
+    said = "artifact changed: the files of vit-0/rtn:w4"
+    assert f"note: {said}" in capsys.readouterr().out
+    assert main(["bisect", CASE, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["artifact"] == [said]
+
+
 def test_history_first_and_bisect_say_since_when_and_what_to_type(filled, run, capsys):
     assert main(["history", "first", CASE]) == 0
     shown = capsys.readouterr().out

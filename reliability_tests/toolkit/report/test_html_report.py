@@ -41,6 +41,33 @@ def run() -> RunRecord:
     return synthetic_run(5000)
 
 
+def test_an_artifact_has_its_facts_its_findings_and_its_ladder(open_report):
+    entry = {
+        "runtime": "onnxruntime", "versions": {"onnxruntime": "1.32.0"}, "bytes": 10**6,
+        "float_bytes": 4 * 10**6, "files": {"image": {"i.onnx": "ab" * 32}}, "simulation": "rtn:w8",
+        "findings": [{"kind": "a", "problem": "a scale is infinite", "fix": "leave the mask out"}],
+    }  # fmt: skip
+    kinds = {
+        "artifacts": {"m/ort": entry},
+        "quantizers": {"m/rtn:w8": {"code_sha256": "0", "bytes": 9}},
+    }
+    top1 = altered(FAIL, metric="top1", quantizer="ort", evidence=kinds)
+    cases = (top1, altered(top1, quantizer="rtn:w8", loss=0.05, low=0.04, high=0.06, evidence={}))
+    record = RunRecord("ci", 2, cases, not_applicable={"m/ort": {"gradients": 3}})
+    page = open_report(record)
+    shown = page.locator("#artifacts").inner_text()
+    assert "onnxruntime 1.32.0" in shown
+    assert "i.onnx abababab" in shown
+    assert "1 MB (25.0 % of FP32)" in shown
+    assert "no m/ort-float in this run: what export loses is in the rest" in shown
+    row = plain(" ".join(page.locator("#artifacts tbody tr").inner_text().split()))
+    assert row == "id.top1 +0.1500 [0.1300, 0.1700] +0.0500 [0.0400, 0.0600] +0.1000 5.00x"
+    notices = " ".join(page.locator(".notice").all_inner_texts())
+    assert "Finding, m/ort: a scale is infinite fix: leave the mask out" in notices
+    assert "3 cases of m/ort are not applicable: they need gradients" in notices
+    assert "ort" in page.locator("#pareto").inner_text()
+
+
 @pytest.fixture(scope="module")
 def text(run: RunRecord) -> str:
     return html(run)

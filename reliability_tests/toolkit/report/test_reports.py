@@ -431,7 +431,7 @@ def test_reports_are_written_whole(tmp_path):
     written = write_reports(RUN, tmp_path / "deep")
     names = ["junit.xml", "report.html", "report.json", "report.md"]
     assert [p.rpartition("/")[2] for p in written] == names
-    assert json.loads((tmp_path / "deep" / "report.json").read_text())["schema"] == "clipq-run/5"
+    assert json.loads((tmp_path / "deep" / "report.json").read_text())["schema"] == "clipq-run/6"
 
 
 LOW = altered(

@@ -275,8 +275,8 @@ def test_text_features_are_looked_up_by_tokens(tmp_path):
         tower.run({"input": np.array([[1, 5, 2, 0], [1, 6, 7, 3]])})
     with pytest.raises(ArtifactError, match=r"texts of 4 tokens, .* shape \(2, 3\)"):
         tower.run({"input": TOKENS[:, :3]})
-    with pytest.raises(ArtifactError, match=r"session.threads is set"):
-        runtime.open(path, ports, SessionSettings(threads=2))
+    with pytest.raises(ArtifactError, match=r"session.provider is set"):
+        runtime.open(path, ports, SessionSettings(threads=2, provider="cuda"))
     with pytest.raises(ArtifactError, match=r"looked up by sample id"):
         runtime.open(path, TowerPorts("image"), SessionSettings())
 

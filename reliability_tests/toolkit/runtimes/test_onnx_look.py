@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,7 +174,7 @@ def test_a_scale_that_cannot_be_meant_is_named_with_its_node_and_value(tmp_path,
     look = looked(tmp_path / "g.onnx", SCALED, s=np.float32(scale), z=ZERO)
     found = finding(look, kind)
     assert found.wrong
-    assert f"the scale 's' = {np.float32(scale):g} of QuantizeLinear 'quantize'" in found.problem
+    assert f"the scale 's' of QuantizeLinear 'quantize' is {np.float32(scale):g}" in found.problem
     assert found.fix
     assert kinds(look, wrong=True) == {kind}
 
@@ -186,7 +187,7 @@ def test_a_scale_that_can_be_meant_is_not_mentioned(tmp_path, scale):
 @pytest.mark.parametrize(
     ("body", "name"),
     [
-        ("s = Constant<value_float: float = inf>() y = QuantizeLinear(x, s, z)", "s"),
+        ("s = Mul(bad, one) y = QuantizeLinear(x, s, z)", "s"),
         ("s = Div(one, none) y = QuantizeLinear(x, s, z)", "s"),
         ("m = ReduceMax<keepdims=0>(mask) s = Div(m, one) y = QuantizeLinear(x, s, z)", "s"),
         ("y = QLinearMatMul(xi, one, z, q, one, z, bad, z)", "bad"),
@@ -200,7 +201,6 @@ def test_a_scale_that_can_be_meant_is_not_mentioned(tmp_path, scale):
     ],
 )
 def test_an_infinite_scale_is_found_wherever_it_comes_from(tmp_path, body, name):
-    body = body.replace("Constant<value_float: float = inf>()", "Identity(bad)")
     look = looked(
         tmp_path / "g.onnx",
         f"g (float[B, 4] x, int8[B, 4] xi) => (int8[B, 4] y) {{ {body} }}",
@@ -211,7 +211,9 @@ def test_an_infinite_scale_is_found_wherever_it_comes_from(tmp_path, body, name)
         q=Q,
         z=ZERO,
     )
-    assert f"the scale {name!r} = inf" in finding(look, "infinite-scale").problem
+    problem = finding(look, "infinite-scale").problem
+    assert problem.startswith(f"the scale {name!r} of ")
+    assert problem.endswith(" is inf")
 
 
 def test_a_channel_of_scale_zero_is_a_note_and_a_weight_of_nothing_else_is_wrong(tmp_path):
@@ -235,7 +237,7 @@ def test_a_blockwise_weight_may_have_negative_scales_and_no_zero_point_out_of_ra
     fine = looked(tmp_path / "f.onnx", graph, packed=packed, n=scales, p=np.full(4, 8, np.float32))
     assert fine.findings == ()
     bad = looked(tmp_path / "b.onnx", graph, packed=packed, n=scales, p=np.full(4, 16, np.float32))
-    assert "the zero point 'p' = 16 of MatMulNBits 'nbits'" in finding(bad, "zero-point").problem
+    assert "the zero point 'p' of MatMulNBits 'nbits' is 16," in finding(bad, "zero-point").problem
 
 
 def test_a_bias_has_no_zero_point(tmp_path):
@@ -333,7 +335,7 @@ def test_static_quantization_of_a_text_tower_with_default_operators_is_wrong_bef
     look = RUNTIME.look(broken)
     found = finding(look, "infinite-scale")
     assert found.wrong
-    assert "= inf of" in found.problem
+    assert " is inf; so are 3 more" in found.problem
     assert "op_types_to_quantize=['MatMul', 'Gemm', 'Conv']" in found.fix
     assert text.cosine(broken) < 0.9
 
@@ -402,7 +404,7 @@ def test_a_look_says_sizes_versions_and_inputs(tmp_path):
     graph = "g (float[8, 4] x) => (float[8, 4] y) { y = MatMul(x, w) }"
     look = RUNTIME.look(saved_apart(tmp_path / "g.onnx", graph, w=W))
     assert look.bytes == sum(path.stat().st_size for path in tmp_path.iterdir()) > W.nbytes
-    assert look.opset == "21, com.microsoft 1 (IR 10)"
+    assert look.opset == "21 (IR 10)"
     assert [(port.name, port.dtype, port.shape) for port in (*look.inputs, *look.outputs)] == [
         ("x", "float32", (8, 4)),
         ("y", "float32", (8, 4)),
@@ -442,3 +444,27 @@ def test_values_that_do_not_fit_their_sizes_are_refused(tmp_path):
     onnx.save(proto, path)
     with pytest.raises(ArtifactError, match=r"the values of 'w' do not fit its sizes \[5, 4\]"):
         RUNTIME.look(path)
+
+
+@pytest.fixture(scope="module")
+def sound(one_folder: Path) -> Path:
+    graph = (
+        "g (float[B, 4] x) => (float[B, 4] y) { [quantize] xq = QuantizeLinear(x, s, z) "
+        "[back] xd = DequantizeLinear(xq, s, z) t = Transpose(q) d = DequantizeLinear(t, s, z) "
+        "m = MatMul(xd, d) y = Softmax(m) }"
+    )
+    return saved_apart(one_folder / "sound.onnx", graph, q=Q, s=ONE, z=ZERO)
+
+
+@settings(max_examples=60)
+@given(
+    changes=st.lists(st.tuples(st.integers(2, 400), st.integers(0, 255)), min_size=1, max_size=9)
+)
+def test_a_file_with_wrong_bytes_is_looked_into_or_refused(sound, changes):
+    content = bytearray(sound.read_bytes())
+    for place, byte in changes:
+        content[place] = byte
+    damaged = sound.with_name("damaged.onnx")
+    damaged.write_bytes(content)
+    with suppress(ArtifactError):
+        assert RUNTIME.look(damaged).bytes > len(content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -14,6 +15,7 @@ from onnx_models import IMAGES, model, saved, saved_apart
 from clipq.artifact_settings import SessionSettings
 from clipq.errors import ArtifactError
 from clipq.runtimes import TowerPorts, runtimes
+from clipq.runtimes.onnxruntime_session import asked_of
 
 RUNTIME = runtimes.get("onnxruntime")
 RNG = np.random.default_rng(0)
@@ -61,7 +63,8 @@ def test_what_a_session_asked_for_is_what_it_runs(image):
     facts = opened(image, threads=2, precision="f32", provider="CPUExecutionProvider").facts
     assert (facts.precision, facts.provider, facts.batch) == ("f32", "CPUExecutionProvider", 0)
     assert facts.said["providers"] == ["CPUExecutionProvider"]
-    assert facts.said["nodes"] == {"CPUExecutionProvider": 2}
+    tells = hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info")
+    assert facts.said["nodes"] == ({"CPUExecutionProvider": 2} if tells else {})
 
 
 def test_images_of_any_memory_order_are_the_same(image):
@@ -246,6 +249,33 @@ def test_the_runtimes_own_options_reach_it(image, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("session", "precision", "options"),
+    [
+        ({}, "tf32", {}),  # as it comes, products of floats keep 10 bits of 23
+        ({"precision": "f32"}, "f32", {"use_tf32": "0"}),
+        (
+            {"options": {"use_tf32": False, "device_id": 1}},
+            "f32",
+            {"use_tf32": "0", "device_id": "1"},
+        ),
+    ],
+)
+def test_float32_on_a_gpu_is_not_tf32(monkeypatch, session, precision, options):
+    provider = "CUDAExecutionProvider"
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [provider])
+    asked = asked_of(onnxruntime, SessionSettings(provider=provider, **session))
+    assert (asked.precision, asked.provider_options) == (precision, options)
+
+
+def test_a_gpu_does_not_contradict_itself(monkeypatch):
+    provider = "CUDAExecutionProvider"
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [provider])
+    for contradiction in ({"precision": "bf16"}, {"precision": "f32", "options": {"use_tf32": 1}}):
+        settings = SessionSettings(provider=provider, **contradiction)
+        assert provider in message(asked_of, onnxruntime, settings)
+
+
+@pytest.mark.parametrize(
     ("head", "says"),
     [
         ('<ir_version: 99, opset_import: ["" : 21]>', r"reads, which is up to IR version \d+"),
@@ -264,6 +294,15 @@ def test_an_operator_that_the_runtime_lacks_is_named(tmp_path):
     said = message(opened, saved(tmp_path / "image.onnx", graph, head, w=WEIGHT))
     assert "uses an operator that onnxruntime" in said
     assert "mine:Pool" in said
+
+
+def test_a_graph_in_types_that_a_provider_does_not_execute_is_told_from_a_damaged_one(tmp_path):
+    halves = IMAGE.replace("float[", "bfloat16[")
+    path = saved(tmp_path / "image.onnx", halves, w=WEIGHT.astype(ml_dtypes.bfloat16))
+    said = message(opened, path)
+    assert "cannot execute an operator" in said
+    assert "MatMul" in said
+    assert "float32" in said
 
 
 def test_onnx_runtimes_own_format_runs_and_is_not_looked_into(image, tmp_path):
