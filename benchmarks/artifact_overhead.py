@@ -127,7 +127,8 @@ def _overhead(subject: Subject, folder: Path, options: Any, goals: Goals) -> Non
         goals.measured(middle <= MOST_OVERHEAD)
         print(
             f"{subject.name}, {runtime}: clipq / bare session loop {shown} (goal <= "
-            f"{MOST_OVERHEAD}); handing over {100 * handed:.1f} % of it; once {once:.1f} s"
+            f"{MOST_OVERHEAD}); handing over {100 * handed:.1f} % of it; once {once:.1f} s",
+            flush=True,
         )
 
 
@@ -150,7 +151,7 @@ def _integers(subject: Subject, folder: Path, options: Any, goals: Goals) -> Non
             artifact(), fp32()
             shown, middle = _shown(_ratios(artifact, fp32, options.rounds))
         goals.measured(middle < 1.0)
-        print(f"{subject.name}, {recipe}: time / FP32 in torch {shown} (goal < 1)")
+        print(f"{subject.name}, {recipe}: time / FP32 in torch {shown} (goal < 1)", flush=True)
 
 
 def _check(folder: Path, goals: Goals) -> None:
@@ -182,7 +183,8 @@ def _check(folder: Path, goals: Goals) -> None:
     load = os.getloadavg()[0]
     print(
         f"clipq artifact check, 2 artifacts of {EMBEDDED}: {seconds:.1f} s at a load of {load:.1f} "
-        f"(goal < {MOST_SECONDS:.0f} s){wrong}"
+        f"(goal < {MOST_SECONDS:.0f} s){wrong}",
+        flush=True,
     )
 
 

@@ -119,8 +119,8 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         wrong = sum(each.wrong for each in found)
         plain = [document(each, settings) for each in found]
         emit(json.dumps({"schema": SCHEMA, "wrong": wrong, "artifacts": plain}, allow_nan=False))
-    if options.latency:
-        keep_latencies(options.latency, _measured(found, settings))
+    if options.latency and (measured := _measured(found, settings)):
+        keep_latencies(options.latency, measured)
         say(f"written: {options.latency}", error=True)
     return 1 if any(each.wrong for each in found) else 0
 

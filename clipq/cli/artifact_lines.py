@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
+from clipq.evaluation.artifacts import recorded_session
 from clipq.runtimes import Finding
 from clipq.runtimes.cpu_flags import cpu_flags
 
@@ -30,7 +31,8 @@ def heading(candidate: Candidate, settings: Settings, threads: int) -> str:
     said = [f"runtime {artifact.runtime}", f"batch {artifact.batch or settings.batch_size}"]
     said.append(f"{threads} thread{'' if threads == 1 else 's'}")
     said += [artifact.session.precision] if artifact.session.precision else []
-    said += [f"{name}={value}" for name, value in artifact.session.env.items()]
+    env = recorded_session(artifact.session)["env"]  # without the values of secrets
+    said += [f"{name}={value}" for name, value in env.items()]
     return f"{candidate}: {', '.join(said)}"
 
 

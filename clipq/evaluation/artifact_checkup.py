@@ -30,6 +30,7 @@ from clipq.evaluation.batch_dependence import (
 from clipq.evaluation.evaluator import Evaluator
 from clipq.provenance import package_versions
 from clipq.runtimes import Finding, Look, TowerFacts, runtimes
+from clipq.runtimes.float_share import float_share_findings
 from clipq.runtimes.precision import precision_findings
 from clipq.settings import Settings
 
@@ -159,6 +160,7 @@ class Examiner:
         asked = artifact.session.precision if artifact else ""
         for tower, facts in found.facts.items():
             found.findings += _of_tower(tower, precision_findings(asked, facts))
+            found.findings += _of_tower(tower, float_share_findings(facts))
         model: Any = self._reference(found).loaded.model
         found.fp32_bytes = sum(_bytes(model, tower) for tower in found.facts)
 
@@ -168,7 +170,13 @@ class Examiner:
             tower: _features(module, tower, shown.inputs[tower], module.batch)
             for tower in found.facts
         }
-        found.parity = compare(made, shown.features, normalised=module.io.output == "normalised")
+        fp32 = shown.features
+        id_probe = self.settings.in_distribution.name
+        if (brought := self._encoders.artifacts.rows(found.candidate.on(id_probe))) is not None:
+            made = {"image": brought[self._positions]} | made
+        if (head := module.class_embeddings(self._probe.classnames)) is not None:
+            made["text"], fp32 = head[shown.classes], fp32 | {"text": shown.embeddings}
+        found.parity = compare(made, fp32, normalised=module.io.output == "normalised")
         for parity in found.parity:
             if parity.tower != "both" and parity.verdict != "sound":
                 found.findings.append(parity_finding(parity, self._mended(found, parity.tower)))
@@ -220,14 +228,21 @@ class Examiner:
         return self._shown[name]
 
     @cached_property
+    def _opened(self) -> Probe:
+        return open_declared(self.settings.in_distribution, base_dir=self.settings.root)
+
+    @cached_property
+    def _positions(self) -> list[int]:
+        return sorted(hashed_order(self._opened)[:IMAGES])
+
+    @cached_property
     def _probe(self) -> Probe:
-        opened = open_declared(self.settings.in_distribution, base_dir=self.settings.root)
-        return taken(opened, sorted(hashed_order(opened)[:IMAGES]))
+        return taken(self._opened, self._positions)
 
     def _mended(self, found: Checkup, tower: str) -> str:
         """Return how to write what the images are, if that alone was wrong; "" otherwise."""
         module, shown = self._module(found), self._reference(found)
-        if tower != "image":
+        if tower != "image" or tower not in found.facts:
             return ""
         for pixels in set(PIXELS) - {module.io.pixels, "bytes"}:
             if module.io.pixels == "bytes":
@@ -251,19 +266,35 @@ class Shown:
     def __init__(self, loaded: LoadedModel, probe: Probe, device: str) -> None:
         from clipq.models import prompt_tokens
 
-        preprocess = loaded.preprocess
+        preprocess, count = loaded.preprocess, len(probe.classnames)
         pixels = np.stack([preprocess.to_uint8(image) for image in probe.images()])
-        classes = np.linspace(0, len(probe.classnames) - 1, min(PROMPTS, len(probe.classnames)))
-        names = [probe.classnames[at] for at in classes.round().astype(int)]
-        self.loaded = loaded
+        self.loaded, self._probe, self._device = loaded, probe, device
+        self.classes = np.linspace(0, count - 1, min(PROMPTS, count)).round().astype(int)
+        prompts = prompt_tokens(loaded.tokenizer, self._names, probe.templates[:1])
         self.inputs = {
             "image": preprocess.normalise(pixels).to(device),
-            "text": prompt_tokens(loaded.tokenizer, names, probe.templates[:1]).to(device),
+            "text": prompts.to(device),
         }
         self.features = {
             tower: _features(loaded.model, tower, inputs, len(inputs))
             for tower, inputs in self.inputs.items()
         }
+
+    @property
+    def _names(self) -> list[str]:
+        return [self._probe.classnames[at] for at in self.classes]
+
+    @cached_property
+    def embeddings(self) -> np.ndarray:
+        """FP32's embeddings (C, D) of the same classes, over all templates."""
+        from clipq.models import class_embeddings
+
+        model, tokenizer = self.loaded.model, self.loaded.tokenizer
+        templates = self._probe.templates
+        found: np.ndarray = class_embeddings(
+            model, tokenizer, self._names, templates, device=self._device
+        ).numpy(force=True)
+        return found
 
 
 def _of_tower(tower: str, findings: tuple[Finding, ...]) -> list[Finding]:

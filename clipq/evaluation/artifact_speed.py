@@ -7,7 +7,6 @@ that what it costs to hand over images is not counted.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -32,7 +31,7 @@ class Speed:
 
     >>> speed = Speed("image", 64, 1, (0.01, 0.03, 0.01), (0.02, 0.06, 0.04))
     >>> speed.ratio, speed.spread, speed.milliseconds, speed.fp32_milliseconds
-    (0.5, (0.25, 0.5), 0.15625, 0.625)
+    (0.5, (0.25, 0.5), 0.15625, 0.3125)
     """
 
     tower: str
@@ -43,27 +42,35 @@ class Speed:
 
     @property
     def ratio(self) -> float:
-        """Time of the artifact over that of FP32, the median over rounds; below 1 is faster."""
-        return statistics.median(self._ratios)
+        """Time of the artifact over that of FP32 in the median round; below 1 is faster."""
+        own, fp32 = self._rounds[self._middle]
+        return own / fp32
 
     @property
     def spread(self) -> tuple[float, float]:
         """The smallest and the largest ratio of a round."""
-        return min(self._ratios), max(self._ratios)
+        (least, of_least), (most, of_most) = self._rounds[0], self._rounds[-1]
+        return least / of_least, most / of_most
 
     @property
     def milliseconds(self) -> float:
-        """Of the artifact, per sample, the median."""
-        return 1e3 * statistics.median(self.artifact) / self.batch
+        """Of the artifact, per sample, in the median round."""
+        return 1e3 * self._rounds[self._middle][0] / self.batch
 
     @property
     def fp32_milliseconds(self) -> float:
-        """Of FP32 in torch, per sample, the median."""
-        return 1e3 * statistics.median(self.fp32) / self.batch
+        """Of FP32 in torch, per sample, in the median round."""
+        return 1e3 * self._rounds[self._middle][1] / self.batch
 
     @property
-    def _ratios(self) -> list[float]:
-        return [theirs / ours for theirs, ours in zip(self.artifact, self.fp32, strict=True)]
+    def _rounds(self) -> list[tuple[float, float]]:
+        """Both times, round by round, ordered by their ratio."""
+        both = zip(self.artifact, self.fp32, strict=True)
+        return sorted(both, key=lambda times: times[0] / times[1])
+
+    @property
+    def _middle(self) -> int:
+        return (len(self.fp32) - 1) // 2
 
     def to_plain(self) -> dict[str, Any]:
         """Return it as strict-JSON values."""

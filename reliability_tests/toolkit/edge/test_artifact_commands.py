@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -10,6 +11,7 @@ import clipq
 from clipq.cli import main
 from clipq.errors import QuantizerError, SettingsError
 from clipq.evaluation.plan import Selection, plan
+from clipq.exports import recipes
 from clipq.settings import load_settings
 
 SETTINGS = """\
@@ -126,3 +128,23 @@ def test_what_looks_inside_names_the_quantizer_to_look_into(called, words, said)
 def test_the_api_tells_a_file_from_a_quantizer():
     with pytest.raises(QuantizerError, match="is no quantizer but a file"):
         clipq.evaluate("local-dir:nowhere", "deploy/image.onnx", "webdataset:nowhere")
+
+
+def test_a_recipe_that_a_plugin_of_the_project_brings_is_known(called, tmp_path, monkeypatch):
+    (tmp_path / "brought.py").write_text(
+        "from clipq.exports import Recipe, recipes\n"
+        "recipes.add('brought-float', Recipe('mine', print, packages=('nobody-has-this',)))\n"
+    )
+    (tmp_path / "clipq.toml").write_text(f'[clipq]\nplugins = ["brought"]\n\n{SETTINGS}')
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        for asked in (
+            ["quantize", "--recipe", "brought-float"],
+            ["export", "--runtime", "brought"],
+        ):
+            code, text = called("artifact", asked[0], "vit", *asked[1:], "--output", "deploy")
+            assert code == 2
+            assert "recipe 'brought-float' needs nobody-has-this" in text
+    finally:
+        recipes.remove("brought-float")
+        sys.modules.pop("brought", None)

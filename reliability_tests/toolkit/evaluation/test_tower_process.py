@@ -20,7 +20,7 @@ from clipq.errors import ArtifactError
 from clipq.evaluation.artifacts import Artifacts
 from clipq.evaluation.tower_process import TowerProcess
 from clipq.runtimes import TowerPorts, runtimes
-from clipq.settings import LimitSettings, ModelSettings, Settings
+from clipq.settings import ModelSettings, Settings
 
 RUNTIME = """
 import ctypes, os, signal, sys, time
@@ -236,11 +236,12 @@ def test_a_process_that_ends_is_named_and_asked_no_more(settings, doing, how):
 
 
 def test_a_process_that_hangs_is_ended_after_the_limit_and_the_limit_is_named(settings):
-    hasty = replace(settings, limits=LimitSettings(stalled_seconds=4))
-    process = TowerProcess(artifact(), hasty)
+    process = TowerProcess(artifact(), settings)
     path, facts = open_tower(process, settings, "hang.bin")
+    assert process._patience == settings.limits.stalled_seconds
+    process._patience = 0.3  # for this call alone: to start takes longer on a busy machine
     path.write_text("hang")
-    with pytest.raises(ArtifactError, match=r"did not answer for 4 s \(stalled_seconds"):
+    with pytest.raises(ArtifactError, match=r"did not answer for 0\.3 s \(stalled_seconds"):
         process.run("image", GIVEN)
     assert gone(facts.said["pid"])
 
