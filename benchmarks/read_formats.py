@@ -535,6 +535,43 @@ def _parquet(folder: Path, random: Random) -> Read:
     return read
 
 
+@cache
+def _feature_content(suffix: str) -> bytes:
+    """Features of two samples, as some other program wrote them."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from safetensors.numpy import save
+
+    features = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
+    if suffix == "safetensors":
+        return save({"features": features}, {"ids": '["a", "b"]'})
+    stream = io.BytesIO()
+    if suffix == "npz":
+        np.savez(stream, ids=np.array(["a", "b"]), features=features)
+    else:
+        pq.write_table(pa.table({"id": ["a", "b"], "embedding": features.tolist()}), stream)
+    return stream.getvalue()
+
+
+def _features(folder: Path, random: Random) -> Read:
+    suffix = random.choice(("npz", "safetensors", "parquet"))
+    path = folder / "features" / f"id.{suffix}"
+    _place(path, _feature_content(suffix), damaged_bytes, random)
+
+    def read() -> object:
+        from clipq.runtimes import runtimes
+        from clipq.runtimes.feature_files import FeatureFiles
+
+        return _each(
+            lambda: runtimes.get("features").look(path),
+            lambda: FeatureFiles(path.parent, {"id": ("a", "b")}).rows("id"),
+            lambda: FeatureFiles(path, {"id": ("a", "b"), "other": None}).check() or "nothing said",
+        )
+
+    return read
+
+
 def _model(folder: Path, random: Random) -> Read:
     """A model's folder: configuration, vocabulary or weights are damaged."""
     from clipq.models import load_model
@@ -737,6 +774,7 @@ FORMATS: Mapping[str, tuple[Callable[[Path, Random], Read], int, int]] = {
     "list of images": (_image_list, 400, 2),
     "class folders": (_class_folders, 200, 2),
     "Parquet": (_parquet, 100, 2),
+    "features": (_features, 300, 2),
     "model folder": (_model, 150, 2),
     "unknown project": (_repository, 100, 2),
     "quantizer": (_quantizer_text, 1000, 2),

@@ -15,6 +15,7 @@ from clipq.errors import did_you_mean
 from clipq.shapes import Document, Meta, Name, Text, keys, one_of, table, whole
 
 __all__ = [
+    "BROUGHT",
     "CODE",
     "FP32_TOWER",
     "INTEGERS",

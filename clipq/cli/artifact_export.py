@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clipq.cli.artifact_writing import add_writing_options, write_artifact
+from clipq.cli.context import settings_of
 from clipq.errors import UnknownNameError, did_you_mean
 
 __all__ = ["declare", "run"]
@@ -52,8 +53,10 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     Raises:
         ClipqError: there is no such runtime, or the model or the folder cannot be used.
     """
+    from clipq.evaluation.plan import load_plugins
     from clipq.exports import recipes
 
+    load_plugins(settings_of(options))  # which may export to a runtime of their own
     recipe = f"{options.runtime}{_FLOAT}"
     if recipe not in recipes:
         known = (n.removesuffix(_FLOAT) for n in recipes.names() if n.endswith(_FLOAT))

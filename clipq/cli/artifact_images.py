@@ -26,7 +26,7 @@ Adversarial images are none of them: they are made against each candidate. Files
 quarter of a gibibyte at a time; a command that was interrupted goes on where it was.
 """
 _EPILOG = """\
-  clipq artifact images --model vit-clean --output inputs/
+  clipq artifact images vit-clean --output inputs/
   clipq artifact images --probe id --probe calibration --pixels bytes --layout NHWC --output in/
   clipq artifact images --format png --output pictures/
 """
@@ -41,8 +41,10 @@ def declare(actions: argparse._SubParsersAction[Any]) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    images.add_argument(
+        "model", nargs="?", metavar="MODEL", help="whose inputs; default: the only model"
+    )
     images.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to")
-    images.add_argument("--model", metavar="MODEL", help="whose; default: the only one")
     images.add_argument(
         "--probe", action="append", metavar="PROBE", help="only this one (repeatable)"
     )
@@ -108,7 +110,7 @@ def _model(settings: Settings, named: str | None) -> str:
         return names[0]
     raise SettingsError(
         f"{settings.path} declares {len(names)} models, and each is shown its own images",
-        hint=f"--model {' or --model '.join(names)}",
+        hint=f"name one of them: {', '.join(names)}",
     )
 
 

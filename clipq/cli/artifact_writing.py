@@ -52,10 +52,12 @@ def write_artifact(options: argparse.Namespace, recipe: str) -> int:
     Raises:
         ClipqError: the folder, the model or the recipe cannot be used.
     """
+    from clipq.evaluation.plan import load_plugins
     from clipq.exports import recipes
     from clipq.exports.making import refuse_missing
 
     settings = settings_of(options)
+    load_plugins(settings)  # which may bring the recipe
     settings.model(options.model)  # refused before anything is imported or read
     chosen = recipes.get(recipe)
     refuse_missing(recipe, chosen)

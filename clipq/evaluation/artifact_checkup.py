@@ -30,6 +30,7 @@ from clipq.evaluation.batch_dependence import (
 from clipq.evaluation.evaluator import Evaluator
 from clipq.provenance import package_versions
 from clipq.runtimes import Finding, Look, TowerFacts, runtimes
+from clipq.runtimes.float_share import float_share_findings
 from clipq.runtimes.precision import precision_findings
 from clipq.settings import Settings
 
@@ -159,6 +160,7 @@ class Examiner:
         asked = artifact.session.precision if artifact else ""
         for tower, facts in found.facts.items():
             found.findings += _of_tower(tower, precision_findings(asked, facts))
+            found.findings += _of_tower(tower, float_share_findings(facts))
         model: Any = self._reference(found).loaded.model
         found.fp32_bytes = sum(_bytes(model, tower) for tower in found.facts)
 

@@ -96,7 +96,9 @@ def artifact_identity(
     does not.
     """
     runtime = runtimes.get(artifact.runtime)
+    code = getattr(runtime, "environment", None)  # of files that are code
     return {
+        **({} if code is None else {"code": code(files.image)}),
         "runtime": artifact.runtime,
         "runtime_version": runtime.version,
         "packages": dict(package_versions(runtime.packages)),

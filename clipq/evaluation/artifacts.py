@@ -21,6 +21,7 @@ from clipq.redaction import HIDDEN, is_secret_name, redacted
 from clipq.runtimes import Finding, Look, runtimes
 from clipq.runtimes.cpu_flags import cpu_flags
 from clipq.runtimes.feature_files import FeatureFiles
+from clipq.runtimes.float_share import float_share_findings
 from clipq.runtimes.precision import precision_findings
 from clipq.settings import Settings
 
@@ -115,8 +116,11 @@ class Artifacts:
         if self._declared(candidate).runtime != BROUGHT:
             return None
         if self._brought is None or self._brought[0] != candidate:
-            probes = (p for p in self.settings.probes if p.attack is None and p.role != "pooled")
-            samples = {p.name: self._inputs.sample_info(p.name).ids for p in probes}
+            known = self._inputs.probes
+            samples = {
+                p.name: known[p.name].ids if p.name in known and p.attack is None else None
+                for p in self.settings.probes
+            }
             output = self._artifact(candidate).io.output
             files = FeatureFiles(self.files(candidate).image, samples, output=output)
             self._brought = candidate, files
@@ -135,8 +139,9 @@ class Artifacts:
         asked, found = self._artifact(candidate).session.precision, []
         facts = self.module(candidate).facts
         for tower, look in self.looks(candidate).items():
-            executed = precision_findings(asked, facts[tower]) if tower in facts else ()
-            own = (*look.findings, *executed)
+            own = [*look.findings]
+            if tower in facts:
+                own += precision_findings(asked, facts[tower]) + float_share_findings(facts[tower])
             found += [
                 replace(each, problem=f"{tower} tower: {each.problem}")
                 for each in own

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -64,9 +64,9 @@ class Form:
     'uint8'
     """
 
-    format: Literal["npz", "safetensors", "png"] = "npz"
-    pixels: Literal["normalised", "unit", "bytes"] = "normalised"
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    format: str = "npz"
+    pixels: str = "normalised"
+    layout: str = "NCHW"
 
     def __post_init__(self) -> None:
         if self.format == "png" and (self.pixels, self.layout) != ("bytes", "NHWC"):

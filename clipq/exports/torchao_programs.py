@@ -12,23 +12,34 @@ import copy
 from functools import partial
 from pathlib import Path
 
+from torch import nn
+
 from clipq.exports.exported_programs import exported, write_program
 from clipq.exports.recipes import Made, Recipe
 from clipq.exports.source import Source
+from clipq.quant.explicit import make_explicit
 
-__all__ = ["TORCHAO_INT8_DYNAMIC", "TORCHAO_INT8_WEIGHT_ONLY"]
+__all__ = ["TORCHAO_INT8_DYNAMIC", "TORCHAO_INT8_WEIGHT_ONLY", "quantized_by_torchao"]
 
 _FORMATS = {"w8a8d": "Int8DynamicActivationInt8WeightConfig", "w8": "Int8WeightOnlyConfig"}
 
 
-def _write(source: Source, folder: Path, *, number_format: str) -> Made:
+def quantized_by_torchao(model: nn.Module, number_format: str) -> nn.Module:
+    """Quantize an FP32 open_clip model in place, and return it.
+
+    Args:
+        model: in eval mode.
+        number_format: ``w8a8d`` or ``w8``.
+    """
     import torchao.quantization
 
-    from clipq.quant.explicit import make_explicit
-
-    model = copy.deepcopy(source.model)
     make_explicit(model, "both")
     torchao.quantization.quantize_(model, getattr(torchao.quantization, _FORMATS[number_format])())
+    return model
+
+
+def _write(source: Source, folder: Path, *, number_format: str) -> Made:
+    model = quantized_by_torchao(copy.deepcopy(source.model), number_format)
     for tower in source.of(model).towers:
         write_program(exported(tower), folder / f"{tower.kind}.pt2")
     for tower in source.towers:

@@ -40,7 +40,7 @@ class OnnxFile:
 
     >>> OnnxFile(Path("LICENSE"))
     Traceback (most recent call last):
-    clipq.errors.ArtifactError: LICENSE is text, not an ONNX model or a model in ONNX Runtime's own format
+    clipq.errors.ArtifactError: LICENSE is text, not an ONNX model or ...
       fix: name a file that this runtime takes, or export the model again
     """
 

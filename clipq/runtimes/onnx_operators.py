@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from clipq.runtimes.onnx_graph import FLOATS, INTEGERS, MOVES, OnnxGraph, Placed
 
-__all__ = ["Operators", "is_quantized", "operators_of"]
+__all__ = ["PRODUCTS", "Operators", "is_quantized", "operators_of"]
 
 _QUANTIZED = re.compile(r"^Q[A-Z]|[Qq]uantize|NBits|Bnb4|FpQ4|Integer")
 _PAIRS = ("QuantizeLinear", "DequantizeLinear")

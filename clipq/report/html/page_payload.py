@@ -68,7 +68,10 @@ def payload(record: RunRecord) -> dict[str, Any]:
             for line in candidate_lines(record)
         ],
         "ladders": [ladder.to_plain() for ladder in ladders(record)],
-        "not_applicable": list(not_applicable_sentences(record.not_applicable)),
+        "not_applicable": {
+            "cases": sum(sum(needs.values()) for needs in record.not_applicable.values()),
+            "sentences": not_applicable_sentences(record.not_applicable),
+        },
         "artifact_texts": {
             candidate: artifact_rows(artifact)
             for candidate, artifact in record.evidence().get("artifacts", {}).items()

@@ -42,9 +42,9 @@ export function artifactNotices() {
 }
 
 /** Cases that artifacts cannot have: no failures, and not planned, but nobody shall miss them. */
-function notApplicable(sentences) {
+function notApplicable({ cases: amount, sentences }) {
   if (sentences.length <= 1) return sentences.length ? notice("", sentences[0]) : null;
-  return el("div", { class: "notice" }, details("Cases that artifacts cannot have",
+  return el("div", { class: "notice" }, details(`${count(amount, "case")} that artifacts cannot have`,
     el("ul", {}, sentences.map((text) => el("li", {}, text)))));
 }
 

@@ -3,7 +3,7 @@ import { times } from "../shared/format.js";
 import { pairGrid } from "../shared/grid.js";
 import { badge, countText, shares, tally, undecidedKey, VERDICTS } from "../shared/verdicts.js";
 import { showPair } from "./pair.js";
-import { cases, distinct, pairs } from "./record.js";
+import { cases, distinct, evidence, pairs } from "./record.js";
 import { go, onState, state } from "./state.js";
 
 /** Quantizers down, models across; each cell opens the metric table of its pair. */
@@ -18,7 +18,8 @@ export function heatmap() {
   onState((before) => {
     if (before.pair !== state.pair) showPair(panel, grid, { scroll: true });
   });
-  const box = section("heatmap", models.length === 1 ? `Quantizers of ${models[0]}` : "Models × quantizers",
+  const made = Object.keys(evidence.artifacts || {}).length ? "Quantizers and artifacts" : "Quantizers";
+  const box = section("heatmap", models.length === 1 ? `${made} of ${models[0]}` : `Models × ${made.toLowerCase()}`,
     el("p", { class: "quiet" }, "The worst verdict of each pair, how many cases have it, and the worst loss in units of its margin. Choose a cell for its metrics."),
     undecidedKey(tally(cases)), grid, panel);
   showPair(panel, grid, { scroll: false });

@@ -159,7 +159,7 @@ def linear(
             -(-depth // splits // 64) * 64,
             BUG=bug,
             ROWS=16,
-            DEPTH=1024 if depth > 10000 else 64,
+            DEPTH=1024 if depth > 10000 else 256 if depth > 256 and not x.is_cuda else 64,
             enable_fp_fusion=False,
         )
         if target is not out:

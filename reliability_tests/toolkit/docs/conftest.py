@@ -18,18 +18,23 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
+from clipq.exports import recipes
+from clipq.models import ModelSource, load_model
 from clipq.quant import quantizers
 from clipq.records import RunRecord
+from clipq.runtimes import runtimes
 
 # What the tests here share; importlib mode puts no folder of tests on the path.
 sys.path.insert(0, str(Path(__file__).parent))
 
 from page_session import PageSession, _environment
 from small_data import part
+from transformers_twin import transformers_twin
 from warm_process import WarmProcess
 
 REPOSITORY = Path(__file__).parents[3]
 _DATA = REPOSITORY / "fixtures" / "data"
+_MODEL = "local-dir:fixtures/models/vit-clean"
 _IMAGES = {"test": 256, "calibration": 128}
 _SETTINGS = """\
 [clipq]
@@ -101,16 +106,18 @@ def session(
 ) -> Iterator[PageSession]:
     """Yield a page's own copy of the project, as the working folder.
 
-    Quantizers and modules that a page brings go with it.
+    Quantizers, runtimes, recipes and modules that a page brings go with it.
     """
     root = tmp_path / "project"
     shutil.copytree(prepared, root, symlinks=True)
     monkeypatch.chdir(root)
     monkeypatch.syspath_prepend(root)
-    known, modules = quantizers.names(), set(sys.modules)
+    known = {registry: set(registry.names()) for registry in (quantizers, recipes, runtimes)}
+    modules = set(sys.modules)
     yield PageSession(root, programs)
-    for name in set(quantizers.names()) - set(known):
-        quantizers.remove(name)
+    for registry, names in known.items():
+        for name in set(registry.names()) - names:
+            registry.remove(name)
     for name in set(sys.modules) - modules:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(f"{root}{os.sep}"):
             del sys.modules[name]
@@ -122,6 +129,8 @@ def _make(root: Path, programs: Path) -> None:
     part(_DATA / "digits", root / "data" / "digits", {"test": 256})
     _as_folders(root / "data" / "shapes", root / "data" / "photos")
     _as_list(root / "data" / "digits", root / "data" / "scans")
+    twin = transformers_twin(load_model(ModelSource.parse(_MODEL, base_dir=REPOSITORY)).model)
+    twin.save_pretrained(root / "models" / "vit-clean-hf")
     (root / "clipq.toml").write_text(_SETTINGS)
     (root / "baselines").mkdir()
     (root / "baselines" / "margins.toml").write_text(_MARGINS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -10,6 +11,7 @@ import clipq
 from clipq.cli import main
 from clipq.errors import QuantizerError, SettingsError
 from clipq.evaluation.plan import Selection, plan
+from clipq.exports import recipes
 from clipq.settings import load_settings
 
 SETTINGS = """\
@@ -93,6 +95,14 @@ def test_cases_of_artifacts_are_listed_and_those_that_they_cannot_have_are_count
     assert "vit/ort-float/id.top1" in [case["id"] for case in found]
 
 
+def test_runtimes_are_listed_with_the_packages_that_are_here(called):
+    code, text = called("list", "runtimes")
+    assert code == 0
+    for name in ("executorch", "features", "onnxruntime", "openvino", "torch", "torch-export"):
+        assert f"\n{name} " in text
+    assert "pip install 'pytest-clipq[onnxruntime]'" in text
+
+
 def test_selecting_only_what_an_artifact_cannot_have_says_so(tmp_path):
     (tmp_path / "clipq.toml").write_text(SETTINGS)
     settings = load_settings(tmp_path / "clipq.toml")
@@ -118,3 +128,23 @@ def test_what_looks_inside_names_the_quantizer_to_look_into(called, words, said)
 def test_the_api_tells_a_file_from_a_quantizer():
     with pytest.raises(QuantizerError, match="is no quantizer but a file"):
         clipq.evaluate("local-dir:nowhere", "deploy/image.onnx", "webdataset:nowhere")
+
+
+def test_a_recipe_that_a_plugin_of_the_project_brings_is_known(called, tmp_path, monkeypatch):
+    (tmp_path / "brought.py").write_text(
+        "from clipq.exports import Recipe, recipes\n"
+        "recipes.add('brought-float', Recipe('mine', print, packages=('nobody-has-this',)))\n"
+    )
+    (tmp_path / "clipq.toml").write_text(f'[clipq]\nplugins = ["brought"]\n\n{SETTINGS}')
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        for asked in (
+            ["quantize", "--recipe", "brought-float"],
+            ["export", "--runtime", "brought"],
+        ):
+            code, text = called("artifact", asked[0], "vit", *asked[1:], "--output", "deploy")
+            assert code == 2
+            assert "recipe 'brought-float' needs nobody-has-this" in text
+    finally:
+        recipes.remove("brought-float")
+        sys.modules.pop("brought", None)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from clipq.artifact_settings import SessionSettings
+from clipq.artifact_settings import ArtifactSettings, SessionSettings
 from clipq.errors import ArtifactError
+from clipq.evaluation.artifact_files import ArtifactFiles, artifact_identity
 from clipq.models import ModelSource, load_model
 from clipq.runtimes import TowerPorts, runtimes
 from clipq.runtimes.code_made import _ProjectFinder
@@ -131,6 +132,20 @@ def test_what_the_code_imports_and_names_belongs_to_it_before_it_runs_and_after(
     tower(path, "image", runtime=runtime)
     assert set(runtime.sidecars(path)) == expected
     assert runtime.environment(path) == environment
+
+
+def test_what_the_code_imports_and_reads_identifies_results(project, monkeypatch):
+    text = (
+        "import os, pytest\ndef make():\n    return (lambda x: x * int(os.environ['BITS']),) * 2\n"
+    )
+    artifact = ArtifactSettings("mine", "vit-clean", "torch", image="build.py:make")
+    files = ArtifactFiles(written(project, text), function="make")
+    monkeypatch.setenv("BITS", "8")
+    found = artifact_identity(artifact, files, batch=1)
+    assert "package pytest" in found["code"]
+    assert artifact_identity(artifact, files, batch=1) == found
+    monkeypatch.setenv("BITS", "4")
+    assert artifact_identity(artifact, files, batch=1) != found
 
 
 def test_an_edit_that_keeps_second_and_size_runs(project):
