@@ -185,6 +185,9 @@ class ArtifactSettings:
             return f"both recipe and {others[0]}", "give files, or a recipe that makes them"
         if not self.recipe and not self.image:
             return "neither image nor recipe", "image = a file, or recipe = how clipq makes it"
+        if CODE in self.text:
+            hint = "the function that `image` names makes both towers"
+            return f"text = {self.text!r}, which is code", hint
         if self.text and self.head:
             return "both text and head", f"give one of them: {texts}"
         if not self.recipe and not self.text and not self.head and CODE not in self.image:
