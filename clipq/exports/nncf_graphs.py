@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clipq.exports.openvino_graphs import converted, write_ir
 from clipq.exports.recipes import Made, Recipe
-from clipq.exports.tower_source import Source, TowerSource
+from clipq.exports.tower_source import Source
 
 __all__ = ["OPENVINO_INT8", "OPENVINO_INT8_DEFAULT"]
 
