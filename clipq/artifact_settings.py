@@ -185,6 +185,9 @@ class ArtifactSettings:
             return f"both recipe and {others[0]}", "give files, or a recipe that makes them"
         if not self.recipe and not self.image:
             return "neither image nor recipe", "image = a file, or recipe = how clipq makes it"
+        if CODE in self.text:
+            hint = "the function that `image` names makes both towers"
+            return f"text = {self.text!r}, which is code", hint
         if self.text and self.head:
             return "both text and head", f"give one of them: {texts}"
         if not self.recipe and not self.text and not self.head and CODE not in self.image:
@@ -223,7 +226,11 @@ class ArtifactSettings:
 
 
 def artifact_table() -> Any:
-    """Return the shape of an `[[artifacts]]` table as it is written."""
+    """Return the shape of an `[[artifacts]]` table as it is written.
+
+    >>> "part_of" in artifact_table().__annotations__, "io" in artifact_table().__annotations__
+    (False, True)
+    """
     written = (name for name in ArtifactSettings.__slots__ if name != "part_of")
     return table("artifact", keys(ArtifactSettings, *written))
 
@@ -241,6 +248,13 @@ def read_artifacts(
 
     Raises:
         SettingsError: one contradicts itself or names no model, or two candidates have one name.
+
+    >>> from pathlib import Path
+    >>> from clipq.errors import SettingsError
+    >>> document = Document(Path("clipq.toml"), "TOML", SettingsError, "")
+    >>> table = {"name": "ort", "model": "vit", "runtime": "onnxruntime", "recipe": "mine"}
+    >>> [each.name for each in read_artifacts([table], ["vit"], document, "")]
+    ['ort']
     """
     names: set[tuple[str, str]] = set()
     for at, given in enumerate(tables):

@@ -46,6 +46,7 @@ def test_one_table_may_be_several_candidates(project):
         (FILES + 'recipe = "onnxruntime-dynamic"\n', "both recipe and image"),
         (FILES.replace('text = "t.onnx"\n', ""), "no text tower"),
         (TABLE, "neither image nor recipe"),
+        (FILES.replace("t.onnx", "t.py:make"), "makes both towers"),
         (FILES + "float = { }\n", "float without one of image and recipe"),
         (FILES + "batch = -1\n", "a whole number >= 0"),
         (FILES + 'io = { pixels = "raw" }\n', "known: bytes, normalised, unit"),
