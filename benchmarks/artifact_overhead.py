@@ -1,6 +1,6 @@
 """What it costs to gate an artifact in its own process, and what `clipq artifact check` takes.
 
-    python benchmarks/artifact_overhead.py [overhead] [integers] [check] [--quick]
+    python benchmarks/artifact_overhead.py [--quick] [overhead] [integers] [check]
 
 overhead: an artifact's features as a gate makes them (uint8 images, normalised, handed to the
 process of the runtime and back) beside the bare loop over a session in one process, on float
@@ -55,7 +55,7 @@ from clipq.settings import ModelSettings, Settings
 PARTS = ("overhead", "integers", "check")
 EMBEDDED = "vit-clean"
 MOST_OVERHEAD, MOST_SECONDS = 1.1, 30.0
-_FLOAT = {"onnxruntime": "onnxruntime-float", "openvino": "openvino-float"}
+_MADE = {"onnxruntime": "onnxruntime-dynamic", "openvino": "openvino-int8"}
 _INTEGERS = ("onnxruntime-dynamic", "onnxruntime-static", "openvino-int8")
 
 
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     script = Script(__doc__, takes="five minutes on 2 cores")
     script.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
     script.size("--models", full=[EMBEDDED, "ViT-B-32"], quick=[EMBEDDED], help="weights or random")
-    script.size("--runtimes", full=list(_FLOAT), quick=list(_FLOAT)[:1], help="of the overhead")
+    script.size("--runtimes", full=list(_MADE), quick=list(_MADE)[:1], help="of the overhead")
     script.size("--recipes", full=list(_INTEGERS), quick=list(_INTEGERS)[:1], help="of integers")
     script.size("--rounds", full=9, quick=2, help="of each pair of loops")
     script.size("--images", full=1024, quick=32, help="in a round; 1 of 32 of a large model")
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _overhead(subject: Subject, folder: Path, options: Any, goals: Goals) -> None:
     for runtime in options.runtimes:
-        recipe = _FLOAT[runtime]
+        recipe = _MADE[runtime]
         made = _made(recipe, subject, folder)
         started = time.perf_counter()
         with _opened(made, runtime, subject, options.batch) as module:
