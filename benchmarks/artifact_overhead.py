@@ -74,7 +74,7 @@ class Subject:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    script = Script(__doc__, takes="five minutes on 2 cores")
+    script = Script(__doc__, takes="a quarter of an hour on 2 cores")
     script.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
     script.size("--models", full=[EMBEDDED, "ViT-B-32"], quick=[EMBEDDED], help="weights or random")
     script.size("--runtimes", full=list(_MADE), quick=list(_MADE)[:1], help="of the overhead")
