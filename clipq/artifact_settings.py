@@ -177,12 +177,19 @@ class ArtifactSettings:
         """Towers that it replaces: ``both``, or ``vision`` where the text tower is FP32's."""
         return "vision" if self.text == FP32_TOWER else "both"
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether its files hold what ships: no code that makes it, no features that came of it."""
+        return self.runtime != BROUGHT and CODE not in self.image
+
     def contradiction(self) -> tuple[str, str]:
         """Return what of this table contradicts itself, and how to mend it; ("", "") if nothing."""
         others = [key for key in ("image", "text", "head") if getattr(self, key)]
         texts = "text = a file, text = 'fp32' (the text tower does not ship), or head = a file"
         if self.recipe and others:
             return f"both recipe and {others[0]}", "give files, or a recipe that makes them"
+        if self.recipe and self.io != IoSettings():
+            return "both recipe and io", "remove io: a recipe says itself what its graphs take"
         if not self.recipe and not self.image:
             return "neither image nor recipe", "image = a file, or recipe = how clipq makes it"
         if CODE in self.text:
@@ -194,6 +201,8 @@ class ArtifactSettings:
             return "no text tower", texts
         if self.float is not None and bool(self.float.image) == bool(self.float.recipe):
             return "float without one of image and recipe", "float = { image = ..., text = ... }"
+        if "float" in self.variants:
+            return "a variant called 'float'", "call it otherwise: NAME-float are the float graphs"
         if self.name == FP32_TOWER:
             return f"name = {FP32_TOWER!r}", "it is the reserved name of the unquantized reference"
         return "", ""

@@ -168,7 +168,7 @@ def _time(found: Checkup) -> Iterator[str]:
             f"{tower:<6} {speed.milliseconds:.3g} ms a sample, {speed.ratio:.2f} x FP32 in torch "
             f"({low:.2f} to {high:.2f} of {len(speed.fp32)} rounds), batch {speed.batch}"
         )
-    if found.fp32_bytes:
+    if found.bytes and found.fp32_bytes:
         share = found.bytes / found.fp32_bytes
         yield f"size   {_size(found.bytes)}, {share:.2f} x FP32's weights"
 

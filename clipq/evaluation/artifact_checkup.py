@@ -65,7 +65,7 @@ class Checkup:
         parity: how near its features are to FP32's.
         batches: how far they move with the batch, by what is encoded.
         speeds: how long it takes, by tower.
-        bytes: of its files.
+        bytes: of its files; 0 where they do not hold what ships.
         fp32_bytes: of the FP32 towers in whose place they stand.
         findings: what is wrong, or worth knowing.
         error: why it could not be looked at further.
@@ -147,8 +147,9 @@ class Examiner:
     def _lint(self, found: Checkup) -> None:
         artifacts = self._encoders.artifacts
         found.looks = dict(artifacts.looks(found.candidate))
-        found.bytes = artifacts.files(found.candidate).bytes
         artifact = self.settings.artifact(found.candidate)
+        if artifact is not None and artifact.is_stored:
+            found.bytes = artifacts.files(found.candidate).bytes
         packages = runtimes.get(artifact.runtime).packages if artifact else ()
         found.versions = dict(package_versions(packages))
         for tower, look in found.looks.items():

@@ -93,7 +93,8 @@ def artifact_identity(
     """Return what identifies an artifact's results beside its model and the environment.
 
     Neither its name nor where its files lie: a renamed artifact keeps its results, a swapped file
-    does not.
+    does not. Files stand in the order of their paths behind the named one, so that two of them
+    that trade places are others.
     """
     runtime = runtimes.get(artifact.runtime)
     code = getattr(runtime, "environment", None)  # of files that are code
@@ -102,7 +103,7 @@ def artifact_identity(
         "runtime": artifact.runtime,
         "runtime_version": runtime.version,
         "packages": dict(package_versions(runtime.packages)),
-        "files": {role: sorted(held.values()) for role, held in files.sha256.items()},
+        "files": {role: list(held.values()) for role, held in files.sha256.items()},
         "function": files.function,
         "session": asdict(artifact.session),
         "io": asdict(artifact.io),

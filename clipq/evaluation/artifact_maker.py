@@ -85,7 +85,7 @@ def make_apart(settings: Settings, model: str, recipe: str, folder: Path, *, bat
     """
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "clipq.evaluation.artifact_maker"),
+            *(sys.executable, "-P", "-m", "clipq.evaluation.artifact_maker"),
             *(str(settings.path), model, recipe, str(folder), str(batch)),
         ],
         env={**os.environ, "OMP_NUM_THREADS": str(settings.threads)},

@@ -46,8 +46,8 @@ def artifact_differences(
         yield error.problem
         return
     for path, sha in named.items():
-        if sha not in measured.values():
-            was = measured.get(path, "")
+        was = measured.get(path, "")
+        if sha != was and (was or sha not in measured.values()):
             before = f"measured was {was[:_DIGITS]}" if was else "it was not measured"
             yield f"artifact changed: {path} hashes to {sha[:_DIGITS]}, {before}"
     for path, sha in measured.items():

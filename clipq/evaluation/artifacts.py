@@ -159,7 +159,7 @@ class Artifacts:
         return {
             "runtime": artifact.runtime,
             "versions": dict(package_versions(runtime.packages)),
-            "bytes": files.bytes + left,
+            **({"bytes": files.bytes + left} if self._artifact(candidate).is_stored else {}),
             "float_bytes": state_bytes(model),
             "batch": self.batch(candidate),
             "session": recorded_session(artifact.session),

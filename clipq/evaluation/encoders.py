@@ -204,7 +204,16 @@ class Encoders:
         loaded = self.model(candidate.model)
         kind = "artifact" if self.is_artifact(candidate) else "quantizer"
         name = f"{kind} {candidate.quantizer!r}"
-        return Encoder(name, module, loaded, self.device, self.settings.batch_size)
+        return Encoder(name, module, loaded, self.device, self.block_size(candidate))
+
+    def block_size(self, candidate: Candidate) -> int:
+        """Return how many samples a candidate is given at a time: of an artifact, whole batches.
+
+        Blocks of `batch_size` would be cut into other batches than those it is deployed with.
+        """
+        size = self.settings.batch_size
+        batch = self.artifacts.batch(candidate) if self.is_artifact(candidate) else size
+        return max(1, size // batch) * batch
 
     def coverage(self, candidate: Candidate) -> dict[str, Any]:
         """Return what a quantizer covers and stores; {} for FP32."""

@@ -169,7 +169,8 @@ class Encodings:
         attack = self.settings.probe(cell.probe).attack
         preprocess = encoder.loaded.preprocess
         if attack is None:
-            blocks = self.inputs.blocks(cell.probe, preprocess, self.settings.batch_size)
+            size = self.encoders.block_size(cell.candidate)
+            blocks = self.inputs.blocks(cell.probe, preprocess, size)
             return encoder.images(blocks, doing=doing)
         from clipq.evaluation.adversarial import Victim, encode_attacked
 

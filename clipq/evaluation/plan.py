@@ -254,7 +254,8 @@ def planned_candidates(settings: Settings) -> tuple[Candidate, ...]:
 def simulation_of(candidate: Candidate, settings: Settings) -> str:
     """Return the quantizer that simulates an artifact, by which its loss is split; "" for none.
 
-    It is the one that the settings name, or the matrix's first of the same format.
+    It is the one that the settings name, or the matrix's first of the same format in the same
+    towers.
 
     >>> from pathlib import Path
     >>> from clipq.artifact_settings import ArtifactSettings
@@ -269,9 +270,11 @@ def simulation_of(candidate: Candidate, settings: Settings) -> str:
         return ""
     if artifact.simulation:
         return str(QuantizerSpec.parse(artifact.simulation))
-    wanted = Format.parse(artifact.format) if artifact.format else None
-    texts = planned_quantizers(settings) if wanted is not None else ()
-    return next((text for text in texts if QuantizerSpec.parse(text).format == wanted), "")
+    if not artifact.format:
+        return ""
+    wanted = Format.parse(artifact.format), artifact.towers
+    specs = map(QuantizerSpec.parse, planned_quantizers(settings))
+    return next((str(spec) for spec in specs if (spec.format, spec.towers) == wanted), "")
 
 
 def planned_quantizers(settings: Settings) -> tuple[str, ...]:

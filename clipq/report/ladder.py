@@ -219,8 +219,11 @@ def _ladder(
 
 def _no_simulation(entry: Mapping[str, Any]) -> str:
     declared = entry.get("format", "")
+    where = " in the vision tower alone" if entry.get("towers") == "vision" else ""
     why = (
-        f"no quantizer of the matrix has its format {declared}" if declared else "it has no format"
+        f"no quantizer of the matrix has its format {declared}{where}"
+        if declared
+        else "it has no format"
     )
     return f"no simulation ({why}): what quantization loses is in the rest"
 

@@ -44,6 +44,8 @@ def test_one_table_may_be_several_candidates(project):
         (FILES + FILES, "two candidates of 'vit-clean' are called 'int8'"),
         (FILES + 'head = "h.npz"\n', "both text and head"),
         (FILES + 'recipe = "onnxruntime-dynamic"\n', "both recipe and image"),
+        (TABLE + 'recipe = "r"\nio = { layout = "NHWC" }\n', "both recipe and io"),
+        (FILES + 'variants = { float = { threads = 2 } }\n', "a variant called 'float'"),
         (FILES.replace('text = "t.onnx"\n', ""), "no text tower"),
         (TABLE, "neither image nor recipe"),
         (FILES.replace("t.onnx", "t.py:make"), "makes both towers"),

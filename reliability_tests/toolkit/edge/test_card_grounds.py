@@ -254,6 +254,15 @@ class TestArtifacts:
         (here / name).write_bytes(b"another")
         assert said in self.told(made, here)[0]
 
+    def test_files_that_traded_places_are_others(self, made, here):
+        image, text = here / "image.onnx", here / "text.onnx"
+        image.write_bytes(b"text.onnx")
+        text.write_bytes(b"image.onnx")
+        assert [said.split(" hashes")[0] for said in self.told(made, here)] == [
+            "artifact changed: image.onnx",
+            "artifact changed: text.onnx",
+        ]
+
     def test_what_is_missing_or_run_by_another_is_named(self, made, here):
         assert (
             "runtime onnxruntime, the settings name openvino"

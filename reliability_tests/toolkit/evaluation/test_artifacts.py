@@ -11,6 +11,7 @@ import pytest
 from clipq.cases import Candidate
 from clipq.errors import ArtifactError, ClipqError
 from clipq.evaluation.evaluator import Evaluator
+from clipq.evaluation.tower_process import TowerProcess
 from clipq.settings import load_settings
 
 INT8 = Candidate("vit-clean", "int8")
@@ -103,6 +104,36 @@ def test_whatever_can_move_a_number_identifies_a_result(evaluator, deployed, oth
     assert keys[0] == keys[2]  # a name is nobody's identity
 
 
+def test_files_that_trade_places_identify_another_result(project, evaluator):
+    folder = project.root / "phone"
+    folder.mkdir()
+    for name in ("id", "digits"):
+        np.savez(folder / f"{name}.npz", ids=np.array([name]), features=np.ones((1, 2)))
+    key = INT8.on("id")
+    rest = table('image = "phone"\nhead = "phone/id.npz"', runtime="features")
+    before = evaluator(rest).encodings.features_key(key)
+    (folder / "id.npz").rename(folder / "aside")
+    (folder / "digits.npz").rename(folder / "id.npz")
+    (folder / "aside").rename(folder / "digits.npz")
+    assert evaluator(rest.replace("phone/id", "phone/digits")).encodings.features_key(key) != before
+
+
+@pytest.mark.parametrize(("batch", "calls"), [(100, [100] * 7 + [68]), (500, [500, 268])])
+def test_calls_are_batches_of_the_declared_size(evaluator, deployed, monkeypatch, batch, calls):
+    """The settings' batch_size is 256, and neither divides nor limits what is deployed."""
+    made = []
+    run = TowerProcess.run
+
+    def noted(self, tower, inputs):
+        made.append(len(inputs["input"]))
+        return run(self, tower, inputs)
+
+    monkeypatch.setattr(TowerProcess, "run", noted)
+    found = evaluator(table(FILES + f"batch = {batch}"))
+    found.encodings.encode(found.encoders.encoder(INT8), INT8.on("digits"))
+    assert made == calls
+
+
 def test_a_record_says_what_was_run(evaluator):
     found = evaluator(MADE)
     said = found.evaluate(INT8.on("id")).evidence["artifacts"][str(INT8)]
@@ -132,6 +163,8 @@ def test_features_and_class_embeddings_may_come_from_elsewhere(project, evaluato
     phone = Candidate("vit-clean", "phone")
     assert np.allclose(scores(found, phone), scores(found, phone.reference), atol=1e-6)
     assert found.batches.check(phone) == ()
+    said = found.evaluate(phone.on("digits")).evidence["artifacts"][str(phone)]
+    assert "bytes" not in said  # features are not what ships
 
     ids = np.load(folder / "id.npz")
     np.savez(folder / "id.npz", ids=ids["ids"][1:], features=ids["features"][1:])

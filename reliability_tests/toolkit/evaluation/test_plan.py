@@ -163,6 +163,13 @@ def test_a_simulation_is_named_or_of_the_same_format(exported, written, simulate
     assert planned == {"int8", "rtn:w8", "rtn:w8a8", simulated or "int8"}
 
 
+@pytest.mark.parametrize(("text", "simulated"), [("t", "rtn:w8a8"), ("fp32", "rtn:w8a8@vision")])
+def test_a_simulation_quantizes_the_towers_that_the_artifact_replaces(exported, text, simulated):
+    settings = exported(text=f'text = "{text}"\nformat = "w8a8"')
+    settings = replace(settings, quantizers=("rtn:w8a8@vision", "rtn:w8a8"))
+    assert simulation_of(Candidate("vit-clean", "int8"), settings) == simulated
+
+
 @pytest.mark.parametrize(
     ("written", "said"),
     [
