@@ -172,6 +172,10 @@ def test_features_and_class_embeddings_may_come_from_elsewhere(project, evaluato
     assert np.array_equal(scores(again, phone), scores(found, phone))  # other probes go on
     with pytest.raises(ArtifactError, match=r"(?s)phone.*missing"):
         again.evaluate(phone.on("id"))
+    wide = np.tile(head.embeddings, 2)
+    np.savez(project.root / "classes.npz", ids=np.array(names), features=wide)
+    with pytest.raises(ClipqError, match="'phone': its class embeddings have"):
+        scores(evaluator(table(rest, name="phone", runtime="features")), phone)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +188,7 @@ def test_features_and_class_embeddings_may_come_from_elsewhere(project, evaluato
         (FILES + 'session = { provider = "CUDAExecutionProvider" }', "CPUExecutionProvider"),
         ('recipe = "onnxruntime-dynamik"', "did you mean 'onnxruntime-dynamic'"),
         ('recipe = "openvino-float"', "makes files of runtime 'openvino'"),
+        ('recipe = "onnxruntime-dynamic"\nformat = "w4"', "makes w8a8d, not format = 'w4'"),
     ],
 )
 def test_a_mistake_is_one_clear_message_and_others_go_on(evaluator, deployed, rest, said):
