@@ -15,6 +15,7 @@ from clipq.errors import did_you_mean
 from clipq.shapes import Document, Meta, Name, Text, keys, one_of, table, whole
 
 __all__ = [
+    "BROUGHT",
     "CODE",
     "FP32_TOWER",
     "INTEGERS",
@@ -191,6 +192,9 @@ class ArtifactSettings:
             return "both recipe and io", "remove io: a recipe says itself what its graphs take"
         if not self.recipe and not self.image:
             return "neither image nor recipe", "image = a file, or recipe = how clipq makes it"
+        if CODE in self.text:
+            hint = "the function that `image` names makes both towers"
+            return f"text = {self.text!r}, which is code", hint
         if self.text and self.head:
             return "both text and head", f"give one of them: {texts}"
         if not self.recipe and not self.text and not self.head and CODE not in self.image:
@@ -231,7 +235,11 @@ class ArtifactSettings:
 
 
 def artifact_table() -> Any:
-    """Return the shape of an `[[artifacts]]` table as it is written."""
+    """Return the shape of an `[[artifacts]]` table as it is written.
+
+    >>> "part_of" in artifact_table().__annotations__, "io" in artifact_table().__annotations__
+    (False, True)
+    """
     written = (name for name in ArtifactSettings.__slots__ if name != "part_of")
     return table("artifact", keys(ArtifactSettings, *written))
 
@@ -249,6 +257,13 @@ def read_artifacts(
 
     Raises:
         SettingsError: one contradicts itself or names no model, or two candidates have one name.
+
+    >>> from pathlib import Path
+    >>> from clipq.errors import SettingsError
+    >>> document = Document(Path("clipq.toml"), "TOML", SettingsError, "")
+    >>> table = {"name": "ort", "model": "vit", "runtime": "onnxruntime", "recipe": "mine"}
+    >>> [each.name for each in read_artifacts([table], ["vit"], document, "")]
+    ['ort']
     """
     names: set[tuple[str, str]] = set()
     for at, given in enumerate(tables):

@@ -9,7 +9,7 @@ from typing import Any
 __all__ = ["ACTIONS", "declare"]
 
 ACTIONS = ("check", "export", "images", "quantize")
-"""Every action; `clipq.cli.artifact_ACTION` declares and runs it."""
+"""Every action; one of `clipq.cli.artifact_check` and its siblings declares and runs it."""
 
 _DESCRIPTION = """\
 What ships is a file that a runtime runs, not a simulation of it. [[artifacts]] in clipq.toml

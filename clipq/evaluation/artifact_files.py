@@ -59,7 +59,7 @@ def artifact_files(
     image, function = _path_and_function(artifact.image, root)
     text: Path | None = None
     if artifact.text not in ("", FP32_TOWER):
-        text, _ = _path_and_function(artifact.text, root)
+        text = root / artifact.text
     elif function and not artifact.text and not artifact.head:
         text = image
     head = root / artifact.head if artifact.head else None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipq.errors import ArtifactError, ClipqError
+from clipq.evaluation.cache import Cache
 from clipq.evaluation.identity import model_identity, prompts_identity
 from clipq.evaluation.inputs import Inputs
 from clipq.evaluation.plan import load_plugins
@@ -63,11 +64,15 @@ def make_here(settings: Settings, model: str, recipe: str, folder: Path, *, batc
     import torch
 
     from clipq.evaluation.calibration_data import calibration_data
-    from clipq.evaluation.evaluator import Evaluator
+    from clipq.evaluation.encode import pin_threads
+    from clipq.models import ModelSource, load_model
 
-    evaluator = Evaluator(settings)
-    loaded = evaluator.encoders.model(model)
-    data = calibration_data(evaluator.inputs, loaded, batch_size=settings.batch_size)
+    pin_threads(settings.threads)
+    declared = settings.model(model)
+    source = ModelSource.parse(declared.source, base_dir=settings.root)
+    loaded = load_model(source, expected_sha256=declared.sha256)
+    inputs = Inputs(settings, Cache(settings.cache))
+    data = calibration_data(inputs, loaded, batch_size=settings.batch_size)
     images, tokens = torch.cat(list(data.images())), torch.cat(list(data.texts()))
     return make(recipe, loaded.model, images, tokens, folder, batch=batch)
 

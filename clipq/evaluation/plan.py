@@ -119,6 +119,12 @@ def not_applicable(
     """Return how many cases `plan` leaves out because artifacts cannot have them.
 
     By candidate, and by what they need: gradients, a text tower.
+
+    >>> from pathlib import Path
+    >>> from clipq.settings import load_settings
+    >>> needs = not_applicable(load_settings(Path("clipq.toml")))
+    >>> set(needs["vit-clean/ort-static"])
+    {'gradients'}
     """
     return count_reasons(_asked(settings, selection or Selection(), profile), settings)
 
@@ -250,6 +256,14 @@ def simulation_of(candidate: Candidate, settings: Settings) -> str:
 
     It is the one that the settings name, or the matrix's first of the same format in the same
     towers.
+
+    >>> from pathlib import Path
+    >>> from clipq.artifact_settings import ArtifactSettings
+    >>> ort = ArtifactSettings("ort", "vit", "onnxruntime", recipe="mine", format="w8a8d")
+    >>> texts = ("rtn:w4", "rtn:w8a8d")
+    >>> settings = Settings(Path("clipq.toml"), (), (), texts, artifacts=(ort,))
+    >>> simulation_of(Candidate("vit", "ort"), settings)
+    'rtn:w8a8d'
     """
     artifact = settings.artifact(candidate)
     if artifact is None or artifact.is_float:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clipq.exports.exported_programs import exported
 from clipq.exports.recipes import Made, Recipe
-from clipq.exports.source import Source
+from clipq.exports.tower_source import Source
 
 __all__ = ["AOTI_FLOAT"]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from clipq.artifact_settings import IoSettings
 from clipq.exports.exported_programs import exported
 from clipq.exports.recipes import Made, Recipe
-from clipq.exports.source import Source
+from clipq.exports.tower_source import Source
 
 __all__ = ["EXECUTORCH_FLOAT"]
 
@@ -24,7 +25,7 @@ def _write(source: Source, folder: Path) -> Made:
         )
         program = lowered.to_executorch()
         (folder / f"{tower.kind}.pte").write_bytes(program.buffer)
-    return Made("image.pte", "text.pte")
+    return Made("image.pte", "text.pte", io=IoSettings())  # a .pte keeps no names
 
 
 EXECUTORCH_FLOAT = Recipe("executorch", _write, extra="executorch", packages=("executorch",))

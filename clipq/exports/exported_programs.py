@@ -8,7 +8,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from clipq.exports.recipes import Made, Recipe
-from clipq.exports.source import Source, TowerSource
+from clipq.exports.tower_source import Source, TowerSource
 
 __all__ = ["exported", "write_program"]
 

@@ -54,7 +54,7 @@ def make(
         )
     if not 0 <= batch <= 65536:
         raise ArtifactError(f"a batch of {batch}", hint="0 for any, or a number up to 65536")
-    from clipq.exports.source import quiet_process, source_of, state_sha256
+    from clipq.exports.tower_source import quiet_process, source_of, state_sha256
 
     with _new_folder(folder) as new, quiet_process():
         source = source_of(model, images, tokens, batch=batch)

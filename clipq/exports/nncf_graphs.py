@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clipq.exports.openvino_graphs import converted, write_ir
 from clipq.exports.recipes import Made, Recipe
-from clipq.exports.source import Source, TowerSource
+from clipq.exports.tower_source import Source
 
 __all__ = ["OPENVINO_INT8", "OPENVINO_INT8_DEFAULT"]
 
@@ -22,23 +22,17 @@ def _write(source: Source, folder: Path, *, transformer: bool) -> Made:
     for tower in source.towers:
         model = converted(tower)
         write_ir(model, folder / f"{tower.kind}-float.xml")
+        # In batches: NNCF takes the mean over what it is given of each one's largest value, so that
+        # images one by one would be clipped to a mean image's range.
+        batches = [batch.numpy() for batch in tower.batches]
         quantized = nncf.quantize(
             model,
-            nncf.Dataset(_batches(tower)),
-            subset_size=len(_batches(tower)),
+            nncf.Dataset(batches),
+            subset_size=len(batches),
             model_type=nncf.ModelType.TRANSFORMER if transformer else None,
         )
         write_ir(quantized, folder / f"{tower.kind}.xml")
     return Made("image.xml", "text.xml", "image-float.xml", "text-float.xml")
-
-
-def _batches(tower: TowerSource) -> list[object]:
-    """Return calibration samples one by one, or in the batch that the graph takes."""
-    return (
-        [batch.numpy() for batch in tower.batches]
-        if tower.batch
-        else list(tower.samples[:, None].numpy())
-    )
 
 
 OPENVINO_INT8 = Recipe(

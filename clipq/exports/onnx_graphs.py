@@ -12,7 +12,7 @@ import torch
 
 from clipq.exports.exported_programs import exported
 from clipq.exports.recipes import Made, Recipe
-from clipq.exports.source import Source, TowerSource
+from clipq.exports.tower_source import Source, TowerSource
 
 __all__ = ["OPSET", "write_onnx"]
 

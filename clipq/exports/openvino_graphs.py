@@ -8,7 +8,7 @@ from typing import Any
 
 from clipq.exports.exported_programs import exported
 from clipq.exports.recipes import Made, Recipe
-from clipq.exports.source import Source, TowerSource
+from clipq.exports.tower_source import Source, TowerSource
 
 __all__ = ["OPENVINO_FLOAT", "converted", "write_ir"]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from clipq.exports.onnx_graphs import OPSET, write_onnx
 from clipq.exports.recipes import Made, Recipe
-from clipq.exports.source import Source, TowerSource
+from clipq.exports.tower_source import Source, TowerSource
 
 __all__ = ["ONNXRUNTIME_DYNAMIC", "ONNXRUNTIME_STATIC", "ONNXRUNTIME_STATIC_ALL"]
 

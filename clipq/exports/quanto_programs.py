@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from clipq.exports.recipes import Made, Recipe
-from clipq.exports.source import Source
+from clipq.exports.tower_source import Source
 from clipq.quant.explicit import make_explicit
 from clipq.quant.modules import Projection
 

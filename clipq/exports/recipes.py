@@ -25,7 +25,7 @@ from clipq.artifact_settings import IoSettings
 from clipq.registry import Registry
 
 if TYPE_CHECKING:
-    from clipq.exports.source import Source
+    from clipq.exports.tower_source import Source
 
 __all__ = ["Made", "Recipe", "recipes"]
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from clipq.exports.exported_programs import exported, write_program
 from clipq.exports.recipes import Made, Recipe
-from clipq.exports.source import Source
+from clipq.exports.tower_source import Source
 from clipq.quant.explicit import make_explicit
 
 __all__ = ["TORCHAO_INT8_DYNAMIC", "TORCHAO_INT8_WEIGHT_ONLY", "quantized_by_torchao"]

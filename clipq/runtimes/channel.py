@@ -6,6 +6,7 @@ Nothing is pickled: what a process says that runs files of unknown origin is rea
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
@@ -53,7 +54,7 @@ def send_packed(connection: Connection, message: Packed) -> None:
     connection.send_bytes(header)
     for part in parts:
         if part.size:
-            connection.send_bytes(part.reshape(-1).view(np.uint8).data)
+            _write(connection.fileno(), part.reshape(-1).view(np.uint8).data)
 
 
 def receive(connection: Connection) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -67,6 +68,22 @@ def receive(connection: Connection) -> tuple[dict[str, Any], dict[str, np.ndarra
     for name, kind, shape in shapes:
         part = np.empty(shape, np.dtype(kind))
         if part.size:
-            connection.recv_bytes_into(part.reshape(-1).view(np.uint8).data)
+            _read(connection.fileno(), part.reshape(-1).view(np.uint8).data)
         arrays[name] = part
     return message, arrays
+
+
+# Not by the connection, which reads into a buffer that grows, and copies that.
+
+
+def _write(descriptor: int, rest: memoryview) -> None:
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _read(descriptor: int, rest: memoryview) -> None:
+    while rest:
+        count = os.readv(descriptor, [rest])
+        if not count:
+            raise EOFError
+        rest = rest[count:]

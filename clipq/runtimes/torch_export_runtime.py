@@ -217,7 +217,7 @@ def _open_package(path: Path, ports: TowerPorts, session: SessionSettings) -> _P
             hint="package it with torch 2.8 or newer, which packs the source beside the library",
         )
     spec = CallSpec.parse(*package.specs)
-    inputs = _named_inputs(package.inputs, spec)
+    inputs = _named_inputs(package.inputs, spec, path)
     outputs = tuple(Port(name, "", ()) for name in spec.outputs)
     places = chosen_inputs(inputs, ports, path)
     output = chosen_output(outputs, ports, path) if outputs else 0
@@ -235,8 +235,14 @@ def _open_package(path: Path, ports: TowerPorts, session: SessionSettings) -> _P
     return _ProgramTower(called, facts, path=path)
 
 
-def _named_inputs(inputs: Sequence[Port], spec: CallSpec) -> tuple[Port, ...]:
+def _named_inputs(inputs: Sequence[Port], spec: CallSpec, path: Path) -> tuple[Port, ...]:
     """Return inputs with the names that they are given by, where they are given by name."""
+    if len(inputs) != spec.positional + len(spec.keywords):
+        raise ArtifactError(
+            f"{path} was exported with {spec.positional + len(spec.keywords)} inputs, of which "
+            f"{len(inputs)} are tensors; which is not in the package",
+            hint="export a module whose forward takes tensors alone, each another",
+        )
     names = (*(port.name for port in inputs[: spec.positional]), *spec.keywords)
     return tuple(replace(port, name=name) for port, name in zip(inputs, names, strict=True))
 

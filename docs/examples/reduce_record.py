@@ -44,7 +44,8 @@ def reduced(record: RunRecord) -> RunRecord:
         for kind, entries in record.evidence().items()
     }
     cases[0] = replace(cases[0], evidence=evidence)
-    return replace(record, cases=tuple(cases), planned=len(cases), kernels=record.kernels[:12])
+    kept = {"cases": tuple(cases), "kernels": record.kernels[:12]}
+    return replace(record, planned=len(cases), not_applicable={}, **kept)
 
 
 def _kept(kind: str, key: str) -> bool:
@@ -53,7 +54,7 @@ def _kept(kind: str, key: str) -> bool:
         return key in _MODELS
     if kind == "probes":
         return key in _METRICS
-    if kind == "quantizers":
+    if kind in ("quantizers", "artifacts"):
         return model in _MODELS and rest in _QUANTIZERS
     if kind in _CELLS:
         quantizer, _, probe = rest.rpartition("/")

@@ -37,6 +37,7 @@ CACHED = ("candidate_decisions", "detectable_drop", "resampling_time")
 """Scripts that keep predictions, and here take those that other tests have made."""
 SHOWN = {
     "architectures": "differing by more than 1e-05: none",
+    "artifact_overhead": "onnxruntime-dynamic: time / FP32 in torch",
     "calibration_offsets": "smooth-ece, 2 gates each",
     "candidate_decisions": "Harmed by twice the margin",
     "compare_runs": "every cell changed: 100 cases",

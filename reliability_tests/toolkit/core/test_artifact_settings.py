@@ -48,6 +48,7 @@ def test_one_table_may_be_several_candidates(project):
         (FILES + 'variants = { float = { threads = 2 } }\n', "a variant called 'float'"),
         (FILES.replace('text = "t.onnx"\n', ""), "no text tower"),
         (TABLE, "neither image nor recipe"),
+        (FILES.replace("t.onnx", "t.py:make"), "makes both towers"),
         (FILES + "float = { }\n", "float without one of image and recipe"),
         (FILES + "batch = -1\n", "a whole number >= 0"),
         (FILES + 'io = { pixels = "raw" }\n', "known: bytes, normalised, unit"),

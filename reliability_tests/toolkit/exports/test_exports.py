@@ -19,8 +19,8 @@ from torch.nn.functional import cosine_similarity
 from clipq.errors import ArtifactError, UnknownNameError
 from clipq.exports import MANIFEST, Made, Manifest, Recipe, make, recipes
 from clipq.exports.quanto_programs import quantized_by_quanto
-from clipq.exports.source import quiet_process, source_of, state_sha256
 from clipq.exports.torchao_programs import quantized_by_torchao
+from clipq.exports.tower_source import quiet_process, source_of, state_sha256
 from clipq.models import ModelSource, load_model
 from clipq.testing import small_clip
 

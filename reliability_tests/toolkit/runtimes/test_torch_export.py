@@ -79,8 +79,8 @@ def hugging(tmp_path_factory):
     free = {"input_ids": {0: BATCH}, "attention_mask": {0: BATCH}, "scale": None}
     module = Hugging()
     named = {"input_ids": ids, "attention_mask": mask, "scale": 3}
-    program = saved(path, module, (), shapes=free, named=named)
-    return path, program, module
+    saved(path, module, (), shapes=free, named=named)
+    return path, module
 
 
 def opened(path, ports=IMAGE, **session):
@@ -141,7 +141,7 @@ def test_integer_weights_are_counted_and_infinite_ones_are_wrong(tmp_path):
 
 
 def test_inputs_and_outputs_have_the_names_that_a_caller_gives(hugging):
-    path, _, module = hugging
+    path, module = hugging
     ports = TowerPorts("text", "input_ids", "attention_mask", "text_embeds")
     mask = np.array([[1, 1, 0, 0], [1, 1, 1, 0]])
     given = {"input": np.arange(8).reshape(2, 4), "mask": mask}
@@ -157,10 +157,13 @@ def test_inputs_and_outputs_have_the_names_that_a_caller_gives(hugging):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor compiles C++")
 def test_a_compiled_package_answers_as_its_program_and_is_given_only_what_it_takes(
-    hugging, tmp_path
+    tmp_path,
 ):
-    path, program, _ = hugging
-    package = tmp_path / "text.pt2"
+    path, package = tmp_path / "program.pt2", tmp_path / "text.pt2"
+    ids, mask = (torch.ones(2, 4, dtype=torch.int64) for _ in range(2))
+    free = {"input_ids": {0: BATCH}, "attention_mask": {0: BATCH}}
+    named = {"input_ids": ids, "attention_mask": mask}
+    program = saved(path, Hugging(), (), shapes=free, named=named)
     torch._inductor.aoti_compile_and_package(program, package_path=str(package))
     ports = TowerPorts("text", "input_ids", "attention_mask", "text_embeds")
     tower, of_program = opened(package, ports, threads=1), opened(path, ports)
@@ -194,6 +197,14 @@ def test_a_package_for_another_machine_is_refused_before_it_ends_the_process(tmp
     path = packed(tmp_path / "c.pt2", {"AOTI_CPU_ISA": "AVX1024 AMX_TENSOR"})
     assert "avx1024, amx_tensor, which this one lacks" in told(AotiPackage(path).check_machine)
     assert "holds no source" in told(opened, packed(tmp_path / "d.pt2", {}))
+    leaf = {"type": None, "context": None, "children_spec": []}
+    both = {"type": "builtins.tuple", "context": "null", "children_spec": [leaf, leaf]}
+    none = {"type": "builtins.dict", "context": "[]", "children_spec": []}
+    taken = {"type": "builtins.tuple", "context": "null", "children_spec": [both, none]}
+    trees = {"in": json.dumps([1, taken]), "out": json.dumps([1, leaf])}
+    source = "".join(f'{name}_spec_ = R"({tree})";\n' for name, tree in trees.items())
+    said = told(opened, packed(tmp_path / "f.pt2", {}, source=source))
+    assert "with 2 inputs, of which 0 are tensors" in said
     path = packed(tmp_path / "e.pt2", {}, library="x.txt")
     assert "no compiled model" in told(opened, path)
 

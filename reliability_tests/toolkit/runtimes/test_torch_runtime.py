@@ -178,7 +178,7 @@ def test_a_file_of_the_project_that_is_read_and_not_named_is_refused(project):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("def mke(model): ...", r"has no function 'make'\n.*did you mean 'mke'"),
+        ("def maker(model): ...", r"has no function 'make'\n.*did you mean 'maker'"),
         ("def make(model, bits): ...", r"needs the arguments model, bits"),
         ("def make(*, model): ...", r"needs the arguments model"),
         ("\n\ndef make(model):\n  raise KeyError(7)", r"failed, build.py line 4: KeyError: 7"),

@@ -122,6 +122,15 @@ def source_of(model: nn.Module, images: Tensor, tokens: Tensor, *, batch: int = 
 
     Raises:
         ArtifactError: it is no such model, or the data are misshapen or not finite.
+
+    >>> from pathlib import Path
+    >>> from clipq.models import ModelSource, load_model
+    >>> name = "local-dir:fixtures/models/vit-clean"
+    >>> loaded = load_model(ModelSource.parse(name, base_dir=Path()))
+    >>> tokens = loaded.tokenizer(["a red circle"])
+    >>> source = source_of(loaded.model, torch.zeros(4, 3, 32, 32), tokens)
+    >>> [(tower.kind, tower.input, tuple(tower.example.shape)) for tower in source.towers]
+    [('image', 'pixel_values', (2, 3, 32, 32)), ('text', 'input_ids', (2, 16))]
     """
     _check(model, images, tokens)
     private = copy.deepcopy(model).cpu().eval().requires_grad_(False)
