@@ -162,7 +162,7 @@ class Artifacts:
             "versions": dict(package_versions(runtime.packages)),
             **({"bytes": files.bytes + left} if self._artifact(candidate).is_stored else {}),
             "float_bytes": state_bytes(model),
-            "batch": self.batch(candidate),
+            "batch": module.batch,
             "session": recorded_session(artifact.session),
             "io": asdict(self._artifact(candidate).io),
             "cpu": list(cpu_flags()),

@@ -174,8 +174,7 @@ class Encodings:
         attack = self.settings.probe(cell.probe).attack
         preprocess = encoder.loaded.preprocess
         if attack is None:
-            size = self.encoders.block_size(cell.candidate)
-            blocks = self.inputs.blocks(cell.probe, preprocess, size)
+            blocks = self.inputs.blocks(cell.probe, preprocess, encoder.batch_size)
             return encoder.images(blocks, doing=doing)
         from clipq.evaluation.adversarial import Victim, encode_attacked
 

@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clipq.artifact_settings import ArtifactSettings
 from clipq.cases import Candidate
 from clipq.errors import ArtifactError, ClipqError
+from clipq.evaluation.artifact_files import ArtifactFiles
+from clipq.evaluation.artifact_module import ArtifactModule
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.tower_process import TowerProcess
+from clipq.runtimes import TowerFacts
 from clipq.settings import load_settings
 
 INT8 = Candidate("vit-clean", "int8")
@@ -132,6 +136,17 @@ def test_calls_are_batches_of_the_declared_size(evaluator, deployed, monkeypatch
     found = evaluator(table(FILES + f"batch = {batch}"))
     found.encodings.encode(found.encoders.encoder(INT8), INT8.on("digits"))
     assert made == calls
+
+
+@pytest.mark.parametrize(("fixed", "batch"), [((10, 10), 10), ((10, 0), 256), ((0, 0), 256)])
+def test_the_batch_that_graphs_fix_is_the_one_that_is_judged(fixed, batch):
+    class Fixed:
+        def open(self, path, ports):
+            return TowerFacts(batch=fixed[ports.kind == "text"])
+
+    artifact = ArtifactSettings("int8", "vit-clean", "onnxruntime", image="i", text="t")
+    files = ArtifactFiles(Path("i"), Path("t"))
+    assert ArtifactModule(artifact, files, Fixed(), None, batch=256).batch == batch
 
 
 def test_a_record_says_what_was_run(evaluator):
