@@ -16,6 +16,7 @@ from clipq.evaluation.inputs import Inputs
 from clipq.evaluation.plan import simulation_of
 from clipq.evaluation.tower_process import TowerProcess
 from clipq.provenance import package_versions
+from clipq.quant.formats import Format
 from clipq.quant.storage import state_bytes
 from clipq.redaction import HIDDEN, is_secret_name, redacted
 from clipq.runtimes import Finding, Look, runtimes
@@ -161,7 +162,7 @@ class Artifacts:
             "versions": dict(package_versions(runtime.packages)),
             **({"bytes": files.bytes + left} if self._artifact(candidate).is_stored else {}),
             "float_bytes": state_bytes(model),
-            "batch": self.batch(candidate),
+            "batch": module.batch,
             "session": recorded_session(artifact.session),
             "io": asdict(self._artifact(candidate).io),
             "cpu": list(cpu_flags()),
@@ -226,7 +227,16 @@ class Artifacts:
         from clipq.evaluation.artifact_maker import make_apart, recipe_key
         from clipq.exports import MANIFEST, Manifest, recipes
 
-        runtime = recipes.get(declared.recipe).runtime
+        recipe = recipes.get(declared.recipe)
+        runtime = recipe.runtime
+        formats = recipe.format, declared.format
+        made, said = (Format.parse(each).bits_class if each else "" for each in formats)
+        if made and said and made != said:  # it would be judged by the margins of another
+            raise ArtifactError(
+                f"artifact {declared.name!r}: recipe {declared.recipe!r} makes {recipe.format}, "
+                f"not format = {declared.format!r}",
+                hint=f"write format = {recipe.format!r}",
+            )
         if runtime != declared.runtime:
             raise ArtifactError(
                 f"artifact {declared.name!r}: recipe {declared.recipe!r} makes files of runtime "

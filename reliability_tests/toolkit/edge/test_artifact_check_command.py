@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clipq.artifact_settings import ArtifactSettings
 from clipq.cases import Candidate
 from clipq.cli import main
 from clipq.evaluation.artifact_checkup import Checkup, Examiner
 from clipq.gating.latency import load_latencies
-from clipq.runtimes import runtimes
-from clipq.settings import load_settings
+from clipq.runtimes import TowerFacts, runtimes
+from clipq.settings import Settings, load_settings
 
 REPOSITORY = Path(__file__).parents[3]
 RUNTIME = """
@@ -144,6 +145,15 @@ def test_what_is_wrong_with_one_keeps_nobody_from_the_others(found):
     wrong = {name for name, each in artifacts.items() if each["wrong"]}
     assert wrong == {"broken", "narrow", "dies", "infinite", "missing"}
     assert document["wrong"] == len(wrong)
+
+
+def test_to_look_up_features_that_were_brought_is_no_time_of_a_tower():
+    phone = ArtifactSettings("phone", "vit", "features", image="phone", text="text.npz")
+    examiner = object.__new__(Examiner)
+    examiner.settings = Settings(Path("clipq.toml"), (), (), (), artifacts=(phone,))
+    found = Checkup(Candidate("vit", "phone"), facts={"text": TowerFacts()})
+    examiner._time(found)
+    assert found.speeds == {}
 
 
 def test_an_artifact_that_answers_as_fp32_does_is_sound(found):
