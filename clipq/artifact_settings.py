@@ -164,7 +164,9 @@ class ArtifactSettings:
     io: IoSettings = IoSettings()
     float: FloatSettings | None = None
     simulation: Text = ""
-    variants: Mapping[_ArtifactName, SessionSettings] = field(default_factory=dict)
+    variants: Annotated[
+        Mapping[_ArtifactName, SessionSettings], Meta(description=f"sessions by name: {_NAME}")
+    ] = field(default_factory=dict)
     part_of: Text = ""
 
     @property

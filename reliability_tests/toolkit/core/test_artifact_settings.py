@@ -45,6 +45,7 @@ def test_one_table_may_be_several_candidates(project):
         (FILES + 'head = "h.npz"\n', "both text and head"),
         (FILES + 'recipe = "onnxruntime-dynamic"\n', "both recipe and image"),
         (TABLE + 'recipe = "r"\nio = { layout = "NHWC" }\n', "both recipe and io"),
+        (FILES + 'variants = { "Old CPU" = { threads = 2 } }\n', "sessions by name: lower-case"),
         (FILES + 'variants = { float = { threads = 2 } }\n', "a variant called 'float'"),
         (
             FILES.replace("onnxruntime", "features") + 'session = { precision = "f16" }\n',
