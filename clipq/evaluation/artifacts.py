@@ -256,7 +256,10 @@ class Artifacts:
         if declared.is_float and manifest.float_image:  # kept beside what was made of them
             files = (manifest.float_image, manifest.float_text)
         image, text = (str(folder / name) if name else "" for name in files)
-        return replace(declared, image=image, text=text, io=manifest.io)
+        session = declared.session
+        if not session.precision:  # the one that its maker means: OpenVINO takes a lower by itself
+            session = replace(session, precision=manifest.precision)
+        return replace(declared, image=image, text=text, io=manifest.io, session=session)
 
 
 def recorded_session(session: SessionSettings) -> dict[str, Any]:
