@@ -98,14 +98,19 @@ class Artifacts:
                 self._models(candidate.model),
                 batch=self.batch(candidate),
             )
-            now = artifact_files(artifact, self._running(candidate), root=self.settings.root)
-            if now.sha256 != hashed.sha256:
-                raise ArtifactError(
-                    f"artifact {candidate.quantizer!r}: its files changed while it was opened",
-                    hint="run again when nobody writes them any more",
-                )
+            self._refuse_change(candidate, "opened")
             self._module = candidate, opened
         return self._module[1]
+
+    def _refuse_change(self, candidate: Candidate, doing: str) -> None:
+        """Refuse files that are no longer those that were hashed."""
+        artifact, process = self._artifact(candidate), self._running(candidate)
+        now = artifact_files(artifact, process, root=self.settings.root)
+        if now.sha256 != self.files(candidate).sha256:
+            raise ArtifactError(
+                f"artifact {candidate.quantizer!r}: its files changed while they were {doing}",
+                hint="run again when nobody writes them any more",
+            )
 
     def rows(self, cell: Cell) -> np.ndarray | None:
         """Return a cell's features (N, D) that were made elsewhere; None of what is run.
@@ -125,7 +130,9 @@ class Artifacts:
             output = self._artifact(candidate).io.output
             files = FeatureFiles(self.files(candidate).image, samples, output=output)
             self._brought = candidate, files
-        return self._brought[1].rows(cell.probe)
+        rows = self._brought[1].rows(cell.probe)
+        self._refuse_change(candidate, "read")
+        return rows
 
     def looks(self, candidate: Candidate) -> dict[str, Look]:
         """Return what each tower's file says of itself, found without running it."""
@@ -250,7 +257,11 @@ class Artifacts:
         with FileLock(f"{folder}.lock"):
             if not (folder / MANIFEST).is_file():
                 asked = candidate.model, declared.recipe, folder
-                make_apart(self.settings, *asked, batch=declared.batch)
+                try:
+                    make_apart(self.settings, *asked, batch=declared.batch)
+                except ArtifactError:
+                    if not (folder / MANIFEST).is_file():  # by a maker whose asker was killed
+                        raise
         manifest = Manifest.read(folder)
         files = (manifest.image, manifest.text)
         if declared.is_float and manifest.float_image:  # kept beside what was made of them
