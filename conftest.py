@@ -15,3 +15,8 @@ def pytest_collection_finish() -> None:
     """Leave out of every collection of garbage what stays to the end: libraries and tests."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let libraries end as they do: what is frozen, they report as leaked."""
+    gc.unfreeze()

@@ -181,12 +181,18 @@ def test_features_and_class_embeddings_may_come_from_elsewhere(project, evaluato
     said = found.evaluate(phone.on("digits")).evidence["artifacts"][str(phone)]
     assert "bytes" not in said  # features are not what ships
 
-    ids = np.load(folder / "id.npz")
+    ids = dict(np.load(folder / "id.npz"))
     np.savez(folder / "id.npz", ids=ids["ids"][1:], features=ids["features"][1:])
     again = evaluator(table(rest, name="phone", runtime="features"))
     assert np.array_equal(scores(again, phone), scores(found, phone))  # other probes go on
     with pytest.raises(ArtifactError, match=r"(?s)phone.*missing"):
         again.evaluate(phone.on("id"))
+
+    late = evaluator(table(rest, name="phone", runtime="features"))
+    late.encoders.artifacts.files(phone)
+    np.savez(folder / "id.npz", ids=ids["ids"], features=2 * ids["features"])
+    with pytest.raises(ArtifactError, match="changed while they were"):
+        late.evaluate(phone.on("id"))
     wide = np.tile(head.embeddings, 2)
     np.savez(project.root / "classes.npz", ids=np.array(names), features=wide)
     with pytest.raises(ClipqError, match="'phone': its class embeddings have"):
