@@ -20,6 +20,7 @@ from clipq.evaluation.plan import load_plugins
 from clipq.exports import Manifest, make, recipes
 from clipq.provenance import digest, package_versions
 from clipq.settings import Settings, load_settings
+from clipq.terminal import say
 
 if TYPE_CHECKING:
     from clipq.models import LoadedModel
@@ -109,7 +110,7 @@ def _main(arguments: list[str]) -> int:
         load_plugins(settings)  # which may bring the recipe
         make_here(settings, model, recipe, Path(folder), batch=int(batch))
     except ClipqError as error:
-        print(f"{_MARK}{error.problem}", file=sys.stderr)
+        say(f"{_MARK}{error.problem}", error=True)
         return 1
     return 0
 
