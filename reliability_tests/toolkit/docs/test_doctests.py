@@ -15,8 +15,8 @@ from public_names import REPOSITORY, public_objects
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 SHOWN_BY = {
     # Plain values that one function makes: its example shows them.
-    "clipq.exports.export_source.Source": "clipq.exports.export_source.source_of",
-    "clipq.exports.export_source.TowerSource": "clipq.exports.export_source.source_of",
+    "clipq.exports.tower_source.Source": "clipq.exports.export_source.source_of",
+    "clipq.exports.tower_source.TowerSource": "clipq.exports.export_source.source_of",
     "clipq.gating.planning.CasePower": "clipq.gating.planning.plan_power",
     "clipq.history.bisect.VerdictChange": "clipq.history.bisect.find_verdict_change",
     "clipq.history.model.TrendTable": "clipq.history.steps.find_steps",
@@ -32,7 +32,7 @@ WITHOUT = {
     "clipq.data.sources.ProbeSource": "a protocol; docs/tutorial/data.md implements it",
     "clipq.evaluation.plan.load_plugins": "imports a project's modules; docs/tutorial/quantizer.md",
     "clipq.gating.verdict.Judge": "a protocol; IntervalJudge is one",
-    "clipq.exports.export_source.quiet_process": "changes settings of the process while it is held",
+    "clipq.exports.tower_source.quiet_process": "changes settings of the process while it is held",
     "clipq.quant.methods.Method": "a protocol; docs/tutorial/quantizer.md implements it",
     "clipq.quant.pipeline.Prepared": "what a method's transforms are handed; made by post_training",
     "clipq.runtimes.runtime.Runtime": "a protocol; docs/artifacts/runtime.md implements it",
