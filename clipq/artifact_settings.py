@@ -166,7 +166,9 @@ class ArtifactSettings:
     io: IoSettings = IoSettings()
     float: FloatSettings | None = None
     simulation: Text = ""
-    variants: Mapping[_ArtifactName, SessionSettings] = field(default_factory=dict)
+    variants: Annotated[
+        Mapping[_ArtifactName, SessionSettings], Meta(description=f"sessions by name: {_NAME}")
+    ] = field(default_factory=dict)
     part_of: Text = ""
 
     @property
@@ -203,6 +205,10 @@ class ArtifactSettings:
             return "no text tower", texts
         if self.float is not None and bool(self.float.image) == bool(self.float.recipe):
             return "float without one of image and recipe", "float = { image = ..., text = ... }"
+        asked = replace(self.session, threads=0) != SessionSettings() or bool(self.variants)
+        if self.runtime == BROUGHT and asked:
+            problem = f"a session or variants with runtime {BROUGHT!r}, which runs nothing"
+            return problem, "remove them: how features were made cannot be told from here"
         if "float" in self.variants:
             return "a variant called 'float'", "call it otherwise: NAME-float are the float graphs"
         if self.name == FP32_TOWER:

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from clipq.artifact_settings import (
+    CODE,
     FP32_TOWER,
     INTEGERS,
     LAYOUTS,
@@ -88,7 +89,9 @@ def given_artifact(options: argparse.Namespace, settings: Settings) -> ArtifactS
             f"both {options.names[0]!r} and --runtime",
             hint="name declared artifacts, or give files that are not",
         )
-    missing = [f"--{name}" for name in ("model", "image", "text") if not getattr(options, name)]
+    makes_both = CODE in (options.image or "")
+    needed = ("model", "image") if makes_both else ("model", "image", "text")
+    missing = [f"--{name}" for name in needed if not getattr(options, name)]
     if missing:
         raise SettingsError(
             f"--runtime without {' and '.join(missing)}",
@@ -104,12 +107,13 @@ def given_artifact(options: argparse.Namespace, settings: Settings) -> ArtifactS
             raise SettingsError(
                 f"--{name} {getattr(options, name)}", hint="a whole number from 1 on"
             )
+    text = options.text or ""
     return ArtifactSettings(
         _slug(options.image),
         settings.model(options.model).name,
         options.runtime,
         image=_placed(options.image),
-        text=options.text if options.text == FP32_TOWER else _placed(options.text),
+        text=text if text in ("", FP32_TOWER) else _placed(text),
         batch=options.batch,
         session=SessionSettings(options.threads, options.precision, options.provider),
         io=io_of(options.io),
@@ -153,5 +157,6 @@ def _placed(written: str) -> str:
 
 def _slug(path: str) -> str:
     """Return a file's name as that of an artifact."""
-    stem = re.sub(r"[^a-z0-9_-]+", "-", Path(path.partition(".py:")[0]).stem.lower()).strip("-_")
-    return stem if stem[:1].isalpha() else f"file-{stem}".rstrip("-")
+    stem = re.sub(r"[^a-z0-9_-]+", "-", Path(path.partition(CODE)[0]).stem.lower()).strip("-_")
+    usable = stem[:1].isalpha() and stem != FP32_TOWER  # which is the reference
+    return stem if usable else f"file-{stem}".rstrip("-")

@@ -7,7 +7,7 @@ whole, because every quantizer of the model is shown the same ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from clipq.data.decoding import PIXELS_VERSION
+from clipq.evaluation.artifact_module import ArtifactModule
 from clipq.evaluation.attack import ZeroShotClassifier, attack_identity, attacked
 from clipq.evaluation.cache import Cache, Table
 from clipq.evaluation.encoder import Encoder
@@ -24,7 +25,7 @@ from clipq.evaluation.predict import Head
 from clipq.provenance import digest
 from clipq.settings import AttackSettings
 
-__all__ = ["AttackedProbe", "Victim", "attack_reference", "encode_attacked"]
+__all__ = ["AttackedProbe", "Victim", "attack_reference", "encode_attacked", "regrouped"]
 
 _CHUNK = 128
 
@@ -79,11 +80,34 @@ def encode_attacked(
     """
     classifier = _classifier(shown, probe)
     if against is not None:
-        for pixels in _reference_chunks(against, probe, cache):
+        for pixels in regrouped(_reference_chunks(against, probe, cache), _size(shown)):
             yield _features(classifier, pixels, device=shown.encoder.device)
         return
     of = partial(_features, classifier, device=shown.encoder.device)
     yield from _chunks(classifier, probe, cache, shown, of=of)
+
+
+def regrouped(chunks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Yield the same rows in chunks of `size`, the last with what is left.
+
+    >>> [chunk.tolist() for chunk in regrouped([np.arange(3), np.arange(3, 5)], 4)]
+    [[0, 1, 2, 3], [4]]
+    """
+    left: list[np.ndarray] = []
+    for chunk in chunks:
+        left.append(chunk)
+        while sum(map(len, left)) >= size:
+            rows = np.concatenate(left)
+            yield rows[:size]
+            left = [rows[size:]] if len(rows) > size else []
+    if left:
+        yield np.concatenate(left)
+
+
+def _size(victim: Victim) -> int:
+    """Return how many images are attacked at once: of an artifact, whole batches of its own."""
+    own = isinstance(victim.encoder.module, ArtifactModule)
+    return victim.encoder.batch_size if own else _CHUNK
 
 
 def attack_reference(fp32: Victim, probe: AttackedProbe, cache: Cache) -> None:
@@ -111,8 +135,9 @@ def _chunks(
     of: Callable[[np.ndarray], np.ndarray],
 ) -> Iterator[np.ndarray]:
     """Yield what is kept of each chunk's adversarial pixels, made once."""
-    for start in range(0, len(probe.images), _CHUNK):
-        chunk = slice(start, start + _CHUNK)
+    size = _size(victim)
+    for start in range(0, len(probe.images), size):
+        chunk = slice(start, start + size)
 
         def make(chunk: slice = chunk) -> np.ndarray:
             with victim.contained():

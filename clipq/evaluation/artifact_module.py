@@ -31,7 +31,8 @@ class ArtifactModule(nn.Module):
         files: its files.
         process: its runtime, in which its towers are opened.
         loaded: the FP32 model: preprocessing, and its text tower where the artifact has none.
-        batch: samples per call; the last call has fewer where the graph takes any number.
+        batch: samples per call, unless all graphs fix another number; the last call has fewer where
+            they take any.
     """
 
     def __init__(
@@ -59,6 +60,10 @@ class ArtifactModule(nn.Module):
                     f"a time, its batch is said to be {artifact.batch}",
                     hint=f"write batch = {facts.batch}, or export the graph for {artifact.batch}",
                 )
+
+        fixed = {facts.batch for facts in self.facts.values()}
+        if len(fixed) == 1:
+            self.batch = fixed.pop() or batch
 
     @property
     def io(self) -> IoSettings:

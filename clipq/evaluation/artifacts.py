@@ -16,6 +16,7 @@ from clipq.evaluation.inputs import Inputs
 from clipq.evaluation.plan import simulation_of
 from clipq.evaluation.tower_process import TowerProcess
 from clipq.provenance import package_versions
+from clipq.quant.formats import Format
 from clipq.quant.storage import state_bytes
 from clipq.redaction import HIDDEN, is_secret_name, redacted
 from clipq.runtimes import Finding, Look, runtimes
@@ -97,14 +98,19 @@ class Artifacts:
                 self._models(candidate.model),
                 batch=self.batch(candidate),
             )
-            now = artifact_files(artifact, self._running(candidate), root=self.settings.root)
-            if now.sha256 != hashed.sha256:
-                raise ArtifactError(
-                    f"artifact {candidate.quantizer!r}: its files changed while it was opened",
-                    hint="run again when nobody writes them any more",
-                )
+            self._refuse_change(candidate, "opened")
             self._module = candidate, opened
         return self._module[1]
+
+    def _refuse_change(self, candidate: Candidate, doing: str) -> None:
+        """Refuse files that are no longer those that were hashed."""
+        artifact, process = self._artifact(candidate), self._running(candidate)
+        now = artifact_files(artifact, process, root=self.settings.root)
+        if now.sha256 != self.files(candidate).sha256:
+            raise ArtifactError(
+                f"artifact {candidate.quantizer!r}: its files changed while they were {doing}",
+                hint="run again when nobody writes them any more",
+            )
 
     def rows(self, cell: Cell) -> np.ndarray | None:
         """Return a cell's features (N, D) that were made elsewhere; None of what is run.
@@ -124,7 +130,9 @@ class Artifacts:
             output = self._artifact(candidate).io.output
             files = FeatureFiles(self.files(candidate).image, samples, output=output)
             self._brought = candidate, files
-        return self._brought[1].rows(cell.probe)
+        rows = self._brought[1].rows(cell.probe)
+        self._refuse_change(candidate, "read")
+        return rows
 
     def looks(self, candidate: Candidate) -> dict[str, Look]:
         """Return what each tower's file says of itself, found without running it."""
@@ -157,7 +165,7 @@ class Artifacts:
             "versions": dict(package_versions(runtime.packages)),
             **({"bytes": files.bytes + left} if self._artifact(candidate).is_stored else {}),
             "float_bytes": state_bytes(model),
-            "batch": self.batch(candidate),
+            "batch": module.batch,
             "session": recorded_session(artifact.session),
             "io": asdict(self._artifact(candidate).io),
             "cpu": list(cpu_flags()),
@@ -219,7 +227,16 @@ class Artifacts:
         from clipq.evaluation.artifact_maker import make_apart, recipe_key
         from clipq.exports import MANIFEST, Manifest, recipes
 
-        runtime = recipes.get(declared.recipe).runtime
+        recipe = recipes.get(declared.recipe)
+        runtime = recipe.runtime
+        formats = recipe.format, declared.format
+        made, said = (Format.parse(each).bits_class if each else "" for each in formats)
+        if made and said and made != said:  # it would be judged by the margins of another
+            raise ArtifactError(
+                f"artifact {declared.name!r}: recipe {declared.recipe!r} makes {recipe.format}, "
+                f"not format = {declared.format!r}",
+                hint=f"write format = {recipe.format!r}",
+            )
         if runtime != declared.runtime:
             raise ArtifactError(
                 f"artifact {declared.name!r}: recipe {declared.recipe!r} makes files of runtime "
@@ -233,13 +250,20 @@ class Artifacts:
         with FileLock(f"{folder}.lock"):
             if not (folder / MANIFEST).is_file():
                 asked = candidate.model, declared.recipe, folder
-                make_apart(self.settings, *asked, batch=declared.batch)
+                try:
+                    make_apart(self.settings, *asked, batch=declared.batch)
+                except ArtifactError:
+                    if not (folder / MANIFEST).is_file():  # by a maker whose asker was killed
+                        raise
         manifest = Manifest.read(folder)
         files = (manifest.image, manifest.text)
         if declared.is_float and manifest.float_image:  # kept beside what was made of them
             files = (manifest.float_image, manifest.float_text)
         image, text = (str(folder / name) if name else "" for name in files)
-        return replace(declared, image=image, text=text, io=manifest.io)
+        session = declared.session
+        if not session.precision:  # the one that its maker means: OpenVINO takes a lower by itself
+            session = replace(session, precision=manifest.precision)
+        return replace(declared, image=image, text=text, io=manifest.io, session=session)
 
 
 def recorded_session(session: SessionSettings) -> dict[str, Any]:

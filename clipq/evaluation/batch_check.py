@@ -79,7 +79,7 @@ class BatchCheck:
         # What is not finite metrics say themselves.
         sound = [of for of in found if np.isfinite(found[of]["together"]).all()]
         if self.encodings.encoders.is_artifact(candidate):
-            batch = self.encodings.encoders.artifacts.batch(candidate)
+            batch = self.encodings.covered_head(candidate)[1]["batch"]
             return batch_findings({of: (found[of], fp32[of]) for of in sound}, batch)
         try:
             for of in sound:

@@ -28,7 +28,7 @@ class Encoder:
         module: the form of the model.
         loaded: the FP32 model that it was made of, with tokenizer and preprocessing.
         device: where `module` is.
-        batch_size: prompts and captions per batch.
+        batch_size: images, prompts and captions that it is given at a time.
     """
 
     name: str

@@ -201,19 +201,12 @@ class Encoders:
         """Return any form of a candidate's model as an encoder."""
         from clipq.evaluation.encoder import Encoder
 
-        loaded = self.model(candidate.model)
-        kind = "artifact" if self.is_artifact(candidate) else "quantizer"
-        name = f"{kind} {candidate.quantizer!r}"
-        return Encoder(name, module, loaded, self.device, self.block_size(candidate))
-
-    def block_size(self, candidate: Candidate) -> int:
-        """Return how many samples a candidate is given at a time: of an artifact, whole batches.
-
-        Blocks of `batch_size` would be cut into other batches than those it is deployed with.
-        """
-        size = self.settings.batch_size
-        batch = self.artifacts.batch(candidate) if self.is_artifact(candidate) else size
-        return max(1, size // batch) * batch
+        loaded, size = self.model(candidate.model), self.settings.batch_size
+        kind = "quantizer"
+        if self.is_artifact(candidate):  # is given whole batches, as it is where it is deployed
+            kind, own = "artifact", self.artifacts.module(candidate).batch
+            size = max(1, size // own) * own
+        return Encoder(f"{kind} {candidate.quantizer!r}", module, loaded, self.device, size)
 
     def coverage(self, candidate: Candidate) -> dict[str, Any]:
         """Return what a quantizer covers and stores; {} for FP32."""

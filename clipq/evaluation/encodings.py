@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipq.cases import FP32, Candidate, Cell
+from clipq.errors import QuantizerError
 from clipq.evaluation.cache import Cache, Table
 from clipq.evaluation.encoders import Encoders
 from clipq.evaluation.identity import (
@@ -101,10 +102,14 @@ class Encodings:
 
     def encoded(self, cell: Cell) -> Encoded:
         """Return everything that one form of a model makes of a probe, each part cached."""
-        known = self.features(cell.on(self.settings.calibration.name))
+        known, head = (
+            self.features(cell.on(self.settings.calibration.name)),
+            self.head(cell.candidate),
+        )
+        self._check_widths(cell.candidate, known, head)
         return Encoded(
             self.features(cell),
-            self.head(cell.candidate),
+            head,
             known,
             self._temperature(cell.candidate, known),
             self.texts(cell),
@@ -169,8 +174,7 @@ class Encodings:
         attack = self.settings.probe(cell.probe).attack
         preprocess = encoder.loaded.preprocess
         if attack is None:
-            size = self.encoders.block_size(cell.candidate)
-            blocks = self.inputs.blocks(cell.probe, preprocess, size)
+            blocks = self.inputs.blocks(cell.probe, preprocess, encoder.batch_size)
             return encoder.images(blocks, doing=doing)
         from clipq.evaluation.adversarial import Victim, encode_attacked
 
@@ -194,6 +198,20 @@ class Encodings:
         return Victim(self.encoders.encoder(fp32), self.head(fp32), key)
 
     # -- keys and steps ------------------------------------------------------------------------
+
+    def _check_widths(self, candidate: Candidate, features: np.ndarray, head: Head) -> None:
+        """Refuse features that cannot be held against FP32's, or against each other."""
+        width = self.head(candidate.reference).embeddings.shape[1]
+        found = {"image features": features.shape[1], "class embeddings": head.embeddings.shape[1]}
+        for what, own in found.items():
+            if own != width:
+                kind = "artifact" if self.encoders.is_artifact(candidate) else "quantizer"
+                raise QuantizerError(
+                    f"{kind} {candidate.quantizer!r}: its {what} have {own:,} dimensions, FP32's "
+                    f"have {width:,}",
+                    hint="features are what comes out of the projection; of several outputs, io "
+                    "names the one that holds them",
+                )
 
     def _temperature(self, candidate: Candidate, known: np.ndarray) -> float:
         if candidate not in self._temperatures:

@@ -12,7 +12,13 @@ from fnmatch import fnmatchcase
 
 from clipq.cases import Candidate, Case
 from clipq.dependencies.file_reads import watching_imports
-from clipq.errors import ClipqError, QuantizerError, SettingsError, did_you_mean
+from clipq.errors import (
+    ClipqError,
+    QuantizerError,
+    SettingsError,
+    UnknownNameError,
+    did_you_mean,
+)
 from clipq.evaluation.applicability import count_reasons, why_not_applicable
 from clipq.evaluation.candidate_facts import format_class
 from clipq.evaluation.isolation import import_contained
@@ -245,8 +251,8 @@ def planned_candidates(settings: Settings) -> tuple[Candidate, ...]:
             if artifact.simulation:
                 spec = _known(artifact.simulation, where)
                 found[Candidate(artifact.model, str(spec))] = None
-        except QuantizerError as error:
-            raise QuantizerError(f"{where}: {error.problem}", hint=error.hint) from error
+        except (QuantizerError, UnknownNameError) as error:
+            raise type(error)(f"{where}: {error.problem}", hint=error.hint) from error
         found[Candidate(artifact.model, artifact.name)] = None
     return tuple(found)
 

@@ -147,21 +147,25 @@ def ladders(record: RunRecord) -> tuple[Ladder, ...]:
             continue
         base = entry.get("part_of") or candidate.quantizer
         if candidate.quantizer != f"{base}-float":
-            found.append(_ladder(candidate, base, entry, losses))
+            exported = Candidate(candidate.model, f"{base}-float")
+            # Another artifact may be called as its float graphs are.
+            other = artifacts.get(str(exported), {"part_of": base}).get("part_of") != base
+            found.append(_ladder(candidate, exported, entry, losses, skip=other))
     return tuple(found)
 
 
 def _ladder(
     candidate: Candidate,
-    base: str,
+    exported: Candidate,
     entry: Mapping[str, Any],
     losses: Mapping[Candidate, Mapping[str, CaseResult]],
+    *,
+    skip: bool,
 ) -> Ladder:
-    exported = Candidate(candidate.model, f"{base}-float")
     named = entry.get("simulation", "")
     simulated = Candidate(candidate.model, named) if named else None
     missing = []
-    export = exported if exported in losses else None
+    export = exported if exported in losses and not skip else None
     if export is None:
         missing.append(f"no {exported} in this run: what export loses is in the rest")
     if simulated is None:

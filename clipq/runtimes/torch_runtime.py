@@ -73,6 +73,8 @@ class TorchTower:
         given = {name: torch.tensor(array, device=self.device) for name, array in inputs.items()}
         with torch.inference_mode():
             features = features_of(self.encode(given["input"], given.get("mask")), self.kind)
+            if type(features) is not Tensor and hasattr(features, "dequantize"):
+                features = features.dequantize()  # quanto's last layer returns codes and a scale
             found: np.ndarray = features.float().numpy(force=True)
         return found
 

@@ -45,7 +45,12 @@ def test_one_table_may_be_several_candidates(project):
         (FILES + 'head = "h.npz"\n', "both text and head"),
         (FILES + 'recipe = "onnxruntime-dynamic"\n', "both recipe and image"),
         (TABLE + 'recipe = "r"\nio = { layout = "NHWC" }\n', "both recipe and io"),
+        (FILES + 'variants = { "Old CPU" = { threads = 2 } }\n', "sessions by name: lower-case"),
         (FILES + 'variants = { float = { threads = 2 } }\n', "a variant called 'float'"),
+        (
+            FILES.replace("onnxruntime", "features") + 'session = { precision = "f16" }\n',
+            "which runs nothing",
+        ),
         (FILES.replace('text = "t.onnx"\n', ""), "no text tower"),
         (TABLE, "neither image nor recipe"),
         (FILES.replace("t.onnx", "t.py:make"), "makes both towers"),

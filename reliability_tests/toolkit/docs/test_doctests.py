@@ -15,8 +15,8 @@ from public_names import REPOSITORY, public_objects
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 SHOWN_BY = {
     # Plain values that one function makes: its example shows them.
-    "clipq.exports.tower_source.Source": "clipq.exports.export_source.source_of",
-    "clipq.exports.tower_source.TowerSource": "clipq.exports.export_source.source_of",
+    "clipq.exports.tower_source.Source": "clipq.exports.tower_source.source_of",
+    "clipq.exports.tower_source.TowerSource": "clipq.exports.tower_source.source_of",
     "clipq.gating.planning.CasePower": "clipq.gating.planning.plan_power",
     "clipq.history.bisect.VerdictChange": "clipq.history.bisect.find_verdict_change",
     "clipq.history.model.TrendTable": "clipq.history.steps.find_steps",

@@ -4,6 +4,7 @@ The runtime here answers from a table of what FP32 makes of the same inputs, so 
 with an artifact is exactly what a test put there.
 """
 
+import argparse
 import json
 from contextlib import redirect_stdout
 from hashlib import sha256
@@ -13,12 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clipq.artifact_settings import ArtifactSettings
 from clipq.cases import Candidate
 from clipq.cli import main
+from clipq.cli.artifact_check import declare
+from clipq.cli.artifact_choice import given_artifact
 from clipq.evaluation.artifact_checkup import Checkup, Examiner
 from clipq.gating.latency import load_latencies
-from clipq.runtimes import runtimes
-from clipq.settings import load_settings
+from clipq.runtimes import TowerFacts, runtimes
+from clipq.settings import ModelSettings, Settings, load_settings
 
 REPOSITORY = Path(__file__).parents[3]
 RUNTIME = """
@@ -144,6 +148,30 @@ def test_what_is_wrong_with_one_keeps_nobody_from_the_others(found):
     wrong = {name for name, each in artifacts.items() if each["wrong"]}
     assert wrong == {"broken", "narrow", "dies", "infinite", "missing"}
     assert document["wrong"] == len(wrong)
+
+
+def test_code_that_makes_both_towers_needs_no_text_and_no_file_is_called_as_fp32_is():
+    parser = argparse.ArgumentParser()
+    declare(parser.add_subparsers())
+    model = ModelSettings("vit", "local-dir:vit")
+    settings = Settings(Path("clipq.toml"), (model,), (), ())
+
+    def given(*files):
+        words = ["check", "--model", "vit", "--runtime", "torch", *files]
+        artifact = given_artifact(parser.parse_args(words), settings)
+        return artifact.name, Path(artifact.image).name, artifact.text
+
+    assert given("--image", "deploy.py:make") == ("deploy", "deploy.py:make", "")
+    assert given("--image", "fp32.pt2", "--text", "fp32") == ("file-fp32", "fp32.pt2", "fp32")
+
+
+def test_to_look_up_features_that_were_brought_is_no_time_of_a_tower():
+    phone = ArtifactSettings("phone", "vit", "features", image="phone", text="text.npz")
+    examiner = object.__new__(Examiner)
+    examiner.settings = Settings(Path("clipq.toml"), (), (), (), artifacts=(phone,))
+    found = Checkup(Candidate("vit", "phone"), facts={"text": TowerFacts()})
+    examiner._time(found)
+    assert found.speeds == {}
 
 
 def test_an_artifact_that_answers_as_fp32_does_is_sound(found):

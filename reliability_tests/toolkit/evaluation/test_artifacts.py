@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clipq.artifact_settings import ArtifactSettings
 from clipq.cases import Candidate
 from clipq.errors import ArtifactError, ClipqError
+from clipq.evaluation.artifact_files import ArtifactFiles
+from clipq.evaluation.artifact_module import ArtifactModule
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.tower_process import TowerProcess
+from clipq.runtimes import TowerFacts
 from clipq.settings import load_settings
 
 INT8 = Candidate("vit-clean", "int8")
@@ -134,6 +138,17 @@ def test_calls_are_batches_of_the_declared_size(evaluator, deployed, monkeypatch
     assert made == calls
 
 
+@pytest.mark.parametrize(("fixed", "batch"), [((10, 10), 10), ((10, 0), 256), ((0, 0), 256)])
+def test_the_batch_that_graphs_fix_is_the_one_that_is_judged(fixed, batch):
+    class Fixed:
+        def open(self, path, ports):
+            return TowerFacts(batch=fixed[ports.kind == "text"])
+
+    artifact = ArtifactSettings("int8", "vit-clean", "onnxruntime", image="i", text="t")
+    files = ArtifactFiles(Path("i"), Path("t"))
+    assert ArtifactModule(artifact, files, Fixed(), None, batch=256).batch == batch
+
+
 def test_a_record_says_what_was_run(evaluator):
     found = evaluator(MADE)
     said = found.evaluate(INT8.on("id")).evidence["artifacts"][str(INT8)]
@@ -172,6 +187,10 @@ def test_features_and_class_embeddings_may_come_from_elsewhere(project, evaluato
     assert np.array_equal(scores(again, phone), scores(found, phone))  # other probes go on
     with pytest.raises(ArtifactError, match=r"(?s)phone.*missing"):
         again.evaluate(phone.on("id"))
+    wide = np.tile(head.embeddings, 2)
+    np.savez(project.root / "classes.npz", ids=np.array(names), features=wide)
+    with pytest.raises(ClipqError, match="'phone': its class embeddings have"):
+        scores(evaluator(table(rest, name="phone", runtime="features")), phone)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +203,7 @@ def test_features_and_class_embeddings_may_come_from_elsewhere(project, evaluato
         (FILES + 'session = { provider = "CUDAExecutionProvider" }', "CPUExecutionProvider"),
         ('recipe = "onnxruntime-dynamik"', "did you mean 'onnxruntime-dynamic'"),
         ('recipe = "openvino-float"', "makes files of runtime 'openvino'"),
+        ('recipe = "onnxruntime-dynamic"\nformat = "w4"', "makes w8a8d, not format = 'w4'"),
     ],
 )
 def test_a_mistake_is_one_clear_message_and_others_go_on(evaluator, deployed, rest, said):

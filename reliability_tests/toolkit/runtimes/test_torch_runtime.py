@@ -16,10 +16,10 @@ from clipq.artifact_settings import ArtifactSettings, SessionSettings
 from clipq.errors import ArtifactError
 from clipq.evaluation.artifact_files import ArtifactFiles, artifact_identity
 from clipq.models import ModelSource, load_model
-from clipq.runtimes import TowerPorts, runtimes
+from clipq.runtimes import TowerFacts, TowerPorts, runtimes
 from clipq.runtimes.code_made import _ProjectFinder
 from clipq.runtimes.float_share import float_share_findings
-from clipq.runtimes.torch_runtime import TorchRuntime
+from clipq.runtimes.torch_runtime import TorchRuntime, TorchTower
 
 ROOT = Path(__file__).parents[3]
 IMAGES = np.random.default_rng(0).standard_normal((3, 3, 32, 32)).astype(np.float32)
@@ -282,3 +282,16 @@ def test_the_precision_is_the_executed_one_and_training_is_said(project, referen
         assert [one.kind for one in float_share_findings(facts)] == ["training"]
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def test_features_that_come_as_codes_and_a_scale_are_numbers():
+    quanto = pytest.importorskip("optimum.quanto")
+    layer = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 4))
+    expected = layer(torch.from_numpy(IMAGES)).numpy(force=True)
+    quanto.quantize(layer, weights=quanto.qint8, activations=quanto.qint8)
+    with quanto.Calibration(streamline=False), torch.no_grad():
+        layer(torch.from_numpy(IMAGES))
+    quanto.freeze(layer)
+    found = TorchTower(TowerFacts(), lambda x, _: layer(x), "image", "cpu").run({"input": IMAGES})
+    assert type(found) is np.ndarray
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
