@@ -19,6 +19,7 @@ __all__ = [
     "CODE",
     "FP32_TOWER",
     "INTEGERS",
+    "LARGEST_BATCH",
     "LAYOUTS",
     "OUTPUTS",
     "PIXELS",
@@ -36,6 +37,7 @@ PIXELS = ("normalised", "unit", "bytes")
 INTEGERS = ("int64", "int32")
 OUTPUTS = ("features", "normalised")
 PRECISIONS = ("f32", "f16", "bf16")
+LARGEST_BATCH = 65536
 
 FP32_TOWER = "fp32"
 """In the place of a text graph: the reference's own text tower."""
@@ -159,7 +161,7 @@ class ArtifactSettings:
     head: Text = ""
     recipe: Text = ""
     format: Text = ""
-    batch: Annotated[int, whole(0, 65536)] = 0
+    batch: Annotated[int, whole(0, LARGEST_BATCH)] = 0
     session: SessionSettings = SessionSettings()
     io: IoSettings = IoSettings()
     float: FloatSettings | None = None

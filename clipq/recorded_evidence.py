@@ -12,7 +12,7 @@ from typing import Annotated, Any, NotRequired, Required
 
 from clipq.shapes import Document, between, one_of, shown, table, whole
 
-__all__ = ["check_evidence"]
+__all__ = ["check_evidence", "recorded_hashes"]
 
 _Count = Annotated[int, whole(0, 2**63 - 1)]
 _Positive = Annotated[float, between(0.0, math.inf)]
@@ -64,6 +64,19 @@ _LOOK: Mapping[str, Any] = {
     "in_float": Mapping[str, _Count],
     "opset": str,
 }
+
+
+def recorded_hashes(artifact: Mapping[str, Any]) -> dict[str, str]:
+    """Return the sha256 of each file of an artifact, by path, whichever tower it belongs to.
+
+    Args:
+        artifact: what a record's evidence says of it.
+
+    >>> recorded_hashes({"files": {"image": {"i.onnx": "658b"}, "text": {"t.onnx": "0f3c"}}})
+    {'i.onnx': '658b', 't.onnx': '0f3c'}
+    """
+    held = artifact.get("files", {}).values()
+    return {path: sha256 for files in held for path, sha256 in files.items()}
 
 
 def check_evidence(

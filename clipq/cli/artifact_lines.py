@@ -15,7 +15,6 @@ from clipq.runtimes.cpu_flags import cpu_flags
 if TYPE_CHECKING:
     from clipq.cases import Candidate
     from clipq.evaluation.artifact_checkup import Checkup
-    from clipq.evaluation.batch_dependence import BatchDifference
     from clipq.settings import Settings
 
 __all__ = ["conclusion", "document", "heading", "lines"]
@@ -83,10 +82,7 @@ def document(found: Checkup, settings: Settings) -> dict[str, Any]:
         else {"problem": found.error.problem, "fix": found.error.hint},
         "findings": [each.to_plain() for each in found.findings],
         "files": {tower: _look(look.to_plain()) for tower, look in found.looks.items()},
-        "executed": {
-            tower: {"precision": facts.precision, "provider": facts.provider, **facts.said}
-            for tower, facts in found.facts.items()
-        },
+        "executed": {tower: facts.executed for tower, facts in found.facts.items()},
         "parity": [each.to_plain() for each in found.parity],
         "batch": {
             of: [_finite(asdict(each)) for each in moved] for of, moved in found.batches.items()
@@ -155,10 +151,6 @@ def _batch(found: Checkup) -> Iterator[str]:
     if rows:
         headers = ("moved by", "alone", "shuffled", "ragged", "FP32 alone", "from FP32")
         yield from tabulate(rows, headers, tablefmt="plain", disable_numparse=True).splitlines()
-
-
-def _beside(found: BatchDifference) -> tuple[float, float]:
-    return found.fp32, found.error
 
 
 def _time(found: Checkup) -> Iterator[str]:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipq.artifact_settings import LARGEST_BATCH
 from clipq.cli.context import settings_of
 from clipq.errors import ArtifactError, SettingsError
 from clipq.settings import Settings
@@ -66,8 +67,9 @@ def write_artifact(options: argparse.Namespace, recipe: str) -> int:
         raise SettingsError(
             f"--name {name}", hint="lower-case letters, digits, '-' and '_', a letter first"
         )
-    if not 0 <= options.batch <= 65536:
-        raise SettingsError(f"--batch {options.batch}", hint="0 for any, or a number up to 65536")
+    if not 0 <= options.batch <= LARGEST_BATCH:
+        hint = f"0 for any, or a number up to {LARGEST_BATCH}"
+        raise SettingsError(f"--batch {options.batch}", hint=hint)
     _check_folder(options.output, force=options.force)
     if chosen.broken and not options.quiet:
         say(f"clipq: {recipe} is broken on purpose: {chosen.broken}", error=True)

@@ -153,15 +153,15 @@ class Examiner:
         packages = runtimes.get(artifact.runtime).packages if artifact else ()
         found.versions = dict(package_versions(packages))
         for tower, look in found.looks.items():
-            found.findings += _of_tower(tower, look.findings)
+            found.findings += [each.of_tower(tower) for each in look.findings]
 
     def _open(self, found: Checkup) -> None:
         found.facts = dict(self._module(found).facts)
         artifact = self.settings.artifact(found.candidate)
         asked = artifact.session.precision if artifact else ""
         for tower, facts in found.facts.items():
-            found.findings += _of_tower(tower, precision_findings(asked, facts))
-            found.findings += _of_tower(tower, float_share_findings(facts))
+            opened = (*precision_findings(asked, facts), *float_share_findings(facts))
+            found.findings += [each.of_tower(tower) for each in opened]
         model: Any = self._reference(found).loaded.model
         found.fp32_bytes = sum(_bytes(model, tower) for tower in found.facts)
 
@@ -299,10 +299,6 @@ class Shown:
             model, tokenizer, self._names, templates, device=self._device
         ).numpy(force=True)
         return found
-
-
-def _of_tower(tower: str, findings: tuple[Finding, ...]) -> list[Finding]:
-    return [replace(each, problem=f"{tower} tower: {each.problem}") for each in findings]
 
 
 def _bytes(model: nn.Module, tower: str) -> int:

@@ -18,11 +18,9 @@ from clipq.evaluation.tower_process import TowerProcess
 from clipq.models import LoadedModel
 from clipq.runtimes import TowerPorts
 from clipq.runtimes.class_rows import class_rows
+from clipq.runtimes.feature_files import UNIT
 
 __all__ = ["ArtifactModule"]
-
-_UNIT = 1e-2
-"""Lengths that differ from 1 by more are not those of normalised features, in any precision."""
 
 
 class ArtifactModule(nn.Module):
@@ -142,7 +140,7 @@ class ArtifactModule(nn.Module):
         features = features.astype(np.float32, copy=False)
         if self._artifact.io.output == "normalised":
             lengths = np.linalg.norm(features, axis=1)
-            if np.abs(lengths - 1.0).max(initial=0.0) > _UNIT:
+            if np.abs(lengths - 1.0).max(initial=0.0) > UNIT:
                 raise ArtifactError(
                     f"artifact {name!r}: features of its {tower} graph are said to be normalised "
                     f"and are {lengths.max():.3g} long",

@@ -10,6 +10,7 @@ from clipq.artifact_settings import ArtifactSettings
 from clipq.errors import ArtifactError
 from clipq.evaluation.artifact_files import recorded_files
 from clipq.provenance import package_versions, sha256_file
+from clipq.recorded_evidence import recorded_hashes
 from clipq.runtimes import runtimes
 
 __all__ = ["artifact_differences", "artifact_unknowns"]
@@ -34,9 +35,7 @@ def artifact_differences(
         was, now = str(made.get(name, "")), str(getattr(artifact, name))
         if was != now:
             yield f"measured was {name} {was or 'none'}, the settings name {now or 'none'}"
-    measured = {
-        path: sha for files in made.get("files", {}).values() for path, sha in files.items()
-    }
+    measured = recorded_hashes(made)
     if not measured:
         yield "it does not say which files were measured"
         return
@@ -73,8 +72,7 @@ def artifact_unknowns(
         root: what paths are relative to.
     """
     if artifact.recipe:
-        files = [path for held in made.get("files", {}).values() for path in held]
-        gone = any(not (root / path).is_file() for path in files)
+        gone = any(not (root / path).is_file() for path in recorded_hashes(made))
         kept = "are no longer in the cache" if gone else "in the cache are those that were measured"
         yield (
             f"recipe {artifact.recipe!r} makes the files of {artifact.name!r}, which {kept}: what "

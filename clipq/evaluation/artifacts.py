@@ -150,11 +150,7 @@ class Artifacts:
             own = [*look.findings]
             if tower in facts:
                 own += precision_findings(asked, facts[tower]) + float_share_findings(facts[tower])
-            found += [
-                replace(each, problem=f"{tower} tower: {each.problem}")
-                for each in own
-                if each.kind not in _USUAL
-            ]
+            found += [each.of_tower(tower) for each in own if each.kind not in _USUAL]
         return tuple(found)
 
     def evidence(self, candidate: Candidate) -> dict[str, Any]:
@@ -175,10 +171,7 @@ class Artifacts:
             "cpu": list(cpu_flags()),
             "towers": artifact.towers,
             "looks": {tower: _counts(look) for tower, look in self.looks(candidate).items()},
-            "executed": {
-                tower: {"precision": facts.precision, "provider": facts.provider, **facts.said}
-                for tower, facts in module.facts.items()
-            },
+            "executed": {tower: facts.executed for tower, facts in module.facts.items()},
             "findings": [each.to_plain() for each in self.findings(candidate)],
         }
 

@@ -190,7 +190,6 @@ class ImageExport:
                 "shards": [],
             },
         )["shards"]
-        done = 0
         for number, start in enumerate(range(0, len(probe), size)):
             stop = min(start + size, len(probe))
             if number >= len(shards) or not _is_whole(self.folder, shards[number]):
@@ -198,9 +197,8 @@ class ImageExport:
                 block = self._block(name, start, stop)
                 shards.append(self._shard(name, number, probe.ids[start:stop], block))
                 self._keep()
-            done = stop
             if self._progress is not None:
-                self._progress(f"writing {name}", done, len(probe))
+                self._progress(f"writing {name}", stop, len(probe))
 
     def _block(self, name: str, start: int, stop: int) -> np.ndarray:
         images = self.inputs.images(name, self.loaded.preprocess, first=stop)

@@ -7,15 +7,14 @@ from pathlib import Path
 import torch
 from torch.export import Dim, ExportedProgram
 
+from clipq.artifact_settings import LARGEST_BATCH
 from clipq.exports.recipes import Made, Recipe
 from clipq.exports.tower_source import Source, TowerSource
 
 __all__ = ["exported", "write_program"]
 
-_LARGEST_BATCH = 65536
 
-
-def exported(tower: TowerSource, *, largest: int = _LARGEST_BATCH) -> ExportedProgram:
+def exported(tower: TowerSource, *, largest: int = LARGEST_BATCH) -> ExportedProgram:
     """Return a tower as a graph of torch's operators.
 
     Args:

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipq.artifact_settings import LARGEST_BATCH
 from clipq.errors import ArtifactError, ClipqError
 from clipq.exports.manifest import MANIFEST, Manifest
 from clipq.exports.recipes import Made, Recipe, recipes
@@ -52,8 +53,9 @@ def make(
         raise ArtifactError(
             f"{folder} is not an empty folder", hint="name another, or empty it first"
         )
-    if not 0 <= batch <= 65536:
-        raise ArtifactError(f"a batch of {batch}", hint="0 for any, or a number up to 65536")
+    if not 0 <= batch <= LARGEST_BATCH:
+        hint = f"0 for any, or a number up to {LARGEST_BATCH}"
+        raise ArtifactError(f"a batch of {batch}", hint=hint)
     from clipq.exports.tower_source import quiet_process, source_of, state_sha256
 
     with _new_folder(folder) as new, quiet_process():

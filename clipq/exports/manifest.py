@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from clipq.artifact_settings import IoSettings
+from clipq.artifact_settings import LARGEST_BATCH, IoSettings
 from clipq.errors import ArtifactError
 from clipq.files import write_atomically
 from clipq.provenance import sha256_file
@@ -65,7 +65,7 @@ class Manifest:
     logit_bias: Finite = 0.0
     format: str = ""
     precision: str = ""
-    batch: Annotated[int, whole(0, 65536)] = 0
+    batch: Annotated[int, whole(0, LARGEST_BATCH)] = 0
     float_image: str = ""
     float_text: str = ""
     opset: str = ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +17,6 @@ _PACKAGES = ("nncf", "openvino")
 def _write(source: Source, folder: Path, *, transformer: bool) -> Made:
     import nncf
 
-    nncf.set_log_level(logging.ERROR)
     for tower in source.towers:
         model = converted(tower)
         write_ir(model, folder / f"{tower.kind}-float.xml")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +22,15 @@ def write_onnx(tower: TowerSource, path: Path) -> None:
     What the exporter keeps of Python's stack is left out: it says where on this machine the code
     of torch and open_clip lies.
     """
-    with _silent():
-        program: Any = torch.onnx.export(
-            exported(tower),
-            (),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[tower.input],
-            output_names=["features"],
-            verbose=False,
-        )
+    program: Any = torch.onnx.export(
+        exported(tower),
+        (),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=[tower.input],
+        output_names=["features"],
+        verbose=False,
+    )
     _forget_stack(program.model)
     program.save(str(path))
 
@@ -48,17 +44,6 @@ def _forget_stack(model: Any) -> None:
             value.metadata_props.clear()
     model.graph.metadata_props.clear()
     model.metadata_props.clear()
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Hold back what the exporter logs of its own steps."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(disabled)
 
 
 def _write(source: Source, folder: Path) -> Made:

@@ -8,9 +8,8 @@ is for, and they are enough.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ __all__ = ["ONNXRUNTIME_DYNAMIC", "ONNXRUNTIME_STATIC", "ONNXRUNTIME_STATIC_ALL"
 
 _PRODUCTS = ["MatMul", "Gemm", "Conv"]
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+_MADE = Made("image.onnx", "text.onnx", "image-float.onnx", "text-float.onnx", opset=str(OPSET))
 
 
 class _Samples:
@@ -41,72 +41,46 @@ class _Samples:
         return next(self._batches)
 
 
-def _float(tower: TowerSource, folder: Path) -> tuple[Path, Path]:
-    """Write a tower's float graph; return where it is, and where the same is ready to quantize."""
+def _prepared(tower: TowerSource, folder: Path) -> Path:
+    """Write a tower's float graph; return where the same is ready to quantize."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     path = folder / f"{tower.kind}-float.onnx"
     write_onnx(tower, path)
     prepared = folder / f"{tower.kind}-prepared.onnx"
     quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-    return path, prepared
+    return prepared
 
 
 def _write_dynamic(source: Source, folder: Path) -> Made:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _silent():
-        for tower in source.towers:
-            _, prepared = _float(tower, folder)
-            quantize_dynamic(
-                str(prepared),
-                str(folder / f"{tower.kind}.onnx"),
-                op_types_to_quantize=_PRODUCTS,
-                weight_type=QuantType.QUInt8,  # the CPU has no convolution of int8 weights
-            )
-            prepared.unlink()
-    return _made()
+    for tower in source.towers:
+        prepared = _prepared(tower, folder)
+        quantize_dynamic(
+            str(prepared),
+            str(folder / f"{tower.kind}.onnx"),
+            op_types_to_quantize=_PRODUCTS,
+            weight_type=QuantType.QUInt8,  # the CPU has no convolution of int8 weights
+        )
+        prepared.unlink()
+    return _MADE
 
 
-def _write_static(source: Source, folder: Path) -> Made:
-    _static(source, folder, op_types_to_quantize=_PRODUCTS, per_channel=True)
-    return _made()
-
-
-def _write_static_all(source: Source, folder: Path) -> Made:
-    _static(source, folder)
-    return _made()
-
-
-def _static(source: Source, folder: Path, **options: Any) -> None:
+def _write_static(source: Source, folder: Path, **options: Any) -> Made:
     from onnxruntime.quantization import QuantFormat, quantize_static
 
-    with _silent():
-        for tower in source.towers:
-            _, prepared = _float(tower, folder)
-            quantize_static(
-                str(prepared),
-                str(folder / f"{tower.kind}.onnx"),
-                _Samples(tower),
-                quant_format=QuantFormat.QDQ,
-                **options,
-            )
-            prepared.unlink()
-
-
-def _made() -> Made:
-    return Made("image.onnx", "text.onnx", "image-float.onnx", "text-float.onnx", opset=str(OPSET))
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Hold back advice that is followed already."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(disabled)
+    for tower in source.towers:
+        prepared = _prepared(tower, folder)
+        quantize_static(
+            str(prepared),
+            str(folder / f"{tower.kind}.onnx"),
+            _Samples(tower),
+            quant_format=QuantFormat.QDQ,
+            **options,
+        )
+        prepared.unlink()
+    return _MADE
 
 
 ONNXRUNTIME_DYNAMIC = Recipe(
@@ -115,13 +89,17 @@ ONNXRUNTIME_DYNAMIC = Recipe(
 """Weights in 8 bits per tensor; activations in 8 bits, their range taken from each batch."""
 
 ONNXRUNTIME_STATIC = Recipe(
-    "onnxruntime", _write_static, format="w8a8", extra="onnxruntime", packages=_PACKAGES
+    "onnxruntime",
+    partial(_write_static, op_types_to_quantize=_PRODUCTS, per_channel=True),
+    format="w8a8",
+    extra="onnxruntime",
+    packages=_PACKAGES,
 )
 """Weights in 8 bits per channel, activations in 8 bits; products with weights alone."""
 
 ONNXRUNTIME_STATIC_ALL = Recipe(
     "onnxruntime",
-    _write_static_all,
+    _write_static,
     format="w8a8",
     extra="onnxruntime",
     packages=_PACKAGES,

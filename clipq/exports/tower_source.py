@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
+import logging
 import random
 import warnings
 from collections.abc import Iterator
@@ -220,10 +221,13 @@ def quiet_process() -> Iterator[None]:
     """Seed every generator, turn torch's fused attention off, hold talk back; undo it all.
 
     The fused attention of `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` hides products
-    from exporters. What libraries warn of is their own deprecations, and they print progress bars.
+    from exporters. What libraries warn of is their own deprecations, they log their own steps and
+    advice that recipes follow already, and they print progress bars.
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     python, numpy = random.getstate(), np.random.get_state()
+    logged = logging.root.manager.disable
+    logging.disable(max(logged, logging.WARNING))
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.no_grad():
@@ -236,6 +240,7 @@ def quiet_process() -> Iterator[None]:
                 yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        logging.disable(logged)
         random.setstate(python)
         np.random.set_state(numpy)
 

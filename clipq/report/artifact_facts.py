@@ -10,9 +10,11 @@ from dataclasses import asdict
 from typing import Any
 
 from clipq.artifact_settings import FP32_TOWER, IoSettings, SessionSettings
+from clipq.recorded_evidence import recorded_hashes
 from clipq.records import RunRecord
 
 __all__ = [
+    "artifact_details",
     "artifact_line",
     "artifact_remarks",
     "artifact_rows",
@@ -75,14 +77,24 @@ def artifact_rows(entry: Entry) -> dict[str, str]:
     return {title: text for title, text in rows.items() if text}
 
 
+def artifact_details(entry: Entry) -> tuple[str, ...]:
+    """Return what stands below an artifact's line: operators, what it ran in, its latency.
+
+    >>> artifact_details({"milliseconds": 3.1, "executed": {"image": {"precision": "f32"}}})
+    ('image: f32', '3.1 ms')
+    """
+    said = operators_text(entry), executed_text(entry), latency_text(entry)
+    return tuple(filter(None, said))
+
+
 def files_text(entry: Entry) -> str:
     """Return an artifact's files, each with the first digits of its sha256.
 
     >>> files_text({"files": {"text": {"deploy/t.onnx": "0f3c9d11" * 8}}})
     't.onnx 0f3c9d11'
     """
-    held = {path: sha for files in entry.get("files", {}).values() for path, sha in files.items()}
-    named = [f"{path.rpartition('/')[2]} {sha[:_DIGITS]}" for path, sha in held.items()]
+    held = recorded_hashes(entry).items()
+    named = [f"{path.rpartition('/')[2]} {sha[:_DIGITS]}" for path, sha in held]
     if len(named) > 8:  # a folder of features, say
         named = [*named[:8], f"{len(named) - 8:,} more files"]
     if entry.get("towers") == "vision":

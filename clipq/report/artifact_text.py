@@ -8,16 +8,12 @@ from tabulate import tabulate
 
 from clipq.records import RunRecord, not_applicable_sentences
 from clipq.report.artifact_facts import findings, is_wrong
-from clipq.report.ladder import HEADERS, Ladder, ladder_rows, ladders
+from clipq.report.ladder import Ladder, ladders
+from clipq.report.ladder_text import HEADERS, REST, ladder_rows, missing_rungs
 from clipq.terminal import one_line
 
-__all__ = ["REST", "artifact_parts", "missing_rungs"]
+__all__ = ["artifact_parts"]
 
-REST = (
-    "rest: the artifact's loss less its rungs', with both of them the simulation gap; a difference "
-    "of point values, of which no interval is known; ~: no more than the intervals of its parts "
-    "together, so that it may be nothing"
-)
 _FINDINGS = 15
 _EACH, _LADDERS = 3, 5
 
@@ -44,24 +40,6 @@ def artifact_parts(record: RunRecord) -> Iterator[str]:
         more = len(sentences) - _FINDINGS
         rest = [f"... and {more} more: see report.html"] if more > 0 else []
         yield "\n".join([*sentences[:_FINDINGS], *rest])
-
-
-def missing_rungs(found: Sequence[Ladder]) -> list[str]:
-    """Return a sentence for each rung that a ladder lacks.
-
-    >>> missing_rungs(ladders(RunRecord("ci", 0, ())))
-    []
-    """
-    lines = []
-    for ladder in found:
-        if ladder.export or ladder.simulated:
-            lines += [f"{ladder.candidate}: {why}" for why in ladder.missing]
-        else:
-            lines.append(
-                f"{ladder.candidate}: neither its float graphs nor a simulation is in this run: "
-                "its losses are not taken apart"
-            )
-    return lines
 
 
 def _ladders(found: Sequence[Ladder]) -> str:

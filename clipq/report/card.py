@@ -25,11 +25,11 @@ from clipq.report.artifact_facts import (
     latency_text,
     operators_text,
 )
-from clipq.report.artifact_text import REST
 from clipq.report.candidates import candidate_lines
 from clipq.report.fp32 import fp32_remarks
-from clipq.report.ladder import HEADERS as LADDER_HEADERS
-from clipq.report.ladder import Ladder, ladder_rows, ladders
+from clipq.report.ladder import Ladder, ladders
+from clipq.report.ladder_text import HEADERS as LADDER_HEADERS
+from clipq.report.ladder_text import REST, ladder_rows
 from clipq.report.looks import chance_of_luck
 from clipq.report.markdown import inert
 from clipq.report.undecided import surely_fails
@@ -111,7 +111,7 @@ class Card:
 
     @property
     def quantized(self) -> Mapping[str, Any]:
-        """What the record says of the quantizer: code, coverage, bits, bytes."""
+        """What the record says of the artifact, or of the quantizer: code, coverage, bytes."""
         entry: Mapping[str, Any] = self.evidence.get("quantizers", {}).get(str(self.candidate), {})
         return self.artifact or entry
 

@@ -15,14 +15,14 @@ candidates may change equally many answers, and others.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from clipq.cases import Candidate
 from clipq.records import CaseResult, RunRecord
 
-__all__ = ["HEADERS", "Ladder", "Step", "ladder_rows", "ladders"]
+__all__ = ["Ladder", "Step", "ladders"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,36 +154,6 @@ def ladders(record: RunRecord) -> tuple[Ladder, ...]:
     return tuple(found)
 
 
-def ladder_rows(found: Iterable[Ladder], *, each: int) -> list[tuple[str, ...]]:
-    """Return texts of the first steps of each ladder: case, losses with intervals, rest, margins.
-
-    A rest that is no more than the intervals of its parts has "~" before it.
-
-    Args:
-        found: the ladders.
-        each: how many steps of one.
-
-    >>> ladder_rows([Ladder(Candidate("vit", "ort"))], each=3)
-    []
-    """
-    return [
-        (
-            step.case.id,
-            _with_interval(step.case),
-            _with_interval(step.export),
-            _with_interval(step.simulated),
-            f"{'' if step.beyond_intervals else '~ '}{step.rest:+.4g}",
-            "-" if math.isnan(step.margins) else f"{step.margins:.2f}",
-            step.case.unit,
-        )
-        for ladder in found
-        for step in ladder.steps[:each]
-    ]
-
-
-HEADERS = ("case", "loss", "of it export", "simulated", "rest", "rest / margin", "unit")
-
-
 def _ladder(
     candidate: Candidate,
     exported: Candidate,
@@ -243,11 +213,3 @@ def _largest_first(steps: Sequence[Step]) -> tuple[Step, ...]:
 
 def _loss(case: CaseResult) -> float:
     return case.estimate.loss or 0.0
-
-
-def _with_interval(case: CaseResult | None) -> str:
-    if case is None:
-        return "-"
-    low, high = case.estimate.low, case.estimate.high
-    between = "" if low is None or high is None else f" [{low:+.3g}, {high:+.3g}]"
-    return f"{_loss(case):+.4g}{between}"

@@ -9,19 +9,12 @@ from typing import Any
 from tabulate import tabulate
 
 from clipq.records import CaseResult, RunRecord, not_applicable_sentences
-from clipq.report.artifact_facts import (
-    artifact_line,
-    executed_text,
-    findings,
-    is_wrong,
-    latency_text,
-    operators_text,
-)
-from clipq.report.artifact_text import REST, missing_rungs
+from clipq.report.artifact_facts import artifact_details, artifact_line, findings, is_wrong
 from clipq.report.candidates import candidate_lines
 from clipq.report.fp32 import fp32_remarks
-from clipq.report.ladder import HEADERS as LADDER_HEADERS
-from clipq.report.ladder import ladder_rows, ladders
+from clipq.report.ladder import ladders
+from clipq.report.ladder_text import HEADERS as LADDER_HEADERS
+from clipq.report.ladder_text import REST, ladder_rows, missing_rungs
 from clipq.report.text import HEADERS, correction, kernel_rows, standing, table_rows
 from clipq.report.undecided import Undecided, undecided
 from clipq.terminal import one_line, printable
@@ -268,11 +261,7 @@ def _provenance(record: RunRecord) -> str:
     ]
     for name, artifact in evidence.get("artifacts", {}).items():
         lines.append(f"- artifact {inert(name)}: {inert(artifact_line(artifact))}")
-        lines += [
-            f"  - {inert(text)}"
-            for of in (operators_text, executed_text, latency_text)
-            if (text := of(artifact))
-        ]
+        lines += [f"  - {inert(text)}" for text in artifact_details(artifact)]
     lines += [
         f"- {inert(kind)} {_code(entry['file'])}: sha256 {_code(entry['sha256'] or 'no such file')}"
         for kind, entry in record.inputs.items()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from tabulate import tabulate
 
 from clipq.records import CaseResult, KernelResult, RunRecord
-from clipq.report.artifact_facts import artifact_line, executed_text, latency_text, operators_text
+from clipq.report.artifact_facts import artifact_details, artifact_line
 from clipq.report.artifact_text import artifact_parts
 from clipq.report.candidates import candidate_lines
 from clipq.report.fp32 import fp32_remarks
@@ -357,11 +357,7 @@ def _provenance(record: RunRecord) -> str:
         rows.append(("quantizer", name, covered))
     for name, artifact in evidence.get("artifacts", {}).items():
         rows.append(("artifact", name, artifact_line(artifact)))
-        rows += [
-            ("", "", text)
-            for of in (operators_text, executed_text, latency_text)
-            if (text := of(artifact))
-        ]
+        rows += [("", "", text) for text in artifact_details(artifact)]
     for kind, entry in record.inputs.items():
         if entry["sha256"]:
             rows.append((kind, "", f"{entry['file']}  sha256 {entry['sha256'][:16]}"))

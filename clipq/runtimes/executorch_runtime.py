@@ -25,14 +25,13 @@ from clipq.runtimes.graph_ports import (
     fixed_batch,
 )
 from clipq.runtimes.optional_library import library
+from clipq.runtimes.precision import check_as_exported, narrowest
 from clipq.runtimes.runtime import Look, TowerFacts, TowerPorts
 
 __all__ = ["RUNTIME", "ExecuTorchRuntime"]
 
 _PORTABLE = "portable"
 """What is said of a program that no backend has a part of: ExecuTorch's own kernels run it."""
-_WORDS = {"bfloat16": "bf16", "float16": "f16", "float32": "f32", "float64": "f64"}
-"""From the narrowest."""
 
 
 class _MethodTower:
@@ -122,9 +121,10 @@ class ExecuTorchRuntime:
         """
         check_kind(path, (EXECUTORCH,))
         program = ExecuTorchProgram(path)
-        executed = next((word for name, word in _WORDS.items() if name in program.types), "")
+        executed = narrowest(program.types)
         backends = tuple(sorted(program.delegates)) or (_PORTABLE,)
-        _check_session(session, path, backends=backends, executed=executed)
+        _check_session(session, path, backends=backends)
+        check_as_exported(session.precision, executed, path)
         inputs, outputs = program.inputs, program.outputs
         places = chosen_inputs(inputs, ports, path)
         output = chosen_output(outputs, ports, path)
@@ -177,9 +177,7 @@ class ExecuTorchRuntime:
             ) from error
 
 
-def _check_session(
-    session: SessionSettings, path: Path, *, backends: tuple[str, ...], executed: str
-) -> None:
+def _check_session(session: SessionSettings, path: Path, *, backends: tuple[str, ...]) -> None:
     if session.options:
         raise ArtifactError(
             f"the runtime executorch has no option {min(session.options)!r}",
@@ -189,12 +187,6 @@ def _check_session(
         raise ArtifactError(
             f"{path} was exported for {', '.join(backends)}, not for {session.provider!r}",
             hint="leave provider out, or export the model for that backend",
-        )
-    if session.precision and session.precision != executed:
-        raise ArtifactError(
-            f"{path} executes float operations in {executed}, as it was exported, "
-            f"not in {session.precision}",
-            hint=f'export the model in {session.precision}, or say precision = "{executed}"',
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 __all__ = ["Finding"]
 
@@ -25,6 +25,14 @@ class Finding:
     problem: str
     fix: str = ""
     wrong: bool = True
+
+    def of_tower(self, tower: str) -> Finding:
+        """Return the finding, its sentence beginning with the tower that it was made in.
+
+        >>> Finding("mask", "a constant holds -inf").of_tower("text").problem
+        'text tower: a constant holds -inf'
+        """
+        return replace(self, problem=f"{tower} tower: {self.problem}")
 
     def to_plain(self) -> dict[str, str | bool]:
         """Return the finding as strict-JSON values."""

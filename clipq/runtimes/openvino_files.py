@@ -13,7 +13,10 @@ from clipq.runtimes.onnx_file import OnnxFile
 from clipq.runtimes.optional_library import library
 from clipq.runtimes.runtime import Port
 
-__all__ = ["graph_files", "ports_of", "read_graph", "said_by", "stored_floats"]
+__all__ = ["FLOATS", "graph_files", "ports_of", "read_graph", "said_by", "stored_floats"]
+
+FLOATS = ("bf16", "f16", "f32", "f64")
+"""OpenVINO's names of float types, from the narrowest."""
 
 _NUMPY = {"bf16": "bfloat16", "boolean": "bool", "f16": "float16", "f32": "float32"}
 _NOISE = ("Exception from", "Check '", "FrontEnd API failed", "Loading input model")
@@ -64,7 +67,7 @@ def stored_floats(graph: Any) -> str:
         for node in graph.get_ops()
         if node.get_type_name() == "Constant" and len(node.shape) > 1
     }
-    return next((name for name in ("f64", "f32", "f16", "bf16") if name in types), "")
+    return next((name for name in reversed(FLOATS) if name in types), "")
 
 
 def said_by(error: Exception) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from clipq.runtimes.finding import Finding
-from clipq.runtimes.openvino_files import graph_files, ports_of, read_graph
+from clipq.runtimes.openvino_files import FLOATS, graph_files, ports_of, read_graph
 from clipq.runtimes.runtime import Look, Port
 
 __all__ = ["look_at"]
@@ -18,7 +18,6 @@ __all__ = ["look_at"]
 _PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
 _KEEPING = ("Convert", "FakeQuantize", "Multiply", "Reshape", "Squeeze", "Subtract", "Transpose")
 """Operators that stand between stored weights and the product that takes them."""
-_FLOATS = ("bf16", "f16", "f32", "f64")
 _WIDE_STEP = 100.0
 """No activation of a CLIP needs such a step: a mask of large negative numbers was in the range."""
 
@@ -54,7 +53,7 @@ def look_at(path: Path) -> Look:
             findings += _of_range(node, judged)
         elif kind in _PRODUCTS and (chain := _weights(node)):
             stored = chain[-1].get_element_type().get_type_name()
-            narrow = stored not in _FLOATS or any(_is(each, "FakeQuantize") for each in chain)
+            narrow = stored not in FLOATS or any(_is(each, "FakeQuantize") for each in chain)
             if narrow:
                 quantized[f"{kind} with {stored} weights"] += 1
             else:
@@ -99,7 +98,7 @@ def _weights(product: Any) -> list[Any]:
 def _values(constant: Any) -> np.ndarray:
     """Return a float constant's values; an empty array of any other."""
     word = constant.get_element_type().get_type_name()
-    if word not in _FLOATS:
+    if word not in FLOATS:
         return np.empty(0, np.float32)
     return np.asarray(constant.get_data(dtype=np.float32) if word == "bf16" else constant.data)
 

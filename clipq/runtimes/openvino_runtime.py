@@ -23,7 +23,14 @@ from clipq.runtimes.graph_ports import (
     fitting,
     fixed_batch,
 )
-from clipq.runtimes.openvino_files import graph_files, ports_of, read_graph, said_by, stored_floats
+from clipq.runtimes.openvino_files import (
+    FLOATS,
+    graph_files,
+    ports_of,
+    read_graph,
+    said_by,
+    stored_floats,
+)
 from clipq.runtimes.openvino_look import look_at
 from clipq.runtimes.optional_library import library
 from clipq.runtimes.runtime import Look, TowerFacts, TowerPorts
@@ -34,7 +41,6 @@ _THREADS = "INFERENCE_NUM_THREADS"
 _PRECISION = "INFERENCE_PRECISION_HINT"
 _OURS = {_THREADS: "threads", _PRECISION: "precision"}
 _VIRTUAL = ("AUTO", "BATCH", "HETERO", "MULTI")
-_FLOATS = ("bf16", "f16", "f32", "f64")
 _MOVING = frozenset(
     (
         *("Broadcast", "Concatenation", "Const", "Convert", "Gather", "Input", "Output"),
@@ -67,12 +73,14 @@ class OpenVinoTower:
         places: Mapping[str, int],
         output: int,
         path: Path,
+        kind: str,
     ) -> None:
         self.facts = facts
         self._compiled = compiled
         self._places = places
         self._output = output
         self._path = path
+        self._kind = kind
 
     def run(self, inputs: Mapping[str, np.ndarray], /) -> np.ndarray:
         """Return features (B, D) of one batch, as the graph returns them.
@@ -80,7 +88,7 @@ class OpenVinoTower:
         Raises:
             ArtifactError: an input does not fit the graph, or OpenVINO refuses it.
         """
-        kind = {"input": self._kind(), "mask": "mask"}
+        kind = {"input": self._kind, "mask": "mask"}
         given = {
             place: fitting(inputs[name], self.facts.inputs[place], self._path, kind=kind[name])
             for name, place in self._places.items()
@@ -94,10 +102,6 @@ class OpenVinoTower:
                 hint="export it at the model's image size and context length",
             ) from error
         return check_features(results[self._output], len(inputs["input"]), self._path)
-
-    def _kind(self) -> str:
-        rank = len(self.facts.inputs[self._places["input"]].shape)
-        return "image" if rank == 4 else "text"
 
 
 class OpenVinoRuntime:
@@ -161,7 +165,9 @@ class OpenVinoRuntime:
                 **{name: _property(compiled, name) for name in (_THREADS, *session.options)},
             },
         )
-        return OpenVinoTower(compiled, facts, places=places, output=output, path=path)
+        return OpenVinoTower(
+            compiled, facts, places=places, output=output, path=path, kind=ports.kind
+        )
 
 
 def _device(core: Any, asked: str) -> str:
@@ -217,7 +223,7 @@ def _executed(compiled: Any) -> dict[str, int]:
 def _precision(compiled: Any, executed: Mapping[str, int]) -> str:
     """Return the narrowest float type that a layer takes."""
     hint = _property(compiled, _PRECISION)
-    return next((name for name in _FLOATS if name in executed), hint if hint in _FLOATS else "")
+    return next((name for name in FLOATS if name in executed), hint if hint in FLOATS else "")
 
 
 def _property(compiled: Any, name: str) -> str:

@@ -129,6 +129,15 @@ class TowerFacts:
     provider: str = ""
     said: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def executed(self) -> dict[str, Any]:
+        """How it is executed, as records say it: precision, provider and whatever else is said.
+
+        >>> TowerFacts(precision="bf16", provider="CPU", said={"stored": "f32"}).executed
+        {'precision': 'bf16', 'provider': 'CPU', 'stored': 'f32'}
+        """
+        return {"precision": self.precision, "provider": self.provider, **self.said}
+
 
 class Tower(Protocol):
     """A graph that is open."""

@@ -31,13 +31,12 @@ from clipq.runtimes.graph_ports import (
     fixed_batch,
 )
 from clipq.runtimes.optional_library import library
+from clipq.runtimes.precision import check_as_exported, narrowest
 from clipq.runtimes.runtime import Look, Port, TowerFacts, TowerPorts
 from clipq.runtimes.torch_export_look import look_at_exported, product_outputs
 
 __all__ = ["RUNTIME", "TorchExportRuntime"]
 
-_WORDS = {"bfloat16": "bf16", "float16": "f16", "float32": "f32", "float64": "f64"}
-"""From the narrowest."""
 _DEFINED_BY = {
     "quantized_decomposed": ("torch.ao.quantization.fx._decomposed", "torch"),
     "torchao": ("torchao", "torchao"),
@@ -166,8 +165,8 @@ def _open_program(path: Path, ports: TowerPorts, session: SessionSettings) -> _P
     archive = ExportedArchive(path)
     inputs, outputs = archive.inputs, archive.outputs
     device = _device(session.provider or "cpu")
-    executed = _precision(product_outputs(archive))
-    _check_precision(session.precision, executed, path)
+    executed = narrowest(product_outputs(archive))
+    check_as_exported(session.precision, executed, path)
     places = chosen_inputs(inputs, ports, path)
     output = chosen_output(outputs, ports, path)
     for namespace in sorted({node.namespace for node in archive.nodes} & _DEFINED_BY.keys()):
@@ -208,8 +207,8 @@ def _open_package(path: Path, ports: TowerPorts, session: SessionSettings) -> _P
             f"{path} was compiled for {compiled_for!r}, not {device!r}",
             hint=f'compile it for that, or say provider = "{compiled_for}"',
         )
-    executed = _precision(package.floats)
-    _check_precision(session.precision, executed, path)
+    executed = narrowest(package.floats)
+    check_as_exported(session.precision, executed, path)
     if not package.specs:
         raise ArtifactError(
             f"{path} holds no source, so that nobody can tell what it takes; its library does not "
@@ -254,19 +253,6 @@ def _device(asked: str) -> str:
     if asked in known or (asked == "cuda" and len(known) > 1):
         return asked
     raise ArtifactError(f"torch has no device {asked!r} here", hint=did_you_mean(asked, known))
-
-
-def _precision(types: frozenset[str]) -> str:
-    """Return the narrowest float type among some."""
-    return next((word for name, word in _WORDS.items() if name in types), "")
-
-
-def _check_precision(asked: str, executed: str, path: Path) -> None:
-    if asked and executed and asked != executed:
-        raise ArtifactError(
-            f"{path} executes float operations in {executed}, as it was exported, not in {asked}",
-            hint=f'export the model in {asked}, or say precision = "{executed}"',
-        )
 
 
 def _on(device: str, executed: str, *, asked: str) -> str:

@@ -17,7 +17,8 @@ from clipq.report.candidates import candidate_lines
 from clipq.report.card import card_html, card_markdown, release_card
 from clipq.report.html.page_payload import payload
 from clipq.report.junit import junit
-from clipq.report.ladder import Step, ladder_rows, ladders
+from clipq.report.ladder import Step, ladders
+from clipq.report.ladder_text import ladder_rows
 from clipq.report.looks import looks
 from clipq.report.markdown import markdown
 from clipq.report.text import summary
