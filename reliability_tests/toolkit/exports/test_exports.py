@@ -104,13 +104,14 @@ def opened(manifest: Manifest, folder: Path, model: nn.Module):
         return towers(manifest, folder, model)
 
 
+# Each architecture and each exporter; ONNX of the first and the last is in the embedded matrix.
 EXPORTS = [
     ("vit-clean", "openvino-float"),
-    ("vit-clean", "onnxruntime-float"),
     ("vit-noisy", "torch-export-float"),
-    *((model, f"{runtime}-float") for model in ("resnet", "siglip")
-      for runtime in ("onnxruntime", "openvino", "torch-export")),
-]  # fmt: skip
+    ("resnet", "onnxruntime-float"),
+    ("resnet", "torch-export-float"),
+    ("siglip", "openvino-float"),
+]
 
 
 @pytest.mark.parametrize(("name", "recipe"), EXPORTS)
@@ -139,8 +140,8 @@ def test_an_export_encodes_as_torch_does_at_any_batch(name, recipe, tmp_path):
         ("onnxruntime-dynamic", 0.995, 1),
         ("onnxruntime-static", 0.99, 2),
         ("openvino-int8", 0.99, 2),
-        ("torchao-int8-dynamic", 0.99, 1),
-        ("torchao-int8-weight-only", 0.999, 2),
+        ("torchao-int8-dynamic", 0.99, 2),
+        ("torchao-int8-weight-only", 0.999, 1),
         ("quanto-w8a8", 0.97, 2),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from made_results import made_result
 
-from clipq.evaluation.plan import plan
+from clipq.evaluation.plan import plan, planned_candidates
 from clipq.gating.margins import load_margins
 from clipq.gating.planning import plan_power
 from clipq.records import RunRecord
@@ -44,7 +44,8 @@ def test_margins_are_judged_by_what_the_samples_can_decide(settings, cases, tmp_
     assert found["id.top1", 0.0003].problem == "less than one sample"
     wide = found["digits.auroc-mcm", 0.1]
     assert (wide.problem, wide.samples) == ("", 768)
-    assert wide.cases == len(settings.quantizers)
+    own = [each for each in planned_candidates(settings) if each.model == "vit-clean"]
+    assert wide.cases == len(own)
     assert wide.needed < 768
     assert 0 < wide.passes_from < wide.margin < wide.blocks_from
 
