@@ -45,7 +45,7 @@ SHOWN = {
     "encode_throughput": "throughput of clipq / bare: median",
     "error_rates": "null `equal`",
     "fidelity": "integer products of a layer",
-    "fuzzing": "52 inputs",
+    "fuzzing": "54 inputs",
     "guard_price": "with batches compared: ",
     "history_store": "postgresql: 2 runs x 100 cases",
     "html_report": "everything drawn",

@@ -46,9 +46,7 @@ def test_what_is_printed_is_the_table_of_what_was_written(project, quick, capsys
         "session": {"precision": "f32"},
         "io": {
             "image_input": "pixel_values",
-            "image_output": "features",
             "text_input": "input_ids",
-            "text_output": "features",
         },
     }
     assert "clipq artifact check" in said

@@ -85,8 +85,8 @@ def test_images_are_decoded_once_per_probe_not_per_quantizer(settings, tmp_path,
 def test_batch_size_and_environment_are_part_of_the_cache_key(settings):
     small = Evaluator(replace(settings, batch_size=32))
     large = Evaluator(settings)
-    assert small.encoders.identity("rtn:w8") != large.encoders.identity("rtn:w8")
     cell = Cell("vit-clean", "rtn:w8", "id")
+    assert small.encoders.identity(cell.candidate) != large.encoders.identity(cell.candidate)
     assert small.encodings.identity(cell) == large.encodings.identity(cell)
 
 
