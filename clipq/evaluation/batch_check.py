@@ -53,7 +53,8 @@ class BatchCheck:
     >>> from clipq.evaluation.evaluator import Evaluator
     >>> from clipq.settings import load_settings
     >>> evaluator = Evaluator(load_settings(Path("clipq.toml")))
-    >>> BatchCheck(evaluator.encodings).check(Candidate("vit-clean", "rtn:w8a8d"))
+    >>> BatchCheck(evaluator.encodings).check(Candidate("vit-clean", "rtn:w8a8d"))  # of artifacts
+    ()
     """
 
     def __init__(self, encodings: Encodings) -> None:
