@@ -52,7 +52,9 @@ def embedded_settings(
     samples: int = 0,
     cache: Path | None = None,
 ) -> Settings:
-    """Return this repository's settings, narrowed where asked to.
+    """Return this repository's settings without its artifacts, narrowed where asked to.
+
+    To make an artifact takes longer than what most benchmarks measure.
 
     Args:
         models: how many, the first ones.
@@ -69,6 +71,7 @@ def embedded_settings(
         settings,
         models=settings.models[:models],
         quantizers=tuple(quantizers) or settings.quantizers,
+        artifacts=(),
         probes=tuple(chosen),
         cache=settings.cache if cache is None else cache,
     )
