@@ -343,6 +343,6 @@ def test_a_swapped_file_is_another_artifact_and_one_that_changes_while_open_is_r
     assert identities[0] == identities[2] != identities[1]
     path.write_text("rewrite")
     artifacts = Artifacts(declared, None, lambda name: None)
-    with pytest.raises(ArtifactError, match="'mine': its files changed while it was opened"):
+    with pytest.raises(ArtifactError, match="'mine': its files changed while they were opened"):
         artifacts.module(candidate)
     artifacts.give_up()
