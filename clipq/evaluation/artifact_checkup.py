@@ -311,12 +311,9 @@ def _bytes(model: nn.Module, tower: str) -> int:
 
 def _encode(model: Any, tower: str, inputs: torch.Tensor) -> np.ndarray:
     """Return features (B, D), float32, of one call."""
-    import torch
+    from clipq.evaluation.encode import encoded_once
 
-    with torch.inference_mode():
-        encode = model.encode_image if tower == "image" else model.encode_text
-        features: np.ndarray = encode(inputs).float().cpu().numpy()
-    return features
+    return encoded_once(model.encode_image if tower == "image" else model.encode_text, inputs)
 
 
 def _features(model: Any, tower: str, inputs: torch.Tensor, size: int) -> np.ndarray:

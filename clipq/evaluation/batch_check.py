@@ -159,11 +159,9 @@ def _spread(of: str, count: int) -> np.ndarray:
 
 
 def _features(encode: Any, inputs: torch.Tensor) -> np.ndarray:
-    import torch
+    from clipq.evaluation.encode import encoded_once
 
-    with torch.inference_mode():
-        features: np.ndarray = encode(inputs).float().cpu().numpy()
-    return features
+    return encoded_once(encode, inputs)
 
 
 def _encode(encode: Any, inputs: torch.Tensor, positions: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ Nothing but the loop and the process-wide settings that make it reproducible. Te
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from clipq.provenance import package_versions
 __all__ = [
     "encode_blocks",
     "encode_texts",
+    "encoded_once",
     "environment",
     "gpu_present",
     "image_batches",
@@ -79,24 +81,24 @@ def image_batches(
         yield preprocess.normalise(block).to(device)
 
 
+def encoded_once(encode: Any, inputs: torch.Tensor) -> np.ndarray:
+    """Return features (B, D), float32, of one call of a tower with images or tokens (B, ...)."""
+    with torch.inference_mode():
+        found: np.ndarray = encode(inputs).float().cpu().numpy()
+    return found
+
+
 def encode_blocks(
     model: nn.Module, blocks: Iterable[np.ndarray], preprocess: Preprocess, *, device: str = "cpu"
 ) -> Iterator[np.ndarray]:
     """Yield image features (B, D), float32, not normalised, of blocks of uint8 (B, H, W, 3)."""
     for block in blocks:
-        batch = preprocess.normalise(block).to(device)
-        with torch.inference_mode():
-            found: np.ndarray = model.encode_image(batch).float().cpu().numpy()  # type: ignore[operator]
-        yield found
+        yield encoded_once(model.encode_image, preprocess.normalise(block).to(device))
 
 
 def encode_texts(
     model: nn.Module, tokens: torch.Tensor, *, batch_size: int, device: str = "cpu"
 ) -> np.ndarray:
     """Return text features (M, D), float32, not normalised, of tokens (M, L)."""
-    with torch.inference_mode():
-        found = [
-            model.encode_text(batch.to(device)).float().cpu().numpy()  # type: ignore[operator]
-            for batch in torch.split(tokens, batch_size)
-        ]
-    return np.concatenate(found)
+    batches = torch.split(tokens, batch_size)
+    return np.concatenate([encoded_once(model.encode_text, each.to(device)) for each in batches])
