@@ -77,19 +77,17 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from clipq.evaluation.image_export import MANIFEST, Form, ImageExport, exportable
     from clipq.evaluation.inputs import Inputs
     from clipq.evaluation.plan import load_plugins
-    from clipq.models import ModelSource, load_model
+    from clipq.models import load_declared
 
     picture = options.format == "png"
     pixels = options.pixels or ("bytes" if picture else "normalised")
     layout = options.layout or ("NHWC" if picture else "NCHW")
     form = Form(options.format, pixels, layout)
     load_plugins(settings)
-    declared = settings.model(model)
-    source = ModelSource.parse(declared.source, base_dir=settings.root)
     with watching(options, unit="image") as watch:
         inputs = Inputs(settings, Cache(settings.cache), progress=watch)
         probes, left = exportable(inputs, options.probe or ())
-        loaded = load_model(source, expected_sha256=declared.sha256)
+        loaded = load_declared(settings.model(model), root=settings.root)
         export = ImageExport(inputs, loaded, model, options.output, form=form, progress=watch)
         said = export.write(probes, force=options.force)
     for name in probes:

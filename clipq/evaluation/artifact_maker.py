@@ -66,12 +66,10 @@ def make_here(settings: Settings, model: str, recipe: str, folder: Path, *, batc
 
     from clipq.evaluation.calibration_data import calibration_data
     from clipq.evaluation.encode import pin_threads
-    from clipq.models import ModelSource, load_model
+    from clipq.models import load_declared
 
     pin_threads(settings.threads)
-    declared = settings.model(model)
-    source = ModelSource.parse(declared.source, base_dir=settings.root)
-    loaded = load_model(source, expected_sha256=declared.sha256)
+    loaded = load_declared(settings.model(model), root=settings.root)
     inputs = Inputs(settings, Cache(settings.cache))
     data = calibration_data(inputs, loaded, batch_size=settings.batch_size)
     images, tokens = torch.cat(list(data.images())), torch.cat(list(data.texts()))

@@ -12,7 +12,6 @@ from clipq.errors import ClipqError
 from clipq.evaluation.identity import encoder_identity, prompts_identity
 from clipq.evaluation.inputs import Inputs
 from clipq.evaluation.isolation import PROCESS, ProcessChangedError
-from clipq.models import ModelSource
 from clipq.quant import QuantizerSpec
 from clipq.settings import Settings
 
@@ -99,14 +98,11 @@ class Encoders:
         """
         if name not in self._loaded:
             PROCESS.check()
-            from clipq.models import load_model
+            from clipq.models import load_declared
 
             self.pin()
-            declared = self.settings.model(name)
-            source = ModelSource.parse(declared.source, base_dir=self.settings.root)
-            self._loaded[name] = load_model(
-                source, device=self.device, expected_sha256=declared.sha256
-            )
+            declared, root = self.settings.model(name), self.settings.root
+            self._loaded[name] = load_declared(declared, root=root, device=self.device)
         return self._loaded[name]
 
     def check(self, candidate: Candidate) -> None:

@@ -12,7 +12,7 @@ from clipq.models.source import ModelIdentity, ModelSource, identity
 
 if TYPE_CHECKING:
     from clipq.models.in_memory import model_in_memory
-    from clipq.models.loading import LoadedModel, load_model, logit_map
+    from clipq.models.loading import LoadedModel, load_declared, load_model, logit_map
     from clipq.models.preprocess import Preprocess
     from clipq.models.zeroshot import class_embeddings, prompt_tokens
 
@@ -23,6 +23,7 @@ __all__ = [
     "Preprocess",
     "class_embeddings",
     "identity",
+    "load_declared",
     "load_model",
     "logit_map",
     "model_in_memory",
@@ -31,6 +32,7 @@ __all__ = [
 
 _LAZY = {
     "LoadedModel": "clipq.models.loading",
+    "load_declared": "clipq.models.loading",
     "load_model": "clipq.models.loading",
     "logit_map": "clipq.models.loading",
     "model_in_memory": "clipq.models.in_memory",

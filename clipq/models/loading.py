@@ -31,8 +31,9 @@ from clipq.models.source import (
     local_files,
 )
 from clipq.provenance import sha256_file
+from clipq.settings import ModelSettings
 
-__all__ = ["LoadedModel", "Tokenizer", "load_model", "load_tokenizer", "logit_map"]
+__all__ = ["LoadedModel", "Tokenizer", "load_declared", "load_model", "load_tokenizer", "logit_map"]
 
 Tokenizer = Callable[[list[str]], torch.Tensor]
 
@@ -103,6 +104,25 @@ def load_model(
         logit_scale=scale,
         logit_bias=bias,
     )
+
+
+def load_declared(model: ModelSettings, *, root: Path, device: str = "cpu") -> LoadedModel:
+    """Load a model of the settings, as `load_model` does.
+
+    Args:
+        model: source and, where they say one, what its weights hash to.
+        root: what a local folder is relative to.
+        device: where it goes.
+
+    Raises:
+        ModelError: it cannot be loaded.
+
+    >>> declared = ModelSettings("vit-clean", "local-dir:fixtures/models/vit-clean")
+    >>> load_declared(declared, root=Path()).logit_bias
+    0.0
+    """
+    source = ModelSource.parse(model.source, base_dir=root)
+    return load_model(source, device=device, expected_sha256=model.sha256)
 
 
 def logit_map(model: nn.Module) -> tuple[float, float]:
