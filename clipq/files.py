@@ -17,8 +17,13 @@ TEXT_BYTES = 1 << 30
 """What is read at once has at most so many bytes, unless it says otherwise."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write a file so that a reader sees the old content or the new, never a part.
+
+    Args:
+        path: where to.
+        content: what.
+        durable: as of `replace_atomically`.
 
     Raises:
         CacheError: the folder is read-only or full.
@@ -27,11 +32,17 @@ def write_atomically(path: Path, content: bytes) -> None:
     def write(temporary: Path) -> None:
         temporary.write_bytes(content)
 
-    replace_atomically(path, write)
+    replace_atomically(path, write, durable=durable)
 
 
-def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def replace_atomically(path: Path, write: Callable[[Path], None], *, durable: bool = True) -> None:
     """Let `write` fill a temporary file, then make it `path`: fsync, rename.
+
+    Args:
+        path: where to.
+        write: fills the file that it is given.
+        durable: whether it must outlast a loss of power. What tells by itself that it is not whole,
+            and is then made again, need not, and saves the wait for the disk.
 
     Raises:
         CacheError: the folder is read-only or full.
@@ -43,8 +54,9 @@ def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary = Path(name)
         try:
             write(temporary)
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
+            if durable:
+                with temporary.open("rb") as stream:
+                    os.fsync(stream.fileno())
             temporary.chmod(0o644)
             temporary.replace(path)
         finally:

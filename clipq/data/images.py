@@ -69,7 +69,7 @@ def materialise(
             images = _pixels(probe, to_uint8, threads)
             _write(probe, images, stream, key=key, progress=progress, tell=tell)
 
-    replace_atomically(path, write)
+    replace_atomically(path, write, durable=not key)  # what is sealed tells that it is damaged
 
 
 def streamed(

@@ -78,7 +78,9 @@ def table_digest(columns: Mapping[str, np.ndarray]) -> str:
 def write_table(
     path: Path, columns: Mapping[str, np.ndarray], metadata: Mapping[str, Any], *, key: str = ""
 ) -> str:
-    """Write columns atomically (temporary file, fsync, rename); return their digest.
+    """Write columns atomically (temporary file, rename); return their digest.
+
+    A sealed one, of a cache, may be lost with the power: it is then made again.
 
     Args:
         path: where to.
@@ -96,7 +98,7 @@ def write_table(
     True
     """
     content, digest = table_content(columns, metadata, key=key)
-    write_atomically(path, content)
+    write_atomically(path, content, durable=not key)
     return digest
 
 

@@ -22,10 +22,17 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from _pytest.config import default_plugins
+
 _PRELOADED = (
     "torch", "open_clip", "scipy.stats", "pandas", "sklearn.metrics", "sklearn.linear_model",
     "netcal.metrics", "webdataset", "rich.progress", "hydra.utils", "hypothesis.strategies",
+    "sqlalchemy.orm", "alembic.command", "ruptures", "pytest", "xdist.plugin", "execnet",
+    "anyio.pytest_plugin", "kgb.pytest_plugin", "PIL.PngImagePlugin", "PIL.WebPImagePlugin",
+    *(f"_pytest.{name}" for name in default_plugins),
 )  # fmt: skip
+_WITH_PLUGINS = ("hypothesis", "_hypothesis_globals", "hydra", "anyio", "xdist", "kgb")
+"""What has plug-ins: pytest would warn that it comes too late to rewrite them."""
 
 
 def outside_of_tests(environment: Mapping[str, str]) -> dict[str, str]:
@@ -120,8 +127,7 @@ sys.exit(int(code) if int(code) >= 0 else 128 - int(code))
 def _serve(listening: socket.socket) -> None:
     for name in _PRELOADED:
         __import__(name)
-    for name in ("hypothesis", "_hypothesis_globals", "hydra", "anyio"):
-        # They have plug-ins, and pytest would warn that it comes too late to rewrite them.
+    for name in _WITH_PLUGINS:
         sys.modules[name].__doc__ = "PYTEST_DONT_REWRITE"
     others = [task for task in Path("/proc/self/task").glob("*") if task.name != str(os.getpid())]
     names = {(task / "comm").read_text().strip() for task in others}
