@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipq.quant.code_identity import MethodCode, method_code, method_code_hash
 from clipq.quant.formats import ActivationFormat, Format, WeightFormat
-from clipq.quant.methods import Calibration, Method, method_version, quantizers
+from clipq.quant.methods import Calibration, Method, is_trained, method_version, quantizers
 from clipq.quant.spec import QuantizerSpec, Towers
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "QuantizerSpec",
     "Towers",
     "WeightFormat",
+    "is_trained",
     "method_code",
     "method_code_hash",
     "method_version",

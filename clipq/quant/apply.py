@@ -193,7 +193,11 @@ def apply_method(
 def _run(
     method: Method, model: nn.Module, spec: QuantizerSpec, calibration: Calibration
 ) -> nn.Module:
-    given = Calibration(unwatched(calibration.images), unwatched(calibration.texts))
+    given = replace(
+        calibration,
+        images=unwatched(calibration.images),
+        texts=unwatched(calibration.texts),
+    )
     try:
         result: object = method(model, spec, given)
     except ClipqError as error:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,6 +38,7 @@ __all__ = [
     "defining_module",
     "find_method",
     "is_builtin",
+    "is_trained",
     "method_version",
     "quantizers",
 ]
@@ -50,6 +51,7 @@ class Calibration:
     Args:
         images: batches of preprocessed images, (N, 3, H, W) floating point.
         texts: batches of tokens, (N, L) int64.
+        trained: what a method that trains has learnt, tensors by name; None where nothing was.
 
     >>> import torch
     >>> images, tokens = torch.zeros(2, 3, 32, 32), torch.zeros(2, 77, dtype=torch.int64)
@@ -60,6 +62,7 @@ class Calibration:
 
     images: Callable[[], Iterator[Tensor]]
     texts: Callable[[], Iterator[Tensor]]
+    trained: Mapping[str, Tensor] | None = None
 
 
 class Method(Protocol):
@@ -118,6 +121,16 @@ def method_version(spec: QuantizerSpec | str) -> int:
             hint=f'register it with @quantizers.register("{spec.method}", version=1)',
         )
     return version
+
+
+def is_trained(spec: QuantizerSpec | str) -> bool:
+    """Whether what a quantizer does is learnt: its method was registered with ``trains=True``.
+
+    >>> is_trained("rtn:w8a8")
+    False
+    """
+    spec = QuantizerSpec.parse(spec)
+    return not spec.is_reference and bool(getattr(find_method(spec), "trains", False))
 
 
 def is_builtin(method: Method) -> bool:

@@ -24,6 +24,7 @@ CORE = (
         "shapes",
         "statistic_kinds",
         "terminal",
+        "training_settings",
         "verdicts",
     ),
 )
@@ -37,14 +38,16 @@ BELOW = {
     "stats": {"core"},
     "kernels": {"core"},
     "runtimes": {"core", "dependencies"},
+    "training": {"core"},
     "exports": {"core", "quant", "runtimes"},
     "evaluation": {
         *("core", "dependencies", "quant", "models", "data", "metrics", "stats", "kernels"),
-        *("runtimes", "exports"),
+        *("runtimes", "exports", "training"),
     },
     "gating": {"core", "quant", "metrics", "stats", "kernels", "evaluation"},
     "web": set(),
     "report": {"core", "web"},
+    "study": {"core", "web", "report"},
     "history": {"core", "metrics", "stats", "evaluation", "gating", "report", "web"},
     "api": {
         *("core", "quant", "models", "data", "metrics", "stats", "evaluation", "gating"),

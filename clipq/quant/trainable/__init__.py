@@ -1,0 +1,1 @@
+"""Quantizers whose rounding is learnt: LSQ and its variants, PACT and DoReFa."""

@@ -1,0 +1,1 @@
+"""What many runs say together: the claims of the study behind clipq, from stored records."""

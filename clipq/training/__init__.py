@@ -1,0 +1,1 @@
+"""Training quantizers: objectives, the order of data, the trainer and its checkpoints."""
