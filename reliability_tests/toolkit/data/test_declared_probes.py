@@ -473,7 +473,7 @@ class TestHuggingFace:
             {"image": pairs["image"][:3], "text": ["a cat", None, "a dog"]}
         )
         texts.to_parquet(tmp_path / "d" / "train-00000-of-00001.parquet")
-        with pytest.raises(ProbeError, match="row 1 of column 'text'.* has the caption None"):
+        with pytest.raises(ProbeError, match=r"row 1 of column 'text'.* has the caption None"):
             open_declared(wanted, base_dir=tmp_path)
         texts.remove_columns("text").to_parquet(tmp_path / "d" / "train-00000-of-00001.parquet")
         with pytest.raises(ProbeError, match="no captions, which its role 'proxy' is about"):
