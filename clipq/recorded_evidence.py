@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, NotRequired, Required
 
-from clipq.shapes import Document, between, one_of, shown, table, whole
+from clipq.shapes import Document, Finite, between, one_of, shown, table, whole
 
 __all__ = ["check_evidence", "recorded_hashes"]
 
@@ -58,6 +58,16 @@ _ARTIFACT: Mapping[str, Any] = {
     **dict.fromkeys(("milliseconds", "fp32_milliseconds", "ratio_to_fp32"), _Positive),
 }
 """What the entry of an artifact may have; None where it is not known."""
+_TUNING: Any = table(
+    "tuning",
+    {
+        **dict.fromkeys(("scale", "scale_before"), Required[_Positive]),
+        **dict.fromkeys(("bias", "bias_before", "loss", "loss_before"), Required[Finite]),
+        **dict.fromkeys(("objective", "proxy", "proxy_fingerprint"), Required[str]),
+        "pairs": Required[_Count],
+    },
+)
+"""What the entry of a tuned logit scale has."""
 _LOOK: Mapping[str, Any] = {
     "bytes": _Count,
     "quantized": Mapping[str, _Count],
@@ -112,6 +122,8 @@ def check_evidence(
             if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
                 was = f"{name} = {shown(value)}"
                 raise document.fail(f"evidence.{about}.{entry}", was, f"{name} must be {what}")
+    for entry, said in evidence.get("tunings", {}).items():
+        document.shaped(dict(said), _TUNING, f"evidence.tunings.{entry}")
     for entry, said in evidence.get("artifacts", {}).items():
         place = f"evidence.artifacts.{entry}"
         _shaped(said, _ARTIFACT, place, document)

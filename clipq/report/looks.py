@@ -101,7 +101,8 @@ def _identity(candidate: Candidate, evidence: Mapping[str, Any]) -> tuple[str, .
     weights = evidence.get("models", {}).get(candidate.model, {}).get("weights_sha256", "")
     code = made.get("code_sha256", ""), str(made.get("method_version", ""))
     shipped = [] if artifact is None else [_shipped(artifact)]
-    return (candidate.quantizer, str(weights), *map(str, code), *shipped)
+    tuned = evidence.get("tunings", {}).get(str(candidate), {}).get("proxy_fingerprint", "")
+    return (candidate.quantizer, str(weights), *map(str, code), *shipped, str(tuned))
 
 
 def _shipped(artifact: Mapping[str, Any]) -> str:
