@@ -12,7 +12,7 @@ from PIL import Image
 from clipq.cluster_names import cluster_column
 from clipq.data.class_order import names_by_place
 from clipq.data.corruption import corrupted
-from clipq.data.probe import Probe, hashed_order, taken
+from clipq.data.probe import CAPTIONED, Probe, hashed_order, taken
 from clipq.data.shipped_lists import CLASS_LISTS, class_list, template_list, wordnet_names
 from clipq.data.sources import open_probe
 from clipq.data.unread_files import check_passed_over
@@ -25,7 +25,7 @@ __all__ = ["SMALLEST_GROUP", "open_declared", "unreadable_images", "without"]
 SMALLEST_GROUP = 10
 """Members that a group needs: less say nothing about it."""
 _GROUPED = ("groups", "spurious")
-_OWN_READING = ("in-distribution", "ood", "retrieval")
+_OWN_READING = ("in-distribution", "ood", "proxy", "retrieval")
 _BY_WORDNET = "imagenet1k-wnid"
 
 
@@ -66,7 +66,7 @@ def open_declared(
 
 
 def _source(declared: ProbeSettings, base_dir: Path, opened: dict[tuple[str, ...], Probe]) -> Probe:
-    # What a source returns depends on the role only in these three.
+    # What a source returns depends on the role only in these.
     role = declared.role if declared.role in _OWN_READING else "labelled"
     key = (declared.source, declared.split, declared.group, declared.cluster, role)
     if key not in opened:
@@ -169,10 +169,11 @@ def _first(probe: Probe, count: int) -> Probe:
 
 
 def _check_role(probe: Probe, declared: ProbeSettings) -> None:
-    if probe.role == "retrieval" and probe.captions is None:
+    if probe.role in CAPTIONED and probe.captions is None:
         raise ProbeError(
-            f"probe {probe.name!r}: no captions, which its role 'retrieval' is about",
-            hint="give every sample a <key>.txt, one caption a line",
+            f"probe {probe.name!r}: no captions, which its role {probe.role!r} is about",
+            hint="captions are read of shards (webdataset: <key>.txt, one caption a line) and of "
+            "Hugging Face data sets (huggingface: a column 'caption' or 'text')",
         )
     if probe.role in _GROUPED and not declared.group:
         raise ProbeError(
