@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipq.errors import QuantizerError
-from clipq.evaluation.trained_manifest import TRAINED, TrainedManifest, differing_parent
+from clipq.evaluation.trained_manifest import TRAINED, TrainedManifest
+from clipq.evaluation.training_unit import differing_parent
 from clipq.files import read_file, write_atomically
 from clipq.provenance import sha256_file
 
@@ -29,7 +30,9 @@ class TrainedFolder:
     """A trained quantizer: where it lies, and what it is.
 
     >>> import tempfile, torch
-    >>> manifest = TrainedManifest("lsq:w4", "vit", {"weights_sha256": "0f"}, "0" * 64)
+    >>> from clipq.evaluation.training_unit import TrainingUnit
+    >>> unit = TrainingUnit("vit", "lsq:w4", {}, {"weights_sha256": "0f"}, {})
+    >>> manifest = TrainedManifest(unit, "0" * 64)
     >>> with tempfile.TemporaryDirectory() as place:
     ...     made = write_trained(Path(place), manifest, {"step": torch.ones(3)})
     ...     TrainedFolder.read(Path(place)).state()["step"].tolist()
@@ -62,6 +65,11 @@ class TrainedFolder:
                 hint=_FIX,
             )
         return TrainedFolder(path, manifest)
+
+    @property
+    def bytes(self) -> int:
+        """Of the file of tensors."""
+        return (self.path / STATE).stat().st_size
 
     def state(self) -> dict[str, Tensor]:
         """Return its tensors by name.
@@ -101,7 +109,7 @@ class TrainedFolder:
         """
         if self.manifest.quantizer != quantizer:
             yield f"it is {self.manifest.quantizer!r}, not {quantizer!r}"
-        if wrong := list(differing_parent(self.manifest.parent, parent)):
+        if wrong := list(differing_parent(self.manifest.unit.parent, parent)):
             yield f"it was trained from another model: {'; '.join(wrong)}"
 
     def require(self, quantizer: str, parent: Mapping[str, str], model: str) -> None:

@@ -6,34 +6,34 @@ machine: the digest says which of them are done.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-import clipq.training
-from clipq.dependencies.import_graph import dependencies
-from clipq.dependencies.installed import versions_behind
 from clipq.errors import QuantizerError
-from clipq.evaluation.identity import method_identity
-from clipq.evaluation.trained_manifest import differing_parent
 from clipq.files import write_atomically
-from clipq.provenance import digest, sha256_file
+from clipq.provenance import digest
 from clipq.quant import QuantizerSpec
 from clipq.shapes import Document, Meta, Number, Text
 from clipq.training_settings import TrainingSettings
 
-__all__ = ["UNIT", "TrainingUnit", "training_code"]
+__all__ = ["UNIT", "TrainingUnit", "differing_parent"]
 
 UNIT = "training.json"
 _SCHEMA = "clipq-training/1"
 _FIX = "remove the folder and train again"
 _UNSAFE = re.compile(r"[^A-Za-z0-9.=+-]+")
 _DIGITS = 12
+_PARENT = {
+    "weights_sha256": ("weights", "were", "are"),
+    "config_sha256": ("configuration", "was", "is"),
+    "tokenizer_sha256": ("tokenizer", "was", "is"),
+    "preprocess": ("preprocessing", "was", "is"),
+}
+"""What identifies a model, in words, with the verbs that go with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,34 +126,20 @@ class _Stored:
     unit: TrainingUnit
 
 
-def training_code(quantizer: str, objective: Any) -> dict[str, str | int]:
-    """Return what identifies the code that trains a quantizer.
+def differing_parent(was: Mapping[str, str], here: Mapping[str, str]) -> Iterator[str]:
+    """Yield in what the model that something was trained from is not the one here.
 
     Args:
-        quantizer: its text.
-        objective: what is minimised; of one that is not clipq's, the files behind it count.
+        was: what identified it then.
+        here: what identifies it now; what is not said is not compared.
 
-    >>> sorted(training_code("rtn:w8", print))
-    ['code_sha256', 'method_version', 'training_sha256']
+    >>> list(differing_parent({"weights_sha256": "0f"}, {"weights_sha256": "e1"}))
+    ['weights were 0f, are e1']
     """
-    found = {**method_identity(quantizer), "training_sha256": _trainer_hash()}
-    module = str(getattr(objective, "__module__", "") or type(objective).__module__)
-    if module.partition(".")[0] in ("clipq", "builtins"):
-        return found
-    behind = dependencies(module)
-    files = sorted((path.name, sha256_file(path)) for path in behind.files)
-    return found | {"objective_sha256": digest([files, versions_behind(behind.packages)])}
-
-
-@cache
-def _trainer_hash() -> str:
-    """Return the sha256 (hex) of every source of the trainer, and of what calls it."""
-    total = hashlib.sha256()
-    sources = sorted(Path(clipq.training.__file__).resolve().parent.rglob("*.py"))
-    for path in [*sources, Path(__file__).with_name("training_run.py")]:
-        content = path.read_bytes()
-        total.update(f"{path.name}:{len(content)}\n".encode() + content)
-    return total.hexdigest()
+    for name, now in here.items():
+        if (before := was.get(name, "")) != now:
+            what, one, many = _PARENT.get(name, (name, "was", "is"))
+            yield f"{what} {one} {before[:_DIGITS] or 'unknown'}, {many} {now[:_DIGITS]}"
 
 
 def _changed(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
