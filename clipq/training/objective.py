@@ -102,9 +102,9 @@ class Loss:
 class Objective(ABC):
     """What a quantizer is trained to minimise.
 
-    `loss` is a mean over the batch, so that its size does not depend on how many pairs there are; it
-    may not change its arguments. An objective keeps no state between steps: a resumed run starts
-    from a new one.
+    `loss` is a mean over the batch, so that its size does not depend on how many pairs there are,
+    and changes none of its arguments. An objective keeps no state between steps: a resumed run
+    starts from a new one.
 
     >>> class Distance(Objective):
     ...     contrasts = False
@@ -134,4 +134,4 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Loss:
-        """Return the loss of the student, whose features have gradients; the teacher's have none."""
+        """Return the loss of the student. Its features have gradients, the teacher's have none."""
