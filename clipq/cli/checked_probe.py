@@ -100,6 +100,7 @@ class Checker:
         sheets: where contact sheets go; None for beside the cache.
         checks: what is asked of every probe that is good.
         text_checks: what is asked of it for every model; without models that is said.
+        progress: told how far a probe is that is made.
     """
 
     def __init__(
@@ -108,7 +109,9 @@ class Checker:
         sheets: Path | None,
         checks: Iterable[Check] = (),
         text_checks: Iterable[TextCheck] = (),
+        progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
+        self._progress = progress
         self._settings = settings
         self._sheets = sheets or settings.cache.parent / "probes"
         self._checks = tuple(checks)
@@ -194,7 +197,10 @@ class Checker:
             ProbeError: it cannot be opened.
         """
         if declared.name not in self._opened:
-            opened = open_declared(declared, base_dir=self._settings.root)
+            settings = self._settings
+            opened = open_declared(
+                declared, base_dir=settings.root, cache=settings.cache, progress=self._progress
+            )
             self._opened[declared.name] = opened
         return self._opened[declared.name]
 
@@ -210,6 +216,7 @@ class Checker:
             source=declared.source,
             split=declared.split,
             base_dir=self._settings.root,
+            cache=self._settings.cache,
         )
         seen = (f"{count:,} {what}" for what, count in counts.items())
         return ", ".join([declared.source, *seen])

@@ -235,8 +235,13 @@ class Inputs:
         """Open a probe; where some images may be unreadable, find out which, once."""
         if declared.name in self._given:
             return self._given[declared.name]
-        root = self.settings.root
-        probe = open_declared(declared, base_dir=root, opened=self._read)
+        probe = open_declared(
+            declared,
+            base_dir=self.settings.root,
+            opened=self._read,
+            cache=self.settings.cache,
+            progress=self._progress,
+        )
         if probe.passed_over.pictures:
             warnings.warn(f"probe {probe.name!r}: {probe.passed_over}", stacklevel=2)
         if not declared.unreadable:
