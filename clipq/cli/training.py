@@ -21,7 +21,7 @@ from clipq.terminal import emit, say
 if TYPE_CHECKING:
     from clipq.evaluation.evaluator import Evaluator
     from clipq.evaluation.trained_folder import TrainedFolder
-    from clipq.training import TrainingProgress
+    from clipq.training.training_outcome import TrainingProgress
 
 __all__ = ["resume_training", "start_trainings"]
 

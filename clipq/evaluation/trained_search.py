@@ -74,7 +74,7 @@ def cache_folder(cache: Path, unit: TrainingUnit) -> Path:
 def fitting_folder(
     root: Path, model: str, quantizer: str, parent: Mapping[str, str]
 ) -> Path | None:
-    """Return the folder, in or below one, of a quantizer's trained state; None where there is none.
+    """Return the folder, in or below one, of a quantizer's trained state; None if there is none.
 
     Args:
         root: where to look; need not exist.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clipq.evaluation.encoders import Encoders
-    from clipq.training import TrainingProgress
+    from clipq.training.training_outcome import TrainingProgress
 
 __all__ = ["TrainedStates"]
 

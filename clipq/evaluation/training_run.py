@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from clipq.evaluation.proxy_pairs import Pairs
     from clipq.models import LoadedModel, Preprocess
     from clipq.quant import Calibration
-    from clipq.training import Objective, Outcome, TrainingProgress
-    from clipq.training import Pairs as TokenPairs
+    from clipq.training.caption_pairs import Pairs as TokenPairs
+    from clipq.training.objective import Objective
+    from clipq.training.training_outcome import Outcome, TrainingProgress
 
-__all__ = ["TrainingData", "objective_of", "recipe_of", "refuse_other", "train_unit"]
+__all__ = ["TrainingData", "first_pairs", "objective_of", "recipe_of", "refuse_other", "train_unit"]
 
 _CHECKPOINTS = "checkpoints"
 
@@ -100,7 +101,7 @@ def train_unit(
         TrainingError: the pairs do not do, losses or steps explode, or the disk is full.
     """
     from clipq.quant.trainable import prepare
-    from clipq.training import train
+    from clipq.training.trainer import train
 
     refuse_other(unit, folder)
     if (folder / TRAINED).is_file():
@@ -159,12 +160,24 @@ def refuse_other(unit: TrainingUnit, folder: Path) -> None:
         )
 
 
+def first_pairs(hashes: Sequence[str], most: int) -> list[int]:
+    """Return the rows of the first pairs by the hashes of their images, ascending.
+
+    Args:
+        hashes: of the images (N,).
+        most: how many are wanted.
+
+    >>> first_pairs(["c", "a", "b"], 2)
+    [1, 2]
+    """
+    return sorted(sorted(range(len(hashes)), key=lambda row: (hashes[row], row))[:most])
+
+
 def _tokenised(data: TrainingData, loaded: LoadedModel, most: int, device: str) -> TokenPairs:
     """Return the first `most` pairs by the hashes of their images, as the trainer takes them."""
-    from clipq.training import Pairs as TokenPairs
+    from clipq.training.caption_pairs import Pairs as TokenPairs
 
-    order = sorted(range(len(data.pairs)), key=lambda row: (data.hashes[row], row))
-    rows = np.sort(np.array(order[:most], np.int64))
+    rows = np.array(first_pairs(data.hashes, most), np.int64)
     kept = np.isin(data.pairs.owners, rows)
     captions = [text for text, keep in zip(data.pairs.captions, kept, strict=True) if keep]
     return TokenPairs(

@@ -166,8 +166,8 @@ def _of_training(record: RunRecord, candidate: Candidate, settings: Settings) ->
         yield error.problem
         return
     if here is not None and here.manifest.state_sha256 != learnt["sha256"]:
-        now = here.manifest.state_sha256
-        yield f"the trained state that was measured is {learnt['sha256'][:12]}, here lies {now[:12]}"
+        was, now = learnt["sha256"][:12], here.manifest.state_sha256[:12]
+        yield f"the trained state that was measured is {was}, here lies {now}"
 
 
 def _of_model(

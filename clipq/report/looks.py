@@ -99,9 +99,9 @@ def _identity(candidate: Candidate, evidence: Mapping[str, Any]) -> tuple[str, .
     made = evidence.get("quantizers", {}).get(str(candidate), {})
     artifact = evidence.get("artifacts", {}).get(str(candidate))
     weights = evidence.get("models", {}).get(candidate.model, {}).get("weights_sha256", "")
-    code = made.get("code_sha256", ""), str(made.get("method_version", ""))
+    code = [made.get("code_sha256", ""), str(made.get("method_version", ""))]
     if learnt := made.get("trained", {}).get("sha256"):
-        code = (*code, learnt)
+        code.append(learnt)
     shipped = [] if artifact is None else [_shipped(artifact)]
     return (candidate.quantizer, str(weights), *map(str, code), *shipped)
 
