@@ -83,6 +83,7 @@ __all__ = [
     "Probe",
     "QuantizerSpec",
     "RunRecord",
+    "Trained",
     "Verdict",
     "__version__",
     "compare",
@@ -93,6 +94,7 @@ __all__ = [
     "quantize",
     "quantizers",
     "read_run",
+    "train",
 ]
 
 

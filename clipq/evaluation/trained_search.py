@@ -20,6 +20,7 @@ from clipq.training_settings import TrainingSettings
 __all__ = [
     "cache_folder",
     "declared_folder",
+    "declared_path",
     "fitting_folder",
     "learns",
     "refuse_untrained",
@@ -121,8 +122,18 @@ def declared_folder(candidate: Candidate, settings: Settings) -> TrainedFolder |
         QuantizerError: as `fitting_folder`; or the state is damaged.
         ModelError: the model's files cannot be read.
     """
+    path = declared_path(candidate, settings)
+    return None if path is None else TrainedFolder.read(path)
+
+
+def declared_path(candidate: Candidate, settings: Settings) -> Path | None:
+    """Return where a candidate's state lies, in the folder that the settings name.
+
+    Raises:
+        QuantizerError: as `fitting_folder`.
+        ModelError: the model's files cannot be read.
+    """
     declared = settings.model(candidate.model)
     parent = files_identity(declared, root=settings.root)
     text = trained_text(candidate)
-    path = fitting_folder(settings.trained, candidate.model, text, parent)
-    return None if path is None else TrainedFolder.read(path)
+    return fitting_folder(settings.trained, candidate.model, text, parent)
