@@ -41,9 +41,8 @@ def training_notes(settings: Settings, candidates: Iterable[Candidate]) -> tuple
         if candidate.is_reference or settings.artifact(candidate) is not None:
             continue
         with suppress(ClipqError):  # its own cases fail with this error
-            if trains(text := trained_text(candidate)) and (
-                note := _note(candidate, text, settings)
-            ):
+            text = trained_text(candidate)
+            if trains(text) and (note := _note(candidate, text, settings)):
                 notes.append(note)
     return tuple(notes)
 
