@@ -83,6 +83,11 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     train.add_argument(
         "--threads", type=int, metavar="N", help="instead of `threads` in clipq.toml"
     )
+    train.add_argument(
+        "--sharded",
+        action="store_true",
+        help="with torchrun: a share of the parameters in each process (FSDP2), not copies (DDP)",
+    )
     train.add_argument("--json", action="store_true", help="show: print one JSON document")
     train.add_argument("--quiet", action="store_true", help="no progress")
     train.set_defaults(run=run)

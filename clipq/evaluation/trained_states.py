@@ -121,6 +121,7 @@ class TrainedStates:
         folder: Path,
         *,
         watch: Callable[[TrainingProgress], None] | None = None,
+        sharded: bool = False,
     ) -> TrainedFolder:
         """Train a candidate into a folder, or go on with what is there.
 
@@ -128,13 +129,17 @@ class TrainedStates:
             candidate: which.
             folder: is made.
             watch: called after each step.
+            sharded: of several processes, whether each holds a share of the parameters.
 
         Raises:
             QuantizerError: the folder holds another training, or losses or steps explode.
         """
-        from clipq.evaluation.training_run import TrainingData, train_unit
+        from clipq.evaluation.training_run import TrainingData, refuse_other, train_unit
 
         encoders, unit = self._encoders, self.unit(candidate)
+        refuse_other(unit, folder)
+        if (folder / TRAINED).is_file():
+            return TrainedFolder.read(folder)
         loaded, inputs = encoders.model(candidate.model), encoders.inputs
         data = TrainingData(
             inputs.proxy.name,
@@ -152,7 +157,15 @@ class TrainedStates:
                 if watch is not None:
                     watch(at)
 
-            return train_unit(unit, loaded, data, folder, device=encoders.device, progress=tell)
+            return train_unit(
+                unit,
+                loaded,
+                data,
+                folder,
+                device=encoders.device,
+                progress=tell,
+                sharded=sharded,
+            )
 
     # -- steps ---------------------------------------------------------------------------------
 
