@@ -63,7 +63,10 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
         "model", metavar="MODEL", help="name or glob of models in clipq.toml; or: resume, show"
     )
     train.add_argument(
-        "what", nargs="+", metavar="QUANTIZER", help="text, or glob of those in [matrix]; or FOLDER"
+        "named",
+        nargs="+",
+        metavar="QUANTIZER",
+        help="text, or glob of those in [matrix]; or FOLDER",
     )
     train.add_argument(
         "--output",
@@ -109,10 +112,10 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
                 hint=f"for example --output trained/{options.model}",
             )
         return start_trainings(options)
-    if len(options.what) != 1 or options.output is not None:
+    if len(options.named) != 1 or options.output is not None:
         raise SettingsError(
             f"clipq train {options.model} takes one folder, and no --output",
             hint=f"clipq train {options.model} FOLDER",
         )
     act = {"resume": resume_training, "show": show_trained}[options.model]
-    return act(options, Path(options.what[0]))
+    return act(options, Path(options.named[0]))

@@ -118,7 +118,7 @@ def _candidates(options: argparse.Namespace, settings: Settings) -> list[Candida
             f"{settings.path} declares no model {options.model!r}",
             hint=did_you_mean(options.model, known),
         )
-    texts = [text for word in options.what for text in _quantizers(word, models, settings)]
+    texts = [text for word in options.named for text in _quantizers(word, models, settings)]
     found = [Candidate(model, text) for model in models for text in texts]
     return list(dict.fromkeys(found))
 
