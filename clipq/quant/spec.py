@@ -28,7 +28,7 @@ __all__ = ["QuantizerSpec", "Towers"]
 Towers = Literal["both", "vision", "text"]
 
 _TOWERS = ("both", "vision", "text")
-_METHOD = re.compile("[a-z][a-z0-9_-]*")
+_METHOD = re.compile("[a-z][a-z0-9_-]*([+][a-z0-9_-]+)*")  # rot+lsq: one after the other
 _KEY = re.compile("[a-z][a-z0-9_]*")
 _VALUE = re.compile("[A-Za-z0-9._+*?/-]+")
 _GRAMMAR = (
