@@ -46,18 +46,21 @@ def open_probe(
     group: str = "",
     role: str = "in-distribution",
     cluster: str = "",
+    cache: Path | None = None,
 ) -> Probe:
     """Open a labelled evaluation set.
 
     Args:
         source: ``KIND:LOCATION``, relative to the working directory: ``folder:PATH``,
-            ``webdataset:PATH``, ``imagelist:FILE``, ``huggingface:NAME``, ``torchvision:NAME``, or
-            a kind that somebody registered.
+            ``webdataset:PATH``, ``imagelist:FILE``, ``huggingface:NAME``, ``torchvision:NAME``,
+            ``made:FILE.py:FUNCTION``, or a kind that somebody registered.
         split: which split of it; ``.`` for a folder without splits.
         group: attribute that divides the samples, for metrics between groups.
         role: ``ood`` for images whose classes are not those of the zero-shot head.
         cluster: attribute that says which samples belong together (patients, videos): they err
             together, so that intervals count clusters and not samples.
+        cache: folder in which what ``made:FILE.py:FUNCTION`` writes is kept; by default
+            ``.clipq/cache`` in the working directory.
 
     Raises:
         ProbeError: data are missing, damaged, empty or mislabelled, or more than 1 % of the files
@@ -75,6 +78,7 @@ def open_probe(
         base_dir=Path.cwd(),
         group=group,
         cluster=cluster,
+        cache=cache,
     )
     check_passed_over(probe, most=MOST_PASSED_OVER)
     return probe

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipq.api.arguments import Data, Model, as_model, as_probe, hold_out
 from clipq.api.evaluation import Evaluation
+from clipq.api.trained_argument import read_trained, required_state
 from clipq.cases import FP32, Candidate
 from clipq.errors import QuantizerError, SettingsError
 from clipq.quant import QuantizerSpec
@@ -32,6 +33,7 @@ def evaluate(
     metrics: Sequence[str] = ("*",),
     ood: Mapping[str, Data] | None = None,
     calibration: Data | None = None,
+    trained: str | Path | None = None,
     tokenizer: Callable[[list[str]], Any] | None = None,
     statistics: StatisticsSettings | None = None,
     device: str = "cpu",
@@ -53,6 +55,8 @@ def evaluate(
         calibration: for activation ranges, the temperature and distances; never evaluated on. Its
             classes are found among those of `data` by name. By default a fifth of `data`, at most
             512 samples, is held out for it: the same in every call.
+        trained: the folder of a trained quantizer such as ``lsq:w4a8``, as `clipq.train` or
+            ``clipq train`` writes it.
         tokenizer: of a module in memory whose vocabulary is not CLIP's.
         statistics: error rates, replicates and seed; by default those of `[statistics]`.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
@@ -66,7 +70,8 @@ def evaluate(
         Values, FP32's values and paired losses with intervals, and verdicts for given margins.
 
     Raises:
-        QuantizerError: the quantizer is FP32 itself or a file, fails, or changes nothing.
+        QuantizerError: the quantizer is FP32 itself or a file, fails, or changes nothing; or it is
+            one that learns, and `trained` is missing, damaged, or of another quantizer or model.
         ModelError, ProbeError: the model or the data cannot be used.
         SettingsError: a metric's name or glob matches nothing that these data allow.
 
@@ -93,6 +98,7 @@ def evaluate(
         raise QuantizerError(
             f"{FP32!r} is what quantizers are compared with", hint="name one, such as 'rtn:w8a8'"
         )
+    learnt = read_trained(spec, trained)
     probes = _probes(data, ood or {}, calibration)
     with ExitStack() as stack:
         folder = cache or stack.enter_context(tempfile.TemporaryDirectory(prefix="clipq-"))
@@ -106,6 +112,7 @@ def evaluate(
             quantizers=(str(spec),),
             metrics=tuple(metrics),
             cache=Path(folder),
+            trained=Path(folder) / "none" if learnt is None else learnt.path,
             device=device,
             threads=threads,
             batch_size=batch_size,
@@ -113,6 +120,8 @@ def evaluate(
         )
         cases = plan(settings)
         loaded = as_model(model, tokenizer=tokenizer, device=device)
+        if learnt is not None:
+            required_state(learnt, spec, loaded)
         evaluator = Evaluator(settings, models={_MODEL: loaded}, probes=probes, progress=progress)
         candidate = Candidate(_MODEL, str(spec))
         names = dict.fromkeys([_KNOWN, *(case.probe for case in cases)])

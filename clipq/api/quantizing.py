@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipq.api.arguments import Data, Model, as_model, as_probe
+from clipq.api.trained_argument import read_trained, required_state
 from clipq.data import Images
 from clipq.errors import ProbeError
 from clipq.quant import Calibration, QuantizerSpec
@@ -30,6 +31,7 @@ def quantize(
     calibration_images: Data | torch.Tensor | np.ndarray | Sequence[Any],
     *,
     captions: Sequence[str] = (),
+    trained: str | Path | None = None,
     tokenizer: Callable[[list[str]], Any] | None = None,
     device: str = "cpu",
     batch_size: int = 64,
@@ -44,6 +46,8 @@ def quantize(
             PIL images, which are preprocessed; or data as `clipq.evaluate` takes them.
         captions: texts for the text tower; by default the prompts of the data's classes where they
             have any, otherwise 256 classes of ImageNet-1k, each as "a photo of a CLASS.".
+        trained: the folder of a trained quantizer such as ``lsq:w4a8``, as `clipq.train` or
+            ``clipq train`` writes it.
         tokenizer: of a module in memory whose vocabulary is not CLIP's.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         batch_size: images, or texts, per batch.
@@ -52,7 +56,8 @@ def quantize(
         `model` in evaluation mode, `coverage` and `storage`.
 
     Raises:
-        QuantizerError: the method failed or quantized nothing.
+        QuantizerError: the method failed or quantized nothing; or it is one that learns, and
+            `trained` is missing, damaged, or of another quantizer or model.
         ModelError, ProbeError: the model or the images cannot be used.
 
     >>> import clipq
@@ -66,7 +71,9 @@ def quantize(
     """
     from clipq.quant import quantize as quantize_module
 
+    learnt = read_trained(quantizer, trained)
     loaded = as_model(model, tokenizer=tokenizer, device=device)
+    state = None if learnt is None else required_state(learnt, quantizer, loaded)
     images, lines = _calibration_data(calibration_images, loaded)
     tokens = loaded.tokenizer(list(captions) or lines)
 
@@ -75,7 +82,8 @@ def quantize(
             of[start : start + batch_size].to(device) for start in range(0, len(of), batch_size)
         )
 
-    return quantize_module(loaded.model, quantizer, Calibration(batches(images), batches(tokens)))
+    data = Calibration(batches(images), batches(tokens), state)
+    return quantize_module(loaded.model, quantizer, data)
 
 
 def _calibration_data(given: Any, loaded: LoadedModel) -> tuple[torch.Tensor, list[str]]:

@@ -31,7 +31,7 @@ from clipq.data.attributes import ATTRIBUTES, read_attribute
 from clipq.data.class_map import classes_seen, read_class_map, within_the_head
 from clipq.data.fetch import download_folder, fetch_shards, is_url
 from clipq.data.image_signatures import HEAD_BYTES
-from clipq.data.probe import Probe, fingerprint
+from clipq.data.probe import CAPTIONED, Probe, fingerprint
 from clipq.data.reading import (
     CLASSES,
     TEMPLATES,
@@ -44,7 +44,7 @@ from clipq.data.shard_samples import image_of, is_sample, kinds_beside, label_of
 from clipq.data.shards import Checksums, Shard, find_checksums, open_shard
 from clipq.data.sources import Source
 from clipq.data.unread_files import PassedOver
-from clipq.errors import ProbeError, did_you_mean
+from clipq.errors import ProbeError, did_you_mean, listed
 from clipq.shapes import Document, shown
 
 __all__ = ["WEBDATASET"]
@@ -54,11 +54,11 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
     """Open a probe from shards; see `clipq.data.open_probe`."""
     root = _root(location, name, split, base_dir)
     checksums = find_checksums(root)
-    labelled = role != "retrieval"  # images and captions need no classes
+    labelled = role not in CAPTIONED  # images and captions need no classes
     classnames = read_lines(root / CLASSES, checksums) if labelled else ()
     templates = read_lines(root / TEMPLATES, checksums) if labelled else ()
     shards = [open_shard(path, checksums) for path in _announced(root, split, name, checksums)]
-    class_map = read_class_map(root, classnames, name, checksums)
+    class_map = read_class_map(root, classnames, name, checksums) if labelled else None
     left_out = {label for label, heads in enumerate(class_map or ()) if role != "ood" and not heads}
     from_table = bool(group) and (root / ATTRIBUTES).is_file()
     ids: list[str] = []
@@ -134,7 +134,7 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
             hint="restore the shard, or correct nshards.txt",
         )
     counts = {"shards": len(shards)}
-    if role != "retrieval":
+    if role not in CAPTIONED:
         classnames = read_lines(root / CLASSES, checksums)
         class_map = read_class_map(root, classnames, name, checksums) if role != "ood" else None
         counts |= classes_seen(class_map, classnames)
@@ -254,10 +254,12 @@ def _captions(
 ) -> tuple[str, ...] | None:
     present = [caption for caption in captions if caption is not None]
     if present and len(present) != len(captions):
+        silent = [key for key, caption in zip(ids, captions, strict=True) if caption is None]
         raise ProbeError(
-            f"probe {name!r}: {len(present)} of {len(captions)} samples in {folder} have a caption",
+            f"probe {name!r}: {len(present)} of {len(captions)} samples in {folder} have a "
+            f"caption, and not {listed(silent)}",
             hint="give every sample a <key>.txt, or none",
         )
-    if present and role == "retrieval":
+    if present and role in CAPTIONED:
         return check_captions(name, folder, present, ids)
     return tuple(present) or None

@@ -322,7 +322,7 @@ def _known(text: str, where: str) -> QuantizerSpec:
 
 
 def _evaluation_probes(settings: Settings) -> list[str]:
-    return [probe.name for probe in settings.probes if probe.role != "calibration"]
+    return [probe.name for probe in settings.evaluated]
 
 
 def _canonical(patterns: Iterable[str]) -> tuple[str, ...]:

@@ -79,9 +79,11 @@ class Method(Protocol):
 
 
 quantizers: Registry[Method] = Registry("quantizer", group="clipq.quantizers")
-for _name in ("awq", "dorefa", "gptq", "lsq", "pact", "quarot", "raana", "rtn", "smoothquant"):
+for _name in ("awq", "gptq", "quarot", "raana", "rtn", "smoothquant"):
     quantizers.register_lazy(_name, f"clipq.quant.{_name}:{_name}")
-quantizers.register_lazy("rot+lsq", "clipq.quant.rot_lsq:rot_lsq")
+for _name in ("dorefa", "lsq", "pact"):
+    quantizers.register_lazy(_name, f"clipq.quant.{_name}:{_name}", trains=True)
+quantizers.register_lazy("rot+lsq", "clipq.quant.rot_lsq:rot_lsq", trains=True)
 
 
 def find_method(spec: QuantizerSpec | str) -> Method:
