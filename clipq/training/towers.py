@@ -55,8 +55,13 @@ class Towers(nn.Module):
             if images:
                 parts = list(images.values())
                 features = self.model.encode_image(torch.cat(parts) if parts[1:] else parts[0])
-                split = features.float().split([len(part) for part in parts])
-                found |= dict(zip(images, split, strict=True))
+                features = features.float()
+                if parts[1:]:  # wrappers want outputs of their own, not views of one
+                    sizes = [len(part) for part in parts]
+                    pieces = [each.clone() for each in torch.split_with_sizes(features, sizes)]
+                else:
+                    pieces = [features]
+                found |= dict(zip(images, pieces, strict=True))
             if "tokens" in inputs:
                 found["text"] = self.model.encode_text(inputs["tokens"]).float()
         learnt = {"scale": scale_of(self.model), "bias": bias_of(self.model)}

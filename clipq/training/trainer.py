@@ -132,8 +132,8 @@ def train(
         seed_all(settings.seed % 2**63)
         known = KnownFeatures.of(towers, taught, pairs, block=block, world=world)
         named = _placed(student, {**learnt, **steps})
-        apart = {each for each in (*steps.values(), *student.parameters()) if not each.ndim}
-        wrapped = world.wrapped(towers, sharded=sharded, whole=apart | set(steps.values()))
+        apart = {*steps.values(), *(each for each in student.parameters() if not each.ndim)}
+        wrapped = world.wrapped(towers, sharded=sharded, whole=apart)
         now = dict(student.named_parameters())
         learning = Learning(
             {name: now[named[name]] for name in learnt},
