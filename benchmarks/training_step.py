@@ -3,22 +3,23 @@
     python benchmarks/training_step.py [--quick]
 
 A step is a batch of images through the vision tower, the mean squared distance of its features to
-given ones, the gradient of all weights (and steps), and AdamW. FP32 is the model as open_clip builds
-it, with packed attention. Time is a ratio of two steps taken in turn, the median over rounds; memory
-is every tensor alive at once, counted as it is made and freed: parameters, gradients, AdamW's two
-moments, and what the backward pass keeps.
+given ones, the gradient of all weights (and steps), and AdamW. FP32 is the model as open_clip
+builds it, with packed attention. Time is a ratio of two steps taken in turn, the median over
+rounds; memory is every tensor alive at once, counted as it is made and freed: parameters,
+gradients, AdamW's two moments, and what the backward pass keeps.
 
 Goals: `lsq:w4a8` at most 1.5 x the time and 1.6 x the memory of FP32, on the embedded ViT at batch
 128.
 
-Limits, of a transformer block of width d with 4d hidden units and n tokens: FP32 multiplies 3 times
-(forward, both gradients) 12 n d² numbers. Rounding its inputs touches 9 n d of them: 3 d for queries,
-keys and values, d for the output projection, d and 4 d for the two of the MLP. At 4 passes forward and
-5 backward, of 8 to 12 bytes each, that is about 800 n d bytes: at d = 112, 20 GB/s and 100 GFLOP/s, 40
-ns to 72 d / 100 = 81 ns per token and feature, half of it again; the share falls with 1 / d, and at
-d = 768 it is 7 %. Memory: FP32 keeps 17 n d numbers of a block for the backward pass, of which layers'
-inputs are 7 n d; rounded inputs, of which queries, keys and values have one each, are 9 n d, and what
-the steps' gradients need, the inputs themselves, 7 n d: (17 - 7 + 9 + 7) / 17 = 1.53.
+Limits, of a transformer block of width d with 4 d hidden units and n tokens. Products: FP32 takes
+3 (forward, both gradients) x 12 n d² multiply-accumulates, 72 n d² FLOP. Rounding its inputs, of
+which queries, keys and values share one, touches 7 n d numbers in 4 passes forward and 7 backward,
+8 to 12 bytes each: about 750 n d bytes. At 50 GFLOP/s and 10 GB/s of a core that is 75 n d beside
+1.4 n d² ns: 1.46 x FP32 at d = 112, were FP32 products alone, and 1.07 x at d = 768. Memory: FP32
+keeps 17 n d numbers of a block for the backward pass, of which layers' inputs are 7 n d; QAT keeps
+the rounded inputs in their place, and the inputs as well, for the gradients of steps: (17 + 7) / 17
+= 1.41 x. Rounded weights come on top, 12 d² numbers beside the 48 d² of FP32's weights, gradients
+and moments.
 """
 
 from __future__ import annotations

@@ -8,11 +8,11 @@
 | `mse` | from the range with the smallest squared error | likewise |
 | `ema` | max|w| / Q_P | from the moving averages of each batch's extremes, momentum 0.1 |
 
-A range [l, h] gives the step max(-l, h) / Q_P, and with an offset (h - l) / (2^b - 1) with the offset
-l, zero included; `lsq` takes `minmax` for inputs with an offset. What is all zeros gets the step that
-its layer has on average.
+A range [l, h] gives the step max(-l, h) / Q_P, and with an offset (h - l) / (2^b - 1) with the
+offset l, zero included; `lsq` takes `minmax` for inputs with an offset. A channel of zeros gets the
+step that its layer has on average.
 
-Sources: Esser et al. 2020, section 2.1; Bhalgat et al. 2020, section 3.3, whose search for the
+Sources: Esser et al. 2020, section 2.1; Bhalgat et al. 2020, section 3, whose search for the
 smallest error is a gradient descent; here shares of the range are tried (`clipq.quant.ranges`).
 """
 

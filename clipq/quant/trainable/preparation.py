@@ -45,8 +45,8 @@ def prepare(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> 
         calibration: what steps and ranges begin from; `trained` is not looked at.
 
     Raises:
-        QuantizerError: an unknown option, a format that the method cannot train, unusable data or an
-            unsupported layer.
+        QuantizerError: an unknown option, a format that the method cannot train, unusable data or
+            an unsupported layer.
 
     >>> from clipq.testing import SmallInputs, small_clip
     >>> spec = QuantizerSpec.parse("lsq:w4a8,learn=steps@text")

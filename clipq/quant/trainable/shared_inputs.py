@@ -50,8 +50,8 @@ def round_once(attention: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]
     query, key, value, *rest = inputs
     if query is not key or key is not value:
         raise QuantizerError(
-            "an attention was calibrated with one tensor as query, key and value, and is now called "
-            "with several",
+            "an attention was calibrated with one tensor as query, key and value, and is now "
+            "called with several",
             hint="train the model as it encodes images and texts",
         )
     rounded = cast(nn.Module, attention.inputs)(query)
