@@ -25,6 +25,7 @@ __all__ = [
     "SettingsError",
     "StatisticsError",
     "StoreError",
+    "TrainingError",
     "UnknownNameError",
     "did_you_mean",
     "listed",
@@ -107,6 +108,10 @@ class RecordError(ClipqError):
 
 class StoreError(ClipqError):
     """A history store cannot be opened, read or written, or does not hold what was asked of it."""
+
+
+class TrainingError(ClipqError):
+    """A training cannot begin, go on or be resumed: its data, its folder, its losses or steps."""
 
 
 def listed(texts: Sequence[str], *, most: int = 3, between: str = ", ") -> str:

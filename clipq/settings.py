@@ -326,6 +326,7 @@ class Settings:
     latency: PathText | None = None
     cache: PathText = Path(".clipq/cache")
     report: PathText = Path(".clipq/report")
+    trained: PathText = Path("trained")
     plugins: Texts = ()
     policy: Text = "ci"
     device: Text = "cpu"
@@ -480,7 +481,7 @@ def find_settings(start: Path) -> Path | None:
     return None
 
 
-_PATHS = (*PATHS, "latency")
+_PATHS = (*PATHS, "latency", "trained")
 _GENERAL = (*_PATHS, "plugins", "policy", "device", "backend", "threads", "batch_size")
 _OWN = tuple(name for name in ProbeSettings.__slots__ if name not in ("corruption", "attack"))
 _OF_RESULTS = ("metrics", "group", "cluster", "classes", "templates")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from clipq.models import LoadedModel
 
-__all__ = ["Data", "Model", "as_model", "as_probe", "hold_out", "open_probe"]
+__all__ = ["Data", "Model", "as_model", "as_pairs", "as_probe", "hold_out", "open_probe"]
 
 Data = Union[str, Images, Probe]  # noqa: UP007 - documented by name
 """``KIND:LOCATION`` of a probe source, images in memory, or a probe that is open already."""
@@ -46,18 +46,21 @@ def open_probe(
     group: str = "",
     role: str = "in-distribution",
     cluster: str = "",
+    cache: Path | None = None,
 ) -> Probe:
     """Open a labelled evaluation set.
 
     Args:
         source: ``KIND:LOCATION``, relative to the working directory: ``folder:PATH``,
-            ``webdataset:PATH``, ``imagelist:FILE``, ``huggingface:NAME``, ``torchvision:NAME``, or
-            a kind that somebody registered.
+            ``webdataset:PATH``, ``imagelist:FILE``, ``huggingface:NAME``, ``torchvision:NAME``,
+            ``made:FILE.py:FUNCTION``, or a kind that somebody registered.
         split: which split of it; ``.`` for a folder without splits.
         group: attribute that divides the samples, for metrics between groups.
         role: ``ood`` for images whose classes are not those of the zero-shot head.
         cluster: attribute that says which samples belong together (patients, videos): they err
             together, so that intervals count clusters and not samples.
+        cache: folder in which what ``made:FILE.py:FUNCTION`` writes is kept; by default
+            ``.clipq/cache`` in the working directory.
 
     Raises:
         ProbeError: data are missing, damaged, empty or mislabelled, or more than 1 % of the files
@@ -75,6 +78,7 @@ def open_probe(
         base_dir=Path.cwd(),
         group=group,
         cluster=cluster,
+        cache=cache,
     )
     check_passed_over(probe, most=MOST_PASSED_OVER)
     return probe
@@ -101,6 +105,45 @@ def as_probe(data: Data, *, name: str, role: str) -> Probe:
         )
     labels = np.full(len(data), -1, np.int64) if role == "ood" else data.labels
     return replace(data, name=name, role=role, labels=labels)
+
+
+def as_pairs(data: Data, *, name: str, captions: Sequence[str] = ()) -> Probe:
+    """Return images with captions as pairs that something can be learnt from.
+
+    Args:
+        data: whose captions are those of its source, where `captions` gives none; of the text of a
+            source, the split ``train``.
+        name: what messages call the pairs.
+        captions: of each image; several of one are lines.
+
+    Raises:
+        ProbeError: there are no captions, not as many as images, or one pair alone.
+
+    >>> pairs = as_pairs(open_probe("webdataset:fixtures/data/captions"), name="proxy")
+    >>> len(pairs), pairs.role, len(pairs.captions)
+    (256, 'proxy', 256)
+    """
+    from clipq.evaluation.inputs import caption_lines
+    from clipq.evaluation.proxy_pairs import check_pairs
+
+    if isinstance(data, str):
+        data = open_probe(data, split="train", role="proxy")
+    probe = replace(as_probe(data, name=name, role="ood"), role="proxy")  # labels are not needed
+    if captions:
+        if len(captions) != len(probe):
+            raise ProbeError(
+                f"{len(captions):,} captions of {len(probe):,} images",
+                hint="give one text for each image; several captions are lines of it",
+            )
+        probe = replace(probe, captions=tuple(captions))
+    if probe.captions is None:
+        raise ProbeError(
+            f"the images of {name!r} have no captions",
+            hint="pass captions=[...], or open a source that has them: "
+            "clipq.open_probe('webdataset:FOLDER', split='train', role='proxy')",
+        )
+    check_pairs(probe, *caption_lines(probe.captions))
+    return probe
 
 
 def hold_out(probe: Probe) -> tuple[Probe, Probe]:

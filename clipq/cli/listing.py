@@ -28,6 +28,7 @@ _ROLES = {
     "in-distribution": "accuracy, calibration and churn; its classes make the zero-shot head",
     "ood": "is it told from the in-distribution probe?",
     "pooled": "losses too small to be seen on one probe, of the same direction on all",
+    "proxy": "image-caption pairs to train on; never evaluated on",
     "retrieval": "are images found by captions and captions by images?",
     "shift": "is it right on images of another kind?",
     "spurious": "is it right where a misleading cue points elsewhere?",

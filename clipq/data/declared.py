@@ -14,7 +14,7 @@ from clipq.data.class_order import names_by_place
 from clipq.data.corruption import corrupted
 from clipq.data.probe import CAPTIONED, Probe, hashed_order, taken
 from clipq.data.shipped_lists import CLASS_LISTS, class_list, template_list, wordnet_names
-from clipq.data.sources import open_probe
+from clipq.data.sources import Progress, open_probe
 from clipq.data.unread_files import check_passed_over
 from clipq.errors import ProbeError
 from clipq.provenance import digest
@@ -30,7 +30,12 @@ _BY_WORDNET = "imagenet1k-wnid"
 
 
 def open_declared(
-    declared: ProbeSettings, *, base_dir: Path, opened: dict[tuple[str, ...], Probe] | None = None
+    declared: ProbeSettings,
+    *,
+    base_dir: Path,
+    opened: dict[tuple[str, ...], Probe] | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
 ) -> Probe:
     """Open and verify a probe as the settings declare it.
 
@@ -39,6 +44,9 @@ def open_declared(
         base_dir: folder that relative locations start from.
         opened: what was opened before: probes that differ in what becomes of the images share one
             reading of the data.
+        cache: folder in which a source may keep what it makes; by default ``.clipq/cache`` in
+            `base_dir`.
+        progress: told how far such a source is.
 
     Raises:
         ClipqError: as of `open_probe`; too many files are not read; or its samples, groups or
@@ -48,7 +56,8 @@ def open_declared(
     >>> len(open_declared(declared, base_dir=Path()))
     100
     """
-    probe = _source(declared, base_dir, {} if opened is None else opened)
+    known = {} if opened is None else opened
+    probe = _source(declared, base_dir, known, cache, progress)
     check_passed_over(probe, most=declared.passed_over)
     if declared.classes:
         probe = _with_classes(probe, declared.classes, base_dir)
@@ -65,7 +74,13 @@ def open_declared(
     return probe
 
 
-def _source(declared: ProbeSettings, base_dir: Path, opened: dict[tuple[str, ...], Probe]) -> Probe:
+def _source(
+    declared: ProbeSettings,
+    base_dir: Path,
+    opened: dict[tuple[str, ...], Probe],
+    cache: Path | None,
+    progress: Progress | None,
+) -> Probe:
     # What a source returns depends on the role only in these.
     role = declared.role if declared.role in _OWN_READING else "labelled"
     key = (declared.source, declared.split, declared.group, declared.cluster, role)
@@ -78,6 +93,8 @@ def _source(declared: ProbeSettings, base_dir: Path, opened: dict[tuple[str, ...
             base_dir=base_dir,
             group=declared.group,
             cluster=declared.cluster,
+            cache=cache,
+            progress=progress,
         )
     return replace(opened[key], name=declared.name, role=declared.role)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from clipq.evaluation.artifact_module import ArtifactModule
     from clipq.evaluation.artifacts import Artifacts
     from clipq.evaluation.encoder import Encoder
+    from clipq.evaluation.trained_states import TrainedStates
     from clipq.evaluation.witness import Witness
     from clipq.models import LoadedModel
     from clipq.quant import Calibration, Quantized
@@ -41,6 +43,7 @@ class Encoders:
         inputs: where calibration images come from.
         worker: number of this worker process, to spread workers over devices.
         models: models that are in memory already, by name; they are not loaded.
+        progress: called with (what, steps done, steps in all) while a quantizer is trained.
     """
 
     def __init__(
@@ -50,10 +53,12 @@ class Encoders:
         *,
         worker: int = 0,
         models: Mapping[str, LoadedModel] | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self.settings = settings
         self.inputs = inputs
         self.worker = worker
+        self.progress = progress or (lambda what, done, total: None)
         self._loaded: dict[str, LoadedModel] = dict(models or {})
         self._quantized: tuple[Candidate, Quantized] | None = None
         self._accelerated: dict[str, int] = {}
@@ -169,6 +174,7 @@ class Encoders:
             calibration=self.inputs.calibration_fingerprint,
             prompts=prompts_identity(self.inputs.calibration_prompts),
             artifact=self.artifacts.identity(candidate) if self.is_artifact(candidate) else None,
+            trained=self.trained.sha256(candidate),
         )
 
     def is_artifact(self, candidate: Candidate) -> bool:
@@ -185,6 +191,13 @@ class Encoders:
         from clipq.evaluation.artifacts import Artifacts
 
         return Artifacts(self.settings, self.inputs, self.model)
+
+    @cached_property
+    def trained(self) -> TrainedStates:
+        """What the candidates of these settings have learnt."""
+        from clipq.evaluation.trained_states import TrainedStates
+
+        return TrainedStates(self)
 
     def encoder(self, candidate: Candidate) -> Encoder:
         """Return a candidate's form of its model; FP32's own where it is the reference.
@@ -226,10 +239,10 @@ class Encoders:
         """Return a quantized form of a model whose layers can be put back to float."""
         from clipq.quant.mixture import Mixture
 
-        self._give_up()
+        self.give_up()
         candidate = candidate.base
         spec = QuantizerSpec.parse(candidate.quantizer)
-        fp32, calibration = self.model(candidate.model).model, self._calibration(candidate)
+        fp32, calibration = self.model(candidate.model).model, self._given(candidate)
         with self.contained(candidate, "being made"):
             return Mixture(fp32, spec, calibration)
 
@@ -247,10 +260,10 @@ class Encoders:
             from clipq.evaluation.acceleration import accelerate
             from clipq.quant import quantize
 
-            self._give_up()
+            self.give_up()
             spec = QuantizerSpec.parse(candidate.quantizer)
             fp32 = self.model(candidate.model).model
-            calibration = self._calibration(candidate)
+            calibration = self._given(candidate)
             backend = self.backend
             try:
                 with self.contained(candidate, "being made"):
@@ -262,7 +275,7 @@ class Encoders:
             self._quantized = (candidate, made)
         return self._quantized[1]
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
         """Let go of the quantized model in memory: there is one at a time."""
         if self._quantized is not None:
             candidate, _ = self._quantized
@@ -270,9 +283,14 @@ class Encoders:
                 self._quantized = None
             self._quantized = None
 
-    def _calibration(self, candidate: Candidate) -> Calibration:
+    def calibration(self, name: str) -> Calibration:
+        """Return what methods look at to quantize a model, with nothing that was learnt."""
         from clipq.evaluation.calibration_data import calibration_data
 
-        loaded = self.model(candidate.model)
-        size = self.settings.batch_size
+        loaded, size = self.model(name), self.settings.batch_size
         return calibration_data(self.inputs, loaded, batch_size=size, device=self.device)
+
+    def _given(self, candidate: Candidate) -> Calibration:
+        """Return all that a candidate's method is given."""
+        learnt = self.trained.state(candidate)
+        return replace(self.calibration(candidate.model), trained=learnt)

@@ -97,7 +97,9 @@ class Evaluator:
         self.settings = settings
         self.cache = Cache(settings.cache)
         self.inputs = Inputs(settings, self.cache, progress=progress, opened=probes)
-        self.encoders = Encoders(settings, self.inputs, worker=worker, models=models)
+        self.encoders = Encoders(
+            settings, self.inputs, worker=worker, models=models, progress=progress
+        )
         self._progress = progress
         self._given = models, probes
         self.encodings = Encodings(self.encoders, self.inputs, self.cache, progress=progress)
@@ -264,7 +266,8 @@ class Evaluator:
             made = coverage | declared | {"findings": [*coverage["findings"], *found]}
             evidence["artifacts"] = {str(cell.candidate): made}
         elif not cell.base.candidate.is_reference:
-            made = {**method_evidence(cell.base.quantizer), **coverage}
+            learnt = self.encoders.trained.evidence(cell.base.candidate)
+            made = {**method_evidence(cell.base.quantizer), **coverage, **learnt}
             evidence["quantizers"] = {str(cell.candidate): made}
         return evidence
 

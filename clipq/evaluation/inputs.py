@@ -29,7 +29,7 @@ from clipq.evaluation.decoded_images import DECODERS, DecodedImages
 from clipq.evaluation.known_labels import KnownLabels, known_labels
 from clipq.evaluation.pooling import Origins, check_apart
 from clipq.evaluation.predict import SampleInfo
-from clipq.evaluation.proxy_pairs import Pairs, check_pairs, undeclared
+from clipq.evaluation.proxy_pairs import Pairs, check_not_evaluated, check_pairs, undeclared
 from clipq.provenance import digest, package_versions
 from clipq.settings import ProbeSettings, Settings
 
@@ -59,6 +59,7 @@ class Inputs:
     ) -> None:
         self.settings = settings
         self.cache = cache
+        self._progress = progress
         self._decoded = DecodedImages(cache, progress=progress)
         self._given = dict(opened or {})
         self._read: dict[tuple[str, ...], Probe] = {}
@@ -125,7 +126,12 @@ class Inputs:
         if found.captions is None:
             raise undeclared(found, self.settings.path)
         check_pairs(found, *caption_lines(found.captions))
-        check_disjoint(found, *self._evaluated())
+
+        def tell(done: int) -> None:
+            if self._progress is not None:
+                self._progress(f"comparing {found.name} with what is evaluated", done, len(found))
+
+        check_not_evaluated(found, self._evaluated(), self.cache, tell=tell)
         return found
 
     @cached_property
@@ -230,8 +236,13 @@ class Inputs:
         """Open a probe; where some images may be unreadable, find out which, once."""
         if declared.name in self._given:
             return self._given[declared.name]
-        root = self.settings.root
-        probe = open_declared(declared, base_dir=root, opened=self._read)
+        probe = open_declared(
+            declared,
+            base_dir=self.settings.root,
+            opened=self._read,
+            cache=self.settings.cache,
+            progress=self._progress,
+        )
         if probe.passed_over.pictures:
             warnings.warn(f"probe {probe.name!r}: {probe.passed_over}", stacklevel=2)
         if not declared.unreadable:
@@ -253,8 +264,8 @@ class _Opened(dict[str, Probe]):
     def __missing__(self, name: str) -> Probe:
         raise SettingsError(
             f"probe {name!r} has no images to look at",
-            hint="a pooled probe has none of its own, and one with use = 'release' is seen under "
-            "policy release alone",
+            hint="a pooled probe has none of its own, one with use = 'release' is seen under "
+            "policy release alone, and those of a proxy are trained on and never evaluated on",
         )
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from clipq.data import Probe
+from clipq.data import Probe, check_disjoint, check_pictures_apart
+from clipq.data.decoding import PIXELS_VERSION
 from clipq.errors import ProbeError, SettingsError, listed
+from clipq.evaluation.cache import Cache, Table
+from clipq.evaluation.decoded_images import DECODERS
+from clipq.provenance import digest, package_versions
 
-__all__ = ["Pairs", "check_pairs", "undeclared"]
+__all__ = ["Pairs", "check_not_evaluated", "check_pairs", "undeclared"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +49,33 @@ class Pairs:
         """Return the captions of the image at a position, in the order of the source."""
         first, last = np.searchsorted(self.owners, [position, position + 1])
         return self.captions[first:last]
+
+
+def check_not_evaluated(
+    pairs: Probe, evaluated: Sequence[Probe], cache: Cache, *, tell: Callable[[int], None]
+) -> None:
+    """Refuse pairs of which an image is evaluated on, by its bytes or by its pixels.
+
+    Pixels are compared once for the same probes; that there is nothing shared is kept in the cache.
+
+    Args:
+        pairs: to train on.
+        evaluated: all probes that must be apart from them.
+        cache: where it is kept.
+        tell: called with the number of pairs that were looked at.
+
+    Raises:
+        ProbeError: images are shared; all of them are named.
+    """
+    check_disjoint(pairs, *evaluated)
+
+    def create() -> Table:
+        check_pictures_apart(pairs, *evaluated, tell=tell)
+        return {}, {"apart": [probe.name for probe in evaluated]}
+
+    versions = [PIXELS_VERSION, package_versions(DECODERS)]
+    probes = [probe.fingerprint for probe in (pairs, *evaluated)]
+    cache.table("apart", digest([probes, versions]), create)
 
 
 def undeclared(calibration: Probe, path: object) -> SettingsError:

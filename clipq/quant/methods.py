@@ -79,8 +79,9 @@ class Method(Protocol):
 
 
 quantizers: Registry[Method] = Registry("quantizer", group="clipq.quantizers")
-for _name in ("awq", "gptq", "quarot", "raana", "rtn", "smoothquant"):
+for _name in ("awq", "dorefa", "gptq", "lsq", "pact", "quarot", "raana", "rtn", "smoothquant"):
     quantizers.register_lazy(_name, f"clipq.quant.{_name}:{_name}")
+quantizers.register_lazy("rot+lsq", "clipq.quant.rot_lsq:rot_lsq")
 
 
 def find_method(spec: QuantizerSpec | str) -> Method:

@@ -8,8 +8,8 @@
 >>> str(QuantizerSpec.parse("mine,steps=9,lr=1e-3@both"))
 'mine,lr=1e-3,steps=9'
 
-`fp32` is the reserved name of the unquantized reference; ``+logit-scale`` at the end always says that
-the logit scale is tuned. This module never imports torch.
+`fp32` is the reserved name of the unquantized reference; ``+logit-scale`` at the end always says
+that the logit scale is tuned. This module never imports torch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["QuantizerSpec", "Towers"]
 Towers = Literal["both", "vision", "text"]
 
 _TOWERS = ("both", "vision", "text")
-_METHOD = re.compile("[a-z][a-z0-9_-]*")
+_METHOD = re.compile("[a-z][a-z0-9_-]*([+][a-z0-9_-]+)*")  # rot+lsq: one after the other
 _KEY = re.compile("[a-z][a-z0-9_]*")
 _VALUE = re.compile("[A-Za-z0-9._+*?/-]+")
 _GRAMMAR = (

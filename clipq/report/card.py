@@ -32,6 +32,7 @@ from clipq.report.ladder_text import HEADERS as LADDER_HEADERS
 from clipq.report.ladder_text import REST, ladder_rows
 from clipq.report.looks import chance_of_luck
 from clipq.report.markdown import inert
+from clipq.report.trained_line import trained_line
 from clipq.report.tuning_text import tuning_text
 from clipq.report.undecided import surely_fails
 from clipq.settings import StatisticsSettings
@@ -323,6 +324,12 @@ def _facts(card: Card) -> list[tuple[str, str]]:
     facts.append(("clipq", record.versions.get("clipq", "unknown")))
     if quantized.get("code_sha256"):
         facts.append(("code", f"sha256 {quantized['code_sha256']}"))
+    if text := trained_line(quantized):
+        learnt = quantized["trained"]
+        facts.append(("trained", text))
+        facts.append(("trained state", f"sha256 {learnt['sha256']}"))
+        parent = learnt.get("parent_sha256") or "unknown"
+        facts.append(("trained from", f"FP32 weights sha256 {parent}"))
     facts += [("not covered by it", text) for text in quantized.get("code_unknown", ())]
     return [*facts, *card.facts]
 

@@ -71,6 +71,7 @@ def _probes(context: Context) -> Iterator[Finding]:
                 source=probe.source,
                 split=probe.split,
                 base_dir=settings.root,
+                cache=settings.cache,
             )
         except ClipqError as error:
             yield Finding(name, State.PROBLEM, error.problem, error.hint)

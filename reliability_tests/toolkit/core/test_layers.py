@@ -33,7 +33,7 @@ BELOW = {
     "dependencies": {"core"},
     "quant": {"core", "dependencies"},
     "models": {"core"},
-    "data": {"core"},
+    "data": {"core", "dependencies"},
     "metrics": {"core"},
     "stats": {"core"},
     "kernels": {"core"},
