@@ -69,6 +69,16 @@ _ARTIFACT: Mapping[str, Any] = {
     **dict.fromkeys(("milliseconds", "fp32_milliseconds", "ratio_to_fp32"), _Positive),
 }
 """What the entry of an artifact may have; None where it is not known."""
+_TUNING: Any = table(
+    "tuning",
+    {
+        **dict.fromkeys(("scale", "scale_before"), Required[_Positive]),
+        **dict.fromkeys(("bias", "bias_before", "loss", "loss_before"), Required[Finite]),
+        **dict.fromkeys(("objective", "proxy", "proxy_fingerprint"), Required[str]),
+        "pairs": Required[_Count],
+    },
+)
+"""What the entry of a tuned logit scale has."""
 _TRAINED: dict[str, Any] = {
     **dict.fromkeys(("quantizer", "parent_sha256", "proxy", "proxy_fingerprint"), str),
     **dict.fromkeys(("why", "from"), str),
@@ -132,6 +142,8 @@ def check_evidence(
             if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
                 was = f"{name} = {shown(value)}"
                 raise document.fail(f"evidence.{about}.{entry}", was, f"{name} must be {what}")
+    for entry, said in evidence.get("tunings", {}).items():
+        document.shaped(dict(said), _TUNING, f"evidence.tunings.{entry}")
     for entry, said in evidence.get("quantizers", {}).items():
         if (learnt := said.get("trained")) is not None:
             place = f"evidence.quantizers.{entry}.trained"

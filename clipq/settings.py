@@ -362,9 +362,12 @@ class Settings:
         return _named(self.models, name, "model", self.path)
 
     def artifact(self, candidate: Candidate) -> ArtifactSettings | None:
-        """Return the artifact that a candidate is; None of one that a quantizer makes."""
+        """Return the artifact that a candidate is; None of one that a quantizer makes.
+
+        One whose logit scale is tuned is still the same files.
+        """
         for artifact in self.artifacts:
-            if (artifact.model, artifact.name) == (candidate.model, candidate.quantizer):
+            if (artifact.model, artifact.name) == (candidate.model, candidate.base.quantizer):
                 return artifact
         return None
 

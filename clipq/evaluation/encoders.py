@@ -35,6 +35,9 @@ __all__ = ["Encoders"]
 class Encoders:
     """Every form of every model of the settings, made when it is asked for.
 
+    A candidate whose logit scale is tuned has the towers, and the failures, of the one that it is
+    made of.
+
     Args:
         settings: models, device, threads and batch size.
         inputs: where calibration images come from.
@@ -119,12 +122,12 @@ class Encoders:
             ClipqError: the same as the first time: what takes minutes to fail fails once.
         """
         PROCESS.check()
-        if candidate in self._failures:
-            raise self._failures[candidate]
+        if candidate.base in self._failures:
+            raise self._failures[candidate.base]
 
     def refuse(self, candidate: Candidate, error: ClipqError) -> None:
         """Remember why nothing of a candidate can be trusted."""
-        self._failures.setdefault(candidate, error)
+        self._failures.setdefault(candidate.base, error)
 
     @contextmanager
     def contained(self, candidate: Candidate, doing: str) -> Iterator[None]:
@@ -136,6 +139,7 @@ class Encoders:
             ProcessChangedError: the process is no longer what it was.
         """
         self.check(candidate)
+        candidate = candidate.base
         if candidate.is_reference or self.is_artifact(candidate):  # which runs in another process
             yield
             return
@@ -163,6 +167,7 @@ class Encoders:
         Raises:
             ArtifactError: a file of an artifact is missing.
         """
+        candidate = candidate.base
         return encoder_identity(
             candidate.quantizer,
             environment=self.environment,
@@ -178,7 +183,7 @@ class Encoders:
 
     def brought(self, cell: Cell) -> np.ndarray | None:
         """Return features (N, D) of a cell that were made elsewhere; None where clipq encodes."""
-        return self.artifacts.rows(cell) if self.is_artifact(cell.candidate) else None
+        return self.artifacts.rows(cell.base) if self.is_artifact(cell.candidate) else None
 
     @cached_property
     def artifacts(self) -> Artifacts:
@@ -200,6 +205,7 @@ class Encoders:
         Raises:
             QuantizerError: the quantizer failed.
         """
+        candidate = candidate.base
         if self.is_artifact(candidate):
             return self.wrap(candidate, self._open(candidate))
         loaded = self.model(candidate.model)
@@ -210,6 +216,7 @@ class Encoders:
         """Return any form of a candidate's model as an encoder."""
         from clipq.evaluation.encoder import Encoder
 
+        candidate = candidate.base
         loaded, size = self.model(candidate.model), self.settings.batch_size
         kind = "quantizer"
         if self.is_artifact(candidate):  # is given whole batches, as it is where it is deployed
@@ -219,6 +226,7 @@ class Encoders:
 
     def coverage(self, candidate: Candidate) -> dict[str, Any]:
         """Return what a quantizer covers and stores; {} for FP32."""
+        candidate = candidate.base
         if candidate.is_reference:
             return {}
         if self.is_artifact(candidate):
@@ -232,6 +240,7 @@ class Encoders:
         from clipq.quant.mixture import Mixture
 
         self.give_up()
+        candidate = candidate.base
         spec = QuantizerSpec.parse(candidate.quantizer)
         fp32, calibration = self.model(candidate.model).model, self._given(candidate)
         with self.contained(candidate, "being made"):

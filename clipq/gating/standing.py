@@ -143,7 +143,7 @@ def _of_code(record: RunRecord, candidate: Candidate, cases: list[CaseResult]) -
         if any(result.observed is not None for result in cases):
             yield "it does not say which code was measured"
         return
-    now = method_evidence(candidate.quantizer)
+    now = method_evidence(candidate.base.quantizer)
     for name in ("method_version", "code_sha256"):
         if made.get(name, 1 if name == "method_version" else "") != now[name]:
             before, after = made.get("code", {}), now["code"]

@@ -73,6 +73,7 @@ def notes(before: Evidence, after: Evidence) -> tuple[str, ...]:
         ("models", "weights_sha256", "FP32 weights of {} changed"),
         ("baselines", "columns_sha256", "the baseline of {} changed"),
         ("quantizers", "code_sha256", "the code of {} changed"),
+        ("tunings", "proxy_fingerprint", "the pairs that {} was tuned on changed"),
     ):
         one, other = before.get(kind, {}), after.get(kind, {})
         moved = [n for n in one if n in other and one[n].get(key) != other[n].get(key)]

@@ -33,6 +33,7 @@ from clipq.report.ladder_text import REST, ladder_rows
 from clipq.report.looks import chance_of_luck
 from clipq.report.markdown import inert
 from clipq.report.trained_line import trained_line
+from clipq.report.tuning_text import tuning_text
 from clipq.report.undecided import surely_fails
 from clipq.settings import StatisticsSettings
 from clipq.terminal import printable
@@ -306,6 +307,12 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         facts.append(("size", f"{quantized['bytes'] / 1e6:.1f} MB, {ratio:.0%} of FP32"))
     if latency := latency_text(quantized):
         facts.append(("latency", latency))
+    tuned = evidence.get("tunings", {}).get(str(card.candidate))
+    if tuned:
+        losses = f"{tuned['loss_before']:.4g} -> {tuned['loss']:.4g} nats a pair"
+        said = f"{tuning_text(tuned)}, {tuned['objective']} loss {losses}"
+        facts.append(("logit scale", said.removeprefix("logit scale ")))
+        facts.append(("tuned on", f"pairs {tuned['proxy_fingerprint']}"))
     facts += _of_artifact(card)
     facts += [(f"release-only probe {probe}", _seen_by(card, probe)) for probe in _kept(card)]
     if record.commit:

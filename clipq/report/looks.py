@@ -103,7 +103,8 @@ def _identity(candidate: Candidate, evidence: Mapping[str, Any]) -> tuple[str, .
     if learnt := made.get("trained", {}).get("sha256"):
         code.append(learnt)
     shipped = [] if artifact is None else [_shipped(artifact)]
-    return (candidate.quantizer, str(weights), *map(str, code), *shipped)
+    tuned = evidence.get("tunings", {}).get(str(candidate), {}).get("proxy_fingerprint", "")
+    return (candidate.quantizer, str(weights), *map(str, code), *shipped, str(tuned))
 
 
 def _shipped(artifact: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from clipq.report.artifact_text import artifact_parts
 from clipq.report.candidates import candidate_lines
 from clipq.report.fp32 import fp32_remarks
 from clipq.report.trained_line import trained_line
+from clipq.report.tuning_text import tuning_text
 from clipq.report.undecided import AT_MARGIN, doubts, needed_text, undecided, urgency
 from clipq.terminal import one_line, printable
 from clipq.verdicts import UNDECIDED, Policy, Verdict
@@ -359,6 +360,8 @@ def _provenance(record: RunRecord) -> str:
             f"covers >= {min(shares):.1%} of weight multiply-adds" if shares else "not reported"
         )
         rows.append(("quantizer", name, covered))
+    for name, tuned in evidence.get("tunings", {}).items():
+        rows.append(("tuned", name, tuning_text(tuned)))
     rows += learnt
     for name, artifact in evidence.get("artifacts", {}).items():
         rows.append(("artifact", name, artifact_line(artifact)))
