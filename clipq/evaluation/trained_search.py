@@ -41,7 +41,7 @@ def learns(quantizer: str) -> bool:
 
 
 def refuse_untrained(quantizer: str) -> str:
-    """Return the text of what is trained of a candidate.
+    """Return the text of what is trained of a candidate: its towers, and no tuned logit scale.
 
     Raises:
         QuantizerError: nothing of it is.
