@@ -32,7 +32,7 @@ def read_trained(
     clipq.errors.QuantizerError: 'rtn:w8' learns nothing, and trained = 'trained/vit'
     ...
     """
-    spec = QuantizerSpec.parse(quantizer)
+    spec = QuantizerSpec.parse(quantizer).base
     needed = not spec.is_reference and learns(str(spec))
     if needed and trained is None:
         raise QuantizerError(
@@ -60,6 +60,6 @@ def required_state(
     """
     from clipq.evaluation.identity import model_identity
 
-    text = str(QuantizerSpec.parse(quantizer))
+    text = str(QuantizerSpec.parse(quantizer).base)
     found.require(text, model_identity(loaded), found.manifest.unit.model)
     return found.state()

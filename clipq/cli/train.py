@@ -63,7 +63,10 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
         "model", metavar="MODEL", help="name or glob of models in clipq.toml; or: resume, show"
     )
     train.add_argument(
-        "what", nargs="+", metavar="QUANTIZER", help="text, or glob of those in [matrix]; or FOLDER"
+        "named",
+        nargs="+",
+        metavar="QUANTIZER",
+        help="text, or glob of those in [matrix]; or FOLDER",
     )
     train.add_argument(
         "--output",
@@ -82,6 +85,11 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     train.add_argument("--device", metavar="DEVICE", help="instead of `device` in clipq.toml")
     train.add_argument(
         "--threads", type=int, metavar="N", help="instead of `threads` in clipq.toml"
+    )
+    train.add_argument(
+        "--sharded",
+        action="store_true",
+        help="with torchrun: a share of the parameters in each process (FSDP2), not copies (DDP)",
     )
     train.add_argument("--json", action="store_true", help="show: print one JSON document")
     train.add_argument("--quiet", action="store_true", help="no progress")
@@ -104,10 +112,10 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
                 hint=f"for example --output trained/{options.model}",
             )
         return start_trainings(options)
-    if len(options.what) != 1 or options.output is not None:
+    if len(options.named) != 1 or options.output is not None:
         raise SettingsError(
             f"clipq train {options.model} takes one folder, and no --output",
             hint=f"clipq train {options.model} FOLDER",
         )
     act = {"resume": resume_training, "show": show_trained}[options.model]
-    return act(options, Path(options.what[0]))
+    return act(options, Path(options.named[0]))

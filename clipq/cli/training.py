@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -119,7 +118,7 @@ def _candidates(options: argparse.Namespace, settings: Settings) -> list[Candida
             f"{settings.path} declares no model {options.model!r}",
             hint=did_you_mean(options.model, known),
         )
-    texts = [text for word in options.what for text in _quantizers(word, models, settings)]
+    texts = [text for word in options.named for text in _quantizers(word, models, settings)]
     found = [Candidate(model, text) for model in models for text in texts]
     return list(dict.fromkeys(found))
 
@@ -172,6 +171,7 @@ def _train(
 ) -> TrainedFolder | None:
     """Train into a folder; None where somebody interrupted it, who is told how to go on."""
     from clipq.evaluation.trained_manifest import TRAINED
+    from clipq.evaluation.training_run import is_first_process
 
     if (folder / TRAINED).is_file():
         _say(options, f"clipq: {folder} is finished: left as it is")
@@ -184,33 +184,33 @@ def _train(
         watch.step(f"{candidate}: loss {at.loss['total']:.4g}{last}", at.step, at.steps)
 
     try:
-        return evaluator.encoders.trained.train(candidate, folder, watch=tell)
+        return evaluator.encoders.trained.train(
+            candidate, folder, watch=tell, sharded=options.sharded
+        )
     except KeyboardInterrupt:
         watch.clear()
-        if _speaks():
+        if is_first_process():
             say(
-                f"clipq: interrupted at step {reached}; the last checkpoint is kept\n"
+                f"clipq: interrupted at step {reached}; the last checkpoint is kept (one is taken "
+                f"every 30 s)\n"
                 f"  fix: clipq train resume {folder}",
                 error=True,
             )
         return None
 
 
-def _speaks() -> bool:
-    """Whether this is the process that speaks, of those that torchrun started."""
-    with suppress(ValueError):
-        return int(os.environ.get("RANK", "0")) == 0
-    return True
-
-
 def _say(options: argparse.Namespace, text: str) -> None:
-    if _speaks() and not options.quiet:
+    from clipq.evaluation.training_run import is_first_process
+
+    if is_first_process() and not options.quiet:
         say(text, error=True)
 
 
 def _tell_next(settings: Settings, done: Sequence[TrainedFolder]) -> None:
     """Say what was trained, and print what clipq.toml needs to gate it."""
-    if not _speaks():
+    from clipq.evaluation.training_run import is_first_process
+
+    if not is_first_process():
         return
     for each in done:
         manifest = each.manifest

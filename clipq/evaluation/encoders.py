@@ -283,14 +283,11 @@ class Encoders:
                 self._quantized = None
             self._quantized = None
 
-    def calibration(self, name: str) -> Calibration:
-        """Return what methods look at to quantize a model, with nothing that was learnt."""
+    def _given(self, candidate: Candidate) -> Calibration:
+        """Return all that a candidate's method is given: data, and what was learnt."""
         from clipq.evaluation.calibration_data import calibration_data
 
-        loaded, size = self.model(name), self.settings.batch_size
-        return calibration_data(self.inputs, loaded, batch_size=size, device=self.device)
-
-    def _given(self, candidate: Candidate) -> Calibration:
-        """Return all that a candidate's method is given."""
-        learnt = self.trained.state(candidate)
-        return replace(self.calibration(candidate.model), trained=learnt)
+        learnt, loaded = self.trained.state(candidate), self.model(candidate.model)
+        size = self.settings.batch_size
+        data = calibration_data(self.inputs, loaded, batch_size=size, device=self.device)
+        return replace(data, trained=learnt)

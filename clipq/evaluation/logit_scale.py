@@ -8,6 +8,7 @@ adversarial images and the look at other batches are the base candidate's, under
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,14 +18,14 @@ import numpy as np
 from clipq.data import Probe
 from clipq.evaluation.inputs import caption_lines
 from clipq.evaluation.predict import Head
-from clipq.evaluation.scale_fit import BATCH, ROUNDS, PairFeatures, fit_scale
+from clipq.evaluation.scale_fit import BATCH, ROUNDS, PairFeatures, ScaleFit, fit_scale
 
 if TYPE_CHECKING:
     from torch import nn
 
     from clipq.models import LoadedModel
 
-__all__ = ["Tuning", "has_bias", "pair_features", "tune", "tuning_identity"]
+__all__ = ["Tuning", "has_bias", "pair_features", "tune", "tuning_identity", "write_scale"]
 
 _VERSION = 1
 """Bumped when the same features of the same pairs give another scale."""
@@ -153,6 +154,24 @@ def has_bias(model: nn.Module) -> bool:
     False
     """
     return getattr(model, "logit_bias", None) is not None
+
+
+def write_scale(model: nn.Module, found: ScaleFit) -> None:
+    """Give a model a scale and, where it has one, a bias, as open_clip stores them.
+
+    >>> from clipq.models import logit_map
+    >>> from clipq.testing import small_clip
+    >>> write_scale(model := small_clip("vit"), ScaleFit(20.0, 0.0, loss=1.0, loss_before=1.1))
+    >>> round(logit_map(model)[0], 4)
+    20.0
+    """
+    import torch
+
+    own: Any = model
+    with torch.no_grad():
+        own.logit_scale.fill_(math.log(found.scale))
+        if has_bias(model):
+            own.logit_bias.fill_(found.bias)
 
 
 def _objective(sigmoid: bool) -> str:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, logsumexp
+from scipy.special import expit
 
 from clipq.errors import ProbeError
 from clipq.metrics.features import unit
@@ -132,29 +132,34 @@ Slopes = tuple[float, np.ndarray, np.ndarray]
 
 
 class _Softmax:
-    """CLIP's loss: each image among captions and each caption among images."""
+    """CLIP's loss: each image among captions and each caption among images.
+
+    A row is an image or a caption and what it meets, padded to the width of the widest.
+    """
 
     def __init__(self, batches: Sequence[_Batch]) -> None:
-        self._batches = batches
-        self._pairs = sum(len(batch.cosines) for batch in batches)
+        width = max(len(batch.cosines) for batch in batches)
+        rows, met = [], []
+        for batch in batches:
+            room = ((0, 0), (0, width - len(batch.cosines)))
+            meets = batch.negative | np.eye(len(batch.cosines), dtype=bool)
+            for cosines, its in ((batch.cosines, meets), (batch.cosines.T, meets.T)):
+                rows.append(np.pad(cosines, room))
+                met.append(np.pad(its, room))
+        self._cosines, self._met = np.concatenate(rows), np.concatenate(met)
+        self._own = np.concatenate([batch.own for batch in batches for _ in range(2)])
 
     def __call__(self, place: np.ndarray) -> Slopes:
-        value = slope = curvature = 0.0
-        for batch in self._batches:
-            for cosines, negative in (
-                (batch.cosines, batch.negative),
-                (batch.cosines.T, batch.negative.T),
-            ):
-                met = negative | np.eye(len(cosines), dtype=bool)
-                logits = np.where(met, place[0] * cosines, -np.inf)
-                total = logsumexp(logits, axis=1)
-                share = np.exp(logits - total[:, None])
-                mean = (share * cosines).sum(axis=1)
-                value += float((total - place[0] * batch.own).sum())
-                slope += float((mean - batch.own).sum())
-                curvature += float(((share * cosines**2).sum(axis=1) - mean**2).sum())
-        both = 2.0 * self._pairs
-        return value / both, np.array([slope / both]), np.array([[curvature / both]])
+        logits = np.where(self._met, place[0] * self._cosines, -np.inf)
+        largest = logits.max(axis=1)
+        share = np.exp(logits - largest[:, None])
+        total = share.sum(axis=1)
+        share /= total[:, None]
+        mean = (share * self._cosines).sum(axis=1)
+        spread = (share * self._cosines**2).sum(axis=1) - mean**2
+        value = largest + np.log(total) - place[0] * self._own
+        slope = mean - self._own
+        return float(value.mean()), np.array([slope.mean()]), np.array([[spread.mean()]])
 
 
 class _Sigmoid:

@@ -131,7 +131,7 @@ class TrainedFolder:
 
 
 def write_trained(
-    path: Path, manifest: TrainedManifest, state: Mapping[str, Tensor]
+    path: Path, manifest: TrainedManifest, state: Mapping[str, Tensor], *, write: bool = True
 ) -> TrainedFolder:
     """Write a trained quantizer: the state, then the manifest, so that there is never a part.
 
@@ -139,6 +139,7 @@ def write_trained(
         path: a folder; is made.
         manifest: what it is; what it says of the state's hash is replaced.
         state: tensors by name.
+        write: whether this process is the one that writes; of several that trained together, one.
 
     Raises:
         CacheError: the folder is read-only or full.
@@ -149,10 +150,11 @@ def write_trained(
 
     plain = {name: values.detach().cpu().contiguous() for name, values in sorted(state.items())}
     content = save(plain, {"format": _FORMAT})
-    (path / TRAINED).unlink(missing_ok=True)  # which would vouch for another state
-    write_atomically(path / STATE, content)
     manifest = replace(manifest, state_sha256=hashlib.sha256(content).hexdigest())
-    manifest.write(path)
+    if write:
+        (path / TRAINED).unlink(missing_ok=True)  # which would vouch for another state
+        write_atomically(path / STATE, content)
+        manifest.write(path)
     return TrainedFolder(path, manifest)
 
 

@@ -37,7 +37,7 @@ def training_notes(settings: Settings, candidates: Iterable[Candidate]) -> tuple
         candidates: that are planned.
     """
     notes = []
-    for candidate in sorted(set(candidates)):
+    for candidate in sorted({candidate.base for candidate in candidates}):
         if candidate.is_reference or settings.artifact(candidate) is not None:
             continue
         with suppress(ClipqError):  # its own cases fail with this error

@@ -41,7 +41,7 @@ def learns(quantizer: str) -> bool:
 
 
 def refuse_untrained(quantizer: str) -> str:
-    """Return the text of what is trained of a candidate.
+    """Return the text of what is trained of a candidate: its towers, and no tuned logit scale.
 
     Raises:
         QuantizerError: nothing of it is.
@@ -51,7 +51,7 @@ def refuse_untrained(quantizer: str) -> str:
     clipq.errors.QuantizerError: 'rtn:w8' is not trained: ...
     ...
     """
-    spec = QuantizerSpec.parse(quantizer)
+    spec = QuantizerSpec.parse(quantizer).base
     if spec.is_reference or not is_trained(spec):
         what = "FP32 is what trainings start from" if spec.is_reference else "its method computes"
         raise QuantizerError(
@@ -63,8 +63,8 @@ def refuse_untrained(quantizer: str) -> str:
 
 
 def trained_text(candidate: Candidate) -> str:
-    """Return the text of what is trained of a candidate."""
-    return str(QuantizerSpec.parse(candidate.quantizer))
+    """Return the text of what is trained of a candidate: its towers, and no tuned logit scale."""
+    return str(QuantizerSpec.parse(candidate.quantizer).base)
 
 
 def cache_folder(cache: Path, unit: TrainingUnit) -> Path:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from clipq.cases import Candidate
-from clipq.errors import QuantizerError
+from clipq.errors import ClipqError, QuantizerError
 from clipq.evaluation.cache import damaged
 from clipq.evaluation.identity import model_identity, prompts_identity
 from clipq.evaluation.trained_folder import TrainedFolder
@@ -85,8 +85,14 @@ class TrainedStates:
         """
         if not self._learns(candidate):
             return None
+        candidate = candidate.base
         if candidate not in self._known:
-            self._known[candidate] = self._declared(candidate) or self._made(candidate)
+            self._encoders.check(candidate)
+            try:
+                self._known[candidate] = self._declared(candidate) or self._made(candidate)
+            except ClipqError as error:
+                self._encoders.refuse(candidate, error)  # what takes minutes to fail fails once
+                raise
         return self._known[candidate]
 
     def unit(self, candidate: Candidate) -> TrainingUnit:
@@ -121,6 +127,7 @@ class TrainedStates:
         folder: Path,
         *,
         watch: Callable[[TrainingProgress], None] | None = None,
+        sharded: bool = False,
     ) -> TrainedFolder:
         """Train a candidate into a folder, or go on with what is there.
 
@@ -128,19 +135,26 @@ class TrainedStates:
             candidate: which.
             folder: is made.
             watch: called after each step.
+            sharded: of several processes, whether each holds a share of the parameters.
 
         Raises:
             QuantizerError: the folder holds another training, or losses or steps explode.
         """
-        from clipq.evaluation.training_run import TrainingData, train_unit
+        from clipq.evaluation.calibration_data import calibration_data
+        from clipq.evaluation.training_run import TrainingData, refuse_other, train_unit
 
         encoders, unit = self._encoders, self.unit(candidate)
+        refuse_other(unit, folder)
+        if (folder / TRAINED).is_file():
+            return TrainedFolder.read(folder)
         loaded, inputs = encoders.model(candidate.model), encoders.inputs
         data = TrainingData(
             inputs.proxy.name,
             inputs.pairs(loaded.preprocess),
             inputs.proxy.sample_hashes,
-            encoders.calibration(candidate.model),
+            calibration_data(
+                inputs, loaded, batch_size=encoders.settings.batch_size, device=encoders.device
+            ),
         )
         encoders.give_up()
         name = f"{unit.model}/{unit.quantizer}"
@@ -152,12 +166,20 @@ class TrainedStates:
                 if watch is not None:
                     watch(at)
 
-            return train_unit(unit, loaded, data, folder, device=encoders.device, progress=tell)
+            return train_unit(
+                unit,
+                loaded,
+                data,
+                folder,
+                device=encoders.device,
+                progress=tell,
+                sharded=sharded,
+            )
 
     # -- steps ---------------------------------------------------------------------------------
 
     def _learns(self, candidate: Candidate) -> bool:
-        if candidate.is_reference or self._encoders.is_artifact(candidate):
+        if candidate.base.is_reference or self._encoders.is_artifact(candidate):
             return False
         return learns(trained_text(candidate))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,7 +31,15 @@ if TYPE_CHECKING:
     from clipq.training.objective import Objective
     from clipq.training.training_outcome import Outcome, TrainingProgress
 
-__all__ = ["TrainingData", "first_pairs", "objective_of", "recipe_of", "refuse_other", "train_unit"]
+__all__ = [
+    "TrainingData",
+    "first_pairs",
+    "is_first_process",
+    "objective_of",
+    "recipe_of",
+    "refuse_other",
+    "train_unit",
+]
 
 _CHECKPOINTS = "checkpoints"
 
@@ -70,9 +79,9 @@ def objective_of(spec: QuantizerSpec) -> Objective:
     Raises:
         UnknownNameError: there is no such objective.
     """
-    from clipq.training import objectives
+    from clipq.training.objectives import objectives
 
-    return objectives.get(TrainingSettings.read(dict(spec.options)).objective)
+    return objectives.get(TrainingSettings.read(dict(spec.options)).objective)()
 
 
 def train_unit(
@@ -83,6 +92,7 @@ def train_unit(
     *,
     device: str = "cpu",
     progress: Callable[[TrainingProgress], None],
+    sharded: bool = False,
 ) -> TrainedFolder:
     """Train a quantizer into a folder, or go on with what was interrupted there.
 
@@ -95,6 +105,7 @@ def train_unit(
         folder: is made.
         device: where.
         progress: called after each step.
+        sharded: of several processes, whether each holds a share of the parameters (FSDP2).
 
     Raises:
         QuantizerError: the folder holds something else, or the quantizer cannot be made.
@@ -106,11 +117,11 @@ def train_unit(
     refuse_other(unit, folder)
     if (folder / TRAINED).is_file():
         return TrainedFolder.read(folder)
-    if not (folder / UNIT).is_file():
-        unit.write(folder)
+    unit.write(folder)
     spec, settings = QuantizerSpec.parse(unit.quantizer), unit.settings
     twin = prepare(copy.deepcopy(loaded.model), spec, data.calibration)
     pairs = _tokenised(data, loaded, settings.pairs, device)
+    before = twin.state() if sharded else {}
     outcome = train(
         twin.module,
         loaded.model,
@@ -120,15 +131,36 @@ def train_unit(
         weights=twin.weights(),
         steps=twin.steps(),
         folder=folder / _CHECKPOINTS,
-        identity={"unit": unit.digest},
+        identity={
+            "quantizer": unit.quantizer,
+            "model": dict(unit.parent),
+            "data": dict(unit.data),
+            "code": dict(unit.code),
+        },
         collapsed=twin.collapsed,
         progress=progress,
+        sharded=sharded,
     )
-    made = write_trained(folder, _manifest(unit, data, pairs, outcome), twin.state())
-    shutil.rmtree(folder / _CHECKPOINTS, ignore_errors=True)
-    with suppress(OSError):
-        (folder / UNIT).unlink()
+    # What was sharded cannot be asked any more: what is not learnt is as it was before.
+    state = {**before, **outcome.parameters} if sharded else twin.state()
+    first = is_first_process()
+    made = write_trained(folder, _manifest(unit, data, pairs, outcome), state, write=first)
+    if first:
+        shutil.rmtree(folder / _CHECKPOINTS, ignore_errors=True)
+        with suppress(OSError):
+            (folder / UNIT).unlink()
     return made
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes and speaks, of those that torchrun started.
+
+    >>> is_first_process()
+    True
+    """
+    with suppress(ValueError):
+        return int(os.environ.get("RANK", "0")) == 0
+    return True
 
 
 def refuse_other(unit: TrainingUnit, folder: Path) -> None:
@@ -137,12 +169,14 @@ def refuse_other(unit: TrainingUnit, folder: Path) -> None:
     Raises:
         QuantizerError: it does, and in what that is another one.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists():
         return
     if not folder.is_dir():
         raise QuantizerError(f"{folder} is a file", hint="name a folder with --output")
     finished = (folder / TRAINED).is_file()
     if not finished and not (folder / UNIT).is_file():
+        if all(path.name.startswith(".") for path in folder.iterdir()):
+            return  # another process of the same training, or nobody, is about to write
         raise QuantizerError(
             f"{folder} holds what is no training",
             hint="name another folder with --output, or empty it first",
@@ -198,9 +232,11 @@ def _images(
 
 
 def _manifest(
-    unit: TrainingUnit, data: TrainingData, pairs: Any, outcome: Outcome
+    unit: TrainingUnit, data: TrainingData, pairs: TokenPairs, outcome: Outcome
 ) -> TrainedManifest:
-    held_out = getattr(outcome, "held_out", 0)
+    from clipq.training.data_order import split_held_out
+
+    held_out = len(split_held_out(pairs.ids, unit.settings.held_out)[1])
     kept = f"step {outcome.best_step} has the least loss on the held-out pairs"
     end = f"no gain in {unit.recipe['patience']} looks" if outcome.stopped_early else "all steps"
     return TrainedManifest(

@@ -1,7 +1,7 @@
 """LSQ: the steps of weights and inputs are learnt, together with the weights.
 
 Source: Esser et al. 2020, arXiv 1902.08153; with `z` inputs, LSQ+ (Bhalgat et al. 2020, arXiv
-2004.09576). See `clipq.quant.trainable` for equations and departures.
+2004.09576). See `clipq.quant.trainable.learned_step` for equations and departures.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ __all__ = ["lsq"]
 def lsq(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn.Module:
     """Quantize `model` in place with what was learnt; needs a format.
 
-    Options: `variant` (`canonical`): `absmax` takes the steps of weights from their absolute maximum,
-    anew in each forward pass, instead of learning them; `init` (`lsq`, and `ema` of `absmax`): where
-    steps begin; `include`, `exclude`, `ends` and `table`, and those of training.
+    Options: `variant` (`canonical`): `absmax` takes the steps of weights from their absolute
+    maximum, anew in each forward pass, instead of learning them; `init` (`lsq`, and `ema` of
+    `absmax`): where steps begin; `include`, `exclude`, `ends` and `table`, and those of training.
     """
     return as_trained(model, spec, calibration)

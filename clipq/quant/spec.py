@@ -8,8 +8,8 @@
 >>> str(QuantizerSpec.parse("mine,steps=9,lr=1e-3@both"))
 'mine,lr=1e-3,steps=9'
 
-`fp32` is the reserved name of the unquantized reference; ``+logit-scale`` at the end always says that
-the logit scale is tuned. This module never imports torch.
+`fp32` is the reserved name of the unquantized reference; ``+logit-scale`` at the end always says
+that the logit scale is tuned. This module never imports torch.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Pairs:
             )
         counts = np.bincount(rows, minlength=len(self.ids))
         if not counts.all():
-            bare = [self.ids[row] for row in np.flatnonzero(counts == 0)]
+            bare = [self.ids[row] for row in np.flatnonzero(counts == 0).tolist()]
             raise TrainingError(
                 f"{len(bare):,} of {len(self.ids):,} images have no caption: {listed(bare)}",
                 hint="leave them out, or caption them",

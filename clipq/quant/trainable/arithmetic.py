@@ -7,8 +7,8 @@
 | `pact` | DoReFa's levels | a learnt clip ±α |
 | `dorefa` | DoReFa's levels | a calibrated range |
 
-Inputs with dynamic formats (`a8d`) have nothing to learn: they are rounded to their token's own range,
-and the gradient passes straight through.
+Inputs with dynamic formats (`a8d`) have nothing to learn: they are rounded to their token's own
+range, and the gradient passes straight through.
 """
 
 from __future__ import annotations

@@ -3,16 +3,16 @@
 | `init` | step of weights | step of inputs |
 |---|---|---|
 | `lsq` | 2 mean|w| / √Q_P | 2 mean|x| / √Q_P over the first calibration batch |
-| `lsq+` | max(|μ - 3σ|, |μ + 3σ|) / 2^(b-1) | from the range with the smallest squared error |
+| `lsq+` | (|mean w| + 3 std w) / 2^(b-1) | from the range with the smallest squared error |
 | `minmax` | max|w| / Q_P | from the smallest and the largest value of all calibration data |
 | `mse` | from the range with the smallest squared error | likewise |
 | `ema` | max|w| / Q_P | from the moving averages of each batch's extremes, momentum 0.1 |
 
-A range [l, h] gives the step max(-l, h) / Q_P, and with an offset (h - l) / (2^b - 1) with the offset
-l, zero included; `lsq` takes `minmax` for inputs with an offset. What is all zeros gets the step that
-its layer has on average.
+A range [l, h] gives the step max(-l, h) / Q_P, and with an offset (h - l) / (2^b - 1) with the
+offset l, zero included; `lsq` takes `minmax` for inputs with an offset. A channel of zeros gets the
+step that its layer has on average.
 
-Sources: Esser et al. 2020, section 2.1; Bhalgat et al. 2020, section 3.3, whose search for the
+Sources: Esser et al. 2020, section 2.1; Bhalgat et al. 2020, section 3, whose search for the
 smallest error is a gradient descent; here shares of the range are tried (`clipq.quant.ranges`).
 """
 
@@ -43,10 +43,12 @@ class FirstInput:
     Args:
         absolute: mean of |x|.
         features: numbers per image or text, in one call.
+        place: where in memory the tensor lay, by which layers that read one tensor know each other.
     """
 
     absolute: float
     features: float
+    place: tuple[int, ...] = ()
 
 
 def initial_weight_steps(weight: Tensor, number_format: WeightFormat, init: str) -> Tensor:
@@ -102,28 +104,29 @@ def observe_first(
     texts = [next(text_batches(model, calibration))] if covers_texts(towers) else []
     first = replace(calibration, images=lambda: iter(images), texts=lambda: iter(texts))
     samples = {"vision": sum(map(len, images)), "text": sum(map(len, texts))}
-    sums: dict[str, tuple[float, int, float]] = {}
+    sums: dict[str, tuple[float, int]] = {}
+    found: dict[str, FirstInput] = {}
 
     def see(name: str, values: Tensor) -> None:
-        total, count = float(values.abs().sum(dtype=torch.float64)), values.numel()
-        features = count / samples[tower_of(name)]
-        before = sums.get(name, (0.0, 0, features))  # N is that of the first call
-        sums[name] = (before[0] + total, before[1] + count, before[2])
+        if name not in found:  # N is that of the first call
+            features = values.numel() / samples[tower_of(name)]
+            place = (values.data_ptr(), *values.shape, *values.stride())
+            found[name] = FirstInput(0.0, features, place)
+        total, count = sums.get(name, (0.0, 0))
+        total += float(values.abs().sum(dtype=torch.float64))
+        sums[name] = total, count + values.numel()
+        found[name].absolute = total / max(1, sums[name][1])
 
     watch(model, towers, first, layers, see)
-    found = {}
     for name in layers:
-        if name not in sums:
+        if name not in found:
             raise QuantizerError(
                 f"{name} never ran on the calibration data, so its input has no step",
                 hint="use dynamic activations (a8d), or remove the unused layer from the model",
             )
-        total, count, features = sums[name]
-        absolute = total / max(1, count)
-        if not absolute < torch.inf:
+        if not found[name].absolute < torch.inf:
             raise QuantizerError(
                 f"the input of {name} is not finite on the first calibration batch",
                 hint="check images, texts and weights for NaN and Inf",
             )
-        found[name] = FirstInput(absolute, features)
     return found

@@ -47,7 +47,8 @@ class LearnedInputStep(InputRounder):
         step: where it begins.
         features: of one sample, N of the gradient's scale 1 / √(N Q_P).
 
-    >>> LearnedInputStep(ActivationFormat(4), step=0.5, features=64)(torch.tensor([0.6, 9.0])).tolist()
+    >>> rounder = LearnedInputStep(ActivationFormat(4), step=0.5, features=64)
+    >>> rounder(torch.tensor([0.6, 9.0])).tolist()
     [0.5, 3.5]
     """
 
@@ -77,7 +78,8 @@ class LearnedOffset(InputRounder):
         offset: where it begins, what the smallest code stands for.
         features: of one sample, N of the gradients' scale 1 / √(N Q_P), Q_P = 2^b - 1.
 
-    >>> rounder = LearnedOffset(ActivationFormat(4, asymmetric=True), step=1.0, offset=-2.0, features=9)
+    >>> a4z = ActivationFormat(4, asymmetric=True)
+    >>> rounder = LearnedOffset(a4z, step=1.0, offset=-2.0, features=64)
     >>> rounder(torch.tensor([-5.0, 0.2, 50.0])).tolist()
     [-2.0, 0.0, 13.0]
     """
@@ -107,8 +109,8 @@ class LearnedClip(InputRounder):
     """PACT of activations: values are clipped at a learnt ±α, and rounded to α / Q_P.
 
     ∂v̂/∂v = 1 where |v| < α, else 0; ∂v̂/∂α = sign(v) where |v| ≥ α, else 0. Codes are -Q_P … Q_P.
-    Source: Choi et al. 2018, arXiv 1805.06085, equations 1 to 3, for inputs behind a ReLU; here both
-    sides are clipped, because CLIP's inputs are signed.
+    Source: Choi et al. 2018, arXiv 1805.06085, equations 1 to 3, for inputs behind a ReLU; here
+    both sides are clipped, because CLIP's inputs are signed.
 
     Args:
         number_format: symmetric static integers.

@@ -10,9 +10,10 @@ and the gradient of a step, summed over all that shares it, is multiplied by 1 /
 Source: Esser et al. 2020, arXiv 1902.08153, equations 1 to 5.
 
 LSQ+ moves the codes by an offset β: u = (v - β) / s with codes from 0 to L, ∂v̂/∂β = 1 outside and
-0 inside. Source: Bhalgat et al. 2020, arXiv 2004.09576, equations 4 to 6. Here β is rounded to whole
-steps in the forward pass, and kept from leaving zero outside the codes (both straight-through), so
-that zero stays exact and the grid is one of a scale and an integer zero point.
+0 inside. Source: Bhalgat et al. 2020, arXiv 2004.09576, section 3. Here β is rounded to
+whole steps in the forward pass, and kept from leaving zero outside the codes (both
+straight-through), so that zero stays exact and the grid is one of a scale and an integer zero
+point.
 
 Each is one autograd node that keeps its input and nothing else: everything the gradient needs is
 computed from it anew. Arithmetic is float32 whatever the dtype.

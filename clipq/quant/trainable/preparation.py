@@ -24,6 +24,7 @@ from clipq.quant.surgery import Layer, replace_modules
 from clipq.quant.towers import in_towers, named_sites, tower_batches
 from clipq.quant.trainable.arithmetic import Arithmetic, SeenInput, arithmetic_of
 from clipq.quant.trainable.initial_steps import observe_first
+from clipq.quant.trainable.shared_inputs import attentions_of_one_input, round_once
 from clipq.quant.trainable.trainable import Trainable, keep_statistics, step_names
 from clipq.quant.trainable.trainable_layers import TrainedInputs, trainable_twin
 from clipq.quant.transforms.rotation import rotation
@@ -44,8 +45,8 @@ def prepare(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> 
         calibration: what steps and ranges begin from; `trained` is not looked at.
 
     Raises:
-        QuantizerError: an unknown option, a format that the method cannot train, unusable data or an
-            unsupported layer.
+        QuantizerError: an unknown option, a format that the method cannot train, unusable data or
+            an unsupported layer.
 
     >>> from clipq.testing import SmallInputs, small_clip
     >>> spec = QuantizerSpec.parse("lsq:w4a8,learn=steps@text")
@@ -67,14 +68,24 @@ def prepare(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> 
         for layer_format in prepared.formats.values():
             arithmetic.check(layer_format)
         seen = _see(prepared, arithmetic, layers)
+        shared = attentions_of_one_input(model, spec.towers, prepared.formats, seen)
+        once = {reader: name for name, readers in shared.items() for reader in readers}
         twins: dict[nn.Module, nn.Module] = {}
         for name, layer in layers.items():
             formats = prepared.formats[name]
             check_finite(layer.weight, name)
-            inputs = _inputs(arithmetic, layer, formats.activation, seen.get(name))
-            twins[layer] = trainable_twin(
-                layer, arithmetic.weights(layer.weight, formats.weight), inputs
+            rounding = arithmetic.weights(layer.weight, formats.weight)
+            inputs = None
+            if name not in once:
+                inputs = _inputs(arithmetic, layer, formats.activation, seen.get(name))
+            twins[layer] = trainable_twin(layer, rounding, inputs)
+        for name, (reader, *_) in shared.items():
+            attention = model.get_submodule(name)
+            inputs = _inputs(
+                arithmetic, layers[reader], prepared.formats[reader].activation, seen[reader]
             )
+            attention.inputs = inputs.to(layers[reader].weight.device)
+            attention.register_forward_pre_hook(round_once)
         replace_modules(model, spec.towers, twins)
         if number_format.attention is not None:
             quantize_attention(model, spec.towers, number_format.attention)
@@ -82,7 +93,9 @@ def prepare(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> 
             if isinstance(child, nn.modules.batchnorm._BatchNorm):
                 child.register_forward_pre_hook(keep_statistics)
     weights = _reached(model, spec.towers, calibration) if settings.learn == "all" else ()
-    trainable = Trainable(model, spec.towers, layers, prepared.formats, weights)
+    trainable = Trainable(
+        model, spec.towers, layers, prepared.formats, shared=once, weights=weights
+    )
     if not trainable.steps() and settings.learn == "steps":
         raise QuantizerError(
             f"quantizer {str(spec)!r} learns steps alone, and has none to learn",

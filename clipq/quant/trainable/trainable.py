@@ -14,12 +14,10 @@ from clipq.quant.formats import Format
 from clipq.quant.spec import Towers
 from clipq.quant.storage import stored_bits
 from clipq.quant.surgery import Layer, replace_layers, replace_modules
-from clipq.quant.trainable.trainable_layers import (
-    TrainableConv2d,
-    TrainableLinear,
-    TrainableTwin,
-    frozen_inputs,
-)
+from clipq.quant.trainable.input_rounders import InputRounder
+from clipq.quant.trainable.shared_inputs import round_once
+from clipq.quant.trainable.trainable_layers import TrainableTwin, TrainedInputs, frozen_inputs
+from clipq.quant.trainable.weight_rounders import WeightRounder
 
 __all__ = ["Trainable", "keep_statistics", "step_names"]
 
@@ -37,6 +35,7 @@ class Trainable:
         towers: those.
         layers: the float layers that the twins stand for, by name.
         formats: theirs, by name.
+        shared: names of the attentions that round the inputs of some of them, by layer.
         weights: names of the other parameters that are trained.
 
     Attributes:
@@ -59,17 +58,20 @@ class Trainable:
         towers: Towers,
         layers: Mapping[str, Layer],
         formats: Mapping[str, Format],
+        *,
+        shared: Mapping[str, str],
         weights: tuple[str, ...],
     ) -> None:
         self.module = module
         self._towers, self._layers, self._formats = towers, dict(layers), dict(formats)
+        self._rounds = {name: shared.get(name, name) for name in layers}
         self._steps = tuple(step_names(module))
         self._weights = tuple(weights)
         self._fixed = tuple(
             f"{name}.inputs.{part}"
-            for name, twin in self._twins().items()
-            if isinstance(twin.inputs, StaticQuantizer)
-            for part, buffer in twin.inputs.named_buffers()
+            for name in dict.fromkeys(self._rounds.values())
+            if isinstance(self._inputs(name), StaticQuantizer)
+            for part, _ in self._inputs(name).named_buffers()
         )
         self._flags = {name: p.requires_grad for name, p in module.named_parameters()}
         learnt = {*self._steps, *self._weights}
@@ -189,7 +191,7 @@ class Trainable:
             twin = twins[name]
             layer.weight, layer.bias = twin.weight, twin.bias  # they may have been exchanged
             weights[name] = twin.rounding(twin.weight).detach()
-            inputs[name] = frozen_inputs(twin.inputs)
+            inputs[name] = frozen_inputs(self._inputs(self._rounds[name]))
             bits[name] = stored_bits(layer.weight.shape, self._formats[name].weight)
             back[twin] = layer
         # Float layers first: what replaces them may be asked to put them back.
@@ -197,12 +199,17 @@ class Trainable:
         replace_layers(self.module, self._towers, self._layers, weights, inputs, bits=bits)
         for module in self.module.modules():
             for key, hook in list(module._forward_pre_hooks.items()):
-                if hook is keep_statistics:
+                if hook in (keep_statistics, round_once):
                     del module._forward_pre_hooks[key]
+        for attention in set(self._rounds.values()) - self._layers.keys():
+            del self.module.get_submodule(attention).inputs
         return self.module
 
     def _twins(self) -> dict[str, TrainableTwin]:
         return {name: cast(TrainableTwin, self.module.get_submodule(name)) for name in self._layers}
+
+    def _inputs(self, name: str) -> TrainedInputs | None:
+        return cast("TrainedInputs | None", self.module.get_submodule(name).inputs)
 
     def _named(self, names: tuple[str, ...]) -> dict[str, nn.Parameter]:
         parameters = dict(self.module.named_parameters())
@@ -220,14 +227,12 @@ def keep_statistics(norm: nn.Module, _: object) -> None:
 
 
 def step_names(module: nn.Module) -> list[str]:
-    """Return the names of the parameters that say how twins round."""
+    """Return the names of the parameters that say how weights and inputs are rounded."""
     return [
-        f"{prefix}.{part}.{name}"
-        for prefix, twin in module.named_modules()
-        if isinstance(twin, TrainableLinear | TrainableConv2d)
-        for part in ("rounding", "inputs")
-        if getattr(twin, part) is not None
-        for name, _ in getattr(twin, part).named_parameters()
+        f"{prefix}.{name}"
+        for prefix, part in module.named_modules()
+        if isinstance(part, InputRounder | WeightRounder)
+        for name, _ in part.named_parameters()
     ]
 
 

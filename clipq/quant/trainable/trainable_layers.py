@@ -11,7 +11,14 @@ from clipq.quant.surgery import Layer
 from clipq.quant.trainable.input_rounders import InputRounder
 from clipq.quant.trainable.weight_rounders import WeightRounder
 
-__all__ = ["TrainableConv2d", "TrainableLinear", "TrainableTwin", "frozen_inputs", "trainable_twin"]
+__all__ = [
+    "TrainableConv2d",
+    "TrainableLinear",
+    "TrainableTwin",
+    "TrainedInputs",
+    "frozen_inputs",
+    "trainable_twin",
+]
 
 TrainedInputs = InputRounder | StaticQuantizer | DynamicQuantizer
 
@@ -93,6 +100,9 @@ def trainable_twin(
 
 def frozen_inputs(inputs: TrainedInputs | None) -> InputQuantizer | None:
     """Return what rounds at inference as `inputs` do now."""
-    if isinstance(inputs, InputRounder):
-        return StaticQuantizer.on(inputs.grid(), inputs.number_format)
+    match inputs:
+        case InputRounder():
+            return StaticQuantizer.on(inputs.grid(), inputs.number_format)
+        case StaticQuantizer():
+            return StaticQuantizer.on(inputs.grid, inputs.number_format)  # one for each layer
     return inputs

@@ -37,7 +37,7 @@ class WeightRounder(nn.Module):
         return join_weight(self.rounded(blocks), weight)
 
     def rounded(self, blocks: Tensor) -> Tensor:
-        """Return float32 blocks, everything that shares a step along the last dimension, rounded."""
+        """Return float32 blocks, what shares a step along the last dimension, rounded."""
         raise NotImplementedError
 
     def extra_repr(self) -> str:
@@ -77,8 +77,8 @@ class LearnedWeightSteps(WeightRounder):
 class AbsmaxWeights(WeightRounder):
     """Steps from the absolute maximum, anew each time, with a plain straight-through gradient.
 
-    s = max|w| / (2^(b-1) - 1): rounding to nearest of the weight as it is now. No weight is clamped,
-    so that the gradient passes everywhere, and none reaches the step.
+    s = max|w| / (2^(b-1) - 1): rounding to nearest of the weight as it is now. No weight is
+    clamped, so that the gradient passes everywhere, and none reaches the step.
 
     >>> weight = torch.tensor([[7.0, 2.4, -3.6]], requires_grad=True)
     >>> rounded = AbsmaxWeights(WeightFormat(4))(weight)
@@ -100,12 +100,14 @@ class TanhWeights(WeightRounder):
 
         ŵ = max|w| · (2 round(k (t / 2 + 1 / 2)) / k - 1)
 
-    The gradient is straight-through the rounding: ∂ŵ/∂w = max|w| / max|tanh(w)| · (1 - tanh²(w)), both
-    maxima held constant. The levels are odd multiples of max|w| / k: zero is none of them.
-    Source: Zhou et al. 2016, arXiv 1606.06160, equation 9, where the factor max|w| is missing: their
-    networks are trained from scratch around weights in [-1, 1]; a pre-trained one needs its own size.
+    The gradient is straight-through the rounding: ∂ŵ/∂w = max|w| / max|tanh(w)| · (1 - tanh²(w)),
+    both maxima held constant. Levels are odd multiples of max|w| / k: zero is none of them.
+    Source: Zhou et al. 2016, arXiv 1606.06160, equation 9, where the factor max|w| is missing:
+    their networks are trained from scratch around weights in [-1, 1]; a pre-trained one needs its
+    own size.
 
-    >>> TanhWeights(WeightFormat(2))(torch.tensor([[0.3, 0.05, -0.02, -0.2]])).mul(10).round().tolist()
+    >>> weight = torch.tensor([[0.3, 0.05, -0.02, -0.2]])
+    >>> TanhWeights(WeightFormat(2))(weight).mul(10).round().tolist()
     [[3.0, 1.0, -1.0, -3.0]]
     """
 
