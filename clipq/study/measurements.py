@@ -69,11 +69,11 @@ class Measurements:
     def corrupted_by(self, kind: str) -> tuple[str, ...]:
         """Return the probes whose images have ``noise``, or ``blur``, and nothing else."""
         among = {"noise": _NOISE, "blur": _BLUR}[kind]
-        found = {}
+        found = set()
         for cell, drawn in self.evidence.get("figures", {}).items():
             probe = Cell.parse(cell).probe
             if drawn.get("groups") and set(drawn["groups"]) <= among:
-                found[probe] = None
+                found.add(probe)
         return tuple(name for name in self.probes("corruption") if name in found)
 
     def calibration_bins(self, model: str, probe: str) -> Mapping[str, Sequence[Any]] | None:
