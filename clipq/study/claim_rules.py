@@ -20,8 +20,9 @@ Parts that must hold together are each tested at the full rate (an intersection-
 | `at-least` | the mean lies above minus the margin | it lies below 0 |
 
 *Corrected* is for how many options were looked at, by Holm's method, of which only the first step
-matters to whether there is any. The best of many options looks better than it is: for `exists` and `never`, the interval shown is
-therefore the best option's at 2.5 % over the number of options: it holds for all of them at once.
+matters to whether there is any. The best of many options looks better than it is: for `exists` and
+`never`, the interval shown is therefore the best option's at 2.5 % over the number of options, and
+holds for all of them at once.
 """
 
 from __future__ import annotations
@@ -105,21 +106,20 @@ class Finding:
 def decide(rule: str, options: Sequence[Option], *, tail: float = TAIL) -> Finding:
     """Answer a claim.
 
-        Args:
-            rule: one of `RULES`.
-            options: with equal parts each.
-            tail: one-sided error rate.
+    Args:
+        rule: one of `RULES`.
+        options: with equal parts each.
+        tail: one-sided error rate.
 
-        >>> from clipq.errors import listed
-    from clipq.study.effects import Point
-        >>> def change(value):
-        ...     series = Series({0: Point(value, 0.004)})
-        ...     return Option(f"rtn, {value:+}", (Part("ECE", series, sign=-1, margin=0.005),))
-        >>> [decide("mean", [change(x)]).answer.value for x in (-0.02, 0.02, -0.006)]
-        ['reproduced', 'not reproduced', 'undecided']
-        >>> found = decide("exists", [change(0.02), change(-0.01), change(0.0)])
-        >>> found.answer.value, found.option, round(found.p_value, 4)  # 3 x 0.0062
-        ('reproduced', 'rtn, -0.01', 0.0186)
+    >>> from clipq.study.effects import Point
+    >>> def change(value):
+    ...     series = Series({0: Point(value, 0.004)})
+    ...     return Option(f"rtn, {value:+}", (Part("ECE", series, sign=-1, margin=0.005),))
+    >>> [decide("mean", [change(x)]).answer.value for x in (-0.02, 0.02, -0.006)]
+    ['reproduced', 'not reproduced', 'undecided']
+    >>> found = decide("exists", [change(0.02), change(-0.01), change(0.0)])
+    >>> found.answer.value, found.option, round(found.p_value, 4)  # 3 x 0.0062
+    ('reproduced', 'rtn, -0.01', 0.0186)
     """
     usable = [option for option in options if None not in _effects(option)]
     left_out = tuple(option.name for option in options if option not in usable)

@@ -60,6 +60,15 @@ class Measurements:
             if seen.get("role") == role and (not distance or seen.get("distance") == distance)
         )
 
+    def seeds(self, model: str, of: Configuration) -> tuple[int, ...]:
+        """Return the seeds that a configuration was measured with."""
+        return tuple(sorted(self._seeds.get((model, of.text), {})))
+
+    def has(self, model: str, probe: str, metric: str) -> bool:
+        """Whether a metric of a probe was measured of any of a model's quantizers."""
+        found = self.configurations[model]
+        return any(self._results(model, each, probe, metric) for each in found)
+
     def in_distribution(self, model: str) -> str | None:
         """Return the in-distribution probe that a model was measured on."""
         known = self.probes("in-distribution")
