@@ -2,7 +2,7 @@
 
     python benchmarks/embedded_study.py [--quick]                     # what needs no training
     python benchmarks/embedded_study.py --methods lsq-distil rot+lsq  # a part of what does
-    python benchmarks/embedded_study.py --logit-scale --methods rtn   # each also with its scale tuned
+    python benchmarks/embedded_study.py --logit-scale --methods rtn   # each with a tuned scale, too
     python benchmarks/embedded_study.py --list                        # the plan, and what is there
 
 One record per model, method and format, with all seeds and both scopes of it; a record that holds
@@ -28,12 +28,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 from benchmark import Goals, Script, quiet
 from embedded import embedded_settings
 
-from clipq.cases import Candidate
 from clipq.evaluation.evaluator import Evaluator
 from clipq.files import write_atomically
 from clipq.gating.approve import approve_first, measure
@@ -128,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = options.folder or settings.root / ".clipq/study" / ("quick" if options.quick else "")
     settings = replace(settings, baselines=folder / "baselines", margins=margins(settings, folder))
     units = list(plan(options))
+    evaluator = None
     for done, (model, name, number_format, texts) in enumerate(units):
         path = folder / "records" / f"{model}-{name}-{number_format}.json"
         there = held(path, model) >= set(texts)
@@ -136,8 +137,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{label}{': there' if there else ''}", flush=True)
             continue
         start = time.perf_counter()
+        if evaluator is None or evaluator.settings.models[0].name != model:
+            models = tuple(each for each in settings.models if each.name == model)
+            evaluator = Evaluator(replace(settings, models=models))
         with quiet():
-            record = measured(replace(settings, quantizers=tuple(texts)), model)
+            record = measured(evaluator, texts)
         path.parent.mkdir(parents=True, exist_ok=True)
         content = json.dumps(record.to_plain(), indent=1, allow_nan=False)
         write_atomically(path, content.encode())
@@ -150,20 +154,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def plan(options) -> Iterator[tuple[str, str, str, list[str]]]:
-    """Yield (model, method, format, quantizers), one per record; formats first, then methods."""
-    for number_format in options.formats:
-        for name in options.methods:
-            method = METHODS[name]
-            if name not in UNTRAINED and options.options:
-                method = replace(method, options=f"{method.options},{options.options}")
-            if number_format not in method.formats:
-                continue
+    """Yield (model, method, format, quantizers), one per record.
+
+    Model by model: what is made of one, its decoded images among it, is not made again.
+    """
+    for model, number_format, name in product(options.models, options.formats, options.methods):
+        method = METHODS[name]
+        if name not in UNTRAINED and options.options:
+            method = replace(method, options=f"{method.options},{options.options}")
+        if number_format in method.formats and model not in method.not_of:
             texts = method.texts(number_format, options.seeds, options.scopes)
             if options.logit_scale:
                 texts = [text + end for text in texts for end in ("", SUFFIX)]
-            for model in options.models:
-                if texts and model not in method.not_of:
-                    yield model, name, number_format, texts
+            if texts:
+                yield model, name, number_format, texts
 
 
 def study_settings(options) -> Settings:
@@ -213,11 +217,11 @@ def margins(settings: Settings, folder: Path) -> Path:
     return path
 
 
-def measured(settings: Settings, model: str) -> RunRecord:
-    """Return the record of one model's quantizers."""
-    settings = replace(settings, models=tuple(m for m in settings.models if m.name == model))
+def measured(evaluator: Evaluator, texts: Sequence[str]) -> RunRecord:
+    """Return the record of quantizers of the model that an evaluator is for."""
+    settings = replace(evaluator.settings, quantizers=tuple(texts))
+    model = settings.models[0].name
     began, start = datetime.datetime.now(datetime.UTC), time.perf_counter()
-    evaluator = Evaluator(settings)
     if not json_path(settings.baselines, model).exists():
         baseline = approve_first(measure(evaluator, model), date=began.date().isoformat())
         save_baseline(settings.baselines, baseline)
