@@ -121,7 +121,8 @@ def as_pairs(data: Data, *, name: str, captions: Sequence[str] = ()) -> Probe:
     Raises:
         ProbeError: there are no captions, not as many as images, or one pair alone.
 
-    >>> pairs = as_pairs(open_probe("webdataset:fixtures/data/captions"), name="proxy")
+    >>> opened = open_probe("webdataset:fixtures/data/captions", role="proxy")
+    >>> pairs = as_pairs(opened, name="proxy")
     >>> len(pairs), pairs.role, len(pairs.captions)
     (256, 'proxy', 256)
     """
