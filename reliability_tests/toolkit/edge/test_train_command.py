@@ -194,7 +194,7 @@ def test_what_was_interrupted_goes_on_to_the_same_bytes(place, short, capsys, mo
     with monkeypatch.context() as patched:
         patched.setattr(_Silent, "step", interrupted)
         assert place.train("vit-clean", SHORT, "--output", folder, "--quiet") == 130
-    assert f"interrupted at step 3; the last checkpoint is kept" in capsys.readouterr().err
+    assert "interrupted at step 3; the last checkpoint is kept" in capsys.readouterr().err
     assert not (folder / TRAINED).is_file()
     assert place.train("show", folder) == 0
     assert "not finished: clipq train resume" in capsys.readouterr().out
