@@ -19,7 +19,10 @@ from clipq.terminal import emit, say
 
 __all__ = ["declare", "listing", "run"]
 
-KINDS = ("models", "quantizers", "artifacts", "runtimes", "probes", "metrics", "cases")
+KINDS = (
+    *("models", "quantizers", "objectives", "artifacts", "runtimes", "probes", "metrics"),
+    "cases",
+)
 _ROLES = {
     "adversarial": "is it right on images made to mislead it?",
     "calibration": "activation ranges and the temperature; never evaluated on",
@@ -83,6 +86,8 @@ def _entries(
         return list(_listed_artifacts(settings))
     if kind == "runtimes":
         return [_runtime(name) for name in runtimes.names()]
+    if kind == "objectives":
+        return _objectives()
     if kind == "quantizers":
         known = quantizers.names()
         return {
@@ -177,6 +182,16 @@ def _runtimes() -> str:
     return tabulate(rows, ("runtime", "packages here", "to install them"))
 
 
+def _objectives() -> list[dict[str, Any]]:
+    """Return what a listing says of objectives; to know what they say, they are imported."""
+    from clipq.training.objectives import objectives
+
+    return [
+        {"name": name, "does": (inspect.getdoc(objectives.get(name)) or "").partition("\n")[0]}
+        for name in objectives.names()
+    ]
+
+
 def _plain(text: str) -> dict[str, Any]:
     from clipq.quant import QuantizerSpec
 
@@ -201,6 +216,9 @@ def listing(settings: Settings, kind: str, *, profile: str = "default") -> str:
         return _artifacts(settings)
     if kind == "runtimes":
         return _runtimes()
+    if kind == "objectives":
+        rows = [tuple(one.values()) for one in _objectives()]
+        return tabulate(rows, ("objective", "what is minimised"), maxcolwidths=[None, 90])
     if kind == "models":
         return tabulate([(m.name, m.source) for m in settings.models], ("model", "source"))
     if kind == "probes":

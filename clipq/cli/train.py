@@ -104,7 +104,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """
     from clipq.cli.train_showing import show_trained
     from clipq.cli.training import resume_training, start_trainings
+    from clipq.evaluation.training_run import is_first_process
 
+    options.quiet = options.quiet or not is_first_process()
     if options.model not in ("resume", "show"):
         if options.output is None:
             raise SettingsError(

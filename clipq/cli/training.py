@@ -131,6 +131,8 @@ def _quantizers(word: str, models: Sequence[str], settings: Settings) -> list[st
     """
     from clipq.evaluation.plan import planned_quantizers
     from clipq.evaluation.trained_search import learns, refuse_untrained
+    from clipq.evaluation.training_run import objective_of
+    from clipq.quant import QuantizerSpec
 
     if any(letter in word for letter in _GLOB):
         planned = [text for text in planned_quantizers(settings) if fnmatchcase(text, word)]
@@ -149,7 +151,9 @@ def _quantizers(word: str, models: Sequence[str], settings: Settings) -> list[st
                 f"{word!r} is an artifact of {model}, which is files and not trained",
                 hint=f"train a quantizer: clipq train {model} lsq:w4a8 --output FOLDER",
             )
-    return [refuse_untrained(word)]
+    text = refuse_untrained(word)
+    objective_of(QuantizerSpec.parse(text))  # refused before anything is loaded
+    return [text]
 
 
 def _evaluator(settings: Settings, watch: Progress) -> Evaluator:
@@ -159,7 +163,8 @@ def _evaluator(settings: Settings, watch: Progress) -> Evaluator:
         if not what.startswith("training "):  # of which more is said: its loss
             watch(what, done, total)
 
-    return Evaluator(settings, progress=decoding)
+    # torchrun numbers the processes of a machine: each takes a GPU of its own.
+    return Evaluator(settings, worker=int(os.environ.get("LOCAL_RANK", "0")), progress=decoding)
 
 
 def _train(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from clipq.evaluation.artifacts import Artifacts
     from clipq.evaluation.encoder import Encoder
     from clipq.evaluation.trained_states import TrainedStates
-    from clipq.evaluation.witness import Witness
+    from clipq.evaluation.witness import Witnesses
     from clipq.models import LoadedModel
     from clipq.quant import Calibration, Quantized
     from clipq.quant.mixture import Mixture
@@ -63,7 +63,6 @@ class Encoders:
         self._quantized: tuple[Candidate, Quantized] | None = None
         self._accelerated: dict[str, int] = {}
         self._failures: dict[Candidate, ClipqError] = {}
-        self._witnesses: dict[str, Witness] = {}
 
     @cached_property
     def device(self) -> str:
@@ -85,11 +84,8 @@ class Encoders:
         from clipq.evaluation.encode import environment
 
         self.pin()
-        machine = environment(
-            device=self.device,
-            threads=self.settings.threads,
-            batch_size=self.settings.batch_size,
-        )
+        threads, size = self.settings.threads, self.settings.batch_size
+        machine = environment(device=self.device, threads=threads, batch_size=size)
         return machine | ({"kernels": self.backend} if self.backend else {})
 
     def pin(self) -> None:
@@ -143,7 +139,7 @@ class Encoders:
         if candidate.is_reference or self.is_artifact(candidate):  # which runs in another process
             yield
             return
-        witness = self._witness(candidate.model)
+        witness = self._witnesses.of(candidate.model)
         self.pin()
         try:
             with PROCESS.contained(candidate.quantizer, doing, witness.differs):
@@ -152,14 +148,11 @@ class Encoders:
             self.refuse(candidate, error)
             raise
 
-    def _witness(self, name: str) -> Witness:
-        if name not in self._witnesses:
-            from clipq.evaluation.witness import Witness
+    @cached_property
+    def _witnesses(self) -> Witnesses:
+        from clipq.evaluation.witness import Witnesses
 
-            loaded = self.model(name)
-            self.pin()
-            self._witnesses[name] = Witness(loaded, self.device)
-        return self._witnesses[name]
+        return Witnesses(self.model, self.device, pin=self.pin)
 
     def identity(self, candidate: Candidate) -> dict[str, Any]:
         """Return what identifies an encoder beside the weights it starts from.
@@ -218,11 +211,11 @@ class Encoders:
 
         candidate = candidate.base
         loaded, size = self.model(candidate.model), self.settings.batch_size
-        kind = "quantizer"
-        if self.is_artifact(candidate):  # is given whole batches, as it is where it is deployed
-            kind, own = "artifact", self.artifacts.module(candidate).batch
-            size = max(1, size // own) * own
-        return Encoder(f"{kind} {candidate.quantizer!r}", module, loaded, self.device, size)
+        artifact = self.is_artifact(candidate)
+        if artifact:  # is given whole batches, as it is where it is deployed
+            size = max(1, size // (own := self.artifacts.module(candidate).batch)) * own
+        name = f"{'artifact' if artifact else 'quantizer'} {candidate.quantizer!r}"
+        return Encoder(name, module, loaded, self.device, size)
 
     def coverage(self, candidate: Candidate) -> dict[str, Any]:
         """Return what a quantizer covers and stores; {} for FP32."""
@@ -263,8 +256,7 @@ class Encoders:
             self.give_up()
             spec = QuantizerSpec.parse(candidate.quantizer)
             fp32 = self.model(candidate.model).model
-            calibration = self._given(candidate)
-            backend = self.backend
+            calibration, backend = self._given(candidate), self.backend
             try:
                 with self.contained(candidate, "being made"):
                     made = quantize(fp32, spec, calibration)
@@ -287,7 +279,6 @@ class Encoders:
         """Return all that a candidate's method is given: data, and what was learnt."""
         from clipq.evaluation.calibration_data import calibration_data
 
-        learnt, loaded = self.trained.state(candidate), self.model(candidate.model)
-        size = self.settings.batch_size
+        loaded, size = self.model(candidate.model), self.settings.batch_size
         data = calibration_data(self.inputs, loaded, batch_size=size, device=self.device)
-        return replace(data, trained=learnt)
+        return replace(data, trained=self.trained.state(candidate))

@@ -59,6 +59,11 @@ def refuse_untrained(quantizer: str) -> str:
             + ("" if spec.is_reference else " what it does from calibration data"),
             hint="methods that learn: lsq, rot+lsq, pact, dorefa, for example lsq:w4a8",
         )
+    if not learns(str(spec)):
+        raise QuantizerError(
+            f"{quantizer!r}: with steps=0 nothing is trained",
+            hint="leave steps out, or gate it as it is: it needs no training",
+        )
     return str(spec)
 
 

@@ -6,7 +6,7 @@ import copy
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,25 +122,26 @@ def train_unit(
     twin = prepare(copy.deepcopy(loaded.model), spec, data.calibration)
     pairs = _tokenised(data, loaded, settings.pairs, device)
     before = twin.state() if sharded else {}
-    outcome = train(
-        twin.module,
-        loaded.model,
-        pairs=pairs,
-        settings=settings,
-        objective=objective_of(spec),
-        weights=twin.weights(),
-        steps=twin.steps(),
-        folder=folder / _CHECKPOINTS,
-        identity={
-            "quantizer": unit.quantizer,
-            "model": dict(unit.parent),
-            "data": dict(unit.data),
-            "code": dict(unit.code),
-        },
-        collapsed=twin.collapsed,
-        progress=progress,
-        sharded=sharded,
-    )
+    with _current(device):
+        outcome = train(
+            twin.module,
+            loaded.model,
+            pairs=pairs,
+            settings=settings,
+            objective=objective_of(spec),
+            weights=twin.weights(),
+            steps=twin.steps(),
+            folder=folder / _CHECKPOINTS,
+            identity={
+                "quantizer": unit.quantizer,
+                "model": dict(unit.parent),
+                "data": dict(unit.data),
+                "code": dict(unit.code),
+            },
+            collapsed=twin.collapsed,
+            progress=progress,
+            sharded=sharded,
+        )
     # What was sharded cannot be asked any more: what is not learnt is as it was before.
     state = {**before, **outcome.parameters} if sharded else twin.state()
     first = is_first_process()
@@ -229,6 +230,13 @@ def _images(
         return preprocess.normalise(pixels[rows[chosen]]).to(device)
 
     return of
+
+
+def _current(device: str) -> AbstractContextManager[object]:
+    """Make a GPU the current one for a while: what processes send each other goes by way of it."""
+    import torch
+
+    return torch.cuda.device(device) if device.startswith("cuda") else nullcontext()
 
 
 def _manifest(

@@ -51,7 +51,7 @@ BELOW = {
     "history": {"core", "metrics", "stats", "evaluation", "gating", "report", "web"},
     "api": {
         *("core", "quant", "models", "data", "metrics", "stats", "evaluation", "gating"),
-        *("report", "history"),
+        *("report", "history", "training"),
     },
 }
 EDGE = (

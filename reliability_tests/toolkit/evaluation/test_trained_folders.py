@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -130,11 +131,10 @@ def test_a_state_of_nan_or_of_another_format_is_refused_though_its_hash_is_right
         TrainedFolder.read(tmp_path / "nan").state()
     from safetensors.torch import save
 
-    for content, said in ((save(LEARNT, {"format": "pt"}), "format 'pt'"), (b"x" * 64, "no trained")):
+    foreign = save(LEARNT, {"format": "pt"})
+    for content, said in ((foreign, "format 'pt'"), (b"x" * 64, "no trained")):
         found = write_trained(tmp_path / "foreign", MANIFEST, LEARNT)
         (found.path / STATE).write_bytes(content)
-        import hashlib
-
         replace(MANIFEST, state_sha256=hashlib.sha256(content).hexdigest()).write(found.path)
         with pytest.raises(QuantizerError, match=said):
             TrainedFolder.read(found.path).state()
@@ -175,7 +175,7 @@ def test_two_states_that_fit_are_refused_and_two_copies_of_one_are_not(folder, t
     write_trained(tmp_path / "copy", MANIFEST, LEARNT)
     assert fitting_folder(tmp_path, "vit", UNIT.quantizer, PARENT) is not None
     write_trained(tmp_path / "other", MANIFEST, LEARNT | {"a": torch.zeros(4)})
-    with pytest.raises(QuantizerError, match="two trained states: .*copy and .*other"):
+    with pytest.raises(QuantizerError, match=r"two trained states: .*copy and .*other"):
         fitting_folder(tmp_path, "vit", UNIT.quantizer, PARENT)
 
 
