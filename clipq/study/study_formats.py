@@ -18,15 +18,14 @@ from clipq.study.claim_table import ClaimRow, ClaimTable
 from clipq.study.effects import TAIL
 from clipq.study.study_table import COLUMNS, Entry, StudyRow
 
-__all__ = ["FORMATS", "claims_text", "table_text"]
+__all__ = ["claims_text", "table_text"]
 
-FORMATS = ("text", "markdown", "csv", "json")
 _SCHEMA = "clipq-study/1"
 _CLAIM_HEADERS = ("claim", "model", "answer", "effect [interval]", "looks", "p", "p, table", "of")
 
 
 def claims_text(table: ClaimTable, form: str = "text") -> str:
-    """Return the claims in one of `FORMATS`."""
+    """Return the claims as ``text``, ``markdown``, ``csv`` or ``json``."""
     if form == "json":
         return json.dumps(_claims_plain(table), indent=1, allow_nan=False)
     if form == "csv":
@@ -44,7 +43,7 @@ def claims_text(table: ClaimTable, form: str = "text") -> str:
 
 
 def table_text(rows: Sequence[StudyRow], form: str = "text") -> str:
-    """Return the study's table in one of `FORMATS`; in text, `*` marks what is bold elsewhere."""
+    """Return the table in one of these forms; in text, `*` marks what is bold in Markdown."""
     if form == "json":
         plain = {"schema": _SCHEMA, "kind": "table", "rows": [_row_plain(row) for row in rows]}
         return json.dumps(plain, indent=1, allow_nan=False)
