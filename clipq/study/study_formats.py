@@ -32,10 +32,10 @@ def claims_text(table: ClaimTable, form: str = "text") -> str:
         return _csv(_claim_records(table))
     tablefmt = "github" if form == "markdown" else "simple"
     parts = []
-    for title, rows in (
-        ("All models", [row for row in table.rows if not row.model]),
-        ("Model by model", [row for row in table.rows if row.model and row.about]),
-    ):
+    overall = [row for row in table.rows if not row.model]
+    asked = {row.name for row in overall if row.finding.looks}
+    single = [row for row in table.rows if row.model and row.about and row.name in asked]
+    for title, rows in (("All models", overall), ("Model by model", single)):
         cells = [_claim_cells(row, markdown=form == "markdown") for row in rows]
         parts += [_heading(title, form), _tabulated(cells, _CLAIM_HEADERS, tablefmt)]
     parts += [_heading("What was asked", form), *_said(table, form)]
