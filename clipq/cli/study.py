@@ -42,6 +42,7 @@ added vulnerability, relative gap and SQNR by band of ranks; one row per configu
 over its seeds, with the interval of the change against FP32 over samples and seeds. Bold, or an
 asterisk in text, is surely better than FP32.
 """
+_FORMATS = ("text", "markdown", "csv", "json")
 _EPILOG = """\
 examples:
   clipq gate --quantizer 'rtn:w?a8*' --profile full     a record to start from
@@ -55,8 +56,6 @@ exit codes: 0 done, 2 wrong usage, or records that contradict each other
 
 def declare(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `clipq study` to the command line."""
-    from clipq.study.study_formats import FORMATS
-
     parser = commands.add_parser(
         "study",
         help="the study's claims and its table, from stored runs",
@@ -81,7 +80,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
             "records", nargs="+", metavar="RECORD", help="report.json files, or runs of the store"
         )
         add_store_option(action)
-        action.add_argument("--format", choices=FORMATS, default="text", help="default: text")
+        action.add_argument("--format", choices=_FORMATS, default="text", help="default: text")
         action.add_argument("--output", type=Path, metavar="FILE", help="write there, do not print")
         if name == "claims":
             action.add_argument(

@@ -80,6 +80,19 @@ def answer_claims(measurements: Measurements, *, towers: str = "vision") -> Clai
         measurements: of stored results.
         towers: which quantized towers claims are about, where they do not say: ``vision``, as in
             the study, or ``both``.
+
+    >>> from clipq.cases import Case
+    >>> from clipq.estimate import Estimate
+    >>> from clipq.records import CaseResult, RunRecord
+    >>> from clipq.study.measurements import gather
+    >>> from clipq.verdicts import Verdict
+    >>> estimate = Estimate(loss=0.6, standard_error=0.01)
+    >>> case = CaseResult(Case.parse("vit/rtn:w4a4@vision/id.top1"), Verdict.FAIL, samples=500,
+    ...                   baseline=0.9, observed=0.3, estimate=estimate,
+    ...                   evidence={"probes": {"id": {"role": "in-distribution"}}})
+    >>> table = answer_claims(gather([RunRecord("ci", 1, (case,))]))
+    >>> {row.name: row.finding.answer.value for row in table.rows if row.model}["C7"]
+    'reproduced'
     """
     views = [View(measurements, model, towers) for model in measurements.models]
     statements = [

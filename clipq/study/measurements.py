@@ -17,7 +17,7 @@ from clipq.cases import FP32, Case, Cell
 from clipq.errors import StudyError, listed
 from clipq.estimate import Estimate
 from clipq.records import CaseResult, RunRecord
-from clipq.study.configurations import Configuration, configuration
+from clipq.study.configurations import SUFFIX, Configuration, configuration
 from clipq.study.effects import Point, Series, mean_of
 
 __all__ = ["Measurements", "PairedError", "gather"]
@@ -177,7 +177,8 @@ def gather(records: Iterable[RunRecord], *, paired: PairedError | None = None) -
         artifacts = known.get("artifacts", {})
         for result in record.cases:
             candidate = result.case.candidate
-            if str(candidate) in artifacts or candidate.is_reference:
+            plain = str(candidate).removesuffix(SUFFIX)
+            if plain in artifacts or str(candidate) in artifacts or candidate.is_reference:
                 continue
             _check_case(results.get(result.id), result)
             results[result.id] = result

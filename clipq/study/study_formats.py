@@ -18,25 +18,24 @@ from clipq.study.claim_table import ClaimRow, ClaimTable
 from clipq.study.effects import TAIL
 from clipq.study.study_table import COLUMNS, Entry, StudyRow
 
-__all__ = ["FORMATS", "claims_text", "table_text"]
+__all__ = ["claims_text", "table_text"]
 
-FORMATS = ("text", "markdown", "csv", "json")
 _SCHEMA = "clipq-study/1"
 _CLAIM_HEADERS = ("claim", "model", "answer", "effect [interval]", "looks", "p", "p, table", "of")
 
 
 def claims_text(table: ClaimTable, form: str = "text") -> str:
-    """Return the claims in one of `FORMATS`."""
+    """Return the claims as ``text``, ``markdown``, ``csv`` or ``json``."""
     if form == "json":
         return json.dumps(_claims_plain(table), indent=1, allow_nan=False)
     if form == "csv":
         return _csv(_claim_records(table))
     tablefmt = "github" if form == "markdown" else "simple"
     parts = []
-    for title, rows in (
-        ("All models", [row for row in table.rows if not row.model]),
-        ("Model by model", [row for row in table.rows if row.model and row.about]),
-    ):
+    overall = [row for row in table.rows if not row.model]
+    asked = {row.name for row in overall if row.finding.looks}
+    single = [row for row in table.rows if row.model and row.about and row.name in asked]
+    for title, rows in (("All models", overall), ("Model by model", single)):
         cells = [_claim_cells(row, markdown=form == "markdown") for row in rows]
         parts += [_heading(title, form), _tabulated(cells, _CLAIM_HEADERS, tablefmt)]
     parts += [_heading("What was asked", form), *_said(table, form)]
@@ -44,7 +43,7 @@ def claims_text(table: ClaimTable, form: str = "text") -> str:
 
 
 def table_text(rows: Sequence[StudyRow], form: str = "text") -> str:
-    """Return the study's table in one of `FORMATS`; in text, `*` marks what is bold elsewhere."""
+    """Return the table in one of these forms; in text, `*` marks what is bold in Markdown."""
     if form == "json":
         plain = {"schema": _SCHEMA, "kind": "table", "rows": [_row_plain(row) for row in rows]}
         return json.dumps(plain, indent=1, allow_nan=False)

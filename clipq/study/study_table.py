@@ -73,7 +73,20 @@ class StudyRow:
 
 
 def study_rows(measurements: Measurements) -> list[StudyRow]:
-    """Return the table: of each model FP32 first, then its configurations by text."""
+    """Return the table: of each model FP32 first, then its configurations by text.
+
+    >>> from clipq.cases import Case
+    >>> from clipq.estimate import Estimate
+    >>> from clipq.records import CaseResult, RunRecord
+    >>> from clipq.study.measurements import gather
+    >>> from clipq.verdicts import Verdict
+    >>> case = CaseResult(Case.parse("vit/rtn:w4a4@vision/id.top1"), Verdict.FAIL, baseline=0.9,
+    ...                   observed=0.3, estimate=Estimate(loss=0.6, standard_error=0.01),
+    ...                   evidence={"probes": {"id": {"role": "in-distribution"}}})
+    >>> rows = study_rows(gather([RunRecord("ci", 1, (case,))]))
+    >>> [(row.quantizer, row.entries[0].value, row.entries[0].worse) for row in rows]
+    [('fp32', 0.9, False), ('rtn:w4a4@vision', 0.3, True)]
+    """
     rows = []
     for model in measurements.models:
         fp32 = tuple(_reference(measurements, model, column) for column in COLUMNS)

@@ -72,12 +72,23 @@ def study_record(
             loss = 20.0 - observed if level else declared.loss(stored, observed)
             found.append(
                 made_result(
-                    model, quantizer, probe, metric, Verdict.PASS,
-                    unit=declared.unit, direction=declared.direction, samples=2048,
-                    metric_version=declared.version, baseline=stored, observed=observed,
-                    loss=loss, low=loss - 1.9 * error, high=loss + 1.9 * error,
-                    standard_error=error, margin=20.0 if level else 0.01,
-                )  # fmt: skip
+                    model,
+                    quantizer,
+                    probe,
+                    metric,
+                    Verdict.PASS,
+                    unit=declared.unit,
+                    direction=declared.direction,
+                    samples=2048,
+                    metric_version=declared.version,
+                    baseline=stored,
+                    observed=observed,
+                    loss=loss,
+                    low=loss - 1.9 * error,
+                    high=loss + 1.9 * error,
+                    standard_error=error,
+                    margin=20.0 if level else 0.01,
+                )
             )
     found = list(sort_cases(found))
     found[0] = altered(found[0], evidence=_evidence(model, bias, fingerprint))

@@ -36,7 +36,7 @@ def over_seeds(texts, values, *keys):
 
 def of_all(texts, **changes):
     named = {key.replace("__", ".").replace("_", "-"): value for key, value in changes.items()}
-    return {text: named for text in texts}
+    return dict.fromkeys(texts, named)
 
 
 def c3(auroc, ece, others=0):
@@ -67,7 +67,7 @@ def c10(trained, plain):
 
 def sqnr(low, middle, high):
     own = {"id.sqnr-low": low, "id.sqnr-mid": middle, "id.sqnr-high": high}
-    return {text: own for text in PTQ}
+    return dict.fromkeys(PTQ, own)
 
 
 CASES = [
