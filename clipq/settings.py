@@ -326,6 +326,7 @@ class Settings:
     latency: PathText | None = None
     cache: PathText = Path(".clipq/cache")
     report: PathText = Path(".clipq/report")
+    trained: PathText = Path("trained")
     plugins: Texts = ()
     policy: Text = "ci"
     device: Text = "cpu"
@@ -361,9 +362,12 @@ class Settings:
         return _named(self.models, name, "model", self.path)
 
     def artifact(self, candidate: Candidate) -> ArtifactSettings | None:
-        """Return the artifact that a candidate is; None of one that a quantizer makes."""
+        """Return the artifact that a candidate is; None of one that a quantizer makes.
+
+        One whose logit scale is tuned is still the same files.
+        """
         for artifact in self.artifacts:
-            if (artifact.model, artifact.name) == (candidate.model, candidate.quantizer):
+            if (artifact.model, artifact.name) == (candidate.model, candidate.base.quantizer):
                 return artifact
         return None
 
@@ -477,7 +481,7 @@ def find_settings(start: Path) -> Path | None:
     return None
 
 
-_PATHS = (*PATHS, "latency")
+_PATHS = (*PATHS, "latency", "trained")
 _GENERAL = (*_PATHS, "plugins", "policy", "device", "backend", "threads", "batch_size")
 _OWN = tuple(name for name in ProbeSettings.__slots__ if name not in ("corruption", "attack"))
 _OF_RESULTS = ("metrics", "group", "cluster", "classes", "templates")

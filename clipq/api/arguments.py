@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from clipq.models import LoadedModel
 
-__all__ = ["Data", "Model", "as_model", "as_probe", "hold_out", "open_probe"]
+__all__ = ["Data", "Model", "as_model", "as_pairs", "as_probe", "hold_out", "open_probe"]
 
 Data = Union[str, Images, Probe]  # noqa: UP007 - documented by name
 """``KIND:LOCATION`` of a probe source, images in memory, or a probe that is open already."""
@@ -107,6 +107,46 @@ def as_probe(data: Data, *, name: str, role: str) -> Probe:
     unlabelled = role == "ood" or role in CAPTIONED
     labels = np.full(len(data), -1, np.int64) if unlabelled else data.labels
     return replace(data, name=name, role=role, labels=labels)
+
+
+def as_pairs(data: Data, *, name: str, captions: Sequence[str] = ()) -> Probe:
+    """Return images with captions as pairs that something can be learnt from.
+
+    Args:
+        data: whose captions are those of its source, where `captions` gives none; of the text of a
+            source, the split ``train``.
+        name: what messages call the pairs.
+        captions: of each image; several of one are lines.
+
+    Raises:
+        ProbeError: there are no captions, not as many as images, or one pair alone.
+
+    >>> opened = open_probe("webdataset:fixtures/data/captions", role="proxy")
+    >>> pairs = as_pairs(opened, name="proxy")
+    >>> len(pairs), pairs.role, len(pairs.captions)
+    (256, 'proxy', 256)
+    """
+    from clipq.evaluation.inputs import caption_lines
+    from clipq.evaluation.proxy_pairs import check_pairs
+
+    if isinstance(data, str):
+        data = open_probe(data, split="train", role="proxy")
+    probe = replace(as_probe(data, name=name, role="ood"), role="proxy")  # labels are not needed
+    if captions:
+        if len(captions) != len(probe):
+            raise ProbeError(
+                f"{len(captions):,} captions of {len(probe):,} images",
+                hint="give one text for each image; several captions are lines of it",
+            )
+        probe = replace(probe, captions=tuple(captions))
+    if probe.captions is None:
+        raise ProbeError(
+            f"the images of {name!r} have no captions",
+            hint="pass captions=[...], or open a source that has them: "
+            "clipq.open_probe('webdataset:FOLDER', split='train', role='proxy')",
+        )
+    check_pairs(probe, *caption_lines(probe.captions))
+    return probe
 
 
 def hold_out(probe: Probe) -> tuple[Probe, Probe]:

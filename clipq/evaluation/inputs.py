@@ -187,7 +187,7 @@ class Inputs:
             preprocess: what makes pixels of its images.
             first: how many are wanted, where not all are.
         """
-        return self._decoded.images(self._probe(probe), preprocess, first=first)
+        return self._decoded.images(self.opened(probe), preprocess, first=first)
 
     def blocks(self, probe: str, preprocess: Preprocess, size: int) -> Iterator[np.ndarray]:
         """Yield the same images in blocks (<= size, H, W, 3).
@@ -195,9 +195,10 @@ class Inputs:
         Where they are not decoded yet, they are while the blocks are used: an encoder and the
         decoder then work side by side. Where some turn out to be damaged, all are decoded again.
         """
-        return self._decoded.blocks(self._probe(probe), preprocess, size)
+        return self._decoded.blocks(self.opened(probe), preprocess, size)
 
-    def _probe(self, name: str) -> Probe:
+    def opened(self, name: str) -> Probe:
+        """Return a probe with images, be it what is evaluated or pairs to train on."""
         declared = self.settings.proxy
         return self.probes[name] if declared is None or name != declared.name else self.proxy
 
