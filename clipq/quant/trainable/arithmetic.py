@@ -90,15 +90,15 @@ def arithmetic_of(spec: QuantizerSpec) -> Arithmetic:
     Raises:
         QuantizerError: an option's value is unknown, or the method is none of clipq's that train.
 
-    >>> arithmetic_of(QuantizerSpec.parse("lsq:w4a8,init=mse")).init
-    'mse'
+    >>> arithmetic_of(QuantizerSpec.parse("lsq:w4a8,init=lsq")).init
+    'lsq'
     """
     match spec.method:
         case "lsq" | "rot+lsq":
             absmax = read_choice(spec, "variant", ("absmax", "canonical"), "canonical") == "absmax"
             if absmax:
                 return _Lsq(read_choice(spec, "init", _RANGES, "ema"), absmax=True)
-            return _Lsq(read_choice(spec, "init", _INITS, "lsq"), absmax=False)
+            return _Lsq(read_choice(spec, "init", _INITS, "mse"), absmax=False)
         case "pact":
             return _Pact(read_choice(spec, "init", _RANGES, "mse"))
         case "dorefa":

@@ -45,7 +45,7 @@ def lsq_plus(v: float, s: float, beta: float, levels: int) -> tuple[float, float
 
 
 def away_from_ties(units: np.ndarray) -> np.ndarray:
-    """Move numbers, in units of a step, off halves and whole numbers, where rounding or a clamp turns."""
+    """Move numbers in units of a step off halves and whole ones, where rounding or a clamp turns."""
     whole = np.floor(units * 2) / 2
     return whole + np.clip(units - whole, 0.02, 0.48)
 
@@ -75,10 +75,12 @@ def test_gradients_are_the_papers_number_by_number(
     rounded = round_with_step(values, learnt, low=low, high=high, share=share)
     rounded.backward(upstream)
     exact = [lsq(float(v), float(learnt.detach()), low, high) for v in values.detach().double()]
-    expected = share * sum(g * by_step for g, (_, _, by_step) in zip(upstream.tolist(), exact))
+    expected = share * sum(
+        g * by_step for g, (_, _, by_step) in zip(upstream.tolist(), exact, strict=True)
+    )
     assert torch.allclose(rounded.double(), torch.tensor([x[0] for x in exact]).double(), **CLOSE)
     assert torch.equal(values.grad, upstream * torch.tensor([x[1] for x in exact]))
-    size = share * sum(abs(g * x[2]) for g, x in zip(upstream.tolist(), exact))
+    size = share * sum(abs(g * x[2]) for g, x in zip(upstream.tolist(), exact, strict=True))
     assert abs(float(learnt.grad) - expected) <= 1e-4 * size
 
 
@@ -105,13 +107,13 @@ def test_gradients_with_an_offset_are_the_papers_where_it_lies_on_the_grid(
     assert torch.allclose(rounded.double(), torch.tensor([x[0] for x in exact]).double(), rtol=1e-3)
     assert torch.equal(values.grad, upstream * torch.tensor([x[1] for x in exact]))
     for gradient, at in ((learnt.grad, 2), (offset.grad, 3)):
-        terms = [0.5 * g * x[at] for g, x in zip(upstream.tolist(), exact)]
+        terms = [0.5 * g * x[at] for g, x in zip(upstream.tolist(), exact, strict=True)]
         assert abs(float(gradient) - sum(terms)) <= 1e-3 * sum(map(abs, terms)) + 1e-5
 
 
 @pytest.mark.parametrize("step", [0.07, 1.3])
 def test_gradients_are_finite_differences_of_the_surrogate(step: float) -> None:
-    """The surrogate holds the rounding error, in units of the step, constant: v̂ = s (clamp(u) + c)."""
+    """The surrogate holds the rounding error in units of the step constant: s (clamp(u) + c)."""
     low, high = -4, 3
     values = torch.from_numpy(numbers(3, 200, high) * step)
     units = values / step
@@ -132,7 +134,7 @@ def test_gradients_are_finite_differences_of_the_surrogate(step: float) -> None:
 
 @pytest.mark.parametrize("channels", [False, True], ids=["tensor", "channels"])
 def test_gradients_are_those_of_torchs_own_learnable_quantizer(channels: bool) -> None:
-    """torch masks by the rounded code: they agree but in the half step below each end of the range."""
+    """torch masks by the rounded code: they agree but within half a step of each end's code."""
     rows, high, factor = 6, 7, 0.25
     steps = torch.linspace(0.1, 0.9, rows) if channels else torch.tensor([0.3])
     units = torch.from_numpy(numbers(5, rows * 50, high)).reshape(rows, 50)
