@@ -45,7 +45,7 @@ def lsq_plus(v: float, s: float, beta: float, levels: int) -> tuple[float, float
 
 
 def away_from_ties(units: np.ndarray) -> np.ndarray:
-    """Move numbers in units of a step off halves and whole ones, where rounding or a clamp turns."""
+    """Move numbers, in units of a step, off halves and wholes, where rounding or a clamp turns."""
     whole = np.floor(units * 2) / 2
     return whole + np.clip(units - whole, 0.02, 0.48)
 
