@@ -124,8 +124,11 @@ def trained(folder: Path, **changed: Any) -> Outcome:
     teacher = changed.pop("teacher", None) or TwoTowers()
     student = changed.pop("student", None) or copy.deepcopy(teacher)
     text = changed.pop("text", True)
-    recipe = {k: changed.pop(k) for k in list(changed) if k in TrainingSettings.__slots__
-              and k != "objective"}
+    recipe = {
+        k: changed.pop(k)
+        for k in list(changed)
+        if k in TrainingSettings.__slots__ and k != "objective"
+    }
     given = {
         "pairs": some_pairs(),
         "settings": settings(**recipe),
