@@ -37,7 +37,7 @@ def outliers(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         for kind, part in zip(kinds, images.tensor_split(len(kinds)), strict=True)
         if len(part)
     ]
-    return torch.cat(made)
+    return torch.cat(made) if made else images
 
 
 def _other_order(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
