@@ -25,6 +25,7 @@ __all__ = [
     "SettingsError",
     "StatisticsError",
     "StoreError",
+    "StudyError",
     "TrainingError",
     "UnknownNameError",
     "did_you_mean",
@@ -104,6 +105,10 @@ class StatisticsError(ClipqError):
 
 class RecordError(ClipqError):
     """A run record is damaged or of an unknown schema version."""
+
+
+class StudyError(ClipqError):
+    """Records of which no table can be made together."""
 
 
 class StoreError(ClipqError):

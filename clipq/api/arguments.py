@@ -19,6 +19,7 @@ from clipq.data import (
     taken,
 )
 from clipq.data import open_probe as open_any_probe
+from clipq.data.probe import CAPTIONED
 from clipq.errors import ModelError, ProbeError
 from clipq.settings import MOST_PASSED_OVER
 
@@ -103,7 +104,8 @@ def as_probe(data: Data, *, name: str, role: str) -> Probe:
             hint="pass 'KIND:LOCATION' of a probe source, clipq.Images(images, labels, "
             "classnames), or what clipq.open_probe returns",
         )
-    labels = np.full(len(data), -1, np.int64) if role == "ood" else data.labels
+    unlabelled = role == "ood" or role in CAPTIONED
+    labels = np.full(len(data), -1, np.int64) if unlabelled else data.labels
     return replace(data, name=name, role=role, labels=labels)
 
 
@@ -119,7 +121,8 @@ def as_pairs(data: Data, *, name: str, captions: Sequence[str] = ()) -> Probe:
     Raises:
         ProbeError: there are no captions, not as many as images, or one pair alone.
 
-    >>> pairs = as_pairs(open_probe("webdataset:fixtures/data/captions"), name="proxy")
+    >>> opened = open_probe("webdataset:fixtures/data/captions", role="proxy")
+    >>> pairs = as_pairs(opened, name="proxy")
     >>> len(pairs), pairs.role, len(pairs.captions)
     (256, 'proxy', 256)
     """

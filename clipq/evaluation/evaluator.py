@@ -275,4 +275,7 @@ class Evaluator:
         """Return what a record says of a probe."""
         declared = self.settings.probe(name)
         seen = {"role": declared.role, "samples": samples, "fingerprint": fingerprint}
-        return seen | ({"use": declared.use} if declared.use else {})
+        seen |= {name: own for name in ("distance", "use") if (own := getattr(declared, name))}
+        if declared.corruption is not None:
+            seen["severities"] = list(declared.corruption.severities)
+        return seen

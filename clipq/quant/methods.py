@@ -79,7 +79,7 @@ class Method(Protocol):
 
 
 quantizers: Registry[Method] = Registry("quantizer", group="clipq.quantizers")
-for _name in ("awq", "gptq", "quarot", "raana", "rtn", "smoothquant"):
+for _name in ("awq", "gptq", "noise", "quarot", "raana", "rtn", "smoothquant"):
     quantizers.register_lazy(_name, f"clipq.quant.{_name}:{_name}")
 for _name in ("dorefa", "lsq", "pact"):
     quantizers.register_lazy(_name, f"clipq.quant.{_name}:{_name}", trains=True)

@@ -360,9 +360,9 @@ def _provenance(record: RunRecord) -> str:
             f"covers >= {min(shares):.1%} of weight multiply-adds" if shares else "not reported"
         )
         rows.append(("quantizer", name, covered))
+    rows += learnt
     for name, tuned in evidence.get("tunings", {}).items():
         rows.append(("tuned", name, tuning_text(tuned)))
-    rows += learnt
     for name, artifact in evidence.get("artifacts", {}).items():
         rows.append(("artifact", name, artifact_line(artifact)))
         rows += [("", "", text) for text in artifact_details(artifact)]

@@ -1,4 +1,4 @@
-"""Which confidence a teacher may have: its probabilities, at the temperature that fits the truth."""
+"""Which confidence a teacher may have: its probabilities at the temperature that fits the truth."""
 
 from __future__ import annotations
 

@@ -58,9 +58,10 @@ def _other_order(images: torch.Tensor, generator: torch.Generator) -> torch.Tens
 
 
 def _random_phases(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Turn each frequency's phase by a random angle, the same in all channels."""
+    """Turn each frequency's phase by a random angle, the same in all channels; means stay."""
     spectrum = torch.fft.rfft2(images.float())
     turned = torch.rand(len(images), 1, *spectrum.shape[2:], generator=generator) * 2 * math.pi
+    turned[..., 0, 0] = 0
     angle = turned.to(images.device)
     made = torch.fft.irfft2(spectrum * torch.exp(1j * angle), s=images.shape[-2:])
     return made.to(images.dtype).clamp(images.amin(), images.amax())

@@ -6,7 +6,7 @@
 | `features` | distance of the features to FP32's |
 | `distil` | `contrastive` + `features` |
 | `kl` | divergence of the batch's probabilities from FP32's |
-| `reliability` | divergence from FP32's probabilities after calibration, plain and on changed images, + `features` + the ranking of made outliers below images |
+| `reliability` | divergence from FP32's *calibrated* probabilities, and made outliers' ranks |
 
 docs/objectives.md derives them and says what each did.
 """

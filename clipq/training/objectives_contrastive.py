@@ -1,9 +1,9 @@
 """The loss that a model was trained with, as an objective of its quantized form.
 
 CLIP's is the mean of two cross entropies over a batch (Radford et al. 2021, figure 3), SigLIP's one
-decision a pair (Zhai et al. 2023, equation 1). Both take every other caption of the batch for wrong.
-Small proxies repeat captions: a pair whose caption equals that of another image is left out there,
-neither right nor wrong, in both losses.
+decision a pair (Zhai et al. 2023, equation 1). Both take every other caption of the batch for
+wrong. Small proxies repeat captions: the caption of another image is neither right nor wrong where
+it equals the own one.
 """
 
 from __future__ import annotations

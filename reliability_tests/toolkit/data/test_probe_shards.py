@@ -15,6 +15,8 @@ from threading import Event, Semaphore, Timer
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from clipq.data import (
@@ -27,6 +29,7 @@ from clipq.data import (
     probe_sources,
     streamed,
 )
+from clipq.data.tar_headers import plain_files
 from clipq.errors import CacheError, ProbeError, SettingsError, UnknownNameError
 
 CLASSES = ("circle", "square", "grey fox")
@@ -639,3 +642,70 @@ class TestPairsWithoutACount:
         (root / "test" / "nshards.txt").unlink()
         with pytest.raises(ProbeError, match=r"nshards\.txt"):
             opened(root)
+
+
+# -- headers ------------------------------------------------------------------------------------
+
+
+def archive(tmp_path: Path, names, form: int, **changes: object) -> Path:
+    """Write files of 0, 1, 2 ... times 300 bytes, the last with other fields of its header."""
+    path = tmp_path / "0.tar"
+    with tarfile.open(path, "w", format=form) as written:
+        for index, name in enumerate(names):
+            info = tarfile.TarInfo(name)
+            info.size = 300 * index
+            for field, value in (changes if name == names[-1] else {}).items():
+                setattr(info, field, value)
+            content = io.BytesIO(bytes(300 * index)) if info.isreg() else None
+            written.addfile(info, content)
+    return path
+
+
+FORMS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_headers_of_plain_files_are_read_as_tarfile_reads_them(tmp_path, form):
+    path = archive(tmp_path, ["a.png", "b/c d.cls", "e" * 100, "f.json"], form)
+    with tarfile.open(path) as read:
+        members = [(one.name, one.offset_data, one.size) for one in read.getmembers()]
+    assert plain_files(path) == members
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"type": tarfile.DIRTYPE, "size": 0},
+        {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd", "size": 0},
+        {"type": tarfile.LNKTYPE, "linkname": "a.png", "size": 0},
+        {"type": tarfile.AREGTYPE},
+        {"type": tarfile.FIFOTYPE, "size": 0},
+        {"name": "folder/" * 20 + "a.png"},
+        {"name": "\xe4.png"},
+    ],
+    ids=lambda changes: str(next(iter(changes.values()))),
+)
+def test_other_headers_are_left_to_tarfile(tmp_path, form, changes):
+    assert plain_files(archive(tmp_path, ["a.png", "b.png"], form, **changes)) is None
+
+
+@given(at=st.integers(0, 4095), byte=st.integers(0, 255))
+def test_a_damaged_header_is_never_read_as_another(tmp_path_factory, at, byte):
+    """Whatever one byte becomes: what is said is what tarfile says."""
+    path = archive(tmp_path_factory.mktemp("tar"), ["a.png", "b.cls", "c.json"], FORMS[0])
+    content = bytearray(path.read_bytes())
+    content[at] = byte
+    path.write_bytes(content)
+    found = plain_files(path)
+    if found is not None:
+        with tarfile.open(path) as read:
+            assert found == [(one.name, one.offset_data, one.size) for one in read.getmembers()]
+
+
+def test_an_archive_that_ends_within_a_file_or_a_header_is_left_to_tarfile(tmp_path):
+    path = archive(tmp_path, ["a.png", "b.png", "c.png"], FORMS[0])
+    content = path.read_bytes()
+    for length in (1100, 1600, 1024 + 512 + 100, 100, 0):
+        path.write_bytes(content[:length])
+        assert plain_files(path) is None

@@ -65,7 +65,10 @@ def project(tmp_path: Path):
     """Inputs of a project whose proxy lies in a folder; each use of it opens the folder anew."""
 
     def inputs(
-        pairs: list[tuple[bytes, str | None]] | None, *others: ProbeSettings, **given
+        pairs: list[tuple[bytes, str | None]] | None,
+        *others: ProbeSettings,
+        proxy: Probe | None = None,
+        **given,
     ) -> Inputs:
         tables = [
             ProbeSettings(role, role, "in memory")
@@ -80,6 +83,7 @@ def project(tmp_path: Path):
         )
         ranges = {"in-distribution": range(100, 104), "calibration": range(4), "ood": range(8, 10)}
         opened = {role: of(shades, role) for role, shades in ranges.items()}
+        opened |= {} if proxy is None else {"proxy": proxy}
         return Inputs(settings, Cache(settings.cache), opened=opened)
 
     return inputs
@@ -189,6 +193,20 @@ def test_without_a_proxy_the_captions_of_the_calibration_split_are_taken(project
     inputs.probes["calibration"] = replace(split, captions=captions)
     assert inputs.pairs(AS_THEY_ARE).captions == captions
     assert inputs.pairs(AS_THEY_ARE).fingerprint == inputs.proxy_fingerprint
+
+
+def test_pairs_in_memory_are_taken_as_well(project):
+    pictures = np.random.default_rng(1).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    captions = ["a cat", ["a dog", "a pet"], "a cow"]
+    given = probe_from_images(Images(pictures, captions=captions), name="proxy", role="proxy")
+    inputs = project(None, ProbeSettings("proxy", "proxy", "in memory"), proxy=given)
+    pairs = inputs.pairs(AS_THEY_ARE)
+    assert np.array_equal(pairs.images, pictures)
+    assert pairs.captions_of(1) == ("a dog", "a pet")
+    with pytest.raises(ProbeError, match="3 images and 2 captions"):
+        probe_from_images(Images(pictures, captions=captions[:2]), name="proxy", role="proxy")
+    with pytest.raises(ProbeError, match="row 1 of images in memory"):
+        probe_from_images(Images(pictures, captions=["a", " ", "b"]), name="proxy", role="proxy")
 
 
 def test_the_embedded_pairs_are_rendered_alike_and_are_in_no_other_probe(tmp_path, monkeypatch):

@@ -40,7 +40,10 @@ def _unit(values: torch.Tensor) -> np.ndarray:
 
 
 def _sides(
-    captions: torch.Tensor = CAPTIONS, *, bias: float | None = None, dtype: torch.dtype | None = None
+    captions: torch.Tensor = CAPTIONS,
+    *,
+    bias: float | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Sides:
     """Return random features in which equal captions have equal ones, as of a model."""
     generator = torch.Generator().manual_seed(11)
@@ -100,7 +103,7 @@ def test_equal_captions_are_not_negatives_of_each_other():
 
 def test_kl_counts_each_distinct_caption_once():
     sides = _sides()
-    first = [int(np.flatnonzero(CAPTIONS == caption)[0]) for caption in CAPTIONS.unique()]
+    first = [int(np.flatnonzero(caption == CAPTIONS)[0]) for caption in CAPTIONS.unique()]
     ours, theirs = (
         7.0 * _unit(side.image) @ _unit(side.text).T[:, first]
         for side in (sides.student, sides.teacher)
@@ -143,7 +146,7 @@ def test_the_temperature_of_targets_is_the_one_of_least_likelihood_loss(sharpnes
 
 def test_reliability_is_the_sum_of_its_four_terms():
     sides = _sides()
-    first = [int(np.flatnonzero(CAPTIONS == caption)[0]) for caption in CAPTIONS.unique()]
+    first = [int(np.flatnonzero(caption == CAPTIONS)[0]) for caption in CAPTIONS.unique()]
     own = torch.searchsorted(CAPTIONS.unique(), CAPTIONS)
     heads = {side: _unit(getattr(sides, side).text)[first] for side in ("student", "teacher")}
     taught = torch.from_numpy(7.0 * _unit(sides.teacher.image) @ heads["teacher"].T)
@@ -161,14 +164,16 @@ def test_reliability_is_the_sum_of_its_four_terms():
     ranking = np.log1p(np.exp(7.0 * (score_out[None] - score_in[:, None]))).mean()
     distance = objectives.get("features")().loss(sides.student, sides.teacher, sides.batch).total
     expected = {
-        "calibration": 2 * divergence(images),
+        "calibration": divergence(images),
         "robustness": divergence(more[: COUNT // 4]),
         "outliers": 0.5 * ranking,
-        "features": 0.5 * distance.item(),
+        "features": 2 * distance.item(),
     }
-    loss = objectives.get("reliability")().loss(sides.student, sides.teacher, sides.batch)
+    loss = Reliability(features=2).loss(sides.student, sides.teacher, sides.batch)
     assert {n: v.item() for n, v in loss.parts.items()} == pytest.approx(expected, rel=1e-4)
     assert loss.total.item() == pytest.approx(sum(expected.values()), rel=1e-4)
+    del expected["features"]
+    assert _value("reliability", sides) == pytest.approx(sum(expected.values()), rel=1e-4)
 
 
 def test_the_ranking_bounds_how_often_an_outlier_comes_first():
@@ -214,7 +219,7 @@ def test_a_student_equal_to_a_calibrated_teacher_has_nothing_to_learn_but_the_ra
     same = replace(sides.teacher, more=sides.student.more)
     assert _value("features", replace(sides, student=sides.teacher)) == 0
     assert _value("kl", replace(sides, student=sides.teacher)) == pytest.approx(0, abs=1e-6)
-    parts = Reliability(robustness=0).loss(same, sides.teacher, sides.batch).parts
+    parts = Reliability(robustness=0, features=1).loss(same, sides.teacher, sides.batch).parts
     assert parts["features"] == 0
     assert parts["calibration"] >= 0
 
