@@ -84,8 +84,9 @@ def prepare(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> 
             inputs = _inputs(
                 arithmetic, layers[reader], prepared.formats[reader].activation, seen[reader]
             )
-            attention.inputs = inputs.to(layers[reader].weight.device)
-            attention.register_forward_pre_hook(round_once)
+            if inputs is not None:
+                attention.inputs = inputs.to(layers[reader].weight.device)
+                attention.register_forward_pre_hook(round_once)
         replace_modules(model, spec.towers, twins)
         if number_format.attention is not None:
             quantize_attention(model, spec.towers, number_format.attention)
