@@ -25,6 +25,8 @@ __all__ = [
     "SettingsError",
     "StatisticsError",
     "StoreError",
+    "StudyError",
+    "TrainingError",
     "UnknownNameError",
     "did_you_mean",
     "listed",
@@ -105,8 +107,16 @@ class RecordError(ClipqError):
     """A run record is damaged or of an unknown schema version."""
 
 
+class StudyError(ClipqError):
+    """Records of which no table can be made together."""
+
+
 class StoreError(ClipqError):
     """A history store cannot be opened, read or written, or does not hold what was asked of it."""
+
+
+class TrainingError(ClipqError):
+    """A training cannot begin, go on or be resumed: its data, its folder, its losses or steps."""
 
 
 def listed(texts: Sequence[str], *, most: int = 3, between: str = ", ") -> str:

@@ -144,6 +144,11 @@ def apply_method(
     ()
     """
     spec = QuantizerSpec.parse(spec)
+    if spec.tuned:
+        raise QuantizerError(
+            f"quantizer {str(spec)!r} tunes the logit scale, which takes image-caption pairs",
+            hint=f"quantize by {str(spec.base)!r} alone, or call clipq.quantize, which takes pairs",
+        )
     method = find_method(spec)
     exceptions = declared_exceptions(method, spec)
     before = _fingerprint(model)
@@ -171,7 +176,9 @@ def apply_method(
                 looks = (meter.look, stored.look) if foreign else (meter.look,)
                 operations = samples.count(result, spec, observe=_all_of(looks))
                 formats = meter.formats(spec.towers)
-            coverage = _coverage(method, spec, result, operations, float_operations, claim, stored)
+            coverage = _coverage(
+                method, spec, result, operations, float_operations, claim, stored, exceptions
+            )
         nearness = None
         if compare and formats and not is_builtin(method):
             with _encoding(spec):
@@ -250,6 +257,7 @@ def _coverage(
     float_operations: Operations,
     claim: Claim | None,
     stored: StoredWeights,
+    exceptions: Mapping[str, str],
 ) -> Coverage:
     ours = bool(quantized_layers(result)) or is_builtin(method)
     total = float_operations.weights.total()
@@ -269,7 +277,8 @@ def _coverage(
         macs_activation=float_operations.activations.total(),
         macs_transform=operations.transforms.total(),
     )
-    if ours and not coverage.layers:
+    on_purpose = "float" in exceptions and not quantized_layers(result)
+    if ours and not coverage.layers and not on_purpose:
         raise QuantizerError(
             f"quantizer {str(spec)!r} quantized nothing that runs in the {spec.towers} tower(s)",
             hint="check the towers, and that the model has linear layers or convolutions",

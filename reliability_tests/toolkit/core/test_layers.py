@@ -33,7 +33,7 @@ BELOW = {
     "dependencies": {"core"},
     "quant": {"core", "dependencies"},
     "models": {"core"},
-    "data": {"core"},
+    "data": {"core", "dependencies"},
     "metrics": {"core"},
     "stats": {"core"},
     "kernels": {"core"},
@@ -51,7 +51,7 @@ BELOW = {
     "history": {"core", "metrics", "stats", "evaluation", "gating", "report", "web"},
     "api": {
         *("core", "quant", "models", "data", "metrics", "stats", "evaluation", "gating"),
-        *("report", "history"),
+        *("report", "history", "training"),
     },
 }
 EDGE = (
@@ -166,7 +166,8 @@ def test_circles_are_found(edges, expected):
     [
         "import clipq",
         "import clipq.report.text, clipq.report.markdown, clipq.report.junit, clipq.report.html, "
-        "clipq.report.annotations, clipq.report.comparison_report, clipq.report.card",
+        "clipq.report.annotations, clipq.report.comparison_report, clipq.report.card, "
+        "clipq.study.study_formats",
         "import clipq.history.store, clipq.history.comparison, clipq.history.pairs, "
         "clipq.history.site, clipq.history.keep",
         "import clipq.gating.session, clipq.gating.margins, clipq.gating.baseline",

@@ -588,6 +588,62 @@ class TestStreaming:
         assert (tmp_path / "1.npy").read_bytes() == (tmp_path / "3.npy").read_bytes()
 
 
+class TestPairsWithoutACount:
+    """Shards of images and captions as tools that download them write them: img2dataset's."""
+
+    @pytest.fixture
+    def pairs(self, tmp_path: Path):
+        def write(*names: str, folder: str = "") -> Path:
+            for at, name in enumerate(names):
+                pair = {"jpg": encoded(at, kind="JPEG"), "txt": b"a cat", "json": b'{"url": "x"}'}
+                write_shard(tmp_path / folder / name, {f"{at:05d}0000": pair})
+            return tmp_path
+
+        return write
+
+    def ids(self, root: Path, split: str, role: str = "proxy") -> list[str]:
+        return list(opened(root, role=role, split=split).ids)
+
+    def test_all_shards_of_a_folder_are_read_in_the_order_of_their_numbers(self, pairs):
+        root = pairs("00000.tar", "00001.tar", "00002.tar")
+        (root / "00000_stats.json").write_text("{}")
+        (root / "._00000.tar").touch()
+        assert self.ids(root, ".") == ["000000000", "000010000", "000020000"]
+        assert self.ids(root, ".", role="retrieval") == self.ids(root, ".")
+        assert look_at_probe(
+            name="p", role="proxy", source=f"webdataset:{root}", split=".", base_dir=root
+        ) == {"shards": 3}  # fmt: skip
+
+    def test_ten_come_after_nine(self, pairs):
+        root = pairs(*(f"{at}.tar" for at in range(11)), folder="train")
+        assert self.ids(root, "train")[-2:] == ["000090000", "000100000"]
+
+    def test_a_split_may_be_in_the_names_of_shards(self, pairs):
+        root = pairs("cc3m-train-0000.tar", "cc3m-train-0001.tar", "cc3m-validation-0000.tar")
+        assert self.ids(root, "train") == ["000000000", "000010000"]
+        assert self.ids(root, "cc3m-validation") == ["000020000"]
+
+    @pytest.mark.parametrize(
+        ("names", "split", "complaint"),
+        [
+            (["0.tar", "2.tar"], ".", "lacks the shard before 2.tar, or holds it twice"),
+            (["0.tar", "00.tar"], ".", "holds it twice"),
+            (["5.tar", "6.tar"], ".", "lacks the shard before 5.tar"),
+            (["a0.tar", "b0.tar"], ".", "holds shards a, b..."),
+            (["0.tar", "more.tar"], ".", "holds more.tar, which has no number"),
+            (["train-0.tar"], "rain", "no split 'rain'"),
+        ],
+    )
+    def test_shards_of_which_some_would_go_unread_are_refused(self, pairs, names, split, complaint):
+        with pytest.raises(ProbeError, match=complaint):
+            self.ids(pairs(*names), split)
+
+    def test_what_is_evaluated_by_class_has_to_say_how_many_there_are(self, root):
+        (root / "test" / "nshards.txt").unlink()
+        with pytest.raises(ProbeError, match=r"nshards\.txt"):
+            opened(root)
+
+
 # -- headers ------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,253 @@
+"""Claims and tables as text, Markdown, CSV and JSON.
+
+In JSON every number names the cases that it rests on; the other forms name configurations.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from clipq.errors import listed
+from clipq.study.claim_table import ClaimRow, ClaimTable
+from clipq.study.effects import TAIL
+from clipq.study.study_table import COLUMNS, Entry, StudyRow
+
+__all__ = ["claims_text", "table_text"]
+
+_SCHEMA = "clipq-study/1"
+_CLAIM_HEADERS = ("claim", "model", "answer", "effect [interval]", "looks", "p", "p, table", "of")
+
+
+def claims_text(table: ClaimTable, form: str = "text") -> str:
+    """Return the claims as ``text``, ``markdown``, ``csv`` or ``json``."""
+    if form == "json":
+        return json.dumps(_claims_plain(table), indent=1, allow_nan=False)
+    if form == "csv":
+        return _csv(_claim_records(table))
+    tablefmt = "github" if form == "markdown" else "simple"
+    parts = []
+    overall = [row for row in table.rows if not row.model]
+    asked = {row.name for row in overall if row.finding.looks}
+    single = [row for row in table.rows if row.model and row.about and row.name in asked]
+    for title, rows in (("All models", overall), ("Model by model", single)):
+        cells = [_claim_cells(row, markdown=form == "markdown") for row in rows]
+        parts += [_heading(title, form), _tabulated(cells, _CLAIM_HEADERS, tablefmt)]
+    parts += [_heading("What was asked", form), *_said(table, form)]
+    return "\n\n".join(parts)
+
+
+def table_text(rows: Sequence[StudyRow], form: str = "text") -> str:
+    """Return the table in one of these forms; in text, `*` marks what is bold in Markdown."""
+    if form == "json":
+        plain = {"schema": _SCHEMA, "kind": "table", "rows": [_row_plain(row) for row in rows]}
+        return json.dumps(plain, indent=1, allow_nan=False)
+    if form == "csv":
+        return _csv(_table_records(rows))
+    markdown = form == "markdown"
+    headers = ("model", "quantizer", "seeds", *(column.title for column in COLUMNS))
+    cells = [
+        (
+            row.model,
+            f"`{row.quantizer}`" if markdown else row.quantizer,
+            len(row.seeds) or "",
+            *(_entry_text(entry, markdown=markdown) for entry in row.entries),
+        )
+        for row in rows
+    ]
+    looks = sum(entry.change is not None for row in rows for entry in row.entries if entry)
+    mark = "Bold" if markdown else "An asterisk"
+    note = (
+        f"{mark}: surely better than FP32, each by its own 95 % interval over samples and seeds "
+        f"of the change, which stands in brackets (of SQNR: of the value); not corrected for the "
+        f"{looks:,} comparisons. A minus behind: surely worse."
+    )
+    return f"{_tabulated(cells, headers, 'github' if markdown else 'simple')}\n\n{note}"
+
+
+def _heading(title: str, form: str) -> str:
+    return f"### {title}" if form == "markdown" else f"{title}\n{'=' * len(title)}"
+
+
+def _tabulated(rows: Sequence[Sequence[Any]], headers: Sequence[str], tablefmt: str) -> str:
+    return tabulate(rows, headers, tablefmt=tablefmt, disable_numparse=True)
+
+
+def _said(table: ClaimTable, form: str) -> list[str]:
+    """Say what claims say, how FP32 stands, and how many looks were taken."""
+    statements = {row.name: row.statement.says for row in table.rows if not row.model}
+    bullet = "- " if form == "markdown" else "  "
+    lines = ["\n".join(f"{bullet}{name}: {says}" for name, says in statements.items())]
+    known = {model: bias for model, bias in table.biases.items() if bias is not None}
+    if known:
+        stands = [f"{m} {b[0]:+.3f} [{b[1]:+.3f}, {b[2]:+.3f}]" for m, b in known.items()]
+        lines.append(f"FP32's mean confidence - accuracy in distribution: {'; '.join(stands)}.")
+    lines.append(
+        f"{table.asked} questions of single models were asked of {table.looks:,} effects "
+        f"(quantized: {table.towers}). Each answer errs at most {TAIL:.1%} of the time on either "
+        f"side; of {table.asked} questions, up to {table.asked * TAIL:.1f} wrong answers a side "
+        "are to be expected. `p, table` is p times the number of questions: below 0.025, the "
+        "answer stands for the whole table."
+    )
+    return lines
+
+
+def _claim_cells(row: ClaimRow, *, markdown: bool) -> tuple[str, ...]:
+    finding = row.finding
+    answer = finding.answer.value
+    effects = "; ".join(
+        f"{name} {effect.value:+.4g} [{low:+.4g}, {high:+.4g}]"
+        for name, effect, (low, high) in finding.parts
+    )
+    of = finding.option or finding.reason
+    if finding.left_out:
+        of += f"{'; ' if of else ''}without {listed(finding.left_out)}"
+    if markdown and finding.option:
+        of = of.replace(finding.option, f"`{finding.option}`", 1)
+    return (
+        row.name,
+        row.model or "all",
+        f"**{answer}**" if markdown and answer != "undecided" else answer,
+        effects,
+        str(finding.looks or ""),
+        _p_text(finding.p_value),
+        _p_text(row.adjusted_p),
+        of,
+    )
+
+
+def _p_text(p_value: float | None) -> str:
+    if p_value is None:
+        return ""
+    return "<1e-4" if p_value < 1e-4 else f"{p_value:.3g}"
+
+
+def _claims_plain(table: ClaimTable) -> dict[str, Any]:
+    return {
+        "schema": _SCHEMA,
+        "kind": "claims",
+        "towers": table.towers,
+        "tail": TAIL,
+        "looks": table.looks,
+        "questions": table.asked,
+        "confidence_bias": {
+            model: None if bias is None else dict(zip(("value", "low", "high"), bias, strict=True))
+            for model, bias in table.biases.items()
+        },
+        "claims": [
+            {
+                "claim": row.statement.claim,
+                "part": row.statement.part,
+                "says": row.statement.says,
+                "rule": row.statement.rule,
+                "model": row.model or None,
+                "about": row.about,
+                "answer": row.finding.answer.value,
+                "effects": [
+                    {"name": name, "value": effect.value, "low": low, "high": high}
+                    | {"unit": row.statement.unit, "seeds": effect.seeds}
+                    for name, effect, (low, high) in row.finding.parts
+                ],
+                "p_value": row.finding.p_value,
+                "p_value_table": row.adjusted_p,
+                "looks": row.finding.looks,
+                "option": row.finding.option or None,
+                "reason": row.finding.reason or None,
+                "left_out": list(row.finding.left_out),
+                "cases": list(row.finding.cases),
+            }
+            for row in table.rows
+        ],
+    }
+
+
+def _claim_records(table: ClaimTable) -> Iterable[dict[str, Any]]:
+    """Yield one record per claim, model and effect."""
+    for row in table.rows:
+        finding = row.finding
+        for name, effect, (low, high) in finding.parts or (("", None, (None, None)),):
+            yield {
+                "claim": row.statement.claim,
+                "part": row.statement.part,
+                "model": row.model or "all",
+                "answer": finding.answer.value,
+                "effect": name,
+                "value": effect.value if effect else None,
+                "low": low,
+                "high": high,
+                "unit": row.statement.unit,
+                "seeds": effect.seeds if effect else None,
+                "p_value": finding.p_value,
+                "p_value_table": row.adjusted_p,
+                "looks": finding.looks,
+                "option": finding.option,
+                "reason": finding.reason,
+                "left_out": " ".join(finding.left_out),
+            }
+
+
+def _entry_text(entry: Entry | None, *, markdown: bool) -> str:
+    if entry is None:
+        return ""
+    value = f"{entry.value:.3f}" if abs(entry.value) < 10 else f"{entry.value:.1f}"
+    if entry.better:
+        value = f"**{value}**" if markdown else f"{value}*"
+    if entry.low is None or entry.high is None:
+        return value
+    digits = "+.3f" if entry.change is not None else ".1f"
+    sign = "-" if entry.worse else ""
+    return f"{value}{sign} [{entry.low:{digits}}, {entry.high:{digits}}]"
+
+
+def _row_plain(row: StudyRow) -> dict[str, Any]:
+    return {
+        "model": row.model,
+        "quantizer": row.quantizer,
+        "seeds": list(row.seeds),
+        "entries": {
+            column.title: None
+            if entry is None
+            else {
+                "value": entry.value,
+                "change": entry.change,
+                "low": entry.low,
+                "high": entry.high,
+                "better": entry.better,
+                "worse": entry.worse,
+                "cases": list(entry.cases),
+            }
+            for column, entry in zip(COLUMNS, row.entries, strict=True)
+        },
+    }
+
+
+def _table_records(rows: Sequence[StudyRow]) -> Iterable[dict[str, Any]]:
+    for row in rows:
+        for column, entry in zip(COLUMNS, row.entries, strict=True):
+            if entry is not None:
+                yield {
+                    "model": row.model,
+                    "quantizer": row.quantizer,
+                    "seeds": len(row.seeds),
+                    "column": column.title,
+                    "value": entry.value,
+                    "change": entry.change,
+                    "low": entry.low,
+                    "high": entry.high,
+                    "better": entry.better,
+                    "worse": entry.worse,
+                }
+
+
+def _csv(records: Iterable[dict[str, Any]]) -> str:
+    found = list(records)
+    written = io.StringIO()
+    writer = csv.DictWriter(written, list(found[0]) if found else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    return written.getvalue().rstrip("\n")

@@ -1,0 +1,139 @@
+"""The study's table: models x quantizers x what the study looks at, over samples and seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clipq.study.configurations import Configuration
+from clipq.study.effects import Effect, summarise
+from clipq.study.measurements import Measurements
+
+__all__ = ["COLUMNS", "Entry", "StudyRow", "study_rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: a title, the metric, which way is better, and the probes it is the mean of."""
+
+    title: str
+    metric: str
+    sign: int
+    role: str
+    distance: str = ""
+    level: bool = False
+
+
+COLUMNS = (
+    Column("top-1", "top1", 1, "in-distribution"),
+    Column("ECE", "ece", -1, "in-distribution"),
+    Column("ts-ECE", "ts-ece", -1, "in-distribution"),
+    Column("AUROC near", "auroc-mcm", 1, "ood", "near"),
+    Column("AUROC far", "auroc-mcm", 1, "ood", "far"),
+    Column("corruption error", "corruption-error", -1, "corruption"),
+    Column("added vulnerability", "added-vulnerability", -1, "spurious"),
+    Column("relative gap", "relative-gap", -1, "spurious"),
+    Column("SQNR 0-8", "sqnr-low", 1, "in-distribution", level=True),
+    Column("SQNR 8-64", "sqnr-mid", 1, "in-distribution", level=True),
+    Column("SQNR 64+", "sqnr-high", 1, "in-distribution", level=True),
+)
+"""What the table shows. The mean over probes where a role, or a distance, has several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One number of the table.
+
+    Args:
+        value: of the metric; the mean over seeds.
+        low: lower bound of the change against FP32; of the value itself, where FP32 has none.
+        high: upper bound of the same.
+        change: against FP32; None for FP32 itself, and where FP32 has none.
+        better: whether it is surely better than FP32.
+        worse: whether it is surely worse.
+        cases: what it rests on.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    change: float | None = None
+    better: bool = False
+    worse: bool = False
+    cases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRow:
+    """One configuration of one model; entries in the order of `COLUMNS`, None where unmeasured."""
+
+    model: str
+    quantizer: str
+    seeds: tuple[int, ...]
+    entries: tuple[Entry | None, ...]
+
+
+def study_rows(measurements: Measurements) -> list[StudyRow]:
+    """Return the table: of each model FP32 first, then its configurations by text.
+
+    >>> from clipq.cases import Case
+    >>> from clipq.estimate import Estimate
+    >>> from clipq.records import CaseResult, RunRecord
+    >>> from clipq.study.measurements import gather
+    >>> from clipq.verdicts import Verdict
+    >>> case = CaseResult(Case.parse("vit/rtn:w4a4@vision/id.top1"), Verdict.FAIL, baseline=0.9,
+    ...                   observed=0.3, estimate=Estimate(loss=0.6, standard_error=0.01),
+    ...                   evidence={"probes": {"id": {"role": "in-distribution"}}})
+    >>> rows = study_rows(gather([RunRecord("ci", 1, (case,))]))
+    >>> [(row.quantizer, row.entries[0].value, row.entries[0].worse) for row in rows]
+    [('fp32', 0.9, False), ('rtn:w4a4@vision', 0.3, True)]
+    """
+    rows = []
+    for model in measurements.models:
+        fp32 = tuple(_reference(measurements, model, column) for column in COLUMNS)
+        rows.append(StudyRow(model, "fp32", (), fp32))
+        for each in measurements.configurations[model]:
+            entries = tuple(_entry(measurements, model, each, column) for column in COLUMNS)
+            seeds = measurements.seeds(model, each) if each.draws else ()
+            rows.append(StudyRow(model, each.text, seeds, entries))
+    return rows
+
+
+def _probes(measurements: Measurements, model: str, column: Column) -> tuple[str, ...]:
+    """Return the probes of a column that have its metric for this model."""
+    found = measurements.probes(column.role, distance=column.distance)
+    return tuple(probe for probe in found if measurements.has(model, probe, column.metric))
+
+
+def _reference(measurements: Measurements, model: str, column: Column) -> Entry | None:
+    probes = _probes(measurements, model, column)
+    values = [measurements.baseline(model, probe, column.metric) for probe in probes]
+    known = [value[0] for value in values if value is not None]
+    return Entry(sum(known) / len(known)) if known else None
+
+
+def _entry(
+    measurements: Measurements, model: str, of: Configuration, column: Column
+) -> Entry | None:
+    probes = _probes(measurements, model, column)
+    if not probes:
+        return None
+    level = measurements.level(model, of, probes, column.metric)
+    if level is None:
+        return None
+    value = sum(point.value for point in level.points.values()) / len(level.points)
+    if column.level:
+        effect = summarise(level)
+        low, high = effect.interval() if effect else (None, None)
+        return Entry(value, low, high, cases=level.cases)
+    series = measurements.change(model, of, probes, column.metric)
+    effect = summarise(series)
+    if series is None or effect is None:
+        return Entry(value, cases=level.cases)
+    return _compared(value, effect, column.sign)
+
+
+def _compared(value: float, effect: Effect, sign: int) -> Entry:
+    low, high = effect.interval()
+    above, below = low > 0.0, high < 0.0
+    better, worse = (above, below) if sign > 0 else (below, above)
+    return Entry(value, low, high, effect.value, better, worse, effect.cases)

@@ -1,0 +1,104 @@
+"""`clipq study`: records in, answers out; what it cannot use, it says."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+from study_records import study_record
+
+from clipq.cli import main
+
+SEEDS = [f"quarot:w8a8,seed={seed}@vision" for seed in range(3)]
+KEYS = ("id.top1", "id.ece", "near.auroc-mcm", "far.auroc-mcm", "id.sqnr-low")
+
+
+def changes(*values):
+    return dict(zip(KEYS, values, strict=True))
+
+
+RTN = {"rtn:w8a8@vision": changes(-0.001, 0.02, 0.01, 0.03, 40.0)}
+ROTATED = {
+    text: changes(0.01 + 0.001 * seed, -0.01, 0.0, 0.0, 42.0) for seed, text in enumerate(SEEDS)
+}
+
+
+@pytest.fixture
+def records(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # outside of any project: no settings are needed
+    for name, own in (("rtn", RTN), ("rotated", ROTATED)):
+        plain = study_record(own).to_plain()
+        (tmp_path / f"{name}.json").write_text(json.dumps(plain, allow_nan=False))
+    return ["rtn.json", "rotated.json"]
+
+
+def test_claims_are_printed_and_written(records, capsys, tmp_path):
+    assert main(["study", "claims", *records]) == 0
+    said = capsys.readouterr().out
+    assert "C3" in said
+    assert "FP32's mean confidence - accuracy in distribution: vit +0.050" in said
+    assert main(["study", "claims", *records, "--format", "json", "--output", "claims.json"]) == 0
+    plain = json.loads((tmp_path / "claims.json").read_text())
+    answers = {(c["claim"], c["part"], c["model"]): c["answer"] for c in plain["claims"]}
+    assert answers["C3", "", "vit"] == answers["C3", "", None] == "reproduced"
+    assert answers["C2", "", "vit"] == "reproduced"  # on average over the two
+    assert capsys.readouterr().out.startswith("written: claims.json")
+
+
+def test_the_table_has_means_over_seeds_with_intervals_of_the_change(records, capsys):
+    assert main(["study", "table", *records, "--format", "csv"]) == 0
+    rows = {
+        (row["quantizer"], row["column"]): row
+        for row in csv.DictReader(capsys.readouterr().out.splitlines())
+    }
+    assert float(rows["fp32", "AUROC far"]["value"]) == 0.88
+    drawn = rows["quarot:w8a8@vision", "top-1"]
+    assert float(drawn["value"]) == pytest.approx(0.871)
+    # The error of the samples, 0.001, and of three seeds: S / sqrt 3 times t of 2 degrees.
+    half = ((1.96 * 0.001) ** 2 + (4.302653 * 0.001 / 3**0.5) ** 2) ** 0.5
+    assert float(drawn["low"]) == pytest.approx(0.011 - half, abs=1e-6)
+    assert (drawn["seeds"], drawn["better"], drawn["worse"]) == ("3", "True", "False")
+    assert rows["rtn:w8a8@vision", "ECE"]["worse"] == "True"
+    assert rows["rtn:w8a8@vision", "SQNR 0-8"]["value"] == "40.0"
+    assert ("rtn:w8a8@vision", "corruption error") not in rows
+
+
+def test_what_is_surely_better_is_bold_in_markdown_and_starred_in_text(records, capsys):
+    main(["study", "table", *records, "--format", "markdown"])
+    markdown = capsys.readouterr().out
+    assert "**0.871** [+0.008, +0.014]" in markdown
+    assert "Bold: surely better than FP32" in markdown
+    main(["study", "table", *records])
+    text = capsys.readouterr().out
+    assert "0.871* [" in text
+    assert "0.080- [" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["nowhere.json"], "nowhere.json"),
+        (["old.json"], "schema = 'clipq-run/5'"),
+        (["rtn.json", "other.json"], "records differ in FP32's values: vit id.ece"),
+        (["empty.json"], "without a quantized candidate"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_by_name(given, words, records, capsys, tmp_path):
+    plain = study_record(RTN).to_plain()
+    (tmp_path / "old.json").write_text(json.dumps(plain | {"schema": "clipq-run/5"}))
+    other = study_record(ROTATED, baseline={"id.ece": 0.08}).to_plain()
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    fp32 = study_record({"fp32": changes(0.0, 0.0, 0.0, 0.0, 40.0)}).to_plain()
+    (tmp_path / "empty.json").write_text(json.dumps(fp32))
+    assert main(["study", "claims", *given]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "fix:" in said
+
+
+def test_help_teaches(capsys):
+    for action in ([], ["claims"], ["table"]):
+        with pytest.raises(SystemExit):
+            main(["study", *action, "--help"])
+        assert "clipq study claims records/*.json" in capsys.readouterr().out
