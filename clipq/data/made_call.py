@@ -63,7 +63,8 @@ def _parameters(make: Callable[..., Any]) -> tuple[str, ...]:
 
 def _end_with_parent() -> None:
     """End this process when the one that started it does, however that ends."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # without a lock, which would be held where the interpreter shuts down
+        pass
     os._exit(_ENDED)
 
 
@@ -77,8 +78,8 @@ def _main() -> None:
         answers.flush()
 
     asked = json.loads(sys.argv[1])
-    os.chdir(asked["root"])
     try:
+        os.chdir(asked["root"])
         _call(asked, lambda done, total: say(done=int(done), total=int(total)))
         last: dict[str, Any] = {}
     except ClipqError as error:

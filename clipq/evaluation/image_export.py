@@ -285,8 +285,6 @@ def exportable(inputs: Inputs, probes: Sequence[str]) -> tuple[list[str], dict[s
     for declared in inputs.settings.probes:
         if declared.attack is not None:
             left[declared.name] = "its images are made against each candidate, with its gradients"
-        elif declared.role == "proxy":
-            left[declared.name] = "its images are trained on, and nothing is evaluated on them"
         elif declared.role == "pooled":
             left[declared.name] = "it pools other probes and has no images of its own"
         elif declared.role == "proxy" and not _tuned(inputs.settings):

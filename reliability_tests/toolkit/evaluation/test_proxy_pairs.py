@@ -235,5 +235,6 @@ def test_what_is_declared_to_train_on_makes_no_case_and_needs_no_margin_or_basel
     assert plan(settings, profile="full") == plan(without, profile="full")
     with pytest.raises(SettingsError, match="no probe matches 'proxy'"):
         plan(settings, selection=Selection(probes=("proxy",)))
-    with pytest.raises(SettingsError, match="trained on, and nothing is evaluated"):
-        exportable(Inputs(settings, Cache(settings.cache)), ["proxy"])
+    untuned = replace(settings, artifacts=())
+    with pytest.raises(SettingsError, match="no artifact is tuned on its pairs"):
+        exportable(Inputs(untuned, Cache(settings.cache)), ["proxy"])
