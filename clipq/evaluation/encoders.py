@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from clipq.evaluation.witness import Witnesses
     from clipq.models import LoadedModel
     from clipq.quant import Calibration, Quantized
-    from clipq.quant.mixture import Mixture
 
 __all__ = ["Encoders"]
 
@@ -35,8 +34,7 @@ __all__ = ["Encoders"]
 class Encoders:
     """Every form of every model of the settings, made when it is asked for.
 
-    A candidate whose logit scale is tuned has the towers, and the failures, of the one that it is
-    made of.
+    One whose logit scale is tuned is the form that it is made of.
 
     Args:
         settings: models, device, threads and batch size.
@@ -228,17 +226,6 @@ class Encoders:
             {"kernels": self._accelerated} if self.backend else {}
         )
 
-    def mixture(self, candidate: Candidate) -> Mixture:
-        """Return a quantized form of a model whose layers can be put back to float."""
-        from clipq.quant.mixture import Mixture
-
-        self.give_up()
-        candidate = candidate.base
-        spec = QuantizerSpec.parse(candidate.quantizer)
-        fp32, calibration = self.model(candidate.model).model, self._given(candidate)
-        with self.contained(candidate, "being made"):
-            return Mixture(fp32, spec, calibration)
-
     def _open(self, candidate: Candidate) -> ArtifactModule:
         self.check(candidate)
         try:
@@ -256,7 +243,7 @@ class Encoders:
             self.give_up()
             spec = QuantizerSpec.parse(candidate.quantizer)
             fp32 = self.model(candidate.model).model
-            calibration, backend = self._given(candidate), self.backend
+            calibration, backend = self.given(candidate), self.backend
             try:
                 with self.contained(candidate, "being made"):
                     made = quantize(fp32, spec, calibration)
@@ -275,7 +262,7 @@ class Encoders:
                 self._quantized = None
             self._quantized = None
 
-    def _given(self, candidate: Candidate) -> Calibration:
+    def given(self, candidate: Candidate) -> Calibration:
         """Return all that a candidate's method is given: data, and what was learnt."""
         from clipq.evaluation.calibration_data import calibration_data
 

@@ -17,6 +17,7 @@ from clipq.evaluation.predict import Encoded, Head, build_predictions, calibrate
 from clipq.evaluation.resampling import Tables
 from clipq.evaluation.tables import as_predictions, as_table
 from clipq.metrics import Predictions
+from clipq.quant import QuantizerSpec
 
 if TYPE_CHECKING:
     from clipq.evaluation.encoder import Encoder
@@ -49,7 +50,13 @@ class MixtureEvaluator:
     @cached_property
     def mixture(self) -> Mixture:
         """The quantized model, made at first use."""
-        return self.evaluator.encoders.mixture(self.candidate)
+        from clipq.quant.mixture import Mixture
+
+        encoders, base = self.evaluator.encoders, self.candidate.base
+        encoders.give_up()
+        fp32, given = encoders.model(base.model).model, encoders.given(base)
+        with encoders.contained(base, "being made"):
+            return Mixture(fp32, QuantizerSpec.parse(base.quantizer), given)
 
     def tables(self, floats: frozenset[str], probe: str) -> Tables:
         """Return what the model with these layers in float predicts on a probe.

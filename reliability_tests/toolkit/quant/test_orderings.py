@@ -12,6 +12,7 @@ from torch import nn
 from clipq.cases import Candidate, Cell
 from clipq.errors import QuantizerError
 from clipq.evaluation.evaluator import Evaluator
+from clipq.evaluation.mixture_evaluator import MixtureEvaluator
 from clipq.quant import QuantizerSpec, quantize
 from clipq.settings import load_settings
 
@@ -44,7 +45,9 @@ class TestEmbeddedModels:
         """As signal-to-noise ratio of the outputs, inputs exact, over the calibration split."""
         better = []
         plain, gptq = (
-            evaluator.encoders.mixture(Candidate(model, f"{method}:{number_format}")).distortions()
+            MixtureEvaluator(
+                evaluator, Candidate(model, f"{method}:{number_format}")
+            ).mixture.distortions()
             for method in ("rtn", "gptq")
         )
         for name, found in gptq.items():
