@@ -81,10 +81,10 @@ def prepare(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> 
             twins[layer] = trainable_twin(layer, rounding, inputs)
         for name, (reader, *_) in shared.items():
             attention = model.get_submodule(name)
-            inputs = _inputs(
-                arithmetic, layers[reader], prepared.formats[reader].activation, seen[reader]
-            )
-            attention.inputs = inputs.to(layers[reader].weight.device)
+            activation = prepared.formats[reader].activation
+            inputs = _inputs(arithmetic, layers[reader], activation, seen[reader])
+            attention.add_module("inputs", inputs)
+            attention.to(layers[reader].weight.device)
             attention.register_forward_pre_hook(round_once)
         replace_modules(model, spec.towers, twins)
         if number_format.attention is not None:
