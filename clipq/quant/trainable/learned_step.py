@@ -126,7 +126,8 @@ class _LearnedOffset(torch.autograd.Function):
         inside = _masked(grad, units, 0, ctx.levels)
         of_step = of_offset = None
         if ctx.needs_input_grad[2]:
-            of_offset = (grad - inside).sum().reshape(offset.shape).mul_(ctx.share)
+            outside = grad.sum() - inside.sum()
+            of_offset = outside.reshape(offset.shape).mul_(ctx.share)
         if ctx.needs_input_grad[1]:
             of_step = _summed(grad, _slope(units, 0, ctx.levels), step).mul_(ctx.share)
         of_values = inside.to(values.dtype) if ctx.needs_input_grad[0] else None

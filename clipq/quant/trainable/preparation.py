@@ -81,12 +81,11 @@ def prepare(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> 
             twins[layer] = trainable_twin(layer, rounding, inputs)
         for name, (reader, *_) in shared.items():
             attention = model.get_submodule(name)
-            inputs = _inputs(
-                arithmetic, layers[reader], prepared.formats[reader].activation, seen[reader]
-            )
-            if inputs is not None:
-                attention.inputs = inputs.to(layers[reader].weight.device)
-                attention.register_forward_pre_hook(round_once)
+            activation = prepared.formats[reader].activation
+            inputs = _inputs(arithmetic, layers[reader], activation, seen[reader])
+            attention.add_module("inputs", inputs)
+            attention.to(layers[reader].weight.device)
+            attention.register_forward_pre_hook(round_once)
         replace_modules(model, spec.towers, twins)
         if number_format.attention is not None:
             quantize_attention(model, spec.towers, number_format.attention)

@@ -67,11 +67,12 @@ class Trainable:
         self._rounds = {name: shared.get(name, name) for name in layers}
         self._steps = tuple(step_names(module))
         self._weights = tuple(weights)
+        calibrated = {name: self._inputs(name) for name in self._rounds.values()}
         self._fixed = tuple(
             f"{name}.inputs.{part}"
-            for name in dict.fromkeys(self._rounds.values())
-            if isinstance(static := self._inputs(name), StaticQuantizer)
-            for part, _ in static.named_buffers()
+            for name, inputs in calibrated.items()
+            if isinstance(inputs, StaticQuantizer)
+            for part, _ in inputs.named_buffers()
         )
         self._flags = {name: p.requires_grad for name, p in module.named_parameters()}
         learnt = {*self._steps, *self._weights}
