@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from clipq.errors import TrainingError
+from clipq.training.both_towers import Towers, bias_of, features_once
 from clipq.training.caption_pairs import Pairs
-from clipq.training.towers import Towers, bias_of, features_once
 from clipq.training.worlds import World
 
 __all__ = ["KnownFeatures"]

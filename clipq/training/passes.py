@@ -19,11 +19,11 @@ import torch
 from torch import nn
 
 from clipq.errors import TrainingError
+from clipq.training.both_towers import Towers, bias_of, scale_of
 from clipq.training.caption_pairs import Pairs
 from clipq.training.data_order import caption_shares, step_generator
 from clipq.training.known_features import KnownFeatures
 from clipq.training.objective import Batch, Features, Loss, Objective
-from clipq.training.towers import Towers, bias_of, scale_of
 from clipq.training.worlds import World
 from clipq.training_settings import TrainingSettings
 

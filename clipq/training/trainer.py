@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from clipq.errors import TrainingError
+from clipq.training.both_towers import Towers
 from clipq.training.caption_pairs import Pairs
 from clipq.training.checkpoints import Checkpoint, Checkpoints
 from clipq.training.data_order import PairOrder, split_held_out
@@ -17,7 +18,6 @@ from clipq.training.known_features import KnownFeatures
 from clipq.training.learning import Learning
 from clipq.training.objective import Objective
 from clipq.training.passes import Passes
-from clipq.training.towers import Towers
 from clipq.training.training_checks import check_captions, check_learnt, identity_of
 from clipq.training.training_loop import Loop
 from clipq.training.training_outcome import Outcome, TrainingProgress

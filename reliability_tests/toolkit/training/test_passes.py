@@ -10,13 +10,13 @@ import torch
 from tiny_training import Contrast, Distance, Noised, TwoTowers, settings, some_pairs
 from torch import nn
 
-import clipq.training.towers
+import clipq.training.both_towers
 from clipq.errors import TrainingError
+from clipq.training.both_towers import Towers
 from clipq.training.data_order import caption_shares, step_generator
 from clipq.training.known_features import KnownFeatures
 from clipq.training.objective import Batch, Features, Loss, Objective
 from clipq.training.passes import Passes
-from clipq.training.towers import Towers
 from clipq.training.worlds import World
 
 ROWS, STEP = np.array([3, 1, 7, 5, 2, 11, 0, 9]), 4
@@ -133,7 +133,7 @@ def test_what_cannot_change_is_computed_once_and_what_does_is_not(monkeypatch):
     calls.update(image=0, text=0)
     first = computed.backward(ROWS, STEP)
     assert calls == {"image": len(ROWS), "text": 0}
-    monkeypatch.setattr(clipq.training.towers, "KEPT_BYTES", 0)
+    monkeypatch.setattr(clipq.training.both_towers, "KEPT_BYTES", 0)
     student.zero_grad()
     again = passes(student, teacher, Contrast())
     assert not again.known.student
