@@ -34,7 +34,7 @@ from benchmark import Goals, Script, quiet
 from embedded import embedded_settings, kept_predictions, predictions
 from tabulate import tabulate
 
-from clipq.cases import Case, Cell
+from clipq.cases import Cell
 from clipq.evaluation.evaluator import Evaluator
 from clipq.gating.margins import load_margins
 from clipq.metrics import metrics
@@ -220,7 +220,7 @@ def table(found: Mapping[Run, Figures]) -> str:
 def margin(number_format: str) -> float:
     """Return the top-1 that a format may lose."""
     settings = embedded_settings()
-    case = Case("vit-clean", f"lsq:{number_format}", "id", "top1")
+    case = Cell("vit-clean", f"lsq:{number_format}@vision", "id").case("top1")
     return load_margins(settings.margins).margin(case)
 
 
