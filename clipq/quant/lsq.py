@@ -20,7 +20,8 @@ def lsq(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn.M
     """Quantize `model` in place with what was learnt; needs a format.
 
     Options: `variant` (`canonical`): `absmax` takes the steps of weights from their absolute
-    maximum, anew in each forward pass, instead of learning them; `init` (`lsq`, and `ema` of
-    `absmax`): where steps begin; `include`, `exclude`, `ends` and `table`, and those of training.
+    maximum, anew in each forward pass, instead of learning them; `init` (`mse`, and `ema` of
+    `absmax`): where steps begin, `lsq` for the paper's rule; `include`, `exclude`, `ends` and
+    `table`, and those of training.
     """
     return as_trained(model, spec, calibration)

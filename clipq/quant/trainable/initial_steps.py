@@ -9,8 +9,13 @@
 | `ema` | max|w| / Q_P | from the moving averages of each batch's extremes, momentum 0.1 |
 
 A range [l, h] gives the step max(-l, h) / Q_P, and with an offset (h - l) / (2^b - 1) with the
-offset l, zero included; `lsq` takes `minmax` for inputs with an offset. A channel of zeros gets the
-step that its layer has on average.
+offset l, zero included; `lsq` takes `minmax` for inputs with an offset. Zeros
+have no step of their own: a channel of zeros gets the one that its layer has on average, a layer of
+zeros that of weights of 1 / √in, and an input of zeros that of numbers around 1.
+
+`mse` is the default, not the paper's rule: LSQ's grows with the bits far beyond the largest weight,
+to 22 mean|w| at 8 bits, where weights then use some 40 of 256 codes, and short trainings do not
+bring it back.
 
 Sources: Esser et al. 2020, section 2.1; Bhalgat et al. 2020, section 3, whose search for the
 smallest error is a gradient descent; here shares of the range are tried (`clipq.quant.ranges`).
@@ -77,8 +82,9 @@ def initial_weight_steps(weight: Tensor, number_format: WeightFormat, init: str)
         chosen = "mse" if init == "mse" else "minmax"
         steps = weight_grid(blocks, number_format, chosen=chosen).scale  # type: ignore[arg-type]
     empty = blocks.abs().amax(-1, keepdim=True) == 0.0
-    if empty.any() and not empty.all():
-        steps = torch.where(empty, steps[~empty].mean(), steps)
+    if empty.any():
+        typical = torch.tensor(2.0 * (weight[0].numel() * high) ** -0.5)
+        steps = torch.where(empty, typical if empty.all() else steps[~empty].mean(), steps)
     return usable_scale(steps)
 
 

@@ -22,11 +22,11 @@ from clipq.quant.pipeline import Prepared
 from clipq.quant.spec import QuantizerSpec, Towers
 from clipq.quant.surgery import Layer, replace_modules
 from clipq.quant.towers import in_towers, named_sites, tower_batches
-from clipq.quant.trainable.arithmetic import Arithmetic, SeenInput, arithmetic_of
 from clipq.quant.trainable.initial_steps import observe_first
 from clipq.quant.trainable.shared_inputs import attentions_of_one_input, round_once
 from clipq.quant.trainable.trainable import Trainable, keep_statistics, step_names
 from clipq.quant.trainable.trainable_layers import TrainedInputs, trainable_twin
+from clipq.quant.trainable.trained_arithmetic import Arithmetic, SeenInput, arithmetic_of
 from clipq.quant.transforms.rotation import rotation
 from clipq.quant.weights import check_finite
 from clipq.training_settings import TRAINING_OPTIONS, TrainingSettings
@@ -84,8 +84,9 @@ def prepare(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> 
             inputs = _inputs(
                 arithmetic, layers[reader], prepared.formats[reader].activation, seen[reader]
             )
-            attention.inputs = inputs.to(layers[reader].weight.device)
-            attention.register_forward_pre_hook(round_once)
+            if inputs is not None:
+                attention.inputs = inputs.to(layers[reader].weight.device)
+                attention.register_forward_pre_hook(round_once)
         replace_modules(model, spec.towers, twins)
         if number_format.attention is not None:
             quantize_attention(model, spec.towers, number_format.attention)

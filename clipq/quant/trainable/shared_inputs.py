@@ -17,7 +17,7 @@ from clipq.quant.attention import ExplicitAttention
 from clipq.quant.formats import Format
 from clipq.quant.spec import Towers
 from clipq.quant.towers import named_sites
-from clipq.quant.trainable.arithmetic import SeenInput
+from clipq.quant.trainable.trained_arithmetic import SeenInput
 
 __all__ = ["attentions_of_one_input", "round_once"]
 

@@ -70,8 +70,8 @@ class Trainable:
         self._fixed = tuple(
             f"{name}.inputs.{part}"
             for name in dict.fromkeys(self._rounds.values())
-            if isinstance(self._inputs(name), StaticQuantizer)
-            for part, _ in self._inputs(name).named_buffers()
+            if isinstance(static := self._inputs(name), StaticQuantizer)
+            for part, _ in static.named_buffers()
         )
         self._flags = {name: p.requires_grad for name, p in module.named_parameters()}
         learnt = {*self._steps, *self._weights}

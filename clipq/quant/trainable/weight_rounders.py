@@ -132,9 +132,9 @@ class _Tanh(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, blocks: Tensor, levels: int) -> Tensor:
         bent = blocks.tanh()
-        largest = usable_scale(blocks.abs().amax(-1, keepdim=True))
+        largest = blocks.abs().amax(-1, keepdim=True)
         reach = usable_scale(bent.abs().amax(-1, keepdim=True))
-        ctx.save_for_backward(bent, largest / reach)
+        ctx.save_for_backward(bent, usable_scale(largest) / reach)
         codes = bent.div(reach).mul_(0.5).add_(0.5).mul_(levels).round_()
         return codes.mul_(2.0).sub_(levels).mul_(largest / levels)
 

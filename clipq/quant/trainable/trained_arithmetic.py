@@ -21,7 +21,6 @@ from torch import Tensor
 
 from clipq.errors import QuantizerError
 from clipq.quant.activations import StaticQuantizer
-from clipq.quant.affine import usable_scale
 from clipq.quant.formats import ActivationFormat, Format, WeightFormat
 from clipq.quant.grids import choose_grid
 from clipq.quant.options import CommonOptions, read_choice
@@ -91,15 +90,15 @@ def arithmetic_of(spec: QuantizerSpec) -> Arithmetic:
     Raises:
         QuantizerError: an option's value is unknown, or the method is none of clipq's that train.
 
-    >>> arithmetic_of(QuantizerSpec.parse("lsq:w4a8,init=mse")).init
-    'mse'
+    >>> arithmetic_of(QuantizerSpec.parse("lsq:w4a8,init=lsq")).init
+    'lsq'
     """
     match spec.method:
         case "lsq" | "rot+lsq":
             absmax = read_choice(spec, "variant", ("absmax", "canonical"), "canonical") == "absmax"
             if absmax:
                 return _Lsq(read_choice(spec, "init", _RANGES, "ema"), absmax=True)
-            return _Lsq(read_choice(spec, "init", _INITS, "lsq"), absmax=False)
+            return _Lsq(read_choice(spec, "init", _INITS, "mse"), absmax=False)
         case "pact":
             return _Pact(read_choice(spec, "init", _RANGES, "mse"))
         case "dorefa":
@@ -132,17 +131,17 @@ class _Lsq:
         return LearnedWeightSteps(number_format, steps, weights_per_step(weight, number_format))
 
     def inputs(self, activation: ActivationFormat, seen: SeenInput) -> InputRounder:
-        features = seen.first.features
+        features, high = seen.first.features, 2 ** (activation.bits - 1) - 1
         if seen.range is None:
-            high = 2 ** (activation.bits - 1) - 1
-            step = usable_scale(torch.tensor(2.0 * seen.first.absolute / high**0.5))
-            return LearnedInputStep(activation, step=float(step), features=features)
-        low, high_end = (torch.tensor(end) for end in seen.range)
-        step = choose_grid(low, high_end, activation).scale
+            step = 2.0 * (seen.first.absolute or 1.0) / high**0.5
+            return LearnedInputStep(activation, step=step, features=features)
+        low, largest = seen.range if any(seen.range) else (-1.0, 1.0)
+        grid = choose_grid(torch.tensor(low), torch.tensor(largest), activation)
+        step = float(grid.scale)
         if activation.asymmetric:
-            offset = min(seen.range[0], 0.0)
-            return LearnedOffset(activation, step=float(step), offset=offset, features=features)
-        return LearnedInputStep(activation, step=float(step), features=features)
+            offset = min(low, 0.0)
+            return LearnedOffset(activation, step=step, offset=offset, features=features)
+        return LearnedInputStep(activation, step=step, features=features)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +167,7 @@ class _Pact:
 
     def inputs(self, activation: ActivationFormat, seen: SeenInput) -> InputRounder:
         low, high = seen.range or (0.0, 0.0)
-        alpha = usable_scale(torch.tensor(max(-low, high)))
-        return LearnedClip(activation, alpha=float(alpha))
+        return LearnedClip(activation, alpha=max(-low, high) or 1.0)
 
 
 @dataclass(frozen=True, slots=True)
