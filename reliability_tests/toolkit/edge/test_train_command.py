@@ -301,8 +301,8 @@ def test_what_cannot_be_trained_is_said_before_anything_is_loaded(
 
 
 def test_pairs_and_folders_that_do_not_do_are_refused(place, capsys):
-    evaluated = PROXY.replace("captions", "shapes")
-    place.settings(SHORT, after=evaluated)
+    evaluated = PROXY.replace('"proxy"', '"retrieval"')
+    place.settings(SHORT, after=f"{PROXY}\n{evaluated}")
     assert place.train("vit-clean", SHORT, "--output", place.root / "new", "--quiet") == 2
     assert "share" in capsys.readouterr().err
     place.settings(SHORT)
