@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clipq.api import compare, evaluate, gate, open_probe, quantize
+    from clipq.api import Trained, compare, evaluate, gate, open_probe, quantize, train
     from clipq.api.evaluation import Evaluation
     from clipq.api.gate_run import GateRun
     from clipq.cases import Candidate, Case, Cell
@@ -51,6 +51,7 @@ _HOME = {
     "Probe": "clipq.data",
     "QuantizerSpec": "clipq.quant",
     "RunRecord": "clipq.records",
+    "Trained": "clipq.api",
     "Verdict": "clipq.records",
     "compare": "clipq.api",
     "evaluate": "clipq.api",
@@ -58,6 +59,7 @@ _HOME = {
     "open_probe": "clipq.api",
     "quantize": "clipq.api",
     "quantizers": "clipq.quant",
+    "train": "clipq.api",
     "read_run": "clipq.records",
 }
 """Where each public name lives."""
@@ -81,6 +83,7 @@ __all__ = [
     "Probe",
     "QuantizerSpec",
     "RunRecord",
+    "Trained",
     "Verdict",
     "__version__",
     "compare",
@@ -91,6 +94,7 @@ __all__ = [
     "quantize",
     "quantizers",
     "read_run",
+    "train",
 ]
 
 

@@ -2,7 +2,8 @@
 
 An artifact belongs to one model and is run by a runtime, in a process of its own. From one table
 may come several candidates: the artifact itself; ``NAME-float``, the float graph that it was made
-from; and ``NAME-VARIANT`` for every variant of its session.
+from; and ``NAME-VARIANT`` for every variant of its session. Where its `logit_scale` says so, the
+artifact is also judged with a tuned one: ``NAME+logit-scale``.
 """
 
 from __future__ import annotations
@@ -145,6 +146,7 @@ class ArtifactSettings:
         float: the float graphs that it was made from; they become a candidate of their own.
         simulation: the quantizer that simulates it; "" for the matrix's first of its format.
         variants: further sessions, each a candidate; what one does not give is `session`'s.
+        logit_scale: whether the artifact is also judged with a tuned logit scale.
         part_of: of a float or variant candidate: the artifact that it belongs to.
 
     >>> artifact = ArtifactSettings("ort-int8", "b32", "onnxruntime", image="i.onnx", text="t.onnx",
@@ -169,6 +171,7 @@ class ArtifactSettings:
     variants: Annotated[
         Mapping[_ArtifactName, SessionSettings], Meta(description=f"sessions by name: {_NAME}")
     ] = field(default_factory=dict)
+    logit_scale: bool = False
     part_of: Text = ""
 
     @property
@@ -203,6 +206,9 @@ class ArtifactSettings:
             return "both text and head", f"give one of them: {texts}"
         if not self.recipe and not self.text and not self.head and CODE not in self.image:
             return "no text tower", texts
+        if self.logit_scale and self.head:
+            hint = "give the text tower: a logit scale is tuned on captions as well as images"
+            return "both logit_scale and head", hint
         if self.float is not None and bool(self.float.image) == bool(self.float.recipe):
             return "float without one of image and recipe", "float = { image = ..., text = ... }"
         asked = replace(self.session, threads=0) != SessionSettings() or bool(self.variants)
@@ -229,6 +235,7 @@ class ArtifactSettings:
                 simulation="",
                 float=None,
                 variants={},
+                logit_scale=False,
                 part_of=self.name,
             )
         for name, session in self.variants.items():
@@ -238,6 +245,7 @@ class ArtifactSettings:
                 session=_over(session, self.session),
                 float=None,
                 variants={},
+                logit_scale=False,
                 part_of=self.name,
             )
 

@@ -7,6 +7,9 @@
 Each prints as the text that its `parse` reads. A quantizer's own text may hold slashes and dots
 (``rtn:w4,exclude=blocks.0/*``), and a probe's name dots; names of models and probes hold no slash,
 and those of metrics neither, so that the text is taken apart from both of its ends.
+
+Any quantizer's or artifact's text, and that of the reference, may end in ``+logit-scale``: the same
+towers, and a logit scale tuned on image-caption pairs.
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ from dataclasses import dataclass, replace
 
 from clipq.errors import SettingsError
 
-__all__ = ["FP32", "Candidate", "Case", "Cell", "split_key"]
+__all__ = ["FP32", "TUNED", "Candidate", "Case", "Cell", "split_key"]
 
 FP32 = "fp32"
 """The reserved name of the unquantized reference."""
+TUNED = "+logit-scale"
+"""The end of the text of a candidate whose logit scale is tuned."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -52,13 +57,28 @@ class Candidate:
 
     @property
     def is_reference(self) -> bool:
-        """Whether this is FP32 itself."""
+        """Whether this is FP32 itself, its logit scale as it is."""
         return self.quantizer == FP32
 
     @property
     def reference(self) -> Candidate:
         """The same model in FP32."""
         return replace(self, quantizer=FP32)
+
+    @property
+    def tuned(self) -> bool:
+        """Whether its logit scale is tuned."""
+        return self.quantizer.endswith(TUNED)
+
+    @property
+    def base(self) -> Candidate:
+        """The candidate whose towers these are: itself, where no logit scale is tuned.
+
+        >>> tuned = Candidate("vit-clean", "rtn:w4a8+logit-scale")
+        >>> tuned.tuned, str(tuned.base), tuned.base.base == tuned.base
+        (True, 'vit-clean/rtn:w4a8', True)
+        """
+        return replace(self, quantizer=self.quantizer.removesuffix(TUNED))
 
     def on(self, probe: str) -> Cell:
         """Return this candidate's cell on a probe."""
@@ -106,6 +126,11 @@ class Cell:
     def reference(self) -> Cell:
         """FP32 on the same probe."""
         return replace(self, quantizer=FP32)
+
+    @property
+    def base(self) -> Cell:
+        """The cell of the candidate whose towers these are, which encodes for both."""
+        return self.candidate.base.on(self.probe)
 
     def on(self, probe: str) -> Cell:
         """Return the same candidate's cell on another probe."""

@@ -26,6 +26,7 @@ __all__ = [
     "StatisticsError",
     "StoreError",
     "StudyError",
+    "TrainingError",
     "UnknownNameError",
     "did_you_mean",
     "listed",
@@ -112,6 +113,10 @@ class StudyError(ClipqError):
 
 class StoreError(ClipqError):
     """A history store cannot be opened, read or written, or does not hold what was asked of it."""
+
+
+class TrainingError(ClipqError):
+    """A training cannot begin, go on or be resumed: its data, its folder, its losses or steps."""
 
 
 def listed(texts: Sequence[str], *, most: int = 3, between: str = ", ") -> str:

@@ -24,6 +24,7 @@ from clipq.pytest_asked import SHARED
 from clipq.pytest_items import Collected, named
 from clipq.records import CaseResult, KernelResult, RunRecord
 from clipq.redaction import redacted
+from clipq.terminal import printable
 from clipq.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -135,9 +136,11 @@ class RunCollector:
     def _note_planning(self) -> None:
         """Say before time is spent which margins the samples cannot decide."""
         terminal = self.config.pluginmanager.get_plugin("terminalreporter")
-        note = _planning_note(self.matrix)
-        if note and terminal is not None:
-            terminal.write_line(note)
+        if terminal is None:
+            return
+        for note in (*_training_notes(self.matrix), _planning_note(self.matrix)):
+            if note:
+                terminal.write_line(printable(note))
 
     # -- what was reported ------------------------------------------------------------------
 
@@ -310,6 +313,14 @@ def _contradicted(one: CaseResult, other: CaseResult) -> CaseResult:
         reason=f"it was judged more than once, and was {verdicts}: a quantizer or a test that "
         "depends on what ran before it",
     )
+
+
+def _training_notes(matrix: Matrix) -> Iterator[str]:
+    """Say which candidates are trained before they are measured."""
+    from clipq.evaluation.trained_plan import training_notes
+
+    candidates = {case.candidate for case in matrix.cases}
+    yield from (f"clipq: {note}" for note in training_notes(matrix.settings, candidates))
 
 
 def _planning_note(matrix: Matrix) -> str:

@@ -17,14 +17,17 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any, TextIO
 
 import pytest
 
 from clipq.cli.progress import EVERY_SECONDS, is_live
 from clipq.cli.tally import Tally, unit_of
+from clipq.errors import ClipqError
+from clipq.pytest_asked import ASKED
 from clipq.terminal import printable
 
 __all__ = ["LiveTerminal", "ProgressLine"]
@@ -45,8 +48,21 @@ def pytest_configure(config: pytest.Config) -> None:
         terminal.showfspath = False  # no file name at the start of a line of dots
         # With -s, what tests print would run into the line.
         live = is_live(sys.stdout) and config.option.capture != "no"
-        line = ProgressLine(config.get_terminal_writer(), stream, live=live)
+        training = partial(_trainings, config)
+        line = ProgressLine(config.get_terminal_writer(), stream, live=live, training=training)
         config.pluginmanager.register(line, "clipq-progress")
+
+
+def _trainings(config: pytest.Config) -> str:
+    """Return how far the trainings of this run are, in whichever process; "" if none is."""
+    from clipq.evaluation.training_beat import beats
+
+    asked = config.stash.get(ASKED, None)
+    if asked is None:
+        return ""
+    with suppress(ClipqError, OSError):
+        return "".join(f"; {beat}" for beat in beats(asked.settings.cache / "trained"))
+    return ""
 
 
 def _duplicate(stream: TextIO) -> TextIO | None:
@@ -118,9 +134,16 @@ class LiveTerminal:
 class ProgressLine:
     """Counts what pytest reports, and shows it while tests run."""
 
-    def __init__(self, writer: Any, stream: TextIO, *, live: bool) -> None:
+    def __init__(
+        self,
+        writer: Any,
+        stream: TextIO,
+        *,
+        live: bool,
+        training: Callable[[], str] = lambda: "",
+    ) -> None:
         self.tally = Tally()
-        self._stream, self._live = stream, live
+        self._stream, self._live, self._training = stream, live, training
         self._terminal = LiveTerminal(writer, stream)
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -197,7 +220,8 @@ class ProgressLine:
 
     def _text(self) -> str:
         with self._lock:
-            return self.tally.text(time.monotonic())
+            text = self.tally.text(time.monotonic())
+        return f"{text}{self._training()}"
 
     def _say(self) -> None:
         # pytest flushes what it writes while tests run: nothing of its own waits to be written.

@@ -10,7 +10,17 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, NotRequired, Required
 
-from clipq.shapes import Document, between, one_of, shown, table, whole
+from clipq.shapes import (
+    Document,
+    Finite,
+    Meta,
+    Number,
+    between,
+    one_of,
+    shown,
+    table,
+    whole,
+)
 
 __all__ = ["check_evidence", "recorded_hashes"]
 
@@ -30,6 +40,7 @@ _FURTHER: tuple[tuple[str, str, Any, str], ...] = (
     *(("quantizers", name, (int, float), "a number") for name in ("share", "weight_bits")),
     *(("quantizers", name, int, "a whole number") for name in ("bytes", "float_bytes")),
     ("quantizers", "kernels", dict, "an object"),
+    ("quantizers", "trained", dict, "an object"),
     ("models", "remarks", list, "a list"),
     ("baselines", "remarks", list, "a list"),
 )
@@ -58,6 +69,25 @@ _ARTIFACT: Mapping[str, Any] = {
     **dict.fromkeys(("milliseconds", "fp32_milliseconds", "ratio_to_fp32"), _Positive),
 }
 """What the entry of an artifact may have; None where it is not known."""
+_TUNING: Any = table(
+    "tuning",
+    {
+        **dict.fromkeys(("scale", "scale_before"), Required[_Positive]),
+        **dict.fromkeys(("bias", "bias_before", "loss", "loss_before"), Required[Finite]),
+        **dict.fromkeys(("objective", "proxy", "proxy_fingerprint"), Required[str]),
+        "pairs": Required[_Count],
+    },
+)
+"""What the entry of a tuned logit scale has."""
+_TRAINED: dict[str, Any] = {
+    **dict.fromkeys(("quantizer", "parent_sha256", "proxy", "proxy_fingerprint"), str),
+    **dict.fromkeys(("why", "from"), str),
+    **dict.fromkeys(("pairs", "held_out", "steps", "best_step"), _Count),
+    "seconds": Annotated[float, Meta(ge=0.0, description="a number of seconds")],
+    **dict.fromkeys(("loss_before", "loss"), Finite | None),
+    "recipe": Mapping[str, str | Number],
+}
+"""What is said of a trained state beside its sha256."""
 _LOOK: Mapping[str, Any] = {
     "bytes": _Count,
     "quantized": Mapping[str, _Count],
@@ -112,6 +142,12 @@ def check_evidence(
             if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
                 was = f"{name} = {shown(value)}"
                 raise document.fail(f"evidence.{about}.{entry}", was, f"{name} must be {what}")
+    for entry, said in evidence.get("tunings", {}).items():
+        document.shaped(dict(said), _TUNING, f"evidence.tunings.{entry}")
+    for entry, said in evidence.get("quantizers", {}).items():
+        if (learnt := said.get("trained")) is not None:
+            place = f"evidence.quantizers.{entry}.trained"
+            _shaped({"sha256": None} | dict(learnt), {"sha256": str} | _TRAINED, place, document)
     for entry, said in evidence.get("artifacts", {}).items():
         place = f"evidence.artifacts.{entry}"
         _shaped(said, _ARTIFACT, place, document)

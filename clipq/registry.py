@@ -43,6 +43,7 @@ class Registry(Generic[T]):
         self._objects: dict[str, T] = {}
         self._targets: dict[str, str] = {}
         self._origins: dict[str, str] = {}
+        self._said: dict[str, dict[str, Any]] = {}
         self._entry_points: dict[str, EntryPoint] | None = None
 
     def register(self, name: str, **attributes: Any) -> Callable[[F], F]:
@@ -76,10 +77,14 @@ class Registry(Generic[T]):
         self._origins[name] = origin
         self._objects[name] = thing
 
-    def register_lazy(self, name: str, target: str) -> None:
-        """Register ``package.module:attribute``, imported at the first `get`."""
+    def register_lazy(self, name: str, target: str, **attributes: Any) -> None:
+        """Register ``package.module:attribute``, imported at the first `get`.
+
+        `attributes` are what the object will say of itself, for `said`.
+        """
         self._refuse_duplicate(name)
         self._targets[name] = target
+        self._said[name] = attributes
 
     def names(self) -> list[str]:
         """Every known name, sorted, without importing anything."""
@@ -105,6 +110,18 @@ class Registry(Generic[T]):
                     f"unknown {self.kind} {name!r}", hint=did_you_mean(name, self.names())
                 )
         return self._objects[name]
+
+    def said(self, name: str, attribute: str, default: Any = None) -> Any:
+        """Return an attribute of an object without importing it, as far as it is known then.
+
+        >>> numbers: Registry[int] = Registry("number", group="example.numbers")
+        >>> numbers.register_lazy("pi", "math:pi", transcendental=True)
+        >>> numbers.said("pi", "transcendental"), numbers.said("e", "transcendental", False)
+        (True, False)
+        """
+        if name in self._objects:
+            return getattr(self._objects[name], attribute, default)
+        return self._said.get(name, {}).get(attribute, default)
 
     def origin(self, name: str) -> str:
         """Return the name of the module that registered an object; "" of one that nobody did.

@@ -46,6 +46,7 @@ __all__ = [
     "ROLES",
     "SELECTORS",
     "SEVERITIES",
+    "UNEVALUATED",
     "AttackSettings",
     "CorruptionSettings",
     "HistorySettings",
@@ -67,10 +68,13 @@ ROLES = (
     "in-distribution",
     "ood",
     "pooled",
+    "proxy",
     "retrieval",
     "shift",
     "spurious",
 )
+UNEVALUATED = ("calibration", "proxy")
+"""Roles whose samples are looked at and never evaluated on: they make no cases."""
 POOLABLE = ("corruption", "groups", "in-distribution", "shift", "spurious")
 """Roles whose samples can be pooled: each has a right answer, and FP32 sees the same image."""
 PROFILES = ("quick", "default", "full")
@@ -322,6 +326,7 @@ class Settings:
     latency: PathText | None = None
     cache: PathText = Path(".clipq/cache")
     report: PathText = Path(".clipq/report")
+    trained: PathText = Path("trained")
     plugins: Texts = ()
     policy: Text = "ci"
     device: Text = "cpu"
@@ -357,9 +362,12 @@ class Settings:
         return _named(self.models, name, "model", self.path)
 
     def artifact(self, candidate: Candidate) -> ArtifactSettings | None:
-        """Return the artifact that a candidate is; None of one that a quantizer makes."""
+        """Return the artifact that a candidate is; None of one that a quantizer makes.
+
+        One whose logit scale is tuned is still the same files.
+        """
         for artifact in self.artifacts:
-            if (artifact.model, artifact.name) == (candidate.model, candidate.quantizer):
+            if (artifact.model, artifact.name) == (candidate.model, candidate.base.quantizer):
                 return artifact
         return None
 
@@ -429,6 +437,11 @@ class Settings:
         return tuple(probe for probe in self.probes if probe.use not in ("", self.policy))
 
     @property
+    def evaluated(self) -> tuple[ProbeSettings, ...]:
+        """The probes that cases are made of, in file order."""
+        return tuple(probe for probe in self.probes if probe.role not in UNEVALUATED)
+
+    @property
     def in_distribution(self) -> ProbeSettings:
         """The probe whose classes make the zero-shot head."""
         return self.probes_of("in-distribution")[0]
@@ -437,6 +450,11 @@ class Settings:
     def calibration(self) -> ProbeSettings:
         """The split for activation ranges and the temperature; never evaluated on."""
         return self.probes_of("calibration")[0]
+
+    @property
+    def proxy(self) -> ProbeSettings | None:
+        """The image-caption pairs to train on, never evaluated on; None where none is declared."""
+        return next(iter(self.probes_of("proxy")), None)
 
 
 def _named(items: Sequence[_Named], name: str, kind: str, path: Path) -> _Named:
@@ -463,9 +481,11 @@ def find_settings(start: Path) -> Path | None:
     return None
 
 
-_PATHS = (*PATHS, "latency")
+_PATHS = (*PATHS, "latency", "trained")
 _GENERAL = (*_PATHS, "plugins", "policy", "device", "backend", "threads", "batch_size")
 _OWN = tuple(name for name in ProbeSettings.__slots__ if name not in ("corruption", "attack"))
+_OF_RESULTS = ("metrics", "group", "cluster", "classes", "templates")
+"""Keys of a probe that say how results on it are asked for, divided or counted."""
 _POOLED = ("name", "role", "probes", "metrics", "reason", "use")
 """Keys of a probe that pools others."""
 _CORRUPTION = {"corruptions": "kinds", "severities": "severities", "draws": "draws"}
@@ -569,6 +589,12 @@ def load_settings(path: Path, *, data_alone: bool = False) -> Settings:
                 f"{count} probes have the role {role!r}",
                 f"declare exactly one probe with role = {role!r}",
             )
+    if (count := len(settings.probes_of("proxy"))) > 1:
+        raise document.fail(
+            place,
+            f"{count} probes have the role 'proxy'",
+            "declare at most one: what is trained on is part of what identifies a training",
+        )
     for probe in settings.probes_of("pooled"):
         settings.members(probe.name)
     given = {key: getattr(settings, key) for key in _PATHS}
@@ -603,8 +629,12 @@ def _probe(given: Mapping[str, Any], document: Document, place: str) -> ProbeSet
             "only a probe with role = 'pooled' pools others",
         ),
         f"use = {given.get('use')!r} with role = {role!r}": (
-            "use" in given and role in ("in-distribution", "calibration"),
-            "every run needs its images: they make the zero-shot head and the ranges",
+            "use" in given and role in ("in-distribution", *UNEVALUATED),
+            "every run may need its images: they make the zero-shot head, ranges and trainings",
+        ),
+        f"{', '.join(key for key in _OF_RESULTS if key in given)} with role = 'proxy'": (
+            role == "proxy" and any(key in given for key in _OF_RESULTS),
+            "images and captions are all that is taken of pairs to train on",
         ),
         "no source": (
             role != "pooled" and not given.get("source"),

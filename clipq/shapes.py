@@ -280,10 +280,12 @@ def _keys(shape: Any) -> dict[str, tuple[Any, bool, bool]] | None:
     return {key: (kind, key in needed, _has_keys(kind)) for key, kind in kinds.items()}
 
 
+@cache
 def _has_keys(kind: Any) -> bool:
     return bool(_keys(_bare(kind))) or any(map(_has_keys, get_args(kind)))
 
 
+@cache
 def _bare(kind: Any) -> Any:
     """Return a type without its constraints and without None."""
     if get_origin(kind) in (typing.Union, UnionType):
@@ -325,7 +327,8 @@ def _toml(text: str) -> Any:
 
 
 def _json(text: str, spare: int = 50) -> Any:
-    if spare:  # calls that are left for whoever writes it again, as deeply nested as it is
+    deep = text.count("[") + text.count("{") > spare
+    if deep and spare:  # calls that are left for whoever writes it again, as deeply nested as it is
         return _json(text, spare - 1)
     found = json.loads(text, object_pairs_hook=_once, parse_float=_finite, parse_constant=_finite)
     if re.search(r"\\u[dD][89a-fA-F]", text):

@@ -24,6 +24,9 @@ CHECKS = [
     *check_quantizer("gptq:w4", families=TRANSFORMERS, beats="rtn:w4"),
     *check_quantizer("gptq:w3g16,order=activation,rotation=hadamard", beats="rtn:w3g16"),
     *check_quantizer("awq:w3", families=TRANSFORMERS, beats="rtn:w3"),
+    *check_quantizer("lsq:w4a8,steps=0", families=("vit", "modified-resnet")),
+    *check_quantizer("rot+lsq:w4a8,steps=0", families=("siglip",)),
+    *check_quantizer("pact:w4a8,steps=0", families=("vit",)),
     *check_quantizer("raana,bits=3.3", families=("vit", "convnext"), beats="rtn:w3"),
 ]
 

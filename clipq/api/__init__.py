@@ -2,6 +2,7 @@
 
     clipq.evaluate(model, "rtn:w4", data)    one quantizer beside FP32, on data of your own
     clipq.quantize(model, "rtn:w4", images)  the quantized model
+    clipq.train(model, "lsq:w4a8", pairs, output=...)  a quantizer that learns
     clipq.gate("clipq.toml")                 a project's whole matrix against its baselines
     clipq.compare(before, after)             two runs, case by case
     clipq.read_run("report.json")            a run that was recorded
@@ -15,6 +16,7 @@ from clipq.api.evaluating import evaluate
 from clipq.api.evaluation import Evaluation, Measurement
 from clipq.api.gate_run import CandidateOutcome, GateRun, gate
 from clipq.api.quantizing import quantize
+from clipq.api.training import Trained, train
 
 __all__ = [
     "CandidateOutcome",
@@ -23,9 +25,11 @@ __all__ = [
     "GateRun",
     "Measurement",
     "Model",
+    "Trained",
     "compare",
     "evaluate",
     "gate",
     "open_probe",
     "quantize",
+    "train",
 ]

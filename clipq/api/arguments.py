@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -19,6 +19,7 @@ from clipq.data import (
     taken,
 )
 from clipq.data import open_probe as open_any_probe
+from clipq.data.probe import CAPTIONED
 from clipq.errors import ModelError, ProbeError
 from clipq.settings import MOST_PASSED_OVER
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from clipq.models import LoadedModel
 
-__all__ = ["Data", "Model", "as_model", "as_probe", "hold_out", "open_probe"]
+__all__ = ["Data", "Model", "as_model", "as_pairs", "as_probe", "hold_out", "open_probe"]
 
 Data = Union[str, Images, Probe]  # noqa: UP007 - documented by name
 """``KIND:LOCATION`` of a probe source, images in memory, or a probe that is open already."""
@@ -46,18 +47,21 @@ def open_probe(
     group: str = "",
     role: str = "in-distribution",
     cluster: str = "",
+    cache: Path | None = None,
 ) -> Probe:
     """Open a labelled evaluation set.
 
     Args:
         source: ``KIND:LOCATION``, relative to the working directory: ``folder:PATH``,
-            ``webdataset:PATH``, ``imagelist:FILE``, ``huggingface:NAME``, ``torchvision:NAME``, or
-            a kind that somebody registered.
+            ``webdataset:PATH``, ``imagelist:FILE``, ``huggingface:NAME``, ``torchvision:NAME``,
+            ``made:FILE.py:FUNCTION``, or a kind that somebody registered.
         split: which split of it; ``.`` for a folder without splits.
         group: attribute that divides the samples, for metrics between groups.
         role: ``ood`` for images whose classes are not those of the zero-shot head.
         cluster: attribute that says which samples belong together (patients, videos): they err
             together, so that intervals count clusters and not samples.
+        cache: folder in which what ``made:FILE.py:FUNCTION`` writes is kept; by default
+            ``.clipq/cache`` in the working directory.
 
     Raises:
         ProbeError: data are missing, damaged, empty or mislabelled, or more than 1 % of the files
@@ -75,6 +79,7 @@ def open_probe(
         base_dir=Path.cwd(),
         group=group,
         cluster=cluster,
+        cache=cache,
     )
     check_passed_over(probe, most=MOST_PASSED_OVER)
     return probe
@@ -99,8 +104,49 @@ def as_probe(data: Data, *, name: str, role: str) -> Probe:
             hint="pass 'KIND:LOCATION' of a probe source, clipq.Images(images, labels, "
             "classnames), or what clipq.open_probe returns",
         )
-    labels = np.full(len(data), -1, np.int64) if role == "ood" else data.labels
+    unlabelled = role == "ood" or role in CAPTIONED
+    labels = np.full(len(data), -1, np.int64) if unlabelled else data.labels
     return replace(data, name=name, role=role, labels=labels)
+
+
+def as_pairs(data: Data, *, name: str, captions: Sequence[str] = ()) -> Probe:
+    """Return images with captions as pairs that something can be learnt from.
+
+    Args:
+        data: whose captions are those of its source, where `captions` gives none; of the text of a
+            source, the split ``train``.
+        name: what messages call the pairs.
+        captions: of each image; several of one are lines.
+
+    Raises:
+        ProbeError: there are no captions, not as many as images, or one pair alone.
+
+    >>> opened = open_probe("webdataset:fixtures/data/captions", role="proxy")
+    >>> pairs = as_pairs(opened, name="proxy")
+    >>> len(pairs), pairs.role, len(pairs.captions)
+    (256, 'proxy', 256)
+    """
+    from clipq.evaluation.inputs import caption_lines
+    from clipq.evaluation.proxy_pairs import check_pairs
+
+    if isinstance(data, str):
+        data = open_probe(data, split="train", role="proxy")
+    probe = replace(as_probe(data, name=name, role="ood"), role="proxy")  # labels are not needed
+    if captions:
+        if len(captions) != len(probe):
+            raise ProbeError(
+                f"{len(captions):,} captions of {len(probe):,} images",
+                hint="give one text for each image; several captions are lines of it",
+            )
+        probe = replace(probe, captions=tuple(captions))
+    if probe.captions is None:
+        raise ProbeError(
+            f"the images of {name!r} have no captions",
+            hint="pass captions=[...], or open a source that has them: "
+            "clipq.open_probe('webdataset:FOLDER', split='train', role='proxy')",
+        )
+    check_pairs(probe, *caption_lines(probe.captions))
+    return probe
 
 
 def hold_out(probe: Probe) -> tuple[Probe, Probe]:

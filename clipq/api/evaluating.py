@@ -8,9 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipq.api.arguments import Data, Model, as_model, as_probe, hold_out
+from clipq.api.arguments import Data, Model, as_model, as_pairs, as_probe, hold_out
 from clipq.api.evaluation import Evaluation
-from clipq.cases import FP32, Candidate
+from clipq.api.trained_argument import read_trained, required_state
+from clipq.cases import FP32, TUNED, Candidate
 from clipq.errors import QuantizerError, SettingsError
 from clipq.quant import QuantizerSpec
 from clipq.settings import ModelSettings, ProbeSettings, Settings, StatisticsSettings
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
-_MODEL, _KNOWN, _CALIBRATION = "model", "id", "calibration"
+_MODEL, _KNOWN, _CALIBRATION, _PROXY = "model", "id", "calibration", "proxy"
 _FILES = (".onnx", ".xml", ".pt2", ".pte", ".safetensors", ".pt", ".ort", ".engine", ".gguf")
 
 
@@ -32,6 +33,8 @@ def evaluate(
     metrics: Sequence[str] = ("*",),
     ood: Mapping[str, Data] | None = None,
     calibration: Data | None = None,
+    proxy: Data | None = None,
+    trained: str | Path | None = None,
     tokenizer: Callable[[list[str]], Any] | None = None,
     statistics: StatisticsSettings | None = None,
     device: str = "cpu",
@@ -53,6 +56,10 @@ def evaluate(
         calibration: for activation ranges, the temperature and distances; never evaluated on. Its
             classes are found among those of `data` by name. By default a fifth of `data`, at most
             512 samples, is held out for it: the same in every call.
+        proxy: images with captions, to tune the logit scale of ``QUANTIZER+logit-scale`` on; by
+            default the calibration split, where it has captions.
+        trained: the folder of a trained quantizer such as ``lsq:w4a8``, as `clipq.train` or
+            ``clipq train`` writes it.
         tokenizer: of a module in memory whose vocabulary is not CLIP's.
         statistics: error rates, replicates and seed; by default those of `[statistics]`.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
@@ -66,7 +73,8 @@ def evaluate(
         Values, FP32's values and paired losses with intervals, and verdicts for given margins.
 
     Raises:
-        QuantizerError: the quantizer is FP32 itself or a file, fails, or changes nothing.
+        QuantizerError: the quantizer is FP32 itself or a file, fails, or changes nothing; or it is
+            one that learns, and `trained` is missing, damaged, or of another quantizer or model.
         ModelError, ProbeError: the model or the data cannot be used.
         SettingsError: a metric's name or glob matches nothing that these data allow.
 
@@ -93,7 +101,13 @@ def evaluate(
         raise QuantizerError(
             f"{FP32!r} is what quantizers are compared with", hint="name one, such as 'rtn:w8a8'"
         )
-    probes = _probes(data, ood or {}, calibration)
+    learnt = read_trained(spec, trained)
+    if proxy is not None and not spec.tuned:
+        raise QuantizerError(
+            f"{str(spec)!r} tunes nothing, and a proxy is given",
+            hint=f"leave `proxy` out, or evaluate {str(spec) + TUNED!r}",
+        )
+    probes = _probes(data, ood or {}, calibration, proxy)
     with ExitStack() as stack:
         folder = cache or stack.enter_context(tempfile.TemporaryDirectory(prefix="clipq-"))
         settings = Settings(
@@ -106,6 +120,7 @@ def evaluate(
             quantizers=(str(spec),),
             metrics=tuple(metrics),
             cache=Path(folder),
+            trained=Path(folder) / "none" if learnt is None else learnt.path,
             device=device,
             threads=threads,
             batch_size=batch_size,
@@ -113,6 +128,8 @@ def evaluate(
         )
         cases = plan(settings)
         loaded = as_model(model, tokenizer=tokenizer, device=device)
+        if learnt is not None:
+            required_state(learnt, spec, loaded)
         evaluator = Evaluator(settings, models={_MODEL: loaded}, probes=probes, progress=progress)
         candidate = Candidate(_MODEL, str(spec))
         names = dict.fromkeys([_KNOWN, *(case.probe for case in cases)])
@@ -120,22 +137,26 @@ def evaluate(
         theirs = {name: evaluator.evaluate(candidate.reference.on(name)) for name in names}
     return Evaluation(
         candidate=candidate,
-        coverage=ours[_KNOWN].evidence["quantizers"][str(candidate)],
+        coverage=ours[_KNOWN].evidence.get("quantizers", {}).get(str(candidate), {}),
         predictions={name: found.predictions for name, found in ours.items()},
         reference={name: found.predictions for name, found in theirs.items()},
         cases=cases,
         statistics=settings.statistics,
         remarks=evaluator.remarks(_MODEL),
+        tuning=ours[_KNOWN].evidence.get("tunings", {}).get(str(candidate), {}),
     )
 
 
-def _probes(data: Data, ood: Mapping[str, Data], calibration: Data | None) -> dict[str, Probe]:
-    """Return every probe by its name, the calibration split among them."""
+def _probes(
+    data: Data, ood: Mapping[str, Data], calibration: Data | None, proxy: Data | None
+) -> dict[str, Probe]:
+    """Return every probe by its name, the calibration split and the proxy among them."""
     for name in ood:
-        if name in (_KNOWN, _CALIBRATION) or "/" in name or not name:
+        if name in (_KNOWN, _CALIBRATION, _PROXY) or "/" in name or not name:
             raise SettingsError(
                 f"out-of-distribution images called {name!r}",
-                hint=f"another name than {_KNOWN!r} and {_CALIBRATION!r}, without a slash",
+                hint=f"another name than {_KNOWN!r}, {_CALIBRATION!r} and {_PROXY!r}, without a "
+                "slash",
             )
     known = as_probe(data, name=_KNOWN, role="in-distribution")
     if calibration is None:
@@ -143,6 +164,8 @@ def _probes(data: Data, ood: Mapping[str, Data], calibration: Data | None) -> di
     else:
         held_out = as_probe(calibration, name=_CALIBRATION, role="calibration")
     others = {name: as_probe(other, name=name, role="ood") for name, other in ood.items()}
+    if proxy is not None:
+        others[_PROXY] = as_pairs(proxy, name=_PROXY)
     return {_KNOWN: known, _CALIBRATION: held_out, **others}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from clipq.errors import ClipqError, SettingsError, UnknownNameError, did_you_me
 from clipq.estimate import NOTHING_ESTIMATED, Estimate, number
 from clipq.metrics import Predictions, metrics
 from clipq.records import CaseResult
+from clipq.report.tuning_text import tuning_text
 from clipq.settings import StatisticsSettings
 from clipq.verdicts import Verdict
 
@@ -68,6 +69,7 @@ class Evaluation:
         cases: of everything that was computed.
         statistics: how intervals are made.
         remarks: what a reader should know of prompts and of the calibration data.
+        tuning: how the logit scale was tuned; {} where it was not.
 
     >>> import numpy as np
     >>> tables = [  # FP32 is right on 190 of 200 samples, the quantizer on 185 of them
@@ -92,6 +94,7 @@ class Evaluation:
     cases: tuple[Case, ...]
     statistics: StatisticsSettings
     remarks: tuple[str, ...] = ()
+    tuning: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def measurements(self) -> tuple[Measurement, ...]:
@@ -150,7 +153,8 @@ class Evaluation:
     def __str__(self) -> str:
         shown = self.to_frame().drop(columns=["standard_error", "direction", "offset"])
         table = shown.to_string(float_format="{:.4g}".format, na_rep="-")
-        return f"{self.candidate.quantizer} beside FP32 (loss > 0 = worse)\n{table}"
+        how = f"{tuning_text(self.tuning)}\n" if self.tuning else ""
+        return f"{self.candidate.quantizer} beside FP32 (loss > 0 = worse)\n{how}{table}"
 
     # -- how --------------------------------------------------------------------------------
 

@@ -123,7 +123,7 @@ def _case(text: str, planned: tuple[Case, ...]) -> Case:
     if not any((case.model, case.key) == (named.model, named.key) for case in planned):
         raise SettingsError(f"no case is called {text!r}", hint=did_you_mean(text, list(by_id)))
     spec = QuantizerSpec.parse(named.quantizer)
-    if spec.is_reference:
+    if spec.base.is_reference:
         raise SettingsError(
             f"{text!r} is a case of the reference, which has no quantized layers",
             hint="name a quantizer; `clipq list cases` shows those of the matrix",

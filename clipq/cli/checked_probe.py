@@ -17,6 +17,7 @@ from clipq.data import (
     Pictures,
     Probe,
     check_disjoint,
+    check_pictures_apart,
     facts_of_files,
     head_columns,
     leak,
@@ -27,12 +28,15 @@ from clipq.data import (
     without,
 )
 from clipq.data.contact_sheet import contact_sheet
+from clipq.data.probe import CAPTIONED
 from clipq.errors import ClipqError
 from clipq.evaluation.cluster_facts import cluster_fact
+from clipq.evaluation.inputs import caption_lines
 from clipq.evaluation.known_labels import known_labels
 from clipq.evaluation.needs import calibration_shortfalls, seen_loss, shortfalls
 from clipq.evaluation.plan import metrics_of
-from clipq.settings import ModelSettings, ProbeSettings, Settings
+from clipq.evaluation.proxy_pairs import check_pairs
+from clipq.settings import UNEVALUATED, ModelSettings, ProbeSettings, Settings
 
 __all__ = ["Check", "Checked", "Checker", "Finding", "TextCheck", "lacking"]
 
@@ -96,6 +100,7 @@ class Checker:
         sheets: where contact sheets go; None for beside the cache.
         checks: what is asked of every probe that is good.
         text_checks: what is asked of it for every model; without models that is said.
+        progress: told how far a probe is that is made.
     """
 
     def __init__(
@@ -104,7 +109,9 @@ class Checker:
         sheets: Path | None,
         checks: Iterable[Check] = (),
         text_checks: Iterable[TextCheck] = (),
+        progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
+        self._progress = progress
         self._settings = settings
         self._sheets = sheets or settings.cache.parent / "probes"
         self._checks = tuple(checks)
@@ -127,7 +134,11 @@ class Checker:
         except ClipqError as error:
             return Finding(declared.name, problem=str(error))
         problems = []
-        for wrong in (partial(check_disjoint, probe, *apart), partial(self._check_labels, probe)):
+        for wrong in (
+            partial(check_disjoint, probe, *apart),
+            partial(self._check_labels, probe),
+            partial(_check_pairs, probe, apart),
+        ):
             try:
                 wrong()
             except ClipqError as error:
@@ -147,7 +158,7 @@ class Checker:
         _check_labels(probe, self._tried(self._settings.in_distribution))
 
     def _seen_losses(self, probe: Probe) -> Iterable[tuple[str, str]]:
-        if probe.role not in ("calibration", "ood", "retrieval"):
+        if probe.role not in (*UNEVALUATED, "ood", "retrieval"):
             statistics = self._settings.statistics
             share, seen = statistics.disagreement, seen_loss(probe, statistics)
             text = "none: too few samples for a verdict"
@@ -162,7 +173,7 @@ class Checker:
         )
         for check in self._checks:
             yield from check(checked)
-        if not self._text_checks or probe.role not in ("in-distribution", "retrieval"):
+        if not self._text_checks or probe.role not in ("in-distribution", *CAPTIONED):
             return
         if not self._settings.models:
             yield (
@@ -186,7 +197,10 @@ class Checker:
             ProbeError: it cannot be opened.
         """
         if declared.name not in self._opened:
-            opened = open_declared(declared, base_dir=self._settings.root)
+            settings = self._settings
+            opened = open_declared(
+                declared, base_dir=settings.root, cache=settings.cache, progress=self._progress
+            )
             self._opened[declared.name] = opened
         return self._opened[declared.name]
 
@@ -202,6 +216,7 @@ class Checker:
             source=declared.source,
             split=declared.split,
             base_dir=self._settings.root,
+            cache=self._settings.cache,
         )
         seen = (f"{count:,} {what}" for what, count in counts.items())
         return ", ".join([declared.source, *seen])
@@ -211,6 +226,8 @@ class Checker:
 
         Of those that are pooled with it, those that read their images from another place.
         """
+        if declared.role == "proxy":
+            return [one for one in self._settings.evaluated if one.role != "pooled"]
         apart = [self._settings.calibration]
         if declared.role == "ood":
             apart.append(self._settings.in_distribution)
@@ -228,7 +245,7 @@ def _check_labels(probe: Probe, known: Probe | None) -> None:
     Raises:
         ProbeError: they are not.
     """
-    if known is None or probe.role in ("in-distribution", "ood", "retrieval"):
+    if known is None or probe.role in ("in-distribution", "ood", *CAPTIONED):
         return
     if probe.role == "calibration":
         known_labels(probe, known)
@@ -236,10 +253,23 @@ def _check_labels(probe: Probe, known: Probe | None) -> None:
         head_columns(probe.name, probe.classnames, probe.class_map, known.classnames)
 
 
+def _check_pairs(probe: Probe, apart: Iterable[Probe]) -> None:
+    """Refuse a proxy that nothing is learnt from, or that shows pictures that are evaluated on.
+
+    Raises:
+        ProbeError: it is one.
+    """
+    if probe.role == "proxy":
+        check_pairs(probe, *caption_lines(probe.captions or ()))
+        check_pictures_apart(probe, *apart)
+
+
 def lacking(checked: Checked) -> list[str]:
     """Return what a probe is too small for, or lacks, for the metrics that are computed on it."""
     if checked.probe.role == "calibration":
         return calibration_shortfalls(checked.probe)
+    if checked.probe.role == "proxy":
+        return []  # without enough to train on it is wrong
     chosen = metrics_of(checked.settings, checked.declared)
     return shortfalls(checked.probe, chosen, checked.known)
 
@@ -251,7 +281,7 @@ def _facts(probe: Probe) -> list[tuple[str, str]]:
         ("samples", f"{len(probe):,}"),
         ("fingerprint", probe.fingerprint[:16]),
     ]
-    if probe.role not in ("ood", "retrieval"):
+    if probe.role not in ("ood", *CAPTIONED):
         sizes = f"{min(counts.values()):,} to {max(counts.values()):,} samples each"
         facts.append(("classes", f"{len(probe.classnames)}, {sizes}"))
         facts.append(("prompts", f"{len(probe.templates)} templates, {probe.templates[0]!r} ..."))
@@ -262,5 +292,6 @@ def _facts(probe: Probe) -> list[tuple[str, str]]:
     if clusters := cluster_fact(probe):
         facts.append(("clusters", clusters))
     if probe.captions is not None:
-        facts.append(("captions", f"{probe.captions[0]!r} ..."))
+        lines, _ = caption_lines(probe.captions)
+        facts.append(("captions", f"{len(lines):,}, {lines[0]!r} ..."))
     return facts

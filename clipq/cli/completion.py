@@ -13,7 +13,7 @@ from clipq.terminal import emit
 __all__ = ["SHELLS", "declare", "run"]
 
 SHELLS = ("bash", "zsh", "tcsh")
-_RUNS = ("before", "after")  # of `clipq compare`: files as often as names
+_RUNS = ("before", "after", "named")  # of `clipq compare` and `train`: files as often as names
 _EPILOG = """\
 to install it:
   bash  clipq completion bash > ~/.local/share/bash-completion/completions/clipq

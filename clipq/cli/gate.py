@@ -41,6 +41,9 @@ exit codes:
 """
 _PROGRESS = ("-p", "clipq.pytest_progress", "-o", "console_output_style=classic")
 _WANTED = ("-p", "clipq.pytest_plugin", "-p", "xdist.plugin")
+_NO_LOGS = ("-p", "no:logging")
+"""In each phase of each test pytest's plugin visits all loggers: 4 ms a case. What is logged goes
+to stderr, which pytest captures; a `--log...` option of pytest brings it back."""
 _USAGE = 2
 _SUITE = Path(__file__).parent.parent / "suite"
 
@@ -106,6 +109,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     if options.from_shell:
         keeper.watch()
     modules = ("test_reliability.py", "test_kernels.py")
+    logs = any(argument.startswith("--log") for argument in rest)
     parallel = any(argument.startswith(("-n", "--numprocesses")) for argument in rest)
     given = [
         *(str(_SUITE / module) for module in modules),
@@ -114,6 +118,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         "-Wignore::pytest.PytestAssertRewriteWarning",  # clipq is imported: this is it
         *(_WANTED if os.environ.get("PYTEST_DISABLE_PLUGIN_AUTOLOAD") else []),
         *([] if parallel else ["-n", "auto"]),
+        *([] if logs else _NO_LOGS),
         *_of_the_plugin(options),
         *(["-q"] if options.quiet else _PROGRESS),
         *rest,

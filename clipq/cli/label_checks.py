@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from clipq.cli.checked_probe import Checked
+from clipq.data.probe import CAPTIONED
 from clipq.errors import ClipqError
 from clipq.evaluation.inputs import caption_lines
 from clipq.evaluation.known_labels import calibration_remarks, known_labels
@@ -32,7 +33,7 @@ def odd_texts(checked: Checked, model: ModelSettings) -> Iterable[str]:
         tokenizer = load_tokenizer(ModelSource.parse(model.source, base_dir=checked.settings.root))
     except ClipqError as error:
         return [f"prompts were not checked with {model.name}: {error.problem}"]
-    if probe.role == "retrieval":
+    if probe.role in CAPTIONED:
         lines, _ = caption_lines(probe.captions or ())
         found = caption_remarks(tokenizer, probe.name, lines)
     else:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from tabulate import tabulate
 
 from clipq.artifact_settings import ArtifactSettings
-from clipq.cases import Candidate
+from clipq.cases import TUNED, Candidate
 from clipq.cli.context import settings_of
 from clipq.settings import PROFILES, ProbeSettings, Settings
 from clipq.terminal import emit, say
 
 __all__ = ["declare", "listing", "run"]
 
-KINDS = ("models", "quantizers", "artifacts", "runtimes", "probes", "metrics", "cases")
+KINDS = (
+    *("models", "quantizers", "objectives", "artifacts", "runtimes", "probes", "metrics"),
+    "cases",
+)
 _ROLES = {
     "adversarial": "is it right on images made to mislead it?",
     "calibration": "activation ranges and the temperature; never evaluated on",
@@ -28,6 +31,7 @@ _ROLES = {
     "in-distribution": "accuracy, calibration and churn; its classes make the zero-shot head",
     "ood": "is it told from the in-distribution probe?",
     "pooled": "losses too small to be seen on one probe, of the same direction on all",
+    "proxy": "image-caption pairs to train on; never evaluated on",
     "retrieval": "are images found by captions and captions by images?",
     "shift": "is it right on images of another kind?",
     "spurious": "is it right where a misleading cue points elsewhere?",
@@ -79,9 +83,11 @@ def _entries(
     if kind == "probes":
         return [asdict(probe) for probe in settings.probes]
     if kind == "artifacts":
-        return [_artifact(settings, one) for one in settings.artifacts]
+        return list(_listed_artifacts(settings))
     if kind == "runtimes":
         return [_runtime(name) for name in runtimes.names()]
+    if kind == "objectives":
+        return _objectives()
     if kind == "quantizers":
         known = quantizers.names()
         return {
@@ -122,6 +128,19 @@ def _artifact(settings: Settings, one: ArtifactSettings) -> dict[str, Any]:
     }
 
 
+def _listed_artifacts(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Yield every artifact, and after one that is judged with a tuned logit scale as well, that."""
+    from clipq.evaluation.plan import simulation_of
+
+    for one in settings.artifacts:
+        said = _artifact(settings, one)
+        yield said
+        if one.logit_scale:
+            tuned = Candidate(one.model, one.name + TUNED)
+            simulation = simulation_of(tuned, settings)
+            yield said | {"artifact": str(tuned), "simulation": simulation, "part_of": one.name}
+
+
 def _artifacts(settings: Settings) -> str:
     if not settings.artifacts:
         return (
@@ -129,7 +148,7 @@ def _artifacts(settings: Settings) -> str:
             "quantizer is; `clipq list runtimes` shows what runs them"
         )
     rows = []
-    for one in (_artifact(settings, each) for each in settings.artifacts):
+    for one in _listed_artifacts(settings):
         files = one["recipe"] or ", ".join(filter(None, (one["image"], one["text"])))
         shown = (one["artifact"], one["runtime"], files, one["batch"], one["format_class"])
         rows.append((*shown, one["simulation"] or "-", one["part_of"] or "-"))
@@ -163,6 +182,16 @@ def _runtimes() -> str:
     return tabulate(rows, ("runtime", "packages here", "to install them"))
 
 
+def _objectives() -> list[dict[str, Any]]:
+    """Return what a listing says of objectives; to know what they say, they are imported."""
+    from clipq.training.objectives import objectives
+
+    return [
+        {"name": name, "does": (inspect.getdoc(objectives.get(name)) or "").partition("\n")[0]}
+        for name in objectives.names()
+    ]
+
+
 def _plain(text: str) -> dict[str, Any]:
     from clipq.quant import QuantizerSpec
 
@@ -187,6 +216,9 @@ def listing(settings: Settings, kind: str, *, profile: str = "default") -> str:
         return _artifacts(settings)
     if kind == "runtimes":
         return _runtimes()
+    if kind == "objectives":
+        rows = [tuple(one.values()) for one in _objectives()]
+        return tabulate(rows, ("objective", "what is minimised"), maxcolwidths=[None, 90])
     if kind == "models":
         return tabulate([(m.name, m.source) for m in settings.models], ("model", "source"))
     if kind == "probes":

@@ -27,6 +27,7 @@ COMMANDS = {
     "report": "report",
     "blame": "blame",
     "inspect": "inspect",
+    "train": "train",
     "artifact": "artifact",
     "kernels": "kernels",
     "compare": "compare",
@@ -57,6 +58,8 @@ a first session:
   clipq gate --quantizer 'rtn:w4*' -n0           a part of it, in one process
   clipq blame 'vit-clean/rtn:w4a4/id.ece'        which layers make a case fail
   clipq inspect groups vit-clean/rtn:w4/corruptions     by kind of corruption, beside FP32
+
+  clipq train vit-clean lsq:w4a8 --output trained/vit-clean     a quantizer that learns
 
 run after run:
   clipq gate --record                   keep the run in the history

@@ -37,7 +37,7 @@ def refuse_artifact(candidate: Candidate, settings: Settings, *, needs: str, ins
     artifact = settings.artifact(candidate)
     if artifact is None:
         return
-    simulation = simulation_of(candidate, settings)
+    simulation = simulation_of(candidate, settings) or simulation_of(candidate.base, settings)
     if not simulation and artifact.is_float:
         hint = "it is the float graphs of an artifact: nothing in it is quantized"
     elif not simulation:

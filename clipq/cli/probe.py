@@ -87,7 +87,7 @@ def _check(settings: Settings, options: argparse.Namespace, watch: Progress) -> 
     from clipq.cli.checked_probe import Checker
 
     chosen = _chosen(settings, options.probes)
-    checker = Checker(settings, options.sheets, _checks(), _text_checks())
+    checker = Checker(settings, options.sheets, _checks(), _text_checks(), watch)
     found = []
     for done, declared in enumerate(chosen):
         watch.step(declared.name, done, len(chosen))
@@ -137,6 +137,7 @@ def _fetch(settings: Settings, names: list[str], watch: Progress) -> int:
             split=declared.split,
             base_dir=settings.root,
             progress=partial(watch, declared.name),
+            cache=settings.cache,
         )
         if root is None:
             if names:

@@ -7,7 +7,7 @@ from clipq.data.arrays import Images, probe_from_images
 from clipq.data.class_map import head_columns
 from clipq.data.declared import SMALLEST_GROUP, open_declared, unreadable_images, without
 from clipq.data.images import blocks_of, materialise, streamed
-from clipq.data.leakage import Leak, check_disjoint, leak
+from clipq.data.leakage import Leak, check_disjoint, check_pictures_apart, leak
 from clipq.data.probe import Probe, hashed_order, taken
 from clipq.data.repeated import Pictures
 from clipq.data.sealed_images import SealedImages, load
@@ -31,6 +31,7 @@ __all__ = [
     "blocks_of",
     "check_disjoint",
     "check_passed_over",
+    "check_pictures_apart",
     "facts_of_files",
     "fetch_probe",
     "hashed_order",

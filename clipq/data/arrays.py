@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ from PIL import Image
 
 from clipq.data.decoding import check_mode
 from clipq.data.image_files import DEFAULT_TEMPLATE
-from clipq.data.probe import Probe, clustered, fingerprint
-from clipq.data.reading import check_classes, check_ids
+from clipq.data.probe import CAPTIONED, Probe, clustered, fingerprint
+from clipq.data.reading import check_captions, check_classes, check_ids
 from clipq.errors import ProbeError
 
 __all__ = ["Images", "probe_from_images"]
@@ -34,6 +34,7 @@ class Images:
         groups: a group per sample, for metrics between groups; empty for none.
         clusters: what each sample belongs to, a patient or a video, say: those of one cluster err
             together and count once; empty where samples are independent.
+        captions: a text, or a list of texts, per sample; empty for none.
 
     >>> import numpy as np
     >>> pictures = np.zeros((2, 32, 32, 3), np.uint8)
@@ -48,6 +49,7 @@ class Images:
     ids: Sequence[str] = ()
     groups: Sequence[str] = ()
     clusters: Sequence[str] = ()
+    captions: Sequence[str | Sequence[str]] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -58,7 +60,7 @@ def probe_from_images(given: Images, *, name: str, role: str) -> Probe:
 
     Raises:
         ProbeError: the images are no uint8 RGB pixels or are of a mode that open_clip refuses, or
-            labels, ids, groups or clusters do not fit them.
+            labels, ids, groups, clusters or captions do not fit them.
 
     >>> pictures = np.zeros((2, 32, 32, 3), np.uint8)
     >>> pets = Images(pictures, [0, 1], ["cat", "dog"])
@@ -70,8 +72,14 @@ def probe_from_images(given: Images, *, name: str, role: str) -> Probe:
     count = len(given)
     ids = tuple(map(str, given.ids)) if len(given.ids) else tuple(map(str, range(count)))
     groups = tuple(map(str, given.groups)) if len(given.groups) else ("",) * count
-    labels = np.full(count, -1) if role == "ood" else np.asarray(given.labels)
-    for what, values in (("labels", labels), ("ids", ids), ("groups", groups)):
+    unlabelled = role == "ood" or role in CAPTIONED
+    labels = np.full(count, -1) if unlabelled else np.asarray(given.labels)
+    captions = given.captions if len(given.captions) else None
+    columns: tuple[tuple[str, Sized], ...] = (
+        *(("labels", labels), ("ids", ids), ("groups", groups)),
+        ("captions", ids if captions is None else captions),
+    )
+    for what, values in columns:
         if len(values) != count:
             raise ProbeError(
                 f"{where}: {count} images and {len(values)} {what}",
@@ -84,7 +92,7 @@ def probe_from_images(given: Images, *, name: str, role: str) -> Probe:
         )
     labels = labels.astype(np.int64)
     check_ids(name, "images in memory", list(ids))
-    if role != "ood" and count and not 0 <= labels.min() <= labels.max() < len(given.classnames):
+    if not unlabelled and count and not 0 <= labels.min() <= labels.max() < len(given.classnames):
         raise ProbeError(
             f"{where}: labels from {labels.min()} to {labels.max()} for "
             f"{len(given.classnames)} class names",
@@ -106,7 +114,9 @@ def probe_from_images(given: Images, *, name: str, role: str) -> Probe:
         ids=ids,
         labels=labels,
         groups=groups,
-        captions=None,
+        captions=None
+        if captions is None
+        else check_captions(name, "images in memory", captions, ids),
         sample_hashes=hashes,
         fingerprint=fingerprint(ids, hashes, labels, groups),
         read_encoded=read,

@@ -59,7 +59,7 @@ def _spaced(values: Sequence[T], count: int) -> list[T]:
 
 
 def contact_sheet(probe: Probe, path: Path, *, count: int = 48, columns: int = 8) -> list[str]:
-    """Write a PNG of up to `count` samples, each with its class (or id) and group.
+    """Write a PNG of up to `count` samples, each with its class and group, or its id and caption.
 
     Classes take turns, so that the first cells are of different ones; where there are none, groups
     do.
@@ -125,4 +125,5 @@ def _thumbnail(image: Image.Image) -> Image.Image:
 def _caption(probe: Probe, position: int) -> tuple[str, str]:
     label = int(probe.labels[position])
     name = probe.classnames[label] if label >= 0 else probe.ids[position]
-    return name, probe.groups[position]
+    said = probe.captions[position] if probe.captions is not None and label < 0 else ""
+    return name, probe.groups[position] or said.partition("\n")[0]

@@ -12,9 +12,9 @@ from PIL import Image
 from clipq.cluster_names import cluster_column
 from clipq.data.class_order import names_by_place
 from clipq.data.corruption import corrupted
-from clipq.data.probe import Probe, hashed_order, taken
+from clipq.data.probe import CAPTIONED, Probe, hashed_order, taken
 from clipq.data.shipped_lists import CLASS_LISTS, class_list, template_list, wordnet_names
-from clipq.data.sources import open_probe
+from clipq.data.sources import Progress, open_probe
 from clipq.data.unread_files import check_passed_over
 from clipq.errors import ProbeError
 from clipq.provenance import digest
@@ -25,12 +25,17 @@ __all__ = ["SMALLEST_GROUP", "open_declared", "unreadable_images", "without"]
 SMALLEST_GROUP = 10
 """Members that a group needs: less say nothing about it."""
 _GROUPED = ("groups", "spurious")
-_OWN_READING = ("in-distribution", "ood", "retrieval")
+_OWN_READING = ("in-distribution", "ood", "proxy", "retrieval")
 _BY_WORDNET = "imagenet1k-wnid"
 
 
 def open_declared(
-    declared: ProbeSettings, *, base_dir: Path, opened: dict[tuple[str, ...], Probe] | None = None
+    declared: ProbeSettings,
+    *,
+    base_dir: Path,
+    opened: dict[tuple[str, ...], Probe] | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
 ) -> Probe:
     """Open and verify a probe as the settings declare it.
 
@@ -39,6 +44,9 @@ def open_declared(
         base_dir: folder that relative locations start from.
         opened: what was opened before: probes that differ in what becomes of the images share one
             reading of the data.
+        cache: folder in which a source may keep what it makes; by default ``.clipq/cache`` in
+            `base_dir`.
+        progress: told how far such a source is.
 
     Raises:
         ClipqError: as of `open_probe`; too many files are not read; or its samples, groups or
@@ -48,7 +56,8 @@ def open_declared(
     >>> len(open_declared(declared, base_dir=Path()))
     100
     """
-    probe = _source(declared, base_dir, {} if opened is None else opened)
+    known = {} if opened is None else opened
+    probe = _source(declared, base_dir, known, cache, progress)
     check_passed_over(probe, most=declared.passed_over)
     if declared.classes:
         probe = _with_classes(probe, declared.classes, base_dir)
@@ -65,8 +74,14 @@ def open_declared(
     return probe
 
 
-def _source(declared: ProbeSettings, base_dir: Path, opened: dict[tuple[str, ...], Probe]) -> Probe:
-    # What a source returns depends on the role only in these three.
+def _source(
+    declared: ProbeSettings,
+    base_dir: Path,
+    opened: dict[tuple[str, ...], Probe],
+    cache: Path | None,
+    progress: Progress | None,
+) -> Probe:
+    # What a source returns depends on the role only in these.
     role = declared.role if declared.role in _OWN_READING else "labelled"
     key = (declared.source, declared.split, declared.group, declared.cluster, role)
     if key not in opened:
@@ -78,6 +93,8 @@ def _source(declared: ProbeSettings, base_dir: Path, opened: dict[tuple[str, ...
             base_dir=base_dir,
             group=declared.group,
             cluster=declared.cluster,
+            cache=cache,
+            progress=progress,
         )
     return replace(opened[key], name=declared.name, role=declared.role)
 
@@ -169,10 +186,11 @@ def _first(probe: Probe, count: int) -> Probe:
 
 
 def _check_role(probe: Probe, declared: ProbeSettings) -> None:
-    if probe.role == "retrieval" and probe.captions is None:
+    if probe.role in CAPTIONED and probe.captions is None:
         raise ProbeError(
-            f"probe {probe.name!r}: no captions, which its role 'retrieval' is about",
-            hint="give every sample a <key>.txt, one caption a line",
+            f"probe {probe.name!r}: no captions, which its role {probe.role!r} is about",
+            hint="captions are read of shards (webdataset: <key>.txt, one caption a line) and of "
+            "Hugging Face data sets (huggingface: a column 'caption' or 'text')",
         )
     if probe.role in _GROUPED and not declared.group:
         raise ProbeError(

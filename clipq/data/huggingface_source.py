@@ -21,7 +21,7 @@ from clipq.data.dataset_columns import attribute_column, class_names, column_of,
 from clipq.data.image_files import IMAGE_BYTES
 from clipq.data.image_names import IMAGES
 from clipq.data.parquet_files import parquet_files
-from clipq.data.probe import Probe, fingerprint
+from clipq.data.probe import CAPTIONED, Probe, fingerprint
 from clipq.data.reading import check_captions, check_classes, check_ids
 from clipq.data.sources import Source
 from clipq.data.unread_files import PassedOver
@@ -45,7 +45,8 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
     columns = list(table.column_names)
     image = column_of(_IMAGES, columns, name, "images")
     table = table.cast_column(image, _undecoded())
-    label = column_of(_LABELS, columns, name, "labels") if role not in ("ood", "retrieval") else ""
+    unlabelled = role == "ood" or role in CAPTIONED
+    label = "" if unlabelled else column_of(_LABELS, columns, name, "labels")
     classnames = class_names(table, label, name) if label else ()
     count = len(table)
     origin = str(base_dir / location)
@@ -228,6 +229,6 @@ def _captions(
     try:
         return check_captions(name, f"column {column!r}", list(table[column]), ids)
     except ProbeError:
-        if role == "retrieval":
+        if role in CAPTIONED:
             raise
         return None  # nobody asks for them

@@ -15,7 +15,10 @@ from clipq.data.unread_files import PassedOver
 from clipq.errors import ProbeError
 from clipq.provenance import digest
 
-__all__ = ["Probe", "clustered", "fingerprint", "hashed_order", "taken"]
+__all__ = ["CAPTIONED", "Probe", "clustered", "fingerprint", "hashed_order", "taken"]
+
+CAPTIONED = ("proxy", "retrieval")
+"""Roles that are about images and captions: nothing is read of classes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,9 +10,23 @@ from PIL import Image
 
 from clipq.errors import listed
 
-__all__ = ["Pictures"]
+__all__ = ["Pictures", "picture_digest"]
 
 _SHOWN = 5
+
+
+def picture_digest(image: Image.Image) -> bytes:
+    """Return the SHA-256 of what a picture shows, whatever its file is encoded as.
+
+    >>> grey, colours = (Image.new(mode, (8, 8), 3) for mode in ("L", "P"))
+    >>> picture_digest(grey) == picture_digest(grey.convert("RGB")) != picture_digest(colours)
+    True
+    """
+    # A palette, or a channel for transparency that hides nothing, makes no other picture.
+    same = image
+    with suppress(ValueError):  # of a mode without a conversion
+        same = image if image.mode.startswith(("I", "F")) else image.convert("RGBA")
+    return hashlib.sha256(f"{same.mode} {same.size}".encode() + same.tobytes()).digest()
 
 
 class Pictures:
@@ -32,12 +46,7 @@ class Pictures:
 
     def tell(self, position: int, image: Image.Image) -> None:
         """Take note of the picture at a position."""
-        # A palette, or a channel for transparency that hides nothing, makes no other picture.
-        same = image
-        with suppress(ValueError):  # of a mode without a conversion
-            same = image if image.mode.startswith(("I", "F")) else image.convert("RGBA")
-        digest = hashlib.sha256(f"{same.mode} {same.size}".encode() + same.tobytes())
-        self._positions.setdefault(digest.digest(), []).append(position)
+        self._positions.setdefault(picture_digest(image), []).append(position)
 
     def repeated(self) -> list[list[int]]:
         """Return the positions of each picture that there is more than once."""

@@ -12,10 +12,11 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from clipq.data.image_names import is_hidden
 from clipq.data.image_signatures import HEAD_BYTES
+from clipq.data.tar_headers import PlainFile, plain_files
 from clipq.errors import ProbeError
 from clipq.provenance import sha256_file
 from clipq.shapes import Document
@@ -31,21 +32,13 @@ _GROUPED = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 _MEMBER_BYTES = 256 << 20  # of one image, or what belongs to it: it is read at once
 
 
-class Member(NamedTuple):
-    """A file in a shard: its name, and where its bytes lie."""
-
-    name: str
-    start: int
-    size: int
-
-
 @dataclass(frozen=True, slots=True)
 class Shard:
     """A tar file whose structure was checked, and the sha256 (hex) of its bytes."""
 
     path: Path
     sha256: str
-    members: tuple[Member, ...] = field(default=(), repr=False)
+    members: tuple[PlainFile, ...] = field(default=(), repr=False)
     """The files of samples, in order."""
     unread: Mapping[str, bytes] = field(default_factory=dict)
     """Members that belong to no sample, by their names, and the first bytes of each."""
@@ -154,11 +147,41 @@ def _of_sample(member: str) -> bool:
     return _GROUPED.match(member) is not None
 
 
-def _checked_members(shard: Shard) -> tuple[tuple[Member, ...], dict[str, bytes]]:
+def _checked_members(shard: Shard) -> tuple[tuple[PlainFile, ...], dict[str, bytes]]:
     """Walk the headers: tarfile takes a damaged one in the middle for the end of the archive.
 
     Returns the files of samples, and the first bytes of those that belong to none.
     """
+    files = plain_files(shard.path)
+    entries = files if files is not None else _entries(shard)
+    for name, _, size in entries:
+        if size > _MEMBER_BYTES:
+            raise _damaged(shard, f"{name!r} has {size:,} bytes")
+        if name.startswith("/") or ".." in name.split("/"):
+            raise _damaged(shard, f"{name!r} would lie outside of the archive")
+    end = max((start + -(-size // _BLOCK) * _BLOCK for _, start, size in entries), default=0)
+    with shard.path.open("rb") as stream:
+        stream.seek(end)
+        if stream.read(2 * _BLOCK) != bytes(2 * _BLOCK):
+            raise _damaged(shard, f"no end-of-archive marker after {len(entries)} members")
+        found, unread = [], {}
+        for entry in entries:
+            if isinstance(entry, _Folder):
+                continue
+            if _of_sample(entry.name):
+                found.append(entry)
+            else:
+                stream.seek(entry.start)
+                unread[entry.name] = stream.read(min(entry.size, HEAD_BYTES))
+    return tuple(found), unread
+
+
+class _Folder(PlainFile):
+    """A folder in an archive, which holds nothing itself."""
+
+
+def _entries(shard: Shard) -> list[PlainFile]:
+    """Return files and folders of an archive that not only plain files are in, by `tarfile`."""
     try:
         with tarfile.open(shard.path, "r:") as archive:
             members = archive.getmembers()
@@ -167,25 +190,10 @@ def _checked_members(shard: Shard) -> tuple[tuple[Member, ...], dict[str, bytes]
     for member in members:
         if not (member.isreg() or member.isdir()) or member.issparse():
             raise _damaged(shard, f"{member.name!r} is not a plain file")
-        if member.size > _MEMBER_BYTES:
-            raise _damaged(shard, f"{member.name!r} has {member.size:,} bytes")
-        if member.name.startswith("/") or ".." in member.name.split("/"):
-            raise _damaged(shard, f"{member.name!r} would lie outside of the archive")
-    end = max((m.offset_data + -(-m.size // _BLOCK) * _BLOCK for m in members), default=0)
-    with shard.path.open("rb") as stream:
-        stream.seek(end)
-        if stream.read(2 * _BLOCK) != bytes(2 * _BLOCK):
-            raise _damaged(shard, f"no end-of-archive marker after {len(members)} members")
-        found, unread = [], {}
-        for member in members:
-            if not member.isreg():
-                continue
-            if _of_sample(member.name):
-                found.append(Member(member.name, member.offset_data, member.size))
-            else:
-                stream.seek(member.offset_data)
-                unread[member.name] = stream.read(min(member.size, HEAD_BYTES))
-    return tuple(found), unread
+    return [
+        (PlainFile if member.isreg() else _Folder)(member.name, member.offset_data, member.size)
+        for member in members
+    ]
 
 
 def _damaged(shard: Shard, why: str) -> ProbeError:

@@ -22,8 +22,10 @@ from clipq.settings import ROLES
 __all__ = [
     "Attribute",
     "Fetch",
+    "KeepingSource",
     "Look",
     "ProbeSource",
+    "Progress",
     "Source",
     "fetch_probe",
     "look_at_probe",
@@ -112,11 +114,45 @@ class Source:
         )
 
 
+Progress = Callable[[str, int, int], None]
+"""Called with (what is done, so many of it, in all); 0 in all where nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepingSource:
+    """A source that keeps what it makes: it is told where, and whom to tell how far it is.
+
+    Args:
+        keeping: returns the source that keeps things in a folder.
+
+    >>> kept = KeepingSource(lambda cache, progress: Source(lambda *_, **given: f"in {cache}"))
+    >>> kept("scans", name="id", role="ood", split="test", base_dir=Path("here"), group="")
+    'in here/.clipq/cache'
+    """
+
+    keeping: Callable[[Path, Progress], Source]
+
+    def at(self, base_dir: Path, cache: Path | None, progress: Progress | None) -> Source:
+        """Return the source that keeps things in `cache`; by default where settings have it."""
+        return self.keeping(
+            cache or base_dir / ".clipq" / "cache", progress or (lambda what, done, total: None)
+        )
+
+    def __call__(
+        self, location: str, *, name: str, role: str, split: str, base_dir: Path, group: str
+    ) -> Probe:
+        """Open a probe."""
+        return self.at(base_dir, None, None)(
+            location, name=name, role=role, split=split, base_dir=base_dir, group=group
+        )
+
+
 probe_sources: Registry[ProbeSource] = Registry("probe source", group="clipq.probes")
 """Kinds of storage; a source text is ``kind:location``."""
 probe_sources.register_lazy("folder", "clipq.data.folder_source:FOLDER")
 probe_sources.register_lazy("huggingface", "clipq.data.huggingface_source:HUGGINGFACE")
 probe_sources.register_lazy("imagelist", "clipq.data.image_list_source:IMAGE_LIST")
+probe_sources.register_lazy("made", "clipq.data.made_source:MADE")
 probe_sources.register_lazy("torchvision", "clipq.data.torchvision_source:TORCHVISION")
 probe_sources.register_lazy("webdataset", "clipq.data.webdataset_source:WEBDATASET")
 
@@ -130,6 +166,8 @@ def open_probe(
     base_dir: Path,
     group: str = "",
     cluster: str = "",
+    cache: Path | None = None,
+    progress: Progress | None = None,
 ) -> Probe:
     """Open and verify a probe.
 
@@ -141,6 +179,9 @@ def open_probe(
         base_dir: folder that relative locations start from.
         group: attribute that divides samples into groups; "" for none.
         cluster: attribute that says which samples belong together; "" where they are independent.
+        cache: folder in which a source may keep what it makes; by default ``.clipq/cache`` in
+            `base_dir`.
+        progress: told how far such a source is.
 
     Raises:
         SettingsError: the role is unknown, or the source is not of the form ``kind:location``.
@@ -154,7 +195,7 @@ def open_probe(
     """
     if role not in ROLES:
         raise SettingsError(f"probe {name!r}: role {role!r}", hint=did_you_mean(role, ROLES))
-    opened, location = _source(source, name)
+    opened, location = _source(source, name, base_dir, cache, progress)
     open_by = partial(opened, location, name=name, role=role, split=split, base_dir=base_dir)
     probe = open_by(group=group)
     if not cluster:
@@ -169,7 +210,7 @@ def open_probe(
 
 
 def look_at_probe(
-    *, name: str, role: str, source: str, split: str, base_dir: Path
+    *, name: str, role: str, source: str, split: str, base_dir: Path, cache: Path | None = None
 ) -> Mapping[str, int]:
     """Return what a probe's source sees without reading an image: counts by what is counted.
 
@@ -181,6 +222,7 @@ def look_at_probe(
         source: ``kind:location``.
         split: which split of it.
         base_dir: folder that relative locations start from.
+        cache: as of `open_probe`.
 
     Raises:
         SettingsError: the source is not of the form ``kind:location``.
@@ -191,7 +233,7 @@ def look_at_probe(
     ...               split="test", base_dir=Path())
     {'shards': 2, 'classes': 16}
     """
-    probe_source, location = _source(source, name)
+    probe_source, location = _source(source, name, base_dir, cache)
     look: Look | None = getattr(probe_source, "look", None)
     if look is None:
         return {}
@@ -213,6 +255,7 @@ def fetch_probe(
     split: str,
     base_dir: Path,
     progress: Callable[[int, int], None],
+    cache: Path | None = None,
 ) -> Path | None:
     """Bring a probe's files here; return their folder, or None where there is nothing to fetch.
 
@@ -222,6 +265,7 @@ def fetch_probe(
         split: which split of it.
         base_dir: folder below which downloads are kept.
         progress: called with (parts there, parts in all).
+        cache: as of `open_probe`.
 
     Raises:
         SettingsError: the source is not of the form ``kind:location``.
@@ -232,14 +276,20 @@ def fetch_probe(
     ...             base_dir=Path(), progress=print) is None  # it is on this machine
     True
     """
-    probe_source, location = _source(source, name)
+    probe_source, location = _source(source, name, base_dir, cache)
     fetch: Fetch | None = getattr(probe_source, "fetch", None)
     if fetch is None:
         return None
     return fetch(location, split=split, base_dir=base_dir, progress=progress)
 
 
-def _source(source: str, name: str) -> tuple[ProbeSource, str]:
+def _source(
+    source: str,
+    name: str,
+    base_dir: Path,
+    cache: Path | None,
+    progress: Progress | None = None,
+) -> tuple[ProbeSource, str]:
     kind, colon, location = source.partition(":")
     if not colon or not location:
         raise SettingsError(
@@ -247,4 +297,7 @@ def _source(source: str, name: str) -> tuple[ProbeSource, str]:
             hint="for example 'webdataset:data/my-probe'; kinds: "
             f"{', '.join(probe_sources.names())}",
         )
-    return probe_sources.get(kind), location
+    found = probe_sources.get(kind)
+    if isinstance(found, KeepingSource):
+        found = found.at(base_dir, cache, progress)
+    return found, location

@@ -10,6 +10,8 @@
                                                  (the key) and one column per attribute
     <root>/classmap.csv                          optional: see `clipq.data.class_map`
 
+Of probes that are about images and captions there may be no nshards.txt: `split_shards`.
+
 Members that share a key are no sample where none is an image or `<key>.cls` (of captions alone,
 `<key>.txt`): a `README.md` or an `index.json` is passed over.
 
@@ -20,7 +22,6 @@ file read must be listed there and match.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from clipq.data.attributes import ATTRIBUTES, read_attribute
 from clipq.data.class_map import classes_seen, read_class_map, within_the_head
 from clipq.data.fetch import download_folder, fetch_shards, is_url
 from clipq.data.image_signatures import HEAD_BYTES
-from clipq.data.probe import Probe, fingerprint
+from clipq.data.probe import CAPTIONED, Probe, fingerprint
 from clipq.data.reading import (
     CLASSES,
     TEMPLATES,
@@ -40,11 +41,12 @@ from clipq.data.reading import (
     check_ids,
     read_lines,
 )
+from clipq.data.shard_names import split_shards
 from clipq.data.shard_samples import image_of, is_sample, kinds_beside, label_of, text_of
-from clipq.data.shards import Checksums, Shard, find_checksums, open_shard
+from clipq.data.shards import Shard, find_checksums, open_shard
 from clipq.data.sources import Source
 from clipq.data.unread_files import PassedOver
-from clipq.errors import ProbeError, did_you_mean
+from clipq.errors import ProbeError, listed
 from clipq.shapes import Document, shown
 
 __all__ = ["WEBDATASET"]
@@ -54,11 +56,12 @@ def _open(location: str, *, name: str, role: str, split: str, base_dir: Path, gr
     """Open a probe from shards; see `clipq.data.open_probe`."""
     root = _root(location, name, split, base_dir)
     checksums = find_checksums(root)
-    labelled = role != "retrieval"  # images and captions need no classes
+    labelled = role not in CAPTIONED  # images and captions need no classes
     classnames = read_lines(root / CLASSES, checksums) if labelled else ()
     templates = read_lines(root / TEMPLATES, checksums) if labelled else ()
-    shards = [open_shard(path, checksums) for path in _announced(root, split, name, checksums)]
-    class_map = read_class_map(root, classnames, name, checksums)
+    paths = split_shards(root, split, name, checksums, labelled=labelled)
+    shards = [open_shard(path, checksums) for path in paths]
+    class_map = read_class_map(root, classnames, name, checksums) if labelled else None
     left_out = {label for label, heads in enumerate(class_map or ()) if role != "ood" and not heads}
     from_table = bool(group) and (root / ATTRIBUTES).is_file()
     ids: list[str] = []
@@ -125,7 +128,8 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
     """Count shards and classes; see `clipq.data.sources.Look`."""
     root = _root(location, name, split, base_dir)
     checksums = find_checksums(root)
-    shards = _announced(root, split, name, checksums)
+    labelled = role not in CAPTIONED
+    shards = split_shards(root, split, name, checksums, labelled=labelled)
     absent = [path for path in shards if not path.is_file()]
     if absent:
         raise ProbeError(
@@ -134,7 +138,7 @@ def _look(location: str, *, name: str, role: str, split: str, base_dir: Path) ->
             hint="restore the shard, or correct nshards.txt",
         )
     counts = {"shards": len(shards)}
-    if role != "retrieval":
+    if labelled:
         classnames = read_lines(root / CLASSES, checksums)
         class_map = read_class_map(root, classnames, name, checksums) if role != "ood" else None
         counts |= classes_seen(class_map, classnames)
@@ -160,7 +164,8 @@ def _attribute(
         return read_attribute(root, ids, column, name, checksums)
     # Of samples that a class map leaves out, nothing is asked.
     wanted = set(ids)
-    shards = [open_shard(path, checksums) for path in _announced(root, split, name, checksums)]
+    paths = split_shards(root, split, name, checksums, labelled=False)
+    shards = [open_shard(path, checksums) for path in paths]
     values = {
         sample["__key__"]: _group(sample, column, _where(name, sample, shard))
         for shard in shards
@@ -216,30 +221,6 @@ def _where(name: str, sample: dict[str, Any], shard: Shard) -> str:
     return f"probe {name!r}, sample {sample['__key__']!r} of {shard}"
 
 
-def _announced(root: Path, split: str, name: str, checksums: Checksums | None) -> list[Path]:
-    """Return the shards that a split announces, and holds no others."""
-    folder = root / split
-    if not split or not folder.is_dir():
-        known = [entry.name for entry in root.iterdir() if entry.is_dir()]
-        raise ProbeError(
-            f"probe {name!r}: no split {split!r} in {root}", hint=did_you_mean(split, known)
-        )
-    text = "\n".join(read_lines(folder / "nshards.txt", checksums))
-    if not re.fullmatch("[1-9][0-9]{0,6}", text):
-        raise ProbeError(
-            f"probe {name!r}: {folder / 'nshards.txt'} says {text!r}",
-            hint="it holds the number of shards, 1 or more",
-        )
-    announced = [folder / f"{index}.tar" for index in range(int(text))]
-    extra = sorted(path.name for path in set(folder.glob("*.tar")) - set(announced))
-    if extra:
-        raise ProbeError(
-            f"probe {name!r}: {folder} holds {extra[0]}, but nshards.txt announces {text} shards",
-            hint="correct nshards.txt, or remove the shard: an unread one is not evaluated",
-        )
-    return announced
-
-
 def _group(sample: dict[str, Any], group: str, where: str) -> str:
     fix = f"<key>.json must hold the attribute {group!r}, a text or whole number"
     document = Document(where, "JSON", ProbeError, fix)
@@ -254,10 +235,12 @@ def _captions(
 ) -> tuple[str, ...] | None:
     present = [caption for caption in captions if caption is not None]
     if present and len(present) != len(captions):
+        silent = [key for key, caption in zip(ids, captions, strict=True) if caption is None]
         raise ProbeError(
-            f"probe {name!r}: {len(present)} of {len(captions)} samples in {folder} have a caption",
+            f"probe {name!r}: {len(present)} of {len(captions)} samples in {folder} have a "
+            f"caption, and not {listed(silent)}",
             hint="give every sample a <key>.txt, or none",
         )
-    if present and role == "retrieval":
+    if present and role in CAPTIONED:
         return check_captions(name, folder, present, ids)
     return tuple(present) or None

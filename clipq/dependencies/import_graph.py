@@ -104,6 +104,8 @@ def file_dependencies(path: Path, search: Sequence[Path | str]) -> Dependencies:
         hidden = PathFinder.find_spec(top, folders[:1])
         common = top in sys.stdlib_module_names or top in IN_ENVIRONMENT
         if common and (hidden is None or not hidden.has_location):
+            if top in IN_ENVIRONMENT:
+                found.packages.add(top)
             continue
         spec = _spec_in(name, folders)
         if spec is not None:

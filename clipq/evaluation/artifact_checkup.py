@@ -233,7 +233,8 @@ class Examiner:
 
     @cached_property
     def _opened(self) -> Probe:
-        return open_declared(self.settings.in_distribution, base_dir=self.settings.root)
+        settings = self.settings
+        return open_declared(settings.in_distribution, base_dir=settings.root, cache=settings.cache)
 
     @cached_property
     def _positions(self) -> list[int]:

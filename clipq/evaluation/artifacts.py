@@ -122,7 +122,9 @@ class Artifacts:
         if self._declared(candidate).runtime != BROUGHT:
             return None
         if self._brought is None or self._brought[0] != candidate:
-            known = self._inputs.probes
+            known = dict(self._inputs.probes)
+            if self._declared(candidate).logit_scale:
+                known[self._inputs.proxy.name] = self._inputs.proxy
             samples = {
                 p.name: known[p.name].ids if p.name in known and p.attack is None else None
                 for p in self.settings.probes
@@ -182,7 +184,7 @@ class Artifacts:
         simulation measures nothing again.
         """
         artifact = self._declared(candidate)
-        held = self.files(candidate).sha256
+        held = self.files(candidate.base).sha256
         return {
             "files": {role: dict(hashes) for role, hashes in held.items()},
             "format": artifact.format,

@@ -25,7 +25,7 @@ from clipq.settings import AttackSettings
 
 __all__ = ["ZeroShotClassifier", "attack_identity", "attacked"]
 
-_VERSION = 1
+_VERSION = 2
 _STEP = 2.5
 """PGD's step is this many times epsilon / steps (Madry et al. 2018 use 2.5)."""
 
@@ -127,13 +127,14 @@ def _attack(
 ) -> Any:
     try:
         from art.attacks import evasion
-        from art.estimators.classification import PyTorchClassifier
+
+        from clipq.evaluation.attacked_answers import RememberingClassifier
     except ImportError as error:
         raise ClipqError(
             f"attack {settings.name!r} needs the Adversarial Robustness Toolbox: {error}",
             hint="pip install 'pytest-clipq[attacks]'",
         ) from error
-    wrapped = PyTorchClassifier(
+    wrapped = RememberingClassifier(
         model=classifier,
         loss=nn.CrossEntropyLoss(),
         input_shape=shape,

@@ -70,6 +70,7 @@ class BatchCheck:
         Raises:
             QuantizerError: a quantizer's do, or it fails on another batch size than the settings'.
         """
+        candidate = candidate.base
         if candidate not in self._found:
             self._found[candidate] = () if candidate.is_reference else self._looked(candidate)
         return self._found[candidate]

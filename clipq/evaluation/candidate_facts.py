@@ -36,7 +36,7 @@ def replaced_towers(candidate: Candidate, settings: Settings) -> str:
     >>> replaced_towers(Candidate("vit", "rtn:w8@text"), Settings(Path("clipq.toml"), (), (), ()))
     'text'
     """
-    if candidate.is_reference:
+    if candidate.base.is_reference:
         return "none"
     artifact = settings.artifact(candidate)
     return artifact.towers if artifact else QuantizerSpec.parse(candidate.quantizer).towers

@@ -60,6 +60,8 @@ def cluster_remarks(probe: Probe, calibration: Probe | None = None) -> Iterator[
             f"{len(sizes)} clusters of samples{worth} are too few for a verdict, which takes "
             f"{MINIMUM_CLUSTERS}: they count, not the samples{end}"
         )
+    if probe.role == "proxy":
+        return  # no interval is drawn of it
     column = cluster_column(probe.clusters)
     if calibration is not None and calibration.name != probe.name and column and probe.clusters:
         both = sorted(set(probe.clusters) & set(calibration.clusters or ()))

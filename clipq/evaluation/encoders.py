@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from clipq.evaluation.artifact_module import ArtifactModule
     from clipq.evaluation.artifacts import Artifacts
     from clipq.evaluation.encoder import Encoder
-    from clipq.evaluation.witness import Witness
+    from clipq.evaluation.trained_states import TrainedStates
+    from clipq.evaluation.witness import Witnesses
     from clipq.models import LoadedModel
     from clipq.quant import Calibration, Quantized
     from clipq.quant.mixture import Mixture
@@ -33,11 +35,15 @@ __all__ = ["Encoders"]
 class Encoders:
     """Every form of every model of the settings, made when it is asked for.
 
+    A candidate whose logit scale is tuned has the towers, and the failures, of the one that it is
+    made of.
+
     Args:
         settings: models, device, threads and batch size.
         inputs: where calibration images come from.
         worker: number of this worker process, to spread workers over devices.
         models: models that are in memory already, by name; they are not loaded.
+        progress: called with (what, steps done, steps in all) while a quantizer is trained.
     """
 
     def __init__(
@@ -47,15 +53,16 @@ class Encoders:
         *,
         worker: int = 0,
         models: Mapping[str, LoadedModel] | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self.settings = settings
         self.inputs = inputs
         self.worker = worker
+        self.progress = progress or (lambda what, done, total: None)
         self._loaded: dict[str, LoadedModel] = dict(models or {})
         self._quantized: tuple[Candidate, Quantized] | None = None
         self._accelerated: dict[str, int] = {}
         self._failures: dict[Candidate, ClipqError] = {}
-        self._witnesses: dict[str, Witness] = {}
 
     @cached_property
     def device(self) -> str:
@@ -77,11 +84,8 @@ class Encoders:
         from clipq.evaluation.encode import environment
 
         self.pin()
-        machine = environment(
-            device=self.device,
-            threads=self.settings.threads,
-            batch_size=self.settings.batch_size,
-        )
+        threads, size = self.settings.threads, self.settings.batch_size
+        machine = environment(device=self.device, threads=threads, batch_size=size)
         return machine | ({"kernels": self.backend} if self.backend else {})
 
     def pin(self) -> None:
@@ -114,12 +118,12 @@ class Encoders:
             ClipqError: the same as the first time: what takes minutes to fail fails once.
         """
         PROCESS.check()
-        if candidate in self._failures:
-            raise self._failures[candidate]
+        if candidate.base in self._failures:
+            raise self._failures[candidate.base]
 
     def refuse(self, candidate: Candidate, error: ClipqError) -> None:
         """Remember why nothing of a candidate can be trusted."""
-        self._failures.setdefault(candidate, error)
+        self._failures.setdefault(candidate.base, error)
 
     @contextmanager
     def contained(self, candidate: Candidate, doing: str) -> Iterator[None]:
@@ -131,10 +135,11 @@ class Encoders:
             ProcessChangedError: the process is no longer what it was.
         """
         self.check(candidate)
+        candidate = candidate.base
         if candidate.is_reference or self.is_artifact(candidate):  # which runs in another process
             yield
             return
-        witness = self._witness(candidate.model)
+        witness = self._witnesses.of(candidate.model)
         self.pin()
         try:
             with PROCESS.contained(candidate.quantizer, doing, witness.differs):
@@ -143,14 +148,11 @@ class Encoders:
             self.refuse(candidate, error)
             raise
 
-    def _witness(self, name: str) -> Witness:
-        if name not in self._witnesses:
-            from clipq.evaluation.witness import Witness
+    @cached_property
+    def _witnesses(self) -> Witnesses:
+        from clipq.evaluation.witness import Witnesses
 
-            loaded = self.model(name)
-            self.pin()
-            self._witnesses[name] = Witness(loaded, self.device)
-        return self._witnesses[name]
+        return Witnesses(self.model, self.device, pin=self.pin)
 
     def identity(self, candidate: Candidate) -> dict[str, Any]:
         """Return what identifies an encoder beside the weights it starts from.
@@ -158,12 +160,14 @@ class Encoders:
         Raises:
             ArtifactError: a file of an artifact is missing.
         """
+        candidate = candidate.base
         return encoder_identity(
             candidate.quantizer,
             environment=self.environment,
             calibration=self.inputs.calibration_fingerprint,
             prompts=prompts_identity(self.inputs.calibration_prompts),
             artifact=self.artifacts.identity(candidate) if self.is_artifact(candidate) else None,
+            trained=self.trained.sha256(candidate),
         )
 
     def is_artifact(self, candidate: Candidate) -> bool:
@@ -172,7 +176,7 @@ class Encoders:
 
     def brought(self, cell: Cell) -> np.ndarray | None:
         """Return features (N, D) of a cell that were made elsewhere; None where clipq encodes."""
-        return self.artifacts.rows(cell) if self.is_artifact(cell.candidate) else None
+        return self.artifacts.rows(cell.base) if self.is_artifact(cell.candidate) else None
 
     @cached_property
     def artifacts(self) -> Artifacts:
@@ -181,12 +185,20 @@ class Encoders:
 
         return Artifacts(self.settings, self.inputs, self.model)
 
+    @cached_property
+    def trained(self) -> TrainedStates:
+        """What the candidates of these settings have learnt."""
+        from clipq.evaluation.trained_states import TrainedStates
+
+        return TrainedStates(self)
+
     def encoder(self, candidate: Candidate) -> Encoder:
         """Return a candidate's form of its model; FP32's own where it is the reference.
 
         Raises:
             QuantizerError: the quantizer failed.
         """
+        candidate = candidate.base
         if self.is_artifact(candidate):
             return self.wrap(candidate, self._open(candidate))
         loaded = self.model(candidate.model)
@@ -197,15 +209,17 @@ class Encoders:
         """Return any form of a candidate's model as an encoder."""
         from clipq.evaluation.encoder import Encoder
 
+        candidate = candidate.base
         loaded, size = self.model(candidate.model), self.settings.batch_size
-        kind = "quantizer"
-        if self.is_artifact(candidate):  # is given whole batches, as it is where it is deployed
-            kind, own = "artifact", self.artifacts.module(candidate).batch
-            size = max(1, size // own) * own
-        return Encoder(f"{kind} {candidate.quantizer!r}", module, loaded, self.device, size)
+        artifact = self.is_artifact(candidate)
+        if artifact:  # is given whole batches, as it is where it is deployed
+            size = max(1, size // (own := self.artifacts.module(candidate).batch)) * own
+        name = f"{'artifact' if artifact else 'quantizer'} {candidate.quantizer!r}"
+        return Encoder(name, module, loaded, self.device, size)
 
     def coverage(self, candidate: Candidate) -> dict[str, Any]:
         """Return what a quantizer covers and stores; {} for FP32."""
+        candidate = candidate.base
         if candidate.is_reference:
             return {}
         if self.is_artifact(candidate):
@@ -218,9 +232,10 @@ class Encoders:
         """Return a quantized form of a model whose layers can be put back to float."""
         from clipq.quant.mixture import Mixture
 
-        self._give_up()
+        self.give_up()
+        candidate = candidate.base
         spec = QuantizerSpec.parse(candidate.quantizer)
-        fp32, calibration = self.model(candidate.model).model, self._calibration(candidate)
+        fp32, calibration = self.model(candidate.model).model, self._given(candidate)
         with self.contained(candidate, "being made"):
             return Mixture(fp32, spec, calibration)
 
@@ -238,11 +253,10 @@ class Encoders:
             from clipq.evaluation.acceleration import accelerate
             from clipq.quant import quantize
 
-            self._give_up()
+            self.give_up()
             spec = QuantizerSpec.parse(candidate.quantizer)
             fp32 = self.model(candidate.model).model
-            calibration = self._calibration(candidate)
-            backend = self.backend
+            calibration, backend = self._given(candidate), self.backend
             try:
                 with self.contained(candidate, "being made"):
                     made = quantize(fp32, spec, calibration)
@@ -253,7 +267,7 @@ class Encoders:
             self._quantized = (candidate, made)
         return self._quantized[1]
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
         """Let go of the quantized model in memory: there is one at a time."""
         if self._quantized is not None:
             candidate, _ = self._quantized
@@ -261,9 +275,10 @@ class Encoders:
                 self._quantized = None
             self._quantized = None
 
-    def _calibration(self, candidate: Candidate) -> Calibration:
+    def _given(self, candidate: Candidate) -> Calibration:
+        """Return all that a candidate's method is given: data, and what was learnt."""
         from clipq.evaluation.calibration_data import calibration_data
 
-        loaded = self.model(candidate.model)
-        size = self.settings.batch_size
-        return calibration_data(self.inputs, loaded, batch_size=size, device=self.device)
+        loaded, size = self.model(candidate.model), self.settings.batch_size
+        data = calibration_data(self.inputs, loaded, batch_size=size, device=self.device)
+        return replace(data, trained=self.trained.state(candidate))

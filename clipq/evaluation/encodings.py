@@ -20,7 +20,9 @@ from clipq.evaluation.identity import (
     texts_key,
 )
 from clipq.evaluation.inputs import Inputs, caption_lines
+from clipq.evaluation.logit_scale import Tuning, has_bias, pair_features, tune, tuning_identity
 from clipq.evaluation.predict import Encoded, Head, calibrated_temperature
+from clipq.provenance import digest
 
 if TYPE_CHECKING:
     from clipq.evaluation.adversarial import AttackedProbe, Victim
@@ -69,24 +71,57 @@ class Encodings:
 
     def texts(self, cell: Cell) -> np.ndarray | None:
         """Return caption features (M, D), encoded once and cached; None but for retrieval."""
-        probe = self.inputs.probes[cell.probe]
-        if probe.role != "retrieval":
-            return None
+        return self._texts(cell) if self.inputs.probes[cell.probe].role == "retrieval" else None
 
+    def _texts(self, cell: Cell) -> np.ndarray:
         def create() -> Table:
             encoder = self.encoders.encoder(cell.candidate)
             with self.encoders.contained(cell.candidate, f"encoding captions of {cell.probe!r}"):
                 return {"features": self.encode_captions(encoder, cell.probe)}, {}
 
-        key = texts_key(self.features_key(cell), probe)
-        return self.cache.table("texts", key, create)[0]["features"]
+        return self.cache.table("texts", self._texts_key(cell), create)[0]["features"]
 
     def head(self, candidate: Candidate) -> Head:
-        """Return the zero-shot head, encoded once and cached."""
-        return self.covered_head(candidate)[0]
+        """Return the zero-shot head, encoded once and cached; a tuned candidate's is tuned."""
+        head, _ = self.covered_head(candidate)
+        return self.tuning(candidate).head(head) if candidate.tuned else head
+
+    def tuning(self, candidate: Candidate) -> Tuning:
+        """Return how a candidate's logit scale is tuned on the proxy's pairs, once and cached.
+
+        Raises:
+            ProbeError, SettingsError: there are no pairs, or no scale can be told from them.
+        """
+        key = digest(self.form(candidate)["logit_scale"])
+        kept = self.cache.table(
+            "logit-scales", key, lambda: ({}, self.fitted(candidate).to_plain())
+        )[1]
+        return Tuning.read(kept | {"proxy": self.inputs.proxy.name})
+
+    def fitted(self, candidate: Candidate) -> Tuning:
+        """Return what `tuning` keeps, fitted now to features of the pairs, which are cached."""
+        cell, (head, _) = candidate.on(self.inputs.proxy.name), self.covered_head(candidate)
+        return self.tuned(candidate.model, head, self.features(cell), self._texts(cell))
+
+    def tuned(self, model: str, head: Head, images: np.ndarray, texts: np.ndarray) -> Tuning:
+        """Return how a head's logit scale is tuned.
+
+        Args:
+            model: name of the model.
+            head: of any form of it.
+            images: image features (N, D) that this form gives the proxy.
+            texts: its features (M, D) of the proxy's captions.
+
+        Raises:
+            ProbeError: no scale can be told from them.
+        """
+        loaded, proxy = self.encoders.model(model), self.inputs.proxy
+        pairs = pair_features(images, texts, proxy, loaded)
+        own, marked = (head.logit_scale, head.logit_bias), self.inputs.proxy_fingerprint
+        return tune(pairs, own, proxy, sigmoid=has_bias(loaded.model), marked=marked)
 
     def covered_head(self, candidate: Candidate) -> tuple[Head, dict[str, Any]]:
-        """Return the zero-shot head, and what the quantizer that it came from covers."""
+        """Return the head as the towers give it, and what their quantizer covers."""
         known = self.inputs.known
 
         def create() -> Table:
@@ -152,7 +187,7 @@ class Encodings:
         brought = self.encoders.brought(cell)
         if brought is not None:
             return brought
-        total, parts, done = len(self.inputs.probes[cell.probe]), [], 0
+        total, parts, done = len(self.inputs.opened(cell.probe)), [], 0
         doing = f"encoding the images of probe {cell.probe!r}"
         with encoder.naming(doing):
             for features in self._batches(encoder, cell, key, doing):
@@ -164,7 +199,7 @@ class Encodings:
 
     def encode_captions(self, encoder: Encoder, probe: str) -> np.ndarray:
         """Return the features (M, D) that a form of a model gives a probe's captions."""
-        lines, _ = caption_lines(self.inputs.probes[probe].captions or ())
+        lines, _ = caption_lines(self.inputs.opened(probe).captions or ())
         return encoder.captions(lines, doing=f"encoding the captions of probe {probe!r}")
 
     def _batches(
@@ -222,6 +257,18 @@ class Encodings:
     def _encoder(self, cell: Cell) -> dict[str, Any]:
         return self.encoders.identity(cell.candidate)
 
+    def form(self, candidate: Candidate) -> dict[str, Any]:
+        """Return what identifies a candidate beside its weights: encoder, and how it is tuned."""
+        encoder = self.encoders.identity(candidate)
+        if not candidate.tuned:
+            return encoder
+        texts = self._texts_key(candidate.on(self.inputs.proxy.name))
+        sigmoid = has_bias(self.encoders.model(candidate.model).model)
+        return encoder | {"logit_scale": tuning_identity(texts, sigmoid=sigmoid)}
+
+    def _texts_key(self, cell: Cell) -> str:
+        return texts_key(self.features_key(cell), self.inputs.opened(cell.probe))
+
     def head_key(self, candidate: Candidate) -> str:
         """Return the key under which the cache keeps a candidate's zero-shot head."""
         model = model_identity(self.encoders.model(candidate.model))
@@ -237,4 +284,4 @@ class Encodings:
             # Adversarial images depend on the head that they mislead.
             made = {"identity": self.identity(cell), **attack_identity(attack)}
         model = model_identity(self.encoders.model(cell.model))
-        return features_key(model, self.inputs.probes[cell.probe], self._encoder(cell), attack=made)
+        return features_key(model, self.inputs.opened(cell.probe), self._encoder(cell), attack=made)

@@ -97,7 +97,9 @@ class Evaluator:
         self.settings = settings
         self.cache = Cache(settings.cache)
         self.inputs = Inputs(settings, self.cache, progress=progress, opened=probes)
-        self.encoders = Encoders(settings, self.inputs, worker=worker, models=models)
+        self.encoders = Encoders(
+            settings, self.inputs, worker=worker, models=models, progress=progress
+        )
         self._progress = progress
         self._given = models, probes
         self.encodings = Encodings(self.encoders, self.inputs, self.cache, progress=progress)
@@ -180,7 +182,7 @@ class Evaluator:
         if cell.probe in self.inputs.pooled:
             return self._pool(cell, self.inputs.pooled[cell.probe])
         identity = self.encodings.identity(cell)
-        key = predictions_key(identity, self.encoders.identity(cell.candidate))
+        key = predictions_key(identity, self.encodings.form(cell.candidate))
         columns, metadata = self.cache.table("predictions", key, lambda: self._predict(cell))
         kept = {"key": key, "sha256": table_digest(columns)}
         evidence = self._evidence(cell, metadata["coverage"])
@@ -209,14 +211,15 @@ class Evaluator:
         observed = reference = self.encodings.encoded(cell.reference)
         if not cell.candidate.is_reference:  # after FP32, beside which images are decoded
             observed = self.encodings.encoded(cell)
-            check_features(
-                cell.quantizer,
-                observed.features,
-                observed.head,
-                reference.features,
-                reference.head,
-                may_equal=self.encoders.is_artifact(cell.candidate),
-            )
+            if not cell.base.candidate.is_reference:  # of which a tuned scale alone is another
+                check_features(
+                    cell.base.quantizer,
+                    observed.features,
+                    observed.head,
+                    reference.features,
+                    reference.head,
+                    may_equal=self.encoders.is_artifact(cell.candidate),
+                )
             self.batches.check(cell.candidate)
         predictions = build_predictions(
             self.inputs.probes[cell.probe].role,
@@ -254,13 +257,17 @@ class Evaluator:
             "probes": {cell.probe: probe},
             "environments": {digest(environment)[:12]: dict(environment)},
         }
+        if cell.candidate.tuned:
+            tuning = self.encodings.tuning(cell.candidate).to_plain()
+            evidence["tunings"] = {str(cell.candidate): tuning}
         if self.encoders.is_artifact(cell.candidate):
             found = [each.to_plain() for each in self.batches.check(cell.candidate)]
             declared = self.encoders.artifacts.declared(cell.candidate)
             made = coverage | declared | {"findings": [*coverage["findings"], *found]}
             evidence["artifacts"] = {str(cell.candidate): made}
-        elif not cell.candidate.is_reference:
-            made = {**method_evidence(cell.quantizer), **coverage}
+        elif not cell.base.candidate.is_reference:
+            learnt = self.encoders.trained.evidence(cell.base.candidate)
+            made = {**method_evidence(cell.base.quantizer), **coverage, **learnt}
             evidence["quantizers"] = {str(cell.candidate): made}
         return evidence
 

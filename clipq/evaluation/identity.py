@@ -92,7 +92,13 @@ def method_evidence(quantizer: str) -> dict[str, Any]:
 
 
 def encoder_identity(
-    quantizer: str, *, environment: Key, calibration: str, prompts: str, artifact: Key | None = None
+    quantizer: str,
+    *,
+    environment: Key,
+    calibration: str,
+    prompts: str,
+    artifact: Key | None = None,
+    trained: str = "",
 ) -> dict[str, Any]:
     """Return what identifies an encoder beside the weights it starts from.
 
@@ -102,6 +108,7 @@ def encoder_identity(
         calibration: fingerprint of the calibration split.
         prompts: digest of the prompts that methods calibrate with.
         artifact: what identifies an artifact, which takes a quantizer's place and has no name here.
+        trained: sha256 of the state that was learnt; "" where nothing was.
     """
     identity: dict[str, Any] = {
         "quantizer": quantizer if artifact is None else artifact,
@@ -111,6 +118,8 @@ def encoder_identity(
     if artifact is None and quantizer != FP32:
         identity |= method_identity(quantizer)
         identity |= {"calibration": calibration, "calibration_prompts": prompts}
+    if trained:
+        identity["trained"] = trained
     return identity
 
 

@@ -26,6 +26,7 @@ from clipq.provenance import digest
 
 if TYPE_CHECKING:
     from clipq.models import LoadedModel
+    from clipq.settings import Settings
 
 __all__ = ["MANIFEST", "Form", "ImageExport", "exportable"]
 
@@ -175,7 +176,7 @@ class ImageExport:
                 (self.folder / file).unlink(missing_ok=True)
 
     def _images(self, name: str) -> None:
-        probe = self.inputs.probes[name]
+        probe = self.inputs.opened(name)
         # One image tells the shape of all: nothing else does without decoding.
         first = self.inputs.images(name, self.loaded.preprocess, first=1)
         shape = self.form.made(first, self.loaded).shape[1:]
@@ -232,6 +233,8 @@ class ImageExport:
         for probe in self.inputs.probes.values():
             if probe.role == "retrieval":
                 lines += caption_lines(probe.captions or ())[0]
+        if _tuned(self.inputs.settings):
+            lines += caption_lines(self.inputs.proxy.captions or ())[0]
         if lines[len(prompts) :]:
             more = self.loaded.tokenizer(lines[len(prompts) :]).numpy()
             tokens = np.concatenate([tokens, more])
@@ -262,7 +265,7 @@ class ImageExport:
         }
 
     def _fingerprint(self, name: str) -> str:
-        return digest([self.inputs.probes[name].fingerprint, self.loaded.preprocess.identity])
+        return digest([self.inputs.opened(name).fingerprint, self.loaded.preprocess.identity])
 
     def _keep(self) -> None:
         write_atomically(self.folder / MANIFEST, _plain(self._said))
@@ -282,8 +285,12 @@ def exportable(inputs: Inputs, probes: Sequence[str]) -> tuple[list[str], dict[s
     for declared in inputs.settings.probes:
         if declared.attack is not None:
             left[declared.name] = "its images are made against each candidate, with its gradients"
+        elif declared.role == "proxy":
+            left[declared.name] = "its images are trained on, and nothing is evaluated on them"
         elif declared.role == "pooled":
             left[declared.name] = "it pools other probes and has no images of its own"
+        elif declared.role == "proxy" and not _tuned(inputs.settings):
+            left[declared.name] = "no artifact is tuned on its pairs (logit_scale = true)"
         elif declared in inputs.settings.withheld:
             left[declared.name] = f"policy {inputs.settings.policy!r} leaves it unseen"
     for name in probes:
@@ -295,6 +302,11 @@ def exportable(inputs: Inputs, probes: Sequence[str]) -> tuple[list[str], dict[s
             )
     wanted = probes or [each.name for each in inputs.settings.probes if each.name not in left]
     return list(dict.fromkeys(wanted)), left
+
+
+def _tuned(settings: Settings) -> bool:
+    """Whether the logit scale of any artifact is tuned, which takes features of the pairs."""
+    return any(artifact.logit_scale for artifact in settings.artifacts)
 
 
 _STATE = ("complete", "probes", "text", "how")

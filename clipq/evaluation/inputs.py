@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -15,32 +16,27 @@ import numpy as np
 
 from clipq.data import (
     Probe,
-    SealedImages,
     check_disjoint,
     head_columns,
-    materialise,
     open_declared,
-    streamed,
     unreadable_images,
     without,
 )
 from clipq.data.decoding import PIXELS_VERSION
-from clipq.errors import CacheError, SettingsError
-from clipq.evaluation.cache import Cache, Table, damaged
+from clipq.errors import ProbeError, SettingsError
+from clipq.evaluation.cache import Cache, Table
+from clipq.evaluation.decoded_images import DECODERS, DecodedImages
 from clipq.evaluation.known_labels import KnownLabels, known_labels
 from clipq.evaluation.pooling import Origins, check_apart
 from clipq.evaluation.predict import SampleInfo
+from clipq.evaluation.proxy_pairs import Pairs, check_not_evaluated, check_pairs, undeclared
 from clipq.provenance import digest, package_versions
 from clipq.settings import ProbeSettings, Settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from clipq.models import Preprocess
 
 __all__ = ["Inputs", "caption_lines"]
-
-_DECODERS = ("pillow", "torchvision")
 
 
 class Inputs:
@@ -64,15 +60,16 @@ class Inputs:
         self.settings = settings
         self.cache = cache
         self._progress = progress
+        self._decoded = DecodedImages(cache, progress=progress)
         self._given = dict(opened or {})
         self._read: dict[tuple[str, ...], Probe] = {}
-        self._stored: dict[Path, SealedImages] = {}
 
     @cached_property
     def probes(self) -> dict[str, Probe]:
         """Every probe with images that may be seen, opened, verified and checked for leakage.
 
-        Those kept for releases are left out under any other policy; a pooled one has no images.
+        Those kept for releases are left out under any other policy; a pooled one has no images, and
+        those of a proxy are looked at where something is trained: `proxy`.
 
         Raises:
             ProbeError: data are missing, damaged or shared between probes that must be apart.
@@ -81,7 +78,7 @@ class Inputs:
         opened = {
             probe.name: self._opened(probe)
             for probe in self.settings.probes
-            if probe.role != "pooled" and probe.name not in unseen
+            if probe.role not in ("pooled", "proxy") and probe.name not in unseen
         }
         calibration = opened.pop(self.settings.calibration.name)
         check_disjoint(calibration, *opened.values())
@@ -113,6 +110,56 @@ class Inputs:
         own = () if same else (split.classnames, split.class_map)
         return digest([split.fingerprint, split.captions, *own])
 
+    @cached_property
+    def proxy(self) -> Probe:
+        """The pairs to train on, opened when they are first asked for.
+
+        Those that the settings declare; else the calibration split, where it has captions.
+
+        Raises:
+            ProbeError: there is nothing to be learnt from them, or they share an image with a
+                probe that is evaluated.
+            SettingsError: there are none.
+        """
+        declared = self.settings.proxy
+        found = self.calibration if declared is None else self._opened(declared)
+        if found.captions is None:
+            raise undeclared(found, self.settings.path)
+        check_pairs(found, *caption_lines(found.captions))
+
+        def tell(done: int) -> None:
+            if self._progress is not None:
+                self._progress(f"comparing {found.name} with what is evaluated", done, len(found))
+
+        check_not_evaluated(found, self._evaluated(), self.cache, tell=tell)
+        return found
+
+    @cached_property
+    def proxy_fingerprint(self) -> str:
+        """What identifies the pairs to train on: samples and captions."""
+        return digest([self.proxy.fingerprint, self.proxy.captions])
+
+    def pairs(self, preprocess: Preprocess) -> Pairs:
+        """Return the pairs to train on, their images decoded once per preprocessing.
+
+        Raises:
+            ProbeError, SettingsError: as `proxy`; or an image does not decode.
+        """
+        probe = self.proxy
+        lines, owners = caption_lines(probe.captions or ())
+        images = self.images(probe.name, preprocess)
+        return Pairs(images, tuple(lines), owners, probe.ids, self.proxy_fingerprint)
+
+    def _evaluated(self) -> list[Probe]:
+        """Return the probes with images that are evaluated, those kept for releases among them."""
+        apart = self.settings.calibration.name
+        found = [probe for name, probe in self.probes.items() if name != apart]
+        for declared in self.settings.withheld:
+            with suppress(ProbeError):  # where it is not here, its release finds what is shared
+                if declared.role != "pooled":
+                    found.append(self._opened(declared))
+        return found
+
     @property
     def calibration_prompts(self) -> Probe:
         """The split with the head's classes: what its prompts are made of.
@@ -140,13 +187,7 @@ class Inputs:
             preprocess: what makes pixels of its images.
             first: how many are wanted, where not all are.
         """
-        path = self._path(probe, preprocess)
-        stop = len(self.probes[probe]) if first is None else first
-        try:
-            return self._verified(path, 0, stop)
-        except CacheError:
-            with self.cache.lock(path):
-                return self._made_again(probe, preprocess, path, 0, stop)
+        return self._decoded.images(self.opened(probe), preprocess, first=first)
 
     def blocks(self, probe: str, preprocess: Preprocess, size: int) -> Iterator[np.ndarray]:
         """Yield the same images in blocks (<= size, H, W, 3).
@@ -154,74 +195,12 @@ class Inputs:
         Where they are not decoded yet, they are while the blocks are used: an encoder and the
         decoder then work side by side. Where some turn out to be damaged, all are decoded again.
         """
-        path = self._path(probe, preprocess)
-        if not path.is_file():
-            with self.cache.lock(path):
-                if not path.is_file():
-                    yield from streamed(
-                        self.probes[probe],
-                        preprocess.to_uint8,
-                        path,
-                        size=size,
-                        key=path.stem,
-                        progress=self._decoding(probe),
-                    )
-                    return
-        for start in range(0, len(self.probes[probe]), size):
-            stop = start + size
-            try:
-                yield self._verified(path, start, stop)
-            except CacheError:
-                with self.cache.lock(path):
-                    block = self._made_again(probe, preprocess, path, start, stop)
-                yield block
+        return self._decoded.blocks(self.opened(probe), preprocess, size)
 
-    def _verified(self, path: Path, start: int, stop: int) -> np.ndarray:
-        """Return images `start` to `stop` of a file.
-
-        Raises:
-            CacheError: the file is missing or damaged.
-        """
-        if path not in self._stored:
-            self._stored[path] = SealedImages(path, key=path.stem)
-        self._stored[path].verify(start, stop)
-        return self._stored[path].pixels[start:stop]
-
-    def _made_again(
-        self, probe: str, preprocess: Preprocess, path: Path, start: int, stop: int
-    ) -> np.ndarray:
-        """Return images of a file that was missing or damaged before its lock was taken."""
-        self._stored.pop(path, None)
-        try:
-            return self._verified(path, start, stop)
-        except CacheError as error:
-            if path.is_file():
-                damaged(path, error)
-        self._stored.pop(path, None)
-        progress = self._decoding(probe)
-        opened = self.probes[probe]
-        materialise(opened, preprocess.to_uint8, path, key=path.stem, progress=progress)
-        return self._verified(path, start, stop)
-
-    def _path(self, probe: str, preprocess: Preprocess) -> Path:
-        return self.cache.path("images", self._key(probe, preprocess), ".npy")
-
-    def _key(self, probe: str, preprocess: Preprocess) -> str:
-        versions = package_versions(_DECODERS)
-        return digest(
-            {
-                "probe": self.probes[probe].fingerprint,
-                "preprocess": preprocess.identity,
-                "decoder": [PIXELS_VERSION, *(versions[name] for name in _DECODERS)],
-            }
-        )
-
-    def _decoding(self, probe: str) -> Callable[[int], None]:
-        def advance(done: int) -> None:
-            if self._progress is not None:
-                self._progress(f"decoding {probe}", done, len(self.probes[probe]))
-
-        return advance
+    def opened(self, name: str) -> Probe:
+        """Return a probe with images, be it what is evaluated or pairs to train on."""
+        declared = self.settings.proxy
+        return self.probes[name] if declared is None or name != declared.name else self.proxy
 
     def sample_info(self, probe: str, first: int | None = None) -> SampleInfo:
         """Return what a probe knows of its samples, of the first ones only where told so."""
@@ -257,8 +236,13 @@ class Inputs:
         """Open a probe; where some images may be unreadable, find out which, once."""
         if declared.name in self._given:
             return self._given[declared.name]
-        root = self.settings.root
-        probe = open_declared(declared, base_dir=root, opened=self._read)
+        probe = open_declared(
+            declared,
+            base_dir=self.settings.root,
+            opened=self._read,
+            cache=self.settings.cache,
+            progress=self._progress,
+        )
         if probe.passed_over.pictures:
             warnings.warn(f"probe {probe.name!r}: {probe.passed_over}", stacklevel=2)
         if not declared.unreadable:
@@ -269,7 +253,7 @@ class Inputs:
             positions = np.array([position for position, _ in found], np.int64)
             return {"positions": positions}, {"reasons": [reason for _, reason in found]}
 
-        decoder = [PIXELS_VERSION, package_versions(_DECODERS)]
+        decoder = [PIXELS_VERSION, package_versions(DECODERS)]
         key = digest({"probe": probe.fingerprint, "decoder": decoder})
         columns, metadata = self.cache.table("unreadable", key, create)
         broken = list(zip(columns["positions"].tolist(), metadata["reasons"], strict=True))
@@ -280,8 +264,8 @@ class _Opened(dict[str, Probe]):
     def __missing__(self, name: str) -> Probe:
         raise SettingsError(
             f"probe {name!r} has no images to look at",
-            hint="a pooled probe has none of its own, and one with use = 'release' is seen under "
-            "policy release alone",
+            hint="a pooled probe has none of its own, one with use = 'release' is seen under "
+            "policy release alone, and those of a proxy are trained on and never evaluated on",
         )
 
 

@@ -42,6 +42,8 @@ class MixtureEvaluator:
         self.evaluator, self.candidate = evaluator, candidate
         self._features = lru_cache(maxsize=_FEATURES_KEPT)(self._encode)
         self._heads = lru_cache(maxsize=_FEATURES_KEPT)(self._encode_head)
+        self._captions = lru_cache(maxsize=_FEATURES_KEPT)(self._encode_captions)
+        self._tuned = lru_cache(maxsize=None)(self._tune)
         self._temperatures = lru_cache(maxsize=None)(self._fit_temperature)
 
     @cached_property
@@ -63,13 +65,15 @@ class MixtureEvaluator:
         origins = self.evaluator.inputs.pooled.get(cell.probe)
         if origins is not None:
             return pool({one: self._predictions(floats, cell.on(one)) for one in origins}, origins)
-        encoder = self.evaluator.encoders.identity(cell.candidate)
+        encoder = self.evaluator.encodings.form(cell.candidate)
         key = mixture_key(self.evaluator.encodings.identity(cell), encoder, floats)
 
         def create() -> Table:
             encodings = self.evaluator.encodings
-            for one in (cell, cell.on(self.evaluator.inputs.calibration.name)):
-                encodings.prepare(one)
+            proxy = [self.evaluator.inputs.proxy] if cell.candidate.tuned else []
+            for probe in (self.evaluator.inputs.calibration, *proxy):
+                encodings.prepare(cell.on(probe.name))
+            encodings.prepare(cell)
             reference, _ = encodings.encoded(cell.reference), self.mixture  # made before the rest
             with self.evaluator.encoders.contained(cell.candidate, f"encoding {cell.probe!r}"):
                 return as_table(self._predict(floats, cell, reference), {})
@@ -81,7 +85,7 @@ class MixtureEvaluator:
         inputs = self.evaluator.inputs
         observed = Encoded(
             self._features(vision, cell.probe),
-            self._heads(text),
+            self._head(floats),
             self._features(vision, inputs.calibration.name),
             self._temperatures(floats),
             self._texts(text, cell.probe),
@@ -99,19 +103,33 @@ class MixtureEvaluator:
     def _texts(self, text: frozenset[str], probe: str) -> np.ndarray | None:
         if self.evaluator.inputs.probes[probe].role != "retrieval":
             return None
-        return self.evaluator.encodings.encode_captions(self._encoder(text), probe)
+        return self._captions(text, probe)
+
+    def _head(self, floats: frozenset[str]) -> Head:
+        """Return the head; a tuned candidate's scale is tuned again, for these features."""
+        _, text = _by_tower(floats)
+        return self._tuned(floats) if self.candidate.tuned else self._heads(text)
+
+    def _tune(self, floats: frozenset[str]) -> Head:
+        vision, text = _by_tower(floats)
+        proxy, head = self.evaluator.inputs.proxy.name, self._heads(text)
+        features = self._features(vision, proxy), self._captions(text, proxy)
+        return self.evaluator.encodings.tuned(self.candidate.model, head, *features).head(head)
 
     def _fit_temperature(self, floats: frozenset[str]) -> float:
-        vision, text = _by_tower(floats)
+        vision, _ = _by_tower(floats)
         inputs = self.evaluator.inputs
         features = self._features(vision, inputs.calibration.name)
-        return calibrated_temperature(features, self._heads(text), inputs.known_labels)
+        return calibrated_temperature(features, self._head(floats), inputs.known_labels)
 
     def _encode(self, floats: frozenset[str], probe: str) -> np.ndarray:
         return self.evaluator.encodings.encode(self._encoder(floats), self.candidate.on(probe))
 
     def _encode_head(self, floats: frozenset[str]) -> Head:
         return self._encoder(floats).head(self.evaluator.inputs.known)
+
+    def _encode_captions(self, floats: frozenset[str], probe: str) -> np.ndarray:
+        return self.evaluator.encodings.encode_captions(self._encoder(floats), probe)
 
     def _encoder(self, floats: frozenset[str]) -> Encoder:
         self.mixture.keep_float(floats)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from clipq.cases import Candidate, Case
+from clipq.cases import FP32, TUNED, Candidate, Case
 from clipq.dependencies.file_reads import watching_imports
 from clipq.errors import (
     ClipqError,
@@ -254,6 +254,8 @@ def planned_candidates(settings: Settings) -> tuple[Candidate, ...]:
         except (QuantizerError, UnknownNameError) as error:
             raise type(error)(f"{where}: {error.problem}", hint=error.hint) from error
         found[Candidate(artifact.model, artifact.name)] = None
+        if artifact.logit_scale:
+            found[Candidate(artifact.model, artifact.name + TUNED)] = None
     return tuple(found)
 
 
@@ -261,7 +263,7 @@ def simulation_of(candidate: Candidate, settings: Settings) -> str:
     """Return the quantizer that simulates an artifact, by which its loss is split; "" for none.
 
     It is the one that the settings name, or the matrix's first of the same format in the same
-    towers.
+    towers; of a candidate whose logit scale is tuned, one of the matrix whose is tuned as well.
 
     >>> from pathlib import Path
     >>> from clipq.artifact_settings import ArtifactSettings
@@ -274,13 +276,17 @@ def simulation_of(candidate: Candidate, settings: Settings) -> str:
     artifact = settings.artifact(candidate)
     if artifact is None or artifact.is_float:
         return ""
-    if artifact.simulation:
-        return str(QuantizerSpec.parse(artifact.simulation))
+    named = QuantizerSpec.parse(artifact.simulation) if artifact.simulation else None
+    if named is not None and not candidate.tuned:
+        return str(named)
+    specs = [QuantizerSpec.parse(text) for text in planned_quantizers(settings)]
+    alike = [spec for spec in specs if spec.tuned == candidate.tuned]
+    if named is not None:
+        return next((str(spec) for spec in alike if spec.base == named), "")
     if not artifact.format:
         return ""
     wanted = Format.parse(artifact.format), artifact.towers
-    specs = map(QuantizerSpec.parse, planned_quantizers(settings))
-    return next((str(spec) for spec in specs if (spec.format, spec.towers) == wanted), "")
+    return next((str(spec) for spec in alike if (spec.format, spec.towers) == wanted), "")
 
 
 def planned_quantizers(settings: Settings) -> tuple[str, ...]:
@@ -314,15 +320,15 @@ def _known(text: str, where: str) -> QuantizerSpec:
     if spec.is_reference:
         raise SettingsError(
             f"{where}: quantizer {text!r} is the reference itself",
-            hint="list only quantizers to be judged against FP32",
+            hint=f"list only quantizers to be judged against FP32; {FP32}{TUNED} is one",
         )
-    if spec.method not in quantizers:
+    if spec.method != FP32 and spec.method not in quantizers:
         quantizers.get(spec.method)  # raises, with the known names
     return spec
 
 
 def _evaluation_probes(settings: Settings) -> list[str]:
-    return [probe.name for probe in settings.probes if probe.role != "calibration"]
+    return [probe.name for probe in settings.evaluated]
 
 
 def _canonical(patterns: Iterable[str]) -> tuple[str, ...]:

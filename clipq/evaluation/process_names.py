@@ -12,6 +12,8 @@ import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from itertools import compress
+from operator import attrgetter, ne
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -124,6 +126,8 @@ class ProcessNames:
 
     def __init__(self) -> None:
         self._spaces: list[_Space] = []
+        self._live: list[Mapping[str, Any]] = []  # of each space
+        self._was: list[dict[str, Any]] = []
         self._functions: list[FunctionType] = []
         self._insides: list[tuple[Any, ...]] = []
         self._seen: set[int] = set()
@@ -155,7 +159,7 @@ class ProcessNames:
             for space in self._different()
             for name, _ in space.changes()
         }
-        now = [_inside(function) for function in self._functions]
+        now = self._insides_now()
         codes = {place: one for place, one in enumerate(now) if one != self._insides[place]}
         return NamesMoment(names, codes, _replaced_kernels() - self._kernels)
 
@@ -171,10 +175,11 @@ class ProcessNames:
                     space.was.pop(name, None)
                 else:
                     space.was[name] = now
-        for place, function in enumerate(self._functions):
-            now = _inside(function)
-            if now != before.codes.get(place):
-                self._insides[place] = now
+        now = self._insides_now()
+        if now != self._insides:
+            for place, inside in enumerate(now):
+                if inside != before.codes.get(place):
+                    self._insides[place] = inside
         self._kernels = _replaced_kernels() - before.kernels
 
     def restore(self) -> list[str]:
@@ -185,8 +190,7 @@ class ProcessNames:
                 how = "was removed" if name not in space.live else "was replaced"
                 found.append(f"{space.label}.{name} {how}")
                 space.put_back(name, before)
-        now = [_inside(function) for function in self._functions]
-        if now != self._insides:
+        if self._insides_now() != self._insides:
             found += self._code_put_back()
         new = _replaced_kernels() - self._kernels
         if new:
@@ -195,8 +199,15 @@ class ProcessNames:
         return found
 
     def _different(self) -> list[_Space]:
-        # Nearly always nothing does, and this is asked often.
-        return [space for space in self._spaces if _differ(space.live, space.was)]
+        # Nearly always nothing does, and this is asked often: not in a loop of Python's.
+        try:
+            differ = [bool(one) for one in map(ne, self._live, self._was)]
+        except Exception:  # comparing arrays gives no truth; what is identical is never compared
+            differ = list(map(_differ, self._live, self._was))
+        return list(compress(self._spaces, differ))
+
+    def _insides_now(self) -> list[tuple[Any, ...]]:
+        return list(map(_inside, self._functions))
 
     def _code_put_back(self) -> Iterator[str]:
         for function, was in zip(self._functions, self._insides, strict=True):
@@ -269,7 +280,10 @@ class ProcessNames:
         added: Callable[[str, Any], bool] = lambda *_: False,
         strict: bool = False,
     ) -> None:
-        self._spaces.append(_Space(label, owner, live, dict(live), added, strict))
+        space = _Space(label, owner, live, dict(live), added, strict)
+        self._spaces.append(space)
+        self._live.append(space.live)
+        self._was.append(space.was)
 
 
 def _is_watched(module: str) -> bool:
@@ -310,8 +324,8 @@ def _differ(live: Mapping[str, Any], was: Mapping[str, Any]) -> bool:
         return True
 
 
-def _inside(function: FunctionType) -> tuple[Any, ...]:
-    return function.__code__, function.__defaults__, function.__kwdefaults__
+_inside = attrgetter("__code__", "__defaults__", "__kwdefaults__")
+"""What a function computes, by its own parts."""
 
 
 def _replaced_kernels() -> frozenset[str]:

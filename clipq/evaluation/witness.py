@@ -14,9 +14,11 @@ from clipq.quant.formats import Format
 from clipq.quant.weights import quantize_weight
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from clipq.models import LoadedModel
 
-__all__ = ["Witness"]
+__all__ = ["Witness", "Witnesses"]
 
 _FORMATS = ("w4a8d", "we4m3a4dz")
 _TEXT = "a photo of a witness"
@@ -97,3 +99,27 @@ class Witness:
                 found.append(rounding(numbers))
         rounded: np.ndarray = torch.cat(found).numpy()
         return rounded
+
+
+class Witnesses:
+    """The witness of each model, made when it is first asked for.
+
+    Args:
+        models: loads a model by its name.
+        device: where they are.
+        pin: sets this process's threads, on which what a witness says may depend.
+    """
+
+    def __init__(
+        self, models: Callable[[str], LoadedModel], device: str, *, pin: Callable[[], None]
+    ) -> None:
+        self._models, self._device, self._pin = models, device, pin
+        self._made: dict[str, Witness] = {}
+
+    def of(self, name: str) -> Witness:
+        """Return a model's witness."""
+        if name not in self._made:
+            loaded = self._models(name)
+            self._pin()
+            self._made[name] = Witness(loaded, self._device)
+        return self._made[name]

@@ -84,9 +84,7 @@ def measure(evaluator: Evaluator, model: str) -> Baseline:
         known_noise = noise[key] if np.isfinite(noise[key]) else 0.0
         stored[key] = BaselineValue(finite, metric.unit, metric.version, finite, known_noise)
     found = {
-        probe.name: evaluator.evaluate(reference.on(probe.name))
-        for probe in settings.probes
-        if probe.role != "calibration"
+        probe.name: evaluator.evaluate(reference.on(probe.name)) for probe in settings.evaluated
     }
     known = found[settings.in_distribution.name]
     subject = subject_of(evaluator.inputs, evaluator.encoders.model(model))

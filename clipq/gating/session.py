@@ -89,7 +89,8 @@ class Gate:
     @cached_property
     def latencies(self) -> Latencies:
         """Latencies measured elsewhere; none where the settings name no file."""
-        known = {str(candidate) for candidate in planned_candidates(self.settings)}
+        planned = planned_candidates(self.settings)
+        known = {str(form) for candidate in planned for form in (candidate, candidate.base)}
         known |= {str(Candidate(model.name, FP32)) for model in self.settings.models}
         return load_latencies(self.settings.latency, known)
 

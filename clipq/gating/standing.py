@@ -13,10 +13,11 @@ from dataclasses import asdict, replace
 
 from clipq.cases import Candidate
 from clipq.checkout import git_commit
-from clipq.errors import RecordError
+from clipq.errors import ClipqError, RecordError
 from clipq.evaluation.artifact_standing import artifact_differences, artifact_unknowns
 from clipq.evaluation.identity import files_identity, method_evidence
 from clipq.evaluation.plan import load_plugins, plan
+from clipq.evaluation.trained_search import declared_folder
 from clipq.gating.baseline import load_baseline
 from clipq.gating.input_files import input_files
 from clipq.gating.margins import load_margins
@@ -71,6 +72,12 @@ def not_compared(record: RunRecord, candidate: Candidate, settings: Settings) ->
             f"the checkout had changes that are in no commit {when}: of changed files only the "
             f"{made}, the settings, the margins and the waivers were compared"
         )
+    learnt = record.evidence().get("quantizers", {}).get(str(candidate), {}).get("trained")
+    if learnt is not None and declared_folder(candidate, settings) is None:
+        found.append(
+            f"its trained state ({learnt['sha256'][:12]}) lies in no folder of {settings.trained}: "
+            "it was trained at first use, and can be released only as a folder of `clipq train`"
+        )
     artifact = settings.artifact(candidate)
     if artifact is not None:
         shipped = record.evidence().get("artifacts", {}).get(str(candidate), {})
@@ -121,6 +128,7 @@ def _of_making(
     artifact = settings.artifact(candidate)
     if artifact is None and shipped is None:
         yield from _of_code(record, candidate, cases)
+        yield from _of_training(record, candidate, settings)
     elif artifact is None:
         yield f"it is of an artifact {candidate.quantizer!r}, the settings declare none"
     elif shipped is not None:
@@ -135,7 +143,7 @@ def _of_code(record: RunRecord, candidate: Candidate, cases: list[CaseResult]) -
         if any(result.observed is not None for result in cases):
             yield "it does not say which code was measured"
         return
-    now = method_evidence(candidate.quantizer)
+    now = method_evidence(candidate.base.quantizer)
     for name in ("method_version", "code_sha256"):
         if made.get(name, 1 if name == "method_version" else "") != now[name]:
             before, after = made.get("code", {}), now["code"]
@@ -145,6 +153,21 @@ def _of_code(record: RunRecord, candidate: Candidate, cases: list[CaseResult]) -
             # Of environment variables, a record holds the names alone.
             what = ", ".join(changed) or "an environment variable"
             yield f"the quantizer was edited since ({what})"
+
+
+def _of_training(record: RunRecord, candidate: Candidate, settings: Settings) -> Iterator[str]:
+    """Yield in what a trained state that was measured is not the one that lies here."""
+    learnt = record.evidence().get("quantizers", {}).get(str(candidate), {}).get("trained")
+    if learnt is None:
+        return
+    try:
+        here = declared_folder(candidate, settings)
+    except ClipqError as error:
+        yield error.problem
+        return
+    if here is not None and here.manifest.state_sha256 != learnt["sha256"]:
+        was, now = learnt["sha256"][:12], here.manifest.state_sha256[:12]
+        yield f"the trained state that was measured is {was}, here lies {now}"
 
 
 def _of_model(

@@ -73,11 +73,13 @@ def notes(before: Evidence, after: Evidence) -> tuple[str, ...]:
         ("models", "weights_sha256", "FP32 weights of {} changed"),
         ("baselines", "columns_sha256", "the baseline of {} changed"),
         ("quantizers", "code_sha256", "the code of {} changed"),
+        ("tunings", "proxy_fingerprint", "the pairs that {} was tuned on changed"),
     ):
         one, other = before.get(kind, {}), after.get(kind, {})
         moved = [n for n in one if n in other and one[n].get(key) != other[n].get(key)]
         if moved:
             changes.append(what.format(listed(moved)))
+    changes += _trained_changes(before.get("quantizers", {}), after.get("quantizers", {}))
     changes += artifact_changes(before.get("artifacts", {}), after.get("artifacts", {}))
     first = [dict(e) for e in before.get("environments", {}).values()]
     second = [dict(e) for e in after.get("environments", {}).values()]
@@ -86,6 +88,18 @@ def notes(before: Evidence, after: Evidence) -> tuple[str, ...]:
             if first[0].get(name) != second[0].get(name):
                 changes.append(f"{name} was {first[0].get(name)}, now {second[0].get(name)}")
     return tuple(changes)
+
+
+def _trained_changes(before: Evidence, after: Evidence) -> list[str]:
+    """Name the quantizers that are in both runs, and that have learnt something else."""
+    states = [
+        {name: said.get("trained", {}).get("sha256") for name, said in each.items()}
+        for each in (before, after)
+    ]
+    moved = [
+        name for name, sha in states[0].items() if name in states[1] and sha != states[1][name]
+    ]
+    return [f"the trained state of {listed(moved)} changed"] if moved else []
 
 
 def artifact_changes(before: Evidence, after: Evidence) -> list[str]:

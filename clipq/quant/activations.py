@@ -38,9 +38,24 @@ class StaticQuantizer(nn.Module):
                 hint="check the calibration data and the model's activations for NaN and Inf",
             )
         self.number_format = number_format
-        self._grid: Any = choose_grid(torch.tensor(low), torch.tensor(high), number_format)
-        self.register_buffer("scale", self._grid.scale)
-        self.register_buffer("zero_point", getattr(self._grid, "zero_point", None))
+        self._take(choose_grid(torch.tensor(low), torch.tensor(high), number_format))
+
+    @classmethod
+    def on(cls, grid: Grid, number_format: ActivationFormat) -> StaticQuantizer:
+        """Return a quantizer that rounds to a grid which was not calibrated but learnt.
+
+        Args:
+            grid: of one scale, 0-dimensional.
+            number_format: that the grid is of.
+        """
+        quantizer = cls(number_format, low=0.0, high=0.0)
+        quantizer._take(grid)
+        return quantizer
+
+    def _take(self, grid: Grid) -> None:
+        self._grid: Any = grid
+        self.register_buffer("scale", grid.scale)
+        self.register_buffer("zero_point", getattr(grid, "zero_point", None))
 
     @property
     def grid(self) -> Grid:

@@ -144,6 +144,11 @@ def apply_method(
     ()
     """
     spec = QuantizerSpec.parse(spec)
+    if spec.tuned:
+        raise QuantizerError(
+            f"quantizer {str(spec)!r} tunes the logit scale, which takes image-caption pairs",
+            hint=f"quantize by {str(spec.base)!r} alone, or call clipq.quantize, which takes pairs",
+        )
     method = find_method(spec)
     exceptions = declared_exceptions(method, spec)
     before = _fingerprint(model)

@@ -81,6 +81,9 @@ class Method(Protocol):
 quantizers: Registry[Method] = Registry("quantizer", group="clipq.quantizers")
 for _name in ("awq", "gptq", "noise", "quarot", "raana", "rtn", "smoothquant"):
     quantizers.register_lazy(_name, f"clipq.quant.{_name}:{_name}")
+for _name in ("dorefa", "lsq", "pact"):
+    quantizers.register_lazy(_name, f"clipq.quant.{_name}:{_name}", trains=True)
+quantizers.register_lazy("rot+lsq", "clipq.quant.rot_lsq:rot_lsq", trains=True)
 
 
 def find_method(spec: QuantizerSpec | str) -> Method:
@@ -98,7 +101,7 @@ def find_method(spec: QuantizerSpec | str) -> Method:
       fix: did you mean 'rtn'? ...
     """
     spec = QuantizerSpec.parse(spec)
-    if spec.is_reference:
+    if spec.method == FP32:
         raise QuantizerError(
             f"{FP32!r} is the unquantized reference, not a quantizer",
             hint="use the model itself, or name a method such as rtn:w8a8",
@@ -130,7 +133,7 @@ def is_trained(spec: QuantizerSpec | str) -> bool:
     False
     """
     spec = QuantizerSpec.parse(spec)
-    return not spec.is_reference and bool(getattr(find_method(spec), "trains", False))
+    return spec.method != FP32 and bool(getattr(find_method(spec), "trains", False))
 
 
 def is_builtin(method: Method) -> bool:

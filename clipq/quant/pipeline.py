@@ -120,6 +120,40 @@ class Prepared:
     order: list[str]
     formats: dict[str, Format]
 
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        spec: QuantizerSpec,
+        calibration: Calibration,
+        options: CommonOptions,
+        *,
+        transforms: Iterable[Callable[[Prepared], None]] = (),
+    ) -> Prepared:
+        """Make `model` explicit in place, choose layers and formats, and transform it.
+
+        Args:
+            model: a private copy.
+            spec: must name a format.
+            calibration: whose first image and text tell the order of layers.
+            options: what is included, excluded and kept in float.
+            transforms: run in order on the explicit float model.
+
+        Raises:
+            QuantizerError: no format, unusable data or an unsupported layer.
+        """
+        number_format = spec.require_format()
+        make_explicit(model, spec.towers)
+        order = execution_order(model, spec.towers, calibration)
+        layers = plain_layers(model, spec.towers)
+        formats = select_formats(in_order(layers, order), number_format, options)
+        check_groups(layers, formats)
+        del layers  # a layer that is replaced shall be freed
+        prepared = cls(model, spec, spec.towers, calibration, order, formats)
+        for transform in transforms:
+            transform(prepared)
+        return prepared
+
     def layers(self) -> dict[str, Layer]:
         """Return the layers that will be quantized, in running order."""
         layers = plain_layers(self.model, self.towers)
@@ -157,15 +191,7 @@ def post_training(
     number_format = spec.require_format()
     spec.read_options([*COMMON, *own])
     options = CommonOptions.read(spec)
-    make_explicit(model, spec.towers)
-    order = execution_order(model, spec.towers, calibration)
-    layers = plain_layers(model, spec.towers)
-    formats = select_formats(in_order(layers, order), number_format, options)
-    check_groups(layers, formats)
-    del layers  # a layer that is replaced shall be freed
-    prepared = Prepared(model, spec, spec.towers, calibration, order, formats)
-    for transform in transforms:
-        transform(prepared)
+    prepared = Prepared.of(model, spec, calibration, options, transforms=transforms)
     _round(prepared, rounder or RoundToNearest(), options)
     if number_format.attention is not None:
         quantize_attention(model, spec.towers, number_format.attention)

@@ -1,6 +1,6 @@
 """A quantizer as a value: method, format, options and towers, with a canonical text form.
 
-    method[:format][,key=value...][@vision|@text]
+    method[:format][,key=value...][@vision|@text][+logit-scale]
 
 >>> spec = QuantizerSpec.parse("smoothquant:w8a8,alpha=0.5@vision")
 >>> spec.method, str(spec.format), spec.options, spec.towers
@@ -8,18 +8,19 @@
 >>> str(QuantizerSpec.parse("mine,steps=9,lr=1e-3@both"))
 'mine,lr=1e-3,steps=9'
 
-`fp32` is the reserved name of the unquantized reference. This module never imports torch.
+`fp32` is the reserved name of the unquantized reference; ``+logit-scale`` at the end always says
+that the logit scale is tuned. This module never imports torch.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, cast
 
-from clipq.cases import FP32
+from clipq.cases import FP32, TUNED
 from clipq.errors import QuantizerError, did_you_mean
 from clipq.quant.formats import Format
 
@@ -28,11 +29,11 @@ __all__ = ["QuantizerSpec", "Towers"]
 Towers = Literal["both", "vision", "text"]
 
 _TOWERS = ("both", "vision", "text")
-_METHOD = re.compile("[a-z][a-z0-9_-]*")
+_METHOD = re.compile("[a-z][a-z0-9_-]*([+][a-z0-9_-]+)*")  # rot+lsq: one after the other
 _KEY = re.compile("[a-z][a-z0-9_]*")
 _VALUE = re.compile("[A-Za-z0-9._+*?/-]+")
 _GRAMMAR = (
-    "a quantizer reads method[:format][,key=value...][@vision|@text], "
+    "a quantizer reads method[:format][,key=value...][@vision|@text][+logit-scale], "
     "for example rtn:w8a8, rtn:w4g32@vision or mine,steps=9"
 )
 
@@ -46,18 +47,28 @@ class QuantizerSpec:
         format: number format; None where the method brings its own.
         options: the method's options, kept sorted by key; values are text.
         towers: the towers to quantize.
+        tuned: whether the logit scale is tuned afterwards.
 
-    >>> spec = QuantizerSpec.parse("smoothquant:w8a8,alpha=0.5@vision")
-    >>> spec.method, spec.format_class, dict(spec.options), spec.towers
-    ('smoothquant', 'w8a8', {'alpha': '0.5'}, 'vision')
+    >>> spec = QuantizerSpec.parse("smoothquant:w8a8,alpha=0.5@vision+logit-scale")
+    >>> spec.method, spec.format_class, dict(spec.options), spec.towers, spec.tuned
+    ('smoothquant', 'w8a8', {'alpha': '0.5'}, 'vision', True)
+    >>> str(spec.base)
+    'smoothquant:w8a8,alpha=0.5@vision'
     """
 
     method: str
     format: Format | None = None
     options: tuple[tuple[str, str], ...] = ()
     towers: Towers = "both"
+    tuned: bool = False
 
     def __post_init__(self) -> None:
+        for part in (self.method, *(value for _, value in self.options)):
+            if part.endswith(TUNED):
+                raise QuantizerError(
+                    f"{part!r} in quantizer {self.method!r} ends as a tuned logit scale does",
+                    hint=f"write {TUNED} once, at the very end; {_GRAMMAR}",
+                )
         _check(_METHOD, self.method, "method name")
         for key, value in self.options:
             _check(_KEY, key, f"option name (of {self.method!r})")
@@ -94,12 +105,17 @@ class QuantizerSpec:
         number_format = f":{self.format}" if self.format else ""
         options = "".join(f",{key}={value}" for key, value in self.options)
         towers = "" if self.towers == "both" else f"@{self.towers}"
-        return f"{self.method}{number_format}{options}{towers}"
+        return f"{self.method}{number_format}{options}{towers}{TUNED if self.tuned else ''}"
 
     @property
     def is_reference(self) -> bool:
-        """Whether this names the unquantized model."""
-        return self.method == FP32
+        """Whether this names the unquantized model, its logit scale as it is."""
+        return self.method == FP32 and not self.tuned
+
+    @property
+    def base(self) -> QuantizerSpec:
+        """What makes the towers: the same without the tuning of the logit scale."""
+        return replace(self, tuned=False)
 
     @property
     def format_class(self) -> str:
@@ -129,9 +145,15 @@ class QuantizerSpec:
 
 @lru_cache(maxsize=1024)  # a gate reads the same few texts once per case
 def _parsed(text: str) -> QuantizerSpec:
-    body, at, towers = text.partition("@")
+    whole = text.removesuffix(TUNED)
+    body, at, towers = whole.partition("@")
     head, *pairs = body.split(",")
     method, colon, number_format = head.partition(":")
+    if whole.endswith(TUNED) or number_format.endswith(TUNED):
+        raise QuantizerError(
+            f"quantizer {text!r} says {TUNED} before its end",
+            hint=f"write it once, at the very end; {_GRAMMAR}",
+        )
     options = []
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -145,6 +167,7 @@ def _parsed(text: str) -> QuantizerSpec:
         format=Format.parse(number_format) if colon else None,
         options=tuple(options),
         towers=cast(Towers, towers) if at else "both",
+        tuned=whole != text,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from clipq.cases import Candidate
 from clipq.records import CaseResult, RunRecord
 from clipq.report.artifact_facts import artifact_remarks
+from clipq.report.tuning_text import tuning_of
 from clipq.report.undecided import Undecided, undecided
 from clipq.verdicts import Verdict
 
@@ -40,8 +41,8 @@ class CandidateLine:
         waived: how many were.
         undecided: by reason, how many were not.
         cost: what it changes on in-distribution images, in words.
-        remarks: what is not known of the quantizer, what it leaves in float, what it declares; what
-            was found in an artifact.
+        remarks: how its logit scale was tuned; what is not known of the quantizer, what it leaves
+            in float, what it declares; what was found in an artifact.
 
     >>> str(CandidateLine(Candidate("vit", "rtn:w4"), policy="ci", cases=9, decided=9,
     ...                   blocking={"fail": 2}, cost=("top-1 -3.1 points",)))
@@ -142,10 +143,11 @@ def _line(
 def _known(candidate: Candidate, record: RunRecord) -> tuple[str, ...]:
     """Return what a reader must know of how a candidate was made."""
     evidence, name = record.evidence(), str(candidate)
+    tuned = tuple(filter(None, (tuning_of(candidate, evidence),)))
     artifact = evidence.get("artifacts", {}).get(name)
     if artifact is not None:
-        return artifact_remarks(artifact)
-    return _remarks(evidence.get("quantizers", {}).get(name))
+        return (*tuned, *artifact_remarks(artifact))
+    return (*tuned, *_remarks(evidence.get("quantizers", {}).get(name)))
 
 
 def _remarks(quantizer: Mapping[str, Any] | None) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ from clipq.report.ladder_text import HEADERS as LADDER_HEADERS
 from clipq.report.ladder_text import REST, ladder_rows
 from clipq.report.looks import chance_of_luck
 from clipq.report.markdown import inert
+from clipq.report.trained_line import trained_line
+from clipq.report.tuning_text import tuning_text
 from clipq.report.undecided import surely_fails
 from clipq.settings import StatisticsSettings
 from clipq.terminal import printable
@@ -305,6 +307,12 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         facts.append(("size", f"{quantized['bytes'] / 1e6:.1f} MB, {ratio:.0%} of FP32"))
     if latency := latency_text(quantized):
         facts.append(("latency", latency))
+    tuned = evidence.get("tunings", {}).get(str(card.candidate))
+    if tuned:
+        losses = f"{tuned['loss_before']:.4g} -> {tuned['loss']:.4g} nats a pair"
+        said = f"{tuning_text(tuned)}, {tuned['objective']} loss {losses}"
+        facts.append(("logit scale", said.removeprefix("logit scale ")))
+        facts.append(("tuned on", f"pairs {tuned['proxy_fingerprint']}"))
     facts += _of_artifact(card)
     facts += [(f"release-only probe {probe}", _seen_by(card, probe)) for probe in _kept(card)]
     if record.commit:
@@ -316,6 +324,12 @@ def _facts(card: Card) -> list[tuple[str, str]]:
     facts.append(("clipq", record.versions.get("clipq", "unknown")))
     if quantized.get("code_sha256"):
         facts.append(("code", f"sha256 {quantized['code_sha256']}"))
+    if text := trained_line(quantized):
+        learnt = quantized["trained"]
+        facts.append(("trained", text))
+        facts.append(("trained state", f"sha256 {learnt['sha256']}"))
+        parent = learnt.get("parent_sha256") or "unknown"
+        facts.append(("trained from", f"FP32 weights sha256 {parent}"))
     facts += [("not covered by it", text) for text in quantized.get("code_unknown", ())]
     return [*facts, *card.facts]
 

@@ -27,8 +27,8 @@ class Looks:
         model: whose candidates.
         fingerprint: of the samples: other ones begin a count of their own.
         candidates: how many different ones. A quantizer is another one where its text, its
-            version or its code is, or the weights that it starts from; an artifact where its files
-            are, its runtime, session or batch.
+            version, its code or its trained state is, or the weights that it starts from; an
+            artifact where its files are, its runtime, session or batch.
         runs: how many runs judged one of them.
 
     >>> Looks("final", "vit", "0f" * 32, candidates=20, runs=3).candidates
@@ -99,9 +99,12 @@ def _identity(candidate: Candidate, evidence: Mapping[str, Any]) -> tuple[str, .
     made = evidence.get("quantizers", {}).get(str(candidate), {})
     artifact = evidence.get("artifacts", {}).get(str(candidate))
     weights = evidence.get("models", {}).get(candidate.model, {}).get("weights_sha256", "")
-    code = made.get("code_sha256", ""), str(made.get("method_version", ""))
+    code = [made.get("code_sha256", ""), str(made.get("method_version", ""))]
+    if learnt := made.get("trained", {}).get("sha256"):
+        code.append(learnt)
     shipped = [] if artifact is None else [_shipped(artifact)]
-    return (candidate.quantizer, str(weights), *map(str, code), *shipped)
+    tuned = evidence.get("tunings", {}).get(str(candidate), {}).get("proxy_fingerprint", "")
+    return (candidate.quantizer, str(weights), *map(str, code), *shipped, str(tuned))
 
 
 def _shipped(artifact: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from clipq.report.ladder import ladders
 from clipq.report.ladder_text import HEADERS as LADDER_HEADERS
 from clipq.report.ladder_text import REST, ladder_rows, missing_rungs
 from clipq.report.text import HEADERS, correction, kernel_rows, standing, table_rows
+from clipq.report.tuning_text import tuning_text
 from clipq.report.undecided import Undecided, undecided
 from clipq.terminal import one_line, printable
 from clipq.verdicts import Policy, Verdict
@@ -258,6 +259,10 @@ def _provenance(record: RunRecord) -> str:
     lines += [
         f"- probe {inert(name)}: {probe.get('samples', '-')} samples, {_code(probe['fingerprint'])}"
         for name, probe in evidence.get("probes", {}).items()
+    ]
+    lines += [
+        f"- tuned {inert(name)}: {inert(tuning_text(tuned))}"
+        for name, tuned in evidence.get("tunings", {}).items()
     ]
     for name, artifact in evidence.get("artifacts", {}).items():
         lines.append(f"- artifact {inert(name)}: {inert(artifact_line(artifact))}")

@@ -12,6 +12,8 @@ from clipq.report.artifact_facts import artifact_details, artifact_line
 from clipq.report.artifact_text import artifact_parts
 from clipq.report.candidates import candidate_lines
 from clipq.report.fp32 import fp32_remarks
+from clipq.report.trained_line import trained_line
+from clipq.report.tuning_text import tuning_text
 from clipq.report.undecided import AT_MARGIN, doubts, needed_text, undecided, urgency
 from clipq.terminal import one_line, printable
 from clipq.verdicts import UNDECIDED, Policy, Verdict
@@ -342,7 +344,10 @@ def _provenance(record: RunRecord) -> str:
             )
         )
     methods: dict[str, list[float]] = {}
+    learnt: list[tuple[str, str, str]] = []
     for name, quantizer in evidence.get("quantizers", {}).items():
+        if text := trained_line(quantizer):
+            learnt.append(("trained", name, text))
         key = f"{name.partition('/')[2]} (code {quantizer['code_sha256'][:12]})"
         share = quantizer.get("share")
         paths = quantizer.get("kernels")
@@ -355,6 +360,9 @@ def _provenance(record: RunRecord) -> str:
             f"covers >= {min(shares):.1%} of weight multiply-adds" if shares else "not reported"
         )
         rows.append(("quantizer", name, covered))
+    rows += learnt
+    for name, tuned in evidence.get("tunings", {}).items():
+        rows.append(("tuned", name, tuning_text(tuned)))
     for name, artifact in evidence.get("artifacts", {}).items():
         rows.append(("artifact", name, artifact_line(artifact)))
         rows += [("", "", text) for text in artifact_details(artifact)]

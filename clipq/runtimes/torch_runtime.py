@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,11 +26,11 @@ import torch
 from torch import Tensor, nn
 
 from clipq.artifact_settings import SessionSettings
-from clipq.dependencies.import_graph import Dependencies, file_dependencies, project_root
+from clipq.dependencies.code_file import CodeFile, variables_behind
+from clipq.dependencies.import_graph import Dependencies, project_root
 from clipq.dependencies.installed import versions_behind
 from clipq.errors import ArtifactError
-from clipq.provenance import digest
-from clipq.runtimes.code_made import code_folders, made
+from clipq.runtimes.code_made import made
 from clipq.runtimes.finding import Finding
 from clipq.runtimes.float_products import Products, float_products, quantized_weights
 from clipq.runtimes.hugging_face import features_of, tower_of
@@ -107,11 +106,8 @@ class TorchRuntime:
         require; and the environment variables that they read.
         """
         found = self._depends(path)
-        values = {name: os.environ.get(name) for name in found.variables}
-        said = {
-            f"variable {name}": "not set" if value is None else digest(value)
-            for name, value in values.items()
-        }
+        values = variables_behind(found.variables).items()
+        said = {f"variable {name}": value for name, value in values}
         versions = versions_behind(found.packages).items()
         return dict(sorted({f"package {name}": of for name, of in versions}.items() | said.items()))
 
@@ -171,7 +167,7 @@ class TorchRuntime:
             raise ArtifactError(
                 f"{path} {there}", hint="runtime 'torch' takes image = 'FILE.py:FUNCTION'"
             )
-        return file_dependencies(path, code_folders(path))
+        return CodeFile(path, ArtifactError).depends()
 
 
 def _check(session: SessionSettings) -> None:

@@ -17,6 +17,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from clipq.cases import TUNED
 from clipq.errors import QuantizerError
 from clipq.quant import ActivationFormat, Format, QuantizerSpec, WeightFormat
 from clipq.quant.formats import AttentionFormat
@@ -150,7 +151,7 @@ def formats() -> st.SearchStrategy[Format]:
 
 
 def quantizer_specs() -> st.SearchStrategy[QuantizerSpec]:
-    """Return quantizers with any method name, format, options and towers.
+    """Return quantizers with any method name, format, options and towers, tuned or not.
 
     >>> from hypothesis import given, settings
     >>> @settings(max_examples=5)
@@ -161,12 +162,14 @@ def quantizer_specs() -> st.SearchStrategy[QuantizerSpec]:
     """
     words = st.from_regex("[a-z][a-z0-9_]*", fullmatch=True)
     values = st.from_regex("[A-Za-z0-9._+*?/-]+", fullmatch=True)
+    values = values.filter(lambda value: not value.endswith(TUNED))
     return st.builds(
         QuantizerSpec,
         words.filter(lambda word: word != "fp32"),
         st.none() | formats(),
         st.dictionaries(words, values, max_size=4).map(lambda d: tuple(d.items())),
         st.sampled_from(["both", "vision", "text"]),
+        st.booleans(),
     )
 
 

@@ -71,6 +71,7 @@ def _probes(context: Context) -> Iterator[Finding]:
                 source=probe.source,
                 split=probe.split,
                 base_dir=settings.root,
+                cache=settings.cache,
             )
         except ClipqError as error:
             yield Finding(name, State.PROBLEM, error.problem, error.hint)
@@ -154,10 +155,42 @@ def _some(names: set[str]) -> str:
     return listed(sorted(names))
 
 
+def _trained(context: Context) -> Iterator[Finding]:
+    from clipq.evaluation.plan import load_plugins, planned_candidates
+    from clipq.evaluation.trained_folder import TrainedFolder, folders_below
+    from clipq.evaluation.trained_plan import trains
+    from clipq.evaluation.trained_search import declared_path, trained_text
+
+    settings = _settings(context)
+    load_plugins(settings)
+    learning = [
+        one
+        for one in planned_candidates(settings)
+        if settings.artifact(one) is None and trains(trained_text(one))
+    ]
+    found = {one: declared_path(one, settings) for one in learning}
+    loaded = {path for path in found.values() if path is not None}
+    for path in sorted(loaded):
+        TrainedFolder.read(path)  # whole, or an error that becomes a problem
+    untrained = [str(one) for one, path in found.items() if path is None]
+    said = [f"{len(loaded)} loaded from {settings.trained}"] if loaded else []
+    said += [f"trained at first use: {', '.join(untrained)}"] if untrained else []
+    yield Finding("trained", State.OK, "; ".join(said) or "no quantizer of the matrix learns")
+    for path in folders_below(settings.trained):
+        if path not in loaded:
+            text = (
+                f"{path} holds {TrainedFolder.read(path).manifest.quantizer}, which is no candidate"
+            )
+            yield Finding(
+                "trained", State.WARNING, text, "add it to [matrix], or remove the folder"
+            )
+
+
 EXAMINATIONS = (
     Examination("plugins", _plugins, needs_settings=True),
     Examination("matrix", _matrix, needs_settings=True),
     Examination("models", _models, needs_settings=True),
+    Examination("trained", _trained, needs_settings=True),
     Examination("probes", _probes, needs_settings=True),
     Examination("margins", _margins, needs_settings=True),
     Examination("baselines", _baselines, needs_settings=True),

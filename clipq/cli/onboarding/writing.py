@@ -228,6 +228,7 @@ def _matrix(proposal: Proposal) -> str:
         "quantizers = [",
         *(f"    {quoted(name)}," for name in proposal.quantizers),
         '    # "smoothquant:w8a8", "gptq:w4", "awq:w4g32", "quarot:w8a8", "rtn:w8a8@vision"',
+        '    # "lsq:w4a8@vision" learns, from image-caption pairs: `clipq train --help`',
         "]",
         'metrics = ["*"]                        # globs; narrower ones make a smaller matrix',
         '# exclude = ["MODEL/*/PROBE.*"]        # globs over case ids',

@@ -18,7 +18,7 @@ export function provenance() {
   if (Object.keys(run.inputs).length) box.append(evidenceTable("Inputs", run.inputs));
   if (Object.keys(statistics).length) box.append(factBlock("Statistics", statistics));
   for (const [kind, title] of [["models", "Models"], ["baselines", "Baselines"], ["probes", "Probes"],
-    ["quantizers", "Quantizers"], ["environments", "Environments"]]) {
+    ["quantizers", "Quantizers"], ["tunings", "Tunings"], ["environments", "Environments"]]) {
     const found = evidence[kind] || {};
     if (Object.keys(found).length) box.append(evidenceTable(title, found));
   }

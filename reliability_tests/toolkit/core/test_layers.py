@@ -33,7 +33,7 @@ BELOW = {
     "dependencies": {"core"},
     "quant": {"core", "dependencies"},
     "models": {"core"},
-    "data": {"core"},
+    "data": {"core", "dependencies"},
     "metrics": {"core"},
     "stats": {"core"},
     "kernels": {"core"},
@@ -51,7 +51,7 @@ BELOW = {
     "history": {"core", "metrics", "stats", "evaluation", "gating", "report", "web"},
     "api": {
         *("core", "quant", "models", "data", "metrics", "stats", "evaluation", "gating"),
-        *("report", "history"),
+        *("report", "history", "training"),
     },
 }
 EDGE = (

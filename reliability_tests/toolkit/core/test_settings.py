@@ -41,6 +41,15 @@ def test_paths_start_from_the_settings_file_and_defaults_hold(tmp_path):
     assert settings.in_distribution.name == "id"
 
 
+def test_pairs_to_train_on_are_optional_and_never_evaluated(tmp_path):
+    assert load(tmp_path, GOOD).proxy is None
+    table = '[[probes]]\nname = "p"\nrole = "proxy"\nsource = "webdataset:d"\n'
+    settings = load(tmp_path, GOOD + table)
+    assert settings.proxy is not None
+    assert settings.proxy.name == "p"
+    assert [probe.name for probe in settings.evaluated] == ["id"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -63,6 +72,27 @@ def test_paths_start_from_the_settings_file_and_defaults_hold(tmp_path):
         ("split =", 'distance = "near"\nsplit =', "distance of a probe with role 'calibration'"),
         ("split =", 'corruptions = ["fog"]\nsplit =', "corruptions with role = 'calibration'"),
         ("split =", 'attack = "fgsm"\nsplit =', "'adversarial' and `attack` go together"),
+        (
+            "[clipq]",
+            '[[probes]]\nname = "p"\nrole = "proxy"\nsource = "webdataset:d"\n'
+            '[[probes]]\nname = "q"\nrole = "proxy"\nsource = "webdataset:e"\n[clipq]',
+            "2 probes have the role 'proxy'.*at most one",
+        ),
+        *(
+            (
+                "[clipq]",
+                f'[[probes]]\nname = "p"\nrole = "proxy"\nsource = "webdataset:d"\n{key}\n[clipq]',
+                message,
+            )
+            for key, message in (
+                ('use = "release"', "use = 'release' with role = 'proxy'"),
+                ('metrics = ["top1"]', "metrics with role = 'proxy'.*images and captions are all"),
+                ('cluster = "a"\ngroup = "b"', "group, cluster with role = 'proxy'"),
+                ('distance = "far"', "distance of a probe with role 'proxy'"),
+                ('corruptions = ["fog"]', "corruptions with role = 'proxy'"),
+                ('attack = "pgd"', "'adversarial' and `attack` go together"),
+            )
+        ),
         ("split =", "samples = -1\nsplit =", "samples = -1.*whole number >= 0"),
         ("split =", 'metrics = "top1"\nsplit =', "metrics must be a list of texts"),
         ("[matrix]", "[statistics]\nseed = -1\n[matrix]", "seed = -1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from clipq.data import caption_font
-from clipq.data.contact_sheet import contact_sheet, spread_indices
+from clipq.data.contact_sheet import _caption, contact_sheet, spread_indices
 from clipq.data.probe import Probe
 from clipq.errors import ProbeError
 
@@ -151,3 +152,9 @@ def test_an_image_that_does_not_decode_is_an_error(tmp_path):
     with pytest.raises(ProbeError, match="does not decode"):
         contact_sheet(made, tmp_path / "s.png")
     assert not (tmp_path / "s.png").exists()
+
+
+def test_a_pair_is_shown_with_its_first_caption():
+    pair = replace(probe([None], [-1]), captions=("a cat\na pet",))
+    assert _caption(pair, 0) == ("s0", "a cat")
+    assert _caption(replace(pair, labels=np.array([0])), 0) == ("cat", "")

@@ -460,6 +460,25 @@ class TestHuggingFace:
         with pytest.raises(ProbeError, match="no column of images among label"):
             open_declared(declared(source="huggingface:e"), base_dir=tmp_path)
 
+    def test_pairs_to_train_on_need_captions_and_no_classes(self, tmp_path):
+        datasets, table = self.table()
+        pairs = table.remove_columns(["label", "tone"])
+        (tmp_path / "d").mkdir()
+        pairs.to_parquet(tmp_path / "d" / "train-00000-of-00001.parquet")
+        wanted = replace(declared(source="huggingface:d", split="train"), role="proxy")
+        probe = open_declared(wanted, base_dir=tmp_path)
+        assert probe.captions is not None
+        assert (probe.captions[5], set(probe.labels.tolist())) == ("image 5\nanother", {-1})
+        texts = datasets.Dataset.from_dict(
+            {"image": pairs["image"][:3], "text": ["a cat", None, "a dog"]}
+        )
+        texts.to_parquet(tmp_path / "d" / "train-00000-of-00001.parquet")
+        with pytest.raises(ProbeError, match=r"row 1 of column 'text'.* has the caption None"):
+            open_declared(wanted, base_dir=tmp_path)
+        texts.remove_columns("text").to_parquet(tmp_path / "d" / "train-00000-of-00001.parquet")
+        with pytest.raises(ProbeError, match="no captions, which its role 'proxy' is about"):
+            open_declared(wanted, base_dir=tmp_path)
+
     def test_the_hub_is_not_asked_unasked(self, tmp_path):
         code = (
             "from pathlib import Path\n"

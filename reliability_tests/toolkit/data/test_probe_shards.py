@@ -15,6 +15,8 @@ from threading import Event, Semaphore, Timer
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from clipq.data import (
@@ -27,6 +29,7 @@ from clipq.data import (
     probe_sources,
     streamed,
 )
+from clipq.data.tar_headers import plain_files
 from clipq.errors import CacheError, ProbeError, SettingsError, UnknownNameError
 
 CLASSES = ("circle", "square", "grey fox")
@@ -583,3 +586,126 @@ class TestStreaming:
         for threads in (1, 3):
             materialise(probe, np.asarray, tmp_path / f"{threads}.npy", threads=threads)
         assert (tmp_path / "1.npy").read_bytes() == (tmp_path / "3.npy").read_bytes()
+
+
+class TestPairsWithoutACount:
+    """Shards of images and captions as tools that download them write them: img2dataset's."""
+
+    @pytest.fixture
+    def pairs(self, tmp_path: Path):
+        def write(*names: str, folder: str = "") -> Path:
+            for at, name in enumerate(names):
+                pair = {"jpg": encoded(at, kind="JPEG"), "txt": b"a cat", "json": b'{"url": "x"}'}
+                write_shard(tmp_path / folder / name, {f"{at:05d}0000": pair})
+            return tmp_path
+
+        return write
+
+    def ids(self, root: Path, split: str, role: str = "proxy") -> list[str]:
+        return list(opened(root, role=role, split=split).ids)
+
+    def test_all_shards_of_a_folder_are_read_in_the_order_of_their_numbers(self, pairs):
+        root = pairs("00000.tar", "00001.tar", "00002.tar")
+        (root / "00000_stats.json").write_text("{}")
+        (root / "._00000.tar").touch()
+        assert self.ids(root, ".") == ["000000000", "000010000", "000020000"]
+        assert self.ids(root, ".", role="retrieval") == self.ids(root, ".")
+        assert look_at_probe(
+            name="p", role="proxy", source=f"webdataset:{root}", split=".", base_dir=root
+        ) == {"shards": 3}  # fmt: skip
+
+    def test_ten_come_after_nine(self, pairs):
+        root = pairs(*(f"{at}.tar" for at in range(11)), folder="train")
+        assert self.ids(root, "train")[-2:] == ["000090000", "000100000"]
+
+    def test_a_split_may_be_in_the_names_of_shards(self, pairs):
+        root = pairs("cc3m-train-0000.tar", "cc3m-train-0001.tar", "cc3m-validation-0000.tar")
+        assert self.ids(root, "train") == ["000000000", "000010000"]
+        assert self.ids(root, "cc3m-validation") == ["000020000"]
+
+    @pytest.mark.parametrize(
+        ("names", "split", "complaint"),
+        [
+            (["0.tar", "2.tar"], ".", "lacks the shard before 2.tar, or holds it twice"),
+            (["0.tar", "00.tar"], ".", "holds it twice"),
+            (["5.tar", "6.tar"], ".", "lacks the shard before 5.tar"),
+            (["a0.tar", "b0.tar"], ".", "holds shards a, b..."),
+            (["0.tar", "more.tar"], ".", "holds more.tar, which has no number"),
+            (["train-0.tar"], "rain", "no split 'rain'"),
+        ],
+    )
+    def test_shards_of_which_some_would_go_unread_are_refused(self, pairs, names, split, complaint):
+        with pytest.raises(ProbeError, match=complaint):
+            self.ids(pairs(*names), split)
+
+    def test_what_is_evaluated_by_class_has_to_say_how_many_there_are(self, root):
+        (root / "test" / "nshards.txt").unlink()
+        with pytest.raises(ProbeError, match=r"nshards\.txt"):
+            opened(root)
+
+
+# -- headers ------------------------------------------------------------------------------------
+
+
+def archive(tmp_path: Path, names, form: int, **changes: object) -> Path:
+    """Write files of 0, 1, 2 ... times 300 bytes, the last with other fields of its header."""
+    path = tmp_path / "0.tar"
+    with tarfile.open(path, "w", format=form) as written:
+        for index, name in enumerate(names):
+            info = tarfile.TarInfo(name)
+            info.size = 300 * index
+            for field, value in (changes if name == names[-1] else {}).items():
+                setattr(info, field, value)
+            content = io.BytesIO(bytes(300 * index)) if info.isreg() else None
+            written.addfile(info, content)
+    return path
+
+
+FORMS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_headers_of_plain_files_are_read_as_tarfile_reads_them(tmp_path, form):
+    path = archive(tmp_path, ["a.png", "b/c d.cls", "e" * 100, "f.json"], form)
+    with tarfile.open(path) as read:
+        members = [(one.name, one.offset_data, one.size) for one in read.getmembers()]
+    assert plain_files(path) == members
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"type": tarfile.DIRTYPE, "size": 0},
+        {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd", "size": 0},
+        {"type": tarfile.LNKTYPE, "linkname": "a.png", "size": 0},
+        {"type": tarfile.AREGTYPE},
+        {"type": tarfile.FIFOTYPE, "size": 0},
+        {"name": "folder/" * 20 + "a.png"},
+        {"name": "\xe4.png"},
+    ],
+    ids=lambda changes: str(next(iter(changes.values()))),
+)
+def test_other_headers_are_left_to_tarfile(tmp_path, form, changes):
+    assert plain_files(archive(tmp_path, ["a.png", "b.png"], form, **changes)) is None
+
+
+@given(at=st.integers(0, 4095), byte=st.integers(0, 255))
+def test_a_damaged_header_is_never_read_as_another(tmp_path_factory, at, byte):
+    """Whatever one byte becomes: what is said is what tarfile says."""
+    path = archive(tmp_path_factory.mktemp("tar"), ["a.png", "b.cls", "c.json"], FORMS[0])
+    content = bytearray(path.read_bytes())
+    content[at] = byte
+    path.write_bytes(content)
+    found = plain_files(path)
+    if found is not None:
+        with tarfile.open(path) as read:
+            assert found == [(one.name, one.offset_data, one.size) for one in read.getmembers()]
+
+
+def test_an_archive_that_ends_within_a_file_or_a_header_is_left_to_tarfile(tmp_path):
+    path = archive(tmp_path, ["a.png", "b.png", "c.png"], FORMS[0])
+    content = path.read_bytes()
+    for length in (1100, 1600, 1024 + 512 + 100, 100, 0):
+        path.write_bytes(content[:length])
+        assert plain_files(path) is None

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from clipq.cases import Candidate, Cell
 from clipq.errors import QuantizerError
 from clipq.evaluation.attack import ZeroShotClassifier, attacked
+from clipq.evaluation.attacked_answers import RememberingClassifier
 from clipq.evaluation.evaluator import Evaluator
 from clipq.metrics import metrics
 from clipq.settings import ATTACKS, AttackSettings, ProbeSettings, load_settings
@@ -83,6 +84,28 @@ def test_budget_seed_and_effect(evaluator, classifier, name):
     again = attacked(classifier, shown, labels, settings, seed="a")
     np.testing.assert_array_equal(found, again)
     assert right(classifier, found, labels) < right(classifier, clean, labels)
+
+
+def test_square_asks_once_for_each_image_and_finds_what_it_finds_asking_again(
+    evaluator, classifier, monkeypatch
+):
+    shown, labels = images(evaluator)
+    settings = AttackSettings("square", epsilon=4.0, steps=12)
+    asked, forward = [], type(classifier).forward
+
+    def counted(self, pixels):
+        asked.append(len(pixels))
+        return forward(self, pixels)
+
+    monkeypatch.setattr(type(classifier), "forward", counted)
+    found = attacked(classifier, shown, labels, settings, seed="a")
+    once = sum(asked)
+    assert once <= len(shown) * (2 + settings.steps)
+    asked.clear()
+    monkeypatch.delattr(RememberingClassifier, "predict")
+    again = attacked(classifier, shown, labels, settings, seed="a")
+    assert sum(asked) > 2 * once
+    np.testing.assert_array_equal(found, again)
 
 
 def test_one_gradient_step_equals_its_formula(evaluator, classifier):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import io
 import logging
 import pickle
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -142,13 +144,24 @@ def everything(error: BaseException) -> str:
     return "\n".join(parts)
 
 
-def test_a_refused_password_is_in_no_error_log_or_repr(postgresql, caplog, capsys):
+@pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    """What anybody logs; this repository's tests run without pytest's own capture of it."""
+    text, root = io.StringIO(), logging.getLogger()
+    handler, level = logging.StreamHandler(text), root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield text
+    root.removeHandler(handler)
+    root.setLevel(level)
+
+
+def test_a_refused_password_is_in_no_error_log_or_repr(postgresql, logged, capsys):
     wrong = "Wr0ng/p@ss word%"
     text = postgresql.url("postgres", password=wrong)
-    caplog.set_level(logging.DEBUG)
     with pytest.raises(StoreError, match="refused the user or password") as caught:
         open_store(text, root=ROOT)
-    told = everything(caught.value) + caplog.text + "".join(capsys.readouterr())
+    told = everything(caught.value) + logged.getvalue() + "".join(capsys.readouterr())
     for form in (wrong, "Wr0ng", text.partition("@")[0].rpartition(":")[2]):
         assert form not in told
     assert caught.value.__context__ is None
@@ -157,37 +170,35 @@ def test_a_refused_password_is_in_no_error_log_or_repr(postgresql, caplog, capsy
 @pytest.mark.parametrize(
     "parameters", ["unknown_option=1", "sslmode=nonsense", "options=-cno_such_setting%3D1"]
 )
-def test_a_driver_s_refusal_is_told_without_the_password(postgresql, parameters, caplog):
-    refuse(f"{postgresql.url('postgres')}?{parameters}", caplog)
+def test_a_driver_s_refusal_is_told_without_the_password(postgresql, parameters, logged):
+    refuse(f"{postgresql.url('postgres')}?{parameters}", logged)
 
 
-def test_an_unreachable_server_is_told_without_the_password(postgresql, caplog):
+def test_an_unreachable_server_is_told_without_the_password(postgresql, logged):
     text = postgresql.url("postgres").replace(f":{postgresql.port}/", ":1/")
-    assert "nothing listens there" in refuse(text, caplog)
+    assert "nothing listens there" in refuse(text, logged)
 
 
-def refuse(text: str, caplog: pytest.LogCaptureFixture) -> str:
-    caplog.set_level(logging.DEBUG)
+def refuse(text: str, logged: io.StringIO) -> str:
     with pytest.raises(StoreError) as caught:
         open_store(text, root=ROOT)
-    assert PASSWORD not in everything(caught.value) + caplog.text
+    assert PASSWORD not in everything(caught.value) + logged.getvalue()
     assert "postgresql://clipq:***@127.0.0.1" in str(caught.value)
     return str(caught.value)
 
 
-def test_a_password_in_a_parameter_opens_the_store_and_is_nowhere_in_it(postgresql, run, caplog):
+def test_a_password_in_a_parameter_opens_the_store_and_is_nowhere_in_it(postgresql, run, logged):
     plain = postgresql.new_database()
     name = plain.rpartition("/")[2]
     text = (
         f"postgresql://clipq@127.0.0.1:{postgresql.port}/{name}?password={quote(PASSWORD, safe='')}"
     )
-    caplog.set_level(logging.DEBUG)
     with open_store(text, root=ROOT) as store:
         store.record(run(0))
         shown = repr(store) + repr(store.url) + repr(store.engine) + str(store.engine.url)
     stored = postgresql.execute("SELECT * FROM clipq.runs, clipq.cases", database=name)
     for form in (PASSWORD, quote(PASSWORD, safe=""), quote(PASSWORD)):
-        assert form not in shown + caplog.text + repr(stored)
+        assert form not in shown + logged.getvalue() + repr(stored)
     assert stored
 
 

@@ -70,7 +70,10 @@ def test_an_unknown_granularity_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["mine", "rtn:w8a8", "rtn:w8a8@vision", "sq:w8a8,alpha=0.5@text", "mine,a=1e-3,b=x_y", "fp32"],
+    [
+        *("mine", "rtn:w8a8", "rtn:w8a8@vision", "sq:w8a8,alpha=0.5@text", "mine,a=1e-3,b=x_y"),
+        *("fp32", "rot+lsq:w4a8,steps=9@vision"),
+    ],
 )
 def test_a_canonical_quantizer_prints_as_it_was_written(text: str) -> None:
     assert str(QuantizerSpec.parse(text)) == text
@@ -92,6 +95,8 @@ def test_the_format_class_is_custom_without_a_format() -> None:
         ("", "'' is no method name"),
         (":w8", "'' is no method name"),
         ("RTN:w8", "'RTN' is no method name"),
+        ("rot++lsq:w8", r"'rot\+\+lsq' is no method name"),
+        ("+lsq:w8", r"'\+lsq' is no method name"),
         ("rtn:", "'' cannot be read"),
         ("rtn:w8@", "towers ''"),
         ("rtn:w8@visio", "towers 'visio'"),

@@ -17,6 +17,8 @@ METHODS = [
     "gptq:w4g16,order=activation",
     "awq:w4",
     "raana,bits=4.5",
+    "lsq:w8a8z,steps=0",
+    "dorefa:w8a8,steps=0",
 ]
 
 

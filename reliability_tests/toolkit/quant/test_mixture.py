@@ -25,6 +25,7 @@ METHODS = [
     "gptq:w4,rotation=hadamard",
     "awq:w3",
     "raana,bits=3.3",
+    "rot+lsq:w4a8,steps=0",
 ]
 
 

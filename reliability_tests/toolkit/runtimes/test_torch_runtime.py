@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from clipq.artifact_settings import ArtifactSettings, SessionSettings
+from clipq.dependencies.code_file import _ProjectFinder
 from clipq.errors import ArtifactError
 from clipq.evaluation.artifact_files import ArtifactFiles, artifact_identity
 from clipq.models import ModelSource, load_model
 from clipq.runtimes import TowerFacts, TowerPorts, runtimes
-from clipq.runtimes.code_made import _ProjectFinder
 from clipq.runtimes.float_share import float_share_findings
 from clipq.runtimes.torch_runtime import TorchRuntime, TorchTower
 
@@ -90,7 +90,7 @@ def test_the_function_runs_once_for_both_towers_and_on_a_copy_of_fp32(project, r
     with torch.inference_mode():
         expected = 2 * reference.encode_image(torch.from_numpy(IMAGES))
     assert image.run({"input": IMAGES}) == pytest.approx(expected.numpy(), abs=1e-5)
-    assert sys.modules["artifact_build"].calls == [1]
+    assert sys.modules["code_of_build"].calls == [1]
 
 
 def test_a_function_of_nothing_needs_no_model(project):
