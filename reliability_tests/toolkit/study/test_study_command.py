@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from study_records import study_record
 
 from clipq.cli import main
+from clipq.evaluation.tables import as_table, table_content
+from clipq.history.store import open_store
+from clipq.metrics import Predictions, metrics
 
 SEEDS = [f"quarot:w8a8,seed={seed}@vision" for seed in range(3)]
 KEYS = ("id.top1", "id.ece", "near.auroc-mcm", "far.auroc-mcm", "id.sqnr-low")
@@ -102,3 +107,42 @@ def test_help_teaches(capsys):
         with pytest.raises(SystemExit):
             main(["study", *action, "--help"])
         assert "clipq study claims records/*.json" in capsys.readouterr().out
+
+
+def test_candidates_whose_predictions_the_store_keeps_are_paired(tmp_path, monkeypatch, capsys):
+    """The same samples, each more confident by 0.03: added errors cannot tell, paired ones can."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(5)
+    confidence = rng.uniform(0.5, 0.9, 800)
+    shared = {"correct": (rng.uniform(size=800) < confidence - 0.1).astype(np.int64)}
+    shared |= {"id": np.array([f"{i:05d}" for i in range(800)]), "rank": 1 - shared["correct"]}
+    tables = {
+        text: Predictions(shared | {"confidence": confidence + more}, {})
+        for text, more in (("rtn:w8a8@vision", 0.0), ("rtn:w8a8", 0.03))
+    }
+    ece = {text: metrics.get("ece").compute(table, table) for text, table in tables.items()}
+    made = study_record({text: {"id.ece": x - 0.06} for text, x in ece.items()}, error=0.02)
+    stored = {
+        f"vit/{text}/id": table_content(*as_table(table, {})) for text, table in tables.items()
+    }
+    entries = {cell: {"sha256": digest, "key": digest} for cell, (_, digest) in stored.items()}
+    first, *rest = made.cases
+    evidence = {**first.evidence, "predictions": entries}
+    statistics = {"alpha": 0.05, "replicates": 200, "seed": 1, "correction": "holm"}
+    record = replace(made, cases=(replace(first, evidence=evidence), *rest), statistics=statistics)
+    with open_store("sqlite:///runs.db", root=tmp_path, create=True) as store:
+        store.record(record, {cell: content for cell, (content, _) in stored.items()})
+
+    def answered(*options):
+        given = ["latest", "--store", "sqlite:///runs.db", "--format", "csv", *options]
+        assert main(["study", "claims", *given]) == 0
+        rows = csv.DictReader(capsys.readouterr().out.splitlines())
+        row = next(r for r in rows if (r["claim"], r["part"], r["model"]) == ("C9", "text", "vit"))
+        return row["answer"], float(row["high"]) - float(row["low"])
+
+    answer, paired = answered()
+    assert answer == "reproduced"
+    answer, added = answered("--no-pairing")
+    assert answer == "undecided"
+    assert added == pytest.approx(2 * 1.96 * 0.04, rel=1e-3)
+    assert paired < added / 4
