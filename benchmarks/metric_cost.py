@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         evaluator = Evaluator(settings)
         with counted_decodes() as decodes:
             for quantizer in options.quantizers:
-                for probe in settings.probes:
+                for probe in (settings.calibration, *settings.evaluated):
                     predictions(evaluator, settings.models[0].name, quantizer, probe.name)
         images = sum(len(probe) for probe in evaluator.inputs.probes.values())
         print(

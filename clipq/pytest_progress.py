@@ -54,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _trainings(config: pytest.Config) -> str:
-    """Return how far the trainings of this run are, in whichever process; "" where there is none."""
+    """Return how far the trainings of this run are, in whichever process; "" if none is."""
     from clipq.evaluation.training_beat import beats
 
     asked = config.stash.get(ASKED, None)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from clipq.data.making import Making, is_there, is_whole, make
+from clipq.data.made_folder import Making, is_there, is_whole, make
 from clipq.data.probe import Probe
 from clipq.data.sources import KeepingSource, Progress, Source
 from clipq.data.webdataset_source import WEBDATASET

@@ -47,9 +47,7 @@ class RememberingClassifier(PyTorchClassifier):  # type: ignore[misc]
 
     def predict(self, x: np.ndarray, *arguments: Any, **named: Any) -> np.ndarray:
         """Return logits (N, C) of pixels (N, 3, H, W)."""
-        keys = [
-            hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest() for image in x
-        ]
+        keys = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in x]
         known = {key: answer for call in self._answers for key, answer in call.items()}
         new = [place for place, key in enumerate(keys) if key not in known]
         if new:

@@ -92,16 +92,16 @@ class Encodings:
         Raises:
             ProbeError, SettingsError: there are no pairs, or no scale can be told from them.
         """
-        cell = candidate.on(self.inputs.proxy.name)
-
-        def create() -> Table:
-            features = self.features(cell), self._texts(cell)
-            head, _ = self.covered_head(candidate)
-            return {}, self.tuned(candidate.model, head, *features).to_plain()
-
         key = digest(self.form(candidate)["logit_scale"])
-        kept = self.cache.table("logit-scales", key, create)[1]
-        return Tuning.read(kept | {"proxy": cell.probe})
+        kept = self.cache.table(
+            "logit-scales", key, lambda: ({}, self.fitted(candidate).to_plain())
+        )[1]
+        return Tuning.read(kept | {"proxy": self.inputs.proxy.name})
+
+    def fitted(self, candidate: Candidate) -> Tuning:
+        """Return what `tuning` keeps, fitted now to features of the pairs, which are cached."""
+        cell, (head, _) = candidate.on(self.inputs.proxy.name), self.covered_head(candidate)
+        return self.tuned(candidate.model, head, self.features(cell), self._texts(cell))
 
     def tuned(self, model: str, head: Head, images: np.ndarray, texts: np.ndarray) -> Tuning:
         """Return how a head's logit scale is tuned.

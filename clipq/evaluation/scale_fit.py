@@ -196,19 +196,19 @@ def _minimum(loss: _Softmax | _Sigmoid, first: np.ndarray, called: str) -> np.nd
         step *= min(1.0, LARGEST / max(float(np.abs(step).max()), 1e-300))
         if float(np.abs(step).max()) <= _TOLERANCE * (1.0 + float(np.abs(place).max())):
             return place
-        share = 1.0
-        while share > 1e-9:
-            tried = loss(place + share * step)
-            if tried[0] <= value + 1e-4 * share * float(gradient @ step):
-                break
+        share, rounding = 1.0, 1e-13 * (1.0 + abs(value))
+        tried = loss(place + step)
+        while tried[0] > value + 1e-4 * share * float(gradient @ step) + rounding:
             share /= 2.0
-        else:
-            return place  # nothing but rounding is left
+            tried = loss(place + share * step)
         place = place + share * step
         value, gradient, hessian = tried
         if place[0] > 10.0 * LARGEST:
-            break
-    raise _beyond(called, float(place[0]))
+            raise _beyond(called, float(place[0]))
+    raise ProbeError(
+        f"{called}: the loss is still falling at a logit scale of {place[0]:.4g}",
+        hint="nearly all pairs are told apart: give more pairs, or harder ones",
+    )
 
 
 def _batches(pairs: PairFeatures, called: str) -> list[_Batch]:
@@ -281,7 +281,8 @@ def _told_apart(batch: _Batch) -> bool:
 
 def _beyond(called: str, scale: float) -> ProbeError:
     return ProbeError(
-        f"{called}: the loss is smallest at a logit scale of {scale:.4g}",
+        f"{called}: the loss is smallest at a logit scale of {scale:.4g}"
+        + (" or more" if scale > LARGEST else ""),
         hint=f"accepted: {SMALLEST:g} to {LARGEST:g}; nearly all pairs are told apart, or hardly "
         "any: give more pairs, and captions that describe their images",
     )

@@ -106,18 +106,19 @@ class TrainedStates:
         from clipq.evaluation.training_run import objective_of, recipe_of
 
         spec = QuantizerSpec.parse(refuse_untrained(candidate.quantizer))
+        recipe, code = recipe_of(spec), training_code(str(spec), objective_of(spec))
         encoders, inputs = self._encoders, self._encoders.inputs
         return TrainingUnit(
             candidate.model,
             str(spec),
-            recipe_of(spec),
+            recipe,
             model_identity(encoders.model(candidate.model)),
             {
                 "proxy": inputs.proxy_fingerprint,
                 "calibration": inputs.calibration_fingerprint,
                 "prompts": prompts_identity(inputs.calibration_prompts),
             },
-            training_code(str(spec), objective_of(spec)),
+            code,
             encoders.environment,
         )
 

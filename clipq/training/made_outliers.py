@@ -37,7 +37,7 @@ def outliers(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         for kind, part in zip(kinds, images.tensor_split(len(kinds)), strict=True)
         if len(part)
     ]
-    return torch.cat(made)
+    return torch.cat(made) if made else images
 
 
 def _other_order(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -63,7 +63,7 @@ def _random_phases(images: torch.Tensor, generator: torch.Generator) -> torch.Te
     turned = torch.rand(len(images), 1, *spectrum.shape[2:], generator=generator) * 2 * math.pi
     turned[..., 0, 0] = 0
     angle = turned.to(images.device)
-    made = torch.fft.irfft2(spectrum * torch.exp(1j * angle), s=images.shape[-2:])
+    made: torch.Tensor = torch.fft.irfft2(spectrum * torch.exp(1j * angle), s=images.shape[-2:])
     return made.to(images.dtype).clamp(images.amin(), images.amax())
 
 

@@ -64,12 +64,13 @@ class Towers(nn.Module):
                 found |= dict(zip(images, pieces, strict=True))
             if "tokens" in inputs:
                 found["text"] = self.model.encode_text(inputs["tokens"]).float()
-        learnt = {"scale": scale_of(self.model), "bias": bias_of(self.model)}
-        return found | {
-            name: value
-            for name, value in learnt.items()
-            if value is not None and value.requires_grad
-        }
+        # Parameters are asked: what is made of them without gradients learns nothing.
+        if self.model.logit_scale.requires_grad:
+            found["scale"] = scale_of(self.model)
+        bias = getattr(self.model, "logit_bias", None)
+        if bias is not None and bias.requires_grad:
+            found["bias"] = bias.float().reshape(())
+        return found
 
 
 def scale_of(model: Any) -> torch.Tensor:

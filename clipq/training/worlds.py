@@ -8,6 +8,7 @@ processes is multiplied by N before, so that the sum remains: the gradient that 
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -115,10 +116,13 @@ class World:
         if self.size == 1:
             return towers
         if not sharded:
+            ddp = nn.parallel.DistributedDataParallel
+            names = ("forward_sync_buffers", "broadcast_buffers")  # newer and older name
+            known = inspect.signature(ddp).parameters
             # Frozen statistics are equal everywhere, and an objective may leave a tower out.
-            return nn.parallel.DistributedDataParallel(
-                towers, broadcast_buffers=False, find_unused_parameters=True
-            )
+            options: dict[str, Any] = {next(name for name in names if name in known): False}
+            wrapped: nn.Module = ddp(towers, find_unused_parameters=True, **options)
+            return wrapped
         from torch.distributed.fsdp import fully_shard
 
         for block in _blocks(towers):

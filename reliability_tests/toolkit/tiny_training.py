@@ -1,4 +1,4 @@
-"""A model of a hundred weights with a learnt step, its data, and objectives: trained in a moment."""
+"""A model of 500 weights with learnt steps, its data and objectives: trained in a moment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAIRS, WIDTH, WORDS = 24, 6, 9
 
 
 class Rounded(nn.Linear):
-    """A linear layer whose weights are multiples of a learnt step; gradients go straight through."""
+    """A linear layer whose weights are multiples of a learnt step; gradients pass rounding."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
@@ -88,7 +88,8 @@ class Noised(Contrast):
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Loss:
         found = super().loss(student, teacher, batch)
-        assert student.more is not None and teacher.more is not None
+        assert student.more is not None
+        assert teacher.more is not None
         noised = (student.more - teacher.more).square().mean()
         return Loss(found.total + noised, {**found.parts, "noised": noised})
 
@@ -120,21 +121,24 @@ def learnt(student: TwoTowers, *, text: bool = True) -> dict[str, Mapping[str, n
 
 
 def trained(folder: Path, **changed: Any) -> Outcome:
-    """Train a fresh student, with changed arguments; arguments of the recipe go there."""
+    """Train a fresh student, with changed arguments; arguments of the recipe go there.
+
+    Nothing is saved before the end, unless `save_seconds` says so.
+    """
     teacher = changed.pop("teacher", None) or TwoTowers()
     student = changed.pop("student", None) or copy.deepcopy(teacher)
     text = changed.pop("text", True)
     recipe = {
-        k: changed.pop(k)
-        for k in list(changed)
-        if k in TrainingSettings.__slots__ and k != "objective"
+        name: changed.pop(name)
+        for name in TrainingSettings.__slots__
+        if isinstance(changed.get(name), int | float | str)
     }
     given = {
         "pairs": some_pairs(),
         "settings": settings(**recipe),
         "objective": Contrast(),
         "identity": {"parent": "tiny"},
-        "save_seconds": 0.0,
+        "save_seconds": 1e9,
         **learnt(student, text=text),
     }
     return train(student, teacher, folder=folder, **given | changed)

@@ -33,7 +33,7 @@ FURTHER = {
     "zero_shot": (["--memory"],),
 }
 """What else a script measures than without an option."""
-CACHED = ("candidate_decisions", "detectable_drop", "resampling_time")
+CACHED = ("candidate_decisions", "detectable_drop", "objectives", "resampling_time")
 """Scripts that keep predictions, and here take those that other tests have made."""
 SHOWN = {
     "architectures": "differing by more than 1e-05: none",
@@ -52,6 +52,7 @@ SHOWN = {
     "kernel_encode": "rtn:w8a8,compute=integer@vision",
     "matrix_time": "warm: ",
     "metric_cost": "1.00 per image (goal 1.00)",
+    "objectives": "vit-clean: temperature 1.5",
     "peer_gates": "clipq, 106 cases, ci",
     "quantizers": "awq:w8,clip=none",
     "resampling_time": "ms per case over",

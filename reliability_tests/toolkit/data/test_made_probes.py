@@ -15,7 +15,7 @@ import pytest
 from clipq.api import open_probe as open_in_python
 from clipq.data import fetch_probe, look_at_probe, open_probe
 from clipq.data.made_call import _call
-from clipq.data.making import Making, _check_layout
+from clipq.data.made_folder import Making, _check_layout
 from clipq.errors import CacheError, ProbeError
 
 WRITER = '''\

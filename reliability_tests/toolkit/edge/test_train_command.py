@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import shutil
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import clipq
 from clipq.cases import Candidate
@@ -98,6 +102,19 @@ def short(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
     return made.root / "one"
 
 
+def process_state() -> list[object]:
+    """Return what a training could leave behind in its process."""
+    return [
+        torch.random.get_rng_state().tolist(),
+        str(np.random.get_state()),
+        random.getstate(),
+        torch.get_num_threads(),
+        torch.is_grad_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+        dict(os.environ),
+    ]
+
+
 def test_a_training_is_gated_end_to_end_and_is_better_than_where_it_began(place, capsys):
     settings = place.settings(LONG, samples=0)  # of the reviewed baseline, all
     folder = place.root / "trained" / "vit-clean"
@@ -136,9 +153,16 @@ def test_a_training_is_gated_end_to_end_and_is_better_than_where_it_began(place,
 def test_a_gate_trains_what_no_folder_holds_once_and_says_so(place):
     quantizer = SHORT.replace("steps=4@", "seed=7,steps=4@")
     candidate = Candidate("vit-clean", quantizer)
-    place.settings(quantizer)
-    states = place.evaluator().encoders.trained
+    settings = load_settings(place.settings(quantizer))
+    told: list[tuple[str, int, int]] = []
+    states = Evaluator(settings, progress=lambda *how: told.append(how)).encoders.trained
+    states.unit(candidate)
+    before = process_state()
     made = states.folder(candidate)
+    assert process_state() == before
+    # What a gate's watch for stalled candidates is told.
+    steps = [(f"training vit-clean/{quantizer}", step, 4) for step in (1, 2, 3, 4)]
+    assert [one for one in told if one in steps] == steps
     assert made.path.parent == place.cache / "trained"
     assert states.evidence(candidate)["trained"]["from"].startswith("trained here, ")
     written = (made.path / STATE).stat().st_mtime_ns
@@ -168,6 +192,13 @@ def test_results_belong_to_a_state_and_not_to_where_it_lies(place, short):
     moved.encoders._quantize = None  # nothing is to be quantized again
     predictions = moved.evaluate(cell).evidence["predictions"]
     assert predictions == found.evidence["predictions"]
+    mixture = moved.encoders.mixture(candidate)
+    mixture.keep_float(mixture.layers)  # of steps alone, float is FP32
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        features = mixture.model.encode_image(images)
+        expected = moved.encoders.model("vit-clean").model.encode_image(images)
+    assert torch.allclose(features, expected, rtol=1e-4, atol=1e-5)
 
     there = TrainedFolder.read(place.root / "trained" / "there")
     state = {name: values * 1.25 for name, values in there.state().items()}

@@ -156,3 +156,13 @@ def test_a_scale_beyond_all_bounds_is_refused_and_never_kept(sigmoid):
     near = replace(pairs, images=pairs.images + offset, texts=pairs.texts + offset)
     with pytest.raises(ProbeError, match="the loss is smallest at a logit scale of"):
         fitted(near, SIGLIP, sigmoid=sigmoid)
+
+
+@pytest.mark.parametrize("seed", [3, 5, 6, 7])
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_the_last_digits_of_a_loss_never_keep_it_from_its_minimum(sigmoid, seed):
+    """Near it, a sum's rounding is all that differs: steps are then taken as they are."""
+    pairs = some_pairs(60, noise=0.3 + seed / 10, seed=seed)
+    found = fitted(pairs, SIGLIP, sigmoid=sigmoid)
+    again = fitted(pairs, (found.scale, found.bias), sigmoid=sigmoid)
+    assert again.scale == pytest.approx(found.scale, rel=1e-9)

@@ -176,6 +176,18 @@ def test_reliability_is_the_sum_of_its_four_terms():
     assert _value("reliability", sides) == pytest.approx(sum(expected.values()), rel=1e-4)
 
 
+@pytest.mark.parametrize("term", ["calibration", "robustness", "outliers"])
+def test_a_term_of_no_weight_is_left_out_and_its_images_unmade(term):
+    sides, without = _sides(), Reliability(**{term: 0.0})
+    made = without.more_images(torch.rand(COUNT, 3, 8, 8), sides.batch)
+    quarters = 2 if term == "calibration" else 1
+    assert len(made) == quarters * COUNT // 4
+    more = {"student": sides.student, "teacher": sides.teacher}
+    kept = {name: replace(side, more=side.more[: len(made)]) for name, side in more.items()}
+    parts = without.loss(kept["student"], kept["teacher"], sides.batch).parts
+    assert {*parts} == {"calibration", "robustness", "outliers"} - {term}
+
+
 def test_the_ranking_bounds_how_often_an_outlier_comes_first():
     generator = torch.Generator().manual_seed(2)
     inside, outside = (9 * torch.rand(n, 5, generator=generator) for n in (60, 40))
