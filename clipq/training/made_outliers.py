@@ -64,7 +64,8 @@ def _random_phases(images: torch.Tensor, generator: torch.Generator) -> torch.Te
     turned[..., 0, 0] = 0
     angle = turned.to(images.device)
     made = torch.fft.irfft2(spectrum * torch.exp(1j * angle), s=images.shape[-2:])
-    return made.to(images.dtype).clamp(images.amin(), images.amax())
+    clamped: torch.Tensor = made.to(images.dtype).clamp(images.amin(), images.amax())
+    return clamped
 
 
 def _two_halves(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
