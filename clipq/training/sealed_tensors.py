@@ -65,6 +65,7 @@ def write_sealed(
     sums: list[str] = []
 
     def fill(temporary: Path) -> None:
+        place.with_suffix(".json").unlink(missing_ok=True)  # which would vouch for other tensors
         try:
             save_file(plain, temporary)
         except SafetensorError as error:  # what its writer makes of a full disk
@@ -72,7 +73,6 @@ def write_sealed(
         sums.append(sha256_file(temporary))
 
     text = json.dumps(dict(facts), sort_keys=True, allow_nan=False)
-    place.with_suffix(".json").unlink(missing_ok=True)  # which would vouch for other tensors
     replace_atomically(place.with_suffix(".safetensors"), fill)
     seal = {
         "schema": _SCHEMA,
