@@ -63,7 +63,7 @@ def _random_phases(images: torch.Tensor, generator: torch.Generator) -> torch.Te
     turned = torch.rand(len(images), 1, *spectrum.shape[2:], generator=generator) * 2 * math.pi
     turned[..., 0, 0] = 0
     angle = turned.to(images.device)
-    made = torch.fft.irfft2(spectrum * torch.exp(1j * angle), s=images.shape[-2:])
+    made: torch.Tensor = torch.fft.irfft2(spectrum * torch.exp(1j * angle), s=images.shape[-2:])
     return made.to(images.dtype).clamp(images.amin(), images.amax())
 
 
