@@ -52,7 +52,7 @@ SHOWN = {
     "kernel_encode": "rtn:w8a8,compute=integer@vision",
     "matrix_time": "warm: ",
     "metric_cost": "1.00 per image (goal 1.00)",
-    "objectives": "vit-clean: temperature 1.5",
+    "objectives": "vit-clean: temperature 1.",
     "peer_gates": "clipq, 106 cases, ci",
     "quantizers": "awq:w8,clip=none",
     "resampling_time": "ms per case over",
