@@ -18,7 +18,7 @@ TEXTS = [
 ]
 DOTTED = re.compile(r"`(clipq(?:\.\w+)+)(?:\(\))?`")
 PATH = re.compile(r"`((?:clipq|reliability_tests|fixtures|benchmarks|docs)/[\w./-]+)`")
-OTHERS = {"clipq.toml", "clipq.probes", "clipq.reports"}
+OTHERS = {"clipq.objectives", "clipq.probes", "clipq.reports", "clipq.toml"}
 """A file, and groups of entry points that no attribute is called after."""
 
 
