@@ -119,5 +119,5 @@ def outlier_ranking(
 
 def _divergence(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the mean over rows of KL(targets || softmax(logits))."""
-    entropy = -torch.special.xlogy(targets, targets).sum(dim=1).mean()
+    entropy: torch.Tensor = -torch.special.xlogy(targets, targets).sum(dim=1).mean()
     return cross_entropy(logits, targets) - entropy
