@@ -30,6 +30,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest import mock
 
 from benchmark import Goals, Script, quiet
@@ -67,6 +68,7 @@ KINDS = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
     "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
 }
+QUICK = ("id", "calibration", "textures", "blur", "proxy")
 SEVERITIES = {"": (1, 2, 3), "-severe": (4, 5)}
 
 
@@ -124,9 +126,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     script.add_argument("--folder", type=Path, help="default: .clipq/study")
     script.add_argument("--list", action="store_true", help="show the plan, run nothing")
     options = script.options(arguments)
+    if not options.quick or options.folder:
+        return studied(options, options.folder)
+    with TemporaryDirectory() as folder:  # this repository's cache and records are left alone
+        return studied(options, Path(folder), cache=Path(folder) / "cache")
+
+
+def studied(options, folder: Path | None, *, cache: Path | None = None) -> int:
+    """Make the records of the plan in a folder; return the exit code."""
     goals = Goals(quick=options.quick)
     settings = study_settings(options)
-    folder = options.folder or settings.root / ".clipq/study" / ("quick" if options.quick else "")
+    settings = settings if cache is None else replace(settings, cache=cache)
+    folder = folder or settings.root / ".clipq/study"
     settings = replace(settings, baselines=folder / "baselines", margins=margins(settings, folder))
     units = list(plan(options))
     evaluator = None
@@ -192,6 +203,8 @@ def study_settings(options) -> Settings:
         for name, kinds in KINDS.items()
         for suffix, severities in SEVERITIES.items()
     ]
+    if options.quick:
+        chosen = [probe for probe in chosen if probe.name in QUICK]
     if options.samples:
         chosen = [
             replace(p, samples=min(p.samples or options.samples, options.samples)) for p in chosen
