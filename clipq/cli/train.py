@@ -45,7 +45,7 @@ options of the text, of every one of them:
   torchrun --nproc-per-node 4 -m clipq train vit-clean lsq:w4a8 --output trained/vit-clean
 
 exit codes: 0 trained (or finished before), 2 wrong usage or input, or a training that failed,
-            130 interrupted (the last checkpoint is kept)
+            130 interrupted (the step that Ctrl-C came in is saved; a second one ends at once)
 """
 
 

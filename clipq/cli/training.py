@@ -196,8 +196,7 @@ def _train(
         watch.clear()
         if is_first_process():
             say(
-                f"clipq: interrupted at step {reached}; the last checkpoint is kept (one is taken "
-                f"every 30 s)\n"
+                f"clipq: interrupted at step {reached}; the last checkpoint is kept\n"
                 f"  fix: clipq train resume {folder}",
                 error=True,
             )

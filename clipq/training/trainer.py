@@ -70,7 +70,8 @@ def train(
         collapsed: returns the names of steps that are no steps any more: zero, negative, not
             finite. Called after each step.
         progress: called after each step, by the first process.
-        save_seconds: between checkpoints, each of which is taken after a step; the last is always.
+        save_seconds: between checkpoints, each of which is taken after a step; the last always is,
+            and so is the one that Ctrl-C ends.
         sharded: with several processes, divide parameters, gradients and moments among them (FSDP2)
             instead of copying them (DDP).
 
@@ -79,6 +80,7 @@ def train(
             the folder or it holds another training, the loss is not finite or explodes, steps
             collapse, the disk is full. Checkpoints that were written before stay usable.
         CacheError: the folder is read-only.
+        KeyboardInterrupt: Ctrl-C; the step that it came in is saved.
 
     >>> import copy, tempfile, torch
     >>> import numpy as np

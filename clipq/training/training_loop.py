@@ -14,6 +14,7 @@ from torch import nn
 from clipq.errors import TrainingError, listed
 from clipq.training.checkpoints import Checkpoint, Checkpoints
 from clipq.training.data_order import PairOrder, step_generator
+from clipq.training.interruptions import interruptions
 from clipq.training.learning import Learning
 from clipq.training.passes import Passes
 from clipq.training.training_outcome import Look, Outcome, TrainingProgress
@@ -77,6 +78,7 @@ class Loop:
 
         Raises:
             TrainingError: as `clipq.training.train`.
+            KeyboardInterrupt: Ctrl-C; the step that it came in is saved.
         """
         began = saved = time.monotonic()
         before = 0.0
@@ -90,25 +92,29 @@ class Loop:
             self._look()
         first = self.step
         stopped = False
-        while self.step < self.settings.steps and not stopped:
-            loss = self._advance()
-            if self.step % self.settings.every == 0 or self.step == self.settings.steps:
-                self._look()
-                stopped = self._out_of_patience()
-            now = time.monotonic()
-            self.seconds = before + now - began
-            finished = stopped or self.step == self.settings.steps
-            if finished or self._due(now - saved):
-                self._save(finished=finished)
-                saved = now
-            if self.world.first:
-                rate = (self.step - first) / max(now - began, 1e-9)
-                self.progress(
-                    TrainingProgress(
-                        *(self.step, self.settings.steps, loss),
-                        *(tuple(self.looks), self.best_step, rate),
+        with interruptions() as interrupted:
+            while self.step < self.settings.steps and not stopped:
+                loss = self._advance()
+                if self.step % self.settings.every == 0 or self.step == self.settings.steps:
+                    self._look()
+                    stopped = self._out_of_patience()
+                now = time.monotonic()
+                self.seconds = before + now - began
+                finished = stopped or self.step == self.settings.steps
+                interrupt, due = self._asked(interrupted, now - saved)
+                if finished or interrupt or due:
+                    self._save(finished=finished)
+                    saved = now
+                if self.world.first:
+                    rate = (self.step - first) / max(now - began, 1e-9)
+                    self.progress(
+                        TrainingProgress(
+                            *(self.step, self.settings.steps, loss),
+                            *(tuple(self.looks), self.best_step, rate),
+                        )
                     )
-                )
+                if interrupt:
+                    raise KeyboardInterrupt
         return self._outcome(None, resumed)
 
     def _advance(self) -> dict[str, float]:
@@ -152,8 +158,9 @@ class Loop:
         since = sum(look.step > self.best_step for look in self.looks)
         return 0 < self.settings.patience <= since
 
-    def _due(self, seconds: float) -> bool:
-        return self.world.once(lambda: seconds >= self.save_seconds)
+    def _asked(self, interrupted: Callable[[], bool], seconds: float) -> tuple[bool, bool]:
+        """Return whether to end, and whether a checkpoint is due: as the first process has it."""
+        return self.world.once(lambda: (interrupted(), seconds >= self.save_seconds))
 
     def _save(self, *, finished: bool) -> None:
         """Write a checkpoint; one of a finished training needs nothing to go on with."""
@@ -185,6 +192,7 @@ class Loop:
             self.step = finished.step
             self._take(finished.facts)
         best = self.checkpoints.best(self.best_step) if finished is None else finished.best
+        self.world.meet()  # the first may now remove what the others read
         self.learning.set(best)
         return Outcome(
             best_step=self.best_step,

@@ -105,6 +105,11 @@ class World:
         result: T = told[0]
         return result
 
+    def meet(self) -> None:
+        """Wait until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
     def wrapped(self, towers: nn.Module, *, sharded: bool, whole: set[nn.Parameter]) -> nn.Module:
         """Return the towers as torch's own DDP, or FSDP2's `fully_shard`, holds them.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import socket
+import time
 import traceback
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 from tiny_training import Contrast, Noised, trained
 
 from clipq.errors import TrainingError
+from clipq.training.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "fork") or not torch.distributed.is_gloo_available(),
@@ -25,7 +28,7 @@ def free_port():
         return place.getsockname()[1]
 
 
-def in_two_processes(folder, **given):
+def in_two_processes(folder, *, train=trained, **given):
     """Train in two processes, as torchrun starts them; return what each came to, or its error."""
     port, children = free_port(), []
     for rank in (0, 1):
@@ -36,7 +39,7 @@ def in_two_processes(folder, **given):
             )
             try:
                 try:
-                    result = trained(folder, **given)
+                    result = train(folder, **given)
                 except TrainingError as error:
                     result = error
                 (folder.parent / f"{rank}.pickle").write_bytes(pickle.dumps(result))
@@ -66,11 +69,27 @@ def assert_near(found, wanted):
     ],
     ids=["ddp", "fsdp2"],
 )
-def test_two_processes_come_to_what_one_does(tmp_path, given):
-    """Nine pairs are not divided evenly by two, nor five by two."""
+def test_two_processes_come_to_what_one_does(tmp_path, given, monkeypatch):
+    """Nine pairs are not divided evenly by two, nor five by two.
+
+    The first may remove the folder as soon as it is done: the second, slow to read, has read it.
+    """
+    best = Checkpoints.best
+
+    def read(checkpoints, step):
+        time.sleep(0.3 * int(os.environ.get("RANK", "0")))
+        return best(checkpoints, step)
+
+    def trained_and_removed(folder, **given):
+        outcome = trained(folder, **given)
+        if os.environ["RANK"] == "0":
+            shutil.rmtree(folder)
+        return outcome
+
+    monkeypatch.setattr(Checkpoints, "best", read)
     alone = {name: each for name, each in given.items() if name != "sharded"}
     one = trained(tmp_path / "one", **alone)
-    for found in in_two_processes(tmp_path / "two", **given):
+    for found in in_two_processes(tmp_path / "two", train=trained_and_removed, **given):
         assert_near(found, one)
 
 

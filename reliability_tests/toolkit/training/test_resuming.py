@@ -101,6 +101,30 @@ def test_resumed_after_any_step_it_ends_with_the_same_bits(tmp_path, whole, step
     assert taken == list(range(step + 1, 21))
 
 
+@pytest.fixture
+def usual_ctrl_c():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(("times", "saved"), [(1, 8), (2, None)])
+def test_ctrl_c_saves_the_step_that_it_came_in_and_a_second_one_ends_at_once(
+    tmp_path, whole, usual_ctrl_c, times, saved
+):
+    def interrupt(progress):
+        if progress.step == 7:  # which is done: the next one is the one that it comes in
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+
+    recipe = RECIPE | {"save_seconds": 1e9}
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, **recipe, progress=interrupt)
+    outcome = trained(tmp_path, **recipe)
+    assert outcome.resumed_from == saved
+    assert same(outcome, whole)
+
+
 def in_a_process(work):
     """Run something in a copy of this process; return its id."""
     child = os.fork()
