@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from clipq.cases import TUNED
 from clipq.study.claim_rules import Option, Part
-from clipq.study.configurations import SUFFIX, configuration
 from clipq.study.statements import MARGINS, Lacking, Statement, View, changes
 
 __all__ = ["calibration_claims"]
@@ -88,7 +88,7 @@ def _text(view: View) -> list[Option] | Lacking:
 def _repair(view: View) -> list[Option] | Lacking:
     options = []
     for both in view.moderate(towers="both"):
-        tuned = configuration(f"{both.text}{SUFFIX}")[0]
+        tuned = both.with_tuning()
         lowered = view.between(tuned, both, view.known, "ece")
         left = view.between(tuned, both.in_towers("vision"), view.known, "ece")
         if lowered is not None and left is not None:
@@ -99,7 +99,7 @@ def _repair(view: View) -> list[Option] | Lacking:
             )
             options.append(Option(both.text, parts))
     return options or Lacking(
-        f"needs {_PTQ} of both towers, with and without {SUFFIX}, and of the vision tower alone"
+        f"needs {_PTQ} of both towers, with and without {TUNED}, and of the vision tower alone"
     )
 
 

@@ -9,7 +9,7 @@ exactly. Its variance is that of confidence minus correctness of one sample, ove
 only the means are known, so that the standard deviation there is bounded: that of correctness is
 sqrt(a_b (1 - a_b)), that of confidences between the bin's ends l and h at most
 sqrt((h - c_b) (c_b - l)) (Bhatia and Davis 2000), that of their difference at most the sum. Samples
-count as independent.
+count as independent: where they come in clusters, of which bins say nothing, it is too narrow.
 """
 
 from __future__ import annotations

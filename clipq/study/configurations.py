@@ -1,4 +1,4 @@
-"""What a candidate's text says of it: method, format, towers, seed, and whether it was trained.
+"""What a candidate's text says of it: method, format, towers and seed; its record, if it learnt.
 
 A *configuration* is a candidate without its seed: `quarot:w8a8,seed=0@vision` and the same with
 `seed=1` are one configuration, drawn twice. Rounding to nearest draws nothing, so that its
@@ -8,16 +8,14 @@ configuration has one candidate, and no more would be known from a second.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-__all__ = ["DRAWING", "SUFFIX", "TRAINED", "Configuration", "configuration"]
+from clipq.cases import TUNED
 
-SUFFIX = "+logit-scale"
-"""What ends the text of a candidate whose logit scale was tuned on proxy data."""
-TRAINED = ("dorefa", "lsq", "pact", "rot+lsq")
-"""Methods that train (QAT)."""
-DRAWING = (*TRAINED, "noise", "quarot", "raana")
-"""Methods that draw something: the order of training, noise, the signs of a rotation."""
+__all__ = ["Configuration", "configuration"]
+
+_DRAWING = ("noise", "quarot", "raana")
+"""Methods that draw something where their text names no seed: noise, the signs of a rotation."""
 
 _NUMBER = r"(?:mx)?(?:fp|nf|e)?(\d+)"
 _FORMAT = re.compile(rf"w{_NUMBER}[^a]*(?:a{_NUMBER})?")
@@ -34,13 +32,14 @@ class Configuration:
         bits: bits of weights and activations, such as ``w4a8``; "" where the text names none.
         towers: ``vision``, ``text`` or ``both``.
         tuned: whether its logit scale was tuned.
+        trained: whether it was trained (QAT), which draws the order of its data.
         draws: whether a seed changes anything.
 
-    >>> found, seed = configuration("lsq:w4a8,objective=distil,seed=2@vision+logit-scale")
+    >>> found, seed = configuration("lsq:w4a8,objective=distil,seed=2@vision", trained=True)
     >>> found.text, seed
-    ('lsq:w4a8,objective=distil@vision+logit-scale', 2)
-    >>> found.bits, found.trained, found.tuned, found.draws, found.plain.text
-    ('w4a8', True, True, True, 'lsq:w4a8,objective=distil@vision')
+    ('lsq:w4a8,objective=distil@vision', 2)
+    >>> found.bits, found.trained, found.draws, found.with_tuning().text
+    ('w4a8', True, True, 'lsq:w4a8,objective=distil@vision+logit-scale')
     """
 
     text: str
@@ -48,12 +47,8 @@ class Configuration:
     bits: str = field(compare=False)
     towers: str = field(compare=False)
     tuned: bool = field(compare=False)
+    trained: bool = field(compare=False)
     draws: bool = field(compare=False)
-
-    @property
-    def trained(self) -> bool:
-        """Whether its method trains."""
-        return self.method in TRAINED
 
     @property
     def activation_bits(self) -> int | None:
@@ -61,21 +56,24 @@ class Configuration:
         _, a, bits = self.bits.partition("a")
         return int(bits) if a else None
 
-    @property
-    def plain(self) -> Configuration:
-        """The same without a tuned logit scale."""
-        return configuration(self.text.removesuffix(SUFFIX))[0]
+    def with_tuning(self) -> Configuration:
+        """Return the same with a tuned logit scale."""
+        return replace(self, text=f"{_split(self.text)[0]}{TUNED}", tuned=True)
 
     def in_towers(self, towers: str) -> Configuration:
         """Return the same method and format in other towers."""
         body, suffix = _split(self.text)
         body = body.partition("@")[0]
         at = "" if towers == "both" else f"@{towers}"
-        return configuration(f"{body}{at}{suffix}")[0]
+        return replace(self, text=f"{body}{at}{suffix}", towers=towers)
 
 
-def configuration(text: str) -> tuple[Configuration, int]:
+def configuration(text: str, *, trained: bool = False) -> tuple[Configuration, int]:
     """Return the configuration of a candidate's text, and its seed (0 where none is named).
+
+    Args:
+        text: of the quantizer.
+        trained: whether its record holds a trained state.
 
     >>> configuration("rtn:w8a8")[0].draws, configuration("quarot:w8a8")[0].draws
     (False, True)
@@ -89,16 +87,19 @@ def configuration(text: str) -> tuple[Configuration, int]:
     seeds = [option for option in options if option.startswith("seed=")]
     rest = [option for option in options if option not in seeds]
     without = ",".join([named, *rest]) + at + towers + suffix
-    draws = method in DRAWING or bool(seeds) or "rotation=hadamard" in rest
+    draws = trained or method in _DRAWING or bool(seeds) or "rotation=hadamard" in rest
     found = Configuration(
-        without, method, _bits(number_format), towers or "both", bool(suffix), draws
+        *(without, method, _bits(number_format), towers or "both"),
+        tuned=bool(suffix),
+        trained=trained,
+        draws=draws,
     )
     seed = seeds[0].removeprefix("seed=") if seeds else "0"
     return found, int(seed) if seed.isdecimal() else 0
 
 
 def _split(text: str) -> tuple[str, str]:
-    body = text.removesuffix(SUFFIX)
+    body = text.removesuffix(TUNED)
     return body, text[len(body) :]
 
 

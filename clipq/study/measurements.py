@@ -17,7 +17,7 @@ from clipq.cases import FP32, Case, Cell
 from clipq.errors import StudyError, listed
 from clipq.estimate import Estimate
 from clipq.records import CaseResult, RunRecord
-from clipq.study.configurations import SUFFIX, Configuration, configuration
+from clipq.study.configurations import Configuration, configuration
 from clipq.study.effects import Point, Series, mean_of
 
 __all__ = ["Measurements", "PairedError", "gather"]
@@ -177,8 +177,9 @@ def gather(records: Iterable[RunRecord], *, paired: PairedError | None = None) -
         artifacts = known.get("artifacts", {})
         for result in record.cases:
             candidate = result.case.candidate
-            plain = str(candidate).removesuffix(SUFFIX)
-            if plain in artifacts or str(candidate) in artifacts or candidate.is_reference:
+            if str(candidate.base) in artifacts or str(candidate) in artifacts:
+                continue
+            if candidate.is_reference:
                 continue
             _check_case(results.get(result.id), result)
             results[result.id] = result
@@ -191,8 +192,13 @@ def gather(records: Iterable[RunRecord], *, paired: PairedError | None = None) -
         )
     _check_baselines(results.values())
     seeds: dict[tuple[str, str], dict[int, str]] = {}
+    configurations: dict[str, dict[str, Configuration]] = {}
     for result in results.values():
-        found, seed = configuration(result.quantizer)
+        said = evidence.get("quantizers", {}).get(str(result.case.candidate), {})
+        found, seed = configuration(result.quantizer, trained=bool(said.get("trained")))
+        known = configurations.setdefault(result.model, {})
+        if found.draws or found.text not in known:  # one of several texts may name no seed
+            known[found.text] = found
         held = seeds.setdefault((result.model, found.text), {})
         if held.setdefault(seed, result.quantizer) != result.quantizer:
             raise StudyError(
@@ -200,10 +206,7 @@ def gather(records: Iterable[RunRecord], *, paired: PairedError | None = None) -
                 "written twice",
                 hint=f"write one of them (seed={seed} is what the other means), and run it again",
             )
-    configurations: dict[str, list[Configuration]] = {}
-    for model, text in sorted(seeds):
-        configurations.setdefault(model, []).append(configuration(text)[0])
-    frozen = {model: tuple(found) for model, found in configurations.items()}
+    frozen = {model: tuple(sorted(found.values())) for model, found in configurations.items()}
     return Measurements(results, evidence, frozen, paired, seeds)
 
 

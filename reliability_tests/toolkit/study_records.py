@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from made_results import altered, made_result
 
 from clipq.metrics import metrics
@@ -40,6 +42,8 @@ GROUPS = {
     "corruptions": ("gaussian_noise", "defocus_blur", "fog"),
 }
 OVER, UNDER = 0.05, -0.10
+TRAINED = ("lsq", "rot+lsq", "theirs")
+"""Methods of which records hold a trained state; the last is a third party's."""
 
 
 def study_record(
@@ -91,11 +95,13 @@ def study_record(
                 )
             )
     found = list(sort_cases(found))
-    found[0] = altered(found[0], evidence=_evidence(model, bias, fingerprint))
+    found[0] = altered(found[0], evidence=_evidence(model, bias, fingerprint, changes))
     return RunRecord("ci", len(found), tuple(found))
 
 
-def _evidence(model: str, bias: float, fingerprint: str) -> dict[str, dict[str, object]]:
+def _evidence(
+    model: str, bias: float, fingerprint: str, quantizers: Iterable[str]
+) -> dict[str, dict[str, object]]:
     accuracy = 0.85
     bins = [None] * 9 + [accuracy + bias], [None] * 9 + [accuracy]
     figures = {
@@ -116,4 +122,9 @@ def _evidence(model: str, bias: float, fingerprint: str) -> dict[str, dict[str, 
             for name, entry in PROBES.items()
         },
         "figures": figures,
+        "quantizers": {
+            f"{model}/{text}": {"trained": {"sha256": "0f"}}
+            for text in quantizers
+            if text.partition(":")[0] in TRAINED
+        },
     }

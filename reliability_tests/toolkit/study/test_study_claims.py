@@ -165,6 +165,16 @@ def test_one_seed_of_what_is_drawn_answers_nothing():
     assert row.finding.left_out == ("lsq:w4a8,objective=distil@vision",)
 
 
+def test_a_method_of_a_third_party_counts_by_what_its_records_say():
+    """Trained, or drawn by the seeds that its texts name; the first may be named by none."""
+    theirs = {text.replace("lsq", "theirs"): ece for text, ece in c10(-0.01, 0.02).items()}
+    row = answer("C10", theirs)
+    assert (row.finding.answer.value, row.finding.parts[0][1].seeds) == (YES, 3)
+    drawn = ["mine:w8a8@vision", "mine:w8a8,seed=1@vision"]
+    row = answer("C2", over_seeds(drawn, (0.02,), "id.ece"))
+    assert (row.finding.answer.value, row.finding.parts[0][1].seeds) == (YES, 2)
+
+
 def test_what_seeds_do_counts_and_not_only_the_mean():
     values = {text: {"id.ece": ece} for text, ece in zip(QAT, (-0.05, 0.0, 0.02), strict=True)}
     plain = {"rtn:w4a8@vision": {"id.ece": 0.02}}
