@@ -28,7 +28,16 @@ if TYPE_CHECKING:
 
     from clipq.models import LoadedModel
 
-__all__ = ["Data", "Model", "as_model", "as_pairs", "as_probe", "hold_out", "open_probe"]
+__all__ = [
+    "Data",
+    "Model",
+    "as_model",
+    "as_pairs",
+    "as_probe",
+    "hold_out",
+    "open_probe",
+    "pixels_of",
+]
 
 Data = Union[str, Images, Probe]  # noqa: UP007 - documented by name
 """``KIND:LOCATION`` of a probe source, images in memory, or a probe that is open already."""
@@ -147,6 +156,11 @@ def as_pairs(data: Data, *, name: str, captions: Sequence[str] = ()) -> Probe:
         )
     check_pairs(probe, *caption_lines(probe.captions))
     return probe
+
+
+def pixels_of(probe: Probe, loaded: LoadedModel) -> np.ndarray:
+    """Return a probe's images (N, H, W, 3), uint8, as a model takes them."""
+    return np.stack([loaded.preprocess.to_uint8(image) for image in probe.images()])
 
 
 def hold_out(probe: Probe) -> tuple[Probe, Probe]:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipq.api.arguments import Data, Model, as_model, as_pairs, as_probe, open_probe
+from clipq.api.arguments import (
+    Data,
+    Model,
+    as_model,
+    as_pairs,
+    as_probe,
+    open_probe,
+    pixels_of,
+)
 from clipq.api.trained_argument import read_trained, required_state
 from clipq.cases import FP32, TUNED
 from clipq.data import Images, Probe
@@ -134,7 +142,6 @@ def _tune(
     model: torch.nn.Module, pairs: Probe, loaded: LoadedModel, *, device: str, batch_size: int
 ) -> None:
     """Give a quantized model the logit scale, and bias, that fit pairs best."""
-
     from clipq.data import blocks_of
     from clipq.evaluation.encode import encode_blocks, encode_texts
     from clipq.evaluation.inputs import caption_lines
@@ -142,8 +149,7 @@ def _tune(
     from clipq.evaluation.scale_fit import fit_scale
     from clipq.models import logit_map
 
-    pixels = np.stack([loaded.preprocess.to_uint8(image) for image in pairs.images()])
-    blocks = blocks_of(pixels, batch_size)
+    blocks = blocks_of(pixels_of(pairs, loaded), batch_size)
     images = np.concatenate(list(encode_blocks(model, blocks, loaded.preprocess, device=device)))
     tokens: torch.Tensor = loaded.tokenizer(caption_lines(pairs.captions or ())[0])
     texts = encode_texts(model, tokens, batch_size=batch_size, device=device)
@@ -168,11 +174,10 @@ def _calibration_data(given: Any, loaded: LoadedModel) -> tuple[torch.Tensor, li
     if isinstance(given, (np.ndarray, list, tuple)):
         given = Images(given)
     probe = as_probe(given, name="calibration", role="ood")  # labels are not needed
-    pixels = np.stack([loaded.preprocess.to_uint8(image) for image in probe.images()])
     prompts = [
         template.replace("{c}", name) for name in probe.classnames for template in probe.templates
     ]
-    return loaded.preprocess.normalise(pixels), prompts or _default_captions()
+    return loaded.preprocess.normalise(pixels_of(probe, loaded)), prompts or _default_captions()
 
 
 def _default_captions() -> list[str]:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipq.api.arguments import Data, Model, as_model, as_probe
+from clipq.api.arguments import Data, Model, as_model, as_pairs, as_probe, pixels_of
 from clipq.data import taken
-from clipq.errors import ProbeError
 from clipq.evaluation.trained_folder import TrainedFolder
 from clipq.quant import QuantizerSpec
 
@@ -130,14 +129,14 @@ def train(
 
     spec = QuantizerSpec.parse(refuse_untrained(str(quantizer)))
     recipe, code = recipe_of(spec), training_code(str(spec), objective_of(spec))
-    probe = _pairs_probe(proxy, captions)
+    probe = as_pairs(proxy, name="proxy", captions=captions)
     probe = taken(probe, first_pairs(probe.sample_hashes, int(recipe["pairs"])))
     loaded = as_model(model, tokenizer=tokenizer, device=device)
     pairs = _pairs(probe, loaded)
     first, pixels = taken(probe, range(min(_CALIBRATION, len(probe)))), pairs.images[:_CALIBRATION]
     if calibration is not None:
         first = as_probe(calibration, name="calibration", role="ood")  # labels are not needed
-        pixels = np.stack([loaded.preprocess.to_uint8(image) for image in first.images()])
+        pixels = pixels_of(first, loaded)
     lines = pairs.captions[:_CALIBRATION]
     data = TrainingData(
         probe.name,
@@ -165,45 +164,14 @@ def _silent(at: TrainingProgress) -> None:
     """Tell nobody."""
 
 
-def _pairs_probe(proxy: Data, captions: Sequence[str]) -> Probe:
-    """Return images with captions, which something can be learnt from.
-
-    Raises:
-        ProbeError: they are none.
-    """
-    from clipq.api.arguments import open_probe
-    from clipq.evaluation.inputs import caption_lines
-    from clipq.evaluation.proxy_pairs import check_pairs
-
-    if isinstance(proxy, str):
-        proxy = open_probe(proxy, split="train", role="proxy")
-    probe = as_probe(proxy, name="proxy", role="ood")  # labels are not needed
-    if captions:
-        if len(captions) != len(probe):
-            raise ProbeError(
-                f"{len(captions):,} captions of {len(probe):,} images",
-                hint="give one text for each image; several captions are lines of it",
-            )
-        probe = replace(probe, captions=tuple(captions))
-    if probe.captions is None:
-        raise ProbeError(
-            "the images to train on have no captions",
-            hint="pass captions=[...], or open a source that has them: "
-            "clipq.open_probe('webdataset:FOLDER', split='train', role='proxy')",
-        )
-    check_pairs(probe, *caption_lines(probe.captions))
-    return probe
-
-
 def _pairs(probe: Probe, loaded: LoadedModel) -> Pairs:
     from clipq.evaluation.inputs import caption_lines
     from clipq.evaluation.proxy_pairs import Pairs
     from clipq.provenance import digest
 
     lines, owners = caption_lines(probe.captions or ())
-    pixels = np.stack([loaded.preprocess.to_uint8(image) for image in probe.images()])
     known = digest([probe.fingerprint, probe.captions])
-    return Pairs(pixels, tuple(lines), owners, probe.ids, known)
+    return Pairs(pixels_of(probe, loaded), tuple(lines), owners, probe.ids, known)
 
 
 def _calibration(

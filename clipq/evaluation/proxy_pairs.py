@@ -32,8 +32,8 @@ class Pairs:
 
     >>> images, owners = np.zeros((2, 8, 8, 3), np.uint8), np.array([0, 0, 1])
     >>> pairs = Pairs(images, ("a cat", "a pet", "a dog"), owners, ("0", "1"), "0f")
-    >>> len(pairs), pairs.captions_of(0)
-    (2, ('a cat', 'a pet'))
+    >>> len(pairs)
+    2
     """
 
     images: np.ndarray
@@ -44,11 +44,6 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    def captions_of(self, position: int) -> tuple[str, ...]:
-        """Return the captions of the image at a position, in the order of the source."""
-        first, last = np.searchsorted(self.owners, [position, position + 1])
-        return self.captions[first:last]
 
 
 def check_not_evaluated(

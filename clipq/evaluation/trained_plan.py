@@ -12,7 +12,7 @@ from clipq.cases import Candidate
 from clipq.errors import ClipqError
 from clipq.evaluation.trained_folder import folders_below
 from clipq.evaluation.trained_manifest import TrainedManifest
-from clipq.evaluation.trained_search import declared_path, trained_text
+from clipq.evaluation.trained_search import declared_path
 from clipq.quant import QuantizerSpec, quantizers
 from clipq.settings import Settings
 from clipq.training_settings import TrainingSettings
@@ -41,17 +41,16 @@ def training_notes(settings: Settings, candidates: Iterable[Candidate]) -> tuple
         if candidate.is_reference or settings.artifact(candidate) is not None:
             continue
         with suppress(ClipqError):  # its own cases fail with this error
-            text = trained_text(candidate)
-            if trains(text) and (note := _note(candidate, text, settings)):
+            if trains(candidate.quantizer) and (note := _note(candidate, settings)):
                 notes.append(note)
     return tuple(notes)
 
 
-def _note(candidate: Candidate, text: str, settings: Settings) -> str:
-    steps = TrainingSettings.read(dict(QuantizerSpec.parse(text).options)).steps
+def _note(candidate: Candidate, settings: Settings) -> str:
+    steps = TrainingSettings.read(dict(QuantizerSpec.parse(candidate.quantizer).options)).steps
     if not steps or declared_path(candidate, settings) is not None:
         return ""
-    seconds = _took(candidate, text, settings)
+    seconds = _took(candidate, settings)
     before = "" if seconds is None else f"; the cache holds one that took {seconds:.0f} s"
     return (
         f"{candidate} is trained at first use ({steps:,} steps{before}): no folder in "
@@ -59,11 +58,11 @@ def _note(candidate: Candidate, text: str, settings: Settings) -> str:
     )
 
 
-def _took(candidate: Candidate, text: str, settings: Settings) -> float | None:
+def _took(candidate: Candidate, settings: Settings) -> float | None:
     """Return how long it took to train before, of the trainings that the cache holds."""
     for folder in folders_below(settings.cache / "trained"):
         with suppress(ClipqError):
             manifest = TrainedManifest.read(folder)
-            if (manifest.quantizer, manifest.unit.model) == (text, candidate.model):
+            if Candidate(manifest.unit.model, manifest.quantizer) == candidate:
                 return manifest.seconds
     return None

@@ -24,7 +24,6 @@ __all__ = [
     "fitting_folder",
     "learns",
     "refuse_untrained",
-    "trained_text",
 ]
 
 _KEPT = 16  # digits of a training's digest, in the name of its folder
@@ -65,11 +64,6 @@ def refuse_untrained(quantizer: str) -> str:
             hint="leave steps out, or gate it as it is: it needs no training",
         )
     return str(spec)
-
-
-def trained_text(candidate: Candidate) -> str:
-    """Return the text of what is trained of a candidate: its towers, and no tuned logit scale."""
-    return str(QuantizerSpec.parse(candidate.quantizer).base)
 
 
 def cache_folder(cache: Path, unit: TrainingUnit) -> Path:
@@ -140,5 +134,5 @@ def declared_path(candidate: Candidate, settings: Settings) -> Path | None:
     """
     declared = settings.model(candidate.model)
     parent = files_identity(declared, root=settings.root)
-    text = trained_text(candidate)
+    text = candidate.base.quantizer
     return fitting_folder(settings.trained, candidate.model, text, parent)

@@ -24,7 +24,6 @@ from clipq.evaluation.trained_search import (
     fitting_folder,
     learns,
     refuse_untrained,
-    trained_text,
 )
 from clipq.evaluation.training_beat import TrainingBeat, waiting_for
 from clipq.evaluation.training_code import training_code
@@ -182,11 +181,11 @@ class TrainedStates:
     def _learns(self, candidate: Candidate) -> bool:
         if candidate.base.is_reference or self._encoders.is_artifact(candidate):
             return False
-        return learns(trained_text(candidate))
+        return learns(candidate.base.quantizer)
 
     def _declared(self, candidate: Candidate) -> TrainedFolder | None:
         parent = model_identity(self._encoders.model(candidate.model))
-        text, settings = trained_text(candidate), self._encoders.settings
+        text, settings = candidate.quantizer, self._encoders.settings
         path = fitting_folder(settings.trained, candidate.model, text, parent)
         if path is None:
             return None

@@ -159,14 +159,14 @@ def _trained(context: Context) -> Iterator[Finding]:
     from clipq.evaluation.plan import load_plugins, planned_candidates
     from clipq.evaluation.trained_folder import TrainedFolder, folders_below
     from clipq.evaluation.trained_plan import trains
-    from clipq.evaluation.trained_search import declared_path, trained_text
+    from clipq.evaluation.trained_search import declared_path
 
     settings = _settings(context)
     load_plugins(settings)
     learning = [
         one
         for one in planned_candidates(settings)
-        if settings.artifact(one) is None and trains(trained_text(one))
+        if settings.artifact(one) is None and trains(one.quantizer)
     ]
     found = {one: declared_path(one, settings) for one in learning}
     loaded = {path for path in found.values() if path is not None}

@@ -101,11 +101,6 @@ def test_pairs_are_preprocessed_images_and_every_caption_with_its_owner(project)
     assert isinstance(pairs.images, np.memmap)
     assert pairs.captions == ("a cat", "a pet", "a dog", "a cat")
     assert pairs.owners.tolist() == [0, 0, 1, 2]
-    assert [pairs.captions_of(at) for at in range(3)] == [
-        ("a cat", "a pet"),
-        ("a dog",),
-        ("a cat",),
-    ]
     assert pairs.ids == ("000000000", "000000001", "000000002")
     shown = np.asarray(Image.open(io.BytesIO(picture(51, "JPEG"))))
     assert np.array_equal(pairs.images[1], shown)
@@ -202,7 +197,8 @@ def test_pairs_in_memory_are_taken_as_well(project):
     inputs = project(None, ProbeSettings("proxy", "proxy", "in memory"), proxy=given)
     pairs = inputs.pairs(AS_THEY_ARE)
     assert np.array_equal(pairs.images, pictures)
-    assert pairs.captions_of(1) == ("a dog", "a pet")
+    assert pairs.captions == ("a cat", "a dog", "a pet", "a cow")
+    assert pairs.owners.tolist() == [0, 1, 1, 2]
     with pytest.raises(ProbeError, match="3 images and 2 captions"):
         probe_from_images(Images(pictures, captions=captions[:2]), name="proxy", role="proxy")
     with pytest.raises(ProbeError, match="row 1 of images in memory"):
