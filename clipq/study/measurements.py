@@ -177,9 +177,8 @@ def gather(records: Iterable[RunRecord], *, paired: PairedError | None = None) -
         artifacts = known.get("artifacts", {})
         for result in record.cases:
             candidate = result.case.candidate
-            if str(candidate.base) in artifacts or str(candidate) in artifacts:
-                continue
-            if candidate.is_reference:
+            ours = str(candidate.base) not in artifacts and str(candidate) not in artifacts
+            if not ours or candidate.is_reference:
                 continue
             _check_case(results.get(result.id), result)
             results[result.id] = result
@@ -196,9 +195,9 @@ def gather(records: Iterable[RunRecord], *, paired: PairedError | None = None) -
     for result in results.values():
         said = evidence.get("quantizers", {}).get(str(result.case.candidate), {})
         found, seed = configuration(result.quantizer, trained=bool(said.get("trained")))
-        known = configurations.setdefault(result.model, {})
-        if found.draws or found.text not in known:  # one of several texts may name no seed
-            known[found.text] = found
+        own = configurations.setdefault(result.model, {})
+        if found.draws or found.text not in own:  # one of several texts may name no seed
+            own[found.text] = found
         held = seeds.setdefault((result.model, found.text), {})
         if held.setdefault(seed, result.quantizer) != result.quantizer:
             raise StudyError(
