@@ -83,7 +83,7 @@ class QuantizerSpec:
         if self.towers not in _TOWERS:
             raise QuantizerError(
                 f"towers {self.towers!r} of quantizer {self.method!r} are unknown",
-                hint=did_you_mean(self.towers, _TOWERS),
+                hint=did_you_mean(self.towers, _TOWERS) if "," not in self.towers else _GRAMMAR,
             )
         object.__setattr__(self, "options", tuple(sorted(self.options)))
         if self.method == FP32 and (self.format or self.options or self.towers != "both"):

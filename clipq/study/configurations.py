@@ -52,8 +52,8 @@ class Configuration:
 
     @property
     def trained(self) -> bool:
-        """Whether its method trains."""
-        return self.method in TRAINED
+        """Whether its method trains, for one step at least."""
+        return self.method in TRAINED and "steps=0" not in self.text.partition("@")[0].split(",")
 
     @property
     def activation_bits(self) -> int | None:
@@ -79,6 +79,8 @@ def configuration(text: str) -> tuple[Configuration, int]:
 
     >>> configuration("rtn:w8a8")[0].draws, configuration("quarot:w8a8")[0].draws
     (False, True)
+    >>> configuration("lsq:w4a8,steps=0")[0].trained, configuration("lsq:w4a8,steps=0")[0].draws
+    (False, False)
     >>> [configuration(each)[0].bits for each in ("rtn:we4m3ae4m3", "rtn:w4g32", "raana,bits=3.3")]
     ['w8a8', 'w4', '']
     """
@@ -89,7 +91,9 @@ def configuration(text: str) -> tuple[Configuration, int]:
     seeds = [option for option in options if option.startswith("seed=")]
     rest = [option for option in options if option not in seeds]
     without = ",".join([named, *rest]) + at + towers + suffix
-    draws = method in DRAWING or bool(seeds) or "rotation=hadamard" in rest
+    # As it was initialised, nothing is drawn but a rotation.
+    idle = method in TRAINED and method != "rot+lsq" and "steps=0" in rest
+    draws = not idle and (method in DRAWING or bool(seeds) or "rotation=hadamard" in rest)
     found = Configuration(
         without, method, _bits(number_format), towers or "both", bool(suffix), draws
     )
