@@ -119,12 +119,13 @@ def _whole(name: str, text: str, low: int, high: int) -> int:
     value = _real(name, text, low, high)
     if value != int(value):
         raise QuantizerError(f"option {name}={text!r} is no whole number", hint=_range(low, high))
-    return int(value)
+    # Of floats, neighbours beyond 2**53 are one number, and two seeds would be one training.
+    return int(text) if text.isdecimal() else int(value)
 
 
 def _real(name: str, text: str, low: float, high: float) -> float:
     try:
-        value = float(text)
+        value: float = int(text) if text.isdecimal() else float(text)
     except ValueError:
         value = math.nan
     if not low <= value <= high:

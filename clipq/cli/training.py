@@ -227,9 +227,12 @@ def _tell_next(settings: Settings, done: Sequence[TrainedFolder]) -> None:
         )
     outside = [each.path for each in done if not _below(each.path, settings.trained)]
     say("clipq: for clipq.toml; then run `clipq gate`:", error=True)
-    lines = (
-        ["[clipq]", f'trained = "{_relative(outside[0], settings.root)}"', ""] if outside else []
-    )
+    root = [outside[0] if len(done) == 1 else outside[0].parent] if outside else []  # of them all
+    lines = [
+        line
+        for place in root
+        for line in ("[clipq]", f'trained = "{_relative(place, settings.root)}"', "")
+    ]
     texts = ", ".join(f'"{text}"' for text in dict.fromkeys(e.manifest.quantizer for e in done))
     emit("\n".join([*lines, "[matrix]", f"quantizers = [{texts}]  # and those that it has"]))
 

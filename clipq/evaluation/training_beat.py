@@ -15,6 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from clipq.errors import CacheError
 from clipq.files import read_file, write_atomically
 
 __all__ = ["Beat", "TrainingBeat", "beats", "waiting_for"]
@@ -68,7 +69,8 @@ class TrainingBeat:
             return
         self._written = now
         text = json.dumps(asdict(Beat(self._what, done, total, loss)))
-        write_atomically(self._path, text.encode())
+        with suppress(CacheError):  # a full disk, or a parent that is another user's: nobody reads
+            write_atomically(self._path, text.encode(), durable=False)
 
     def __enter__(self) -> TrainingBeat:
         return self
@@ -116,6 +118,7 @@ def waiting_for(
 
 
 def _beside(folder: Path) -> Path:
+    folder = folder.resolve()  # "." has no name
     return folder.with_name(f"{folder.name}{_SUFFIX}")
 
 

@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 _CHECKPOINTS = "checkpoints"
+_LOCK = "lock"  # in it, of whoever trains
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,7 +118,6 @@ def train_unit(
     refuse_other(unit, folder)
     if (folder / TRAINED).is_file():
         return TrainedFolder.read(folder)
-    unit.write(folder)
     spec, settings = QuantizerSpec.parse(unit.quantizer), unit.settings
     twin = prepare(copy.deepcopy(loaded.model), spec, data.calibration)
     pairs = _tokenised(data, loaded, settings.pairs, device)
@@ -139,6 +139,7 @@ def train_unit(
                 "code": dict(unit.code),
             },
             collapsed=twin.collapsed,
+            begin=lambda: unit.write(folder),
             progress=progress,
             sharded=sharded,
         )
@@ -176,8 +177,8 @@ def refuse_other(unit: TrainingUnit, folder: Path) -> None:
         raise QuantizerError(f"{folder} is a file", hint="name a folder with --output")
     finished = (folder / TRAINED).is_file()
     if not finished and not (folder / UNIT).is_file():
-        if all(path.name.startswith(".") for path in folder.iterdir()):
-            return  # another process of the same training, or nobody, is about to write
+        if all(path.name.startswith(".") or _is_untouched(path) for path in folder.iterdir()):
+            return  # another process, or nobody, is about to write, or what it asked was refused
         raise QuantizerError(
             f"{folder} holds what is no training",
             hint="name another folder with --output, or empty it first",
@@ -193,6 +194,12 @@ def refuse_other(unit: TrainingUnit, folder: Path) -> None:
                 else "; what was interrupted goes on with the same recipe, data and code only"
             ),
         )
+
+
+def _is_untouched(path: Path) -> bool:
+    """Whether it is the folder of checkpoints, and no training ever wrote one."""
+    named = path.name == _CHECKPOINTS and path.is_dir()
+    return named and all(inner.name == _LOCK for inner in path.iterdir())
 
 
 def first_pairs(hashes: Sequence[str], most: int) -> list[int]:

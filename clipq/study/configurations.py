@@ -77,6 +77,8 @@ def configuration(text: str, *, trained: bool = False) -> tuple[Configuration, i
 
     >>> configuration("rtn:w8a8")[0].draws, configuration("quarot:w8a8")[0].draws
     (False, True)
+    >>> configuration("lsq:w4a8,steps=0")[0].trained, configuration("lsq:w4a8,steps=0")[0].draws
+    (False, False)
     >>> [configuration(each)[0].bits for each in ("rtn:we4m3ae4m3", "rtn:w4g32", "raana,bits=3.3")]
     ['w8a8', 'w4', '']
     """

@@ -195,9 +195,9 @@ def gather(records: Iterable[RunRecord], *, paired: PairedError | None = None) -
     for result in results.values():
         said = evidence.get("quantizers", {}).get(str(result.case.candidate), {})
         found, seed = configuration(result.quantizer, trained=bool(said.get("trained")))
-        own = configurations.setdefault(result.model, {})
-        if found.draws or found.text not in own:  # one of several texts may name no seed
-            own[found.text] = found
+        of_model = configurations.setdefault(result.model, {})
+        if found.draws or found.text not in of_model:  # one of several texts may name no seed
+            of_model[found.text] = found
         held = seeds.setdefault((result.model, found.text), {})
         if held.setdefault(seed, result.quantizer) != result.quantizer:
             raise StudyError(

@@ -31,6 +31,10 @@ def _quiet(progress: TrainingProgress) -> None:
     """Say nothing."""
 
 
+def _nothing() -> None:
+    """Write nothing."""
+
+
 def train(
     student: nn.Module,
     teacher: nn.Module,
@@ -43,6 +47,7 @@ def train(
     folder: Path,
     identity: Mapping[str, object],
     collapsed: Callable[[], Sequence[str]] = list,
+    begin: Callable[[], None] = _nothing,
     progress: Callable[[TrainingProgress], None] = _quiet,
     save_seconds: float = 30.0,
     sharded: bool = False,
@@ -69,6 +74,8 @@ def train(
             with another identity is refused, key by key; recipe and pairs are added to it.
         collapsed: returns the names of steps that are no steps any more: zero, negative, not
             finite. Called after each step.
+        begin: called by the first process once nothing is left to refuse, before the first file
+            is written: the caller's own file, which says what is trained here.
         progress: called after each step, by the first process.
         save_seconds: between checkpoints, each of which is taken after a step; the last always is,
             and so is the one that Ctrl-C ends.
@@ -161,6 +168,7 @@ def train(
             else [],
             save_seconds=save_seconds,
         )
+        world.once(begin)
         return loop.run(resumed)
 
 

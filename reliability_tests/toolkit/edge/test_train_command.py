@@ -266,6 +266,11 @@ def test_several_trainings_have_a_folder_each_and_finished_ones_are_left(place, 
     when = [(each.path / STATE).stat().st_mtime_ns for each in found]
     assert place.train("vit-clean", *seeds, "--output", output, "--quiet") == 0
     assert [(each.path / STATE).stat().st_mtime_ns for each in found] == when
+    capsys.readouterr()
+    output.rename(place.root / "elsewhere")
+    words = ("vit-clean", *seeds, "--output", place.root / "elsewhere", "--quiet")
+    assert place.train(*words) == 0
+    assert tomllib.loads(capsys.readouterr().out)["clipq"] == {"trained": "elsewhere"}  # of both
 
 
 @pytest.mark.parametrize(
@@ -309,6 +314,7 @@ def test_pairs_and_folders_that_do_not_do_are_refused(place, capsys):
     many = SHORT.replace("batch=8", "batch=64")
     assert place.train("vit-clean", many, "--output", place.root / "few", "--quiet") == 2
     assert "a batch takes 64 pairs, and 36 are left" in capsys.readouterr().err
+    assert not (place.root / "few").exists()  # or the next try would be another training
     (place.root / "full").mkdir()
     (place.root / "full" / "photo.png").write_bytes(b"")
     assert place.train("vit-clean", SHORT, "--output", place.root / "full") == 2

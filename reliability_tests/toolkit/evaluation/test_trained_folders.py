@@ -22,6 +22,7 @@ from clipq.evaluation.training_beat import TrainingBeat, beats, waiting_for
 from clipq.evaluation.training_run import first_pairs, refuse_other
 from clipq.evaluation.training_unit import TrainingUnit
 from clipq.settings import ModelSettings, ProbeSettings, Settings
+from clipq.training_settings import TrainingSettings
 
 PARENT = {"weights_sha256": "0f" * 32, "config_sha256": "1e" * 32}
 UNIT = TrainingUnit(
@@ -299,3 +300,33 @@ def test_whoever_waits_for_a_training_is_told_how_far_it_is(tmp_path, monkeypatc
             release.join()
     assert told == [("training vit/lsq:w4a8 elsewhere", 3, 9)]  # once: nothing moved since
     assert beats(tmp_path) == []
+
+
+def test_a_beat_that_cannot_be_written_stops_no_training(tmp_path, monkeypatch):
+    (tmp_path / "full").write_text("")  # a file where a folder would have to be
+    with TrainingBeat(tmp_path / "full" / "lsq", "vit/lsq:w4a8") as beat:
+        beat(1, 9, 0.5)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with TrainingBeat(Path(), "vit/lsq:w4a8") as beat:  # `--output .`
+        beat(1, 9, 0.5)
+        assert [each.done for each in beats(tmp_path)] == [1]
+
+
+def test_a_folder_that_a_training_was_refused_in_is_free(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "lock").write_text("")
+    refuse_other(UNIT, tmp_path)
+    (tmp_path / "checkpoints" / "step-00000001.json").write_text("{}")
+    with pytest.raises(QuantizerError, match="holds what is no training"):
+        refuse_other(UNIT, tmp_path)
+
+
+def test_neighbouring_seeds_are_two_however_large():
+    seeds = [
+        TrainingSettings.read({"seed": text}).seed
+        for text in ("9223372036854775806", f"{2**63 - 1}")
+    ]
+    assert seeds == [2**63 - 2, 2**63 - 1]
+    with pytest.raises(QuantizerError, match="no number from"):
+        TrainingSettings.read({"seed": str(2**63)})

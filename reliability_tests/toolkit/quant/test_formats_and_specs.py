@@ -100,6 +100,7 @@ def test_the_format_class_is_custom_without_a_format() -> None:
         ("rtn:", "'' cannot be read"),
         ("rtn:w8@", "towers ''"),
         ("rtn:w8@visio", "towers 'visio'"),
+        ("rtn:w8@vision,steps=2", r"towers 'vision,steps=2'(.|\n)*\[,key=value...\]\[@vision"),
         ("rtn:w8@vision@text", "towers 'vision@text'"),
         ("lsq:w4a8@vision,steps=9", "options stand before the @"),
         ("mine,alpha", "'alpha' .* has no value"),
