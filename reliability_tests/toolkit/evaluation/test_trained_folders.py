@@ -324,7 +324,8 @@ def test_a_folder_that_a_training_was_refused_in_is_free(tmp_path):
 
 def test_neighbouring_seeds_are_two_however_large():
     seeds = [
-        TrainingSettings.read({"seed": text}).seed for text in ("9223372036854775806", f"{2**63-1}")
+        TrainingSettings.read({"seed": text}).seed
+        for text in ("9223372036854775806", f"{2**63 - 1}")
     ]
     assert seeds == [2**63 - 2, 2**63 - 1]
     with pytest.raises(QuantizerError, match="no number from"):
