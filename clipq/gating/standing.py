@@ -138,6 +138,8 @@ def _of_making(
 
 
 def _of_code(record: RunRecord, candidate: Candidate, cases: list[CaseResult]) -> Iterator[str]:
+    if candidate.base.is_reference:  # FP32 with a tuned scale, which no quantizer made
+        return
     made = record.evidence().get("quantizers", {}).get(str(candidate))
     if made is None:
         if any(result.observed is not None for result in cases):

@@ -279,14 +279,18 @@ def _check_baselines(results: Iterable[CaseResult]) -> None:
             continue
         first = known.setdefault((result.model, result.case.key), result)
         if not _equal(first.baseline, result.baseline):
+            # As many digits as it takes to see it: other last ones are another machine's.
+            apart = (f"{first.baseline:.6g}", f"{result.baseline:.6g}")
+            before, now = (first.baseline, result.baseline) if len({*apart}) == 1 else apart
             differing.append(
-                f"{result.model} {result.case.key}: {first.baseline:.6g} ({first.quantizer}) and "
-                f"{result.baseline:.6g} ({result.quantizer})"
+                f"{result.model} {result.case.key}: {before} ({first.quantizer}) and "
+                f"{now} ({result.quantizer})"
             )
     if differing:
         raise StudyError(
             f"records differ in FP32's values: {listed(differing, between='; ')}",
-            hint="give records that were judged against the same baselines",
+            hint="give records that were judged against the same baselines: the files of one machine "
+            "for all",
         )
 
 

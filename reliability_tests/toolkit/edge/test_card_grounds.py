@@ -104,6 +104,18 @@ def test_a_record_of_what_lies_here_is_good_ground(record, settings):
     assert not_compared(record, CANDIDATE, settings) == ()
 
 
+def test_fp32_with_a_tuned_scale_has_no_code_to_compare(record, settings):
+    tuned = Candidate("vit-clean", "fp32+logit-scale")
+    cases = [
+        replace(result, case=replace(result.case, cell=tuned.on(result.probe)))
+        for result in record.cases
+    ]
+    evidence = {**record.evidence(), "quantizers": {}}
+    cases[0] = replace(cases[0], evidence=evidence)
+    said = list(standing._of_making(replace(record, cases=tuple(cases)), tuned, cases, settings))
+    assert said == []
+
+
 def test_what_cannot_be_compared_is_told(record, settings, monkeypatch):
     changed = replace(record, commit=dict(record.commit) | {"dirty": True})
     (said,) = not_compared(changed, CANDIDATE, settings)

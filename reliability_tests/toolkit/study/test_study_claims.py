@@ -256,6 +256,10 @@ def one(**different):
             [one(), study_record({PTQ[1]: {"id.ece": 0.0}}, baseline={"id.ece": 0.07})],
             "FP32's values: vit id.ece: 0.06 .* and 0.07",
         ),
+        (
+            [one(), study_record({PTQ[1]: {"id.ece": 0.0}}, baseline={"id.ece": 0.06000001})],
+            r"vit id.ece: 0.06 .* and 0\.06000001 ",
+        ),
         ([one(), study_record({PTQ[0]: {"id.ece": 0.01}})], "in two records that differ"),
         (
             [
