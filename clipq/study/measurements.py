@@ -289,8 +289,7 @@ def _check_baselines(results: Iterable[CaseResult]) -> None:
     if differing:
         raise StudyError(
             f"records differ in FP32's values: {listed(differing, between='; ')}",
-            hint="give records that were judged against the same baselines: the files of one "
-            "machine for all",
+            hint="give records that were judged against the same baselines, of one machine",
         )
 
 
