@@ -133,6 +133,7 @@ def _quantizers(word: str, models: Sequence[str], settings: Settings) -> list[st
     from clipq.evaluation.trained_search import learns, refuse_untrained
     from clipq.evaluation.training_run import objective_of
     from clipq.quant import QuantizerSpec
+    from clipq.quant.methods import trained_methods
 
     if any(letter in word for letter in _GLOB):
         planned = [text for text in planned_quantizers(settings) if fnmatchcase(text, word)]
@@ -143,7 +144,7 @@ def _quantizers(word: str, models: Sequence[str], settings: Settings) -> list[st
         if planned:
             raise QuantizerError(
                 f"{word!r} fits {', '.join(planned)} of [matrix], and none of them is trained",
-                hint="methods that learn: lsq, rot+lsq, pact, dorefa",
+                hint=f"methods that learn: {', '.join(trained_methods())}",
             )
     for model in models:
         if settings.artifact(Candidate(model, word)) is not None:

@@ -14,6 +14,7 @@ from clipq.evaluation.trained_folder import TrainedFolder, folders_below
 from clipq.evaluation.trained_manifest import TrainedManifest
 from clipq.evaluation.training_unit import TrainingUnit, differing_parent
 from clipq.quant import QuantizerSpec, is_trained
+from clipq.quant.methods import trained_methods
 from clipq.settings import Settings
 from clipq.training_settings import TrainingSettings
 
@@ -56,7 +57,7 @@ def refuse_untrained(quantizer: str) -> str:
         raise QuantizerError(
             f"{quantizer!r} is not trained: {what}"
             + ("" if spec.is_reference else " what it does from calibration data"),
-            hint="methods that learn: lsq, rot+lsq, pact, dorefa, for example lsq:w4a8",
+            hint=f"methods that learn: {', '.join(trained_methods())}, for example lsq:w4a8",
         )
     if not learns(str(spec)):
         raise QuantizerError(

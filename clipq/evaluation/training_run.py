@@ -112,14 +112,14 @@ def train_unit(
         QuantizerError: the folder holds something else, or the quantizer cannot be made.
         TrainingError: the pairs do not do, losses or steps explode, or the disk is full.
     """
-    from clipq.quant.trainable import prepare
+    from clipq.quant.trainable import learner_of
     from clipq.training.trainer import train
 
     refuse_other(unit, folder)
     if (folder / TRAINED).is_file():
         return TrainedFolder.read(folder)
     spec, settings = QuantizerSpec.parse(unit.quantizer), unit.settings
-    twin = prepare(copy.deepcopy(loaded.model), spec, data.calibration)
+    twin = learner_of(copy.deepcopy(loaded.model), spec, data.calibration)
     pairs = _tokenised(data, loaded, settings.pairs, device)
     before = twin.state() if sharded else {}
     with _current(device):

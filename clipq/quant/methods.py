@@ -41,6 +41,7 @@ __all__ = [
     "is_trained",
     "method_version",
     "quantizers",
+    "trained_methods",
 ]
 
 
@@ -134,6 +135,15 @@ def is_trained(spec: QuantizerSpec | str) -> bool:
     """
     spec = QuantizerSpec.parse(spec)
     return spec.method != FP32 and bool(getattr(find_method(spec), "trains", False))
+
+
+def trained_methods() -> list[str]:
+    """Return the names of methods that learn, sorted, without importing any.
+
+    >>> trained_methods()
+    ['dorefa', 'lsq', 'pact', 'rot+lsq']
+    """
+    return [name for name in quantizers.names() if quantizers.said(name, "trains", default=False)]
 
 
 def is_builtin(method: Method) -> bool:

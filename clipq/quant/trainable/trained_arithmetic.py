@@ -105,7 +105,8 @@ def arithmetic_of(spec: QuantizerSpec) -> Arithmetic:
             return _DoReFa(CommonOptions.read(spec).range)
     raise QuantizerError(
         f"quantizer method {spec.method!r} has no trainable form",
-        hint="trainable are lsq, rot+lsq, pact and dorefa",
+        hint=f'register it with what prepares it: @quantizers.register("{spec.method}", '
+        "trains=True, prepare=...); clipq.quant.trainable.trained_method says what that returns",
     )
 
 
