@@ -119,8 +119,11 @@ def _whole(name: str, text: str, low: int, high: int) -> int:
     value = _real(name, text, low, high)
     if value != int(value):
         raise QuantizerError(f"option {name}={text!r} is no whole number", hint=_range(low, high))
-    # Of floats, neighbours beyond 2**53 are one number, and two seeds would be one training.
-    return int(text) if text.isdecimal() else int(value)
+    if text != str(int(value)):  # one number, one spelling: two would be two candidates
+        raise QuantizerError(
+            f"option {name}={text!r} is no plain whole number", hint=f"write {name}={int(value)}"
+        )
+    return int(text)
 
 
 def _real(name: str, text: str, low: float, high: float) -> float:

@@ -214,7 +214,7 @@ class Loop:
 
     def _require_steps(self) -> None:
         if names := self.collapsed():
-            raise self._failed(f"steps are zero, negative or not finite: {listed(list(names))}")
+            raise self._failed(f"steps collapsed or exploded: {listed(list(names))}")
 
     def _failed(self, problem: str) -> TrainingError:
         return TrainingError(

@@ -322,6 +322,12 @@ def test_a_folder_that_a_training_was_refused_in_is_free(tmp_path):
         refuse_other(UNIT, tmp_path)
 
 
+@pytest.mark.parametrize("text", ["2e0", "2.0", "02", "1_0", "+3", "٣"])
+def test_a_whole_number_has_one_spelling(text):
+    with pytest.raises(QuantizerError, match=rf"fix: write seed=\d+$"):
+        TrainingSettings.read({"seed": text})
+
+
 def test_neighbouring_seeds_are_two_however_large():
     seeds = [
         TrainingSettings.read({"seed": text}).seed
