@@ -324,7 +324,7 @@ def test_a_folder_that_a_training_was_refused_in_is_free(tmp_path):
 
 @pytest.mark.parametrize("text", ["2e0", "2.0", "02", "1_0", "+3", "٣"])
 def test_a_whole_number_has_one_spelling(text):
-    with pytest.raises(QuantizerError, match=rf"fix: write seed=\d+$"):
+    with pytest.raises(QuantizerError, match=r"fix: write seed=\d+$"):
         TrainingSettings.read({"seed": text})
 
 
