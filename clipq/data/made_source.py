@@ -181,7 +181,7 @@ def _relative(file: Path, root: Path) -> str:
 
 
 def _versions(packages: set[str]) -> dict[str, str]:
-    """Return the versions of packages and of what they require, clipq's own environment too."""
+    """Return the versions of packages and of what they require, of clipq's environment too."""
     common = [IN_ENVIRONMENT[package] for package in packages & IN_ENVIRONMENT.keys()]
     return versions_behind(packages) | dict(package_versions(common))
 

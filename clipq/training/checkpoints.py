@@ -210,7 +210,8 @@ class Checkpoints:
     def _steps(self, kind: str) -> set[int]:
         if not self.folder.is_dir():
             return set()
-        matches = (_NAMED.fullmatch(path.name) for path in self.folder.iterdir())
+        # The JSON comes last: tensors without it are what a process that was killed had begun.
+        matches = (_NAMED.fullmatch(path.name) for path in self.folder.glob("*.json"))
         return {int(match[2]) for match in matches if match and match[1] == kind}
 
     def _place(self, kind: str, step: int) -> Path:

@@ -9,6 +9,15 @@
 | `reliability` | divergence from FP32's *calibrated* probabilities, and made outliers' ranks |
 
 docs/objectives.md derives them and says what each did.
+
+>>> objectives.names()
+['contrastive', 'distil', 'features', 'kl', 'reliability']
+>>> objectives.get("contrastive")().contrasts
+True
+>>> objectives.get("distill")
+Traceback (most recent call last):
+clipq.errors.UnknownNameError: unknown objective 'distill'
+  fix: did you mean 'distil'? ...
 """
 
 from __future__ import annotations
@@ -21,17 +30,7 @@ from clipq.training.objective import Objective
 __all__ = ["objectives"]
 
 objectives: Registry[Callable[[], Objective]] = Registry("objective", group="clipq.objectives")
-"""Objectives by name: what is registered makes one, without arguments.
-
->>> objectives.names()
-['contrastive', 'distil', 'features', 'kl', 'reliability']
->>> objectives.get("contrastive")().contrasts
-True
->>> objectives.get("distill")
-Traceback (most recent call last):
-clipq.errors.UnknownNameError: unknown objective 'distill'
-  fix: did you mean 'distil'? ...
-"""
+"""Objectives by name: what is registered makes one, without arguments."""
 for _name, _target in {
     "contrastive": "contrastive:Contrastive",
     "distil": "distances:Distil",

@@ -18,6 +18,7 @@ import clipq
 from clipq.cases import Candidate
 from clipq.cli import main
 from clipq.evaluation.evaluator import Evaluator
+from clipq.evaluation.mixture_evaluator import MixtureEvaluator
 from clipq.evaluation.trained_folder import STATE, TrainedFolder, write_trained
 from clipq.evaluation.trained_manifest import TRAINED
 from clipq.evaluation.training_unit import UNIT
@@ -192,7 +193,7 @@ def test_results_belong_to_a_state_and_not_to_where_it_lies(place, short):
     moved.encoders._quantize = None  # nothing is to be quantized again
     predictions = moved.evaluate(cell).evidence["predictions"]
     assert predictions == found.evidence["predictions"]
-    mixture = moved.encoders.mixture(candidate)
+    mixture = MixtureEvaluator(moved, candidate).mixture
     mixture.keep_float(mixture.layers)  # of steps alone, float is FP32
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
