@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from clipq.quant.activations import InputQuantizer
 
 __all__ = [
+    "ConvolutionTwin",
     "InputTransform",
     "Projection",
     "QuantizedConv2d",
     "QuantizedLinear",
     "input_transform",
+    "keep_transform",
     "quantized_twin",
     "transform_input",
 ]
@@ -42,6 +44,13 @@ def input_transform(layer: nn.Module) -> InputTransform | None:
     """Return the transform of a layer's input, None where it has none."""
     transform = getattr(layer, "input_transform", None)
     return transform if isinstance(transform, InputTransform) else None
+
+
+def keep_transform(layer: nn.Module, twin: nn.Module) -> None:
+    """Put a layer's twin behind the transform of the layer's input, where it has one."""
+    transform = input_transform(layer)
+    if transform is not None:
+        transform_input(twin, transform)
 
 
 def _apply_transform(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -81,15 +90,10 @@ class QuantizedLinear(Projection):
         return super().forward(input if self.inputs is None else self.inputs(input))
 
 
-class QuantizedConv2d(nn.Conv2d):
-    """`nn.Conv2d` with a rounded weight and, optionally, a rounded input.
+class ConvolutionTwin(nn.Conv2d):
+    """A convolution shaped as another; its weight is still to be given."""
 
-    `stored_bits` is what the weight's codes and scales take; None where that is unknown.
-    """
-
-    stored_bits: int | None = None
-
-    def __init__(self, layer: nn.Conv2d, weight: Tensor, inputs: InputQuantizer | None) -> None:
+    def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__(
             layer.in_channels,
             layer.out_channels,
@@ -102,6 +106,18 @@ class QuantizedConv2d(nn.Conv2d):
             padding_mode=layer.padding_mode,
             device="meta",
         )
+
+
+class QuantizedConv2d(ConvolutionTwin):
+    """`nn.Conv2d` with a rounded weight and, optionally, a rounded input.
+
+    `stored_bits` is what the weight's codes and scales take; None where that is unknown.
+    """
+
+    stored_bits: int | None = None
+
+    def __init__(self, layer: nn.Conv2d, weight: Tensor, inputs: InputQuantizer | None) -> None:
+        super().__init__(layer)
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = layer.bias
         self.inputs = inputs
@@ -126,7 +142,5 @@ def quantized_twin(
         if isinstance(layer, nn.Conv2d)
         else QuantizedLinear(layer, weight, inputs)
     )
-    transform = input_transform(layer)
-    if transform is not None:
-        transform_input(twin, transform)
+    keep_transform(layer, twin)
     return twin.train(layer.training)

@@ -27,17 +27,13 @@ from torch import Tensor, nn
 
 from clipq.errors import QuantizerError
 from clipq.quant.drawn_noise import gaussian, sample_keys
-from clipq.quant.explicit import make_explicit
-from clipq.quant.formats import Format
 from clipq.quant.methods import Calibration, quantizers
 from clipq.quant.modules import quantized_twin
-from clipq.quant.observe import observe_ranges
 from clipq.quant.options import SELECTION, CommonOptions, read_number
-from clipq.quant.selection import select_formats
+from clipq.quant.pipeline import Prepared
 from clipq.quant.spec import QuantizerSpec
-from clipq.quant.surgery import Layer, check_groups, in_order, input_quantizer, plain_layers
+from clipq.quant.surgery import Layer, input_quantizer
 from clipq.quant.towers import encode_batches, tower_batches
-from clipq.quant.transforms.structure import execution_order
 from clipq.quant.weights import quantize_weight
 
 __all__ = ["noise"]
@@ -58,13 +54,9 @@ def noise(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn
             f"quantizer {str(spec)!r}: noise stands for rounded layers, not for rounded attention",
             hint="leave out `k` and `s` of the format",
         )
-    make_explicit(model, spec.towers)
-    order = execution_order(model, spec.towers, calibration)
-    layers = plain_layers(model, spec.towers)
-    formats = select_formats(in_order(layers, order), number_format, options)
-    check_groups(layers, formats)
-    layers = {name: layers[name] for name in formats}
-    sizes = _error_sizes(model, spec, calibration, layers, formats, options)
+    prepared = Prepared.of(model, spec, calibration, options)
+    layers = prepared.layers()
+    sizes = _error_sizes(prepared, layers, options)
     axes = _sample_axes(model, spec, calibration, layers)
     towers = {top: _Samples() for top in ("visual", "text")}
     for name, layer in layers.items():
@@ -151,25 +143,11 @@ def _note_inputs(entrance: nn.Module, inputs: tuple[Any, ...]) -> None:
 
 @torch.no_grad()
 def _error_sizes(
-    model: nn.Module,
-    spec: QuantizerSpec,
-    calibration: Calibration,
-    layers: dict[str, Layer],
-    formats: dict[str, Format],
-    options: CommonOptions,
+    prepared: Prepared, layers: dict[str, Layer], options: CommonOptions
 ) -> dict[str, Tensor]:
     """Return the root mean square of what rounding adds to each output feature, by layer."""
-    static = {
-        name: f.activation
-        for name, f in formats.items()
-        if f.activation is not None and not f.activation.dynamic
-    }
-    ranges = {}
-    if static:
-        estimator = options.range
-        ranges = observe_ranges(
-            model, spec.towers, calibration, dict(layers), static, estimator=estimator
-        )
+    formats = prepared.formats
+    ranges = prepared.input_ranges(layers, estimator=options.range)
     twins = {
         name: quantized_twin(
             layer,
@@ -200,7 +178,7 @@ def _error_sizes(
     with ExitStack() as stack:
         for name, layer in layers.items():
             stack.enter_context(layer.register_forward_hook(compare(name)))
-        for _ in encode_batches(model, spec.towers, calibration):
+        for _ in encode_batches(prepared.model, prepared.towers, prepared.calibration):
             pass
     found = {}
     for name, layer in layers.items():

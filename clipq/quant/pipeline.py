@@ -10,7 +10,7 @@ already, as GPTQ demands; memory then holds the statistics of one stage.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol, cast
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from clipq.quant.attention import quantize_attention
 from clipq.quant.bias import correct_biases
 from clipq.quant.explicit import make_explicit
-from clipq.quant.formats import Format, WeightFormat
+from clipq.quant.formats import ActivationFormat, Format, WeightFormat
 from clipq.quant.integer import check_integer_format, integer_twin
 from clipq.quant.methods import Calibration
 from clipq.quant.modules import QuantizedConv2d, QuantizedLinear
@@ -159,6 +159,25 @@ class Prepared:
         layers = plain_layers(self.model, self.towers)
         return {name: layers[name] for name in self.formats}
 
+    def static_inputs(self) -> dict[str, ActivationFormat]:
+        """Return the formats of inputs whose ranges are calibrated, by layer."""
+        return {
+            name: f.activation
+            for name, f in self.formats.items()
+            if f.activation is not None and not f.activation.dynamic
+        }
+
+    def input_ranges(
+        self, layers: Mapping[str, Layer], *, estimator: str
+    ) -> dict[str, tuple[float, float]]:
+        """Return the calibrated range of each static input, by layer; reads nothing for none."""
+        static = self.static_inputs()
+        if not static:
+            return {}
+        return observe_ranges(
+            self.model, self.towers, self.calibration, dict(layers), static, estimator=estimator
+        )
+
 
 def post_training(
     model: nn.Module,
@@ -204,16 +223,7 @@ def _round(prepared: Prepared, rounder: Rounder, options: CommonOptions) -> None
     if options.integer:
         for number_format in formats.values():
             check_integer_format(number_format)
-    static = {
-        name: f.activation
-        for name, f in formats.items()
-        if f.activation is not None and not f.activation.dynamic
-    }
-    ranges = {}
-    if static:
-        ranges = observe_ranges(
-            model, towers, prepared.calibration, dict(layers), static, estimator=options.range
-        )
+    ranges = prepared.input_ranges(layers, estimator=options.range)
     keep = options.correct_bias or options.integer
     replaced: dict[str, QuantizedLinear | QuantizedConv2d] = {}
     for stage in stages(list(formats)):

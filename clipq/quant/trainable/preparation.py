@@ -109,11 +109,7 @@ def _see(
     prepared: Prepared, arithmetic: Arithmetic, layers: dict[str, Layer]
 ) -> dict[str, SeenInput]:
     """Return what calibration shows of the static inputs."""
-    static = {
-        name: f.activation
-        for name, f in prepared.formats.items()
-        if f.activation is not None and not f.activation.dynamic
-    }
+    static = prepared.static_inputs()
     if not static:
         return {}
     model, towers, data = prepared.model, prepared.towers, prepared.calibration

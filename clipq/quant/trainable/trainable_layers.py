@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from clipq.quant.activations import DynamicQuantizer, InputQuantizer, StaticQuantizer
-from clipq.quant.modules import Projection, input_transform, transform_input
+from clipq.quant.modules import ConvolutionTwin, Projection, keep_transform
 from clipq.quant.surgery import Layer
 from clipq.quant.trainable.input_rounders import InputRounder
 from clipq.quant.trainable.weight_rounders import WeightRounder
@@ -46,7 +46,7 @@ class TrainableLinear(Projection):
         return linear(values, self.rounding(self.weight), self.bias)
 
 
-class TrainableConv2d(nn.Conv2d):
+class TrainableConv2d(ConvolutionTwin):
     """`nn.Conv2d` whose weight, and input if asked, are rounded while they are trained.
 
     Args:
@@ -58,18 +58,7 @@ class TrainableConv2d(nn.Conv2d):
     def __init__(
         self, layer: nn.Conv2d, rounding: WeightRounder, inputs: TrainedInputs | None
     ) -> None:
-        super().__init__(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,  # type: ignore[arg-type]
-            stride=layer.stride,  # type: ignore[arg-type]
-            padding=layer.padding,  # type: ignore[arg-type]
-            dilation=layer.dilation,  # type: ignore[arg-type]
-            groups=layer.groups,
-            bias=False,
-            padding_mode=layer.padding_mode,
-            device="meta",
-        )
+        super().__init__(layer)
         self.weight, self.bias = layer.weight, layer.bias
         self.rounding, self.inputs = rounding, inputs
 
@@ -92,9 +81,7 @@ def trainable_twin(
         if isinstance(layer, nn.Conv2d)
         else TrainableLinear(layer, rounding, inputs)
     )
-    transform = input_transform(layer)
-    if transform is not None:
-        transform_input(twin, transform)
+    keep_transform(layer, twin)
     return twin.to(layer.weight.device).train(layer.training)
 
 
