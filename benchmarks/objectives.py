@@ -22,7 +22,8 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -100,12 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     script.add_argument("--cache", type=Path, help="where to keep what is trained and predicted")
     options = script.options(arguments)
     goals = Goals(quick=options.quick)
-    for name, objective in ABLATED.items():
-        if name not in objectives:
-            objectives.add(name, lambda objective=objective: objective)
     known = logged(options.log)
     found: dict[Run, Figures] = {}
-    with kept_predictions(options.cache, quick=options.quick) as cache:
+    with ablations(), kept_predictions(options.cache, quick=options.quick) as cache:
         for model in options.models:
             evaluator = embedded(model, options.samples, cache)
             with quiet():
@@ -126,6 +124,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             goals.measured(len(won) >= 2)
             print(f"reliability is better than contrastive on: {', '.join(won) or 'no model'}")
     return goals.code
+
+
+@contextmanager
+def ablations() -> Iterator[None]:
+    """Register the ablated objectives, for as long as they are measured."""
+    for name, objective in ABLATED.items():
+        objectives.add(name, lambda objective=objective: objective)
+    try:
+        yield
+    finally:
+        for name in ABLATED:
+            objectives.remove(name)
 
 
 def runs(model: str, options) -> list[Run]:

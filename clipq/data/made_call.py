@@ -68,6 +68,11 @@ def _end_with_parent() -> None:
     os._exit(_ENDED)
 
 
+def _print_traceback() -> None:
+    sys.stdout.flush()  # what was printed before; a file is written to in blocks
+    traceback.print_exc()
+
+
 def _main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what the function prints
@@ -83,11 +88,11 @@ def _main() -> None:
         _call(asked, lambda done, total: say(done=int(done), total=int(total)))
         last: dict[str, Any] = {}
     except ClipqError as error:
-        traceback.print_exc()
+        _print_traceback()
         failed = error.__cause__ is not None  # in code of the project's: the log shows it
         last = {"problem": error.problem, "hint": None if failed else error.hint}
     except BaseException as error:
-        traceback.print_exc()
+        _print_traceback()
         last = {"problem": f"{type(error).__name__}: {error}"}
     sys.stdout.flush()
     say(**last)

@@ -181,7 +181,7 @@ def _relative(file: Path, root: Path) -> str:
 
 
 def _versions(packages: set[str]) -> dict[str, str]:
-    """Return the versions of packages and of what they require, of clipq's environment too."""
+    """Return the versions of packages, of what these need, and of what made files need anyway."""
     common = [IN_ENVIRONMENT[package] for package in packages & IN_ENVIRONMENT.keys()]
     return versions_behind(packages) | dict(package_versions(common))
 

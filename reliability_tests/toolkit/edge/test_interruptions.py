@@ -149,6 +149,12 @@ def test_a_start_without_any_event_ends_the_run():
 # -- real runs --------------------------------------------------------------------------------
 
 
+def as_a_terminal_starts_it() -> None:
+    """What a shell starts in the background, and nohup, ignore signals, and so would children."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_DFL)
+
+
 def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = outside_of_tests(os.environ)
     environment["PYTHONPATH"] = str(Path(clipq.__file__).parents[1])
@@ -162,6 +168,7 @@ def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=as_a_terminal_starts_it,
     )
 
 

@@ -57,7 +57,10 @@ def nudge(trainable: Trainable, inputs: SmallInputs) -> dict[str, Tensor]:
         for name, parameter in learnt(trainable).items():
             gradient = gradients[name]
             size = parameter.abs().mean() / gradient.abs().mean().clamp(min=1e-12)
-            parameter -= 0.01 * size * gradient
+            change = 0.01 * size * gradient
+            if name in trainable.steps():  # no gradient, however large, takes one below zero
+                change = parameter.abs() * (change / parameter.abs().clamp(min=1e-12)).tanh() / 2
+            parameter -= change
     trainable.module.eval()
     return gradients
 

@@ -10,7 +10,6 @@ import random
 import resource
 import shutil
 import signal
-import time
 import warnings
 from contextlib import suppress
 
@@ -126,28 +125,21 @@ def test_ctrl_c_saves_the_step_that_it_came_in_and_a_second_one_ends_at_once(
 
 
 def in_a_process(work):
-    """Run something in a copy of this process; return its id."""
+    """Run something in a copy of this process; return how it ended."""
     child = os.fork()
     if child == 0:
         with suppress(BaseException):
             work()
             os._exit(0)
         os._exit(1)
-    return child
+    return os.waitpid(child, 0)[1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_killed_process_leaves_what_another_goes_on_with(tmp_path, whole):
-    moments = random.Random(2)
-    statuses = set()
-    for _ in range(4):
-        child = in_a_process(lambda: trained(tmp_path, **RECIPE))
-        time.sleep(moments.uniform(0.05, 0.3))
-        os.kill(child, signal.SIGKILL)
-        statuses.add(os.waitpid(child, 0)[1])
-    child = in_a_process(lambda: trained(tmp_path, **RECIPE, **DiesAfter(9, kill=True).arguments()))
-    statuses.add(os.waitpid(child, 0)[1])
-    assert signal.SIGKILL in statuses
+    for calls in (9, 4, 15):
+        dies = DiesAfter(calls, kill=True).arguments()
+        assert in_a_process(lambda dies=dies: trained(tmp_path, **RECIPE, **dies)) == signal.SIGKILL
     assert same(trained(tmp_path, **RECIPE), whole)
     assert not list(tmp_path.glob(".*.tmp"))
 
