@@ -78,6 +78,8 @@ class Candidate:
         >>> tuned.tuned, str(tuned.base), tuned.base.base == tuned.base
         (True, 'vit-clean/rtn:w4a8', True)
         """
+        if not self.tuned:
+            return self  # asked of every case of a matrix, several times
         return replace(self, quantizer=self.quantizer.removesuffix(TUNED))
 
     def on(self, probe: str) -> Cell:

@@ -366,10 +366,8 @@ class Settings:
 
         One whose logit scale is tuned is still the same files.
         """
-        for artifact in self.artifacts:
-            if (artifact.model, artifact.name) == (candidate.model, candidate.base.quantizer):
-                return artifact
-        return None
+        named = candidate.model, candidate.base.quantizer
+        return next((one for one in self.artifacts if (one.model, one.name) == named), None)
 
     def probe(self, name: str) -> ProbeSettings:
         """Return the probe called `name`."""

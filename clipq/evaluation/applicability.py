@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 
 from clipq.artifact_settings import BROUGHT
 from clipq.cases import Case
+from clipq.globs import matches_any
 from clipq.settings import Settings
 
 __all__ = ["count_reasons", "why_not_applicable"]
@@ -42,7 +42,7 @@ def why_not_applicable(case: Case, settings: Settings) -> str:
             return "gradients"
     if probe.role == "retrieval" and artifact.head:
         return "a text tower"
-    if artifact.io.output == "normalised" and _any(case.metric, _OF_LENGTHS):
+    if artifact.io.output == "normalised" and matches_any(case.metric, _OF_LENGTHS):
         return "features that are not normalised"
     return ""
 
@@ -54,7 +54,3 @@ def count_reasons(cases: Iterable[Case], settings: Settings) -> dict[str, dict[s
         if reason := why_not_applicable(case, settings):
             found.setdefault(str(case.candidate), Counter())[reason] += 1
     return {candidate: dict(reasons) for candidate, reasons in found.items()}
-
-
-def _any(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -22,6 +22,7 @@ from clipq.errors import (
 from clipq.evaluation.applicability import count_reasons, why_not_applicable
 from clipq.evaluation.candidate_facts import format_class
 from clipq.evaluation.isolation import import_contained
+from clipq.globs import matches_any
 from clipq.metrics import Metric, metrics
 from clipq.quant import Format, QuantizerSpec, quantizers
 from clipq.records import not_applicable_sentences
@@ -154,7 +155,7 @@ def _asked(settings: Settings, chosen: Selection, profile: str) -> list[Case]:
         for probe in probes
         for name in of_probe[probe]
     ]
-    kept = [case for case in cases if not _matches_any(case.id, settings.exclude)]
+    kept = [case for case in cases if not matches_any(case.id, settings.exclude)]
     return _in_profile(kept, settings.profiles.get(profile), settings, profile)
 
 
@@ -217,7 +218,7 @@ def _in_profile(
         case
         for case in cases
         if all(getattr(case, kind) in taken[kind] for kind in taken)
-        and not _matches_any(case.id, profile.exclude)
+        and not matches_any(case.id, profile.exclude)
     ]
 
 
@@ -353,8 +354,4 @@ def _match_all(
             raise SettingsError(
                 f"{origin}: no {kind} matches {pattern!r}", hint=did_you_mean(pattern, known)
             )
-    return [name for name in known if _matches_any(name, patterns)]
-
-
-def _matches_any(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    return [name for name in known if matches_any(name, patterns)]

@@ -27,6 +27,7 @@ from typing import Annotated, NotRequired
 from clipq.cases import Case
 from clipq.errors import SettingsError
 from clipq.evaluation.candidate_facts import format_class
+from clipq.globs import matches_any
 from clipq.metrics import Metric, metrics
 from clipq.settings import Settings
 from clipq.shapes import Document, Finite, Meta, Text, table
@@ -66,7 +67,7 @@ class ExpectedFailure:
     reason: Annotated[Text, Meta(description="a text that says why they fail")]
 
     def matches(self, case: Case) -> bool:
-        return any(fnmatchcase(case.id, pattern) for pattern in self.cases)
+        return matches_any(case.id, self.cases)
 
 
 @dataclass(frozen=True, slots=True)

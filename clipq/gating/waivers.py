@@ -18,11 +18,11 @@ from __future__ import annotations
 import datetime
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
 from clipq.errors import SettingsError
+from clipq.globs import matches_any
 from clipq.records import CaseResult
 from clipq.shapes import Document, Meta, Text, table
 from clipq.verdicts import EXCUSABLE, Verdict
@@ -52,7 +52,7 @@ class Waiver:
     expires: Annotated[datetime.date, Meta(description=_EXPIRES)]
 
     def matches(self, case: str) -> bool:
-        return any(fnmatchcase(case, pattern) for pattern in self.cases)
+        return matches_any(case, self.cases)
 
     def expired(self, today: datetime.date) -> bool:
         return today > self.expires

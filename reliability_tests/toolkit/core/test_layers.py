@@ -15,7 +15,8 @@ import clipq
 PACKAGE = Path(clipq.__file__).parent
 CORE = (
     "artifact_settings",
-    *("cases", "checkout", "cluster_names", "errors", "estimate", "files", "provenance", "records"),
+    *("cases", "checkout", "cluster_names", "errors", "estimate", "files", "globs"),
+    *("provenance", "records"),
     *(
         "recorded_evidence",
         "redaction",

@@ -17,6 +17,7 @@ from clipq.stats import (
     ranking,
     weighted_means,
 )
+from clipq.stats.group_replicates import cell_sums
 
 NETCAL = {"ece": ECE, "ace": ACE, "mce": MCE}
 
@@ -172,3 +173,29 @@ def test_no_result_depends_on_the_number_of_threads():
 def test_nonsense_is_refused(call, message):
     with pytest.raises(StatisticsError, match=message):
         call(np.ones((1, 3), np.uint8))
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(1, 60),
+    st.integers(1, 12),
+    st.integers(0, 2),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+def test_sums_of_cells_have_the_same_bits_whether_samples_are_counted_or_added_in_order(
+    count, cells, columns, fractions, seed
+):
+    rng = np.random.default_rng(seed)
+    cell, weights = rng.integers(0, cells, count), bootstrap_weights(count, replicates=9, seed=seed)
+    values = rng.integers(0, 2, (columns, count)) * (0.1 if fractions else 1.0)
+    expected = np.zeros((1 + columns, len(weights), cells))
+    for sample in np.argsort(cell, kind="stable"):
+        terms = [np.ones(()), *values[:, sample]]
+        for index, term in enumerate(terms):
+            expected[index, :, cell[sample]] += weights[:, sample] * term
+    found = cell_sums(cell, values, weights, cells)
+    in_order = cell_sums(cell, values, weights.astype(float), cells)  # not counted
+    assert found.tobytes() == in_order.tobytes()
+    assert found.flags.c_contiguous
+    assert found == pytest.approx(expected, abs=1e-12)
