@@ -26,6 +26,7 @@ __all__ = [
     "StatisticsError",
     "StoreError",
     "StudyError",
+    "SweepError",
     "TrainingError",
     "UnknownNameError",
     "did_you_mean",
@@ -109,6 +110,10 @@ class RecordError(ClipqError):
 
 class StudyError(ClipqError):
     """Records of which no table can be made together."""
+
+
+class SweepError(ClipqError):
+    """A sweep's plan, folder, part or engine is not what it must be."""
 
 
 class StoreError(ClipqError):

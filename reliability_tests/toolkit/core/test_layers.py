@@ -50,6 +50,7 @@ BELOW = {
     "report": {"core", "web"},
     "study": {"core", "web", "report"},
     "history": {"core", "metrics", "stats", "evaluation", "gating", "report", "web"},
+    "sweep": {"core", "quant", "data", "metrics", "evaluation", "gating"},
     "api": {
         *("core", "quant", "models", "data", "metrics", "stats", "evaluation", "gating"),
         *("report", "history", "training"),
