@@ -131,8 +131,8 @@ def _lines(plan: SweepPlan, survey: Survey, found: SweepEstimate | None) -> list
     lines += [f"  {count:,} units: {reason}" for reason, count in survey.seeds.items()]
     if survey.merged:
         lines.append(
-            f"  {survey.merged:,} combinations came to a unit that there was: their quantizers look "
-            "at no calibration data"
+            f"  {survey.merged:,} combinations came to a unit that there was: their quantizers "
+            "look at no calibration data"
         )
     if found is None:
         lines.append("time: not known before a unit was measured; --seconds-per-unit says it")

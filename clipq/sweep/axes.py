@@ -117,9 +117,8 @@ def resolve(block: SweepBlock, settings: Settings, where: str) -> Axes:
             )
     if "methods" in given:
         given["methods"] = _matched("quantizer method", given["methods"], quantizers.names(), where)
-        given["formats"] = tuple(_format(text, where) for text in given.get("formats", ()))
-        if not given["formats"]:
-            del given["formats"]
+        if "formats" in given:
+            given["formats"] = tuple(_format(text, where) for text in given["formats"])
     else:
         own = sorted(models)
         given["quantizers"] = tuple(
@@ -130,6 +129,7 @@ def resolve(block: SweepBlock, settings: Settings, where: str) -> Axes:
         _check_values(axis, values, where)
     if block.drawn is not None:
         _check_values("seeds", tuple(map(str, block.drawn)), where)
+    _check_samples(block, settings.calibration.samples, where)
     ordered = tuple(name for name in names if name in models)
     return Axes(block, where, ordered, tuple(_zipped(block, given, where)), block.drawn)
 
@@ -164,6 +164,17 @@ def _check_values(axis: str, values: Sequence[str], where: str) -> None:
     for at, value in enumerate(values):
         if value in values[:at]:
             raise SweepError(f"{where}: {axis} holds {value!r} twice", hint="give each value once")
+
+
+def _check_samples(block: SweepBlock, most: int, where: str) -> None:
+    """Refuse a part of the calibration data that is no part; its real size is known when read."""
+    for given in (block.calibration, *(when.calibration for when in block.when)):
+        for samples in given or ():
+            if most and samples >= most:
+                raise SweepError(
+                    f"{where}: calibration = {samples} of the {most} samples that the settings take",
+                    hint=f"give fewer than {most}, or 0 for all of them",
+                )
 
 
 def _matched(kind: str, globs: Sequence[str], known: Sequence[str], where: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ SEEDED = ("noise:w4", "quarot:w4", "raana,bits=3", "gptq:w4,rotation=hadamard",
 TEXTS = (
     *SEEDED,
     *("rtn:w4", "rtn:w4a4", "rtn:w4a4d", "rtn:we4m3ae4m3", "rtn:wmxfp4amxfp8", "rtn:w8a8k8s8"),
-    *("rtn:w4,bias=correct", "rtn:w4,ends=float", "rtn:w8a8d,compute=integer", "rtn:w4k8s8"),
+    *("rtn:w4,bias=correct", "rtn:w4,ends=float", "rtn:w4k8s8"),
     *("quarot:w4a8d", "quarot:w4a4", "smoothquant:w4a4d", "gptq:w4", "awq:w4g32"),
     *("lsq:w4,steps=0", "lsq:w4a4,steps=0", "pact:w4a4,steps=0", "dorefa:w4a4,steps=0"),
 )
