@@ -2,7 +2,7 @@
 
     python benchmarks/sweep_planning.py [--quick]
 
-The embedded models and probes; methods that draw, so that every seed counts. For each size a
+The embedded models and probes; a method that draws, so that every seed counts. For each size a
 process of its own reads the plan, walks it once to count and to refuse what is wrong, then makes
 every unit and keeps its id, as one does that holds a plan against what a store has. Goals: the
 largest size in at most 10 s, and at most 300 MiB more memory at its peak than the smallest takes.
@@ -26,17 +26,15 @@ from clipq.settings import load_settings
 from clipq.sweep.sweep_plan import read_plan
 
 GOAL_S, GOAL_MIB = 10.0, 300.0
-SEEDS, TOWERS, ENDS = 5, ("vision", "text", "both"), ("quantized", "float")
-METHODS = ("noise", "quarot")
+SEEDS, TOWERS = 5, ("vision", "text", "both")
 PLAN = """\
 schema = "clipq-sweep/1"
 settings = "{settings}"
 [[sweep]]
-methods = {methods}
+methods = ["quarot"]
 formats = {formats}
 towers = {towers}
 seeds = {seeds}
-options = {{ ends = {ends}, wrange = ["minmax", "mse"] }}
 """
 
 
@@ -89,7 +87,7 @@ def written(path: Path, count: int) -> Path:
     formats = [f"{weight}{own}" for own, weight in product(inputs, list(weights))][:count]
     if len(formats) < count:
         raise SystemExit(f"there are {len(formats)} formats, and {count} are needed")
-    lists = {"formats": formats, "towers": TOWERS, "ends": ENDS, "methods": METHODS}
+    lists = {"formats": formats, "towers": TOWERS}
     shown = {name: str(list(values)).replace("'", '"') for name, values in lists.items()}
     text = PLAN.format(settings=REPOSITORY / "clipq.toml", seeds=SEEDS, **shown)
     path.write_text(text, encoding="utf-8")

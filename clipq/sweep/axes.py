@@ -172,7 +172,7 @@ def _check_samples(block: SweepBlock, most: int, where: str) -> None:
         for samples in given or ():
             if most and samples >= most:
                 raise SweepError(
-                    f"{where}: calibration = {samples} of the {most} samples that the settings take",
+                    f"{where}: calibration = {samples} of the {most} samples that settings take",
                     hint=f"give fewer than {most}, or 0 for all of them",
                 )
 

@@ -52,9 +52,10 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class _Quantizer:
-    """A quantizer's text without a seed, and what it hangs on."""
+    """A quantizer: its text of each seed, alike where it draws nothing, and what it hangs on."""
 
-    spec: QuantizerSpec
+    method: str
+    texts: tuple[str, ...]
     draws: bool
     calibrates: bool
 
@@ -89,32 +90,29 @@ def expand(
         text,
         values.get("towers", ""),
         tuple((k, v) for k, v in values.items() if k.startswith(_OPTION)),
+        axes.seeds,
         axes.where,
     )
-    method, subset = found.spec.method, samples > 0 and found.calibrates
+    subset = samples > 0 and found.calibrates
     merged = samples > 0 and not found.calibrates
     if not subset and not found.draws:
-        text = str(found.spec)
-        yield Planned(model, method, text, CalibrationDraw(), NOTHING, merged=merged)
+        drawn = CalibrationDraw()
+        yield Planned(model, found.method, found.texts[0], drawn, NOTHING, merged=merged)
         return
     reason = " and ".join([DRAWS] * found.draws + [SUBSET] * subset)
-    # A literal text stays as it is written where the plan says nothing of seeds.
-    written = not text or axes.seeds is not None
-    for seed in axes.seeds or _DEFAULT:
-        spec = found.spec
-        if found.draws and written:
-            spec = replace(spec, options=(*spec.options, ("seed", str(seed))))
+    for seed, own in zip(axes.seeds or _DEFAULT, found.texts, strict=True):
         drawn = CalibrationDraw(samples, seed) if subset else CalibrationDraw()
-        yield Planned(model, method, str(spec), drawn, reason, merged=merged)
+        yield Planned(model, found.method, own, drawn, reason, merged=merged)
 
 
-@lru_cache(maxsize=65536)  # the same quantizer of every model and calibration
+@lru_cache(maxsize=16384)  # the same quantizer of every model and calibration
 def _made(
     method: str,
     number_format: str,
     text: str,
     towers: str,
     options: tuple[tuple[str, str], ...],
+    seeds: tuple[int, ...] | None,
     where: str,
 ) -> _Quantizer:
     own = tuple((axis.removeprefix(_OPTION), value) for axis, value in options)
@@ -133,8 +131,13 @@ def _made(
                 own,
                 towers or "both",  # type: ignore[arg-type]
             )
-        seeded = any(key == "seed" for key, _ in spec.options)
-        return _Quantizer(spec, draws(spec) and not seeded, calibrates(spec))
+        drawn = draws(spec) and all(key != "seed" for key, _ in spec.options)
+        texts = [str(spec)] * len(seeds or _DEFAULT)
+        # A literal text stays as it is written where the plan says nothing of seeds.
+        if drawn and (not text or seeds is not None):
+            every = (("seed", str(seed)) for seed in seeds or _DEFAULT)
+            texts = [str(replace(spec, options=(*spec.options, one))) for one in every]
+        return _Quantizer(spec.method, tuple(texts), drawn, calibrates(spec))
     except ClipqError as error:
         said = text or f"{method}:{number_format}"
         raise SweepError(
