@@ -31,6 +31,7 @@ COMMANDS = {
     "artifact": "artifact",
     "kernels": "kernels",
     "compare": "compare",
+    "sweep": "sweep",
     "study": "study",
     "history": "history",
     "bisect": "bisect",

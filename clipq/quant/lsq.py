@@ -15,7 +15,7 @@ from clipq.quant.trainable.trained_method import as_trained
 __all__ = ["lsq"]
 
 
-@quantizers.register("lsq", version=1, trains=True)
+@quantizers.register("lsq", version=1, trains=True, calibrates=False)
 def lsq(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn.Module:
     """Quantize `model` in place with what was learnt; needs a format.
 

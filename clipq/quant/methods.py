@@ -10,7 +10,8 @@ A method is a function; a decorator or an entry point of the group `clipq.quanti
         return model
 
 `files` (globs, relative to the module) and `environment` are what it reads and its source does not
-name; `clipq.quant.code_identity` makes both a part of what identifies its results.
+name; `clipq.quant.code_identity` makes both a part of what identifies its results. ``draws=True``
+and ``calibrates=False`` say what a result hangs on, see `clipq.quant.randomness`.
 
 This module imports torch for type checkers only, so that names and versions stay cheap to know.
 """
@@ -80,11 +81,17 @@ class Method(Protocol):
 
 
 quantizers: Registry[Method] = Registry("quantizer", group="clipq.quantizers")
-for _name in ("awq", "gptq", "noise", "quarot", "raana", "rtn", "smoothquant"):
+for _name in ("awq", "gptq", "smoothquant"):
     quantizers.register_lazy(_name, f"clipq.quant.{_name}:{_name}")
+for _name in ("noise", "raana"):
+    quantizers.register_lazy(_name, f"clipq.quant.{_name}:{_name}", draws=True)
+quantizers.register_lazy("rtn", "clipq.quant.rtn:rtn", calibrates=False)
+quantizers.register_lazy("quarot", "clipq.quant.quarot:quarot", draws=True, calibrates=False)
 for _name in ("dorefa", "lsq", "pact"):
-    quantizers.register_lazy(_name, f"clipq.quant.{_name}:{_name}", trains=True)
-quantizers.register_lazy("rot+lsq", "clipq.quant.rot_lsq:rot_lsq", trains=True)
+    quantizers.register_lazy(_name, f"clipq.quant.{_name}:{_name}", trains=True, calibrates=False)
+quantizers.register_lazy(
+    "rot+lsq", "clipq.quant.rot_lsq:rot_lsq", trains=True, draws=True, calibrates=False
+)
 
 
 def find_method(spec: QuantizerSpec | str) -> Method:

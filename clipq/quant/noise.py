@@ -42,7 +42,7 @@ _REASON = "a control: layers stay in float, and their outputs get noise of round
 _OPTIONS = ("range", "wrange", "table", "seed", *SELECTION)
 
 
-@quantizers.register("noise", version=1, exceptions={"float": _REASON})
+@quantizers.register("noise", version=1, draws=True, exceptions={"float": _REASON})
 def noise(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn.Module:
     """Add noise in place to every layer that the format would round; needs a format."""
     number_format = spec.require_format()

@@ -16,7 +16,7 @@ from clipq.quant.trainable.trained_method import as_trained
 __all__ = ["pact"]
 
 
-@quantizers.register("pact", version=1, trains=True)
+@quantizers.register("pact", version=1, trains=True, calibrates=False)
 def pact(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn.Module:
     """Quantize `model` in place with what was learnt; needs a format with symmetric static inputs.
 

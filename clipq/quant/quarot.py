@@ -16,7 +16,7 @@ from clipq.quant.transforms.rotation import rotation
 __all__ = ["quarot"]
 
 
-@quantizers.register("quarot", version=1)
+@quantizers.register("quarot", version=1, draws=True, calibrates=False)
 def quarot(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn.Module:
     """Quantize `model` in place: rotate, then round to nearest; needs a format.
 

@@ -44,7 +44,7 @@ __all__ = ["raana", "sensitivities"]
 _SAMPLES = 8  # images and texts that gradients are taken for; the paper uses a handful
 
 
-@quantizers.register("raana", version=1)
+@quantizers.register("raana", version=1, draws=True)
 def raana(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn.Module:
     """Quantize the weights of `model` in place; takes bits, not a format.
 

@@ -16,7 +16,7 @@ from clipq.quant.trainable.trained_method import as_trained
 __all__ = ["rot_lsq"]
 
 
-@quantizers.register("rot+lsq", version=1, trains=True)
+@quantizers.register("rot+lsq", version=1, trains=True, draws=True, calibrates=False)
 def rot_lsq(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn.Module:
     """Quantize `model` in place: rotate, then as `lsq`; needs a format."""
     return as_trained(model, spec, calibration)

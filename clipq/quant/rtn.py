@@ -17,7 +17,7 @@ from clipq.quant.spec import QuantizerSpec
 __all__ = ["rtn"]
 
 
-@quantizers.register("rtn", version=1)
+@quantizers.register("rtn", version=1, calibrates=False)
 def rtn(model: nn.Module, spec: QuantizerSpec, calibration: Calibration) -> nn.Module:
     """Quantize `model` in place by rounding to nearest; needs a format."""
     return post_training(model, spec, calibration)

@@ -143,6 +143,11 @@ class PageSession:
             whole = tomllib.loads((self.root / "clipq.toml").read_text(encoding="utf-8"))
             target.write_text(toml(merged(whole, document)), encoding="utf-8")
             load_settings(target)
+        elif "sweep" in document:
+            from clipq.sweep.sweep_plan import read_plan
+
+            target.write_text(block.text, encoding="utf-8")
+            assert read_plan(target).survey(load_settings(self.root / "clipq.toml")).units
         elif block.title == "pyproject.toml":
             _check_entry_points(document)
         else:

@@ -1,0 +1,177 @@
+"""`clipq sweep`: many units from one plan."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipq.terminal import emit
+
+if TYPE_CHECKING:
+    from clipq.settings import Settings
+    from clipq.sweep.sweep_estimate import SweepEstimate
+    from clipq.sweep.sweep_plan import Survey, SweepPlan
+
+__all__ = ["ACTIONS", "Action", "declare", "run"]
+
+_DESCRIPTION = """\
+Evaluate many candidates from one plan: methods, formats, options, towers, calibration data and
+seeds, in all combinations that the plan asks for. docs/sweep.md tells its language.
+"""
+_PLAN = """\
+Check a plan and say what it comes to, without measuring anything: units, metric cells, how many
+seeds each unit has and why, and what it will take.
+"""
+_EPILOG = """\
+examples:
+  clipq sweep plan plan.toml
+  clipq sweep plan plan.toml --seconds-per-unit 8 --processes 2
+  clipq sweep plan plan.toml --units
+
+exit codes: 0 done, 2 wrong usage or input
+"""
+
+
+def declare(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add `clipq sweep` to the command line."""
+    parser = commands.add_parser(
+        "sweep",
+        help="many candidates from one plan",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, action in ACTIONS.items():
+        own = actions.add_parser(
+            name,
+            help=action.help,
+            description=action.description,
+            epilog=_EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        action.declare(own)
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Do what was asked for; return the exit code."""
+    return ACTIONS[options.action].run(options)
+
+
+def _declare_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("plan", type=Path, metavar="PLAN", help="its file, e.g. plan.toml")
+    parser.add_argument(
+        "--yes", action="store_true", help="plan more than a million metric cells: it is meant so"
+    )
+    parser.add_argument(
+        "--seconds-per-unit", type=float, metavar="S", help="processor seconds, to estimate from"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="that will work at once (default: 1)"
+    )
+    parser.add_argument(
+        "--price", type=float, metavar="P", help="of an hour of one process, in any currency"
+    )
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--units", action="store_true", help="print each unit, one a line")
+    shown.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+
+
+def _plan(options: argparse.Namespace) -> int:
+    """Check a plan and print what it comes to; return 0."""
+    from clipq.sweep.sweep_estimate import estimate
+    from clipq.sweep.sweep_plan import MOST_CELLS, read_plan
+
+    plan = read_plan(options.plan)
+    settings = _settings(plan)
+    survey = plan.survey(settings, most=None if options.yes else MOST_CELLS)
+    given = options.seconds_per_unit
+    found = estimate(
+        survey.units,
+        () if given is None else (given,),
+        processes=options.processes,
+        price=options.price,
+        said=given is not None,
+    )
+    if options.units:
+        for unit in plan.units(settings, lambda model, method: ""):
+            emit(str(unit))
+    elif options.format == "json":
+        emit(_json(survey, found))
+    else:
+        emit("\n".join(_lines(plan, survey, found)))
+    return 0
+
+
+def _settings(plan: SweepPlan) -> Settings:
+    from clipq.evaluation.plan import load_plugins
+    from clipq.settings import load_settings
+
+    settings = load_settings(plan.settings)
+    load_plugins(settings)
+    return settings
+
+
+def _json(survey: Survey, found: SweepEstimate | None) -> str:
+    import json
+    from dataclasses import asdict
+
+    return json.dumps(asdict(survey) | {"estimate": asdict(found) if found else None}, indent=1)
+
+
+def _lines(plan: SweepPlan, survey: Survey, found: SweepEstimate | None) -> list[str]:
+    """Return what a plan comes to, as text."""
+    lines = [f"{plan.path}: {survey.units:,} units, {survey.cells:,} metric cells"]
+    lines += [f"  {model}: {count:,} units" for model, count in survey.by_model.items()]
+    lines.append("seeds: one seed where nothing random changes, else all of the plan's")
+    lines += [f"  {count:,} units: {reason}" for reason, count in survey.seeds.items()]
+    if survey.merged:
+        lines.append(
+            f"  {survey.merged:,} combinations came to a unit that there was: their quantizers "
+            "look at no calibration data"
+        )
+    if found is None:
+        lines.append("time: not known before a unit was measured; --seconds-per-unit says it")
+        return lines
+    lines.append(
+        f"time: {_duration(found.processor_seconds)} of processor time, "
+        f"{_duration(found.seconds)} in all ({found.basis})"
+    )
+    if found.cost is not None:
+        lines.append(f"cost: {found.cost:,.2f}")
+    if found.disk is not None:
+        lines.append(f"disk: {found.disk / 1e6:,.1f} MB")
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One action of `clipq sweep`.
+
+    Args:
+        help: in a few words.
+        description: in full.
+        declare: adds its options to its parser.
+        run: does it; returns the exit code.
+    """
+
+    help: str
+    description: str
+    declare: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+ACTIONS: Mapping[str, Action] = {
+    "plan": Action("check a plan and say what it comes to", _PLAN, _declare_plan, _plan),
+}
+"""Every action, as `--help` lists them."""

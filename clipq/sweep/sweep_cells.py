@@ -1,0 +1,81 @@
+"""The metric cells of a unit: which metrics are computed on which probes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from clipq.cases import Candidate
+from clipq.errors import SweepError, did_you_mean
+from clipq.evaluation.applicability import why_not_applicable
+from clipq.evaluation.plan import metrics_of
+from clipq.globs import matches_any
+from clipq.settings import Settings
+
+__all__ = ["cell_metrics", "cells_of"]
+
+
+def cell_metrics(
+    settings: Settings, probes: Sequence[str], metrics: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """Return the metrics of each probe of a sweep, in the settings' order, empty ones left out.
+
+    Probes that the policy in force keeps for releases are left out as well.
+
+    Args:
+        settings: whose probes and metrics.
+        probes: globs.
+        metrics: globs.
+
+    Raises:
+        SweepError: a glob matches nothing, or nothing is left.
+
+    >>> from pathlib import Path
+    >>> from clipq.settings import load_settings
+    >>> cell_metrics(load_settings(Path("clipq.toml")), ("id",), ("ece", "top1"))
+    {'id': ('ece', 'top1')}
+    """
+    withheld = {probe.name for probe in settings.withheld}
+    known = {
+        probe.name: tuple(metric.name for metric in metrics_of(settings, probe))
+        for probe in settings.evaluated
+        if probe.name not in withheld
+    }
+    names = sorted({name for own in known.values() for name in own})
+    for kind, globs, all_names in (("probe", probes, list(known)), ("metric", metrics, names)):
+        for glob in globs:
+            if not any(fnmatchcase(name, glob) for name in all_names):
+                raise SweepError(
+                    f"no {kind} that a sweep measures matches {glob!r}",
+                    hint=did_you_mean(glob, all_names),
+                )
+    found = {
+        probe: own
+        for probe, every in known.items()
+        if matches_any(probe, probes)
+        if (own := tuple(name for name in every if matches_any(name, metrics)))
+    }
+    if not found:
+        raise SweepError(
+            f"no metric of {', '.join(metrics)} is computed on a probe of {', '.join(probes)}",
+            hint="widen probes or metrics of the plan; `clipq list metrics` says which has what",
+        )
+    return found
+
+
+def cells_of(candidate: Candidate, settings: Settings, metrics: Mapping[str, Sequence[str]]) -> int:
+    """Return how many metric cells a candidate has; an artifact lacks what it cannot have.
+
+    >>> from pathlib import Path
+    >>> from clipq.settings import load_settings
+    >>> settings = load_settings(Path("clipq.toml"))
+    >>> cells_of(Candidate("vit-clean", "rtn:w8"), settings, {"id": ("ece", "top1")})
+    2
+    """
+    if settings.artifact(candidate) is None:
+        return sum(map(len, metrics.values()))
+    return sum(
+        not why_not_applicable(candidate.on(probe).case(name), settings)
+        for probe, names in metrics.items()
+        for name in names
+    )
