@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,6 @@ _ESTIMATE = {
     field.name: "int64" if field.name == "samples_needed" else "double"
     for field in fields(Estimate)
 }
-_EVIDENCE = {"evidence": "string"}
 _OWN = tuple(name for name in _CASE if name not in ("probe", "metric", "verdict"))
 _SEED = re.compile(r",seed=(\d+)")
 
@@ -69,7 +68,7 @@ def columns() -> dict[str, str]:
     >>> [name for name in columns() if name.startswith("calibration")]
     ['calibration_samples', 'calibration_seed']
     """
-    return _UNIT | _CASE | _ESTIMATE | _EVIDENCE
+    return _UNIT | _CASE | _ESTIMATE
 
 
 def parquet() -> Any:
@@ -89,10 +88,17 @@ def parquet() -> Any:
     return pyarrow
 
 
-def to_bytes(unit: Unit, results: Sequence[CaseResult]) -> bytes:
+def to_bytes(
+    unit: Unit, results: Sequence[CaseResult], evidence: Mapping[str, Any] | None = None
+) -> bytes:
     """Return the part of a unit, as a Parquet file.
 
     Halves of characters, which names of files may hold and Parquet cannot, are written as escapes.
+
+    Args:
+        unit: whose part.
+        results: of its cases, without evidence of their own.
+        evidence: what they share, by kind, as strict JSON has it.
 
     Raises:
         SweepError: there is no result, one is of another candidate, or a case is there twice.
@@ -102,10 +108,14 @@ def to_bytes(unit: Unit, results: Sequence[CaseResult]) -> bytes:
     ordered = sorted(results, key=lambda each: (each.probe, each.metric))
     rows = [_described(unit) | _row(result) for result in ordered]
     types = columns()
-    held = {"clipq.schema": SCHEMA, "clipq.unit": canonical_json(unit.to_plain())}
+    held = {
+        "clipq.schema": SCHEMA,
+        "clipq.unit": canonical_json(unit.to_plain()),
+        "clipq.evidence": canonical_json(dict(evidence or {})),
+    }
     schema = pa.schema(
         [(name, pa.type_for_alias(kind)) for name, kind in types.items()],
-        metadata=held | {"clipq.rows": _digest(rows)},
+        metadata=held | {"clipq.sha256": _digest(rows, held["clipq.evidence"])},
     )
     arrays = [
         pa.array([row[name] for row in rows], schema.field(name).type, from_pandas=False)
@@ -122,8 +132,8 @@ def to_bytes(unit: Unit, results: Sequence[CaseResult]) -> bytes:
     return sink.getvalue()
 
 
-def from_table(table: pa.Table, where: str) -> tuple[Unit, tuple[CaseResult, ...]]:
-    """Return the unit and the results of a part.
+def from_table(table: pa.Table, where: str) -> tuple[Unit, tuple[CaseResult, ...], dict[str, Any]]:
+    """Return the unit, the results and the evidence of a part.
 
     Args:
         table: as it was read.
@@ -142,10 +152,10 @@ def from_table(table: pa.Table, where: str) -> tuple[Unit, tuple[CaseResult, ...
         )
     rows = table.to_pylist()
     try:
-        if held["clipq.rows"] != _digest(rows):
+        if held["clipq.sha256"] != _digest(rows, held["clipq.evidence"]):
             raise SweepError(f"{where} does not hold what was written", hint=_MOVE)
         unit = Unit.from_plain(json.loads(held["clipq.unit"]))
-        return unit, tuple(_result(row) for row in rows)
+        return unit, tuple(map(_result, rows)), json.loads(held["clipq.evidence"])
     except (KeyError, ValueError, TypeError) as error:
         raise SweepError(f"{where} cannot be understood: {error!r}", hint=_MOVE) from error
 
@@ -162,6 +172,8 @@ def _check(unit: Unit, results: Sequence[CaseResult]) -> None:
         raise SweepError(f"{min(map(str, others))} is another candidate than {unit}")
     if len(cases) < len(results):
         raise SweepError(f"a case of {unit} is there twice")
+    if any(result.evidence for result in results):
+        raise SweepError(f"evidence of {unit} belongs to all of its cases, and is given with them")
 
 
 def _described(unit: Unit) -> dict[str, Any]:
@@ -187,8 +199,7 @@ def _row(result: CaseResult) -> dict[str, Any]:
     own = {name: getattr(result, name) for name in _OWN}
     estimate = {name: getattr(result.estimate, name) for name in _ESTIMATE}
     case = {"probe": result.probe, "metric": result.metric, "verdict": result.verdict.value}
-    row = case | own | estimate | {"evidence": canonical_json(dict(result.evidence))}
-    return {name: _whole(value) for name, value in row.items()}
+    return {name: _whole(value) for name, value in (case | own | estimate).items()}
 
 
 def _whole(value: Any) -> Any:
@@ -200,11 +211,10 @@ def _result(row: dict[str, Any]) -> CaseResult:
         Case(Cell(row["model"], row["quantizer"], row["probe"]), row["metric"]),
         Verdict(row["verdict"]),
         estimate=Estimate(**{name: row[name] for name in _ESTIMATE}),
-        evidence=json.loads(row["evidence"]),
         **{name: row[name] for name in _OWN},
     )
 
 
-def _digest(rows: Sequence[dict[str, Any]]) -> str:
+def _digest(rows: Sequence[dict[str, Any]], evidence: str) -> str:
     ordered = [[row[name] for name in columns()] for row in rows]
-    return hashlib.sha256(repr(ordered).encode()).hexdigest()
+    return hashlib.sha256(repr([ordered, evidence]).encode()).hexdigest()

@@ -12,18 +12,35 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clipq.errors import SweepError
 from clipq.records import CaseResult
 from clipq.sweep.part_schema import from_table, parquet, to_bytes
 from clipq.sweep.units import Unit
 
-__all__ = ["PartStore"]
+__all__ = ["Part", "PartStore"]
 
 _ENDING = ".parquet"
+
+
+class Part(NamedTuple):
+    """What is stored of a unit.
+
+    Args:
+        unit: whose it is.
+        results: of its cases, sorted by probe and metric.
+        evidence: what they share, by kind.
+
+    >>> Part(Unit("vit", "rtn:w8"), (), {}).unit.model
+    'vit'
+    """
+
+    unit: Unit
+    results: tuple[CaseResult, ...]
+    evidence: Mapping[str, Any]
 
 
 class PartStore:
@@ -40,22 +57,33 @@ class PartStore:
     ...     store = PartStore(Path(folder))
     ...     results = [CaseResult(case, Verdict.PASS, observed=0.05)]
     ...     print(store.commit(unit, results), store.commit(unit, results))
-    ...     print(store.ids() == {unit.id}, store.read(unit.id)[1][0].observed)
+    ...     print(store.ids() == {unit.id}, store.read(unit.id).results[0].observed)
     True False
     True 0.05
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._parts = folder / "parts"
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self._parts = self.folder / "parts"
 
-    def commit(self, unit: Unit, results: Sequence[CaseResult]) -> bool:
+    def commit(
+        self,
+        unit: Unit,
+        results: Sequence[CaseResult],
+        *,
+        evidence: Mapping[str, Any] | None = None,
+    ) -> bool:
         """Store the part of a unit; return False where it was there before.
+
+        Args:
+            unit: whose part.
+            results: of its cases, without evidence of their own.
+            evidence: what they share, by kind.
 
         Raises:
             SweepError: the folder is read-only or full, or the results are not the unit's.
         """
-        content = to_bytes(unit, results)
+        content = to_bytes(unit, results, evidence)
         path = self.path(unit.id)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,23 +124,23 @@ class PartStore:
         """Yield the files of all parts."""
         yield from self._parts.glob(f"??/*{_ENDING}")
 
-    def read(self, unit_id: str) -> tuple[Unit, tuple[CaseResult, ...]]:
-        """Return a unit and its results, in the order of their ids.
+    def read(self, unit_id: str) -> Part:
+        """Return the part of a unit.
 
         Raises:
             SweepError: there is none, or its file is damaged or another's.
         """
         path = self.path(unit_id)
-        unit, results = from_table(_table(path), str(path))
-        if unit.id != unit_id:
+        part = Part(*from_table(_table(path), str(path)))
+        if part.unit.id != unit_id:
             raise SweepError(
-                f"{path} holds another unit: {unit}",
+                f"{path} holds another unit: {part.unit}",
                 hint="move it away: `clipq sweep resume` makes its unit again",
             )
-        return unit, results
+        return part
 
-    def everything(self) -> Iterator[tuple[Unit, tuple[CaseResult, ...]]]:
-        """Yield every unit and its results, sorted by id."""
+    def everything(self) -> Iterator[Part]:
+        """Yield every part, sorted by its unit's id."""
         for unit_id in sorted(self.ids()):
             yield self.read(unit_id)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -68,20 +69,17 @@ outcomes = st.fixed_dictionaries(
         "observed": finite,
         "samples": st.integers(0, 2**62),
         "estimate": estimates,
-        "evidence": evidence,
     }
 )
 
 
-@given(st.lists(outcomes, min_size=1, max_size=4), st.sampled_from(UNITS))
-def test_what_is_read_is_what_was_written(found, unit):
-    import io
-
+@given(st.lists(outcomes, min_size=1, max_size=4), st.sampled_from(UNITS), evidence)
+def test_what_is_read_is_what_was_written(found, unit, shared):
     written = [result(unit, f"id.m{i}", **fields) for i, fields in enumerate(found)]
-    content = to_bytes(unit, written)
-    assert content == to_bytes(unit, written[::-1])  # no order of cases, no time
-    read, rows = from_table(pq.read_table(io.BytesIO(content)), "it")
-    assert read == unit
+    content = to_bytes(unit, written, shared)
+    assert content == to_bytes(unit, written[::-1], shared)  # no order of cases, no time
+    read, rows, held = from_table(pq.read_table(io.BytesIO(content)), "it")
+    assert (read, canonical_json(held)) == (unit, canonical_json(shared))
     assert [canonical_json(json.loads(each.to_json())) for each in rows] == [
         canonical_json(json.loads(each.to_json())) for each in written
     ]
@@ -90,7 +88,7 @@ def test_what_is_read_is_what_was_written(found, unit):
 def test_what_no_file_can_hold_is_written_as_an_escape(store):
     (unit, *_) = UNITS
     store.commit(unit, [result(unit, reason="half \udce9")])
-    assert store.read(unit.id)[1][0].reason == "half \\udce9"
+    assert store.read(unit.id).results[0].reason == "half \\udce9"
 
 
 def test_the_first_commit_stays(store):
@@ -98,7 +96,7 @@ def test_the_first_commit_stays(store):
     assert store.ids() == set()
     assert store.commit(unit, results(unit))
     assert not store.commit(unit, [result(unit)])
-    assert store.read(unit.id) == (unit, tuple(results(unit)))
+    assert store.read(unit.id) == (unit, tuple(results(unit)), {})
     assert [path.name for path in store.folder.rglob("*.*")] == [f"{unit.id}.parquet"]
 
 
@@ -134,7 +132,7 @@ def test_of_many_that_commit_the_same_exactly_one_wins(store):
         process.stdin.flush()
     won = [int(process.communicate(timeout=120)[0]) for process in racing]
     assert sum(won) == len(store.ids()) == 60
-    assert all(len(rows) == 3 for _, rows in store.everything())
+    assert all(len(part.results) == 3 for part in store.everything())
     assert not list(store.folder.rglob("*.tmp"))
 
 
@@ -156,7 +154,7 @@ def test_a_process_that_is_killed_leaves_whole_parts_or_none(store):
     process.communicate()
     found = list(store.everything())
     assert len(found) >= 20
-    assert all(list(rows) == results(unit) for unit, rows in found)
+    assert all(list(part.results) == results(part.unit) for part in found)
 
 
 def test_a_full_disk_leaves_no_part(store):
@@ -177,6 +175,7 @@ def test_what_cannot_be_a_part_is_refused(store):
         ([], "has no result"),
         (results(other), "is another candidate than vit/rtn:w8"),
         ([result(one), result(one)], "a case of vit/rtn:w8 is there twice"),
+        ([result(one, evidence={"models": {}})], "evidence of vit/rtn:w8 belongs to all"),
     ):
         with pytest.raises(SweepError, match=problem):
             store.commit(one, given_results)
