@@ -134,6 +134,8 @@ def _lines(plan: SweepPlan, survey: Survey, found: SweepEstimate | None) -> list
             f"  {survey.merged:,} combinations came to a unit that there was: their quantizers "
             "look at no calibration data"
         )
+    if survey.excluded:
+        lines.append(f"  {survey.excluded:,} units are left out: the settings exclude all of them")
     if found is None:
         lines.append("time: not known before a unit was measured; --seconds-per-unit says it")
         return lines

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from clipq.settings import ModelSettings, ProbeSettings, Settings
 from clipq.sweep.sweep_plan import read_plan
 
 HEAD = 'schema = "clipq-sweep/1"\nsettings = "clipq.toml"\n'
+RTN = 'methods = ["rtn"]\nformats = ["w8", "w4"]\n'
 FILES = {"image": "image.onnx", "text": "text.onnx"}
 SETTINGS = Settings(
     Path("clipq.toml"),
@@ -196,6 +198,17 @@ def test_cells_are_counted_per_probe_and_what_is_kept_for_releases_is_not_measur
     assert narrow.survey(SETTINGS).cells == 8 * 2
 
 
+def test_what_the_settings_exclude_is_not_counted_and_a_unit_without_cells_is_left_out(tmp_path):
+    narrowed = replace(SETTINGS, exclude=("vit-b/rtn:w4/*", "*/id.nll"))
+    plan = planned(tmp_path, block(RTN, '["vit-*"]'))
+    survey = plan.survey(narrowed)
+    assert (survey.units, survey.cells, survey.excluded) == (3, 3 * 3, 1)
+    found = [str(unit) for unit in plan.units(narrowed, lambda model, method: "")]
+    assert found == ["vit-b/rtn:w8", "vit-a/rtn:w8", "vit-a/rtn:w4"]
+    with pytest.raises(SweepError, match="excludes every cell"):
+        plan.survey(replace(SETTINGS, exclude=("*",)))
+
+
 def test_a_digest_is_of_what_is_said_not_of_how_it_is_laid_out(tmp_path):
     text = block('methods = ["rtn"]\nformats = ["w8"]')
     one = planned(tmp_path, text).digest
@@ -203,11 +216,10 @@ def test_a_digest_is_of_what_is_said_not_of_how_it_is_laid_out(tmp_path):
     assert planned(tmp_path, text.replace("w8", "w4")).digest != one
 
 
-RTN = 'methods = ["rtn"]\nformats = ["w8", "w4"]\n'
 WRONG = {
     "unknown key 'methodes'.*did you mean 'methods'": block('methodes = ["rtn"]'),
     r"\[sweep.*unknown key 'mach'": block(f'{RTN}[[sweep.skip]]\nmach = {{ methods = ["x"] }}'),
-    "unknown key 'metods'": block(f'{RTN}[[sweep.skip]]\nmatch = {{ metods = ["x"] }}'),
+    "unknown key 'methodss'": block(f'{RTN}[[sweep.skip]]\nmatch = {{ methodss = ["x"] }}'),
     "unknown model 'vit-c'.*did you mean 'vit-": block(RTN, '["vit-c"]'),
     "no model is named": block(RTN, "[]"),
     "model 'vit-a' is given twice": block(RTN, '["vit-a", "vit-a"]'),
