@@ -40,8 +40,8 @@ class Unit:
         model: its name.
         quantizer: canonical text; where the method draws anything, with ``seed=``.
         calibration: which samples of the calibration split the quantizer sees.
-        context: digest of all else that decides the result, equal for the units that share it: the
-            model's files, the probes, prompts, metrics, statistics, the baseline, the method's code.
+        context: digest of all else that decides the result, equal for the units that share it:
+            files of the model, probes, prompts, metrics, statistics, baseline, code of the method.
 
     >>> unit = Unit("vit", "quarot:w4a8,seed=1", context="0f")
     >>> len(unit.id), unit.id == Unit("vit", "quarot:w4a8,seed=2", context="0f").id
