@@ -16,7 +16,9 @@ from clipq.artifact_settings import ArtifactSettings
 from clipq.cli import main
 from clipq.errors import SweepError
 from clipq.settings import ModelSettings, ProbeSettings, Settings
+from clipq.sweep.executor import Outcome
 from clipq.sweep.sweep_plan import read_plan
+from clipq.sweep.units import Unit
 
 HEAD = 'schema = "clipq-sweep/1"\nsettings = "clipq.toml"\n'
 RTN = 'methods = ["rtn"]\nformats = ["w8", "w4"]\n'
@@ -219,7 +221,7 @@ def test_a_digest_is_of_what_is_said_not_of_how_it_is_laid_out(tmp_path):
 WRONG = {
     "unknown key 'methodes'.*did you mean 'methods'": block('methodes = ["rtn"]'),
     r"\[sweep.*unknown key 'mach'": block(f'{RTN}[[sweep.skip]]\nmach = {{ methods = ["x"] }}'),
-    "unknown key 'methodss'": block(f'{RTN}[[sweep.skip]]\nmatch = {{ methodss = ["x"] }}'),
+    "unknown key 'methods_'": block(f'{RTN}[[sweep.skip]]\nmatch = {{ methods_ = ["x"] }}'),
     "unknown model 'vit-c'.*did you mean 'vit-": block(RTN, '["vit-c"]'),
     "no model is named": block(RTN, "[]"),
     "model 'vit-a' is given twice": block(RTN, '["vit-a", "vit-a"]'),
@@ -361,6 +363,22 @@ def test_the_command_says_what_a_plan_comes_to_and_what_it_takes(tmp_path, capsy
     assert (told["units"], told["cells"], told["estimate"]["seconds"]) == (14, 28, 12600.0)
     assert main(["sweep", "plan", plan, "--units"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 14
+
+
+def test_time_and_disk_follow_from_the_units_of_a_folder_that_were_done(tmp_path, capsys):
+    attempts = pytest.importorskip("clipq.sweep.attempts").Attempts(tmp_path / "sweep" / "attempts")
+    for seconds, reason in ((10.0, ""), (30.0, ""), (900.0, "no memory")):
+        attempts.add(Outcome(Unit("vit-a", "rtn:w8"), reason, seconds=seconds))
+    part = tmp_path / "sweep" / "parts" / "0f" / "0f.parquet"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(bytes(500_000))
+    plan = project(tmp_path, block(RTN))
+    assert main(["sweep", "plan", plan, "--folder", str(tmp_path / "sweep")]) == 0
+    said = capsys.readouterr().out
+    assert "time: 40 s of processor time, 40 s in all (2 units that were measured)" in said
+    assert "disk: 1.0 MB" in said
+    assert main(["sweep", "plan", plan, "--folder", str(tmp_path / "other")]) == 0
+    assert "not known before a unit was measured" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
