@@ -29,6 +29,7 @@ _EPILOG = """\
 examples:
   clipq sweep plan plan.toml
   clipq sweep plan plan.toml --seconds-per-unit 8 --processes 2
+  clipq sweep plan plan.toml --folder .clipq/sweep     as fast as what was measured there
   clipq sweep plan plan.toml --units
 
 exit codes: 0 done, 2 wrong usage or input
@@ -67,8 +68,12 @@ def _declare_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--yes", action="store_true", help="plan more than a million metric cells: it is meant so"
     )
-    parser.add_argument(
+    known = parser.add_mutually_exclusive_group()
+    known.add_argument(
         "--seconds-per-unit", type=float, metavar="S", help="processor seconds, to estimate from"
+    )
+    known.add_argument(
+        "--folder", type=Path, metavar="FOLDER", help="of a sweep, to estimate from what units took"
     )
     parser.add_argument(
         "--processes", type=int, default=1, metavar="N", help="that will work at once (default: 1)"
@@ -90,11 +95,13 @@ def _plan(options: argparse.Namespace) -> int:
     settings = _settings(plan)
     survey = plan.survey(settings, most=None if options.yes else MOST_CELLS)
     given = options.seconds_per_unit
+    seconds, sizes = _measured(options.folder) if options.folder else ((), ())
     found = estimate(
         survey.units,
-        () if given is None else (given,),
+        seconds if given is None else (given,),
         processes=options.processes,
         price=options.price,
+        sizes=sizes,
         said=given is not None,
     )
     if options.units:
@@ -105,6 +112,15 @@ def _plan(options: argparse.Namespace) -> int:
     else:
         emit("\n".join(_lines(plan, survey, found)))
     return 0
+
+
+def _measured(folder: Path) -> tuple[Sequence[float], Sequence[int]]:
+    """Return the processor seconds of a sweep's units that are done, and the bytes of its parts."""
+    from importlib import import_module
+
+    attempts = import_module("clipq.sweep.attempts").Attempts(folder / "attempts")
+    seconds = [each.seconds for each in attempts.read() if each.done and each.seconds > 0]
+    return seconds, [path.stat().st_size for path in folder.glob("parts/??/*.parquet")]
 
 
 def _settings(plan: SweepPlan) -> Settings:
@@ -134,6 +150,8 @@ def _lines(plan: SweepPlan, survey: Survey, found: SweepEstimate | None) -> list
             f"  {survey.merged:,} combinations came to a unit that there was: their quantizers "
             "look at no calibration data"
         )
+    if survey.excluded:
+        lines.append(f"  {survey.excluded:,} units are left out: the settings exclude all of them")
     if found is None:
         lines.append("time: not known before a unit was measured; --seconds-per-unit says it")
         return lines

@@ -270,9 +270,9 @@ def _zipped(
     for axis in given:
         if axis in done:
             continue
-        group = together.get(axis, (axis,))
-        done.update(group)
+        own = together.get(axis, (axis,))
+        done.update(own)
         yield tuple(
-            dict(zip(group, values, strict=True))
-            for values in zip(*(given[name] for name in group), strict=True)
+            dict(zip(own, values, strict=True))
+            for values in zip(*(given[name] for name in own), strict=True)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -13,6 +14,8 @@ from clipq.globs import matches_any
 from clipq.settings import Settings
 
 __all__ = ["cell_metrics", "cells_of"]
+
+_WILD = re.compile(r"[*?[]")
 
 
 def cell_metrics(
@@ -64,7 +67,9 @@ def cell_metrics(
 
 
 def cells_of(candidate: Candidate, settings: Settings, metrics: Mapping[str, Sequence[str]]) -> int:
-    """Return how many metric cells a candidate has; an artifact lacks what it cannot have.
+    """Return how many metric cells a candidate has.
+
+    What the settings exclude is none, and an artifact lacks what it cannot have.
 
     >>> from pathlib import Path
     >>> from clipq.settings import load_settings
@@ -72,10 +77,29 @@ def cells_of(candidate: Candidate, settings: Settings, metrics: Mapping[str, Seq
     >>> cells_of(Candidate("vit-clean", "rtn:w8"), settings, {"id": ("ece", "top1")})
     2
     """
-    if settings.artifact(candidate) is None:
+    # Of a million cells most are neither of an artifact nor is anything excluded.
+    if settings.artifacts and settings.artifact(candidate) is not None:
+        cases = [candidate.on(probe).case(name) for probe, own in metrics.items() for name in own]
+        return sum(
+            not matches_any(case.id, settings.exclude) and not why_not_applicable(case, settings)
+            for case in cases
+        )
+    start = f"{candidate}/"
+    excluded = tuple(glob for glob in settings.exclude if _may_match(glob, start))
+    if not excluded:
         return sum(map(len, metrics.values()))
     return sum(
-        not why_not_applicable(candidate.on(probe).case(name), settings)
+        not matches_any(f"{start}{probe}.{name}", excluded)
         for probe, names in metrics.items()
         for name in names
     )
+
+
+def _may_match(glob: str, start: str) -> bool:
+    """Return whether a glob may match a text that begins so, by what stands before its wildcards.
+
+    >>> _may_match("vit/lsq:*", "vit/rtn:w8/"), _may_match("vit/rtn:w8/id.*", "vit/rtn:w8/")
+    (False, True)
+    """
+    fixed = _WILD.split(glob, maxsplit=1)[0]
+    return start.startswith(fixed) or fixed.startswith(start)

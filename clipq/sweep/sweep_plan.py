@@ -55,6 +55,7 @@ class Survey:
         by_model: units of each model.
         seeds: units by why they have the seeds that they have.
         merged: combinations that came to a unit that there was: the quantizer looks at no data.
+        excluded: units of which the settings exclude every cell, and which are left out.
     """
 
     units: int
@@ -62,6 +63,15 @@ class Survey:
     by_model: Mapping[str, int]
     seeds: Mapping[str, int]
     merged: int
+    excluded: int
+
+
+@dataclass(slots=True)
+class _Apart:
+    """How many combinations became no unit, for each reason that is no mistake."""
+
+    merged: int = 0
+    excluded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,23 +126,23 @@ class SweepPlan:
         each = sum(map(len, metrics.values()))
         if most is not None and sum(one.size for one in axes) > _MOST_COMBINATIONS:
             raise self._too_many(most, size * each)
-        artifacts = {artifact.name for artifact in settings.artifacts}
         cells = units = 0
         by_model: Counter[str] = Counter()
         seeds: Counter[str] = Counter()
-        merged: list[int] = [0]
-        for planned in self._walk(axes, settings, merged):
+        apart = _Apart()
+        for planned, own in self._walk(axes, settings, metrics, apart):
             units += 1
-            if planned.method.partition("+")[0] in artifacts:
-                own = cells_of(Candidate(planned.model, planned.quantizer), settings, metrics)
-            else:
-                own = each
             cells += own
             by_model[planned.model] += 1
             seeds[planned.reason] += 1
             if most is not None and cells > most:
                 raise self._too_many(most, size * each)
-        return Survey(units, cells, dict(by_model), dict(seeds), merged[0])
+        if not units:
+            raise SweepError(
+                f"{self.path}: {settings.path} excludes every cell of every unit",
+                hint="shorten `exclude` of [matrix], or name other quantizers",
+            )
+        return Survey(units, cells, dict(by_model), dict(seeds), apart.merged, apart.excluded)
 
     def units(self, settings: Settings, context: Callable[[str, str], str]) -> Iterator[Unit]:
         """Yield the units, model by model, each once, in the same order every time.
@@ -150,7 +160,8 @@ class SweepPlan:
         """
         self.survey(settings, most=None)
         known: dict[tuple[str, str], str] = {}
-        for planned in self._walk(self._axes(settings), settings, [0]):
+        metrics = cell_metrics(settings, self.probes, self.metrics)
+        for planned, _ in self._walk(self._axes(settings), settings, metrics, _Apart()):
             pair = planned.model, planned.method
             if pair not in known:
                 known[pair] = context(*pair)
@@ -162,8 +173,14 @@ class SweepPlan:
             for at, block in enumerate(self.blocks)
         ]
 
-    def _walk(self, axes: list[Axes], settings: Settings, merged: list[int]) -> Iterator[Planned]:
-        """Yield what is planned; at the end, refuse filters and blocks that came to nothing."""
+    def _walk(
+        self,
+        axes: list[Axes],
+        settings: Settings,
+        metrics: Mapping[str, tuple[str, ...]],
+        apart: _Apart,
+    ) -> Iterator[tuple[Planned, int]]:
+        """Yield what is planned, with its metric cells; at the end, refuse what came to nothing."""
         artifacts = frozenset(artifact.name for artifact in settings.artifacts)
         used: set[tuple[str, int]] = set()
         fruitful: set[str] = set()
@@ -182,9 +199,13 @@ class SweepPlan:
                         if not other:
                             seen[key] = own.where, planned.merged
                             fruitful.add(own.where)
-                            yield planned
+                            candidate = Candidate(model, planned.quantizer)
+                            if cells := cells_of(candidate, settings, metrics):
+                                yield planned, cells
+                            else:
+                                apart.excluded += 1
                         elif other == own.where and (alike or planned.merged):
-                            merged[0] += 1
+                            apart.merged += 1
                         else:
                             raise _twice(planned, other, own.where)
         for own in axes:

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,12 @@ from clipq.artifact_settings import ArtifactSettings
 from clipq.cli import main
 from clipq.errors import SweepError
 from clipq.settings import ModelSettings, ProbeSettings, Settings
+from clipq.sweep.executor import Outcome
 from clipq.sweep.sweep_plan import read_plan
+from clipq.sweep.units import Unit
 
 HEAD = 'schema = "clipq-sweep/1"\nsettings = "clipq.toml"\n'
+RTN = 'methods = ["rtn"]\nformats = ["w8", "w4"]\n'
 FILES = {"image": "image.onnx", "text": "text.onnx"}
 SETTINGS = Settings(
     Path("clipq.toml"),
@@ -196,6 +200,17 @@ def test_cells_are_counted_per_probe_and_what_is_kept_for_releases_is_not_measur
     assert narrow.survey(SETTINGS).cells == 8 * 2
 
 
+def test_what_the_settings_exclude_is_not_counted_and_a_unit_without_cells_is_left_out(tmp_path):
+    narrowed = replace(SETTINGS, exclude=("vit-b/rtn:w4/*", "*/id.nll"))
+    plan = planned(tmp_path, block(RTN, '["vit-*"]'))
+    survey = plan.survey(narrowed)
+    assert (survey.units, survey.cells, survey.excluded) == (3, 3 * 3, 1)
+    found = [str(unit) for unit in plan.units(narrowed, lambda model, method: "")]
+    assert found == ["vit-b/rtn:w8", "vit-a/rtn:w8", "vit-a/rtn:w4"]
+    with pytest.raises(SweepError, match="excludes every cell"):
+        plan.survey(replace(SETTINGS, exclude=("*",)))
+
+
 def test_a_digest_is_of_what_is_said_not_of_how_it_is_laid_out(tmp_path):
     text = block('methods = ["rtn"]\nformats = ["w8"]')
     one = planned(tmp_path, text).digest
@@ -203,11 +218,10 @@ def test_a_digest_is_of_what_is_said_not_of_how_it_is_laid_out(tmp_path):
     assert planned(tmp_path, text.replace("w8", "w4")).digest != one
 
 
-RTN = 'methods = ["rtn"]\nformats = ["w8", "w4"]\n'
 WRONG = {
     "unknown key 'methodes'.*did you mean 'methods'": block('methodes = ["rtn"]'),
     r"\[sweep.*unknown key 'mach'": block(f'{RTN}[[sweep.skip]]\nmach = {{ methods = ["x"] }}'),
-    "unknown key 'metods'": block(f'{RTN}[[sweep.skip]]\nmatch = {{ metods = ["x"] }}'),
+    "unknown key 'methods_'": block(f'{RTN}[[sweep.skip]]\nmatch = {{ methods_ = ["x"] }}'),
     "unknown model 'vit-c'.*did you mean 'vit-": block(RTN, '["vit-c"]'),
     "no model is named": block(RTN, "[]"),
     "model 'vit-a' is given twice": block(RTN, '["vit-a", "vit-a"]'),
@@ -349,6 +363,22 @@ def test_the_command_says_what_a_plan_comes_to_and_what_it_takes(tmp_path, capsy
     assert (told["units"], told["cells"], told["estimate"]["seconds"]) == (14, 28, 12600.0)
     assert main(["sweep", "plan", plan, "--units"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 14
+
+
+def test_time_and_disk_follow_from_the_units_of_a_folder_that_were_done(tmp_path, capsys):
+    attempts = pytest.importorskip("clipq.sweep.attempts").Attempts(tmp_path / "sweep" / "attempts")
+    for seconds, reason in ((10.0, ""), (30.0, ""), (900.0, "no memory")):
+        attempts.add(Outcome(Unit("vit-a", "rtn:w8"), reason, seconds=seconds))
+    part = tmp_path / "sweep" / "parts" / "0f" / "0f.parquet"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(bytes(500_000))
+    plan = project(tmp_path, block(RTN))
+    assert main(["sweep", "plan", plan, "--folder", str(tmp_path / "sweep")]) == 0
+    said = capsys.readouterr().out
+    assert "time: 40 s of processor time, 40 s in all (2 units that were measured)" in said
+    assert "disk: 1.0 MB" in said
+    assert main(["sweep", "plan", plan, "--folder", str(tmp_path / "other")]) == 0
+    assert "not known before a unit was measured" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
