@@ -92,10 +92,14 @@ class Probe:
         return where if self.locate is None else f"{where} of {self.locate(position)}"
 
 
-def hashed_order(probe: Probe) -> list[int]:
+def hashed_order(probe: Probe, *, draw: int = 0) -> list[int]:
     """Return the positions of the samples, ordered by the hashes of their ids.
 
     As good as random, but the same everywhere, and of a larger probe the same for those it shares.
+
+    Args:
+        probe: whose.
+        draw: another number gives another order.
 
     >>> from clipq.data import Images, probe_from_images
     >>> noise = [Images(np.zeros((count, 8, 8, 3), np.uint8)) for count in (4, 6)]
@@ -103,7 +107,9 @@ def hashed_order(probe: Probe) -> list[int]:
     >>> few, [position for position in more if position < 4]
     ([3, 0, 1, 2], [3, 0, 1, 2])
     """
-    return sorted(range(len(probe)), key=lambda p: hashlib.sha256(probe.ids[p].encode()).digest())
+    prefix = f"{draw}:" if draw else ""
+    hashes = [hashlib.sha256(f"{prefix}{name}".encode()).digest() for name in probe.ids]
+    return sorted(range(len(probe)), key=hashes.__getitem__)
 
 
 def taken(probe: Probe, positions: Sequence[int]) -> Probe:

@@ -43,7 +43,7 @@ def recipe_key(recipe: str, inputs: Inputs, loaded: LoadedModel, *, batch: int) 
             "packages": dict(package_versions(("torch", "open_clip_torch", *chosen.packages))),
             "batch": batch,
             "model": model_identity(loaded),
-            "calibration": inputs.calibration_fingerprint,
+            "calibration": inputs.quantizers_fingerprint,
             "prompts": prompts_identity(inputs.calibration_prompts),
         }
     )

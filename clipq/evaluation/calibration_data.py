@@ -28,10 +28,14 @@ def calibration_data(
         device: where batches go.
     """
     probe, asked = inputs.calibration, inputs.calibration_prompts
-    images = inputs.images(probe.name, loaded.preprocess)
+    images, captions = inputs.images(probe.name, loaded.preprocess), probe.captions
+    seen = inputs.calibration_positions
+    if seen is not None:
+        images = images[list(seen)]
+        captions = captions and tuple(captions[position] for position in seen)
     tokens = (
-        loaded.tokenizer(caption_lines(probe.captions)[0])
-        if probe.captions
+        loaded.tokenizer(caption_lines(captions)[0])
+        if captions
         else prompt_tokens(loaded.tokenizer, asked.classnames, asked.templates)
     )
 

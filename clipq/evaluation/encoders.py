@@ -162,7 +162,7 @@ class Encoders:
         return encoder_identity(
             candidate.quantizer,
             environment=self.environment,
-            calibration=self.inputs.calibration_fingerprint,
+            calibration=self.inputs.quantizers_fingerprint,
             prompts=prompts_identity(self.inputs.calibration_prompts),
             artifact=self.artifacts.identity(candidate) if self.is_artifact(candidate) else None,
             trained=self.trained.sha256(candidate),

@@ -76,6 +76,8 @@ class Evaluator:
         progress: called with (what, images done, images in all) during an encode.
         models: models that are in memory already, by their names in the settings.
         probes: probes that are open already, by their names in the settings.
+        cache: where everything is kept; by default, that of the settings.
+        inputs: those of another evaluator of the same settings.
 
     >>> from pathlib import Path
     >>> from clipq.settings import load_settings
@@ -93,10 +95,12 @@ class Evaluator:
         progress: Progress | None = None,
         models: Mapping[str, LoadedModel] | None = None,
         probes: Mapping[str, Probe] | None = None,
+        cache: Cache | None = None,
+        inputs: Inputs | None = None,
     ) -> None:
         self.settings = settings
-        self.cache = Cache(settings.cache)
-        self.inputs = Inputs(settings, self.cache, progress=progress, opened=probes)
+        self.cache = cache or Cache(settings.cache)
+        self.inputs = inputs or Inputs(settings, self.cache, progress=progress, opened=probes)
         self.encoders = Encoders(
             settings, self.inputs, worker=worker, models=models, progress=progress
         )
@@ -118,6 +122,27 @@ class Evaluator:
         models, probes = self._given
         worker = self.encoders.worker
         return Evaluator(settings, worker=worker, progress=tell, models=models, probes=probes)
+
+    def drawn(self, samples: int, seed: int) -> Evaluator:
+        """Return an evaluator whose quantizers see a part of the calibration split.
+
+        It shares inputs, cache and the models that are loaded; see `Inputs.drawn`.
+        """
+        return Evaluator(
+            self.settings,
+            worker=self.encoders.worker,
+            progress=self._progress,
+            models={model.name: self.encoders.model(model.name) for model in self.settings.models},
+            cache=self.cache,
+            inputs=self.inputs.drawn(samples, seed),
+        )
+
+    def forget(self, candidate: Candidate) -> None:
+        """Give back the memory that a candidate takes; the cache is left as it is."""
+        self.encoders.give_up()
+        self.encodings.forget(candidate)
+        for cell in [cell for cell in self._evaluated if cell.candidate == candidate]:
+            del self._evaluated[cell]
 
     # -- results ----------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ Everything here depends on data and preprocessing alone, never on a quantizer.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from clipq.data import (
     without,
 )
 from clipq.data.decoding import PIXELS_VERSION
+from clipq.data.probe import hashed_order
 from clipq.errors import ProbeError, SettingsError
 from clipq.evaluation.cache import Cache, Table
 from clipq.evaluation.decoded_images import DECODERS, DecodedImages
@@ -63,6 +65,23 @@ class Inputs:
         self._decoded = DecodedImages(cache, progress=progress)
         self._given = dict(opened or {})
         self._read: dict[tuple[str, ...], Probe] = {}
+        self._draw = 0, 0
+
+    def drawn(self, samples: int, seed: int) -> Inputs:
+        """Return the same inputs, of whose calibration split quantizers see a part.
+
+        What is evaluated keeps the whole split (temperatures, known features), and so stays
+        comparable with a baseline: only the candidate is another.
+
+        Args:
+            samples: how many samples quantizers see; 0 for all.
+            seed: which; 0 for those that a probe of so many `samples` has.
+        """
+        other = copy.copy(self)
+        for name in ("calibration_positions", "quantizers_fingerprint"):
+            vars(other).pop(name, None)
+        other._draw = samples, seed
+        return other
 
     @cached_property
     def probes(self) -> dict[str, Probe]:
@@ -109,6 +128,30 @@ class Inputs:
         same = split.classnames == self.known.classnames and split.class_map is None
         own = () if same else (split.classnames, split.class_map)
         return digest([split.fingerprint, split.captions, *own])
+
+    @cached_property
+    def calibration_positions(self) -> tuple[int, ...] | None:
+        """Which samples of the calibration split quantizers see; None for all.
+
+        Raises:
+            ProbeError: the split has not so many.
+        """
+        (samples, seed), split = self._draw, self.calibration
+        if samples > len(split):
+            raise ProbeError(
+                f"probe {split.name!r} holds {len(split)} samples, a quantizer is to see {samples}",
+                hint=f"give it at most {len(split)}, or 0 for all",
+            )
+        if samples in (0, len(split)):
+            return None
+        return tuple(sorted(hashed_order(split, draw=seed)[:samples]))
+
+    @cached_property
+    def quantizers_fingerprint(self) -> str:
+        """What identifies the part of the calibration split that quantizers see."""
+        seen = self.calibration_positions
+        whole = self.calibration_fingerprint
+        return whole if seen is None else digest([whole, seen])
 
     @cached_property
     def proxy(self) -> Probe:

@@ -114,7 +114,7 @@ class TrainedStates:
             model_identity(encoders.model(candidate.model)),
             {
                 "proxy": inputs.proxy_fingerprint,
-                "calibration": inputs.calibration_fingerprint,
+                "calibration": inputs.quantizers_fingerprint,
                 "prompts": prompts_identity(inputs.calibration_prompts),
             },
             code,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import logging
 from collections.abc import Mapping
@@ -49,6 +50,7 @@ class Gate:
         judge: how a value becomes a verdict; by default, paired intervals.
         today: by which waivers expire; by default, today's date (UTC).
         stall: told whenever a case is being measured; by default, nobody watches.
+        figures: whether what reports draw of a cell is made and named in results.
     """
 
     def __init__(
@@ -60,8 +62,9 @@ class Gate:
         judge: Judge | None = None,
         today: datetime.date | None = None,
         stall: StallWatch | None = None,
+        figures: bool = True,
     ) -> None:
-        self._stall = stall
+        self._stall, self._figures = stall, figures
         self.settings = settings
         self.today = today or datetime.datetime.now(datetime.UTC).date()
         self.evaluator = evaluator
@@ -98,6 +101,17 @@ class Gate:
     def waivers(self) -> Waivers:
         """The waivers; none where there is no file."""
         return load_waivers(self.settings.waivers)
+
+    def beside(self, families: Families, evaluator: Evaluator) -> Gate:
+        """Return a gate of other cases that shares what this one found of FP32 and baselines.
+
+        Args:
+            families: its cases.
+            evaluator: of the same settings, with the same FP32.
+        """
+        other = copy.copy(self)
+        other._families, other.evaluator = families, evaluator
+        return other
 
     def check(self, case: Case, *, expectations: bool = True) -> CaseResult:
         """Evaluate and judge one case; an error of any part becomes its verdict.
@@ -245,6 +259,8 @@ class Gate:
             if pair in evidence.get(kind, {}):
                 known = evidence[kind][pair] | self.latencies.evidence(pair)
                 evidence[kind] = evidence[kind] | {pair: known}
+        if not self._figures:
+            return evidence
         evidence["figures"] = {
             str(cell): {"key": self._figure_key(cell)} for cell in (case.cell.reference, case.cell)
         }

@@ -1,0 +1,268 @@
+"""One run of a sweep: units that lack their part are done, failures tried again, then set aside."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from clipq.errors import SweepError
+from clipq.sweep.attempts import Attempt, Attempts
+from clipq.sweep.executor import Executor, Outcome, Work
+from clipq.sweep.sweep_folder import claimed, settle
+from clipq.sweep.units import Unit
+
+__all__ = ["Parts", "SweepSummary", "run_sweep"]
+
+
+class Parts(Protocol):
+    """What a run asks of the store."""
+
+    def has(self, unit_id: str) -> bool: ...
+
+    def ids(self) -> set[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SweepSummary:
+    """What a run of a sweep came to.
+
+    Args:
+        done: units whose part was made in this run.
+        found: units whose part was there already.
+        failed: the last attempt at each unit that has no part, of those tried often enough.
+        left: units that were not come to, for the run was ended or its time over; at least, for
+            those that a plan has not told of yet are not counted.
+        attempts: in this run.
+        seconds: processor seconds of this run's attempts.
+        gpu_seconds: likewise, of GPUs.
+        ended_by: "SIGINT", "SIGTERM", "budget" or "".
+        untold: attempts that could not be written down.
+
+    >>> SweepSummary(done=3).exit_code, SweepSummary(failed=(Attempt("0f", "a/b", "no"),)).exit_code
+    (0, 1)
+    """
+
+    done: int = 0
+    found: int = 0
+    failed: tuple[Attempt, ...] = ()
+    left: int = 0
+    attempts: int = 0
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    ended_by: str = ""
+    untold: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """0 where every unit has its part, 1 where not; 130 and 143 of a signal, as shells say."""
+        if self.ended_by.startswith("SIG"):
+            return 128 + signal.Signals[self.ended_by].value
+        return int(bool(self.failed or self.left))
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.done:,} units done in {self.attempts:,} attempts, {self.found:,} there before"
+        ]
+        if self.failed:
+            lines.append(f"{len(self.failed):,} set aside:")
+            lines += [f"  {each.name}: {each.reason.splitlines()[0]}" for each in self.failed]
+        if self.ended_by:
+            lines.append(f"ended by {self.ended_by}; 'clipq sweep resume' goes on")
+        if self.untold:
+            lines.append(f"{self.untold:,} attempts could not be written down")
+        return "\n".join(lines)
+
+
+def run_sweep(
+    units: Iterable[Unit],
+    work: Work,
+    *,
+    store: Parts,
+    executor: Executor,
+    folder: Path,
+    identity: Mapping[str, str],
+    another: bool = False,
+    tries: int = 3,
+    time_limit: float,
+    budget_seconds: float | None = None,
+    total: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> SweepSummary:
+    """Do the units that have no part in the store, each until it succeeds or failed `tries` times.
+
+    Failed attempts of earlier runs count: what was set aside stays so, until its sweep is asked
+    for with more tries. An attempt that ended after it had committed the part is no failure.
+
+    Args:
+        units: of the plan; read once, as they are needed.
+        work: commits the part of a unit.
+        store: where parts are.
+        executor: the engine.
+        folder: of the sweep; one run at a time.
+        identity: what decides the units and their results, as `settle` compares it.
+        another: whether the folder may have been another sweep's before.
+        tries: attempts at a unit, one or more.
+        time_limit: seconds that a unit may take.
+        budget_seconds: seconds after which no unit is begun; None for no end.
+        total: units of the plan, for `progress`; 0 where unknown.
+        progress: called with (what, units done, units in all).
+
+    Raises:
+        SweepError: another run is at the folder, it is another sweep's, or the engine cannot work.
+    """
+    if tries < 1:
+        raise SweepError(f"tries = {tries}", hint="a unit is tried once or more often")
+    with claimed(folder):
+        settle(folder, identity, another=another)
+        run = _Run(store, Attempts(folder / "attempts"), tries, budget_seconds, total, progress)
+        try:
+            with _signals():
+                run.all(units, work, executor, time_limit)
+        except _Ended as ended:
+            run.ended_by = ended.name
+        return run.summary()
+
+
+@dataclass
+class _Run:
+    """What a run has come to so far."""
+
+    store: Parts
+    attempts: Attempts
+    tries: int
+    budget: float | None
+    total: int
+    progress: Callable[[str, int, int], None] | None
+    done: int = 0
+    found: int = 0
+    tried: int = 0
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    left: int = 0
+    ended_by: str = ""
+    again: list[Unit] = field(default_factory=list)
+    failed: dict[str, Attempt] = field(default_factory=dict)
+    under_way: dict[str, Unit] = field(default_factory=dict)
+    start: float = field(default_factory=time.monotonic)
+
+    def all(self, units: Iterable[Unit], work: Work, executor: Executor, time_limit: float) -> None:
+        """Do them, and then those that failed, until none is left to be tried."""
+        coming = self._wanted(units, self.store.ids())
+        while True:
+            with closing(_closable(executor.run(coming, work, time_limit=time_limit))) as outcomes:
+                for outcome in outcomes:
+                    self._take(outcome)
+            if not self.again or self._over():
+                self.left += len(self.again)
+                return
+            coming = self._begun(self.again)
+            self.again = []
+
+    def _wanted(self, units: Iterable[Unit], there: set[str]) -> Iterator[Unit]:
+        for unit in units:
+            if unit.id in there:
+                self.found += 1
+                self._tell()
+            elif self.attempts.failures[unit.id] >= self.tries:
+                self.failed[unit.id] = self.attempts.reasons[unit.id]
+                self._tell()
+            else:
+                yield from self._begun([unit])
+
+    def _begun(self, units: Iterable[Unit]) -> Iterator[Unit]:
+        for unit in units:
+            if self._over():
+                self.left += 1
+                continue
+            self.under_way[unit.id] = unit
+            yield unit
+
+    def _over(self) -> bool:
+        if self.budget is not None and time.monotonic() - self.start >= self.budget:
+            self.ended_by = "budget"
+        return bool(self.ended_by)
+
+    def _take(self, outcome: Outcome) -> None:
+        unit = outcome.unit
+        if not outcome.done and self.store.has(unit.id):  # it ended between commit and saying so
+            outcome = Outcome(unit, "", seconds=outcome.seconds, gpu_seconds=outcome.gpu_seconds)
+        elif outcome.done and not self.store.has(unit.id):
+            why = "it was said to be done, and its part is not in the store"
+            outcome = Outcome(unit, why, seconds=outcome.seconds, gpu_seconds=outcome.gpu_seconds)
+        self.attempts.add(outcome)
+        self.under_way.pop(unit.id, None)
+        self.tried += 1
+        self.seconds += outcome.seconds
+        self.gpu_seconds += outcome.gpu_seconds
+        if outcome.done:
+            self.done += 1
+        elif self.attempts.failures[unit.id] < self.tries:
+            self.again.append(unit)
+        else:
+            self.failed[unit.id] = self.attempts.reasons[unit.id]
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.progress is not None:
+            self.progress("units", self.done + self.found + len(self.failed), self.total)
+
+    def summary(self) -> SweepSummary:
+        self.attempts.write()
+        left = self.left
+        if self.ended_by.startswith("SIG"):
+            left += len(self.under_way) + len(self.again)
+        return SweepSummary(
+            self.done,
+            self.found,
+            tuple(sorted(self.failed.values(), key=lambda each: (each.name, each.unit_id))),
+            left,
+            self.tried,
+            self.seconds,
+            self.gpu_seconds,
+            self.ended_by,
+            len(self.attempts.unwritten),
+        )
+
+
+class _Ended(BaseException):
+    """A signal asked for the end. No `Exception`: nothing on the way takes it for a failure."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Make the first SIGINT or SIGTERM an end; ignore more of them while things are put away."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    told = False
+
+    def end(number: int, _: FrameType | None) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            raise _Ended(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _closable(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+    """Return what can be closed, whatever kind of iterator an engine gives."""
+    if hasattr(outcomes, "close"):
+        return outcomes
+    return (outcome for outcome in outcomes)

@@ -1,0 +1,306 @@
+"""Sweeps by processes that are killed, hang and run out: the data are those of a quiet run."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sweep_works import FakeWork, FolderStore
+
+from clipq.errors import SweepError
+from clipq.sweep.attempts import Attempts
+from clipq.sweep.coordinator import run_sweep
+from clipq.sweep.executor import Outcome
+from clipq.sweep.local_engine import LocalExecutor
+from clipq.sweep.sweep_folder import claimed
+from clipq.sweep.units import Unit
+
+IDENTITY = {"plan": "0a", "rtn: method": "1b"}
+
+
+class Inline:
+    """An engine without processes, whose outcomes may be made up."""
+
+    def __init__(self, made_up=None):
+        self.made_up = made_up or {}
+        self.seen = []
+
+    def run(self, units, work, *, time_limit):
+        for unit in units:
+            self.seen.append(unit.quantizer)
+            reason = self.made_up.get(unit.quantizer)
+            if reason is None:
+                work(unit)
+            yield Outcome(unit, reason or "", seconds=1.0)
+
+
+def units(*quantizers: str, models=("vit",)) -> list[Unit]:
+    return [Unit(model, text, context="0f") for model in models for text in quantizers]
+
+
+def many(count: int) -> list[Unit]:
+    return units(*(f"rtn:w{bits}" for bits in range(count // 2)), models=("vit", "resnet"))
+
+
+def sweep(folder: Path, given, *, executor=None, seconds=0.0, **options):
+    store = FolderStore(folder / "parts")
+    work = FakeWork(folder / "parts", seconds=seconds, log=options.pop("log", None))
+    options = {"identity": IDENTITY, "time_limit": math.inf, "folder": folder} | options
+    executor = executor or Inline()
+    return run_sweep(given, work, store=store, executor=executor, **options)
+
+
+def parts(folder: Path) -> dict[str, str]:
+    return FolderStore(folder / "parts").content()
+
+
+def quiet(folder: Path, given) -> dict[str, str]:
+    sweep(folder, given)
+    return parts(folder)
+
+
+def test_one_and_two_processes_in_any_order_leave_the_same_parts(tmp_path):
+    given = many(24)
+    expected = quiet(tmp_path / "inline", given)
+    log = tmp_path / "log"
+    for name, processes in (("one", 1), ("two", 2)):
+        shuffled = random.Random(processes).sample(given, len(given))
+        log.unlink(missing_ok=True)
+        summary = sweep(tmp_path / name, shuffled, executor=LocalExecutor(processes), log=log)
+        assert summary.done == 24
+        assert summary.exit_code == 0
+        assert parts(tmp_path / name) == expected
+        by_process: dict[str, list[str]] = {}
+        for line in log.read_text().splitlines():
+            process, model, _ = line.split()
+            by_process.setdefault(process, []).append(model)
+        assert len(by_process) <= processes
+        switches = [
+            sum(a != b for a, b in itertools.pairwise(m)) for m in by_process.values()
+        ]
+        assert max(switches) <= 2, "units of a model that is loaded come first"
+
+
+def test_what_goes_wrong_is_an_outcome_with_its_reason_and_the_rest_goes_on(tmp_path):
+    wrong = {
+        "hang:w4": "longer than 2 s",
+        "memory:w4": "MemoryError",
+        "raise:w4": "ValueError: no such layer",
+        "odd:w4": "OddError: its message cannot be shown",
+        "exit:w4": "SystemExit: 0",
+        "die:w4": "ended with code 3",
+        "full:w4": "OSError: [Errno 28] No space left on device",
+    }
+    given = units("rtn:w8", *wrong, "once:w4", "late:w4", "rtn:w4")
+    executor = LocalExecutor(2, memory_limit=1 << 33)
+    summary = sweep(tmp_path, given, executor=executor, time_limit=2.0, tries=2)
+    reasons = {each.name.removeprefix("vit/"): each.reason for each in summary.failed}
+    assert reasons.keys() == wrong.keys()
+    assert all(wrong[name] in reason for name, reason in reasons.items()), reasons
+    ended = {each.name for each in summary.failed if each.ended}
+    assert ended == {"vit/hang:w4", "vit/die:w4"}
+    # "once" died before its commit and was tried again; "late" after it, which is no failure.
+    assert (summary.done, summary.attempts, summary.exit_code) == (4, 2 * len(wrong) + 5, 1)
+    assert len(parts(tmp_path)) == 4
+    told = list(Attempts(tmp_path / "attempts").read())
+    assert len(told) == summary.attempts
+    assert all(each.seconds >= 0.0 for each in told)
+
+    again = sweep(tmp_path, given, executor=LocalExecutor(1), tries=2)
+    assert (again.found, again.attempts, len(again.failed)) == (4, 0, len(wrong)), "set aside"
+
+
+def test_processes_killed_at_random_lose_and_double_nothing(tmp_path):
+    given = many(120)
+    expected = quiet(tmp_path / "quiet", given)
+    log, kills, over = tmp_path / "log", [], threading.Event()
+
+    def kill():
+        chance = random.Random(7)
+        while not over.wait(chance.uniform(0.01, 0.05)) and len(kills) < 30:
+            lines = log.read_text().splitlines() if log.exists() else []
+            alive = [p for p in {int(line.split()[0]) for line in lines[-4:]} if p not in kills]
+            if alive:
+                kills.append(chance.choice(sorted(alive)))
+                os.kill(kills[-1], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        engine = LocalExecutor(3)
+        summary = sweep(tmp_path, given, executor=engine, seconds=0.05, tries=50, log=log)
+    finally:
+        over.set()
+        killer.join()
+    assert len(kills) == 30
+    assert parts(tmp_path) == expected
+    assert summary.done == 120
+    assert not summary.failed
+    done = [each.unit_id for each in Attempts(tmp_path / "attempts").read() if each.done]
+    assert len(done) == len(set(done)) == 120
+
+
+def test_a_killed_coordinator_takes_its_processes_along_and_its_lock_is_free(tmp_path):
+    log = tmp_path / "log"
+    code = textwrap.dedent(f"""
+        import math, sys
+        sys.path[:0] = {[str(Path(__file__).parents[1]), str(Path(__file__).parents[3])]!r}
+        from pathlib import Path
+        from sweep_works import FakeWork, FolderStore
+        from clipq.sweep.coordinator import run_sweep
+        from clipq.sweep.local_engine import LocalExecutor
+        from clipq.sweep.units import Unit
+        if __name__ == "__main__":
+            folder = Path({str(tmp_path)!r})
+            given = [Unit("vit", f"rtn:w{{bits}}", context="0f") for bits in range(40)]
+            work = FakeWork(folder / "parts", seconds=0.2, log=folder / "log")
+            summary = run_sweep(given, work, store=FolderStore(folder / "parts"), folder=folder,
+                executor=LocalExecutor(2), identity={IDENTITY!r}, time_limit=math.inf)
+            print(summary)
+            sys.exit(summary.exit_code)
+    """)
+    script = tmp_path / "coordinate.py"
+    script.write_text(code)
+    given = units(*(f"rtn:w{bits}" for bits in range(40)))
+
+    def started(at_least: int):
+        process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+        until = time.monotonic() + 60
+        while len(log.read_text().splitlines() if log.exists() else ()) < at_least:
+            assert time.monotonic() < until
+            assert process.poll() is None
+            time.sleep(0.02)
+        return process
+
+    first = started(3)
+    with pytest.raises(SweepError, match=f"being run already, by process {first.pid} on "):
+        sweep(tmp_path, given)
+    first.kill()
+    first.communicate()
+    workers = {int(line.split()[0]) for line in log.read_text().splitlines()}
+    until = time.monotonic() + 10
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < until, "a worker outlived its coordinator"
+        time.sleep(0.02)
+
+    before = len(log.read_text().splitlines())
+    second = started(before + 3)
+    second.send_signal(signal.SIGTERM)
+    said, _ = second.communicate(timeout=30)
+    assert second.returncode == 143
+    assert "ended by SIGTERM" in said
+
+    summary = sweep(tmp_path, given)
+    assert summary.found >= 3
+    assert summary.done + summary.found == 40
+    assert parts(tmp_path) == quiet(tmp_path / "quiet", given)
+
+
+def test_another_plan_or_other_code_is_refused_with_the_difference(tmp_path):
+    given = units("rtn:w8", "rtn:w4")
+    sweep(tmp_path, given[:1])
+    other = IDENTITY | {"rtn: method": "2c", "awq: method": "3d"}
+    with pytest.raises(SweepError, match=r"changed: rtn: method; new: awq: method"):
+        sweep(tmp_path, given, identity=other)
+    summary = sweep(tmp_path, given, identity=other, another=True)
+    assert (summary.found, summary.done) == (1, 1)
+    with pytest.raises(SweepError, match="no longer there: awq: method"):
+        sweep(tmp_path, given)
+    (tmp_path / "sweep.json").write_text("[]")
+    with pytest.raises(SweepError, match="does not say which sweep this is"):
+        sweep(tmp_path, given)
+
+
+def test_no_unit_is_begun_once_the_budget_is_spent(tmp_path):
+    engine = Inline()
+    summary = sweep(tmp_path, many(10), executor=engine, seconds=0.1, budget_seconds=0.25)
+    assert 0 < summary.done < 10
+    assert summary.done + summary.left == 10
+    assert (summary.ended_by, summary.exit_code) == ("budget", 1)
+    assert sweep(tmp_path, many(10), budget_seconds=60.0).exit_code == 0
+
+
+def test_a_unit_said_to_be_done_without_a_part_is_a_failure(tmp_path):
+    summary = sweep(tmp_path, units("rtn:w8"), executor=Inline({"rtn:w8": ""}), tries=1)
+    assert "not in the store" in summary.failed[0].reason
+
+
+def test_failures_are_set_aside_over_runs_and_tried_again_with_more_tries(tmp_path):
+    given, engine = units("bad:w4", "rtn:w8"), Inline({"bad:w4": "no\nmore of it"})
+    summary = sweep(tmp_path, given, executor=engine)
+    assert engine.seen == ["bad:w4", "rtn:w8", "bad:w4", "bad:w4"]
+    assert "  vit/bad:w4: no" in str(summary).splitlines()
+    told = []
+    engine = Inline({})
+    summary = sweep(tmp_path, given, executor=engine, tries=4, total=2,
+                    progress=lambda *what: told.append(what))  # fmt: skip
+    assert (engine.seen, summary.exit_code) == (["bad:w4"], 0)
+    assert told == [("units", 1, 2), ("units", 2, 2)]
+
+
+def test_attempts_wait_for_a_disk_that_takes_them_and_forgive_a_line_cut_off(tmp_path):
+    folder = tmp_path / "attempts"
+    folder.write_text("a file where the folder should be")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "glob", lambda *_: iter(()))
+        attempts = Attempts(folder)
+        attempts.add(Outcome(Unit("vit", "rtn:w4"), "no memory", seconds=2.0))
+    assert len(attempts.unwritten) == 1
+    folder.unlink()
+    attempts.add(Outcome(Unit("vit", "rtn:w8"), seconds=1.5))
+    assert not attempts.unwritten
+    (written,) = folder.iterdir()
+    written.write_text(written.read_text() + '{"unit_id": "0f", "na')
+    again = Attempts(folder)
+    assert (again.seconds, len(list(again.read())), len(again.reasons)) == (3.5, 2, 1)
+    written.write_text(json.dumps({"odd": 1}) + "\n")
+    with pytest.raises(SweepError, match=r"000001.jsonl:1 is no attempt"):
+        Attempts(folder)
+
+
+def test_a_work_that_no_process_can_do_is_one_error(tmp_path):
+    engine = LocalExecutor(1)
+    with pytest.raises(SweepError, match="cannot be sent to a process"):
+        list(engine.run(units("rtn:w8"), lambda unit: None, time_limit=1.0))
+    with pytest.raises(SweepError, match=r"no process can do the work: .*not here"):
+        list(engine.run(units("rtn:w8"), NotHere(), time_limit=60.0))
+
+
+def test_closing_the_outcomes_ends_the_processes(tmp_path):
+    work = FakeWork(tmp_path / "parts", log=tmp_path / "log")
+    with closing(LocalExecutor(2).run(many(40), work, time_limit=60.0)) as outcomes:
+        next(outcomes)
+    pids = {line.split()[0] for line in (tmp_path / "log").read_text().splitlines()}
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_folder_is_claimed_by_one(tmp_path):
+    with claimed(tmp_path), pytest.raises(SweepError, match="being run already"), claimed(tmp_path):
+        pass
+    with claimed(tmp_path):
+        pass
+    with pytest.raises(SweepError, match="tries = 0"):
+        sweep(tmp_path, (), tries=0)
+
+
+class NotHere:
+    def __call__(self, unit: Unit) -> None: ...
+
+    def __reduce__(self):
+        return _rebuilt, ()
+
+
+def _rebuilt():
+    raise ImportError("not here")
