@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipq.cli import sweep_answers, sweep_running
+from clipq.cli.sweep_folders import plan_settings
 from clipq.terminal import emit
 
 if TYPE_CHECKING:
-    from clipq.settings import Settings
     from clipq.sweep.sweep_estimate import SweepEstimate
     from clipq.sweep.sweep_plan import Survey, SweepPlan
 
@@ -31,8 +32,13 @@ examples:
   clipq sweep plan plan.toml --seconds-per-unit 8 --processes 2
   clipq sweep plan plan.toml --folder .clipq/sweep     as fast as what was measured there
   clipq sweep plan plan.toml --units
+  clipq sweep run plan.toml --processes 2
+  clipq sweep status plan.toml
+  clipq sweep query plan.toml "SELECT method, avg(loss) FROM cells WHERE metric = 'ece' GROUP BY 1"
+  clipq sweep export plan.toml results.parquet
 
-exit codes: 0 done, 2 wrong usage or input
+exit codes: 0 done, 1 some units failed or are left, 2 wrong usage or input,
+            130 interrupted, 143 terminated: the units that are done stay so
 """
 
 
@@ -92,7 +98,7 @@ def _plan(options: argparse.Namespace) -> int:
     from clipq.sweep.sweep_plan import MOST_CELLS, read_plan
 
     plan = read_plan(options.plan)
-    settings = _settings(plan)
+    settings = plan_settings(plan)
     survey = plan.survey(settings, most=None if options.yes else MOST_CELLS)
     given = options.seconds_per_unit
     seconds, sizes = _measured(options.folder) if options.folder else ((), ())
@@ -121,15 +127,6 @@ def _measured(folder: Path) -> tuple[Sequence[float], Sequence[int]]:
     attempts = import_module("clipq.sweep.attempts").Attempts(folder / "attempts")
     seconds = [each.seconds for each in attempts.read() if each.done and each.seconds > 0]
     return seconds, [path.stat().st_size for path in folder.glob("parts/??/*.parquet")]
-
-
-def _settings(plan: SweepPlan) -> Settings:
-    from clipq.evaluation.plan import load_plugins
-    from clipq.settings import load_settings
-
-    settings = load_settings(plan.settings)
-    load_plugins(settings)
-    return settings
 
 
 def _json(survey: Survey, found: SweepEstimate | None) -> str:
@@ -191,5 +188,35 @@ class Action:
 
 ACTIONS: Mapping[str, Action] = {
     "plan": Action("check a plan and say what it comes to", _PLAN, _declare_plan, _plan),
+    "run": Action(
+        "do its units, in processes of this machine",
+        sweep_running.RUN,
+        sweep_running.declare,
+        sweep_running.run,
+    ),
+    "resume": Action(
+        "go on with what was interrupted",
+        sweep_running.RESUME,
+        sweep_running.declare,
+        sweep_running.resume,
+    ),
+    "status": Action(
+        "how far it is, and what failed",
+        sweep_answers.STATUS,
+        sweep_answers.declare_status,
+        sweep_answers.status,
+    ),
+    "query": Action(
+        "ask its results in SQL",
+        sweep_answers.QUERY,
+        sweep_answers.declare_query,
+        sweep_answers.query,
+    ),
+    "export": Action(
+        "write its results into one file",
+        sweep_answers.EXPORT,
+        sweep_answers.declare_export,
+        sweep_answers.export,
+    ),
 }
 """Every action, as `--help` lists them."""

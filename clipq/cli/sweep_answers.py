@@ -9,17 +9,27 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipq.cli.sweep_folders import add_plan, folder_of, planned_sweep
 from clipq.terminal import emit, say
 
 if TYPE_CHECKING:
     from clipq.sweep.sweep_query import Answer
 
-__all__ = ["EXPORT", "QUERY", "STATUS", "add_plan", "declare_export", "declare_query"]
-__all__ += ["declare_status", "export", "folder_of", "query", "status"]
+__all__ = [
+    "EXPORT",
+    "QUERY",
+    "STATUS",
+    "declare_export",
+    "declare_query",
+    "declare_status",
+    "export",
+    "query",
+    "status",
+]
 
 QUERY = """\
-Ask a sweep's results in SQL (DuckDB's dialect; one SELECT). The table `cells` has a row per unit and
-case: model, quantizer, method, number_format, towers, seed, calibration_samples, probe, metric,
+Ask a sweep's results in SQL: one SELECT of DuckDB's dialect. The table `cells` has a row per unit
+and case: model, quantizer, method, number_format, towers, seed, calibration_samples, probe, metric,
 baseline, observed, loss, low, high, standard_error, verdict and more: SELECT * FROM cells LIMIT 1.
 The statement reads the sweep's parts and nothing else.
 """
@@ -30,24 +40,6 @@ whatever reads Parquet.
 STATUS = """\
 Say how far a sweep is: units done, tried and left of each model, what they took, and what failed.
 """
-
-
-def add_plan(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that every action has which looks at a sweep's folder."""
-    parser.add_argument("plan", type=Path, metavar="PLAN", help="its file, e.g. plan.toml")
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        metavar="FOLDER",
-        help="of the sweep (default: .clipq/sweeps/NAME beside the plan)",
-    )
-
-
-def folder_of(options: argparse.Namespace) -> Path:
-    """Return the folder of the sweep that options name."""
-    plan: Path = options.plan
-    given: Path | None = options.folder
-    return given if given is not None else plan.parent / ".clipq" / "sweeps" / plan.stem
 
 
 def declare_query(parser: argparse.ArgumentParser) -> None:
@@ -99,9 +91,10 @@ def status(options: argparse.Namespace) -> int:
 
     folder = folder_of(options)
     store, attempts = PartStore(folder), Attempts(folder / "attempts")
-    planned, done = Counter[str](), Counter[str]()
+    planned: Counter[str] = Counter()
+    done: Counter[str] = Counter()
     there = store.ids()
-    for unit in _units(options):
+    for unit in planned_sweep(options).units():
         planned[unit.model] += 1
         done[unit.model] += unit.id in there
     rows = [(model, count, done[model], count - done[model]) for model, count in planned.items()]

@@ -1,0 +1,73 @@
+"""The plan and the folder of a sweep, as its commands name them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clipq.settings import Settings
+    from clipq.sweep.sweep_plan import SweepPlan
+    from clipq.sweep.unit_context import UnitContexts
+    from clipq.sweep.units import Unit
+
+__all__ = ["PlannedSweep", "add_plan", "folder_of", "plan_settings", "planned_sweep"]
+
+
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that every action has which looks at a sweep's folder."""
+    parser.add_argument("plan", type=Path, metavar="PLAN", help="its file, e.g. plan.toml")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        metavar="FOLDER",
+        help="of the sweep (default: .clipq/sweeps/NAME beside the plan)",
+    )
+
+
+def folder_of(options: argparse.Namespace) -> Path:
+    """Return the folder of the sweep that options name."""
+    plan: Path = options.plan
+    given: Path | None = options.folder
+    return given if given is not None else plan.parent / ".clipq" / "sweeps" / plan.stem
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSweep:
+    """A plan, its project's settings, and what decides its results."""
+
+    plan: SweepPlan
+    settings: Settings
+    contexts: UnitContexts
+
+    def units(self) -> Iterator[Unit]:
+        """Yield its units, in order."""
+        return self.plan.units(self.settings, self.contexts)
+
+
+def plan_settings(plan: SweepPlan) -> Settings:
+    """Return the settings that a plan names, their plug-ins loaded."""
+    from clipq.evaluation.plan import load_plugins
+    from clipq.settings import load_settings
+
+    settings = load_settings(plan.settings)
+    load_plugins(settings)
+    return settings
+
+
+def planned_sweep(options: argparse.Namespace) -> PlannedSweep:
+    """Return the sweep that options name.
+
+    Raises:
+        ClipqError: its plan or its settings are wrong, or a file that they name is missing.
+    """
+    from clipq.sweep.sweep_plan import read_plan
+    from clipq.sweep.unit_context import UnitContexts
+
+    plan = read_plan(options.plan)
+    settings = plan_settings(plan)
+    contexts = UnitContexts(settings, probes=plan.probes, metrics=plan.metrics)
+    return PlannedSweep(plan, settings, contexts)

@@ -1,0 +1,139 @@
+"""`clipq sweep run` and `resume`: do what of a plan is not done yet."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from typing import TYPE_CHECKING
+
+from clipq.cli.progress import watching
+from clipq.cli.sweep_folders import PlannedSweep, add_plan, folder_of, planned_sweep
+from clipq.terminal import say
+
+if TYPE_CHECKING:
+    from clipq.sweep.executor import Executor
+
+__all__ = ["RESUME", "RUN", "declare", "resume", "run"]
+
+RUN = """\
+Evaluate every unit of a plan: a model, a quantizer with its seed, and the draw of its calibration
+data, on all probes. A unit's results are one Parquet file in the sweep's folder, whole or absent.
+What is there already is not done again, so that the same command goes on with what was interrupted.
+FP32's baselines are those of the project: `clipq baseline create` makes them.
+
+A unit that fails is tried again, and set aside after --tries: its reason is shown here and by
+`clipq sweep status`, the others go on, and the exit code says so.
+"""
+RESUME = """\
+Go on with a sweep that was interrupted: as `run`, and an error where nothing was begun.
+"""
+_DEFAULT_LIMIT = 3600.0
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of both."""
+    add_plan(parser)
+    cores = os.cpu_count() or 1
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=cores,
+        metavar="N",
+        help=f"each does a unit at a time (default: {cores}, one per core)",
+    )
+    parser.add_argument(
+        "--time-limit",
+        type=float,
+        default=_DEFAULT_LIMIT,
+        metavar="S",
+        help="seconds that a unit may take before it counts as hanging (default: 3600)",
+    )
+    parser.add_argument(
+        "--tries", type=int, default=3, metavar="N", help="attempts at a unit (default: 3)"
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="S",
+        help="seconds after which no unit is begun; those under way are finished",
+    )
+    parser.add_argument(
+        "--another",
+        action="store_true",
+        help="go on though plan, code, data or settings changed; units that are the same stay done",
+    )
+    parser.add_argument(
+        "--yes", action="store_true", help="run more than a million metric cells: it is meant so"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do the units that are left; return 0, or 1 where some have failed or are left."""
+    from clipq.sweep.coordinator import run_sweep
+    from clipq.sweep.measuring import UnitWork, check_baselines
+    from clipq.sweep.part_store import PartStore
+    from clipq.sweep.sweep_plan import MOST_CELLS
+
+    sweep, folder, executor = planned_sweep(options), folder_of(options), _executor(options)
+    survey = sweep.plan.survey(sweep.settings, most=None if options.yes else MOST_CELLS)
+    check_baselines(sweep.settings, tuple(survey.by_model))
+    work = UnitWork(
+        sweep.plan.settings, str(folder), probes=sweep.plan.probes, metrics=sweep.plan.metrics
+    )
+    with watching(options, unit="unit") as progress:
+        summary = run_sweep(
+            sweep.units(),
+            work,
+            store=PartStore(folder),
+            executor=executor,
+            folder=folder,
+            identity=_identity(sweep),
+            another=options.another,
+            tries=options.tries,
+            time_limit=options.time_limit,
+            budget_seconds=options.budget,
+            total=survey.units,
+            progress=progress,
+        )
+    say(f"{folder}: {summary}")
+    return summary.exit_code
+
+
+def resume(options: argparse.Namespace) -> int:
+    """As `run`, of a sweep that was begun."""
+    from clipq.errors import SweepError
+
+    folder = folder_of(options)
+    if not (folder / "sweep.json").exists():
+        raise SweepError(
+            f"no sweep was begun in {folder}", hint=f"clipq sweep run {options.plan} begins it"
+        )
+    return run(options)
+
+
+def _executor(options: argparse.Namespace) -> Executor:
+    from clipq.errors import SweepError
+    from clipq.sweep.local_engine import LocalExecutor
+
+    for name in ("time_limit", "budget"):
+        given = getattr(options, name)
+        if given is not None and not (0 < given < math.inf):
+            raise SweepError(
+                f"--{name.replace('_', '-')} {given:g}", hint="give a number of seconds above 0"
+            )
+    return LocalExecutor(options.processes)
+
+
+def _identity(sweep: PlannedSweep) -> dict[str, str]:
+    """Return what decides the units and their results."""
+    pairs: dict[tuple[str, str], None] = {}
+
+    def noted(model: str, method: str) -> str:
+        pairs[model, method] = None
+        return ""
+
+    for _ in sweep.plan.units(sweep.settings, noted):
+        pass
+    return sweep.contexts.identity(list(pairs), plan=sweep.plan.digest)
