@@ -7,17 +7,15 @@ import pickle
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import clipq
 import pytest
 
-from clipq.errors import BaselineError, SweepError
+import clipq
+from clipq.errors import BaselineError, ProbeError
 from clipq.settings import load_settings
 from clipq.sweep.local_engine import LocalExecutor
 from clipq.sweep.measuring import UnitWork
+from clipq.sweep.unit_context import UnitContexts, unit_context
 from clipq.sweep.units import CalibrationDraw, Unit
-
-REPOSITORY = Path(__file__).parents[3]
-PROBES, METRICS = ("id", "textures", "calibration"), ("top1", "ece", "auroc-mcm")
 
 
 @dataclass
@@ -34,6 +32,80 @@ class JsonFolder:
     folder: str
 
     def commit(self, unit, rows, *, evidence):
-        content = {"rows": [row.to_plain() for row in rows], "evidence": evidence}
+        content = {"rows": list(map(repr, rows)), "evidence": evidence}
         Path(self.folder, f"{unit.id}.json").write_text(json.dumps(content, sort_keys=True))
         return True
+
+
+def test_units_are_what_a_gate_measures_whatever_was_measured_before(project, tmp_path):
+    """Of one process, of another, of a draw in between: each unit is measured by itself."""
+    quantizers = ("rtn:w8a8", "rtn:w4")
+    settings = project.settings(quantizers=quantizers)
+    asked = {"probes": ("id",), "metrics": ("top1", "ece")}
+    run = clipq.gate(settings, **asked, profile="full")
+    expected = [replace(one, evidence={}, next_command="") for one in run.record.cases]
+
+    work = UnitWork(settings, "", **asked, open_store=lambda _: kept)
+    kept = Kept()
+    first, second = (Unit("vit-clean", text) for text in quantizers)
+    drawn = [replace(first, calibration=CalibrationDraw(64, seed)) for seed in (0, 1)]
+    for unit in (first, *drawn, second):
+        work(unit)
+    assert sorted(expected, key=lambda one: one.case) == sorted(
+        (row for unit in (first, second) for row in kept.parts[unit][0]), key=lambda one: one.case
+    )
+    observed = [[row.observed for row in kept.parts[unit][0]] for unit in (first, *drawn)]
+    assert observed[0] != observed[1] != observed[2], "ranges follow from what was seen"
+    assert all(row.verdict.value != "incomparable" for row in kept.parts[drawn[1]][0])
+
+    again = UnitWork(settings, "", **asked, open_store=lambda _: other)
+    other = Kept()
+    for unit in (drawn[1], first):
+        again(unit)
+    assert all(other.parts[unit] == kept.parts[unit] for unit in other.parts)
+    assert "environments" not in kept.parts[first][1]
+    with pytest.raises(ProbeError, match=r"holds 512 samples, a quantizer is to see 1000000"):
+        work(replace(first, calibration=CalibrationDraw(10**6)))
+
+    stored = UnitWork(settings, str(tmp_path), **asked, open_store=JsonFolder)
+    outcomes = list(
+        LocalExecutor(1).run([first], pickle.loads(pickle.dumps(stored)), time_limit=240)
+    )
+    assert [one.reason for one in outcomes] == [""]
+    here = JsonFolder(str(tmp_path / "here"))
+    (tmp_path / "here").mkdir()
+    here.commit(first, kept.parts[first][0], evidence=kept.parts[first][1])
+    name = f"{first.id}.json"
+    assert (tmp_path / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+    (settings.parent / "baselines" / "vit-clean.json").unlink()
+    with pytest.raises(BaselineError, match="clipq baseline create vit-clean"):
+        UnitWork(settings, "")(first)
+
+
+def test_a_context_holds_content_and_no_place(project):
+    settings = load_settings(project.settings())
+    contexts = UnitContexts(settings)
+    before = contexts.parts("vit-clean", "rtn")
+    assert unit_context(settings, "vit-clean", "rtn") == contexts("vit-clean", "rtn")
+    text = project.settings().read_text()
+    moved = project.root / "elsewhere"
+    moved.mkdir()
+    (project.root / "baselines").rename(moved / "baselines")
+    (moved / "clipq.toml").write_text(text)
+    settings = load_settings(moved / "clipq.toml")
+    assert UnitContexts(settings).parts("vit-clean", "rtn") == before
+
+    margins = moved / "baselines" / "margins.toml"
+    margins.write_text(margins.read_text() + "\n# looser\n")
+    changed = {
+        "margins": settings,
+        "statistics": replace(settings, statistics=replace(settings.statistics, replicates=100)),
+        "numerics": replace(settings, batch_size=7),
+        "metrics": replace(settings, metrics=("top1",)),
+    }
+    for name, other in changed.items():
+        parts = UnitContexts(other).parts("vit-clean", "rtn")
+        assert {part for part in parts if parts[part] != before[part]} == {name, "margins"}
+    named = UnitContexts(settings).identity([("vit-clean", "rtn"), ("vit-clean", "awq")], plan="0")
+    assert {"plan", "probes", "model of vit-clean", "method awq (of vit-clean)"} <= named.keys()
