@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import pickle
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pytest
 
 import clipq
-from clipq.errors import BaselineError, ProbeError
+from clipq.errors import ProbeError
 from clipq.settings import load_settings
-from clipq.sweep.local_engine import LocalExecutor
 from clipq.sweep.measuring import UnitWork
 from clipq.sweep.unit_context import UnitContexts, unit_context
 from clipq.sweep.units import CalibrationDraw, Unit
@@ -27,17 +23,7 @@ class Kept:
         return True
 
 
-@dataclass
-class JsonFolder:
-    folder: str
-
-    def commit(self, unit, rows, *, evidence):
-        content = {"rows": list(map(repr, rows)), "evidence": evidence}
-        Path(self.folder, f"{unit.id}.json").write_text(json.dumps(content, sort_keys=True))
-        return True
-
-
-def test_units_are_what_a_gate_measures_whatever_was_measured_before(project, tmp_path):
+def test_units_are_what_a_gate_measures_whatever_was_measured_before(project):
     """Of one process, of another, of a draw in between: each unit is measured by itself."""
     quantizers = ("rtn:w8a8", "rtn:w4")
     settings = project.settings(quantizers=quantizers)
@@ -66,21 +52,6 @@ def test_units_are_what_a_gate_measures_whatever_was_measured_before(project, tm
     assert "environments" not in kept.parts[first][1]
     with pytest.raises(ProbeError, match=r"holds 512 samples, a quantizer is to see 1000000"):
         work(replace(first, calibration=CalibrationDraw(10**6)))
-
-    stored = UnitWork(settings, str(tmp_path), **asked, open_store=JsonFolder)
-    outcomes = list(
-        LocalExecutor(1).run([first], pickle.loads(pickle.dumps(stored)), time_limit=240)
-    )
-    assert [one.reason for one in outcomes] == [""]
-    here = JsonFolder(str(tmp_path / "here"))
-    (tmp_path / "here").mkdir()
-    here.commit(first, kept.parts[first][0], evidence=kept.parts[first][1])
-    name = f"{first.id}.json"
-    assert (tmp_path / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
-
-    (settings.parent / "baselines" / "vit-clean.json").unlink()
-    with pytest.raises(BaselineError, match="clipq baseline create vit-clean"):
-        UnitWork(settings, "")(first)
 
 
 def test_a_context_holds_content_and_no_place(project):
