@@ -8,9 +8,7 @@ import pytest
 
 import clipq
 from clipq.errors import ProbeError
-from clipq.settings import load_settings
 from clipq.sweep.measuring import UnitWork
-from clipq.sweep.unit_context import UnitContexts, unit_context
 from clipq.sweep.units import CalibrationDraw, Unit
 
 
@@ -52,31 +50,3 @@ def test_units_are_what_a_gate_measures_whatever_was_measured_before(project):
     assert "environments" not in kept.parts[first][1]
     with pytest.raises(ProbeError, match=r"holds 512 samples, a quantizer is to see 1000000"):
         work(replace(first, calibration=CalibrationDraw(10**6)))
-
-
-def test_a_context_holds_content_and_no_place(project):
-    settings = load_settings(project.settings())
-    contexts = UnitContexts(settings)
-    before = contexts.parts("vit-clean", "rtn")
-    assert unit_context(settings, "vit-clean", "rtn") == contexts("vit-clean", "rtn")
-    text = project.settings().read_text()
-    moved = project.root / "elsewhere"
-    moved.mkdir()
-    (project.root / "baselines").rename(moved / "baselines")
-    (moved / "clipq.toml").write_text(text)
-    settings = load_settings(moved / "clipq.toml")
-    assert UnitContexts(settings).parts("vit-clean", "rtn") == before
-
-    margins = moved / "baselines" / "margins.toml"
-    margins.write_text(margins.read_text() + "\n# looser\n")
-    changed = {
-        "margins": settings,
-        "statistics": replace(settings, statistics=replace(settings.statistics, replicates=100)),
-        "numerics": replace(settings, batch_size=7),
-        "metrics": replace(settings, metrics=("top1",)),
-    }
-    for name, other in changed.items():
-        parts = UnitContexts(other).parts("vit-clean", "rtn")
-        assert {part for part in parts if parts[part] != before[part]} == {name, "margins"}
-    named = UnitContexts(settings).identity([("vit-clean", "rtn"), ("vit-clean", "awq")], plan="0")
-    assert {"plan", "probes", "model of vit-clean", "method awq (of vit-clean)"} <= named.keys()
