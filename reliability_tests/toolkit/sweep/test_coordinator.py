@@ -87,9 +87,7 @@ def test_one_and_two_processes_in_any_order_leave_the_same_parts(tmp_path):
             process, model, _ = line.split()
             by_process.setdefault(process, []).append(model)
         assert len(by_process) <= processes
-        switches = [
-            sum(a != b for a, b in itertools.pairwise(m)) for m in by_process.values()
-        ]
+        switches = [sum(a != b for a, b in itertools.pairwise(m)) for m in by_process.values()]
         assert max(switches) <= 2, "units of a model that is loaded come first"
 
 
