@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -156,7 +156,7 @@ class _Run:
         """Do them, and then those that failed, until none is left to be tried."""
         coming = self._wanted(units, self.store.ids())
         while True:
-            with closing(_closable(executor.run(coming, work, time_limit=time_limit))) as outcomes:
+            with _closed_after(executor.run(coming, work, time_limit=time_limit)) as outcomes:
                 for outcome in outcomes:
                     self._take(outcome)
             if not self.again or self._over():
@@ -261,8 +261,11 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _closable(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
-    """Return what can be closed, whatever kind of iterator an engine gives."""
-    if hasattr(outcomes, "close"):
-        return outcomes
-    return (outcome for outcome in outcomes)
+@contextmanager
+def _closed_after(outcomes: Iterator[Outcome]) -> Iterator[Iterator[Outcome]]:
+    """Close what an engine gave, if it can be: its processes end."""
+    try:
+        yield outcomes
+    finally:
+        if isinstance(outcomes, Generator):
+            outcomes.close()
