@@ -33,6 +33,7 @@ examples:
   clipq sweep plan plan.toml --folder .clipq/sweep     as fast as what was measured there
   clipq sweep plan plan.toml --units
   clipq sweep run plan.toml --processes 2
+  clipq sweep run plan.toml --engine ray --address auto
   clipq sweep status plan.toml
   clipq sweep query plan.toml "SELECT method, avg(loss) FROM cells WHERE metric = 'ece' GROUP BY 1"
   clipq sweep export plan.toml results.parquet
@@ -189,7 +190,7 @@ class Action:
 ACTIONS: Mapping[str, Action] = {
     "plan": Action("check a plan and say what it comes to", _PLAN, _declare_plan, _plan),
     "run": Action(
-        "do its units, in processes of this machine",
+        "do its units, on this machine or a Ray cluster",
         sweep_running.RUN,
         sweep_running.declare,
         sweep_running.run,

@@ -34,13 +34,30 @@ _DEFAULT_LIMIT = 3600.0
 def declare(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of both."""
     add_plan(parser)
-    cores = os.cpu_count() or 1
+    cores = _cores()
     parser.add_argument(
         "--processes",
         type=int,
-        default=cores,
         metavar="N",
-        help=f"each does a unit at a time (default: {cores}, one per core)",
+        help=f"that do a unit each at a time (default: {cores}, one per core; of a cluster, all)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="processes of this machine, or actors of a Ray cluster (default: local)",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="A",
+        help="of the cluster: auto, HOST:PORT or ray://HOST:PORT (default: one of this machine)",
+    )
+    parser.add_argument(
+        "--gpus-per-unit",
+        type=float,
+        default=0.0,
+        metavar="G",
+        help="GPUs that a unit has on a cluster; may be a fraction (default: 0)",
     )
     parser.add_argument(
         "--time-limit",
@@ -123,7 +140,21 @@ def _executor(options: argparse.Namespace) -> Executor:
             raise SweepError(
                 f"--{name.replace('_', '-')} {given:g}", hint="give a number of seconds above 0"
             )
-    return LocalExecutor(options.processes)
+    if options.engine == "ray":
+        from clipq.sweep.ray_engine import RayExecutor
+
+        return RayExecutor(
+            options.address, gpus_per_unit=options.gpus_per_unit, workers=options.processes
+        )
+    if options.address is not None or options.gpus_per_unit:
+        raise SweepError(
+            "--address and --gpus-per-unit are of a cluster", hint="give --engine ray, too"
+        )
+    return LocalExecutor(options.processes if options.processes is not None else _cores())
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
 
 
 def _identity(sweep: PlannedSweep) -> dict[str, str]:

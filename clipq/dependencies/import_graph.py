@@ -194,6 +194,8 @@ def _spec(name: str) -> ModuleSpec | None:
         return PathFinder.find_spec(name, list(above.submodule_search_locations))
     except (ImportError, ValueError, AttributeError):
         return None
+    except KeyError:  # a folder without __init__.py, whose parent nobody has imported
+        return None
 
 
 def _spec_in(name: str, folders: list[str]) -> ModuleSpec | None:

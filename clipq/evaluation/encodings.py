@@ -58,10 +58,6 @@ class Encodings:
         self._progress = progress
         self._temperatures: dict[Candidate, float] = {}
 
-    def forget(self, candidate: Candidate) -> None:
-        """Let go of what is remembered of a candidate beside the cache."""
-        self._temperatures.pop(candidate, None)
-
     def features(self, cell: Cell) -> np.ndarray:
         """Return the image features (N, D) of a cell, encoded once and cached."""
 

@@ -140,7 +140,6 @@ class Evaluator:
     def forget(self, candidate: Candidate) -> None:
         """Give back the memory that a candidate takes; the cache is left as it is."""
         self.encoders.give_up()
-        self.encodings.forget(candidate)
         for cell in [cell for cell in self._evaluated if cell.candidate == candidate]:
             del self._evaluated[cell]
 

@@ -136,15 +136,7 @@ class Inputs:
         Raises:
             ProbeError: the split has not so many.
         """
-        (samples, seed), split = self._draw, self.calibration
-        if samples > len(split):
-            raise ProbeError(
-                f"probe {split.name!r} holds {len(split)} samples, a quantizer is to see {samples}",
-                hint=f"give it at most {len(split)}, or 0 for all",
-            )
-        if samples in (0, len(split)):
-            return None
-        return tuple(sorted(hashed_order(split, draw=seed)[:samples]))
+        return _drawn(self.calibration, *self._draw)
 
     @cached_property
     def quantizers_fingerprint(self) -> str:
@@ -321,3 +313,14 @@ def caption_lines(captions: Sequence[str]) -> tuple[list[str], np.ndarray]:
                 lines.append(line.strip())
                 owners.append(owner)
     return lines, np.array(owners, dtype=np.int64)
+
+
+def _drawn(split: Probe, samples: int, seed: int) -> tuple[int, ...] | None:
+    if samples > len(split):
+        raise ProbeError(
+            f"probe {split.name!r} holds {len(split)} samples, a quantizer is to see {samples}",
+            hint=f"give it at most {len(split)}, or 0 for all",
+        )
+    if samples in (0, len(split)):
+        return None
+    return tuple(sorted(hashed_order(split, draw=seed)[:samples]))

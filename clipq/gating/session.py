@@ -103,12 +103,7 @@ class Gate:
         return load_waivers(self.settings.waivers)
 
     def beside(self, families: Families, evaluator: Evaluator) -> Gate:
-        """Return a gate of other cases that shares what this one found of FP32 and baselines.
-
-        Args:
-            families: its cases.
-            evaluator: of the same settings, with the same FP32.
-        """
+        """Return a gate of other cases that shares what this one found of FP32 and baselines."""
         other = copy.copy(self)
         other._families, other.evaluator = families, evaluator
         return other

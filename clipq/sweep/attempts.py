@@ -61,6 +61,7 @@ class Attempts:
         folder: where they are kept; made with the first line.
 
     >>> from tempfile import TemporaryDirectory
+    >>> from clipq.sweep.units import Unit
     >>> with TemporaryDirectory() as folder:
     ...     attempts = Attempts(Path(folder))
     ...     attempts.add(Outcome(Unit("vit", "rtn:w4"), "no memory", seconds=2.0))

@@ -51,8 +51,6 @@ _CASE = {
     "baseline": "double",
     "observed": "double",
     "noise": "double",
-    "next_command": "string",
-    "waived_by": "string",
 }
 _ESTIMATE = {
     field.name: "int64" if field.name == "samples_needed" else "double"
@@ -97,7 +95,7 @@ def to_bytes(
 
     Args:
         unit: whose part.
-        results: of its cases, without evidence of their own.
+        results: of its cases, without evidence, commands and waivers of their own.
         evidence: what they share, by kind, as strict JSON has it.
 
     Raises:
