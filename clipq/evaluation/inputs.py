@@ -70,12 +70,9 @@ class Inputs:
     def drawn(self, samples: int, seed: int) -> Inputs:
         """Return the same inputs, of whose calibration split quantizers see a part.
 
-        What is evaluated keeps the whole split (temperatures, known features), and so stays
-        comparable with a baseline: only the candidate is another.
-
-        Args:
-            samples: how many samples quantizers see; 0 for all.
-            seed: which; 0 for those that a probe of so many `samples` has.
+        Temperatures and known features keep the whole split, so that results stay comparable with a
+        baseline. Quantizers see `samples` of it, 0 for all; with `seed` 0 those that a probe of so
+        many samples has.
         """
         other = copy.copy(self)
         for name in ("calibration_positions", "quantizers_fingerprint"):
