@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_results import made_result
+from warm_process import outside_of_tests
 
 from clipq.cases import Candidate, Case, Cell
 from clipq.gating.board import CellBoard
@@ -224,14 +224,17 @@ def test_a_cell_that_another_is_at_work_on_is_left_to_it(tmp_path):
     assert len(found) == 6
 
 
-def test_a_cell_in_which_processes_end_is_given_up_and_others_are_not(tmp_path):
-    script = (
+def test_a_cell_in_which_processes_end_is_given_up_and_others_are_not(tmp_path, warm_process):
+    (tmp_path / "ends_in_a_cell.py").write_text(
         "import os, sys\nfrom pathlib import Path\nfrom clipq.cases import Cell\n"
         "from clipq.gating.board import CellBoard\nboard = CellBoard(Path(sys.argv[1]))\n"
-        "board.results([Cell('m', 'q', 'id')], lambda cell: os._exit(1), None)\n"
+        "board.results([Cell('m', 'q', 'id')], lambda cell: os._exit(7), None)\n"
     )
+    command = ("ends_in_a_cell", str(tmp_path))
+    environment = outside_of_tests(os.environ)
     for _ in range(2):  # processes that end in the middle of a cell
-        assert subprocess.run([sys.executable, "-c", script, tmp_path], check=False).returncode == 1
+        done = warm_process.run(command, cwd=tmp_path, environment=environment, timeout=60)
+        assert done.returncode == 7, done.stderr
     families = Families(SETTINGS, planned("q"), board=CellBoard(tmp_path))
     measure = Measuring()
     found = [families.verdict(case, measure, measure.lost) for case in planned("q")]
