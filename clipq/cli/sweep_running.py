@@ -144,7 +144,7 @@ def _executor(options: argparse.Namespace) -> Executor:
         from clipq.sweep.ray_engine import RayExecutor
 
         return RayExecutor(
-            options.address, gpus_per_unit=options.gpus_per_unit, workers=options.processes
+            address=options.address, gpus_per_unit=options.gpus_per_unit, workers=options.processes
         )
     if options.address is not None or options.gpus_per_unit:
         raise SweepError(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import platform
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from typing import Any
 
 from clipq.errors import SweepError
+from clipq.provenance import package_versions
 from clipq.sweep.executor import Outcome, Work
 from clipq.sweep.units import Unit
 
@@ -26,13 +25,7 @@ FAILED_STARTS = 5  # in a row, after which it is no accident
 
 def _versions() -> dict[str, str]:
     """Return what has to be the same on all machines for results to be the same."""
-    found = {"Python": platform.python_version()}
-    for name in ("clipq", "torch"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    return dict(package_versions(("clipq", "torch")))
 
 
 class _Measurer:
@@ -169,7 +162,7 @@ def _import_ray() -> Any:
         return importlib.import_module("ray")
     except ImportError as error:
         raise SweepError(
-            "a sweep on Ray needs the package ray: pip install 'clipq[ray]'"
+            "a sweep on Ray needs the package ray: pip install 'pytest-clipq[ray]'"
         ) from error
 
 

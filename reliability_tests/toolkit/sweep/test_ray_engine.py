@@ -128,7 +128,7 @@ def test_what_no_node_offers_is_refused_at_once(cluster: Any, tmp_path: Path) ->
 def test_other_versions_are_refused() -> None:
     run = _Run(None, RayExecutor(), iter(()), LIMIT)
     with pytest.raises(SweepError, match=r"torch 1\.0 there"):
-        run._compare({"Python": "3.0", "clipq": "0", "torch": "1.0"})
+        run._compare({"python": "3.0", "clipq": "0", "torch": "1.0"})
 
 
 def test_a_node_lost_ends_its_unit_and_nothing_is_lost_or_doubled(
