@@ -21,6 +21,8 @@ import pytest
 __all__ = ["WorkerWatch"]
 
 _TICK_SECONDS = 0.5
+_ENDING_SECONDS = 2.0
+"""How long a process whose connection is closed may take to end."""
 _UNNOTICED_SECONDS = 30.0
 """How long xdist may take to notice that a worker ended."""
 _IDLE_START_SECONDS = 600.0
@@ -48,6 +50,7 @@ class WorkerWatch:
         self._ready: set[str] = set()
         self._over: dict[str, float] = {}  # when a process was first seen to have ended
         self._down: set[str] = set()
+        self._crashed: list[str] = []
         self._started = self._begun = False
         self._event = time.monotonic()
         self._ended = threading.Event()
@@ -82,8 +85,19 @@ class WorkerWatch:
         self._begun = True
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
         self._down.add(node.gateway.id)
+        process = _process_of(node)
+        if error is None or process is None:
+            return
+        with suppress(subprocess.TimeoutExpired):  # its connection closed: it may live on
+            process.wait(timeout=_ENDING_SECONDS)
+        self._crashed.append(self._name(node.gateway.id))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say how workers ended: pytest-xdist tells which test ran, and not what ended it."""
+        for who in self._crashed:
+            terminalreporter.write_line(f"clipq: {who} ended in the middle of its tests")
 
     def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Name the worker whose end pytest-xdist could not handle, if there is one."""

@@ -129,8 +129,19 @@ def test_a_worker_whose_end_xdist_does_not_notice_ends_the_run():
     assert watch.trouble(now) == ""  # xdist may still notice
     said = "worker gw1 (exit code 9) ended, and pytest-xdist goes on waiting for it"
     assert watch.trouble(now + 31) == said
-    watch.pytest_testnodedown(node_of("gw1", 9))
+    watch.pytest_testnodedown(node_of("gw1", 9), None)
     assert watch.trouble(now + 99) == ""
+
+
+def test_the_end_of_a_worker_says_how_it_ended():
+    """pytest-xdist tells which test ran, and not what ended the process."""
+    watch, lines = WorkerWatch(lambda why: None), []
+    for name, error in (("gw0", None), ("gw1", "Not properly terminated")):
+        node = node_of(name, 9)
+        watch.pytest_configure_node(node)
+        watch.pytest_testnodedown(node, error)
+    watch.pytest_terminal_summary(SimpleNamespace(write_line=lines.append))
+    assert lines == ["clipq: worker gw1 (exit code 9) ended in the middle of its tests"]
 
 
 def test_a_start_without_any_event_ends_the_run():
