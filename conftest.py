@@ -1,14 +1,47 @@
 """What this repository adds to the installed clipq plugin: Hypothesis profiles, and one thread."""
 
+import faulthandler
 import gc
 import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
 
 from clipq.testing.profiles import load_profile
+
+_STACKS = "CLIPQ_TEST_STACKS"
+"""The folder where a worker that crashes says what it was at."""
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers with a thread per core each wait for one another more than they compute.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 load_profile()
+
+
+def pytest_configure() -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        os.environ[_STACKS] = tempfile.mkdtemp(prefix="stacks-")
+
+
+def pytest_sessionstart() -> None:
+    """Let a worker write its stack where the summary finds it: far up in a log nobody would."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        path = Path(os.environ[_STACKS], f"{os.environ['PYTEST_XDIST_WORKER']}.txt")
+        # Kept open, and not closed at the end of the process: a crash may come that late.
+        faulthandler.enable(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show where workers crashed; below the first lines of a stack is pytest."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    for path in sorted(Path(os.environ[_STACKS]).glob("*.txt")):
+        if stack := path.read_text().splitlines():
+            terminalreporter.section(f"{path.stem} crashed")
+            terminalreporter.write_line("\n".join(stack[:40]))
 
 
 def pytest_collection_finish() -> None:
@@ -20,3 +53,5 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     """Let libraries end as they do: what is frozen, they report as leaked."""
     gc.unfreeze()
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ.pop(_STACKS), ignore_errors=True)
