@@ -6,6 +6,7 @@ replicate needs running sums over those, and over the other kind's scores around
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -75,8 +76,9 @@ def false_positive_rates(
 
 
 def _reach(size: int) -> int:
-    """Return how many of the lowest scores nearly always hold the threshold."""
-    return min(size, round(0.08 * size) + 50)
+    """Return how many of the lowest scores nearly always hold the threshold: 5 % and five sigma."""
+    lowest = (1.0 - _KEPT) * size
+    return min(size, round(lowest + 5.0 * math.sqrt(lowest)) + 8)
 
 
 def _row_sums(rows: np.ndarray) -> np.ndarray:
@@ -90,13 +92,14 @@ def _threshold(rows: np.ndarray, order: np.ndarray, below: np.ndarray) -> np.nda
     """Return the position (R,) of the highest score that 95 % of the weight (R, N) reaches."""
     total = check_totals(_row_sums(rows))
     size = len(order)
+    tied = not np.array_equal(below, np.arange(size))
     reach = _reach(size)
     while True:
         running = np.zeros((len(rows), reach + 1))
         lowest = np.take(rows, order[:reach], axis=1)
         np.cumsum(lowest, axis=1, dtype=np.float64, out=running[:, 1:])
-        kept = total[:, None] - running[:, below[:reach]]
-        enough = kept / total[:, None] >= _KEPT
+        lost = running[:, below[:reach]] if tied else running[:, :-1]
+        enough = (total[:, None] - lost) / total[:, None] >= _KEPT
         # The highest threshold is found where a higher one that keeps too little was seen.
         if reach == size or not enough[:, -1].any():
             return np.asarray(enough.sum(axis=1) - 1)
