@@ -24,16 +24,18 @@ from clipq.provenance import digest
 from clipq.settings import StatisticsSettings
 from clipq.statistic_kinds import KINDS
 from clipq.stats import (
+    GroupedReplicates,
     binned_errors,
     bootstrap_weights,
+    by_sample,
     check_paired,
     check_units,
     cluster_codes,
     effective_units,
     false_positive_rates,
-    grouped_statistic,
     linked_codes,
     ranking,
+    rates_of,
     selective_risks,
     side_strata,
     smooth_ece,
@@ -47,6 +49,7 @@ _KNOWN, _OTHER = 0, 1
 _KEPT = 128
 _KEPT_BYTES = 1 << 27
 _SLOW_REPLICATES = 200
+_TURNED, _TURNED_BYTES = 64, 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +118,10 @@ class Resampler:
         self._weights: OrderedDict[tuple[object, ...], np.ndarray] = OrderedDict()
         self._found: OrderedDict[tuple[object, ...], tuple[Tables, dict[int, _Found]]]
         self._found = OrderedDict()
+        self._by_sample: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+        self._rates: OrderedDict[
+            tuple[object, ...], tuple[Predictions, GroupedReplicates, dict[int, np.ndarray]]
+        ] = OrderedDict()
         self._paired: OrderedDict[tuple[int, int], tuple[Predictions, Predictions]] = OrderedDict()
 
     def check(self, baseline: Tables, observed: Tables, metric: Metric) -> None:
@@ -172,15 +179,20 @@ class Resampler:
         return over(values, self._drawn(table, _KNOWN, piece), threads=self.threads)
 
     def _grouped(self, table: Predictions, statistic: Statistic, piece: int) -> np.ndarray:
-        names = KINDS[statistic.kind].columns
-        return grouped_statistic(
-            statistic.kind,
-            dict(zip(names, map(table.samples, statistic.columns), strict=True)),
-            table.samples("group"),
-            self._drawn(table, _KNOWN, piece),
-            bins=BINS,
-            threads=self.threads,
-        )
+        """Return a statistic of groups; kinds that combine the same rates share these."""
+        key = (id(table), rates_of(statistic.kind), statistic.columns)
+        if key not in self._rates:
+            names = KINDS[statistic.kind].columns
+            columns = dict(zip(names, map(table.samples, statistic.columns), strict=True))
+            groups = table.samples("group")
+            made = GroupedReplicates(statistic.kind, columns, groups, bins=BINS)
+            _keep(self._rates, key, (table, made, {}))
+        self._rates.move_to_end(key)
+        _, grouped, pieces = self._rates[key]
+        if piece not in pieces:
+            drawn = self._drawn(table, _KNOWN, piece)
+            pieces[piece] = grouped.rates(drawn, self._turned(drawn), threads=self.threads)
+        return grouped.combined(statistic.kind, pieces[piece])
 
     def _remembered(
         self, tables: Tables, statistic: Statistic, family: str, piece: int
@@ -269,6 +281,15 @@ class Resampler:
         self._weights.move_to_end(key)
         return self._weights[key]
 
+    def _turned(self, drawn: np.ndarray) -> np.ndarray | None:
+        """Return draws by sample, kept for further metrics; None where they are too many to keep."""
+        if drawn.dtype != np.uint8 or drawn.nbytes > _TURNED_BYTES:
+            return None
+        if id(drawn) not in self._by_sample:
+            _keep(self._by_sample, id(drawn), (drawn, by_sample(drawn)), most=_TURNED)
+        self._by_sample.move_to_end(id(drawn))
+        return self._by_sample[id(drawn)][1]
+
     def _slow(self, metric: Metric, tables: Tables) -> np.ndarray:
         """Call the metric's own function on each resample: for metrics without a `Statistic`."""
         table, known = tables.predictions, tables.in_distribution
@@ -293,8 +314,10 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 
-def _keep(store: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
+def _keep(
+    store: OrderedDict[_Key, _Value], key: _Key, value: _Value, *, most: int = _KEPT
+) -> None:
     """Remember a value and forget the oldest ones."""
     store[key] = value
-    while len(store) > _KEPT:
+    while len(store) > most:
         store.popitem(last=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from scipy import stats
+from scipy.special import stdtr, stdtrit  # `scipy.stats` takes half a second to import
 
 from clipq.estimate import Estimate
 from clipq.gating.loss_offset import check_calibration_clusters
@@ -102,11 +102,11 @@ def point_estimate(evidence: Evidence, loss: float, *, margin: float, level: flo
     else:
         check_size(samples_behind(evidence), metric.name)
     error = table.scalar(f"{scalar}.error")
-    reference = stats.t(max(1.0, table.scalar(f"{scalar}.freedom")))
+    freedom = max(1.0, table.scalar(f"{scalar}.freedom"))
     offset = table.scalars.get(f"{scalar}.offset")
     low, high = sorted((loss, loss - (offset or 0.0)))
-    reach = float(reference.ppf((1.0 + level) / 2.0)) * error
-    p_value = float(reference.sf((low - margin) / error)) if error else float(low <= margin)
+    reach = float(stdtrit(freedom, (1.0 + level) / 2.0)) * error
+    p_value = float(stdtr(freedom, (margin - low) / error)) if error else float(low <= margin)
     return Estimate(
         loss=loss,
         low=low - reach,

@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from multiprocessing import get_context
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
@@ -93,14 +94,27 @@ class PairedEstimator:
         # resamples, so each process takes a run of them.
         method = "fork" if hasattr(os, "fork") else "spawn"
         size = -(-len(jobs) // self._processes)
-        parts = [jobs[start : start + size] for start in range(0, len(jobs), size)]
-        with ProcessPoolExecutor(self._processes, mp_context=get_context(method)) as pool:
-            of = partial(_estimate_cells, statistics=self._statistics)
-            return [done for part in pool.map(of, parts) for done in part]
+        parts = [slice(start, start + size) for start in range(0, len(jobs), size)]
+        # A forked process has what it is started with: tables need not go through a pipe.
+        with ProcessPoolExecutor(
+            self._processes,
+            mp_context=get_context(method),
+            initializer=_given.update,
+            initargs=({"jobs": jobs, "statistics": self._statistics},),
+        ) as pool:
+            return [done for part in pool.map(_estimate_given, parts) for done in part]
 
 
 _Job = tuple[Cell, list[list[bytes | None]], list[Pair], list[int]]
 _Done = tuple[Cell, str, list[int], list[Estimate | None]]
+
+
+_given: dict[str, Any] = {}
+"""In a process that shares the work: all of it."""
+
+
+def _estimate_given(part: slice) -> list[_Done]:
+    return _estimate_cells(_given["jobs"][part], _given["statistics"])
 
 
 def _estimate_cells(jobs: list[_Job], statistics: StatisticsSettings) -> list[_Done]:

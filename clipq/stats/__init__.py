@@ -19,8 +19,9 @@ from clipq.stats.discordant import (
     score_z,
 )
 from clipq.stats.discordant_tail import discordance_p_value, estimated_p_value
-from clipq.stats.group_replicates import grouped_statistic
+from clipq.stats.group_replicates import GroupedReplicates, grouped_statistic
 from clipq.stats.group_resolution import group_resolution
+from clipq.stats.group_statistics import rates_of
 from clipq.stats.intervals import (
     Interval,
     bca_interval,
@@ -44,7 +45,7 @@ from clipq.stats.power import (
 )
 from clipq.stats.precision_influence import precision_influence
 from clipq.stats.ranking import ranking
-from clipq.stats.resampling_weights import bootstrap_weights, jackknife_weights
+from clipq.stats.resampling_weights import bootstrap_weights, by_sample, jackknife_weights
 from clipq.stats.sampling_error import SamplingError
 from clipq.stats.selective_replicates import selective_risks
 from clipq.stats.share_interval import independent_samples, wilson
@@ -63,6 +64,7 @@ __all__ = [
     "MINIMUM_CLUSTERS",
     "MINIMUM_SAMPLES",
     "Discordance",
+    "GroupedReplicates",
     "Interval",
     "PairedAuroc",
     "SamplingError",
@@ -71,6 +73,7 @@ __all__ = [
     "bin_resolution",
     "binned_errors",
     "bootstrap_weights",
+    "by_sample",
     "changing_share",
     "check_paired",
     "check_size",
@@ -97,6 +100,7 @@ __all__ = [
     "placements",
     "precision_influence",
     "ranking",
+    "rates_of",
     "samples_needed",
     "score_interval",
     "score_z",

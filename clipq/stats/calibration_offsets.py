@@ -181,15 +181,17 @@ def smooth_offset(
     order = np.argsort(unit, kind="stable")
     starts = np.flatnonzero(np.diff(unit[order], prepend=-1))
     sides = [_smoothed(side, order, starts) for side in (reference, observed)]
-    squares = np.array(
-        [
-            np.square(np.add.reduceat(ours - theirs, starts)).sum()
-            for theirs, ours in zip(*(rows for _, rows in sides), strict=True)
-        ]
-    )
+    pairs = zip(*(rows for _, rows in sides), strict=True)
+    squares = np.array([_squares(ours - theirs, starts) for theirs, ours in pairs])
     (theirs, _), (ours, _) = sides
     change = ours.mean - theirs.mean
     return loss_offset(theirs, ours, _error(squares, change, len(unit), len(starts)))
+
+
+def _squares(values: np.ndarray, starts: np.ndarray) -> float:
+    """Return the sum over units of the squared sum of each one's values (N,), in their order."""
+    alone = len(starts) == len(values)  # a sum of one value is that value
+    return float(np.square(values if alone else np.add.reduceat(values, starts)).sum())
 
 
 def _units(answers: Answers, clusters: np.ndarray | None) -> np.ndarray:
@@ -228,7 +230,7 @@ def _smoothed(
     total = np.bincount(fine, residual, minlength=_FINE) / size
     kernel = _kernel(wide)
     rows = [heights[fine] * residual for heights in kernel]
-    squares = np.array([np.square(np.add.reduceat(row, starts)).sum() for row in rows])
+    squares = np.array([_squares(row, starts) for row in rows])
     mean = kernel @ total
     mass = kernel @ (np.bincount(fine, minlength=_FINE) / size)
     # Squared correlations of neighbours fall as exp(-d^2 / (2 s^2)).

@@ -11,7 +11,7 @@ from clipq.errors import StatisticsError
 from clipq.statistic_kinds import KINDS
 from clipq.stats.statistics import bin_of, finite_column
 
-__all__ = ["Cells", "Layout", "group_layout", "group_rates", "of_rates"]
+__all__ = ["Cells", "Layout", "group_layout", "group_rates", "of_rates", "rates_of"]
 
 _HALF = 0.5
 
@@ -93,6 +93,15 @@ def group_rates(kind: str, cells: Cells) -> np.ndarray:
     [[1.0, 0.5]]
     """
     return np.asarray(_RATES.get(kind, _accuracy)(cells))
+
+
+def rates_of(kind: str) -> str:
+    """Return which rates a statistic of groups combines: equal for kinds that share them.
+
+    >>> rates_of("group-min") == rates_of("group-std") != rates_of("group-ece-range")
+    True
+    """
+    return kind if kind in _RATES else "accuracy"
 
 
 def of_rates(kind: str, rates: np.ndarray, groups: tuple[str, ...]) -> np.ndarray:

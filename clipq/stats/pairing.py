@@ -25,7 +25,8 @@ def check_paired(first: np.ndarray, second: np.ndarray) -> None:
     Traceback (most recent call last):
     clipq.errors.StatisticsError: the tables hold the same samples in another order, ...
     """
-    for name, ids in (("first", first), ("second", second)):
+    same = np.array_equal(first, second)
+    for name, ids in (("first", first), ("second", second))[: 1 if same else 2]:
         distinct, counts = np.unique(ids, return_counts=True)
         if len(distinct) and counts.max() > 1:
             raise StatisticsError(
@@ -33,7 +34,7 @@ def check_paired(first: np.ndarray, second: np.ndarray) -> None:
                 f"{name} table",
                 hint="ids identify samples: make them unique",
             )
-    if np.array_equal(first, second):
+    if same:
         return
     only = np.setxor1d(first, second)
     if len(only):

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from clipq.errors import StatisticsError
 
-__all__ = ["bootstrap_weights", "check_totals", "check_weights", "jackknife_weights"]
+__all__ = ["bootstrap_weights", "by_sample", "check_totals", "check_weights", "jackknife_weights"]
 
 Counts = NDArray[np.uint8]
 
 _BLOCK = 50
 """Replicates per random stream; fixed, so that no thread or worker count moves a draw."""
+_CACHE_LINE = 64  # bytes
 
 
 def bootstrap_weights(
@@ -102,6 +103,21 @@ def jackknife_weights(
     group = generator.permutation(np.arange(units) % count)
     weights = (group[None, :] != np.arange(count)[:, None]).astype(np.uint8)
     return weights if cluster is None else np.ascontiguousarray(weights[:, cluster])
+
+
+def by_sample(weights: np.ndarray) -> np.ndarray:
+    """Return counts (R, N) as (N, R), single precision: the replicates of one sample side by side.
+
+    Turned in a copy with longer rows: of rows that are a power of two long, the same places share
+    lines of the processor's cache, and turning them takes three times as long.
+
+    >>> by_sample(np.array([[0, 2], [1, 1]], np.uint8)).tolist()
+    [[0.0, 1.0], [2.0, 1.0]]
+    """
+    replicates, size = weights.shape
+    padded = np.empty((replicates, size + _CACHE_LINE + 3), weights.dtype)
+    padded[:, :size] = weights
+    return padded[:, :size].T.astype(np.float32, order="C")
 
 
 def check_weights(weights: np.ndarray, size: int) -> np.ndarray:

@@ -11,6 +11,8 @@ above 0.016, so that only replicates that are calibrated better pay for all 512.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from scipy.fft import dct
 
@@ -27,6 +29,7 @@ _WIDE = _SMALLEST * _ALL / _FEW  # the smallest bandwidth for which few terms do
 _STEPS = 30
 _EXACT = 1e-9
 _ROWS = 64
+_KEPT = 1 << 19  # numbers: four megabytes
 
 
 def smooth_ece(confidence: np.ndarray, correct: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -70,13 +73,23 @@ def _coefficients(
     sure: np.ndarray, residual: np.ndarray, rows: np.ndarray, terms: int
 ) -> np.ndarray:
     """Return the cosine coefficients (R, K) of the weighted mean residual along the confidence."""
-    basis = np.cos(np.pi * np.outer(sure, np.arange(terms))) * residual[:, None]
+    waves = _kept_waves if len(sure) * terms <= _KEPT else _waves
+    basis = waves(sure.tobytes(), terms) * residual[:, None]
     coefficients = np.empty((len(rows), terms))
     for start in range(0, len(rows), _ROWS):
         block = rows[start : start + _ROWS].astype(np.float64)
         totals = check_totals(block.sum(axis=1))
         coefficients[start : start + _ROWS] = block @ basis / totals[:, None]
     return coefficients
+
+
+def _waves(sure: bytes, terms: int) -> np.ndarray:
+    """Return cos(pi k c) (N, K) of confidences c: the basis at each sample."""
+    return np.cos(np.pi * np.outer(np.frombuffer(sure), np.arange(terms)))
+
+
+# Both sides of a comparison, whose offset and replicates are asked for one after the other.
+_kept_waves = lru_cache(maxsize=2)(_waves)
 
 
 def _fixed_point(coefficients: np.ndarray, least: float) -> np.ndarray:
@@ -91,7 +104,9 @@ def _fixed_point(coefficients: np.ndarray, least: float) -> np.ndarray:
         return np.empty(0)
     start = np.array([least])
     for _ in range(_STEPS):
-        start = np.maximum(_smoothed(coefficients[:1], start), least)
+        before, start = start, np.maximum(_smoothed(coefficients[:1], start), least)
+        if before == start:
+            break
     first = np.repeat(start, len(coefficients))
     errors = _smoothed(coefficients, first)
     second = np.maximum(errors, least)

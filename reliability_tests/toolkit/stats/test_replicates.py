@@ -17,7 +17,7 @@ from clipq.stats import (
     ranking,
     weighted_means,
 )
-from clipq.stats.group_replicates import cell_sums
+from clipq.stats.group_replicates import CellSums
 
 NETCAL = {"ece": ECE, "ace": ACE, "mce": MCE}
 
@@ -194,8 +194,8 @@ def test_sums_of_cells_have_the_same_bits_whether_samples_are_counted_or_added_i
         terms = [np.ones(()), *values[:, sample]]
         for index, term in enumerate(terms):
             expected[index, :, cell[sample]] += weights[:, sample] * term
-    found = cell_sums(cell, values, weights, cells)
-    in_order = cell_sums(cell, values, weights.astype(float), cells)  # not counted
+    sums = CellSums(cell, values, cells)
+    found, in_order = sums(weights), sums(weights.astype(float))  # the latter are not counted
     assert found.tobytes() == in_order.tobytes()
     assert found.flags.c_contiguous
     assert found == pytest.approx(expected, abs=1e-12)
