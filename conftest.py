@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from clipq.testing.profiles import load_profile
+from clipq.testing.signal_stack import SignalStack
 
 _STACKS = "CLIPQ_TEST_STACKS"
 """The folder where a worker that crashes says what it was at."""
+_SIGNALS = pytest.StashKey[SignalStack]()
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers with a thread per core each wait for one another more than they compute.
@@ -25,12 +27,19 @@ def pytest_configure() -> None:
         os.environ[_STACKS] = tempfile.mkdtemp(prefix="stacks-")
 
 
-def pytest_sessionstart() -> None:
+def pytest_sessionstart(session: pytest.Session) -> None:
     """Let a worker write its stack where the summary finds it: far up in a log nobody would."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         path = Path(os.environ[_STACKS], f"{os.environ['PYTEST_XDIST_WORKER']}.txt")
         # Kept open, and not closed at the end of the process: a crash may come that late.
         faulthandler.enable(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+    session.config.stash[_SIGNALS] = SignalStack()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Mend what a test's libraries did to signals, before a child's end crashes a later test."""
+    item.config.stash[_SIGNALS].restore()
 
 
 @pytest.hookimpl(trylast=True)
