@@ -329,4 +329,3 @@ def _result(row: dict[str, Any]) -> CaseResult:
         estimate=Estimate(**{name: row[name] for name in _ESTIMATE}),
         **{name: row[name] for name in _OWN},
     )
-

@@ -12,7 +12,7 @@ from typing import Any
 
 from clipq.errors import SweepError
 from clipq.sweep.attempts import Attempt, Attempts
-from clipq.sweep.part_schema import columns, described, parquet
+from clipq.sweep.part_schema import columns, described, parquet, stored_columns
 from clipq.sweep.part_store import PartStore, Stored
 
 __all__ = ["Changed", "attempt_columns", "duckdb", "opened", "table_columns", "unit_columns"]
@@ -96,7 +96,10 @@ def opened(store: PartStore, attempts: Path | None = None, *, confined: bool) ->
         connection = stack.enter_context(library.connect(":memory:"))
         try:
             connection.execute(f"CREATE VIEW stored AS {_union(plain, found)}")
-            listed = {"cells": ", ".join(columns()), "units": ", ".join(unit_columns())}
+            listed = {
+                name: ", ".join(f'"{one}"' for one in columns_of)
+                for name, columns_of in table_columns().items()
+            }
             connection.execute(f"CREATE VIEW cells AS SELECT {listed['cells']} FROM stored")
             connection.execute(
                 f"CREATE VIEW units AS SELECT {listed['units']} FROM stored "
@@ -150,24 +153,18 @@ def _union(paths: list[str], found: list[tuple[Path, frozenset[str] | None]]) ->
 
 def _nothing() -> str:
     kinds = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE"}
-    from clipq.sweep.part_schema import stored_columns
-
-    each = [f"CAST(NULL AS {kinds[kind]}) AS {name}" for name, kind in stored_columns().items()]
+    each = [f'CAST(NULL AS {kinds[kind]}) AS "{name}"' for name, kind in stored_columns().items()]
     return f"SELECT {', '.join(each)} WHERE false"
 
 
 def _add_attempts(connection: Any, folder: Path | None) -> None:
     pa = parquet()
-    read = [] if folder is None else list(Attempts(folder).read())
-    derived = dict(zip(_DERIVED, zip(*map(_model_and_method, read), strict=True), strict=True))
-    columns_of = {
-        name: derived[name] if name in derived else [getattr(each, name, None) for each in read]
-        for name in attempt_columns()
-    }
+    read = [] if folder is None else list(map(_attempt, Attempts(folder).read()))
+    kinds = attempt_columns()
     table = pa.table(
         {
-            name: pa.array(columns_of[name] if read else [], pa.type_for_alias(kind))
-            for name, kind in attempt_columns().items()
+            name: pa.array([row[name] for row in read], pa.type_for_alias(kind))
+            for name, kind in kinds.items()
         }
     )
     connection.register("attempts_read", table)
@@ -175,10 +172,12 @@ def _add_attempts(connection: Any, folder: Path | None) -> None:
     connection.unregister("attempts_read")
 
 
-def _model_and_method(attempt: Attempt) -> tuple[str, str]:
-    """Return the model and the method that an attempt's name tells."""
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    """Return an attempt's row, with the model and the method that its name tells."""
     model, _, rest = attempt.name.partition("/")
-    return model, described(rest.partition(" (calibration: ")[0])["method"]
+    method = described(rest.partition(" (calibration: ")[0])["method"]
+    kept = {field.name: getattr(attempt, field.name) for field in fields(Attempt)}
+    return kept | {"model": model, "method": method}
 
 
 @contextmanager
@@ -188,7 +187,9 @@ def _without_patterns(paths: list[Path]) -> Iterator[list[str]]:
     How patterns are escaped has changed from version to version; a link to the folder is none.
     """
     plain = list(map(str, map(Path.absolute, paths)))
-    parents = sorted({path.absolute().parent for path in paths if _PATTERN.search(str(path.absolute()))})
+    parents = sorted(
+        {path.absolute().parent for path in paths if _PATTERN.search(str(path.absolute()))}
+    )
     if not parents:
         yield plain
         return
