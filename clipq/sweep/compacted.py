@@ -1,7 +1,8 @@
 """Files that hold the parts of many units: written once, named by the sha256 of their bytes.
 
-Rows are those of parts, sorted by unit, probe and metric, and a unit's rows are in one row group, so
-that a unit is found without reading the rest. A file is checked against its name once per process.
+Rows are those of parts, sorted by unit, probe and metric, and a unit's rows are in one row group,
+so that a unit is found without reading the rest. A file is checked against its name once per
+process.
 """
 
 from __future__ import annotations
@@ -93,18 +94,21 @@ class CompactedFile:
         (part,) = from_table(table.filter(pc.equal(table["unit_id"], unit_id)), str(self.path))
         return part
 
-    def parts(self) -> Iterator[Part]:
-        """Yield every part, sorted by its unit's id."""
+    def parts(self, ids: frozenset[str]) -> Iterator[Part]:
+        """Yield the parts of some of its units, sorted by id."""
+        for unit_id, table in self.tables(ids):
+            (part,) = from_table(table, f"{self.path}: {unit_id}")
+            yield part
+
+    def tables(self, ids: frozenset[str]) -> Iterator[tuple[str, pa.Table]]:
+        """Yield the ids and the rows of some of its units, sorted by id."""
         for number in range(self._file.num_row_groups):
-            yield from from_table(self._file.read_row_group(number), str(self.path))
-
-    def tables(self) -> Iterator[tuple[str, pa.Table]]:
-        """Yield units' ids and rows, sorted by id."""
-        for number in range(self._file.num_row_groups):
-            yield from by_unit(self._file.read_row_group(number))
+            for unit_id, table in _by_unit(self._file.read_row_group(number)):
+                if unit_id in ids:
+                    yield unit_id, table
 
 
-def by_unit(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+def _by_unit(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """Yield the rows of each unit of a table that is sorted by them."""
     ids = table["unit_id"].to_pylist()
     start = 0

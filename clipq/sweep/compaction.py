@@ -111,7 +111,7 @@ def _rewrite(
     sources = [_of_parts(store, held, new)]
     for file in small:
         expected |= taken[file.name]
-        sources.append(_of_file(file, taken[file.name]))
+        sources.append(file.tables(taken[file.name]))
     stream = merge(*sources, key=lambda each: each[0])
     names = []
     while True:
@@ -148,10 +148,6 @@ def _of_parts(store: PartStore, held: Stored, ids: list[str]) -> Iterator[tuple[
         if not is_sealed(content, unit_id, SCHEMA):  # it was a moment ago
             raise OSError(f"{path} changed meanwhile")
         yield unit_id, pa.parquet.ParquetFile(BytesIO(content)).read()
-
-
-def _of_file(file: CompactedFile, ids: frozenset[str]) -> Iterator[tuple[str, pa.Table]]:
-    return ((unit_id, table) for unit_id, table in file.tables() if unit_id in ids)
 
 
 def _drop_doubles(store: PartStore, held: Stored) -> None:

@@ -192,9 +192,7 @@ class PartStore:
             SweepError: as of `read`.
         """
         held = self.stored()
-        streams = [
-            (part for part in file.parts() if part.unit.id in ids) for file, ids in held.compacted
-        ]
+        streams = [file.parts(ids) for file, ids in held.compacted]
         yield from merge(*streams, map(self.read, held.parts), key=lambda part: part.unit.id)
 
     def stored(self) -> Stored:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from clipq.errors import SweepError, did_you_mean
 from clipq.sweep.part_store import PartStore
-from clipq.sweep.sweep_tables import Changed, duckdb, opened, table_columns
+from clipq.sweep.sweep_tables import ChangedError, duckdb, opened, table_columns
 
 __all__ = ["Answer", "export", "query"]
 
@@ -124,7 +124,7 @@ def _at_rest(store: PartStore, look: Callable[[], _Found]) -> _Found:
     for _ in range(_LOOKS):
         try:
             return look()
-        except Changed:
+        except ChangedError:
             continue
     raise SweepError(
         f"files in {store.place} come and go", hint="ask again when nobody compacts it"

@@ -15,7 +15,7 @@ from clipq.sweep.attempts import Attempt, Attempts
 from clipq.sweep.part_schema import columns, described, parquet, stored_columns
 from clipq.sweep.part_store import PartStore, Stored
 
-__all__ = ["Changed", "attempt_columns", "duckdb", "opened", "table_columns", "unit_columns"]
+__all__ = ["ChangedError", "attempt_columns", "duckdb", "opened", "table_columns", "unit_columns"]
 
 _PATTERN = re.compile(r"[*?\[\]{}\\]")
 """What DuckDB takes for a pattern in the path of a file."""
@@ -23,7 +23,7 @@ _ARROW = {"str": "string", "bool": "bool", "int": "int64", "float": "double"}
 _DERIVED = ("model", "method")
 
 
-class Changed(Exception):
+class ChangedError(Exception):
     """Files were compacted while they were looked at: look again."""
 
 
@@ -79,7 +79,7 @@ def opened(store: PartStore, attempts: Path | None = None, *, confined: bool) ->
 
     Raises:
         SweepError: nothing is there, or a part is damaged.
-        Changed: a file went away meanwhile.
+        ChangedError: a file went away meanwhile.
     """
     held = store.stored()
     if not held.ids and attempts is None:
@@ -88,7 +88,7 @@ def opened(store: PartStore, attempts: Path | None = None, *, confined: bool) ->
         )
     for unit_id in store.damaged(held):
         store.read(unit_id)  # says what is the matter
-        raise Changed
+        raise ChangedError
     library = duckdb()
     with ExitStack() as stack:
         found = _local(store, held)
@@ -114,13 +114,13 @@ def opened(store: PartStore, attempts: Path | None = None, *, confined: bool) ->
                 connection.execute("SET lock_configuration = true")
         except library.Error as error:
             if not all(path.exists() for path, _ in found):
-                raise Changed from error
+                raise ChangedError from error
             raise SweepError(f"the parts in {store.place} cannot be read: {error}") from error
         try:
             yield connection
         except library.Error as error:
             if not all(path.exists() for path, _ in found):
-                raise Changed from error
+                raise ChangedError from error
             raise
 
 
@@ -129,7 +129,7 @@ def _local(store: PartStore, held: Stored) -> list[tuple[Path, frozenset[str] | 
     try:
         parts = store.files.local(list(held.parts.values()))
     except FileNotFoundError as error:
-        raise Changed from error
+        raise ChangedError from error
     found: list[tuple[Path, frozenset[str] | None]] = [(path, None) for path in parts]
     for file, ids in held.compacted:
         found.append((file.path, None if len(ids) == len(file.row_groups) else ids))
