@@ -6,7 +6,9 @@ store is known to do so, it is in `_STORES`. Objects are whole or absent by them
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,7 +98,7 @@ class ObjectFiles:
         self._system = system
         self._root = root
         self._url = url
-        self._copies: tempfile.TemporaryDirectory[str] | None = None
+        self._copies: Path | None = None
 
     def shown(self, name: str = "") -> str:
         return f"{self._url}/{name}".rstrip("/")
@@ -118,9 +120,8 @@ class ObjectFiles:
 
     def local(self, names: Sequence[str]) -> list[Path]:
         """Return copies, which are fetched at once and kept until this object goes."""
-        if self._copies is None:
-            self._copies = tempfile.TemporaryDirectory(prefix="clipq-sweep-")
-        paths = [Path(self._copies.name) / name for name in names]
+        folder = self._folder()
+        paths = [folder / name for name in names]
         lacking = [(name, path) for name, path in zip(names, paths, strict=True)
                    if not path.exists()]  # fmt: skip
         if lacking:
@@ -174,9 +175,7 @@ class ObjectFiles:
             self._forget(name)
 
     def scratch(self) -> Path:
-        if self._copies is None:
-            self._copies = tempfile.TemporaryDirectory(prefix="clipq-sweep-")
-        with tempfile.NamedTemporaryFile(dir=self._copies.name, delete=False) as stream:
+        with tempfile.NamedTemporaryFile(dir=self._folder(), delete=False) as stream:
             return Path(stream.name)
 
     def tidy(self, seconds: float) -> None:
@@ -185,9 +184,16 @@ class ObjectFiles:
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}"
 
+    def _folder(self) -> Path:
+        """Return this machine's folder for copies, which goes with this object."""
+        if self._copies is None:
+            self._copies = Path(tempfile.mkdtemp(prefix="clipq-sweep-"))
+            weakref.finalize(self, shutil.rmtree, self._copies, ignore_errors=True)
+        return self._copies
+
     def _forget(self, name: str) -> None:
         if self._copies is not None:
-            (Path(self._copies.name) / name).unlink(missing_ok=True)
+            (self._copies / name).unlink(missing_ok=True)
 
     def _aside(self, name: str) -> str:
         aside = f"damaged/{name.rpartition('/')[2]}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 import pytest
@@ -21,7 +20,9 @@ from clipq.sweep.sweep_query import export, query
 def url(request):
     place = f"memory://{request.node.name}/a sweep"
     yield place
-    fsspec.filesystem("memory").rm(place.rpartition("/")[0], recursive=True)
+    system = fsspec.filesystem("memory")
+    for name in [name for name in system.store if request.node.name in name]:
+        del system.store[name]
 
 
 def filled(place, units=UNITS):
@@ -42,7 +43,7 @@ def test_a_sweep_in_an_object_store_is_one_in_a_folder(url, tmp_path):
         assert (there.has(UNITS[0].id), there.has("0" * 64)) == (True, False)
         assert not there.commit(UNITS[0], results(UNITS[0], 1))
         assert compact(there).files == compact(here).files == 1
-    assert not fsspec.filesystem("memory").glob(f"{url}/parts/**.parquet")
+    assert not fsspec.filesystem("memory").find(f"{url}/parts")
     assert rows_of(PartStore(url)) == rows_of(here)
     assert {each.name for each in tmp_path.glob("compacted/*")} == {
         name.rpartition("/")[2] for name in there.files.names("compacted")
@@ -57,18 +58,6 @@ def test_more_units_come_into_a_compacted_object(url):
     assert (compact(store).units, len(store.files.names("compacted"))) == (3, 1)
     assert rows_of(store) == rows_of(PartStore(url)) == before
     assert len(before) == 6
-
-
-def test_of_many_that_commit_the_same_object_one_wins(url):
-    units = many(20)
-
-    def work(_):
-        store = PartStore(url)
-        return sum(store.commit(unit, results(unit)) for unit in units)
-
-    with ThreadPoolExecutor(4) as pool:
-        assert sum(pool.map(work, range(4))) == 20
-    assert PartStore(url).ids() == {unit.id for unit in units}
 
 
 def test_a_damaged_object_is_refused_and_made_again(url):
@@ -124,8 +113,8 @@ def test_what_a_store_says_is_one_message(url, monkeypatch):
 
     files = opened(url)
     monkeypatch.setattr(type(files._system), "pipe_file", refused)
-    with pytest.raises(SweepError, match="cannot be written to memory://.*403 Forbidden"):
+    with pytest.raises(SweepError, match=r"cannot be written to memory://.*403 Forbidden"):
         store.commit(UNITS[0], results(UNITS[0]))
     monkeypatch.setattr(type(files._system), "find", refused)
-    with pytest.raises(SweepError, match="cannot be read: .*403 Forbidden"):
+    with pytest.raises(SweepError, match=r"cannot be read: .*403 Forbidden"):
         store.ids()
