@@ -45,7 +45,7 @@ _Found = TypeVar("_Found")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    script = Script(__doc__, takes="some minutes")
+    script = Script(__doc__, takes="5 to 15 minutes")
     script.size("--units", full=6604, quick=30, help=f"parts of {CELLS} rows")
     script.size("--contended", full=700, quick=10, help="units that all processes commit")
     script.size("--processes", full=2, quick=2, help="that commit at once")
