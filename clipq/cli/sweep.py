@@ -36,6 +36,7 @@ examples:
   clipq sweep run plan.toml --engine ray --address auto
   clipq sweep status plan.toml
   clipq sweep query plan.toml "SELECT method, avg(loss) FROM cells WHERE metric = 'ece' GROUP BY 1"
+  clipq sweep compact plan.toml
   clipq sweep export plan.toml results.parquet
 
 exit codes: 0 done, 1 some units failed or are left, 2 wrong usage or input,
@@ -212,6 +213,12 @@ ACTIONS: Mapping[str, Action] = {
         sweep_answers.QUERY,
         sweep_answers.declare_query,
         sweep_answers.query,
+    ),
+    "compact": Action(
+        "put its results into few large files",
+        sweep_answers.COMPACT,
+        sweep_answers.declare_compact,
+        sweep_answers.compact,
     ),
     "export": Action(
         "write its results into one file",

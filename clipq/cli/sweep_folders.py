@@ -14,24 +14,57 @@ if TYPE_CHECKING:
     from clipq.sweep.unit_context import UnitContexts
     from clipq.sweep.units import Unit
 
-__all__ = ["PlannedSweep", "add_plan", "folder_of", "plan_settings", "planned_sweep"]
+__all__ = [
+    "PlannedSweep",
+    "add_folder",
+    "add_plan",
+    "folder_of",
+    "plan_settings",
+    "planned_sweep",
+    "store_of",
+]
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that every action has which looks at a sweep's folder."""
+    """Add the arguments that every action has which needs a plan and its sweep's folder."""
     parser.add_argument("plan", type=Path, metavar="PLAN", help="its file, e.g. plan.toml")
+    _add_places(parser)
+
+
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that every action has which looks at a sweep's folder alone."""
+    parser.add_argument(
+        "plan", type=Path, metavar="PLAN", help="its file, e.g. plan.toml, or the sweep's folder"
+    )
+    _add_places(parser)
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folder",
         type=Path,
         metavar="FOLDER",
         help="of the sweep (default: .clipq/sweeps/NAME beside the plan)",
     )
+    parser.add_argument(
+        "--store",
+        metavar="URL",
+        help="where its parts are, e.g. s3://bucket/sweep (default: its folder)",
+    )
+
+
+def store_of(options: argparse.Namespace) -> str:
+    """Return where the parts of the sweep are that options name."""
+    given: str | None = options.store
+    return given if given is not None else str(folder_of(options))
 
 
 def folder_of(options: argparse.Namespace) -> Path:
     """Return the folder of the sweep that options name."""
     plan: Path = options.plan
     given: Path | None = options.folder
+    if given is None and plan.is_dir():
+        return plan
     return given if given is not None else plan.parent / ".clipq" / "sweeps" / plan.stem
 
 

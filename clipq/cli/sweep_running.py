@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from clipq.cli.progress import watching
-from clipq.cli.sweep_folders import PlannedSweep, add_plan, folder_of, planned_sweep
+from clipq.cli.sweep_folders import PlannedSweep, add_plan, folder_of, planned_sweep, store_of
 from clipq.terminal import say
 
 if TYPE_CHECKING:
@@ -97,13 +97,13 @@ def run(options: argparse.Namespace) -> int:
     survey = sweep.plan.survey(sweep.settings, most=None if options.yes else MOST_CELLS)
     check_baselines(sweep.settings, tuple(survey.by_model))
     work = UnitWork(
-        sweep.plan.settings, str(folder), probes=sweep.plan.probes, metrics=sweep.plan.metrics
+        sweep.plan.settings, store_of(options), probes=sweep.plan.probes, metrics=sweep.plan.metrics
     )
     with watching(options, unit="unit") as progress:
         summary = run_sweep(
             sweep.units(),
             work,
-            store=PartStore(folder),
+            store=PartStore(store_of(options)),
             executor=executor,
             folder=folder,
             identity=_identity(sweep),

@@ -1,32 +1,44 @@
-"""What a part holds: one row per case of a unit, and the unit itself beside them.
+"""What a part holds: one row per case of a unit; the first one holds the unit's evidence, too.
 
-A part's bytes follow from the unit and its results alone: no time, no machine, no order of cases.
+A part's content follows from the unit and its results alone: no time, no machine, no order of
+cases. Its bytes follow from these and from pyarrow, whose version is in the file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clipq.cases import FP32, TUNED, Case, Cell
 from clipq.errors import SweepError
 from clipq.estimate import Estimate
 from clipq.provenance import canonical_json
 from clipq.records import CaseResult
-from clipq.sweep.units import Unit
+from clipq.sweep.part_seal import UNSEALED, is_sealed, seal
+from clipq.sweep.units import CalibrationDraw, Unit
 from clipq.verdicts import Verdict
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["SCHEMA", "columns", "from_table", "parquet", "to_bytes"]
+__all__ = [
+    "SCHEMA",
+    "Part",
+    "arrow_schema",
+    "columns",
+    "described",
+    "from_bytes",
+    "from_table",
+    "parquet",
+    "stored_columns",
+    "to_bytes",
+]
 
-SCHEMA = "clipq-sweep-part/1"
+SCHEMA = "clipq-sweep-part/2"
 
 _UNIT = {
     "unit_id": "string",
@@ -60,13 +72,50 @@ _OWN = tuple(name for name in _CASE if name not in ("probe", "metric", "verdict"
 _SEED = re.compile(r",seed=(\d+)")
 
 
+class Part(NamedTuple):
+    """What is stored of a unit.
+
+    Args:
+        unit: whose it is.
+        results: of its cases, sorted by probe and metric.
+        evidence: what they share, by kind.
+
+    >>> Part(Unit("vit", "rtn:w8"), (), {}).unit.model
+    'vit'
+    """
+
+    unit: Unit
+    results: tuple[CaseResult, ...]
+    evidence: Mapping[str, Any]
+
+
 def columns() -> dict[str, str]:
-    """Return the columns of a part and their Arrow types, in order.
+    """Return the columns of a case's row and their Arrow types, in order.
 
     >>> [name for name in columns() if name.startswith("calibration")]
     ['calibration_samples', 'calibration_seed']
     """
     return _UNIT | _CASE | _ESTIMATE
+
+
+def stored_columns() -> dict[str, str]:
+    """Return the columns of a file: those of cases, and what makes the unit whole.
+
+    ``context`` is the unit's; ``evidence``, as JSON, stands in the first row of a unit alone.
+
+    >>> list(stored_columns())[-2:]
+    ['context', 'evidence']
+    """
+    return columns() | {"context": "string", "evidence": "string"}
+
+
+def arrow_schema() -> pa.Schema:
+    """Return the schema of a file, as pyarrow has it."""
+    pa = parquet()
+    return pa.schema(
+        [(name, pa.type_for_alias(kind)) for name, kind in stored_columns().items()],
+        metadata={"clipq.schema": SCHEMA},
+    )
 
 
 def parquet() -> Any:
@@ -91,7 +140,7 @@ def to_bytes(
 ) -> bytes:
     """Return the part of a unit, as a Parquet file.
 
-    Halves of characters, which names of files may hold and Parquet cannot, are written as escapes.
+    Halves of characters in sentences, which Parquet cannot hold, are written as escapes.
 
     Args:
         unit: whose part.
@@ -99,26 +148,27 @@ def to_bytes(
         evidence: what they share, by kind, as strict JSON has it.
 
     Raises:
-        SweepError: there is no result, one is of another candidate, or a case is there twice.
+        SweepError: there is no result, one is of another candidate, a case is there twice, or
+            something of them cannot be stored.
     """
     _check(unit, results)
     pa = parquet()
     ordered = sorted(results, key=lambda each: (each.probe, each.metric))
-    rows = [_described(unit) | _row(result) for result in ordered]
-    types = columns()
-    held = {
-        "clipq.schema": SCHEMA,
-        "clipq.unit": canonical_json(unit.to_plain()),
-        "clipq.evidence": canonical_json(dict(evidence or {})),
-    }
-    schema = pa.schema(
-        [(name, pa.type_for_alias(kind)) for name, kind in types.items()],
-        metadata=held | {"clipq.sha256": _digest(rows, held["clipq.evidence"])},
-    )
-    arrays = [
-        pa.array([row[name] for row in rows], schema.field(name).type, from_pandas=False)
-        for name in types
-    ]
+    described = _described(unit)
+    rows = [described | _row(result) | {"evidence": None} for result in ordered]
+    rows[0]["evidence"] = _evidence(unit, evidence or {})
+    schema = arrow_schema()
+    schema = schema.with_metadata(schema.metadata | {b"clipq.seal": UNSEALED.encode()})
+    arrays = []
+    for field in schema:
+        values = [row[field.name] for row in rows]
+        try:
+            arrays.append(pa.array(values, field.type, from_pandas=False))
+        except (OverflowError, pa.ArrowException) as error:
+            raise SweepError(
+                f"{field.name} of {unit} cannot be stored as {field.type}: {error}",
+                hint="whole numbers are below 2**63",
+            ) from error
     sink = BytesIO()
     pa.parquet.write_table(
         pa.Table.from_arrays(arrays, schema=schema),
@@ -127,38 +177,81 @@ def to_bytes(
         version="2.6",
         store_schema=True,
     )
-    return sink.getvalue()
+    return seal(sink.getvalue(), unit.id, SCHEMA)
 
 
-def from_table(table: pa.Table, where: str) -> tuple[Unit, tuple[CaseResult, ...], dict[str, Any]]:
-    """Return the unit, the results and the evidence of a part.
+def from_bytes(content: bytes, unit_id: str, where: str) -> Part:
+    """Return the part of a unit.
+
+    Args:
+        content: of its file.
+        unit_id: that it is stored under.
+        where: what messages call it.
+
+    Raises:
+        SweepError: it is of another schema, another unit's, or not what was written.
+    """
+    pa = parquet()
+    try:
+        table = pa.parquet.ParquetFile(BytesIO(content)).read()
+    except (OSError, pa.ArrowException) as error:
+        raise SweepError(f"{where} cannot be read as Parquet: {error}", hint=_MOVE) from error
+    (part, *_) = [*from_table(table, where), None]
+    if part is not None and part.unit.id != unit_id:
+        raise SweepError(f"{where} holds another unit: {part.unit}", hint=_MOVE)
+    if part is None or not is_sealed(content, unit_id, SCHEMA):
+        raise SweepError(f"{where} does not hold what was written", hint=_MOVE)
+    return part
+
+
+def from_table(table: pa.Table, where: str) -> Iterator[Part]:
+    """Yield the parts in rows that are sorted by their unit's id.
 
     Args:
         table: as it was read.
         where: what messages call it.
 
     Raises:
-        SweepError: it is of another schema, or not what was written.
+        SweepError: it is of another schema, or cannot be understood.
     """
-    held = {key.decode(): text.decode() for key, text in (table.schema.metadata or {}).items()}
-    found = held.get("clipq.schema")
-    if found != SCHEMA or table.schema.names != list(columns()):
+    found = (table.schema.metadata or {}).get(b"clipq.schema", b"").decode(errors="replace")
+    if found != SCHEMA or table.schema.names != list(stored_columns()):
         raise SweepError(
             f"{where} is no part of a sweep as this clipq writes it: its schema is "
             f"{found or 'unknown'}, not {SCHEMA}",
             hint="give the folder of a sweep that this version ran, or move that file away",
         )
-    rows = table.to_pylist()
     try:
-        if held["clipq.sha256"] != _digest(rows, held["clipq.evidence"]):
-            raise SweepError(f"{where} does not hold what was written", hint=_MOVE)
-        unit = Unit.from_plain(json.loads(held["clipq.unit"]))
-        return unit, tuple(map(_result, rows)), json.loads(held["clipq.evidence"])
+        ids = table["unit_id"].to_pylist()
+        start = 0
+        for end in range(1, len(ids) + 1):
+            if end == len(ids) or ids[end] != ids[start]:
+                yield _part(table.slice(start, end - start).to_pylist())
+                start = end
     except (KeyError, ValueError, TypeError) as error:
         raise SweepError(f"{where} cannot be understood: {error!r}", hint=_MOVE) from error
 
 
 _MOVE = "move it away: `clipq sweep resume` makes its unit again"
+
+
+def _part(rows: list[dict[str, Any]]) -> Part:
+    first = rows[0]
+    drawn = CalibrationDraw(first["calibration_samples"], first["calibration_seed"])
+    unit = Unit(first["model"], first["quantizer"], drawn, first["context"])
+    if unit.id != first["unit_id"]:
+        raise ValueError(f"{unit} has another id than {first['unit_id']}")
+    return Part(unit, tuple(map(_result, rows)), json.loads(first["evidence"]))
+
+
+def _evidence(unit: Unit, evidence: Mapping[str, Any]) -> str:
+    try:
+        return canonical_json(dict(evidence))
+    except (ValueError, TypeError) as error:
+        raise SweepError(
+            f"the evidence of {unit} is no strict JSON: {error}",
+            hint="numbers that are not finite are written as null",
+        ) from error
 
 
 def _check(unit: Unit, results: Sequence[CaseResult]) -> None:
@@ -170,26 +263,51 @@ def _check(unit: Unit, results: Sequence[CaseResult]) -> None:
         raise SweepError(f"{min(map(str, others))} is another candidate than {unit}")
     if len(cases) < len(results):
         raise SweepError(f"a case of {unit} is there twice")
-    if any(result.evidence for result in results):
-        raise SweepError(f"evidence of {unit} belongs to all of its cases, and is given with them")
+    for result in results:
+        for name in ("evidence", "next_command", "waived_by"):
+            if getattr(result, name):
+                raise SweepError(
+                    f"{result.id} comes with {name} of its own: a sweep stores none",
+                    hint="evidence is given for all cases of a unit; commands and waivers belong "
+                    "to the gate of a day",
+                )
+    for name in (unit.model, unit.quantizer, unit.context, *(case.id for case in cases)):
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise SweepError(
+                f"{name!a} holds half a character: it cannot be stored",
+                hint="rename the model, quantizer, probe or metric",
+            ) from error
 
 
-def _described(unit: Unit) -> dict[str, Any]:
-    """Return what a unit's text says, by column."""
-    body = unit.quantizer.removesuffix(TUNED)
+def described(quantizer: str) -> dict[str, Any]:
+    """Return what a quantizer's text says, by column.
+
+    >>> described("quarot:w4a8,seed=3@vision")
+    {'method': 'quarot', 'number_format': 'w4a8', 'towers': 'vision', 'seed': 3}
+    """
+    body = quantizer.removesuffix(TUNED)
     head, _, towers = body.partition("@")
     method, _, number_format = head.partition(",")[0].partition(":")
     seed = _SEED.search(head)
     return {
-        "unit_id": unit.id,
-        "model": unit.model,
-        "quantizer": unit.quantizer,
         "method": method,
         "number_format": number_format,
         "towers": "" if body == FP32 else towers or "both",
         "seed": int(seed[1]) if seed else None,
+    }
+
+
+def _described(unit: Unit) -> dict[str, Any]:
+    return {
+        "unit_id": unit.id,
+        "model": unit.model,
+        "quantizer": unit.quantizer,
+        **described(unit.quantizer),
         "calibration_samples": unit.calibration.samples,
         "calibration_seed": unit.calibration.seed,
+        "context": unit.context,
     }
 
 
@@ -211,8 +329,3 @@ def _result(row: dict[str, Any]) -> CaseResult:
         estimate=Estimate(**{name: row[name] for name in _ESTIMATE}),
         **{name: row[name] for name in _OWN},
     )
-
-
-def _digest(rows: Sequence[dict[str, Any]], evidence: str) -> str:
-    ordered = [[row[name] for name in columns()] for row in rows]
-    return hashlib.sha256(repr([ordered, evidence]).encode()).hexdigest()

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from clipq.errors import SweepError, did_you_mean
-from clipq.sweep.part_schema import columns
 from clipq.sweep.part_store import PartStore
+from clipq.sweep.sweep_tables import ChangedError, duckdb, opened, table_columns
 
 __all__ = ["Answer", "export", "query"]
 
-_TABLE = "cells"
-_UNKNOWN = re.compile(r'Referenced column "([^"]+)" not found')
+_LOOKS = 3
+"""How often files that are compacted meanwhile are looked for."""
+_COLUMN = re.compile(
+    r'Referenced column "([^"]+)" not found|does not have a column named "([^"]+)"'
+)
+_TABLE = re.compile(r"Table with name (\S+) does not exist")
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +33,21 @@ class Answer:
     rows: tuple[tuple[Any, ...], ...]
 
 
-def query(store: PartStore, sql: str) -> Answer:
-    """Return what one SELECT says of the table ``cells``: a row per unit and case.
+def query(store: PartStore, sql: str, *, attempts: Path | None = None) -> Answer:
+    """Return what one SELECT says of a sweep.
 
-    The statement may read the parts and nothing else, and write nothing.
+    Table ``cells`` has a row per unit and case, ``units`` one per unit that is done, and
+    ``attempts`` one for each time that a unit was tried. The statement may read these and nothing
+    else, and write nothing. Every part is checked to be what was written.
 
     Args:
         store: whose parts.
         sql: one statement of DuckDB's dialect.
+        attempts: the folder of the sweep's attempts; without it their table has no rows.
 
     Raises:
-        SweepError: there is no part, DuckDB is not installed, or the statement is no SELECT, or
-            wrong.
+        SweepError: there is no part, one is damaged, DuckDB is not installed, or the statement is
+            no SELECT, or wrong.
 
     >>> from tempfile import TemporaryDirectory
     >>> from clipq.cases import Case
@@ -50,26 +61,33 @@ def query(store: PartStore, sql: str) -> Answer:
     ...     query(store, "SELECT method, avg(observed) AS ece FROM cells GROUP BY method")
     Answer(names=('method', 'ece'), rows=(('rtn', 0.05),))
     """
-    duckdb = _duckdb()
-    _one_select(duckdb, sql)
-    with _opened(duckdb, store) as connection:
+    library = duckdb()
+    _one_select(library, sql)
+    if attempts is not None and not any(attempts.glob("*.jsonl")):
+        attempts = None
+
+    def asked() -> Answer:
         try:
-            found = connection.execute(sql)
-            names = tuple(str(each[0]) for each in found.description)
-            return Answer(names, tuple(map(tuple, found.fetchall())))
-        except duckdb.Error as error:
+            with opened(store, attempts, confined=True) as connection:
+                found = connection.execute(sql)
+                names = tuple(str(each[0]) for each in found.description)
+                return Answer(names, tuple(map(tuple, found.fetchall())))
+        except library.Error as error:
             raise _wrong(sql, error) from error
+
+    return _at_rest(store, asked)
 
 
 def export(store: PartStore, path: Path) -> int:
     """Write all rows, sorted by unit, probe and metric, to one file; return how many there are.
 
     Args:
-        store: whose parts.
+        store: whose parts; each is checked to be what was written.
         path: ``.parquet`` or ``.csv``; replaced where it is there.
 
     Raises:
-        SweepError: there is no part, the ending is another one, or nothing can be written there.
+        SweepError: there is no part, one is damaged, the ending is another one, or nothing can be
+            written there.
     """
     form = {".parquet": "FORMAT parquet, COMPRESSION zstd", ".csv": "FORMAT csv, HEADER"}
     if path.suffix not in form:
@@ -77,73 +95,65 @@ def export(store: PartStore, path: Path) -> int:
             f"{path}: an export ends in {path.suffix or 'nothing'}",
             hint=f"name a file that ends in {' or '.join(form)}",
         )
-    duckdb = _duckdb()
-    temporary = path.with_name(f".{path.name}.tmp")
-    with _opened(duckdb, store, confined=False) as connection:
-        ordered = f"SELECT * FROM {_TABLE} ORDER BY model, quantizer, unit_id, probe, metric"
-        try:
+    library = duckdb()
+    ordered = "SELECT * FROM cells ORDER BY model, quantizer, unit_id, probe, metric"
+
+    def written() -> int:
+        with (
+            opened(store, confined=False) as connection,
+            tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".clipq-") as folder,
+        ):
+            # Into that folder: its own name may hold anything, and this one no pattern.
+            temporary = Path(folder) / f"export{path.suffix}"
             quoted = str(temporary).replace("'", "''")
-            (written,) = connection.execute(
+            (rows,) = connection.execute(
                 f"COPY ({ordered}) TO '{quoted}' ({form[path.suffix]})"
             ).fetchone()
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
             temporary.replace(path)
-        except (duckdb.Error, OSError) as error:
-            raise SweepError(f"{path} cannot be written: {error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
-    return int(written)
+            return int(rows)
 
-
-def _duckdb() -> Any:
     try:
-        import duckdb
-    except ImportError as error:
-        raise SweepError(
-            f"a sweep is queried by DuckDB, which is not there: {error}",
-            hint="pip install 'pytest-clipq[sweep]'",
-        ) from error
-    return duckdb
+        return _at_rest(store, written)
+    except (library.Error, OSError) as error:
+        raise SweepError(f"{path} cannot be written: {error}") from error
 
 
-def _one_select(duckdb: Any, sql: str) -> None:
+def _at_rest(store: PartStore, look: Callable[[], _Found]) -> _Found:
+    for _ in range(_LOOKS):
+        try:
+            return look()
+        except ChangedError:
+            continue
+    raise SweepError(
+        f"files in {store.place} come and go", hint="ask again when nobody compacts it"
+    )
+
+
+def _one_select(library: Any, sql: str) -> None:
     try:
-        statements = duckdb.extract_statements(sql)
-    except duckdb.Error as error:
+        statements = library.extract_statements(sql)
+    except library.Error as error:
         raise _wrong(sql, error) from error
     kinds = [statement.type for statement in statements]
-    if kinds != [duckdb.StatementType.SELECT]:
+    if kinds != [library.StatementType.SELECT]:
         told = ", ".join(kind.name for kind in kinds) or "nothing"
         raise SweepError(
             f"{sql!r} is {told}, and a sweep is asked one SELECT",
-            hint=f"SELECT method, avg(observed) FROM {_TABLE} WHERE metric = 'ece' GROUP BY method",
+            hint="SELECT method, avg(observed) FROM cells WHERE metric = 'ece' GROUP BY method",
         )
-
-
-def _opened(duckdb: Any, store: PartStore, *, confined: bool = True) -> Any:
-    """Return a connection whose table ``cells`` is the parts, and that opens no other file."""
-    paths = sorted(map(str, store.paths()))
-    if not paths:
-        raise SweepError(
-            f"no unit is done yet in {store.folder}", hint="`clipq sweep run` does the units"
-        )
-    connection = duckdb.connect(":memory:")
-    try:
-        quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-        connection.execute(f"CREATE VIEW {_TABLE} AS SELECT * FROM read_parquet([{quoted}])")
-        if confined:
-            connection.execute("SET allowed_paths = [" + quoted + "]")
-            connection.execute("SET enable_external_access = false")
-            connection.execute("SET lock_configuration = true")
-    except duckdb.Error as error:
-        connection.close()
-        raise SweepError(f"the parts in {store.folder} cannot be read: {error}") from error
-    return connection
 
 
 def _wrong(sql: str, error: Exception) -> SweepError:
-    """Say what DuckDB has against a statement, and which column was meant."""
+    """Say what DuckDB has against a statement, and which column or table was meant."""
     told = str(error).strip()
-    hint = f"columns of {_TABLE}: {', '.join(columns())}"
-    if meant := _UNKNOWN.search(told):
-        hint = did_you_mean(meant[1], columns())
+    tables = table_columns()
+    asked = [name for name in tables if re.search(rf"\b{name}\b", sql)] or ["cells"]
+    known = dict.fromkeys(column for name in asked for column in tables[name])
+    hint = f"columns of {' and '.join(asked)}: {', '.join(known)}"
+    if table := _TABLE.search(told):
+        hint = did_you_mean(table[1].strip('"'), tables)
+    elif column := _COLUMN.search(told):
+        hint = did_you_mean(column[1] or column[2], known)
     return SweepError(f"{sql!r}: {told.splitlines()[0] if told else error!r}", hint=hint)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import dataclasses
 import os
 import re
 import resource
@@ -14,38 +12,20 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sweep_parts import EVIDENCE, UNITS, result, results
 
-from clipq.cases import Case
 from clipq.errors import SweepError
 from clipq.estimate import Estimate
-from clipq.provenance import canonical_json
 from clipq.records import CaseResult
-from clipq.sweep.part_schema import columns, from_table, to_bytes
+from clipq.sweep.part_schema import from_bytes, to_bytes
 from clipq.sweep.part_store import PartStore
-from clipq.sweep.sweep_query import export, query
 from clipq.sweep.units import CalibrationDraw, Unit
 from clipq.verdicts import Verdict
-
-
-def result(unit, name="id.ece", **more):
-    case = Case.parse(f"{unit.candidate}/{name}")
-    return CaseResult(case, **{"verdict": Verdict.PASS, "observed": 0.5} | more)
-
-
-def results(unit, count=3):
-    return [result(unit, f"id.m{number}", observed=number / 7) for number in range(count)]
-
-
-UNITS = [
-    Unit("vit", "rtn:w8"),
-    Unit("vit", "rtn:w4,exclude=blocks.0/*@vision", CalibrationDraw(64, 2), "0f"),
-    Unit("vit", "quarot:w4a8,seed=3+logit-scale"),
-]
 
 
 @pytest.fixture
@@ -53,22 +33,25 @@ def store(tmp_path):
     return PartStore(tmp_path / "a 'sweep'")
 
 
+numbers = st.none() | st.floats()  # not a number, infinite and minus zero, too
 finite = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 plain = st.text(st.characters(exclude_categories=["Cs"]))
+counts = st.integers(0, 2**63 - 1)
 evidence = st.dictionaries(plain, st.none() | st.booleans() | finite | plain | st.lists(finite))
 estimates = st.builds(
     Estimate,
-    **dict.fromkeys(("loss", "low", "high", "p_value", "standard_error", "margin"), finite),
-    samples_needed=st.none() | st.integers(0, 2**62),
+    **{
+        field.name: st.none() | counts if field.name == "samples_needed" else numbers
+        for field in dataclasses.fields(Estimate)
+    },
 )
+KINDS = {"str": plain, "_Count": counts, "Number | None": numbers, "Estimate": estimates}
+GIVEN = ("case", "evidence", "next_command", "waived_by")
 outcomes = st.fixed_dictionaries(
     {
-        "verdict": st.sampled_from(Verdict),
-        "reason": plain,
-        "baseline": finite,
-        "observed": finite,
-        "samples": st.integers(0, 2**62),
-        "estimate": estimates,
+        field.name: st.sampled_from(Verdict) if field.name == "verdict" else KINDS[field.type]
+        for field in dataclasses.fields(CaseResult)
+        if field.name not in GIVEN
     }
 )
 
@@ -78,11 +61,9 @@ def test_what_is_read_is_what_was_written(found, unit, shared):
     written = [result(unit, f"id.m{i}", **fields) for i, fields in enumerate(found)]
     content = to_bytes(unit, written, shared)
     assert content == to_bytes(unit, written[::-1], shared)  # no order of cases, no time
-    read, rows, held = from_table(pq.read_table(io.BytesIO(content)), "it")
-    assert (read, canonical_json(held)) == (unit, canonical_json(shared))
-    assert [canonical_json(json.loads(each.to_json())) for each in rows] == [
-        canonical_json(json.loads(each.to_json())) for each in written
-    ]
+    read = from_bytes(content, unit.id, "it")
+    assert (read.unit, read.evidence) == (unit, shared)
+    assert repr(read.results) == repr(tuple(written))
 
 
 def test_what_no_file_can_hold_is_written_as_an_escape(store):
@@ -97,13 +78,15 @@ def test_the_first_commit_stays(store):
     assert store.commit(unit, results(unit))
     assert not store.commit(unit, [result(unit)])
     assert store.read(unit.id) == (unit, tuple(results(unit)), {})
-    assert [path.name for path in store.folder.rglob("*.*")] == [f"{unit.id}.parquet"]
+    assert [path.name for path in Path(store.place).rglob("*.*")] == [f"{unit.id}.parquet"]
 
 
 RACE = """
 import sys
 from pathlib import Path
-from test_part_store import PartStore, Unit, results
+from clipq.sweep.part_store import PartStore
+from clipq.sweep.units import Unit
+from sweep_parts import results
 store = PartStore(Path(sys.argv[1]))
 units = [Unit("vit", f"rtn:w{number}") for number in range(2, 62)]
 print("ready", flush=True)
@@ -113,9 +96,9 @@ print(sum(store.commit(unit, results(unit)) for unit in units), flush=True)
 
 
 def started(store, code):
-    path = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
+    path = os.pathsep.join((str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")))
     return subprocess.Popen(
-        [sys.executable, "-c", code, store.folder],
+        [sys.executable, "-c", code, Path(store.place)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -133,7 +116,7 @@ def test_of_many_that_commit_the_same_exactly_one_wins(store):
     won = [int(process.communicate(timeout=120)[0]) for process in racing]
     assert sum(won) == len(store.ids()) == 60
     assert all(len(part.results) == 3 for part in store.everything())
-    assert not list(store.folder.rglob("*.tmp"))
+    assert not list(Path(store.place).rglob("*.tmp"))
 
 
 ENDLESS = RACE.replace(
@@ -165,7 +148,7 @@ def test_a_full_disk_leaves_no_part(store):
             store.commit(unit, results(unit))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert not [path for path in store.folder.rglob("*") if path.is_file()]
+    assert not [path for path in Path(store.place).rglob("*") if path.is_file()]
     assert store.commit(unit, results(unit))
 
 
@@ -175,126 +158,149 @@ def test_what_cannot_be_a_part_is_refused(store):
         ([], "has no result"),
         (results(other), "is another candidate than vit/rtn:w8"),
         ([result(one), result(one)], "a case of vit/rtn:w8 is there twice"),
-        ([result(one, evidence={"models": {}})], "evidence of vit/rtn:w8 belongs to all"),
+        ([result(one, evidence={"models": {}})], "comes with evidence of its own"),
     ):
         with pytest.raises(SweepError, match=problem):
             store.commit(one, given_results)
 
 
-def damaged(store, unit, change):
-    path = store.path(unit.id)
-    content = path.read_bytes()
-    path.write_bytes(change(content))
-    return path
+@pytest.mark.parametrize("name", ["next_command", "waived_by"])
+def test_what_a_part_does_not_keep_is_refused_rather_than_dropped(store, name):
+    with pytest.raises(SweepError, match=f"comes with {name} of its own"):
+        store.commit(UNITS[0], [result(UNITS[0], **{name: "x"})])
+
+
+def half(name):
+    unit = Unit(name, "rtn:w8")
+    return unit, [result(unit)], None
 
 
 @pytest.mark.parametrize(
-    ("change", "problem"),
+    ("given_part", "problem"),
     [
-        (lambda content: content[:-9], "cannot be read as Parquet"),
-        (lambda content: b"", "cannot be read as Parquet"),
-        (lambda content: to_bytes(UNITS[1], results(UNITS[1])), "holds another unit"),
-        (lambda content: content.replace(b"sweep-part/1", b"sweep-part/9"), "its schema is"),
+        (lambda: half("v\udce9"), "holds half a character"),
+        (lambda: (UNITS[0], [result(UNITS[0], samples=2**63)], None), "samples of vit/rtn:w8"),
+        (lambda: (UNITS[0], [result(UNITS[0])], {"x": float("nan")}), "evidence of vit/rtn:w8"),
+        (lambda: (UNITS[0], [result(UNITS[0])], {"x": {1, 2}}), "evidence of vit/rtn:w8"),
+        (
+            lambda: (
+                (unit := Unit("vit", f"quarot:w4,seed={2**63}")),
+                [result(unit)],
+                None,
+            ),
+            "seed of vit/quarot:w4,seed=9223372036854775808",
+        ),
+        (
+            lambda: (
+                (unit := Unit("vit", "rtn:w8a8", CalibrationDraw(2**63))),
+                [result(unit)],
+                None,
+            ),
+            "calibration_samples of vit/rtn:w8a8",
+        ),
     ],
 )
-def test_a_damaged_part_is_named(store, change, problem):
-    unit = UNITS[0]
-    store.commit(unit, results(unit))
-    path = damaged(store, unit, change)
+def test_what_no_part_can_hold_is_one_message(store, given_part, problem):
+    unit, found, shared = given_part()
+    with pytest.raises(SweepError, match=problem):
+        store.commit(unit, found, evidence=shared)
+    assert store.ids() == set()
+
+
+def rewritten(content, **metadata):
+    """Return a part whose rows an editor has changed, or its metadata."""
+    table = pq.read_table(pa.BufferReader(content))
+    if not metadata:
+        at = table.schema.names.index("observed")
+        table = table.set_column(at, "observed", pa.array([0.0] * len(table)))
+    table = table.replace_schema_metadata(
+        dict(table.schema.metadata)
+        | {f"clipq.{name}".encode(): value for name, value in metadata.items()}
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue().to_pybytes()
+
+
+def flipped(content):
+    return content[:200] + bytes([content[200] ^ 1]) + content[201:]
+
+
+DAMAGES = [
+    (lambda content: content[:-9], "cannot be read as Parquet"),
+    (lambda content: b"", "cannot be read as Parquet"),
+    (lambda content: to_bytes(UNITS[1], results(UNITS[1])), "holds another unit"),
+    (lambda content: rewritten(content, schema="clipq-sweep-part/9"), "its schema is"),
+    (lambda content: rewritten(content, schema=b"\xff\xfe"), "its schema is"),
+    (lambda content: rewritten(content), "does not hold what was written"),
+    (flipped, "does not hold what was written|cannot be read as Parquet"),
+]
+
+
+@pytest.mark.parametrize(("change", "problem"), DAMAGES)
+def test_a_damaged_part_is_named_counts_as_not_done_and_is_made_again(store, change, problem):
+    unit, other, _ = UNITS
+    for one in (unit, other):
+        store.commit(one, results(one), evidence=EVIDENCE)
+    path = store.path(unit.id)
+    whole = path.read_bytes()
+    bad = change(whole)
+    path.write_bytes(bad)
     with pytest.raises(SweepError, match=problem) as raised:
         store.read(unit.id)
     assert str(path) in str(raised.value)
 
+    with pytest.warns(UserWarning, match=f"not counted as done: {re.escape(str(path))}"):
+        assert store.ids() == {other.id}
+    assert (store.has(unit.id), store.has(other.id)) == (False, True)
+    assert store.commit(unit, results(unit), evidence=EVIDENCE)
+    assert path.read_bytes() == whole
+    assert [each.read_bytes() for each in (Path(store.place) / "damaged").iterdir()] == [bad]
+    assert store.ids() == {unit.id, other.id}
+    assert not store.commit(unit, results(unit))
 
-def test_rows_that_were_edited_are_noticed(store):
+
+def test_only_files_that_are_called_as_a_unit_in_its_folder_count(store):
     unit = UNITS[0]
     store.commit(unit, results(unit))
-    table = pq.read_table(store.path(unit.id))
-    frame = table.to_pandas().assign(observed=0.0)
-    import pyarrow as pa
+    path = store.path(unit.id)
+    elsewhere = path.parent.with_name("zz")
+    elsewhere.mkdir()
+    for copy in (path.with_name(f"copy of {path.name}"), elsewhere / path.name):
+        copy.write_bytes(path.read_bytes())
+    with pytest.warns(UserWarning, match="no parts of units, and not counted: .*copy of"):
+        assert store.ids() == {unit.id}
+    with pytest.warns(UserWarning, match="no parts of units"):
+        assert len(list(store.everything())) == 1
 
-    pq.write_table(pa.Table.from_pandas(frame, schema=table.schema), store.path(unit.id))
-    with pytest.raises(SweepError, match="does not hold what was written"):
-        store.read(unit.id)
+
+def test_names_of_new_folders_are_on_the_disk_before_a_commit_is_told(store, monkeypatch):
+    synced = set()
+    real = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (synced.add(str(Path(f"/proc/self/fd/{fd}").readlink())), real(fd))
+    )
+    store.commit(UNITS[0], results(UNITS[0]))
+    shard = store.path(UNITS[0].id).parent
+    assert {
+        str(shard),
+        str(shard.parent),
+        str(Path(store.place)),
+        str(Path(store.place).parent),
+    } <= synced
+
+
+def test_what_a_killed_process_left_half_written_is_dropped_a_day_later(store):
+    folder = Path(store.place) / "temporary"
+    folder.mkdir(parents=True)
+    old, new = folder / "old.tmp", folder / "new.tmp"
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (1, 1))
+    store.commit(UNITS[0], results(UNITS[0]))
+    assert [path.name for path in folder.iterdir()] == ["new.tmp"]
 
 
 def test_a_part_that_is_not_there_says_how_it_comes(store):
     with pytest.raises(SweepError, match="there is no part"):
         store.read("0" * 64)
-
-
-# -- queries ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def filled(store):
-    for unit in UNITS:
-        store.commit(unit, results(unit))
-    return store
-
-
-def test_cells_are_asked_in_sql(filled):
-    found = query(
-        filled,
-        "SELECT method, number_format, towers, seed, calibration_samples, count(*) AS cells "
-        "FROM cells GROUP BY ALL ORDER BY ALL",
-    )
-    assert found.names[-1] == "cells"
-    assert found.rows == (
-        ("quarot", "w4a8", "both", 3, 0, 3),
-        ("rtn", "w4", "vision", None, 64, 3),
-        ("rtn", "w8", "both", None, 0, 3),
-    )
-
-
-def test_others_read_the_parts_as_they_are(filled):
-    frame = pd.read_parquet(filled.folder / "parts")
-    assert list(frame.columns) == list(columns())
-    assert len(frame) == 9
-
-
-@pytest.mark.parametrize(
-    ("sql", "problem", "fix"),
-    [
-        ("SELECT obsrved FROM cells", "obsrved", "did you mean 'observed'"),
-        ("SELECT 1 FROM cels", "cels", "columns of cells"),
-        ("SELEC 1", "syntax error", "columns of cells"),
-        ("", "is nothing", "one SELECT|SELECT method"),
-        ("SELECT 1; SELECT 2", "is SELECT, SELECT", "SELECT method"),
-        ("COPY cells TO 'x.csv'", "is COPY", "SELECT method"),
-        ("SELECT * FROM read_csv('/etc/hosts')", "Cannot access file", "columns of cells"),
-        ("SELECT * FROM '/etc/hosts'", "does not exist", "columns of cells"),
-    ],
-)
-def test_a_statement_that_is_wrong_or_reaches_out_is_refused(
-    filled, sql, problem, fix, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SweepError, match=problem) as raised:
-        query(filled, sql)
-    assert re.search(fix, raised.value.hint)
-    assert not (tmp_path / "x.csv").exists()
-
-
-def test_nothing_done_yet_is_said(store):
-    with pytest.raises(SweepError, match="no unit is done yet"):
-        query(store, "SELECT 1")
-
-
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_an_export_holds_every_row_in_one_order(filled, tmp_path, ending):
-    path = tmp_path / f"all.{ending}"
-    assert export(filled, path) == 9
-    read = pd.read_csv(path) if ending == "csv" else pd.read_parquet(path)
-    assert list(read["quantizer"].unique()) == sorted(unit.quantizer for unit in UNITS)
-    first = path.read_bytes()
-    export(filled, path)
-    assert path.read_bytes() == first
-    if ending == "csv":
-        with path.open(newline="") as stream:
-            assert next(csv.reader(stream)) == list(columns())
-
-
-def test_an_export_of_another_ending_is_refused(filled, tmp_path):
-    with pytest.raises(SweepError, match="an export ends in"):
-        export(filled, tmp_path / "all.xlsx")
