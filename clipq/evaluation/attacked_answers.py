@@ -91,19 +91,21 @@ class RememberingClassifier(PyTorchClassifier):  # type: ignore[misc]
         return gradient.cpu().numpy() if isinstance(x, np.ndarray) else gradient
 
     def _logits(self, pixels: Tensor) -> Tensor:
-        """Return the logits of pixels, from a pass that has their gradient too where it may."""
-        plain = None
-        if self._alike is not True:
-            plain = self._model(pixels)[-1].detach()
-            if self._alike is False:
-                return plain
+        """Return the logits of pixels, from a pass that has their gradient too where it may.
+
+        torch computes FP32's attention otherwise where a gradient is followed; then it may not.
+        """
+        if self._alike is True:
+            return self._followed(pixels)
+        plain: Tensor = self._model(pixels)[-1].detach()
+        if self._alike is None:
+            self._alike = torch.equal(plain, self._followed(pixels))
+        return plain
+
+    def _followed(self, pixels: Tensor) -> Tensor:
         if self._last is None or not torch.equal(self._last.pixels, pixels):
             self._last = self._forward(pixels)
-        logits = self._last.logits.detach()
-        if plain is not None:
-            # torch computes attention of FP32 otherwise where a gradient is followed.
-            self._alike = torch.equal(plain, logits)
-        return logits if plain is None else plain
+        return self._last.logits.detach()
 
     def _forward(self, pixels: Tensor) -> _Forward:
         followed = pixels.clone().requires_grad_(True)

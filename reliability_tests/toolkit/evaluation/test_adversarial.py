@@ -132,7 +132,8 @@ def test_apgd_takes_loss_and_gradient_from_one_pass_and_finds_what_two_find(
     monkeypatch.delattr(RememberingClassifier, "loss_gradient")
     again = attacked(classifier, shown[:8], labels[:8], settings, seed="a")
     np.testing.assert_array_equal(found, again)
-    assert (len(asked) - once >= settings.steps - 2) is (quantizer != "fp32")
+    # Where a step was too long, APGD goes back to the best images: those are new to a pass.
+    assert (once < len(asked)) is (quantizer != "fp32")
 
 
 def test_an_attack_leaves_no_gradient_with_the_model(evaluator):
