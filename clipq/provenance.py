@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -70,7 +71,13 @@ def package_versions(packages: Iterable[str] = _PACKAGES) -> Mapping[str, str]:
     found = {"python": platform.python_version()}
     for name in packages:
         try:
-            found[name] = version(DISTRIBUTION if name == "clipq" else name)
+            found[name] = _installed(DISTRIBUTION if name == "clipq" else name)
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+@cache
+def _installed(distribution: str) -> str:
+    """Return a version, read once: each time is a file to be parsed, and keys ask hundreds."""
+    return version(distribution)

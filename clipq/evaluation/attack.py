@@ -164,7 +164,7 @@ def _attack(
                 eps_step=2.0 * epsilon,
                 max_iter=settings.steps,
                 nb_random_init=1,
-                loss_type="cross_entropy",
+                loss_type=None,  # the classifier's own, which it remembers
                 batch_size=batch_size,
                 verbose=False,
             )

@@ -100,9 +100,11 @@ class Encoders:
         """
         if name not in self._loaded:
             PROCESS.check()
+            from clipq.evaluation.kept_memory import keep_freed_memory
             from clipq.models import load_declared
 
             self.pin()
+            keep_freed_memory()
             declared, root = self.settings.model(name), self.settings.root
             self._loaded[name] = load_declared(declared, root=root, device=self.device)
         return self._loaded[name]

@@ -215,7 +215,9 @@ class Encodings:
 
         probe = self._attacked(cell, self.inputs.images(cell.probe, preprocess), attack)
         contained = partial(self.encoders.contained, cell.candidate, f"attacked on {cell.probe!r}")
-        shown = Victim(encoder, encoder.head(self.inputs.known), key, contained)
+        kept = key is not None  # of a candidate's own form, whose head is encoded once
+        head = self.covered_head(cell.candidate)[0] if kept else encoder.head(self.inputs.known)
+        shown = Victim(encoder, head, key, contained)
         reference = self._fp32(cell) if attack.against == FP32 else None
         return encode_attacked(shown, probe, self.cache, against=reference)
 

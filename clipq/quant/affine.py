@@ -63,6 +63,14 @@ class QParams:
             return steps.clamp_(self.low, self.high).mul_(self.scale)
         return steps.clamp_(*self.steps()).mul_(self.scale)
 
+    def snap_and_inside(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `snap` and `inside` do, from one rounding."""
+        steps = values.float().div(self.scale).round_()
+        ends = (self.low, self.high) if self.zero_point is None else self.steps()
+        clamped = steps.clamp(*ends)
+        inside = clamped == steps  # NaN is not itself
+        return clamped.mul_(self.scale), inside
+
     def inside(self, values: Tensor) -> Tensor:
         """Return where the rounded value lies inside the code range; False for NaN."""
         low, high = self.steps()

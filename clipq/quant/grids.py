@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from clipq.quant.affine import (
+    QParams,
     choose_qparams_asymmetric,
     choose_qparams_symmetric,
 )
@@ -69,9 +70,14 @@ def fake_quantize(values: Tensor, grid: Grid) -> Tensor:
 class _FakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, grid: Grid) -> Tensor:
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(grid.inside(values))
-        return grid.snap(values).to(values.dtype)
+        if not ctx.needs_input_grad[0]:
+            return grid.snap(values).to(values.dtype)
+        if isinstance(grid, QParams):
+            snapped, inside = grid.snap_and_inside(values)
+        else:
+            snapped, inside = grid.snap(values), grid.inside(values)
+        ctx.save_for_backward(inside)
+        return snapped.to(values.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:

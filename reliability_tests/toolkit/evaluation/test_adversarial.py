@@ -108,6 +108,43 @@ def test_square_asks_once_for_each_image_and_finds_what_it_finds_asking_again(
     np.testing.assert_array_equal(found, again)
 
 
+@pytest.mark.parametrize("quantizer", ["fp32", "rtn:w8a8@vision"])
+def test_apgd_takes_loss_and_gradient_from_one_pass_and_finds_what_two_find(
+    evaluator, monkeypatch, quantizer
+):
+    """FP32's fused attention answers otherwise where a gradient is followed: it is asked twice."""
+    encoder = evaluator.encoders.encoder(Candidate("vit-clean", quantizer))
+    head = encoder.head(evaluator.inputs.known)
+    classifier = ZeroShotClassifier(encoder.module, head, encoder.loaded.preprocess)
+    shown, labels = images(evaluator)
+    settings = AttackSettings("apgd", steps=6)
+    asked, forward = [], type(classifier).forward
+
+    def counted(self, pixels):
+        asked.append(len(pixels))
+        return forward(self, pixels)
+
+    monkeypatch.setattr(type(classifier), "forward", counted)
+    found = attacked(classifier, shown[:8], labels[:8], settings, seed="a")
+    once = len(asked)
+    asked.clear()
+    monkeypatch.delattr(RememberingClassifier, "compute_loss")
+    monkeypatch.delattr(RememberingClassifier, "loss_gradient")
+    again = attacked(classifier, shown[:8], labels[:8], settings, seed="a")
+    np.testing.assert_array_equal(found, again)
+    # Where a step was too long, APGD goes back to the best images: those are new to a pass.
+    assert (once < len(asked)) is (quantizer != "fp32")
+
+
+def test_an_attack_leaves_no_gradient_with_the_model(evaluator):
+    shown, labels = images(evaluator)
+    encoder = evaluator.encoders.encoder(Candidate("vit-clean", "rtn:w8a8@vision"))
+    head = encoder.head(evaluator.inputs.known)
+    classifier = ZeroShotClassifier(encoder.module, head, encoder.loaded.preprocess)
+    attacked(classifier, shown[:4], labels[:4], AttackSettings("pgd", steps=2), seed="a")
+    assert all(parameter.grad is None for parameter in encoder.module.parameters())
+
+
 def test_one_gradient_step_equals_its_formula(evaluator, classifier):
     """Goodfellow et al. 2015: x + epsilon sign(gradient of the loss), clipped to [0, 1]."""
     shown, labels = images(evaluator)

@@ -119,6 +119,18 @@ class TestEveryFormat:
         assert values.grad.tolist() == [1.0, 1.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("text", ["w8", "w4z", "w3"])
+def test_one_pass_rounds_and_masks_as_two_do(text):
+    number_format = Format.parse(text).weight
+    values = torch.randn(4, 64, generator=torch.Generator().manual_seed(5))
+    grid = choose_grid(values.amin() / 2, values.amax() / 2, number_format)
+    values[0, :5] = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0, -0.0])
+    snapped, inside = grid.snap_and_inside(values)
+    assert torch.equal(snapped.view(torch.int32), grid.snap(values).view(torch.int32))
+    assert torch.equal(inside, grid.inside(values))
+    assert set(inside.flatten().tolist()) == {True, False}
+
+
 @given(st.floats(2.0**-100, 2.0**100, width=32))
 def test_power_of_two_scales_are_powers_and_never_clip(scale):
     power = float(round_up_to_power(torch.tensor(scale)))
