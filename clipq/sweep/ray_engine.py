@@ -95,6 +95,9 @@ class RayExecutor:
                     f"the Ray cluster is lost: {reason_of_end(error)}",
                     hint="what is done is stored: once it is up, `clipq sweep resume` goes on",
                 ) from error
+            except SystemError as error:
+                # What a signal's handler raises within Ray's compiled code comes as this.
+                raise (error.__cause__ or error) from None
             finally:
                 running.end()
 
