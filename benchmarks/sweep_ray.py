@@ -10,7 +10,7 @@ machine of two cores only. Goal: >= 0.90. Then a node is killed in the middle, b
 is lost, nothing is done twice but what the node was at, and parts are those of an undisturbed run,
 byte for byte.
 
-With --real: units of this repository's matrix, of one model and its smallest probes, the same way.
+With --real: units of this repository's matrix, of one model and its in-distribution probe, the same way.
 With --images: as many processes as actors of a node read a probe's decoded images, as they do from
 the cache (mapped files) and from Ray's object store: memory of them all, and time until each is
 ready. Goal: mapped files take no more memory than the store.
@@ -46,7 +46,7 @@ LIMIT = 600.0
 MIB = 2**20
 MODEL, FORMATS = "vit-clean", ("w8", "w8a8", "w8a8d", "w6a8", "w4a8", "w4", "w4g32", "w4a4")
 METRICS = ("top1", "ece")
-PROBES = ("id", "shift-*")
+PROBES = ("id",)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -145,7 +145,7 @@ def real(folder: Path, options: Any) -> Job:
     from clipq.sweep.unit_context import UnitContexts
 
     path = REPOSITORY / "clipq.toml"
-    formats = FORMATS[:2] if options.quick else FORMATS
+    formats = FORMATS[:4] if options.quick else FORMATS
     contexts = UnitContexts(load_settings(path), probes=PROBES, metrics=METRICS)
     units = [Unit(MODEL, f"rtn:{each}", context=contexts(MODEL, "rtn")) for each in formats]
     work = UnitWork(path, "", probes=PROBES, metrics=METRICS)

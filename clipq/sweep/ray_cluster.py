@@ -9,13 +9,15 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from packaging.version import Version
 
+import clipq
 from clipq.errors import SweepError
-from clipq.provenance import package_versions
+from clipq.provenance import digest, package_versions, sha256_file
 
 __all__ = ["check_versions", "import_ray", "joined", "reason_of_end", "versions"]
 
@@ -130,12 +132,15 @@ def _handler_kept() -> Iterator[None]:
 def versions() -> dict[str, str]:
     """Return what has to be the same on all machines for results to be the same.
 
-    Python and Ray are not among it: Ray itself refuses nodes that have others.
+    Checkouts of one version differ, so that clipq's own files are compared as well. Python and Ray
+    are not among it: Ray itself refuses nodes that have others.
 
     >>> sorted(versions())
-    ['clipq', 'torch']
+    ['clipq', 'code of clipq', 'torch']
     """
-    return dict(package_versions(("clipq", "torch")))
+    folder = Path(clipq.__file__).parent
+    code = {path.relative_to(folder).as_posix(): sha256_file(path) for path in folder.rglob("*.py")}
+    return dict(package_versions(("clipq", "torch"))) | {"code of clipq": digest(code)[:12]}
 
 
 def check_versions(theirs: Mapping[str, str]) -> None:
@@ -166,7 +171,8 @@ def reason_of_end(error: BaseException) -> str:
     """
     # Ray guesses at the kernel's out-of-memory killer for every process that is gone: not quoted.
     said = _one_line(error).split(" Some common causes include")[0]
-    short = said if len(said) <= _LONGEST else said[: _LONGEST - 3] + "..."
+    half = _LONGEST // 2  # of a traceback the end says what was wrong
+    short = said if len(said) <= _LONGEST else f"{said[:half]} ... {said[-half:]}"
     if "OutOfMemory" in type(error).__name__ or "low on memory" in said:
         return f"out of memory: {short}"
     return f"{type(error).__name__}: {short}"

@@ -58,6 +58,7 @@ SHOWN = {
     "resampling_time": "ms per case over",
     "soak": "record identical",
     "sweep_planning": "last: ",
+    "sweep_ray": "a node killed: 6 of 6 units done",
     "training_step": "lsq:w4a8",
     "trend_site": "noise     10 runs",
     "zero_shot": "(equal)",

@@ -27,7 +27,7 @@ from clipq.errors import SweepError
 from clipq.sweep import ray_engine
 from clipq.sweep.attempts import Attempts
 from clipq.sweep.coordinator import run_sweep
-from clipq.sweep.ray_cluster import check_versions, import_ray, joined, reason_of_end
+from clipq.sweep.ray_cluster import check_versions, import_ray, joined, reason_of_end, versions
 from clipq.sweep.ray_engine import RayExecutor
 from clipq.sweep.units import Unit
 
@@ -336,13 +336,16 @@ def test_a_ray_that_is_missing_or_too_old_is_refused(monkeypatch: pytest.MonkeyP
 
 
 def test_other_versions_are_refused() -> None:
-    with pytest.raises(SweepError, match=r"torch 1\.0 there"):
-        check_versions({"clipq": "0", "torch": "1.0"})
+    check_versions(versions())
+    for name in ("clipq", "code of clipq", "torch"):
+        with pytest.raises(SweepError, match=f"other versions: {name} 0a there, [^;]*$"):
+            check_versions(versions() | {name: "0a"})
 
 
 def test_what_ray_says_of_an_end_is_one_line_of_a_bearable_length() -> None:
-    said = reason_of_end(RuntimeError("gone\n" + "x" * 1000))
+    said = reason_of_end(RuntimeError("gone\n" + "x" * 1000 + "\nno module"))
     assert said.startswith("RuntimeError: gone xxx")
+    assert said.endswith("xxx no module"), "where a traceback says what was wrong"
     assert len(said) < 450
 
 
