@@ -60,6 +60,20 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="GPUs that a unit has on a cluster; may be a fraction (default: 0)",
     )
     parser.add_argument(
+        "--cpus-per-unit",
+        type=float,
+        default=1.0,
+        metavar="C",
+        help="processors that it has there: as many as the settings' threads (default: 1)",
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="seconds to wait for a node of the cluster that has room for a unit (default: 0)",
+    )
+    parser.add_argument(
         "--time-limit",
         type=float,
         default=_DEFAULT_LIMIT,
@@ -144,11 +158,17 @@ def _executor(options: argparse.Namespace) -> Executor:
         from clipq.sweep.ray_engine import RayExecutor
 
         return RayExecutor(
-            address=options.address, gpus_per_unit=options.gpus_per_unit, workers=options.processes
+            address=options.address,
+            cpus_per_unit=options.cpus_per_unit,
+            gpus_per_unit=options.gpus_per_unit,
+            workers=options.processes,
+            patience=options.patience,
         )
-    if options.address is not None or options.gpus_per_unit:
+    asked = (options.address, options.gpus_per_unit, options.cpus_per_unit, options.patience)
+    if asked != (None, 0.0, 1.0, 0.0):
         raise SweepError(
-            "--address and --gpus-per-unit are of a cluster", hint="give --engine ray, too"
+            "--address, --gpus-per-unit, --cpus-per-unit and --patience are of a cluster",
+            hint="give --engine ray, too",
         )
     return LocalExecutor(options.processes if options.processes is not None else _cores())
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,42 +10,19 @@ from itertools import islice
 from typing import Any
 
 from clipq.errors import SweepError
-from clipq.provenance import package_versions
 from clipq.sweep.executor import Outcome, Work
+from clipq.sweep.ray_actor import UnitActor
+from clipq.sweep.ray_cluster import check_versions, import_ray, joined, reason_of_end
 from clipq.sweep.units import Unit
+from clipq.terminal import say
 
 __all__ = ["RayExecutor"]
 
 LOOK_EVERY = 2.0  # seconds between looks at the cluster's nodes
 LOOK_AHEAD = 4  # units per actor among which one of the model that it has loaded is looked for
 FAILED_STARTS = 5  # in a row, after which it is no accident
-
-
-def _versions() -> dict[str, str]:
-    """Return what has to be the same on all machines for results to be the same."""
-    return dict(package_versions(("clipq", "torch")))
-
-
-class _Measurer:
-    """What an actor holds: the work, and through it the model that it loaded."""
-
-    def __init__(self, work: Work) -> None:
-        self._work = work
-
-    def versions(self) -> dict[str, str]:
-        """Return those of this process; that it answers says that it has started."""
-        return _versions()
-
-    def measure(self, unit: Unit) -> tuple[str, float, float]:
-        """Return why it failed ("" where it did not), and its seconds of processor and of clock."""
-        processor, clock = time.process_time(), time.monotonic()
-        reason = ""
-        try:
-            self._work(unit)
-        except Exception as error:
-            # As text: an exception that cannot be pickled would say nothing on the other side.
-            reason = f"{type(error).__name__}: {error}"
-        return reason, time.process_time() - processor, time.monotonic() - clock
+NODES_RETURN = 60.0  # seconds at least that a cluster which lost all its nodes is waited for
+TELL_AFTER = 30.0  # seconds in which no actor found a place, before that is told
 
 
 @dataclass(slots=True, eq=False)
@@ -81,8 +56,9 @@ class RayExecutor:
         runtime_env: as Ray takes it; None: what is installed on the nodes, nothing is uploaded.
 
     Raises:
-        SweepError: where Ray is missing, nothing answers at the address, nodes have other versions
-            of Python, clipq or torch, or no node offers what a unit asks for.
+        SweepError: where Ray is missing or too old, nothing answers at the address, nodes have
+            other versions of Python, Ray, clipq or torch, no node offers what a unit asks for, or
+            the cluster is lost.
 
     >>> RayExecutor(address="10.0.0.1:6379", gpus_per_unit=0.5).cpus_per_unit
     1.0
@@ -103,41 +79,27 @@ class RayExecutor:
             )
         if self.workers is not None and self.workers < 1:
             raise SweepError(f"workers is {self.workers}: at least 1, or None")
+        if not self.patience >= 0:
+            raise SweepError(f"patience is {self.patience}: 0 or more seconds")
 
     def run(self, units: Iterable[Unit], work: Work, *, time_limit: float) -> Iterator[Outcome]:
         """Yield one outcome per unit, as they end; closing the iterator ends the actors."""
-        ray = _import_ray()
-        ours = self._join(ray)
-        running = _Run(ray, self, iter(units), time_limit)
-        try:
-            running.place(work)
-            yield from running.outcomes()
-        finally:
-            running.end()
-            if ours:
-                ray.shutdown()
-
-    def _join(self, ray: Any) -> bool:
-        """Connect, and return whether it was this that did."""
-        if ray.is_initialized():
-            return False
-        here = self.address in (None, "local")
-        quiet = {"include_dashboard": False} if here else {}
-        try:
-            ray.init(
-                address="local" if here else self.address,
-                log_to_driver=False,
-                logging_level="ERROR",
-                runtime_env=self.runtime_env,
-                **quiet,
-            )
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise SweepError(
-                f"no Ray cluster could be joined at {self.address or 'local'!r}: {first}. Give the "
-                'HOST:PORT that "ray start --head" printed, "auto" on one of its nodes, or "local"'
-            ) from error
-        return True
+        ray = import_ray()
+        with joined(ray, self.address, self.runtime_env):
+            running = _Run(ray, self, iter(units), time_limit)
+            try:
+                running.place(work)
+                yield from running.outcomes()
+            except (ConnectionError, ray.exceptions.RayError) as error:
+                raise SweepError(
+                    f"the Ray cluster is lost: {reason_of_end(error)}",
+                    hint="what is done is stored: once it is up, `clipq sweep resume` goes on",
+                ) from error
+            except SystemError as error:
+                # What a signal's handler raises within Ray's compiled code comes as this.
+                raise (error.__cause__ or error) from None
+            finally:
+                running.end()
 
     def held_by(self, nodes: Iterable[dict[str, Any]]) -> int:
         """Return how many units these nodes, as ``ray.nodes()`` has them, hold at once.
@@ -156,14 +118,8 @@ class RayExecutor:
                 total += held
         return total
 
-
-def _import_ray() -> Any:
-    try:
-        return importlib.import_module("ray")
-    except ImportError as error:
-        raise SweepError(
-            "a sweep on Ray needs the package ray: pip install 'pytest-clipq[ray]'"
-        ) from error
+    def __str__(self) -> str:
+        return f"{self.cpus_per_unit:g} CPUs and {self.gpus_per_unit:g} GPUs"
 
 
 class _Run:
@@ -171,10 +127,11 @@ class _Run:
 
     def __init__(self, ray: Any, engine: RayExecutor, units: Iterator[Unit], limit: float) -> None:
         self._ray, self._engine, self._units, self._limit = ray, engine, units, limit
-        self._queue: deque[Unit] = deque()
+        self._queue: list[Unit] = []
         self._slots: list[_Slot] = []
-        self._most, self._looked, self._bare_since = 0, float("-inf"), float("inf")
-        self._failed_starts = 0
+        self._most, self._looked = 0, float("-inf")
+        self._bare_since, self._patience = float("inf"), engine.patience
+        self._idle_since, self._failed_starts = float("inf"), 0
 
     def place(self, work: Work) -> None:
         """Put the work into the object store, once for all actors."""
@@ -185,7 +142,7 @@ class _Run:
             max_restarts=0,
             max_task_retries=0,
             scheduling_strategy="SPREAD",
-        )(_Measurer)
+        )(UnitActor)
 
     def end(self) -> None:
         """End every actor."""
@@ -197,13 +154,13 @@ class _Run:
         """Yield them until there are neither units left nor any in flight."""
         while True:
             self._look()
-            self._queue.extend(
-                islice(self._units, max(0, LOOK_AHEAD * max(1, self._most) - len(self._queue)))
-            )
+            wanted = LOOK_AHEAD * max(1, self._most)
+            self._queue.extend(islice(self._units, max(0, wanted - len(self._queue))))
             if not self._queue and not any(slot.unit for slot in self._slots):
                 return
             self._start()
             self._hand_out()
+            self._tell()
             waiting = {slot.waits_for: slot for slot in self._slots if slot.waits_for is not None}
             if not waiting:
                 time.sleep(min(0.2, LOOK_EVERY))
@@ -225,16 +182,37 @@ class _Run:
         if now - self._looked < LOOK_EVERY:
             return
         self._looked = now
-        engine = self._engine
-        held = engine.held_by(self._ray.nodes())
-        self._most = engine.workers or held
-        self._bare_since = float("inf") if held else min(self._bare_since, now)
-        if now - self._bare_since >= engine.patience:
+        held = self._engine.held_by(self._ray.nodes())
+        self._most = self._engine.workers or held
+        if held:
+            self._bare_since = float("inf")
+            self._patience = max(self._engine.patience, NODES_RETURN)
+            return
+        self._bare_since = min(self._bare_since, now)
+        if now - self._bare_since >= self._patience:
             raise SweepError(
-                f"no node of the Ray cluster offers {engine.cpus_per_unit:g} CPUs and "
-                f"{engine.gpus_per_unit:g} GPUs, which one unit asks for (waited "
-                f"{engine.patience:g} s): ask for less, add a node, or give an autoscaler patience"
+                f"no node of the Ray cluster offers {self._engine}, which one unit asks for "
+                f"(waited {self._patience:g} s)",
+                hint="ask for less, add a node, or give an autoscaler patience",
             )
+
+    def _tell(self) -> None:
+        """Say once in a while that units wait, and what for: nothing else would be seen."""
+        now = time.monotonic()
+        if any(slot.unit for slot in self._slots):
+            self._idle_since = float("inf")
+            return
+        self._idle_since = min(self._idle_since, now)
+        if now - self._idle_since < TELL_AFTER:
+            return
+        self._idle_since = now
+        free = self._ray.available_resources()
+        say(
+            f"waiting for the Ray cluster: an actor needs {self._engine}; "
+            f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs are free on all nodes "
+            "together, the rest is others'; `ray status` shows more",
+            error=True,
+        )
 
     def _start(self) -> None:
         """Start actors for units that wait, up to what the nodes hold."""
@@ -244,12 +222,21 @@ class _Run:
             self._slots.append(_Slot(actor, actor.versions.remote()))
 
     def _hand_out(self) -> None:
-        for slot in self._slots:
-            if slot.waits_for is None and self._queue:
-                unit = next((u for u in self._queue if u.model == slot.model), self._queue[0])
-                self._queue.remove(unit)
-                slot.unit, slot.model, slot.since = unit, unit.model, time.monotonic()
-                slot.waits_for = slot.actor.measure.remote(unit)
+        """Give each free actor a unit: of its model, else of one that no other has, in order."""
+        for slot in list(self._slots):
+            if slot.waits_for is not None:
+                continue
+            if not self._queue:
+                self._drop(slot)  # so that an autoscaler may take its node away
+                continue
+            others = {one.model for one in self._slots if one is not slot}
+            ranked = [
+                (unit.model != slot.model, unit.model in others, at)
+                for at, unit in enumerate(self._queue)
+            ]
+            unit = self._queue.pop(min(ranked)[2])
+            slot.unit, slot.model, slot.since = unit, unit.model, time.monotonic()
+            slot.waits_for = slot.actor.measure.remote(unit)
 
     def _receive(self, slot: _Slot) -> Outcome | None:
         """Return what became of its unit; None where it had only been started."""
@@ -260,19 +247,22 @@ class _Run:
         except self._ray.exceptions.RayError as error:
             self._drop(slot)
             if unit:
-                return self._ended(unit, slot, _reason(error))
+                return self._ended(unit, slot, reason_of_end(error))
             self._failed_starts += 1
             if self._failed_starts >= FAILED_STARTS:
                 raise SweepError(
                     f"{FAILED_STARTS} actors in a row did not start on the Ray cluster: "
-                    f"{_reason(error)}. Its nodes need this clipq, and memory for a model"
+                    f"{reason_of_end(error)}",
+                    hint="its nodes need this clipq, and memory for a model",
                 ) from error
             return None
         if unit is None:
             self._failed_starts = 0
-            self._compare(answer)
+            check_versions(answer)
             return None
-        reason, seconds, clock = answer
+        reason, seconds, clock, stays = answer
+        if not stays:
+            self._drop(slot)
         return Outcome(
             unit, reason, seconds=seconds, gpu_seconds=clock * self._engine.gpus_per_unit
         )
@@ -294,18 +284,6 @@ class _Run:
         gpus = self._engine.gpus_per_unit
         return Outcome(unit, reason, ended=True, seconds=clock, gpu_seconds=clock * gpus)
 
-    def _compare(self, theirs: dict[str, str]) -> None:
-        other = [
-            f"{name} {theirs[name]} there, {mine} here"
-            for name, mine in _versions().items()
-            if theirs[name] != mine
-        ]
-        if other:
-            raise SweepError(
-                f"a node of the Ray cluster has other versions ({'; '.join(other)}): results "
-                "would not be the same; install the same on all nodes"
-            )
-
     def _drop(self, slot: _Slot) -> None:
         self._kill(slot)
         self._slots.remove(slot)
@@ -314,14 +292,3 @@ class _Run:
         # The connection may be gone, and the actor with it: then there is nothing to end.
         with suppress(Exception):
             self._ray.kill(slot.actor, no_restart=True)
-
-
-def _reason(error: Exception) -> str:
-    """Return what Ray says of an end, on one line."""
-    said = " ".join(str(error).split())
-    # Ray guesses at the kernel's out-of-memory killer for every process that is gone: not quoted.
-    said = said.split(" Some common causes include")[0]
-    short = said if len(said) <= 400 else said[:397] + "..."
-    if "OutOfMemory" in type(error).__name__ or "low on memory" in said:
-        return f"out of memory: {short}"
-    return f"{type(error).__name__}: {short}"

@@ -101,6 +101,9 @@ def test_a_sweep_is_run_asked_and_gone_on_with(project, plan, capsys, tmp_path):
         (["--budget", "nan"], "--budget nan"),
         (["--tries", "0"], "tries = 0"),
         (["--address", "auto"], "are of a cluster"),
+        (["--patience", "60"], "are of a cluster"),
+        (["--engine", "ray", "--cpus-per-unit", "0"], "cannot ask for 0.0 CPUs"),
+        (["--engine", "ray", "--address", "127.0.0.1:1"], "nothing answers at '127.0.0.1:1'"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_measured(
