@@ -2,15 +2,15 @@
 
     python benchmarks/sweep_kills.py [--quick] [--kills 50] [--seed 7] [--units 60]
 
-Two runs of one plan. The first is left alone. During the second, `kill -9` meets its workers and its
-coordinator at random, while units are measured, while processes start, one after the other and two
-at once; a coordinator that was killed is followed by `clipq sweep resume`. No kill waits longer than
-for the next part, so that the sweep ends. Then every file of parts is compared: the same units, the
+Two runs of one plan. The first is left alone. During the second, `kill -9` meets its workers and
+its coordinator at random, while units are measured, while processes start, one after the other and
+two at once; a coordinator that was killed is followed by `clipq sweep resume`. Most kills wait for
+the next part, so that the sweep ends. Then every file of parts is compared: the same units, the
 same bytes, nothing twice, and no process left behind.
 
-In full, that are real units of an embedded model (quantize, encode, judge) and the commands as users
-give them. With --quick the units are made up, each a few rows and a while of sleep, and stored by the
-same store; so many more kills take seconds. Goal: identical, after as many kills as were asked for.
+In full, these are real units of an embedded model (quantize, encode, judge) and the commands as
+users give them. With --quick the units are made up, each a row and a while of sleep, and stored by
+the same store: more kills in seconds. Goal: identical, after as many kills as were asked for.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def compare(folder: Path, options) -> int:
     sittings = killer.sweep(commands)
     disturbed_s = time.perf_counter() - start
     quiet, disturbed = files(folder / "quiet"), files(folder / "disturbed")
-    done = Counter(one.unit_id for one in Attempts(folder / "disturbed/attempts").read() if one.done)
+    done = Counter(
+        one.unit_id for one in Attempts(folder / "disturbed/attempts").read() if one.done
+    )
     left = [path for path in (folder / "disturbed/parts").rglob("*") if path.name[0] == "."]
     print(f"undisturbed: {len(quiet)} parts in {quiet_s:.0f} s")
     print(
@@ -117,7 +119,9 @@ def real_commands(folder: Path, options):
     """Write a project of the embedded model and return what runs its sweep."""
     text = (REPOSITORY / "clipq.toml").read_text()
     cache = f'cache = "{folder / "cache"}"'
-    text = text.replace("fixtures/", f"{REPOSITORY}/fixtures/").replace('cache = ".clipq/cache"', cache)
+    text = text.replace("fixtures/", f"{REPOSITORY}/fixtures/").replace(
+        'cache = ".clipq/cache"', cache
+    )
     text = text.replace('"baselines', f'"{REPOSITORY}/baselines')
     (folder / "clipq.toml").write_text(text)
     formats = FORMATS[: math.ceil(options.units / 3)]
