@@ -40,6 +40,26 @@ from clipq.sweep.units import Unit
 from clipq.verdicts import Verdict
 
 REPOSITORY = Path(__file__).parents[1]  # `embedded` has it, and imports seconds' worth of more
+SETTINGS = """\
+[clipq]
+baselines = "{repository}/baselines"
+margins = "{repository}/baselines/margins.toml"
+[matrix]
+quantizers = ["rtn:w8"]
+[[models]]
+name = "vit-clean"
+source = "local-dir:{repository}/fixtures/models/vit-clean"
+[[probes]]
+name = "id"
+role = "in-distribution"
+source = "webdataset:{repository}/fixtures/data/shapes"
+group = "colour"
+[[probes]]
+name = "calibration"
+role = "calibration"
+source = "webdataset:{repository}/fixtures/data/shapes"
+split = "calibration"
+"""
 PLAN = """\
 schema = "clipq-sweep/1"
 settings = "clipq.toml"
@@ -117,13 +137,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def real_commands(folder: Path, options):
     """Write a project of the embedded model and return what runs its sweep."""
-    text = (REPOSITORY / "clipq.toml").read_text()
-    cache = f'cache = "{folder / "cache"}"'
-    text = text.replace("fixtures/", f"{REPOSITORY}/fixtures/").replace(
-        'cache = ".clipq/cache"', cache
-    )
-    text = text.replace('"baselines', f'"{REPOSITORY}/baselines')
-    (folder / "clipq.toml").write_text(text)
+    (folder / "clipq.toml").write_text(SETTINGS.format(repository=REPOSITORY))
     formats = FORMATS[: math.ceil(options.units / 3)]
     (folder / "plan.toml").write_text(PLAN.format(formats=formats))
     options.units = 3 * len(formats)

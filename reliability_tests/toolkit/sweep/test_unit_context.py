@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sys
 import tarfile
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from clipq.errors import BaselineError, SweepError
+from clipq.errors import BaselineError, ProbeError, SweepError
 from clipq.metrics import metrics
 from clipq.quant import quantizers
 from clipq.settings import load_settings
@@ -67,6 +69,7 @@ METHOD = '''
 from clipq.quant import quantizers
 
 
+@quantizers.register("context-mine")
 def context_mine(model, spec, calibration):
     return model
 '''
@@ -147,12 +150,10 @@ def folder(tmp_path, monkeypatch):
     config = {"model_cfg": {"embed_dim": 8, "text_cfg": text}}
     (made.root / "models/vit/open_clip_config.json").write_text(json.dumps(config))
     monkeypatch.syspath_prepend(str(made.root))
-    from mine import context_mine
-
-    quantizers.add(OWN, context_mine)
+    import_module("mine")  # which registers itself: what does so counts as the method's code
     yield made
     quantizers.remove(OWN)
-    monkeypatch.delitem(__import__("sys").modules, "mine")
+    del sys.modules["mine"]
 
 
 def changes(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]) -> set[str]:
@@ -211,7 +212,7 @@ EDITS = {
     ),
     "the batch": (
         lambda it: it.edit("clipq.toml", "[matrix]", "[clipq]\nbatch_size = 8\n[matrix]"),
-        {"numerics"},
+        {"numerics", "looked-up: method"},
     ),
     "a method's code": (lambda it: it.edit("mine.py", "return model", "return  model"),
                         {f"{OWN}: method"}),
@@ -293,4 +294,8 @@ def test_without_pairs_nothing_is_tuned_and_without_a_baseline_nothing_is_judged
     assert folder.contexts().parts("vit", TUNED)["pairs"] == ""
     (folder.root / "baselines" / "vit.json").unlink()
     with pytest.raises(BaselineError, match="clipq baseline create vit"):
+        folder.contexts().parts("vit", "rtn")
+    shard = folder.root / "data/seen/test/0.tar"
+    shard.write_bytes(shard.read_bytes()[:1000])
+    with pytest.raises(ProbeError, match=r"probe 'id'.*0\.tar"):
         folder.contexts().parts("vit", "rtn")
