@@ -81,8 +81,8 @@ PATIENCE_S = 300.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     script = Script(__doc__, takes="a quarter of an hour")
-    script.size("--kills", full=50, quick=16, help="processes that are killed")
-    script.size("--units", full=60, quick=40, help="units of the plan")
+    script.size("--kills", full=50, quick=10, help="processes that are killed")
+    script.size("--units", full=60, quick=24, help="units of the plan")
     script.add_argument("--seed", type=int, default=7, help="of when what is killed (7)")
     script.add_argument("--processes", type=int, default=2, help="of the sweep (2)")
     script.add_argument("--coordinate", type=Path, help="run made-up units into this folder")
