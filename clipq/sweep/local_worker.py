@@ -54,7 +54,7 @@ def serve(pipe: Connection, work: bytes, time_limit: float, memory_limit: int | 
         pipe.send((reason_of(error), _seconds(), False))
         return
     pipe.send(("", _seconds(), True))
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+    with open(os.devnull, "wb") as nowhere:
         while task is not None:
             try:
                 unit: Unit = pipe.recv()

@@ -33,6 +33,8 @@ _DRAWS = 4
 """Draws of the calibration split whose evaluators are kept, for units of a model that share one."""
 _NOT_OF_A_UNIT = ("environments", "figures")
 """Evidence of the machine that measured, and of files in its cache."""
+_OF_A_TRAINING = ("from", "seconds")
+"""Likewise of what was trained: where, and for how long."""
 
 
 class PartWriter(Protocol):
@@ -225,5 +227,15 @@ def _shared(results: Sequence[CaseResult]) -> dict[str, Any]:
     for result in results:
         for kind, entries in result.evidence.items():
             if kind not in _NOT_OF_A_UNIT:
-                shared.setdefault(kind, {}).update(entries)
+                shared.setdefault(kind, {}).update(_without(_OF_A_TRAINING, entries))
     return shared
+
+
+def _without(names: tuple[str, ...], plain: Any) -> Any:
+    """Return plain values without the entries of trainings of some names."""
+    if not isinstance(plain, Mapping):
+        return plain
+    kept = {name: _without(names, value) for name, value in plain.items()}
+    if isinstance(trained := kept.get("trained"), dict):
+        kept["trained"] = {name: held for name, held in trained.items() if name not in names}
+    return kept

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipq.artifact_settings import ArtifactSettings
 from clipq.cases import Candidate
 from clipq.errors import SettingsError, SweepError
 from clipq.evaluation.plan import load_plugins, metrics_of
@@ -18,7 +17,6 @@ from clipq.settings import Settings
 
 if TYPE_CHECKING:
     from clipq.evaluation.inputs import Inputs
-    from clipq.models import LoadedModel
 
 __all__ = ["UnitContexts", "unit_context"]
 
@@ -171,9 +169,11 @@ class UnitContexts:
     def _of_method(self, model: str, method: str) -> dict[str, str]:
         """Return what a method, or an artifact, adds to what all of a model's units hang on."""
         candidate = Candidate(model, method)
-        declared = self.settings.artifact(candidate)
-        if declared is not None:
-            found = {"method": digest([self._of_artifact(candidate, declared), candidate.tuned])}
+        if self.settings.artifact(candidate) is not None:
+            from clipq.evaluation.artifact_origin import artifact_origin
+
+            origin = artifact_origin(candidate, self.settings, self._inputs)
+            found = {"method": digest([origin, candidate.tuned])}
             return found | ({"pairs": self._pairs} if candidate.tuned else {})
         spec = QuantizerSpec.parse(method)
         if method not in self._codes:
@@ -214,29 +214,6 @@ class UnitContexts:
             )
         )
 
-    def _of_artifact(self, candidate: Candidate, declared: ArtifactSettings) -> dict[str, Any]:
-        """Return what identifies an artifact: its files, or what a recipe makes them of."""
-        from clipq.evaluation.artifacts import Artifacts
-        from clipq.exports import recipes
-        from clipq.runtimes import runtimes
-
-        said = {name: str(value) for name, value in asdict(declared).items()}
-        if declared.recipe:
-            recipe, runtime = recipes.get(declared.recipe), runtimes.get(declared.runtime)
-            packages = ("torch", "open_clip_torch", *recipe.packages, *runtime.packages)
-            made = {"recipe": recipe.version, "runtime": runtime.version}
-            return said | made | dict(package_versions(packages))
-        artifacts = Artifacts(self.settings, self._inputs, _no_model)
-        try:
-            found = artifacts.identity(candidate.base)
-        finally:
-            artifacts.give_up()
-        # Files by content; what flags a machine's processor has is no part of any context.
-        named = ("image", "text", "head")
-        return {key: value for key, value in said.items() if key not in named} | {
-            key: value for key, value in found.items() if key != "cpu"
-        }
-
 
 def unit_context(settings: Settings, model: str, method: str) -> str:
     """Return one context; of many, `UnitContexts` takes what they share once.
@@ -254,10 +231,6 @@ def _training(spec: QuantizerSpec) -> str:
     from clipq.evaluation.training_run import objective_of
 
     return digest(training_code(str(spec.base), objective_of(spec)))
-
-
-def _no_model(name: str) -> LoadedModel:
-    raise SweepError(f"the files of {name} are hashed, it is not loaded")
 
 
 def _hashed(path: Path) -> str:
