@@ -2,15 +2,15 @@
 
     python benchmarks/sweep_kills.py [--quick] [--kills 50] [--seed 7] [--units 60]
 
-Two runs of one plan. The first is left alone. During the second, `kill -9` meets its workers and its
-coordinator at random, while units are measured, while processes start, one after the other and two
-at once; a coordinator that was killed is followed by `clipq sweep resume`. No kill waits longer than
-for the next part, so that the sweep ends. Then every file of parts is compared: the same units, the
+Two runs of one plan. The first is left alone. During the second, `kill -9` meets its workers and
+its coordinator at random, while units are measured, while processes start, one after the other and
+two at once; a coordinator that was killed is followed by `clipq sweep resume`. Most kills wait for
+the next part, so that the sweep ends. Then every file of parts is compared: the same units, the
 same bytes, nothing twice, and no process left behind.
 
-In full, that are real units of an embedded model (quantize, encode, judge) and the commands as users
-give them. With --quick the units are made up, each a few rows and a while of sleep, and stored by the
-same store; so many more kills take seconds. Goal: identical, after as many kills as were asked for.
+In full, these are real units of an embedded model (quantize, encode, judge) and the commands as
+users give them. With --quick the units are made up, each a row and a while of sleep, and stored by
+the same store: more kills in seconds. Goal: identical, after as many kills as were asked for.
 """
 
 from __future__ import annotations
@@ -40,6 +40,26 @@ from clipq.sweep.units import Unit
 from clipq.verdicts import Verdict
 
 REPOSITORY = Path(__file__).parents[1]  # `embedded` has it, and imports seconds' worth of more
+SETTINGS = """\
+[clipq]
+baselines = "{repository}/baselines"
+margins = "{repository}/baselines/margins.toml"
+[matrix]
+quantizers = ["rtn:w8"]
+[[models]]
+name = "vit-clean"
+source = "local-dir:{repository}/fixtures/models/vit-clean"
+[[probes]]
+name = "id"
+role = "in-distribution"
+source = "webdataset:{repository}/fixtures/data/shapes"
+group = "colour"
+[[probes]]
+name = "calibration"
+role = "calibration"
+source = "webdataset:{repository}/fixtures/data/shapes"
+split = "calibration"
+"""
 PLAN = """\
 schema = "clipq-sweep/1"
 settings = "clipq.toml"
@@ -61,8 +81,8 @@ PATIENCE_S = 300.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     script = Script(__doc__, takes="a quarter of an hour")
-    script.size("--kills", full=50, quick=16, help="processes that are killed")
-    script.size("--units", full=60, quick=40, help="units of the plan")
+    script.size("--kills", full=50, quick=10, help="processes that are killed")
+    script.size("--units", full=60, quick=24, help="units of the plan")
     script.add_argument("--seed", type=int, default=7, help="of when what is killed (7)")
     script.add_argument("--processes", type=int, default=2, help="of the sweep (2)")
     script.add_argument("--coordinate", type=Path, help="run made-up units into this folder")
@@ -79,14 +99,16 @@ def compare(folder: Path, options) -> int:
     begin = made_up_commands if options.quick else real_commands
     commands = begin(folder, options)
     start = time.perf_counter()
-    subprocess.run(commands("quiet", 0), check=True, stdout=subprocess.DEVNULL)
+    subprocess.check_call(commands("quiet", 0), stdout=subprocess.DEVNULL)
     quiet_s = time.perf_counter() - start
     killer = Killer(folder / "disturbed", random.Random(options.seed), options.kills)
     start = time.perf_counter()
     sittings = killer.sweep(commands)
     disturbed_s = time.perf_counter() - start
     quiet, disturbed = files(folder / "quiet"), files(folder / "disturbed")
-    done = Counter(one.unit_id for one in Attempts(folder / "disturbed/attempts").read() if one.done)
+    done = Counter(
+        one.unit_id for one in Attempts(folder / "disturbed/attempts").read() if one.done
+    )
     left = [path for path in (folder / "disturbed/parts").rglob("*") if path.name[0] == "."]
     print(f"undisturbed: {len(quiet)} parts in {quiet_s:.0f} s")
     print(
@@ -115,11 +137,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def real_commands(folder: Path, options):
     """Write a project of the embedded model and return what runs its sweep."""
-    text = (REPOSITORY / "clipq.toml").read_text()
-    cache = f'cache = "{folder / "cache"}"'
-    text = text.replace("fixtures/", f"{REPOSITORY}/fixtures/").replace('cache = ".clipq/cache"', cache)
-    text = text.replace('"baselines', f'"{REPOSITORY}/baselines')
-    (folder / "clipq.toml").write_text(text)
+    (folder / "clipq.toml").write_text(SETTINGS.format(repository=REPOSITORY))
     formats = FORMATS[: math.ceil(options.units / 3)]
     (folder / "plan.toml").write_text(PLAN.format(formats=formats))
     options.units = 3 * len(formats)

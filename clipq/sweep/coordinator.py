@@ -224,7 +224,7 @@ class _Run:
         self.gpu_seconds += outcome.gpu_seconds
         if outcome.done:
             self.done += 1
-        elif max(self.attempts.tries(unit.id), self.no_space[unit.id]) < self.tries:
+        elif self.attempts.tries(unit.id) < self.tries and self.no_space[unit.id] < self.tries:
             self.again.append(unit)
         else:
             self.failed[unit.id] = self.attempts.reasons[unit.id]

@@ -58,6 +58,7 @@ SHOWN = {
     "quantizers": "awq:w8,clip=none",
     "resampling_time": "ms per case over",
     "soak": "record identical",
+    "sweep_kills": "none lost, none doubled, enough kills, no process left behind",
     "sweep_overhead": "x bare (goal 1.1)",
     "sweep_planning": "last: ",
     "sweep_ray": "a node killed: 6 of 6 units done",
