@@ -159,6 +159,14 @@ class Measurements:
                 found[seed] = (result.id + held.suffix, result)
         return found
 
+    def unit(self, metric: str) -> str:
+        """Return a metric's unit; "" of one that was not measured."""
+        return self._units.get(metric, "")
+
+    @cached_property
+    def _units(self) -> dict[str, str]:
+        return {each.metric: each.unit for each in self.results.values()}
+
     @cached_property
     def _measured(self) -> frozenset[tuple[str, str]]:
         """Models and probes of which anything was measured."""

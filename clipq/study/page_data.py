@@ -87,7 +87,7 @@ def study_document(
         "kind": "study",
         "provenance": dict(provenance or {}),
         "towers": towers,
-        "columns": [_column(column) for column in PAGE_COLUMNS],
+        "columns": [_column(measurements, column) for column in PAGE_COLUMNS],
         "costs": [dict(cost) for cost in COSTS],
         "models": [_model(measurements, model) for model in measurements.models],
         "configurations": configurations,
@@ -97,7 +97,7 @@ def study_document(
     }
 
 
-def _column(column: Column) -> dict[str, Any]:
+def _column(measurements: Measurements, column: Column) -> dict[str, Any]:
     return {
         "key": column.key,
         "title": column.title,
@@ -106,6 +106,7 @@ def _column(column: Column) -> dict[str, Any]:
         "role": column.role,
         "distance": column.distance or None,
         "level": column.level,
+        "unit": measurements.unit(column.metric),
     }
 
 
@@ -142,9 +143,12 @@ def _configuration(
     milliseconds: Mapping[str, float],
 ) -> dict[str, Any]:
     spectrum = mean_spectrum(measurements, model, of)
+    kind = "noise" if of.method == "noise" else "qat" if of.trained else "ptq"
     return {
+        "id": f"{model}/{of.text}",
         "model": model,
         "quantizer": of.text,
+        "kind": kind,
         "method": of.method,
         "bits": of.bits or None,
         "towers": of.towers,
@@ -179,10 +183,25 @@ def _value(
         "seeds": None if effect is None else effect.seeds,
         "better": entry.better,
         "worse": entry.worse,
+        "by_seed": [_finite(value) for value in _by_seed(measurements, model, of, column, probes)],
         "margin": None
         if column.level
         else _finite(measurements.margin(model, of, probes, column.metric)),
     }
+
+
+def _by_seed(
+    measurements: Measurements,
+    model: str,
+    of: Configuration,
+    column: Column,
+    probes: Sequence[str],
+) -> list[float | None]:
+    """Return a configuration's own value with each of its seeds, as its units are ordered."""
+    level = measurements.level(model, of, probes, column.metric)
+    points = {} if level is None else level.points
+    seeds = measurements.seeds(model, of)
+    return [points[seed].value if seed in points else None for seed in seeds]
 
 
 def _claims(
