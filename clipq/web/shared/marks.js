@@ -32,8 +32,11 @@ export function standApart(marks) {
   }
 }
 
-/** Return the mark of the `index`-th kind of thing, hollow where it is not `on`; `text` shows when pointed at. */
-export function shape(index, x, y, on, text) {
+/**
+ * Return the mark of the `index`-th kind of thing, hollow where it is not `on`; `text` shows when pointed at.
+ * Five colours and five shapes go together; from the sixth kind on, each colour has another shape.
+ */
+export function shape(index, x, y, on, text = "") {
   const name = `mark point-${index % SHAPES.length}${on ? "" : " off"}`;
   const r = 5;
   const path = {
@@ -42,6 +45,6 @@ export function shape(index, x, y, on, text) {
     triangle: `M${x} ${y - 5.6}L${x + 5.4} ${y + 4.2}H${x - 5.4}Z`,
     diamond: `M${x} ${y - 6}L${x + 5.4} ${y}L${x} ${y + 6}L${x - 5.4} ${y}Z`,
     cross: `M${x - 5} ${y - 1.8}h3.2v-3.2h3.6v3.2h3.2v3.6h-3.2v3.2h-3.6v-3.2h-3.2Z`,
-  }[SHAPES[index % SHAPES.length]];
-  return svg("path", { d: path, class: name }, svg("title", {}, text));
+  }[SHAPES[(index + Math.floor(index / SHAPES.length)) % SHAPES.length]];
+  return svg("path", { d: path, class: name }, text ? svg("title", {}, text) : null);
 }
