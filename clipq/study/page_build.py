@@ -13,7 +13,7 @@ from clipq.web import embed, page_policy, page_script, page_styles, page_templat
 __all__ = ["study_page"]
 
 
-def study_page(document: Mapping[str, Any]) -> str:
+def study_page(document: Mapping[str, Any], *, title: str = "Quantized CLIP models") -> str:
     """Return a study document (``clipq-study/1``) as one HTML file.
 
     The page shows tables, figures and claims and advises on a quantizer; docs/study.md says how to
@@ -21,13 +21,14 @@ def study_page(document: Mapping[str, Any]) -> str:
 
     Args:
         document: as `study_document` makes it.
+        title: of the page.
 
     Raises:
         StudyError: it is no study document.
 
-    >>> page = study_page({"schema": "clipq-study/1", "title": "w4 and w8", "models": [],
-    ...                    "columns": [], "configurations": [], "claims": [], "adviser": {},
-    ...                    "provenance": {}})
+    >>> from clipq.study.page_data import study_document
+    >>> from clipq.study.measurements import Measurements
+    >>> page = study_page(study_document(Measurements({}, {}, {})), title="w4 and w8")
     >>> "<title>w4 and w8: clipq study</title>" in page
     True
     """
@@ -35,7 +36,7 @@ def study_page(document: Mapping[str, Any]) -> str:
     style, script = page_styles("study/study.css"), page_script("study/main.js")
     return page_template("study/page.html").substitute(
         policy=page_policy(style, script),
-        title=_text(packed.title),
+        title=_text(title),
         lead=_text(_lead(packed)),
         answers="".join(
             f"<li>{_text(f'{name}: {answer}')}</li>" for name, answer in packed.answers
@@ -52,7 +53,7 @@ def _lead(packed: Packed) -> str:
         (packed.models, "model"),
         (packed.configurations, "configuration"),
         (packed.units, "unit"),
-        (packed.cells, "value"),
+        (packed.numbers, "number"),
     )
     said = [f"{count:,} {name}{'' if count == 1 else 's'}" for count, name in counts]
     return f"{', '.join(said[:-1])} and {said[-1]}, each against FP32."

@@ -1,13 +1,14 @@
 """What the study's page is given: a study document, checked, and packed by columns.
 
-A document has an object per configuration and column, so that it can be read; the page has a list per
-column, each text and each list of units once. 1,600 configurations of 30 columns are then 4 MB.
+A document has an object per configuration and column, so that it can be read; the page has a list
+per column, and each text once. 1,600 configurations of 30 columns are then 3 MB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from clipq.errors import StudyError
@@ -15,15 +16,16 @@ from clipq.shapes import Document, Finite, Meta, Text, one_of
 
 __all__ = ["Packed", "pack"]
 
-SCHEMA = "clipq-study/1"
 _DIGITS = 6  # more than any cell shows; the document keeps every digit
-_DRAWN_DIGITS = 5
 _ENERGY_DIGITS = 3
-_TEXTS = ("id", "model", "text", "method", "bits", "towers", "kind")
-_NUMBERS = ("value", "low", "high", "change", "change_low", "change_high")
+_TEXTS = ("quantizer", "method", "bits", "towers")
+_FACTS = ("model", "calibration_samples", "seeds", "units", "trained", "tuned")
+_NUMBERS = ("value", "change", "low", "high", "sampling", "drawn", "seeds", "margin")
 
 _Number = Annotated[Finite | None, Meta(description="a finite number or null")]
+_Energies = tuple[_Number, ...] | None
 _Any = Annotated[Any, Meta(description="anything")]
+_Objects = tuple[dict[str, _Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,71 +36,86 @@ class _Interval:
 
 
 @dataclass(frozen=True, slots=True)
+class _Spectrum:
+    rank: tuple[Finite, ...]
+    signal: tuple[_Number, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Model:
     name: Text
     fp32: dict[str, _Number]
-    confidence_bias: _Interval | None = None
+    probes: dict[str, tuple[str, ...]]
+    bias: _Interval | None = None
+    spectrum: _Spectrum | None = None
+    source: str | None = None
+    weights_sha256: str | None = None
+    calibration: dict[str, _Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    name: Text
+    key: Text
+    title: Text
+    metric: Text
+    better: Annotated[str, one_of("higher", "lower")]
+    role: str
+    distance: str | None = None
+    level: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    key: Text
     title: Text
     unit: str
-    direction: Annotated[str, one_of("higher", "lower", "zero", "none")]
-    role: str = ""
-    metric: str = ""
-    probes: tuple[Text, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    value: Finite
+class _Value:
+    value: _Number
+    change: _Number
     low: _Number
     high: _Number
-    change: _Number
-    change_low: _Number
-    change_high: _Number
-    better: bool | None
-    units: tuple[Text, ...]
-    drawn: tuple[Finite, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Spectrum:
-    rank: tuple[Finite, ...]
-    signal: tuple[Finite, ...]
-    residual: tuple[Finite, ...]
+    sampling: _Number
+    drawn: _Number
+    seeds: int | None
+    better: bool
+    worse: bool
+    margin: _Number
 
 
 @dataclass(frozen=True, slots=True)
 class _Configuration:
-    id: Text
     model: Text
-    text: Text
+    quantizer: Text
     method: Text
-    bits: str
+    bits: str | None
     towers: str
-    kind: Annotated[str, one_of("ptq", "qat", "noise")]
-    calibration: int
+    tuned: bool
+    trained: bool
+    draws: bool
+    calibration_samples: int | None
     seeds: tuple[int, ...]
-    units: tuple[Text, ...]
-    cost: dict[str, _Number]
-    values: dict[str, _Entry]
-    spectrum: _Spectrum | None = None
+    units: tuple[str, ...]
+    costs: dict[str, _Number]
+    values: dict[str, _Value]
+    residual: _Energies = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Study:
-    schema: Annotated[str, one_of(SCHEMA)]
-    title: Text
+    schema: Annotated[str, one_of("clipq-study/1")]
+    kind: Annotated[str, one_of("study")]
     models: tuple[_Model, ...]
     columns: tuple[_Column, ...]
+    costs: tuple[_Cost, ...]
     configurations: tuple[_Configuration, ...]
-    claims: tuple[dict[str, _Any], ...]
-    adviser: dict[str, dict[str, _Any]]
+    claims: _Objects
+    towers: str
     provenance: dict[str, _Any]
-    kind: str = "page"
+    figures: _Objects
+    advice: dict[str, _Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +124,18 @@ class Packed:
 
     Args:
         plain: for the page's script.
-        title: of the study.
         models: how many.
         configurations: how many, over all models.
         units: how many different ones.
-        cells: values of units in columns.
-        answers: claims of all models with their answers.
+        numbers: cells of the table.
+        answers: claims of all models, each with its answer.
     """
 
     plain: dict[str, Any]
-    title: str
     models: int
     configurations: int
     units: int
-    cells: int
+    numbers: int
     answers: tuple[tuple[str, str], ...]
 
 
@@ -128,45 +143,49 @@ def pack(document: Mapping[str, Any]) -> Packed:
     """Check a study document and return it packed.
 
     Raises:
-        StudyError: it is no study document: a key, a type or a number is wrong, or a configuration
-            names a model or a column that there is not.
+        StudyError: it is no study document: a key, a type or a number is wrong, or it names a model
+            or a column that it has not.
     """
     source = Document("the study", "JSON", StudyError, fix="make it anew: clipq study page")
-    found = source.shaped(_listed(document), _Study)
+    found = source.shaped(dict(document), _Study)
     _check(source, found)
+    rows = found.configurations
+    places = {model.name: place for place, model in enumerate(found.models)}
     texts: dict[str, int] = {}
 
     def text(value: str) -> int:
         return texts.setdefault(value, len(texts))
 
-    rows = found.configurations
+    facts: dict[str, list[Any]] = {
+        name: [text(getattr(row, name) or "") for row in rows] for name in _TEXTS
+    }
+    facts |= {name: [getattr(row, name) for row in rows] for name in _FACTS}
+    facts["model"] = [places[row.model] for row in rows]
+    facts["units"] = [[text(unit) for unit in row.units] for row in rows]
+    facts["residual"] = [
+        row.residual and [_short(each, _ENERGY_DIGITS) for each in row.residual] for row in rows
+    ]
     plain = {
-        "title": found.title,
-        "models": [_plain(model) for model in found.models],
-        "columns": [_plain(column) for column in found.columns],
-        "configurations": {
-            **{name: [text(getattr(row, name)) for row in rows] for name in _TEXTS},
-            "calibration": [row.calibration for row in rows],
-            "seeds": [list(row.seeds) for row in rows],
-            "units": [[text(unit) for unit in row.units] for row in rows],
-            "cost": {
-                name: [_short(row.cost.get(name)) for row in rows]
-                for name in dict.fromkeys(name for row in rows for name in row.cost)
-            },
-            "spectrum": [_spectrum(row.spectrum) for row in rows],
-        },
-        "cells": {column.name: _cells(column.name, rows, text) for column in found.columns},
-        "claims": [dict(claim) for claim in found.claims],
-        "adviser": {model: dict(said) for model, said in found.adviser.items()},
-        "provenance": dict(found.provenance),
+        "models": [asdict(model) for model in found.models],
+        "columns": [asdict(column) for column in found.columns],
+        "costs": [
+            asdict(cost) | {"of": _filled(rows, lambda row, key=cost.key: row.costs.get(key))}
+            for cost in found.costs
+        ],
+        "configurations": facts,
+        "cells": {column.key: _cells(column.key, rows) for column in found.columns},
+        "claims": list(found.claims),
+        "figures": list(found.figures),
+        "towers": found.towers,
+        "provenance": found.provenance,
+        "texts": list(texts),
     }
     return Packed(
-        plain={**plain, "texts": list(texts)},
-        title=found.title,
+        plain=plain,
         models=len(found.models),
         configurations=len(rows),
         units=len({unit for row in rows for unit in row.units}),
-        cells=sum(len(entry.units) for row in rows for entry in row.values.values()),
+        numbers=sum(len(row.values) for row in rows),
         answers=tuple(
             (f"{claim.get('claim')} {claim.get('part') or ''}".strip(), str(claim.get("answer")))
             for claim in found.claims
@@ -176,92 +195,61 @@ def pack(document: Mapping[str, Any]) -> Packed:
 
 
 def _check(source: Document, study: _Study) -> None:
-    """Refuse names of what there is not, and what is there twice."""
-    known = {model.name for model in study.models}
-    columns = {column.name for column in study.columns}
-    for kind, names in (
-        ("models", [model.name for model in study.models]),
-        ("columns", [column.name for column in study.columns]),
-        ("configurations", [row.id for row in study.configurations]),
-    ):
-        twice = (
-            next((name for name in names if names.count(name) > 1), None)
-            if (len(set(names)) < len(names))
-            else None
-        )
-        if twice is not None:
-            raise source.fail("", f"{twice!r} is in {kind} twice", "name each once")
-    for at, row in enumerate(study.configurations):
-        place = f"configurations[{at}]"
-        if row.model not in known:
-            raise source.fail(place, f"model = {row.model!r}", "models has none of that name")
+    """Refuse what is there twice, and names of what there is not."""
+    names = {
+        "models": [model.name for model in study.models],
+        "columns": [column.key for column in study.columns],
+        "configurations": [f"{row.model}/{row.quantizer}" for row in study.configurations],
+    }
+    for kind, held in names.items():
+        for name, times in Counter(held).items():
+            if times > 1:
+                raise source.fail("", f"{kind} has {name!r} {times} times", "name each once")
+    ranks = {
+        model.name: len(model.spectrum.rank) if model.spectrum else 0 for model in study.models
+    }
+    columns = set(names["columns"])
+    for place, row in enumerate(study.configurations):
+        where = f"configurations[{place}]"
+        if row.model not in ranks:
+            raise source.fail(where, f"model = {row.model!r}", "models has none of that name")
         for name in row.values:
             if name not in columns:
-                raise source.fail(place, f"a value of {name!r}", "columns has none of that name")
-        spectrum = row.spectrum
-        if spectrum and len({len(getattr(spectrum, f.name)) for f in fields(spectrum)}) > 1:
-            raise source.fail(place, "spectrum: lists of different lengths", "one energy per rank")
+                raise source.fail(where, f"a value of {name!r}", "columns has none of that key")
+        if row.residual is not None and len(row.residual) != ranks[row.model]:
+            problem = f"residual has {len(row.residual)} ranks"
+            raise source.fail(where, problem, f"its model's spectrum has {ranks[row.model]}")
 
 
-def _cells(name: str, rows: Iterable[_Configuration], text: Any) -> dict[str, list[Any]]:
-    """Return a column's entries as lists: a number, or null, per configuration."""
-    entries = [row.values.get(name) for row in rows]
-    cells: dict[str, list[Any]] = {
-        key: [None if entry is None else _short(getattr(entry, key)) for entry in entries]
-        for key in _NUMBERS
+def _cells(key: str, rows: Sequence[_Configuration]) -> dict[str, list[Any]]:
+    """Return a column's numbers: a list per kind of number, with null where there is none."""
+    cells = {
+        name: held
+        for name in _NUMBERS
+        if (held := _filled(rows, lambda row, name=name: _of(row.values.get(key), name)))
     }
-    cells["better"] = [None if entry is None else _sign(entry.better) for entry in entries]
-    cells["drawn"] = [
-        None if entry is None else [_short(each, _DRAWN_DIGITS) for each in entry.drawn]
-        for entry in entries
-    ]
-    # All units of a configuration have all its columns, unless something was left out.
-    cells["units"] = [
-        None if entry is None or entry.units == row.units else [text(unit) for unit in entry.units]
-        for row, entry in zip(rows, entries, strict=True)
-    ]
-    # Of what is compared, the interval of the change says it all: the value's is the same, moved.
-    for key in ("low", "high"):
-        compared = cells["change"]
-        cells[key] = [
-            value if change is None else None
-            for value, change in zip(cells[key], compared, strict=True)
-        ]
-    return {key: held for key, held in cells.items() if any(each is not None for each in held)}
+    signs = _filled(rows, lambda row: _sign(row.values.get(key)))
+    return cells | ({"sure": signs} if signs else {})
 
 
-def _spectrum(spectrum: _Spectrum | None) -> list[list[Any]] | None:
-    if spectrum is None:
-        return None
-    return [
-        [_short(each, _ENERGY_DIGITS) for each in getattr(spectrum, f.name)]
-        for f in fields(spectrum)
-    ]
+def _filled(
+    rows: Sequence[_Configuration], of: Callable[[_Configuration], float | None]
+) -> list[float | None]:
+    """Return a number of each row; nothing where no row has one."""
+    found = [_short(of(row)) for row in rows]
+    return found if any(each is not None for each in found) else []
 
 
-def _sign(better: bool | None) -> int:
-    return 0 if better is None else 1 if better else -1
+def _of(value: _Value | None, name: str) -> float | None:
+    return None if value is None else getattr(value, name)
 
 
-def _plain(value: Any) -> dict[str, Any]:
-    return {
-        field.name: _plain(held) if isinstance(held, _Interval) else held
-        for field in fields(value)
-        if (held := getattr(value, field.name)) is not None
-    }
-
-
-def _listed(document: Mapping[str, Any]) -> Any:
-    """Return the document as JSON has it: objects and lists."""
-    if isinstance(document, Mapping):
-        return {key: _listed(value) for key, value in document.items()}
-    if isinstance(document, (list, tuple)):
-        return [_listed(value) for value in document]
-    return document
+def _sign(value: _Value | None) -> int | None:
+    return None if value is None else int(value.better) - int(value.worse)
 
 
 def _short(value: float | None, digits: int = _DIGITS) -> float | None:
     if value is None or isinstance(value, int):
         return value
     short = float(f"{value:.{digits}g}")
-    return int(short) if short.is_integer() and abs(short) < 2**53 else short
+    return int(short) if short.is_integer() and abs(short) < 1e15 else short

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,17 @@ FORMATS = {"w8a8": 8.0, "w6a8": 6.0, "w4a8": 4.0, "w4a4": 4.0}
 MODELS = ("vit-clean", "vit-noisy", "resnet", "siglip")
 SAMPLED = 0.003
 COLUMNS = (
-    # name, title, unit, direction, role, FP32, what eight bits change, margin
-    ("id.top1", "top-1", "", "higher", "in-distribution", 0.86, -0.002, 0.01),
-    ("id.ece", "ECE", "", "lower", "in-distribution", 0.06, 0.003, 0.01),
-    ("ood.auroc-mcm", "OOD AUROC", "", "higher", "ood", 0.82, 0.002, 0.02),
-    ("corruption.corruption-error", "corruption error", "ratio", "lower", "corruption",
-     1.0, 0.02, 0.15),
-    ("shift.top1", "shift top-1", "", "higher", "shift", 0.41, -0.006, 0.03),
-    ("spurious.relative-gap", "relative gap", "", "lower", "spurious", 0.3, 0.01, 0.05),
-    ("id.sqnr-low", "SQNR 0-8", "dB", "higher", "in-distribution", None, 38.0, None),
+    # key, title, metric, better, role, FP32, what eight bits change, margin
+    ("top1", "top-1", "top1", "higher", "in-distribution", 0.86, -0.002, 0.01),
+    ("ece", "ECE", "ece", "lower", "in-distribution", 0.06, 0.003, 0.01),
+    ("auroc-mcm", "AUROC", "auroc-mcm", "higher", "ood", 0.82, 0.002, 0.02),
+    ("corruption-error", "corruption error", "corruption-error", "lower", "corruption", 1.0, 0.02,
+     0.15),
+    ("top1.shift", "shift top-1", "top1", "higher", "shift", 0.41, -0.006, 0.03),
+    ("relative-gap", "relative gap", "relative-gap", "lower", "spurious", 0.3, 0.01, 0.05),
+    ("sqnr-low", "SQNR 0-8", "sqnr-low", "higher", "in-distribution", None, 38.0, None),
 )  # fmt: skip
+RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 def study_document(
@@ -39,124 +41,133 @@ def study_document(
     held = _columns(columns)
     names = [MODELS[at] if at < len(MODELS) else f"model-{at}" for at in range(models)]
     texts = list(itertools.islice(_texts(), configurations))
-    found = [
-        _configuration(draw, model, at, entry, held)
-        for at, model in enumerate(names)
-        for entry in texts
-    ]
+    found = [_configuration(draw, model, entry, held) for model in names for entry in texts]
     return {
         "schema": "clipq-study/1",
-        "kind": "page",
-        "title": "A made-up sweep",
+        "kind": "study",
+        "provenance": {
+            "sweeps": [{"plan": "plan.toml", "units": sum(len(c["units"]) for c in found)}],
+            "clipq": "0.1.0",
+        },
+        "towers": "vision",
+        "columns": [
+            {"key": key, "title": title, "metric": metric, "better": better, "role": role,
+             "distance": None, "level": fp32 is None}
+            for key, title, metric, better, role, fp32, *_ in held
+        ],
+        "costs": [
+            {"key": "weight-bits", "title": "bits per weight, scales included", "unit": "bits"},
+            {"key": "bytes", "title": "quantized weights, scales included", "unit": "bytes"},
+            {"key": "milliseconds", "title": "time per image where it is deployed", "unit": "ms"},
+        ],
         "models": [
             {
                 "name": model,
-                "confidence_bias": _interval((0.04, -0.08, 0.01, 0.0)[at % 4], 0.006),
+                "source": f"local-dir:models/{model}",
+                "weights_sha256": hashlib.sha256(model.encode()).hexdigest(),
+                "bias": _interval((0.04, -0.08, 0.01, 0.0)[at % 4], 0.006),
+                "calibration": None,
                 "fp32": {column[0]: column[5] for column in held},
+                "probes": {column[0]: [column[4]] for column in held},
+                "spectrum": {"rank": list(RANKS), "signal": [8.0 / rank for rank in RANKS]},
             }
             for at, model in enumerate(names)
         ],
-        "columns": [
-            {"name": name, "title": title, "unit": unit, "direction": direction, "role": role,
-             "metric": name.rsplit(".", 1)[1], "probes": [name.rsplit(".", 1)[0]]}
-            for name, title, unit, direction, role, *_ in held
-        ],
         "configurations": found,
+        "figures": [
+            {"key": "calibration", "title": "Change of ECE against FP32's confidence bias",
+             "x": "bias", "y": "ece"},
+            {"key": "detection", "title": "Change of OOD AUROC against change of ECE",
+             "x": "ece", "y": "auroc-mcm"},
+            {"key": "robustness", "title": "Change of corruption error against shift accuracy",
+             "x": "top1.shift", "y": "corruption-error"},
+        ],
         "claims": list(_claims(names)),
-        "adviser": {model: {"margins": {c[0]: c[7] for c in held if c[7]}} for model in names},
-        "provenance": {
-            "sweeps": [{"plan": "plan.toml", "units": sum(len(c["units"]) for c in found),
-                        "cells": sum(len(c["units"]) for c in found) * len(held)}],
-            "clipq": "0.1.0",
-        },
+        "advice": {"models": {}},
     }  # fmt: skip
 
 
 def _columns(count: int) -> list[tuple[Any, ...]]:
     found = list(COLUMNS[:count])
     for at in range(len(found), count):
-        name = f"probe-{at}.top1"
-        found.append((name, f"probe {at} top-1", "", "higher", "shift", 0.5, -0.004, 0.02))
+        found.append(
+            (f"top1.{at}", f"probe {at} top-1", "top1", "higher", "shift", 0.5, -0.004, 0.02)
+        )
     return found
 
 
-def _texts() -> Any:
-    """Yield method, format, text, towers, kind: plain ones first, then with an option."""
+def _texts() -> Iterator[tuple[str, ...]]:
+    """Yield method, format, text and towers: plain ones first, then with an option."""
     for option in itertools.count():
         for towers in ("vision", "both"):
             for number_format, method in itertools.product(FORMATS, METHODS):
                 extra = f",option={option}" if option else ""
                 at = "" if towers == "both" else f"@{towers}"
-                text = f"{method}:{number_format}{extra}{at}"
-                yield method, number_format, text, towers, METHODS[method]
+                yield method, number_format, f"{method}:{number_format}{extra}{at}", towers
 
 
 def _configuration(
-    draw: Any, model: str, at: int, entry: tuple[str, ...], columns: list[tuple[Any, ...]]
+    draw: np.random.Generator, model: str, entry: tuple[str, ...], columns: list[tuple[Any, ...]]
 ) -> dict[str, Any]:
-    method, number_format, text, towers, kind = entry
-    seeds = list(range(5)) if kind != "ptq" or method == "quarot" else [0]
+    method, number_format, text, towers = entry
+    kind = METHODS[method]
+    draws = kind != "ptq" or method == "quarot"
+    seeds = list(range(5)) if draws else []
     harm = {"w8a8": 1.0, "w6a8": 2.5, "w4a8": 6.0, "w4a4": 40.0}[number_format]
     harm *= 0.4 if kind == "qat" else 1.0
-    units = [hashlib.sha256(f"{model}/{text}/{seed}".encode()).hexdigest() for seed in seeds]
-    values = {}
-    for name, _, _, direction, _, fp32, step, _ in columns:
-        if fp32 is None:
-            level = step - 4.0 * np.log2(harm) + draw.normal(0, 0.5, len(seeds))
-            values[name] = _entry(level, None, 0.3, 1, units)
-            continue
-        change = step * harm * (1 + 0.3 * draw.normal()) + draw.normal(0, SAMPLED, len(seeds)) * 0.5
-        sign = {"higher": 1, "lower": -1}[direction]
-        values[name] = _entry(fp32 + np.clip(change, -0.9 * fp32, 0.9), fp32, SAMPLED, sign, units)
-    ranks = [1, 2, 4, 8, 16, 32, 64, 128, 256]
-    signal = [8.0 / rank for rank in ranks]
-    residual = [0.001 * harm * (1 + 0.1 * at) for _ in ranks]
     bits = FORMATS[number_format]
     return {
-        "id": f"{model}/{text}",
         "model": model,
-        "text": text,
+        "quantizer": text,
         "method": method,
         "bits": number_format,
         "towers": towers,
-        "kind": kind,
-        "calibration": 0,
+        "tuned": False,
+        "trained": kind == "qat",
+        "draws": draws,
+        "calibration_samples": None,
         "seeds": seeds,
-        "units": units,
-        "cost": {"bits": bits, "bytes": int(1e6 * (bits + at)), "seconds": 2.0 + harm},
-        "values": values,
-        "spectrum": {"rank": ranks, "signal": signal, "residual": residual},
+        "units": [
+            hashlib.sha256(f"{model}/{text}/{seed}".encode()).hexdigest() for seed in seeds or [0]
+        ],
+        "costs": {"weight-bits": bits, "bytes": 1e6 * (bits + draw.random()), "milliseconds": None},
+        "values": {column[0]: _value(draw, column, harm, len(seeds)) for column in columns},
+        "residual": [0.001 * harm * (1 + 0.05 * draw.normal()) * rank**-0.3 for rank in RANKS],
     }
 
 
-def _entry(
-    drawn: Any, fp32: float | None, sampled: float, sign: int, units: list[str]
+def _value(
+    draw: np.random.Generator, column: tuple[Any, ...], harm: float, seeds: int
 ) -> dict[str, Any]:
-    value = float(np.mean(drawn))
-    spread = float(np.std(drawn, ddof=1)) if len(drawn) > 1 else 0.0
-    half = 1.96 * (sampled**2 + spread**2 / len(drawn)) ** 0.5
-    own = {
-        "value": value,
-        "low": value - half,
-        "high": value + half,
-        "units": units,
-        "drawn": [float(each) for each in drawn],
+    _, _, _, better, _, fp32, step, margin = column
+    level = fp32 is None
+    effect = step - 4.0 * np.log2(harm) if level else step * harm * (1 + 0.3 * draw.normal())
+    if not level:
+        effect = float(np.clip(effect, -0.9 * fp32, 0.9))
+    sampling = 0.3 if level else SAMPLED
+    drawn = 0.3 * sampling if seeds else 0.0
+    reach = 2.776 if seeds else 0.0  # Student's t of 4 degrees of freedom
+    half = float(np.hypot(1.96 * sampling, reach * drawn))
+    sign = 1 if better == "higher" else -1
+    return {
+        "value": float(effect if level else fp32 + effect),
+        "change": None if level else float(effect),
+        "low": float(effect - half),
+        "high": float(effect + half),
+        "sampling": sampling,
+        "drawn": drawn,
+        "seeds": seeds or 1,
+        "better": not level and bool(sign * effect > half),
+        "worse": not level and bool(sign * effect < -half),
+        "margin": margin,
     }
-    if fp32 is None:
-        return own | dict.fromkeys(("change", "change_low", "change_high", "better"))
-    change = value - fp32
-    better = True if sign * change > half else False if sign * change < -half else None
-    return own | {
-        "change": change, "change_low": change - half, "change_high": change + half,
-        "better": better,
-    }  # fmt: skip
 
 
 def _interval(value: float, half: float) -> dict[str, float]:
     return {"value": value, "low": value - half, "high": value + half}
 
 
-def _claims(models: list[str]) -> Any:
+def _claims(models: list[str]) -> Iterator[dict[str, Any]]:
     """Yield three claims, overall and of each model, with every answer."""
     answers = ("reproduced", "not reproduced", "undecided")
     said = (
@@ -176,5 +187,5 @@ def _claims(models: list[str]) -> Any:
                 ],
                 "p_value": None if lacking else 0.004, "p_value_table": 0.02, "looks": 12,
                 "option": None, "reason": "needs a probe of blur alone" if lacking else None,
-                "left_out": [], "cases": [] if lacking else ["vit-clean/rtn:w8a8@vision/id.ece"],
+                "left_out": [], "configurations": [] if lacking else [0, 1],
             }  # fmt: skip

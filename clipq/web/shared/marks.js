@@ -20,15 +20,16 @@ export function staircase(front, chart) {
   });
 }
 
-/** Move marks of one cost aside, so that their intervals can be told apart. */
-export function standApart(marks) {
+/** Move marks of one cost aside, so that their intervals can be told apart; each has at most `room` pixels. */
+export function standApart(marks, room = Infinity) {
   const groups = new Map();
   for (const mark of marks) {
     const place = Math.round(mark.x / 4);
     groups.set(place, [...(groups.get(place) || []), mark]);
   }
   for (const group of groups.values()) {
-    group.sort((a, b) => a.y - b.y).forEach((mark, index) => { mark.x += (index - (group.length - 1) / 2) * 8; });
+    const step = Math.min(8, room / group.length);
+    group.sort((a, b) => a.y - b.y).forEach((mark, index) => { mark.x += (index - (group.length - 1) / 2) * step; });
   }
 }
 

@@ -168,7 +168,7 @@ function nothingKeeps(known, options, margins, most) {
     const { loss, error } = nearest.option.losses[name];
     const room = margins[name] - loss;
     steps.push(room > 0
-      ? [`${columnTitle(name)} is not decided: the loss lies within the margin. About ${number(Math.ceil(((1.96 * error) / room) ** 2 * 10) / 10)}× the samples (or more seeds, where seeds differ) would show it.`]
+      ? [`${columnTitle(name)} is not decided: the loss lies within the margin. About ${number(Number((((1.96 * error) / room) ** 2).toPrecision(2)))} times the samples (or more seeds, where seeds differ) would show it.`]
       : [`${columnTitle(name)} is not decided, and the loss lies at or beyond the margin: more samples are no way out.`]);
   }
   for (const name of broken) steps.push([`${columnTitle(name)} is surely beyond its margin: ${times(nearest.option.losses[name].loss / margins[name])} of it.`]);
@@ -227,12 +227,13 @@ function frontFigure(known, costTitle, names, cost) {
     const { loss, error } = item.option.losses[item.limit], margin = item.worst ? loss / item.worst : 1;
     const at = (value) => Math.min(edge, value);
     return {
-      row: item.row, x: item.option.cost, y: at(item.worst), yLow: at(item.worst - (1.96 * error) / margin), yHigh: at(item.worst + (1.96 * error) / margin),
+      row: item.row, front: item.front, x: item.option.cost, y: at(item.worst), yLow: at(item.worst - (1.96 * error) / margin), yHigh: at(item.worst + (1.96 * error) / margin),
       say: () => `${costTitle} ${number(item.option.cost)}; worst loss ${times(item.worst)} the margin, of ${columnTitle(item.limit)}; keeps all with at least ${percent(item.all)}; on the front with ${percent(item.front)}`,
     };
   });
   return scatter({
-    title: `Worst loss in margins against ${costTitle}`, name: names[0], points, wide: true,
+    title: `Worst loss in margins against ${costTitle}`, name: names[0], points, wide: true, apart: true,
+    named: (point) => point.front >= LIKELY_FRONT,
     note: `below the dashed line every margin is kept by the mean; bars are the 95 % interval of the metric that is worst; what loses more than ${times(edge)} stands at the upper edge`,
     x: { label: `${costTitle}, lower is better`, zero: false }, y: { label: `worst loss / margin, ${better("lower")}` },
     more: (chart) => [svg("rect", { class: "beyond", x: chart.x(chart.x.from), y: chart.y(chart.y.to), width: chart.x(chart.x.to) - chart.x(chart.x.from), height: Math.max(0, chart.y(1) - chart.y(chart.y.to)) }),

@@ -6,7 +6,7 @@ export const studyModels = study.models;
 export const studyModel = new Map(studyModels.map((model) => [model.name, model]));
 export const configurations = configurationsOf(study);
 export const configurationOf = new Map(configurations.map((row) => [row.id, row]));
-export const KINDS = new Map([["ptq", "PTQ"], ["qat", "QAT"], ["noise", "matched noise"]]);
+export const KINDS = new Map([["ptq", "PTQ"], ["qat", "QAT"], ["noise", "noise"]]);
 export const methods = studyValues("method");
 
 function configurationsOf({ configurations: packed, texts }) {

@@ -1,10 +1,11 @@
 // Numbers of a study: with as many decimals as their interval can tell apart.
 import { minus, number } from "../shared/format.js";
 
-/** Return how many decimals a number with this half-width deserves: two digits of the half-width. */
+/** Return how many decimals a number with this half-width deserves: two digits of it if it begins by 1 or 2, else one. */
 function decimalsOf(half) {
   if (!(half > 0)) return null;
-  return Math.max(0, Math.min(6, 1 - Math.floor(Math.log10(half))));
+  const place = Math.floor(Math.log10(half));
+  return Math.max(0, Math.min(6, (half / 10 ** place < 3 ? 1 : 0) - place));
 }
 
 function fixed(value, decimals) {

@@ -27,10 +27,10 @@ export function pictures() {
   const keys = el("div", { class: "keys-of-marks" });
   const draw = () => {
     keys.replaceChildren(methodLegend());
-    body.replaceChildren(...[biasFigure(), ...pairFigures(), paretoFigure(), spectra(chosen())].filter(Boolean));
+    body.replaceChildren(...[biasFigure(), ...pairFigures(), spectra(chosen()), paretoFigure(), ownFigure()].filter(Boolean));
   };
   onView((before) => {
-    if (choiceChanged(before) || ["x", "y", "cost", "kept"].some((key) => before[key] !== view[key])) draw();
+    if (choiceChanged(before) || ["x", "y", "range", "cost", "kept"].some((key) => before[key] !== view[key])) draw();
   });
   const model = studyModels.length > 1
     ? choice("model", [["", "all"], ...studyModels.map(({ name }) => [name, name])], view.model, (name) => look({ model: name, cell: "" })) : null;
@@ -40,7 +40,8 @@ export function pictures() {
   addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; draw(); } });
   return section("figures", "Figures",
     el("p", { class: "quiet" }, "Every figure shows the configurations that the filters of the table leave. Bars are 95 % intervals over samples and seeds; beyond 80 marks only of the one that is pointed at."),
-    el("div", { class: "row filters" }, model), keys, body);
+    el("div", { class: "row filters" }, model,
+      choice("axes", [["", "without what collapsed"], ["all", "all"]], view.range, (range) => look({ range }))), keys, body);
 }
 
 /** Return a legend whose entries show one method alone. */
@@ -89,12 +90,16 @@ function wish(name) {
 
 function pairFigures() {
   const fixed = [[ROLES.ece(), ROLES.ood()], [ROLES.shift(), ROLES.corruption()]].filter(([x, y]) => x && y && x !== y);
+  return fixed.map(([x, y]) => pairFigure(x, y));
+}
+
+/** Any two metrics that the reader chooses. */
+function ownFigure() {
   const own = [view.x, view.y].every((name) => studyColumn.has(name)) ? [view.x, view.y] : [studyColumns[0].name, (studyColumns[1] || studyColumns[0]).name];
   const names = studyColumns.map((column) => [column.name, columnTitle(column.name)]);
-  const box = studyColumns.length > 2 ? el("div", { class: "own" },
+  return studyColumns.length > 2 ? el("div", { class: "own" },
     el("div", { class: "row filters" }, choice("across", names, own[0], (x) => look({ x, y: own[1] })), choice("upward", names, own[1], (y) => look({ x: own[0], y }))),
     pairFigure(own[0], own[1]) || el("p", { class: "quiet" }, "No configuration has both.")) : null;
-  return [...fixed.map(([x, y]) => pairFigure(x, y)), box];
 }
 
 function pairFigure(across, upward) {
@@ -152,7 +157,7 @@ function paretoFigure() {
       choice("cost", costs.map((name) => [name, COSTS_OF[name][0]]), cost, (name) => look({ cost: name })),
       choice("kept", studyColumns.map((column) => [column.name, columnTitle(column.name)]), kept, (name) => look({ kept: name }))),
     scatter({
-      title: `${columnTitle(kept)} against ${title}`, name: kept, points,
+      title: `${columnTitle(kept)} against ${title}`, name: kept, points, apart: true,
       note: `the line of each model is its Pareto front by means: nothing is both cheaper and better. How sure a place on it is, the adviser says`,
       x: { label: `${title}, lower is better`, zero: false }, y: { label: `${compared ? "change of " : ""}${columnTitle(kept)}${wish(kept)}`, zero: compared },
       more: (chart) => fronts.map((front) => curve(staircase(front, chart), "front")),

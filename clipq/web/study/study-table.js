@@ -1,6 +1,7 @@
 // The study's table: configurations down; across either metrics, or the models of one metric.
 import { choice } from "../shared/controls.js";
 import { allOf, el, section } from "../shared/elements.js";
+import { number } from "../shared/format.js";
 import { markSorted, moreText, nextSort, ordered, tableHead, tableRow } from "../shared/tables.js";
 import { chosen, choiceBar, choiceChanged } from "./chosen.js";
 import { downloadButton } from "./download.js";
@@ -9,7 +10,7 @@ import { cellText, changeText, intervalText, withDecimals } from "./numbers.js";
 import { cellKey, unitDetail } from "./units.js";
 import { look, onView, view } from "./view.js";
 
-const AT_ONCE = 50;
+const AT_ONCE = 25;
 const FIRST_COLUMNS = 7;
 const shownRows = { columns: [], items: [], to: 0 };
 
@@ -77,7 +78,7 @@ function factColumns(layout) {
     { ...fact("bits", "Bits"), first: 1 },
     { ...fact("text", "Configuration", (item) => el("code", {}, item.text)), names: true },
     fact("kind", "Kind", (item) => KINDS.get(item.kind)),
-    ...(layout || studyModels.length < 2 ? [] : [fact("model", "Model")]),
+    ...(layout || studyModels.length < 2 ? [] : [fact("model", "Model", (item) => el("span", { class: "whole" }, item.model))]),
   ];
 }
 
@@ -133,7 +134,7 @@ function referenceRows(columns) {
     if (at < facts) return at === 2 ? el("th", { scope: "row" }, "FP32") : el("td", {});
     const model = view.layout ? column.key : models[0];
     const value = studyModel.get(model).fp32[column.name];
-    return el("td", { class: "number" }, withDecimals(value ?? null, 0.002));
+    return el("td", { class: "number" }, number(value));
   }))];
 }
 

@@ -2,11 +2,13 @@
 import { copyButton } from "../shared/controls.js";
 import { commandList } from "../shared/commands.js";
 import { el, factList } from "../shared/elements.js";
-import { better, count, number, signed } from "../shared/format.js";
+import { better, count, number } from "../shared/format.js";
 import { table } from "../shared/tables.js";
 import { cellOf, KINDS, study, studyColumn, studyModel } from "./measured.js";
-import { cellText, intervalText, withDecimals } from "./numbers.js";
+import { cellText, changeText, intervalText, withDecimals } from "./numbers.js";
 import { viewAddress } from "./view.js";
+
+const ENOUGH = 12; // letters of an id that no two units of a sweep have in common
 
 export function cellKey(row, name) {
   return `${row.id}|${name}`;
@@ -25,7 +27,7 @@ export function unitDetail(row, name) {
     ["calibration samples", row.calibration || "all"],
   ];
   const rows = cell.units.map((unit, at) => [row.seeds[at] === undefined ? "–" : String(row.seeds[at]), el("code", { class: "hash", tabindex: "0" }, unit),
-    number(cell.drawn[at]), reference === null || reference === undefined || cell.drawn[at] === undefined ? "–" : signed(cell.drawn[at] - reference)]);
+    withDecimals(cell.drawn[at] ?? null, half / 3), cell.compared && cell.drawn[at] !== undefined ? changeText(cell.drawn[at] - reference, half / 3) : "–"]);
   return el("div", { class: "detail" }, el("p", {}, sayWhetherSure(cell)), factList(facts),
     table({ caption: `${count(cell.units.length, "unit")} behind this number`, columns: [
       { title: "Seed", number: true }, { title: "Unit" }, { title: "Value", number: true }, { title: "Change", number: true }], rows }),
@@ -47,7 +49,7 @@ export function queryCommand(row, column) {
   const literal = (text) => `'${String(text).replaceAll("'", "''")}'`;
   const among = (texts) => `IN (${texts.map(literal).join(", ")})`;
   const where = [
-    `unit_id ${among(row.units)}`, column.metric ? `metric = ${literal(column.metric)}` : null,
+    `left(unit_id, ${ENOUGH}) ${among(row.units.map((unit) => unit.slice(0, ENOUGH)))}`, column.metric ? `metric = ${literal(column.metric)}` : null,
     column.probes && column.probes.length ? `probe ${among(column.probes)}` : null,
   ].filter(Boolean).join(" AND ");
   const statement = `SELECT seed, unit_id, probe, baseline, observed, loss, low, high, verdict FROM cells WHERE ${where}`;
