@@ -7,15 +7,20 @@ Reads records and nothing else; docs/claims.md says what each claim means here.
 """
 
 from clipq.study.claim_table import ClaimRow, ClaimTable, answer_claims
-from clipq.study.measurements import Measurements, gather
+from clipq.study.drawn_results import MeasuredUnit
+from clipq.study.gathering import gather
+from clipq.study.measurements import Measurements
+from clipq.study.page_data import study_document
 from clipq.study.study_table import StudyRow, study_rows
 
 __all__ = [
     "ClaimRow",
     "ClaimTable",
+    "MeasuredUnit",
     "Measurements",
     "StudyRow",
     "answer_claims",
     "gather",
+    "study_document",
     "study_rows",
 ]

@@ -84,7 +84,7 @@ def answer_claims(measurements: Measurements, *, towers: str = "vision") -> Clai
     >>> from clipq.cases import Case
     >>> from clipq.estimate import Estimate
     >>> from clipq.records import CaseResult, RunRecord
-    >>> from clipq.study.measurements import gather
+    >>> from clipq.study.gathering import gather
     >>> from clipq.verdicts import Verdict
     >>> estimate = Estimate(loss=0.6, standard_error=0.01)
     >>> case = CaseResult(Case.parse("vit/rtn:w4a4@vision/id.top1"), Verdict.FAIL, samples=500,

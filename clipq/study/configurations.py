@@ -2,7 +2,8 @@
 
 A *configuration* is a candidate without its seed: `quarot:w8a8,seed=0@vision` and the same with
 `seed=1` are one configuration, drawn twice. Rounding to nearest draws nothing, so that its
-configuration has one candidate, and no more would be known from a second.
+configuration has one candidate, and no more would be known from a second. Where a part of the
+calibration split is drawn, how many samples is the configuration's, and which of them a seed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ _DRAWING = ("noise", "quarot", "raana")
 
 _NUMBER = r"(?:mx)?(?:fp|nf|e)?(\d+)"
 _FORMAT = re.compile(rf"w{_NUMBER}[^a]*(?:a{_NUMBER})?")
+_PARTS = re.compile(rf"(.*?)({re.escape(TUNED)})?( \(calibration: \d+ samples\))?")
+"""Body, tuning and calibration draw of a configuration's text."""
 _FLOATS = {"e4m3": "8", "e5m2": "8"}
 
 
@@ -27,13 +30,15 @@ class Configuration:
     """A candidate without its seed.
 
     Args:
-        text: of the candidate, without ``seed=`` and with its suffix.
+        text: of the candidate, without ``seed=`` and with its suffix; with how many samples it was
+            calibrated on, where these are a part of the split.
         method: its name.
         bits: bits of weights and activations, such as ``w4a8``; "" where the text names none.
         towers: ``vision``, ``text`` or ``both``.
         tuned: whether its logit scale was tuned.
         trained: whether it was trained (QAT), which draws the order of its data.
         draws: whether a seed changes anything.
+        samples: of the calibration split that it sees; 0 for all of them.
 
     >>> found, seed = configuration("lsq:w4a8,objective=distil,seed=2@vision", trained=True)
     >>> found.text, seed
@@ -49,6 +54,7 @@ class Configuration:
     tuned: bool = field(compare=False)
     trained: bool = field(compare=False)
     draws: bool = field(compare=False)
+    samples: int = field(default=0, compare=False)
 
     @property
     def activation_bits(self) -> int | None:
@@ -58,22 +64,28 @@ class Configuration:
 
     def with_tuning(self) -> Configuration:
         """Return the same with a tuned logit scale."""
-        return replace(self, text=f"{_split(self.text)[0]}{TUNED}", tuned=True)
+        body, _, calibration = _split(self.text)
+        return replace(self, text=f"{body}{TUNED}{calibration}", tuned=True)
 
     def in_towers(self, towers: str) -> Configuration:
         """Return the same method and format in other towers."""
-        body, suffix = _split(self.text)
+        body, tuning, calibration = _split(self.text)
         body = body.partition("@")[0]
         at = "" if towers == "both" else f"@{towers}"
-        return replace(self, text=f"{body}{at}{suffix}", towers=towers)
+        return replace(self, text=f"{body}{at}{tuning}{calibration}", towers=towers)
 
 
-def configuration(text: str, *, trained: bool = False) -> tuple[Configuration, int]:
+def configuration(
+    text: str, *, trained: bool = False, samples: int = 0, drawn: int = 0
+) -> tuple[Configuration, int]:
     """Return the configuration of a candidate's text, and its seed (0 where none is named).
 
     Args:
         text: of the quantizer.
         trained: whether its record holds a trained state.
+        samples: of the calibration split that it saw; 0 for all of them.
+        drawn: the seed of the draw of these samples. A seed of the text that differs from it was
+            asked for by itself and stays in the configuration's text.
 
     >>> configuration("rtn:w8a8")[0].draws, configuration("quarot:w8a8")[0].draws
     (False, True)
@@ -81,28 +93,43 @@ def configuration(text: str, *, trained: bool = False) -> tuple[Configuration, i
     (False, False)
     >>> [configuration(each)[0].bits for each in ("rtn:we4m3ae4m3", "rtn:w4g32", "raana,bits=3.3")]
     ['w8a8', 'w4', '']
+    >>> found, seed = configuration("rtn:w8a8@vision+logit-scale", samples=64, drawn=3)
+    >>> found.text, found.draws, seed
+    ('rtn:w8a8@vision+logit-scale (calibration: 64 samples)', True, 3)
+    >>> found.in_towers("both").text
+    'rtn:w8a8+logit-scale (calibration: 64 samples)'
+    >>> configuration("quarot:w8a8,seed=1", samples=64, drawn=3)[0].text
+    'quarot:w8a8,seed=1 (calibration: 64 samples)'
     """
-    body, suffix = _split(text)
+    body, tuning, _ = _split(text)
     head, at, towers = body.partition("@")
     named, *options = head.split(",")
     method, _, number_format = named.partition(":")
     seeds = [option for option in options if option.startswith("seed=")]
-    rest = [option for option in options if option not in seeds]
-    without = ",".join([named, *rest]) + at + towers + suffix
+    fixed = samples > 0 and seeds not in ([], [f"seed={drawn}"])
+    rest = [option for option in options if fixed or option not in seeds]
+    without = ",".join([named, *rest]) + at + towers + tuning
+    if samples:
+        without += f" (calibration: {samples} samples)"
     draws = trained or method in _DRAWING or bool(seeds) or "rotation=hadamard" in rest
     found = Configuration(
         *(without, method, _bits(number_format), towers or "both"),
-        tuned=bool(suffix),
+        tuned=bool(tuning),
         trained=trained,
-        draws=draws,
+        draws=draws or samples > 0,
+        samples=samples,
     )
+    if samples:
+        return found, drawn
     seed = seeds[0].removeprefix("seed=") if seeds else "0"
     return found, int(seed) if seed.isdecimal() else 0
 
 
-def _split(text: str) -> tuple[str, str]:
-    body = text.removesuffix(TUNED)
-    return body, text[len(body) :]
+def _split(text: str) -> tuple[str, str, str]:
+    """Return the body of a text, its tuning and its calibration draw; "" of what it lacks."""
+    match = _PARTS.fullmatch(text)
+    body, tuning, calibration = match.groups("") if match else (text, "", "")
+    return body, tuning, calibration
 
 
 def _bits(number_format: str) -> str:

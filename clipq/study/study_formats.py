@@ -18,16 +18,16 @@ from clipq.study.claim_table import ClaimRow, ClaimTable
 from clipq.study.effects import TAIL
 from clipq.study.study_table import COLUMNS, Entry, StudyRow
 
-__all__ = ["claims_text", "table_text"]
+__all__ = ["SCHEMA", "claims_plain", "claims_text", "table_text"]
 
-_SCHEMA = "clipq-study/1"
+SCHEMA = "clipq-study/1"
 _CLAIM_HEADERS = ("claim", "model", "answer", "effect [interval]", "looks", "p", "p, table", "of")
 
 
 def claims_text(table: ClaimTable, form: str = "text") -> str:
     """Return the claims as ``text``, ``markdown``, ``csv`` or ``json``."""
     if form == "json":
-        return json.dumps(_claims_plain(table), indent=1, allow_nan=False)
+        return json.dumps(claims_plain(table), indent=1, allow_nan=False)
     if form == "csv":
         return _csv(_claim_records(table))
     tablefmt = "github" if form == "markdown" else "simple"
@@ -45,7 +45,7 @@ def claims_text(table: ClaimTable, form: str = "text") -> str:
 def table_text(rows: Sequence[StudyRow], form: str = "text") -> str:
     """Return the table in one of these forms; in text, `*` marks what is bold in Markdown."""
     if form == "json":
-        plain = {"schema": _SCHEMA, "kind": "table", "rows": [_row_plain(row) for row in rows]}
+        plain = {"schema": SCHEMA, "kind": "table", "rows": [_row_plain(row) for row in rows]}
         return json.dumps(plain, indent=1, allow_nan=False)
     if form == "csv":
         return _csv(_table_records(rows))
@@ -127,9 +127,10 @@ def _p_text(p_value: float | None) -> str:
     return "<1e-4" if p_value < 1e-4 else f"{p_value:.3g}"
 
 
-def _claims_plain(table: ClaimTable) -> dict[str, Any]:
+def claims_plain(table: ClaimTable) -> dict[str, Any]:
+    """Return the claims as plain data for strict JSON."""
     return {
-        "schema": _SCHEMA,
+        "schema": SCHEMA,
         "kind": "claims",
         "towers": table.towers,
         "tail": TAIL,

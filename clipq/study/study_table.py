@@ -8,12 +8,25 @@ from clipq.study.configurations import Configuration
 from clipq.study.effects import Effect, summarise
 from clipq.study.measurements import Measurements
 
-__all__ = ["COLUMNS", "Entry", "StudyRow", "study_rows"]
+__all__ = [
+    "COLUMNS",
+    "Column",
+    "Entry",
+    "StudyRow",
+    "entry_of",
+    "probes_of",
+    "reference_entry",
+    "study_rows",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: a title, the metric, which way is better, and the probes it is the mean of."""
+    """One column: a title, the metric, which way is better, and the probes it is the mean of.
+
+    >>> [column.key for column in COLUMNS[:5]]
+    ['top1', 'ece', 'ts-ece', 'auroc-mcm.near', 'auroc-mcm.far']
+    """
 
     title: str
     metric: str
@@ -22,6 +35,16 @@ class Column:
     distance: str = ""
     level: bool = False
 
+    @property
+    def key(self) -> str:
+        """How data names it: the metric, and where that is not enough, distance or role."""
+        beside = self.distance or ("" if self.role in _USUAL.get(self.metric, _ANY) else self.role)
+        return f"{self.metric}.{beside}" if beside else self.metric
+
+
+_USUAL = {"auroc-mcm": ("ood",), "corruption-error": ("corruption",)}
+_USUAL |= dict.fromkeys(("added-vulnerability", "relative-gap"), ("spurious",))
+_ANY = ("in-distribution",)
 
 COLUMNS = (
     Column("top-1", "top1", 1, "in-distribution"),
@@ -51,6 +74,8 @@ class Entry:
         better: whether it is surely better than FP32.
         worse: whether it is surely worse.
         cases: what it rests on.
+        effect: the change, or the value where FP32 has none, with its errors; None where one seed
+            of what is drawn is all there is.
     """
 
     value: float
@@ -60,6 +85,7 @@ class Entry:
     better: bool = False
     worse: bool = False
     cases: tuple[str, ...] = ()
+    effect: Effect | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +104,7 @@ def study_rows(measurements: Measurements) -> list[StudyRow]:
     >>> from clipq.cases import Case
     >>> from clipq.estimate import Estimate
     >>> from clipq.records import CaseResult, RunRecord
-    >>> from clipq.study.measurements import gather
+    >>> from clipq.study.gathering import gather
     >>> from clipq.verdicts import Verdict
     >>> case = CaseResult(Case.parse("vit/rtn:w4a4@vision/id.top1"), Verdict.FAIL, baseline=0.9,
     ...                   observed=0.3, estimate=Estimate(loss=0.6, standard_error=0.01),
@@ -89,32 +115,34 @@ def study_rows(measurements: Measurements) -> list[StudyRow]:
     """
     rows = []
     for model in measurements.models:
-        fp32 = tuple(_reference(measurements, model, column) for column in COLUMNS)
+        fp32 = tuple(reference_entry(measurements, model, column) for column in COLUMNS)
         rows.append(StudyRow(model, "fp32", (), fp32))
         for each in measurements.configurations[model]:
-            entries = tuple(_entry(measurements, model, each, column) for column in COLUMNS)
+            entries = tuple(entry_of(measurements, model, each, column) for column in COLUMNS)
             seeds = measurements.seeds(model, each) if each.draws else ()
             rows.append(StudyRow(model, each.text, seeds, entries))
     return rows
 
 
-def _probes(measurements: Measurements, model: str, column: Column) -> tuple[str, ...]:
+def probes_of(measurements: Measurements, model: str, column: Column) -> tuple[str, ...]:
     """Return the probes of a column that have its metric for this model."""
     found = measurements.probes(column.role, distance=column.distance)
     return tuple(probe for probe in found if measurements.has(model, probe, column.metric))
 
 
-def _reference(measurements: Measurements, model: str, column: Column) -> Entry | None:
-    probes = _probes(measurements, model, column)
+def reference_entry(measurements: Measurements, model: str, column: Column) -> Entry | None:
+    """Return FP32's number in a column; None where it has none."""
+    probes = probes_of(measurements, model, column)
     values = [measurements.baseline(model, probe, column.metric) for probe in probes]
     known = [value[0] for value in values if value is not None]
     return Entry(sum(known) / len(known)) if known else None
 
 
-def _entry(
+def entry_of(
     measurements: Measurements, model: str, of: Configuration, column: Column
 ) -> Entry | None:
-    probes = _probes(measurements, model, column)
+    """Return a configuration's number in a column; None where it was not measured."""
+    probes = probes_of(measurements, model, column)
     if not probes:
         return None
     level = measurements.level(model, of, probes, column.metric)
@@ -124,7 +152,7 @@ def _entry(
     if column.level:
         effect = summarise(level)
         low, high = effect.interval() if effect else (None, None)
-        return Entry(value, low, high, cases=level.cases)
+        return Entry(value, low, high, cases=level.cases, effect=effect)
     series = measurements.change(model, of, probes, column.metric)
     effect = summarise(series)
     if series is None or effect is None:
@@ -136,4 +164,4 @@ def _compared(value: float, effect: Effect, sign: int) -> Entry:
     low, high = effect.interval()
     above, below = low > 0.0, high < 0.0
     better, worse = (above, below) if sign > 0 else (below, above)
-    return Entry(value, low, high, effect.value, better, worse, effect.cases)
+    return Entry(value, low, high, effect.value, better, worse, effect.cases, effect)

@@ -24,6 +24,7 @@ from clipq.gating.session import Gate
 from clipq.records import CaseResult
 from clipq.settings import Settings, load_settings
 from clipq.sweep.unit_cache import UnitCache
+from clipq.sweep.unit_evidence import reference_figures, shared_evidence, unit_spectrum
 from clipq.sweep.units import CalibrationDraw, Unit
 from clipq.verdicts import Verdict
 
@@ -31,8 +32,6 @@ __all__ = ["PartWriter", "UnitWork", "check_baselines", "part_store"]
 
 _DRAWS = 4
 """Draws of the calibration split whose evaluators are kept, for units of a model that share one."""
-_NOT_OF_A_UNIT = ("environments", "figures")
-"""Evidence of the machine that measured, and of files in its cache."""
 
 
 class PartWriter(Protocol):
@@ -112,7 +111,7 @@ class UnitWork:
             self._model = _Model(self._settings, unit.model)
         cases, whole = self._planned(self._settings, unit)
         families = Families(self._settings.statistics, cases, whole=whole)
-        results = self._model.results(unit, cases, families)
+        results, figures = self._model.results(unit, cases, families)
         failed = [one for one in results if one.verdict in (Verdict.ERROR, Verdict.MISSING)]
         if failed:
             first = failed[0]
@@ -122,7 +121,7 @@ class UnitWork:
                 hint="nothing of the unit is stored; it is measured again once this is mended",
             )
         rows = tuple(replace(one, evidence={}, next_command="") for one in results)
-        return rows, _shared(results)
+        return rows, shared_evidence(results, figures)
 
     def _planned(self, settings: Settings, unit: Unit) -> tuple[tuple[Case, ...], dict[Any, int]]:
         """Return the cases of a unit that are measured, and how many a whole gate has of it."""
@@ -167,16 +166,20 @@ class _Model:
 
     def results(
         self, unit: Unit, cases: Sequence[Case], families: Families
-    ) -> tuple[CaseResult, ...]:
-        """Return a unit's results, and give back what only it needed."""
+    ) -> tuple[tuple[CaseResult, ...], dict[str, Any]]:
+        """Return a unit's results and figures, and give back what only it needed."""
         evaluator = self._of(unit.calibration)
         # FP32's part is kept on disk: every unit of the model needs it.
         for cell in dict.fromkeys(case.cell.reference for case in cases):
             self._reference(evaluator, cell)
+        figures = reference_figures(evaluator, cases)
         gate = self.gate.beside(families, evaluator)
         try:
             with self.cache.passing():
-                return tuple(gate.check(case, expectations=False) for case in cases)
+                results = tuple(gate.check(case, expectations=False) for case in cases)
+                if all(one.verdict is not Verdict.ERROR for one in results):
+                    figures |= unit_spectrum(evaluator, cases)
+                return results, figures
         finally:
             evaluator.forget(unit.candidate)
 
@@ -217,13 +220,3 @@ def _narrowed(settings: Settings, unit: Unit) -> Settings:
     if artifact is not None:
         return replace(settings, models=models, quantizers=(), artifacts=(artifact,))
     return replace(settings, models=models, quantizers=(unit.quantizer,), artifacts=())
-
-
-def _shared(results: Sequence[CaseResult]) -> dict[str, Any]:
-    """Return the evidence of all cases, without what belongs to a machine."""
-    shared: dict[str, Any] = {}
-    for result in results:
-        for kind, entries in result.evidence.items():
-            if kind not in _NOT_OF_A_UNIT:
-                shared.setdefault(kind, {}).update(entries)
-    return shared
