@@ -28,7 +28,7 @@ from clipq.study.study_table import (
     reference_entry,
 )
 
-__all__ = ["PAGE_COLUMNS", "study_document"]
+__all__ = ["METRICS", "PAGE_COLUMNS", "configurations_plain", "study_document"]
 
 PAGE_COLUMNS = (
     *COLUMNS,
@@ -38,6 +38,8 @@ PAGE_COLUMNS = (
     Column("energy in ranks 64+", "tail-energy", -1, "in-distribution"),
 )
 """What the document holds of each configuration: the table's columns, and those of figures."""
+METRICS = frozenset({column.metric for column in PAGE_COLUMNS} | {"top1-low", "top1-high"})
+"""What claims, table, page and adviser are made of: a quarter of all that a unit has."""
 _FIGURES = (
     ("calibration", "Change of ECE against FP32's confidence bias", "bias", "ece"),
     ("detection", "Change of OOD AUROC against change of ECE", "ece", "auroc-mcm"),
@@ -77,10 +79,7 @@ def study_document(
     ('rtn:w4a8@vision', ['0f'], -0.1)
     """
     listed = [(m, c) for m in measurements.models for c in measurements.configurations[m]]
-    configurations = [
-        _configuration(measurements, model, each, seconds or {}, milliseconds or {})
-        for model, each in listed
-    ]
+    configurations = configurations_plain(measurements, seconds=seconds, milliseconds=milliseconds)
     places = {(model, each.text): place for place, (model, each) in enumerate(listed)}
     return {
         "schema": SCHEMA,
@@ -95,6 +94,28 @@ def study_document(
         "claims": _claims(measurements, towers, places),
         "advice": advice_plain(configurations, criteria(COLUMNS)),
     }
+
+
+def configurations_plain(
+    measurements: Measurements,
+    *,
+    models: Sequence[str] = (),
+    seconds: Mapping[str, float] | None = None,
+    milliseconds: Mapping[str, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Return the configurations of the document, of some models or of all.
+
+    Args:
+        measurements: of records and units.
+        models: which; all by default.
+        seconds: processor seconds of units, by id.
+        milliseconds: per image where it is deployed, by ``model/quantizer``.
+    """
+    return [
+        _configuration(measurements, model, each, seconds or {}, milliseconds or {})
+        for model in models or measurements.models
+        for each in measurements.configurations[model]
+    ]
 
 
 def _column(measurements: Measurements, column: Column) -> dict[str, Any]:
