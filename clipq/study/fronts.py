@@ -34,10 +34,8 @@ class Losses:
             [[(e.value, e.sampling, e.drawn**0.5, e.seeds) for e in row] for row in effects]
         )
         self._value, self._sampling, self._drawn, self._seeds = np.moveaxis(table, 2, 0)
-        self._same = np.stack(
-            [np.unique(own, axis=0, return_inverse=True)[1].ravel()
-             for own in np.moveaxis(table, 1, 0)], axis=1
-        )  # fmt: skip
+        # Of each column, the first row with the same number: whose draws it shares.
+        self._same = np.stack([_first(own) for own in np.moveaxis(table, 1, 0)], axis=1)
         self._seed = seed
 
     def share(self, judged: Callable[[np.ndarray], np.ndarray], draws: int) -> list[float]:
@@ -62,6 +60,11 @@ class Losses:
             self._value + self._sampling * normal + self._drawn * student[:, self._same, columns]
         )
         return found
+
+
+def _first(rows: np.ndarray) -> np.ndarray:
+    _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return np.asarray(first[which.ravel()])
 
 
 def front(costs: np.ndarray, losses: np.ndarray) -> np.ndarray:
