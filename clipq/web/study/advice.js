@@ -3,8 +3,9 @@
 // Z normal and T Student's of seeds - 1 degrees of freedom. Probabilities are shares of draws of all losses.
 import { quantileOf, randomNumbers } from "./chances.js";
 
-export const TAIL = 0.025; // error rate of each side
-export const DRAWS = 1000;
+const TAIL = 0.025; // error rate of each side
+const DRAWS = 1000;
+const AT_MOST = 1e6; // numbers that are drawn; of many options in many criteria fewer times
 const SEED = 20260731;
 
 /** @typedef {{ value: number, sampling: number, drawn: number, seeds: number }} Loss positive = worse */
@@ -22,8 +23,8 @@ export function halfOf({ sampling, drawn, seeds }, tail = TAIL) {
  * criterion that are equal are of the same predictions, and share their draws.
  * @param {Loss[][]} losses of each option
  */
-export function drawLosses(losses, draws = DRAWS) {
-  const width = losses[0].length, first = new Map(), { normal, student } = randomNumbers(SEED);
+export function drawLosses(losses) {
+  const width = losses[0].length, draws = Math.min(DRAWS, Math.max(250, Math.round(AT_MOST / (losses.length * width)))), first = new Map(), { normal, student } = randomNumbers(SEED);
   const same = losses.flatMap((own, at) => own.map((loss, column) => {
     const key = `${column} ${loss.value} ${loss.sampling} ${loss.drawn} ${loss.seeds}`;
     if (!first.has(key)) first.set(key, at * width + column);

@@ -40,7 +40,8 @@ export function adviserSection() {
     if (["for", "pays", "most", "margins", "front"].some((key) => before[key] !== view[key])) drawAnswer();
   });
   drawControls();
-  drawAnswer();
+  // Drawn once the top of the page is on the screen: it takes a while.
+  requestAnimationFrame(() => setTimeout(drawAnswer));
   return section("adviser", "Which quantizer under these margins?",
     el("p", { class: "quiet" }, "A margin is how much worse than FP32 is still acceptable. Where none is given, each configuration has the project's own; a metric without its tick may lose anything."),
     controls, limits, answer);

@@ -37,7 +37,7 @@ export function adviceOf(model, asked, cost) {
     worstFigure(affordable, cost),
     el("h3", {}, "The Pareto set, and how sure it is"),
     el("p", { class: "quiet" }, `Of ${count(affordable.length, "configuration")}, those that nothing beats with a probability of at least 5 %, and the cheapest that surely keeps every margin. `
-      + "Probabilities are shares of 1,000 draws of all losses with their errors over samples and seeds; errors of two configurations are drawn apart, so that probabilities are nearer to one half than they need be."),
+      + `Probabilities are shares of ${number(drawn(model, keys, options).draws)} draws of all losses with their errors over samples and seeds; errors of two configurations are drawn apart, so that probabilities are nearer to one half than they need be.`),
     listing({ caption: "The Pareto set", columns: answerColumns(cost, keys), items: shown, onSort: () => {}, rows: 25 }),
     unknown ? el("p", { class: "quiet" }, `${count(unknown, "configuration")} without one of these metrics, its interval or its margin, left out.`) : null,
   ].filter(Boolean);

@@ -1,10 +1,10 @@
 // What the reader asks of a model: which metrics may lose how much.
-import { cellOf, configurations, studyColumns } from "./measured.js";
+import { cellOf, configurations, study } from "./measured.js";
 import { view } from "./view.js";
 
-/** Return the columns that a margin can be asked of: those with a change and a margin of the project's. */
+/** Return the columns that a margin can be asked of: those that the study asks, with a margin of the project's. */
 export function criteriaOf(model) {
-  return studyColumns.filter((column) => !column.level).map((column) => column.key).filter((key) => projectMargins(model, key));
+  return study.criteria.filter((key) => projectMargins(model, key));
 }
 
 /** Return the least and the largest of the project's margins over formats, null where it has none. */
