@@ -89,7 +89,7 @@ function recommendation(keeping, known, cost) {
 /** Say what is nearest where nothing surely keeps the margins, and what can be done. */
 function nothingFits(known, all, keys, cost) {
   const reach = ({ option }) => Math.max(...option.losses.map((loss, at) => (loss.value + halfOf(loss)) / option.margins[at]));
-  const nearest = [...known].sort((a, b) => reach(a) - reach(b))[0], { losses, margins } = nearest.option;
+  const nearest = [...known].sort((a, b) => b.meets - a.meets || reach(a) - reach(b))[0], { losses, margins } = nearest.option;
   const dearer = all.filter((item) => item.answer === "surely").sort(cheapest)[0];
   const steps = dearer ? [["Allow more: ", rowButton(dearer), ` surely keeps every margin (${costText(dearer, cost)}worst loss ${times(dearer.worst)}).`]] : [];
   for (const at of nearest.open) {
@@ -154,7 +154,7 @@ function worstFigure(known, cost) {
     title: `Worst loss in margins against ${costTitle(cost)}`, name: points[0].key, points, wide: true, apart: true, whole: true,
     named: (point) => point.on >= ON_FRONT && point.y < edge,
     note: `below the dashed line every margin is kept by the means; bars are the 95 % interval of the metric that is worst${beyond ? `; ${beyond} that lose more than ${times(edge)} stand at the upper edge` : ""}`,
-    x: { label: `${costTitle(cost)}, lower is better`, zero: false }, y: { label: "worst loss / margin, lower is better" },
+    x: { label: costTitle(cost), zero: false }, y: { label: "worst loss / margin, lower is better" },
     more: (chart) => [svg("rect", { class: "beyond", x: chart.x(chart.x.from), y: chart.y(chart.y.to), width: chart.x(chart.x.to) - chart.x(chart.x.from), height: Math.max(0, chart.y(1) - chart.y(chart.y.to)) }),
       line(chart.x(chart.x.from), chart.y(1), chart.x(chart.x.to), chart.y(1), "limit")],
   });

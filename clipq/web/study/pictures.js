@@ -143,7 +143,7 @@ function paretoFigure() {
     points.length ? scatter({
       title: `${columnTitle(kept)} against ${title}`, name: kept, points, apart: true,
       note: "the line of each model is its Pareto front by means: nothing is both cheaper and better. How sure a place on it is, the adviser says",
-      x: { label: `${title}, lower is better`, zero: false }, y: { label: `${compared ? "change of " : ""}${columnTitle(kept)}${wish(kept)}`, zero: compared },
+      x: { label: title, zero: false }, y: { label: `${compared ? "change of " : ""}${columnTitle(kept)}${wish(kept)}`, zero: compared },
       more: (chart) => fronts.map((front) => curve(staircase(front, chart), "front")),
     }) : el("p", { class: "quiet" }, "No configuration has both."));
 }
