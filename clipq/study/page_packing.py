@@ -149,7 +149,7 @@ def pack(document: Mapping[str, Any]) -> Packed:
     source = Document("the study", "JSON", StudyError, fix="make it anew: clipq study page")
     found = source.shaped(dict(document), _Study)
     _check(source, found)
-    rows = found.configurations
+    rows, known = found.configurations, {column.key for column in found.columns}
     places = {model.name: place for place, model in enumerate(found.models)}
     texts: dict[str, int] = {}
 
@@ -176,6 +176,7 @@ def pack(document: Mapping[str, Any]) -> Packed:
         "cells": {column.key: _cells(column.key, rows) for column in found.columns},
         "claims": list(found.claims),
         "figures": list(found.figures),
+        "criteria": [key for key in found.advice.get("criteria", ()) if key in known],
         "towers": found.towers,
         "provenance": found.provenance,
         "texts": list(texts),

@@ -83,7 +83,7 @@ def study_document(
              "x": "top1.shift", "y": "corruption-error"},
         ],
         "claims": list(_claims(names)),
-        "advice": {"models": {}},
+        "advice": {"criteria": [column[0] for column in held if column[5] is not None][:8]},
     }  # fmt: skip
 
 

@@ -3,9 +3,9 @@ import { el, factList, lazyDetails, section } from "../shared/elements.js";
 import { count, number } from "../shared/format.js";
 import { scrollable, tableHead, tableRow } from "../shared/tables.js";
 import { badge } from "../shared/verdicts.js";
-import { cellOf, configurationOf, study, studyModels } from "./measured.js";
+import { configurations, study, studyModels } from "./measured.js";
 import { changeText, intervalText } from "./numbers.js";
-import { showNumber } from "./study-table.js";
+import { showUnitsOf } from "./study-table.js";
 import { look, onView, view } from "./view.js";
 
 const ANSWERS = new Map([["reproduced", ["pass", "✓"]], ["not reproduced", ["fail", "✕"]], ["undecided", ["inconclusive", "?"]]]);
@@ -72,17 +72,10 @@ function claimDetail({ name, by }, model) {
     ...(claim.reason ? [["why", claim.reason]] : []),
     ...((claim.left_out || []).length ? [["left out", claim.left_out.join(", ")]] : []),
   ];
-  const cases = claim.cases || [];
+  const rows = (claim.configurations || []).map((at) => configurations[at]).filter(Boolean);
   return el("div", { class: "detail" }, el("p", {}, el("b", {}, `${name}, ${model}: `), `${claim.says}: ${claim.answer}.`),
     claim.effects.length ? el("ul", {}, claim.effects.map((effect) => el("li", {}, `${effectText(effect)}${effect.seeds ? `, ${count(effect.seeds, "seed")}` : ""}`))) : null,
     factList(facts),
-    cases.length ? lazyDetails(`${count(cases.length, "case")} behind it`, () => el("ul", { class: "ids" }, cases.map((id) => el("li", {}, caseEntry(id))))) : null);
-}
-
-/** Return a case's id; where its number stands in the table, as a button that opens it. */
-function caseEntry(id) {
-  const slash = id.lastIndexOf("/"), key = id.slice(slash + 1);
-  const row = configurationOf.get(id.slice(0, slash).replace(/,seed=\d+/, ""));
-  if (!row || !cellOf(row, key)) return el("code", {}, id);
-  return el("button", { type: "button", class: "link", onclick: () => showNumber(row, key) }, el("code", {}, id));
+    rows.length ? lazyDetails(`${count(rows.length, "configuration")} behind it`, () => el("ul", { class: "ids" }, rows.map((row) => el("li", {},
+      el("button", { type: "button", class: "link", onclick: () => showUnitsOf(row) }, el("code", {}, row.id)))))) : null);
 }

@@ -1,6 +1,8 @@
 // Numbers of a study: with as many decimals as their interval can tell apart.
 import { minus, number } from "../shared/format.js";
 
+const FORMATS = new Map();
+
 /** Return how many decimals a number with this half-width deserves: two digits of it if it begins by 1 or 2, else one. */
 function decimalsOf(half) {
   if (!(half > 0)) return null;
@@ -9,7 +11,9 @@ function decimalsOf(half) {
 }
 
 function fixed(value, decimals) {
-  return minus(value.toLocaleString("en", { minimumFractionDigits: decimals, maximumFractionDigits: decimals }));
+  // Made once: to make one takes longer than to use it a hundred times.
+  if (!FORMATS.has(decimals)) FORMATS.set(decimals, new Intl.NumberFormat("en", { minimumFractionDigits: decimals, maximumFractionDigits: decimals }));
+  return minus(FORMATS.get(decimals).format(value));
 }
 
 export function withDecimals(value, half) {

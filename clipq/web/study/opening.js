@@ -18,8 +18,8 @@ export function fillOverview() {
     table({ caption: "Models, in FP32", columns: [
       { title: "Model" }, { title: "Confidence − accuracy" }, { title: "Configurations", number: true },
       ...studyColumns.slice(0, 6).map((column) => ({ title: column.title, number: true }))],
-    rows: studyModels.map((model) => [model.name, biasText(model.confidence_bias), number(configurations.filter((row) => row.model === model.name).length),
-      ...studyColumns.slice(0, 6).map((column) => number(model.fp32[column.name]))]) }));
+    rows: studyModels.map((model) => [model.name, biasText(model.bias), number(configurations.filter((row) => row.model === model.name).length),
+      ...studyColumns.slice(0, 6).map((column) => number(model.fp32[column.key]))]) }));
 }
 
 function biasText(bias) {

@@ -6,20 +6,12 @@ import { better, number } from "../shared/format.js";
 import { frontOf, shape, staircase } from "../shared/marks.js";
 import { curve } from "../shared/plot.js";
 import { chosen, choiceChanged } from "./chosen.js";
-import { cellOf, columnLike, columnTitle, methods, signOf, studyColumn, studyColumns, studyModel, studyModels } from "./measured.js";
+import { cellOf, changed, columnTitle, costOf, costs, costShown, costTitle, methods, signOf, study, studyColumn, studyColumns, studyModel, studyModels } from "./measured.js";
 import { changeText, intervalText } from "./numbers.js";
 import { scatter } from "./scatter.js";
 import { spectra } from "./spectra.js";
 import { rowText } from "./study-table.js";
 import { look, onView, view } from "./view.js";
-
-export const COSTS_OF = { bits: ["bits per weight", 1], bytes: ["size (MB)", 1e-6], seconds: ["seconds of a unit", 1] };
-const ROLES = {
-  ece: () => columnLike(["ece", "in-distribution"], ["ece"]),
-  ood: () => columnLike(["auroc-mcm", "ood"], ["auroc-mcm"], ["auroc"]),
-  corruption: () => columnLike(["corruption-error"], ["top1", "corruption"]),
-  shift: () => columnLike(["top1", "shift"], ["relative-degradation", "shift"]),
-};
 
 export function pictures() {
   if (!studyColumns.length) return null;
@@ -27,7 +19,7 @@ export function pictures() {
   const keys = el("div", { class: "keys-of-marks" });
   const draw = () => {
     keys.replaceChildren(methodLegend());
-    body.replaceChildren(...[biasFigure(), ...pairFigures(), spectra(chosen()), paretoFigure(), ownFigure()].filter(Boolean));
+    body.replaceChildren(...[...figuresAsked(), spectra(chosen()), paretoFigure(), ownFigure()].filter(Boolean));
   };
   onView((before) => {
     if (choiceChanged(before) || ["x", "y", "range", "cost", "kept"].some((key) => before[key] !== view[key])) draw();
@@ -55,61 +47,55 @@ function methodLegend() {
     el("span", { class: "quiet" }, "filled: PTQ; hollow: QAT"));
 }
 
+/** Return the figures that the study asks for. */
+function figuresAsked() {
+  return study.figures.map(({ title, x, y }) => (x === "bias" ? biasFigure(title, y) : pairFigure(x, y, title)));
+}
+
 /** How FP32's confidence decides what quantization does to calibration. */
-function biasFigure() {
-  const name = ROLES.ece(), known = studyModels.filter((model) => model.confidence_bias);
-  if (!name || !known.length) return null;
-  const biases = known.map((model) => model.confidence_bias.value).sort((a, b) => a - b);
+function biasFigure(title, name) {
+  const known = studyModels.filter((model) => model.bias);
+  if (!studyColumn.has(name) || !known.length) return null;
+  const biases = known.map((model) => model.bias.value).sort((a, b) => a - b);
   const gaps = biases.slice(1).map((value, at) => value - biases[at]).filter((gap) => gap > 0);
   const range = biases[biases.length - 1] - biases[0] || 0.05;
   const room = Math.min(range * 0.2, ...gaps.map((gap) => gap * 0.8));
-  const points = chosen().filter((row) => studyModel.get(row.model).confidence_bias && changed(row, name)).map((row) => {
-    const cell = cellOf(row, name), bias = studyModel.get(row.model).confidence_bias.value;
-    const aside = methods.length > 1 ? (methods.indexOf(row.method) / (methods.length - 1) - 0.5) * room : 0;
-    return { row, x: bias + aside, y: cell.change, yLow: cell.low, yHigh: cell.high, say: () => rowText(row, [name]) };
+  const points = chosen().filter((row) => studyModel.get(row.model).bias && changed(row, name)).map((row) => {
+    const cell = cellOf(row, name), aside = methods.length > 1 ? (methods.indexOf(row.method) / (methods.length - 1) - 0.5) * room : 0;
+    return { row, x: studyModel.get(row.model).bias.value + aside, y: cell.change, yLow: cell.low, yHigh: cell.high, say: () => rowText(row, [name]) };
   });
   if (!points.length) return null;
-  const stands = known.map(({ name: model, confidence_bias: bias }) => `${model} ${changeText(bias.value, (bias.high - bias.low) / 2)} ${intervalText(bias.low, bias.high)}`).join("; ");
+  const stands = known.map(({ name: model, bias }) => `${model} ${changeText(bias.value, (bias.high - bias.low) / 2)} ${intervalText(bias.low, bias.high)}`).join("; ");
   return scatter({
-    title: `Change of ${columnTitle(name)} against FP32's confidence bias`,
+    title, name, points,
     note: `left of 0 FP32 is under-confident, right of it over-confident (${stands}); marks of a model stand side by side by method`,
-    name, points, x: { label: "FP32: mean confidence − accuracy" }, y: { label: `change of ${columnTitle(name)}${wish(name)}` },
-    more: (chart) => known.map(({ confidence_bias: bias }) => line(chart.x(bias.low), chart.y(0), chart.x(bias.high), chart.y(0), "known")),
+    x: { label: "FP32: mean confidence − accuracy" }, y: { label: `change of ${columnTitle(name)}${wish(name)}` },
+    more: (chart) => known.map(({ bias }) => line(chart.x(bias.low), chart.y(0), chart.x(bias.high), chart.y(0), "known")),
   });
-}
-
-function changed(row, name) {
-  const cell = cellOf(row, name);
-  return cell && cell.compared;
 }
 
 function wish(name) {
-  const said = better(studyColumn.get(name).direction);
-  return said ? `, ${said}` : "";
-}
-
-function pairFigures() {
-  const fixed = [[ROLES.ece(), ROLES.ood()], [ROLES.shift(), ROLES.corruption()]].filter(([x, y]) => x && y && x !== y);
-  return fixed.map(([x, y]) => pairFigure(x, y));
+  return `, ${better(studyColumn.get(name).better)}`;
 }
 
 /** Any two metrics that the reader chooses. */
 function ownFigure() {
-  const own = [view.x, view.y].every((name) => studyColumn.has(name)) ? [view.x, view.y] : [studyColumns[0].name, (studyColumns[1] || studyColumns[0]).name];
-  const names = studyColumns.map((column) => [column.name, columnTitle(column.name)]);
-  return studyColumns.length > 2 ? el("div", { class: "own" },
+  if (studyColumns.length < 3) return null;
+  const own = [view.x, view.y].every((name) => studyColumn.has(name)) ? [view.x, view.y] : [studyColumns[0].key, studyColumns[1].key];
+  const names = studyColumns.filter((column) => !column.level).map((column) => [column.key, column.title]);
+  return el("div", { class: "own" },
     el("div", { class: "row filters" }, choice("across", names, own[0], (x) => look({ x, y: own[1] })), choice("upward", names, own[1], (y) => look({ x: own[0], y }))),
-    pairFigure(own[0], own[1]) || el("p", { class: "quiet" }, "No configuration has both.")) : null;
+    pairFigure(own[0], own[1]) || el("p", { class: "quiet" }, "No configuration has both."));
 }
 
-function pairFigure(across, upward) {
+function pairFigure(across, upward, title = `Change of ${columnTitle(upward)} against change of ${columnTitle(across)}`) {
   const points = chosen().filter((row) => changed(row, across) && changed(row, upward)).map((row) => {
     const x = cellOf(row, across), y = cellOf(row, upward);
     return { row, x: x.change, xLow: x.low, xHigh: x.high, y: y.change, yLow: y.low, yHigh: y.high, say: () => rowText(row, [across, upward]) };
   });
   if (!points.length) return null;
   return scatter({
-    title: `Change of ${columnTitle(upward)} against change of ${columnTitle(across)}`, note: correlation(points), name: upward, points,
+    title, note: correlation(points), name: upward, points,
     x: { label: `change of ${columnTitle(across)}${wish(across)}` }, y: { label: `change of ${columnTitle(upward)}${wish(upward)}` },
   });
 }
@@ -136,30 +122,28 @@ function correlation(points) {
 
 /** What a configuration costs against what it keeps. */
 function paretoFigure() {
-  const rows = chosen(), costs = Object.keys(COSTS_OF).filter((name) => rows.some((row) => typeof row.cost[name] === "number"));
-  if (!costs.length) return null;
-  const cost = costs.includes(view.cost) ? view.cost : costs[0];
-  const kept = studyColumn.has(view.kept) ? view.kept : ROLES.ece() || studyColumns[0].name;
-  const [title, factor] = COSTS_OF[cost];
-  const points = rows.filter((row) => typeof row.cost[cost] === "number" && cellOf(row, kept)).map((row) => {
-    const cell = cellOf(row, kept);
+  const rows = chosen(), known = [...costs.keys()].filter((key) => rows.some((row) => costOf(row, key) !== null));
+  if (!known.length) return null;
+  const cost = known.includes(view.cost) ? view.cost : known[0];
+  const kept = studyColumn.has(view.kept) ? view.kept : studyColumn.has("ece") ? "ece" : studyColumns[0].key;
+  const title = costTitle(cost);
+  const points = rows.filter((row) => costOf(row, cost) !== null && cellOf(row, kept)).map((row) => {
+    const cell = cellOf(row, kept), x = costShown(cost, costOf(row, cost));
     return {
-      row, x: row.cost[cost] * factor, y: cell.compared ? cell.change : cell.value, yLow: cell.low, yHigh: cell.high,
-      say: () => `${title} ${number(row.cost[cost] * factor)}; ${rowText(row, [kept])}`,
+      row, x, y: cell.compared ? cell.change : cell.value, yLow: cell.low, yHigh: cell.high,
+      say: () => `${title} ${number(Number(x.toPrecision(3)))}; ${rowText(row, [kept])}`,
     };
   });
-  const sign = signOf(studyColumn.get(kept));
-  const bad = (point) => (sign ? -sign * point.y : Math.abs(point.y));
-  const fronts = [...new Set(points.map((point) => point.row.model))].map((model) => frontOf(points.filter((point) => point.row.model === model), bad));
-  const compared = points.some((point) => cellOf(point.row, kept).compared);
+  const sign = signOf(studyColumn.get(kept)), compared = !studyColumn.get(kept).level;
+  const fronts = [...new Set(points.map((point) => point.row.model))].map((model) => frontOf(points.filter((point) => point.row.model === model), (point) => -sign * point.y));
   return el("div", { class: "own" },
     el("div", { class: "row filters" },
-      choice("cost", costs.map((name) => [name, COSTS_OF[name][0]]), cost, (name) => look({ cost: name })),
-      choice("kept", studyColumns.map((column) => [column.name, columnTitle(column.name)]), kept, (name) => look({ kept: name }))),
-    scatter({
+      choice("cost", known.map((key) => [key, costTitle(key)]), cost, (key) => look({ cost: key })),
+      choice("kept", studyColumns.map((column) => [column.key, column.title]), kept, (key) => look({ kept: key }))),
+    points.length ? scatter({
       title: `${columnTitle(kept)} against ${title}`, name: kept, points, apart: true,
-      note: `the line of each model is its Pareto front by means: nothing is both cheaper and better. How sure a place on it is, the adviser says`,
-      x: { label: `${title}, lower is better`, zero: false }, y: { label: `${compared ? "change of " : ""}${columnTitle(kept)}${wish(kept)}`, zero: compared },
+      note: "the line of each model is its Pareto front by means: nothing is both cheaper and better. How sure a place on it is, the adviser says",
+      x: { label: title, zero: false }, y: { label: `${compared ? "change of " : ""}${columnTitle(kept)}${wish(kept)}`, zero: compared },
       more: (chart) => fronts.map((front) => curve(staircase(front, chart), "front")),
-    }));
+    }) : el("p", { class: "quiet" }, "No configuration has both."));
 }

@@ -36,11 +36,12 @@ export function roomFor(share = 1) {
 /**
  * Return a figure of points `{ row, x, y, xLow, xHigh, yLow, yHigh, say }` in units of the axes.
  * `name` is the column that a mark opens; `more(chart)` adds what is beneath the marks; `apart` moves marks
- * of one x aside; `named(point)` says which have their names beside them.
+ * of one x aside; `named(point)` says which have their names
+ * beside them; `whole` shows all, however far outside.
  */
-export function scatter({ title, note, name, x, y, points, more = (_chart) => [], wide = false, apart = false, named = null }) {
+export function scatter({ title, note, name, x, y, points, more = (_chart) => [], wide = false, apart = false, named = null, whole = false }) {
   const ends = (point, axis) => [point[axis], point[`${axis}Low`] ?? point[axis], point[`${axis}High`] ?? point[axis]];
-  const few = points.length <= MANY, clipped = view.range === "all" ? [] : ["x", "y"];
+  const few = points.length <= MANY, clipped = view.range === "all" || whole ? [] : ["x", "y"];
   const spread = (axis) => points.flatMap((point) => (few ? ends(point, axis) : [point[axis]]));
   const fences = Object.fromEntries(["x", "y"].map((axis) => [axis, clipped.includes(axis) ? fenceOf(points.map((point) => point[axis])) : [-Infinity, Infinity]]));
   const inside = (axis) => spread(axis).map((value) => Math.max(fences[axis][0], Math.min(fences[axis][1], value)));
@@ -71,7 +72,7 @@ export function scatter({ title, note, name, x, y, points, more = (_chart) => []
   if (few) for (const { lines } of drawn) chart.add(lines());
   chart.add(drawn.map(({ point, x: across, y: up }) => methodMark(point.row, across, up)));
   if (named) chart.add(names(drawn, named, { left: 64, right: width - 14, top: 12, bottom: height - 44 }));
-  const { node, told } = pointing(chart, drawn, `${title}: ${x.label} and ${y.label}`, ({ point }) => showNumber(point.row, name));
+  const { node, told } = pointing(chart, drawn, `${title}: ${x.label} and ${y.label}`, ({ point }) => showNumber(point.row, point.key || name));
   const edge = beyond ? `${beyond} far outside stand at the edge` : "";
   return figure(title, [note, edge].filter(Boolean).join("; "), [node, told], {
     caption: title,

@@ -3,7 +3,7 @@ import { line } from "../shared/axes.js";
 import { el } from "../shared/elements.js";
 import { number } from "../shared/format.js";
 import { curve, figure, plot } from "../shared/plot.js";
-import { methods } from "./measured.js";
+import { methods, studyModel } from "./measured.js";
 import { pointing } from "./pointing.js";
 import { around, methodMark, roomFor } from "./scatter.js";
 import { showUnitsOf } from "./study-table.js";
@@ -12,7 +12,7 @@ const MOST = 40; // lines that can be told apart, with the help of pointing
 
 /** Return the figure of spectra of these configurations. */
 export function spectra(rows) {
-  const all = rows.filter((row) => row.spectrum).map((row) => ({ row, bands: bandsOf(row.spectrum) })).filter(({ bands }) => bands.length > 1);
+  const all = rows.filter((row) => row.residual).map((row) => ({ row, bands: bandsOf(row) })).filter(({ bands }) => bands.length > 1);
   if (!all.length) return null;
   // Evenly from the worst to the best, so that what is shown stands for all.
   const sorted = all.sort((a, b) => meanOf(a.bands) - meanOf(b.bands));
@@ -43,7 +43,8 @@ export function spectra(rows) {
   });
 }
 
-function bandsOf([ranks, signal, residual]) {
+function bandsOf({ model, residual }) {
+  const { rank: ranks, signal } = studyModel.get(model).spectrum;
   return ranks.map((rank, at) => ({ rank, ratio: 10 * Math.log10(signal[at] / residual[at]) })).filter((band) => Number.isFinite(band.ratio));
 }
 

@@ -5,7 +5,7 @@ import { number } from "../shared/format.js";
 import { markSorted, moreText, nextSort, ordered, tableHead, tableRow } from "../shared/tables.js";
 import { chosen, choiceBar, choiceChanged } from "./chosen.js";
 import { downloadButton } from "./download.js";
-import { cellOf, columnLike, columnTitle, configurationOf, KINDS, studyColumn, studyColumns, studyModel, studyModels } from "./measured.js";
+import { cellOf, columnTitle, configurationOf, KINDS, studyColumn, studyColumns, studyModel, studyModels } from "./measured.js";
 import { cellText, changeText, intervalText, withDecimals } from "./numbers.js";
 import { cellKey, unitDetail } from "./units.js";
 import { look, onView, view } from "./view.js";
@@ -17,11 +17,11 @@ const shownRows = { columns: [], items: [], to: 0 };
 /** Return the metrics that are shown: those that the reader chose, else the first. */
 function shownColumns() {
   const named = view.columns.split(" ").filter((name) => studyColumn.has(name));
-  return named.length ? named : studyColumns.slice(0, FIRST_COLUMNS).map((column) => column.name);
+  return named.length ? named : studyColumns.slice(0, FIRST_COLUMNS).map((column) => column.key);
 }
 
 function oneMetric() {
-  return studyColumn.has(view.metric) ? view.metric : columnLike(["ece", "in-distribution"], ["ece"], ["top1"]) || studyColumns[0].name;
+  return studyColumn.has(view.metric) ? view.metric : studyColumn.has("ece") ? "ece" : studyColumns[0].key;
 }
 
 export function studyTable() {
@@ -34,7 +34,7 @@ export function studyTable() {
   const draw = () => {
     controls.replaceChildren(...[
       studyModels.length > 1 ? choice("across", [["", "metrics"], ["models", "models"]], view.layout, (layout) => look({ layout, sort: "", cell: "" })) : null,
-      view.layout ? choice("metric", studyColumns.map((column) => [column.name, columnTitle(column.name)]), oneMetric(), (metric) => look({ metric, sort: "", cell: "" })) : null,
+      view.layout ? choice("metric", studyColumns.map((column) => [column.key, columnTitle(column.key)]), oneMetric(), (metric) => look({ metric, sort: "", cell: "" })) : null,
       choice("shown", [["", "change against FP32"], ["value", "value"]], view.shown, (shown) => look({ shown, cell: "" })),
       downloadButton("Download as CSV", "study.csv", tableRecords)].filter(Boolean));
     picker.hidden = Boolean(view.layout);
@@ -59,14 +59,14 @@ function explanation() {
 /** Return the choice of metrics, closed at first: 30 of them would be a table too wide to read. */
 function columnPicker() {
   const boxes = studyColumns.map((column) => el("label", { class: "tick" },
-    el("input", { type: "checkbox", value: column.name, onchange: () => look({ columns: ticked(), cell: "" }) }), ` ${columnTitle(column.name)}`));
+    el("input", { type: "checkbox", value: column.key, onchange: () => look({ columns: ticked(), cell: "" }) }), ` ${columnTitle(column.key)}`));
   const ticked = () => boxes.map((label) => label.firstChild).filter((box) => box.checked).map((box) => box.value).join(" ");
   const show = () => { for (const label of boxes) label.firstChild.checked = shownColumns().includes(label.firstChild.value); };
   onView(show);
   show();
   return el("details", { class: "picker" }, el("summary", {}, "Metrics shown"),
     el("div", { class: "row ticks", role: "group", "aria-label": "Metrics shown" }, boxes,
-      el("button", { type: "button", class: "small", onclick: () => look({ columns: studyColumns.map((column) => column.name).join(" "), cell: "" }) }, "All"),
+      el("button", { type: "button", class: "small", onclick: () => look({ columns: studyColumns.map((column) => column.key).join(" "), cell: "" }) }, "All"),
       el("button", { type: "button", class: "small", onclick: () => look({ columns: "", cell: "" }) }, "The first ones")));
 }
 
@@ -82,18 +82,18 @@ function factColumns(layout) {
   ];
 }
 
-/** Return the table's columns; each of numbers has `row(item)` and `name`, so that it can be opened. */
+/** Return the table's columns; each of numbers has `row(item)` and `metric`, so that it can be opened. */
 function tableColumns() {
   const numbers = view.layout
-    ? studyModels.map((model) => numberColumn(model.name, model.name, oneMetric(), (item) => item.models.get(model.name)))
+    ? studyModels.map(({ name }) => numberColumn(name, name, oneMetric(), (item) => item.models.get(name)))
     : shownColumns().map((name) => numberColumn(name, columnTitle(name), name, (item) => item));
   return [...factColumns(view.layout), ...numbers];
 }
 
 function numberColumn(key, title, name, rowOfItem) {
-  const sign = studyColumn.get(name).direction === "lower" ? 1 : -1;
+  const sign = studyColumn.get(name).better === "lower" ? 1 : -1;
   return {
-    key, title, number: true, name, first: sign, row: rowOfItem,
+    key, title, number: true, metric: name, first: sign, row: rowOfItem,
     by: (item) => {
       const cell = rowOfItem(item) && cellOf(rowOfItem(item), name);
       return cell ? (view.shown || !cell.compared ? cell.value : cell.change) : null;
@@ -133,7 +133,7 @@ function referenceRows(columns) {
   return [el("tr", { class: "reference" }, columns.map((column, at) => {
     if (at < facts) return at === 2 ? el("th", { scope: "row" }, "FP32") : el("td", {});
     const model = view.layout ? column.key : models[0];
-    const value = studyModel.get(model).fp32[column.name];
+    const value = studyModel.get(model).fp32[column.metric];
     return el("td", { class: "number" }, number(value));
   }))];
 }
@@ -201,7 +201,7 @@ export function showNumber(row, name) {
 
 /** Open a configuration by whichever shown metric it has. */
 export function showUnitsOf(row) {
-  const name = [...shownColumns(), ...studyColumns.map((column) => column.name)].find((each) => cellOf(row, each));
+  const name = [...shownColumns(), ...studyColumns.map((column) => column.key)].find((each) => cellOf(row, each));
   if (name) showNumber(row, name);
 }
 
@@ -210,11 +210,11 @@ function tableRecords() {
   const facts = factColumns(view.layout);
   const numbers = shownRows.columns.slice(facts.length);
   const head = [...facts.map((column) => column.title.toLowerCase()), ...numbers.flatMap((column) => {
-    const name = view.layout ? `${column.key} ${column.name}` : column.name;
+    const name = view.layout ? `${column.key} ${column.metric}` : column.metric;
     return [name, `${name} change`, `${name} low`, `${name} high`];
   })];
   return [head, ...shownRows.items.map((item) => [...facts.map((column) => item[column.key]), ...numbers.flatMap((column) => {
-    const row = column.row(item), cell = row && cellOf(row, column.name);
+    const row = column.row(item), cell = row && cellOf(row, column.metric);
     return cell ? [cell.value, cell.change, cell.low, cell.high] : [null, null, null, null];
   })])];
 }

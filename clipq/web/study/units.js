@@ -5,7 +5,7 @@ import { el, factList } from "../shared/elements.js";
 import { better, count, number } from "../shared/format.js";
 import { table } from "../shared/tables.js";
 import { cellOf, KINDS, study, studyColumn, studyModel } from "./measured.js";
-import { cellText, changeText, intervalText, withDecimals } from "./numbers.js";
+import { cellText, intervalText, withDecimals } from "./numbers.js";
 import { viewAddress } from "./view.js";
 
 const ENOUGH = 12; // letters of an id that no two units of a sweep have in common
@@ -17,41 +17,46 @@ export function cellKey(row, name) {
 /** Return everything that is known of one number of a configuration. */
 export function unitDetail(row, name) {
   const cell = cellOf(row, name), column = studyColumn.get(name);
-  const reference = studyModel.get(row.model).fp32[name];
   const half = cell.low === null ? 0 : (cell.high - cell.low) / 2;
   const facts = [
     ["model", row.model], ["configuration", el("code", {}, row.text)], ["kind", KINDS.get(row.kind)],
-    ["metric", `${column.title}${better(column.direction) ? `: ${better(column.direction)}` : ""}`],
-    ["FP32", number(reference)], ["mean", withDecimals(cell.value, half)],
+    ["metric", `${column.title}: ${better(column.better)}`],
+    ["FP32", number(studyModel.get(row.model).fp32[name])], ["mean", withDecimals(cell.value, half)],
     cell.compared ? ["change [95 % interval]", cellText(cell)] : ["95 % interval", intervalText(cell.low, cell.high, withDecimals) || "–"],
-    ["calibration samples", row.calibration || "all"],
+    ...(cell.sampling === null ? [] : [["standard error over samples", number(cell.sampling)], ["over seeds", row.seeds.length > 1 ? number(cell.drawn) : "–"]]),
+    ...(cell.margin === null ? [] : [["the project's margin", number(cell.margin)]]),
+    ["calibration samples", row.calibration || "all"], ["probes", probesOfCell(row, name).join(", ") || "–"],
   ];
-  const rows = cell.units.map((unit, at) => [row.seeds[at] === undefined ? "–" : String(row.seeds[at]), el("code", { class: "hash", tabindex: "0" }, unit),
-    withDecimals(cell.drawn[at] ?? null, half / 3), cell.compared && cell.drawn[at] !== undefined ? changeText(cell.drawn[at] - reference, half / 3) : "–"]);
+  // A unit per seed where seeds are named; else one unit.
+  const rows = row.units.map((unit, at) => [row.seeds.length === row.units.length ? String(row.seeds[at]) : "–", el("code", { class: "wrap" }, unit)]);
   return el("div", { class: "detail" }, el("p", {}, sayWhetherSure(cell)), factList(facts),
-    table({ caption: `${count(cell.units.length, "unit")} behind this number`, columns: [
-      { title: "Seed", number: true }, { title: "Unit" }, { title: "Value", number: true }, { title: "Change", number: true }], rows }),
-    commandList([queryCommand(row, column)]),
+    rows.length ? table({ caption: `${count(rows.length, "unit")} of sweeps behind this number`, columns: [{ title: "Seed" }, { title: "Unit", names: true }], rows }) : null,
+    rows.length ? commandList([queryCommand(row, column)]) : null,
     el("div", { class: "row actions" }, copyButton("Copy link", () => new URL(viewAddress({ cell: cellKey(row, name) }), location.href).href)));
 }
 
+function probesOfCell(row, name) {
+  return studyModel.get(row.model).probes[name] || [];
+}
+
 function sayWhetherSure(cell) {
-  if (!cell.compared) return "FP32 has no value of this metric: the number stands by itself.";
-  if (cell.low === null) return "The seed matters here, and one alone was measured: there is no interval.";
+  if (!cell.compared && cell.low !== null) return "FP32 has no value of this metric, or none to compare with: the number stands by itself.";
+  if (cell.low === null) return "There is no interval: the seed matters here and one alone was measured, or nothing was resampled.";
   if (cell.better === 1) return "Surely better than FP32: the interval of the change lies on the better side of 0.";
   if (cell.better === -1) return "Surely worse than FP32: the interval of the change lies on the worse side of 0.";
   return "Neither surely better nor surely worse than FP32: the interval of the change holds 0.";
 }
 
 /** Return the command that asks a sweep for what a number rests on. */
-export function queryCommand(row, column) {
+function queryCommand(row, column) {
   const plan = ((study.provenance.sweeps || [])[0] || {}).plan || "plan.toml";
   const literal = (text) => `'${String(text).replaceAll("'", "''")}'`;
   const among = (texts) => `IN (${texts.map(literal).join(", ")})`;
+  const probes = probesOfCell(row, column.key);
   const where = [
-    `left(unit_id, ${ENOUGH}) ${among(row.units.map((unit) => unit.slice(0, ENOUGH)))}`, column.metric ? `metric = ${literal(column.metric)}` : null,
-    column.probes && column.probes.length ? `probe ${among(column.probes)}` : null,
-  ].filter(Boolean).join(" AND ");
+    `left(unit_id, ${ENOUGH}) ${among(row.units.map((unit) => unit.slice(0, ENOUGH)))}`, `metric = ${literal(column.metric)}`,
+    ...(probes.length ? [`probe ${among(probes)}`] : []),
+  ].join(" AND ");
   const statement = `SELECT seed, unit_id, probe, baseline, observed, loss, low, high, verdict FROM cells WHERE ${where}`;
   return `clipq sweep query ${shellWord(plan)} ${shellWord(statement)}`;
 }
