@@ -7,16 +7,14 @@ whether the gate passed, why not, and what blocks first.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html as markup
 
 from clipq.records import RunRecord
 from clipq.report.candidates import candidate_lines
-from clipq.report.html.page_payload import embed, payload
+from clipq.report.html.page_payload import payload
 from clipq.report.text import HEADERS, table_rows
 from clipq.terminal import printable
-from clipq.web import page_script, page_styles, page_template
+from clipq.web import embed, page_policy, page_script, page_styles, page_template
 
 __all__ = ["html", "outcome"]
 
@@ -32,7 +30,7 @@ def html(record: RunRecord) -> str:
     style, script = page_styles("report/report.css"), page_script("report/main.js")
     state = "passed" if record.passed else "failed"
     return page_template("report/page.html").substitute(
-        policy=_policy(style, script),
+        policy=page_policy(style, script),
         title=_text(f"{state}: clipq reliability report {record.started}".rstrip()),
         style=style,
         state=state,
@@ -78,22 +76,6 @@ def outcome(record: RunRecord) -> str:
     if not reasons and record.passed:
         why = " Nothing blocks."
     return f"{'; '.join(parts)}.{why}"
-
-
-def _policy(style: str, script: str) -> str:
-    """Return a content security policy: this style, this script, pictures made of data, no more.
-
-    Trusted Types are required and none is allowed, so that text can never become markup.
-    """
-    return (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'; "
-        "require-trusted-types-for 'script'; trusted-types 'none'"
-    )
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _candidates(record: RunRecord) -> str:

@@ -1,4 +1,4 @@
-"""What the page's script is given: the record in a compact form, and its text made inert.
+"""What the page's script is given: the record in a compact form.
 
 Cases travel as columns, and texts that repeat (names, units, reasons, commands) once, so that 5,000
 cases are a third of what `report.json` needs.
@@ -6,8 +6,6 @@ cases are a third of what `report.json` needs.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -19,7 +17,7 @@ from clipq.report.ladder import ladders
 from clipq.report.text import correction
 from clipq.verdicts import Verdict
 
-__all__ = ["embed", "payload"]
+__all__ = ["payload"]
 
 _TEXTS = ("model", "quantizer", "probe", "metric", "verdict", "reason", "unit", "direction")
 _NUMBERS = (
@@ -30,15 +28,6 @@ _NUMBERS = (
 )
 _ESTIMATES = tuple(field.name for field in fields(Estimate))
 _DIGITS = 6  # more than any cell shows; report.json keeps every digit
-
-# What could end a script element, start a comment or an entity, or end a line of old scripts.
-_INERT = {
-    ord("<"): "\\u003c",
-    ord(">"): "\\u003e",
-    ord("&"): "\\u0026",
-    0x2028: "\\u2028",
-    0x2029: "\\u2029",
-}
 
 
 def payload(record: RunRecord) -> dict[str, Any]:
@@ -89,17 +78,6 @@ def payload(record: RunRecord) -> dict[str, Any]:
         "texts": list(texts),
         "cases": columns,
     }
-
-
-def embed(plain: Mapping[str, Any]) -> str:
-    """Return strict JSON that stays text inside a script element, whatever it holds.
-
-    Raises:
-        ValueError: a number is NaN or infinite.
-    """
-    # ASCII only: half a surrogate pair in a file name cannot be encoded otherwise.
-    text = json.dumps(plain, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.translate(_INERT)
 
 
 def _short(value: float | None) -> float | None:

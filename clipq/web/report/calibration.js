@@ -1,7 +1,7 @@
 import { ticks } from "../shared/axes.js";
 import { svg } from "../shared/elements.js";
 import { count, number } from "../shared/format.js";
-import { curve, figure, mark, plot } from "./plot.js";
+import { curve, figure, mark, plot } from "../shared/plot.js";
 import { measured } from "./record.js";
 
 /** Reliability diagram: accuracy over confidence, FP32 and quantized, with how many samples each bin has. */

@@ -1,7 +1,7 @@
+import { commandList } from "../shared/commands.js";
 import { copyButton } from "../shared/controls.js";
 import { el, factList } from "../shared/elements.js";
 import { better, count, number, signed, times } from "../shared/format.js";
-import { commandList } from "./commands.js";
 import { evidence, figures, run } from "./record.js";
 import { go, showFigures, stateAddress } from "./state.js";
 

@@ -1,6 +1,6 @@
 import { el, svg } from "../shared/elements.js";
 import { number } from "../shared/format.js";
-import { curve, figure, plot } from "./plot.js";
+import { curve, figure, plot } from "../shared/plot.js";
 import { measured } from "./record.js";
 
 /** How a score parts inside from outside: its distributions, and the ROC curve. */

@@ -1,9 +1,9 @@
 import { choice } from "../shared/controls.js";
 import { el, section } from "../shared/elements.js";
+import { plotLegend } from "../shared/plot.js";
 import { reliability } from "./calibration.js";
 import { detection } from "./detection.js";
 import { groupChart } from "./groups.js";
-import { plotLegend } from "./plot.js";
 import { cases, distinct, evidence, figures, pairs, worstPairFirst } from "./record.js";
 import { spectrum } from "./spectrum.js";
 import { go, onState, state } from "./state.js";

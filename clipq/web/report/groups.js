@@ -1,7 +1,7 @@
 import { line } from "../shared/axes.js";
 import { svg } from "../shared/elements.js";
 import { count, number, signed } from "../shared/format.js";
-import { figure, mark, plot } from "./plot.js";
+import { figure, mark, plot } from "../shared/plot.js";
 
 const GROUPS_SHOWN = 20;
 

@@ -3,9 +3,10 @@ import { line } from "../shared/axes.js";
 import { choice } from "../shared/controls.js";
 import { el, legend, section, svg } from "../shared/elements.js";
 import { better, number, percent } from "../shared/format.js";
+import { footprint, placeNames } from "../shared/labels.js";
+import { frontOf, shape, staircase, standApart } from "../shared/marks.js";
+import { curve, figure, plot } from "../shared/plot.js";
 import { verdictLabel } from "../shared/verdicts.js";
-import { footprint, placeNames } from "./labels.js";
-import { curve, figure, plot } from "./plot.js";
 import { cases, distinct, evidence, pairs, run } from "./record.js";
 
 const COSTS = {
@@ -14,7 +15,6 @@ const COSTS = {
   milliseconds: { title: "measured latency (ms)", show: number },
   ratio_to_fp32: { title: "measured latency (× FP32)", show: number },
 };
-const SHAPES = ["circle", "square", "triangle", "diamond", "cross"];
 
 export function paretoSection() {
   const known = { ...evidence.quantizers, ...evidence.artifacts };
@@ -106,34 +106,6 @@ function preferred(metrics) {
   return accuracy.find((name) => role(name) === "in-distribution") || accuracy[0];
 }
 
-/** Return the points that no other beats in both cost and badness, cheapest first. */
-function frontOf(points, bad) {
-  const found = [];
-  for (const point of [...points].sort((a, b) => a.x - b.x || bad(a) - bad(b))) {
-    if (!found.length || bad(point) < bad(found[found.length - 1])) found.push(point);
-  }
-  return found;
-}
-
-function staircase(front, chart) {
-  return front.flatMap((point, index) => {
-    const here = [chart.x(point.x), chart.y(point.y)];
-    return index ? [[here[0], chart.y(front[index - 1].y)], here] : [here];
-  });
-}
-
-/** Move marks of one cost aside, so that their intervals can be told apart. */
-function standApart(marks) {
-  const groups = new Map();
-  for (const mark of marks) {
-    const place = Math.round(mark.x / 4);
-    groups.set(place, [...(groups.get(place) || []), mark]);
-  }
-  for (const group of groups.values()) {
-    group.sort((a, b) => a.y - b.y).forEach((mark, index) => { mark.x += (index - (group.length - 1) / 2) * 8; });
-  }
-}
-
 /** Return the ends of a point's interval, both null where there is none. */
 function ends({ low, high, loss, baseline, observed, direction }, value) {
   const none = { low: null, high: null };
@@ -149,17 +121,4 @@ function ends({ low, high, loss, baseline, observed, direction }, value) {
 
 function interval({ low, high }) {
   return low === null ? "" : ` [${number(low)}, ${number(high)}]`;
-}
-
-function shape(index, x, y, on, text) {
-  const name = `mark point-${index % SHAPES.length}${on ? "" : " off"}`;
-  const r = 5;
-  const path = {
-    circle: `M${x - r} ${y}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0Z`,
-    square: `M${x - 4.4} ${y - 4.4}h8.8v8.8h-8.8Z`,
-    triangle: `M${x} ${y - 5.6}L${x + 5.4} ${y + 4.2}H${x - 5.4}Z`,
-    diamond: `M${x} ${y - 6}L${x + 5.4} ${y}L${x} ${y + 6}L${x - 5.4} ${y}Z`,
-    cross: `M${x - 5} ${y - 1.8}h3.2v-3.2h3.6v3.2h3.2v3.6h-3.2v3.2h-3.6v-3.2h-3.2Z`,
-  }[SHAPES[index % SHAPES.length]];
-  return svg("path", { d: path, class: name }, svg("title", {}, text));
 }

@@ -1,7 +1,7 @@
 import { line } from "../shared/axes.js";
 import { el } from "../shared/elements.js";
 import { number } from "../shared/format.js";
-import { curve, figure, plot } from "./plot.js";
+import { curve, figure, plot } from "../shared/plot.js";
 
 /** Energy of the features' principal directions and of what quantization added, and their ratio. */
 export function spectrum(pair, probe, data) {

@@ -1,3 +1,4 @@
+import { commandList } from "../shared/commands.js";
 import { details, el, factList, notice, section } from "../shared/elements.js";
 import { count, duration, moment, plainText } from "../shared/format.js";
 import { table } from "../shared/tables.js";
@@ -5,7 +6,6 @@ import { caseName, shares, tally, verdictLabel, worstFirst } from "../shared/ver
 import { artifactNotices } from "./artifacts.js";
 import { candidateList } from "./candidates.js";
 import { VALUES } from "./columns.js";
-import { commandList } from "./commands.js";
 import { caseLink } from "./links.js";
 import { cases, run } from "./record.js";
 import { showCases } from "./state.js";

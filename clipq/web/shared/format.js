@@ -21,7 +21,7 @@ export function times(value) {
 }
 
 export function minus(text) {
-  return text.replace("-", "\u2212");
+  return text.replaceAll("-", "\u2212");
 }
 
 export function count(amount, one, many = `${one}s`) {

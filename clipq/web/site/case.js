@@ -2,10 +2,10 @@
 import { announce, choice } from "../shared/controls.js";
 import { el, factList, legend, notice, svg } from "../shared/elements.js";
 import { better, day, number, signed, times } from "../shared/format.js";
+import { listing } from "../shared/listing.js";
 import { inMargins, VERDICTS, verdictLabel } from "../shared/verdicts.js";
 import { drawChart, verdictMarker } from "./chart.js";
 import { caseAddress, commitLink, keepInAddress, pageAddress, pairAddress, runLink } from "./links.js";
-import { listing } from "./listing.js";
 import { historyOf, site, Z95 } from "./model.js";
 import { crumbs, missingPage, stepSize, tag } from "./parts.js";
 import { STEP_COLUMNS } from "./steps.js";

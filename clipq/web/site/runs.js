@@ -2,10 +2,10 @@
 import { searchField } from "../shared/controls.js";
 import { el, factList } from "../shared/elements.js";
 import { day, moment, number } from "../shared/format.js";
+import { listing } from "../shared/listing.js";
 import { matches } from "../shared/tables.js";
 import { shares, verdictLabel } from "../shared/verdicts.js";
 import { commitLink, keepInAddress, pageAddress, runLink } from "./links.js";
-import { listing } from "./listing.js";
 import { blockingCount, site } from "./model.js";
 import { crumbs, missingPage, outcomeLabel, tag } from "./parts.js";
 import { STEP_COLUMNS } from "./steps.js";

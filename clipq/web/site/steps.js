@@ -2,9 +2,9 @@
 import { choice, searchField } from "../shared/controls.js";
 import { el } from "../shared/elements.js";
 import { count, day, number } from "../shared/format.js";
+import { listing } from "../shared/listing.js";
 import { matches } from "../shared/tables.js";
 import { casePageLink, commitRange, keepInAddress, pageAddress, runLink } from "./links.js";
-import { listing } from "./listing.js";
 import { site } from "./model.js";
 import { stepNotes, stepSize } from "./parts.js";
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from browsing import change_fragment
+from browsing import change_fragment, chromium
 from trend_site import synthetic_table
 
 from clipq.history.site import commit_link, write_site
@@ -21,10 +19,6 @@ from clipq.history.steps import find_steps
 from clipq.verdicts import POLICIES, Verdict
 
 VERDICTS = [verdict.value for verdict in Verdict]
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run",
-]  # fmt: skip
 PAYLOADS = [
     "<script>window.pwned=1</script>",
     "</script><script>window.pwned=1</script>",
@@ -63,18 +57,8 @@ PAYLOADS = [
 @pytest.fixture(scope="module")
 def browser():
     """A headless Chromium; skipped by name on a user's machine, never in CI."""
-    path = shutil.which("chromium")
-    if path is None:
-        reason = "Chromium is not installed (apt-get install chromium)"
-        if os.environ.get("CI"):
-            pytest.fail(f"{reason}, and CI must have it")
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

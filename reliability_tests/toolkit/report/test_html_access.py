@@ -6,53 +6,12 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from browsing import CONTRAST
 from synthetic_runs import synthetic_run
 
 from clipq.records import KernelResult
 from clipq.report.html import html
 from clipq.verdicts import Verdict
-
-CONTRAST = """
-() => {
-  const numbers = (text) => text.match(/[\\d.]+/g).map(Number);
-  const luminance = (rgb) => rgb.slice(0, 3).map((value) => value / 255)
-    .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, value, index) => sum + value * [0.2126, 0.7152, 0.0722][index], 0);
-  const ratio = (a, b) => {
-    const [low, high] = [luminance(a), luminance(b)].sort((x, y) => x - y);
-    return (high + 0.05) / (low + 0.05);
-  };
-  const backdrop = (node) => {
-    for (; node; node = node.parentElement) {
-      const color = numbers(getComputedStyle(node).backgroundColor);
-      if (color.length === 3 || color[3] === 1) return color;
-    }
-    return [255, 255, 255];
-  };
-  const texts = new Map();
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const node = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim()) continue;
-    if (node.closest("script, noscript, dialog, title, option")) continue;
-    if (!node.checkVisibility({ checkOpacity: true })) continue;
-    const style = getComputedStyle(node);
-    const ink = numbers(node.closest("svg") ? style.fill : style.color);
-    const behind = backdrop(node.closest("svg") ? node.closest("svg").parentElement : node);
-    const name = `${node.localName}.${node.getAttribute("class") || ""}: ${ink} on ${behind}`;
-    texts.set(name, ratio(ink, behind));
-  }
-  const page = backdrop(document.body);
-  const probe = document.body.appendChild(document.createElement("i"));
-  const marks = ["quantized", "outside", "fp32", "series-3", "series-4", "series-5", "strong-line",
-    "focus", "pass", "fail", "waived", "improved", "inconclusive", "under-powered", "suspect",
-    "broken"].map((token) => {
-    probe.style.color = `var(--${token})`;
-    return [token, ratio(numbers(getComputedStyle(probe).color), page)];
-  });
-  return { texts: [...texts], marks };
-}
-"""
 
 
 @pytest.fixture(scope="module")

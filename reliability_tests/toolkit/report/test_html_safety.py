@@ -14,8 +14,8 @@ from made_results import made_result
 
 from clipq.records import KernelResult, RunRecord
 from clipq.report.html import html
-from clipq.report.html.page_payload import embed
 from clipq.verdicts import Verdict
+from clipq.web import embed
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -1,5 +1,5 @@
-import { copyButton } from "../shared/controls.js";
-import { el } from "../shared/elements.js";
+import { copyButton } from "./controls.js";
+import { el } from "./elements.js";
 
 /** Return commands to run next, each with a button that copies it. */
 export function commandList(texts) {

@@ -1,6 +1,6 @@
 // A table that sorts by its headings and shows so many rows at a time.
-import { el } from "../shared/elements.js";
-import { markSorted, moreText, nextSort, ordered, scrollable, tableHead, tableRow } from "../shared/tables.js";
+import { el } from "./elements.js";
+import { markSorted, moreText, nextSort, ordered, scrollable, tableHead, tableRow } from "./tables.js";
 
 const ROWS_AT_ONCE = 100;
 

@@ -1,9 +1,9 @@
 // Charts of one picture each. A chart has a name for readers who do not see it, and its numbers as a
 // table below.
-import { gridRows, line, logTicks, pathThrough, scale, ticks } from "../shared/axes.js";
-import { el, lazyDetails, legend, svg } from "../shared/elements.js";
-import { minus } from "../shared/format.js";
-import { table } from "../shared/tables.js";
+import { gridRows, line, logTicks, pathThrough, scale, ticks } from "./axes.js";
+import { el, lazyDetails, legend, svg } from "./elements.js";
+import { minus } from "./format.js";
+import { table } from "./tables.js";
 
 const SUPERSCRIPT = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" };
 

@@ -1,0 +1,290 @@
+"""The study's page in a real browser, opened as a file: tables, figures, claims, adviser."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from browsing import CONTRAST, change_fragment, chromium, watched
+from study_documents import study_document
+
+from clipq.study.advice import Criterion, advice_plain
+from clipq.study.page_build import study_page
+from clipq.web import page_script
+
+DOCUMENT = study_document(models=2, configurations=32, columns=8)
+ROWS = DOCUMENT["configurations"]
+CRITERIA = [
+    Criterion(c["key"], c["metric"], 1 if c["better"] == "higher" else -1)
+    for c in DOCUMENT["columns"]
+    if c["key"] in DOCUMENT["advice"]["criteria"]
+]
+READY = "html[data-ready]"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def shown(browser, tmp_path_factory):
+    """The one page of all these tests, and what went wrong on it, or online."""
+    path = tmp_path_factory.mktemp("study") / "study.html"
+    path.write_text(study_page(DOCUMENT), encoding="utf-8")
+    page = browser.new_context(reduced_motion="reduce").new_page()
+    page.set_default_timeout(20_000)
+    wrong = watched(page, path.as_uri())
+    page.goto(path.as_uri())
+    page.wait_for_selector(READY, state="attached")
+    yield page, wrong
+    page.context.close()
+
+
+@pytest.fixture
+def page(shown):
+    """The page with nothing chosen; at the end nothing may have gone wrong."""
+    opened, wrong = shown
+    if opened.evaluate("location.hash"):
+        change_fragment(opened, "")
+    opened.wait_for_selector(".advice h3, .advice .notice")
+    yield opened
+    assert wrong == []
+
+
+def numbers(page):
+    return page.locator("#numbers > tr:not(.detail-row)")
+
+
+def test_the_table_shows_every_configuration_and_marks_what_is_sure_by_sign(page):
+    assert page.locator("#amount").inner_text().startswith("64 configurations")
+    while page.locator("#more-numbers").is_visible():
+        page.locator("#more-numbers").click()
+    assert numbers(page).count() == 64
+    cells = page.evaluate(
+        "[...document.querySelectorAll('#numbers [data-cell]')].map((cell) =>"
+        " [cell.dataset.cell, cell.textContent])"
+    )
+    assert len(cells) == 64 * 7  # the first seven columns
+    known = {f"{row['model']}/{row['quantizer']}": row["values"] for row in ROWS}
+    for key, text in cells:
+        row, column = key.split("|")
+        value = known[row][column]
+        assert ("surely better" in text) == value["better"]
+        assert ("surely worse" in text) == value["worse"]
+
+
+def test_filters_and_order_are_in_the_address_and_narrow_table_and_figures(page):
+    page.locator("#table").get_by_label("method").select_option("lsq")
+    page.locator("#table").get_by_role("button", name="ECE", exact=True).click()
+    assert page.evaluate("location.hash") == "#method=lsq&sort=ece"
+    assert numbers(page).count() == 8
+    wanted = sorted((r for r in ROWS if r["method"] == "lsq"),
+                    key=lambda r: r["values"]["ece"]["change"])  # fmt: skip
+    assert numbers(page).locator("th code").all_inner_texts() == [r["quantizer"] for r in wanted]
+    assert page.locator("#table [aria-sort]").inner_text().strip() == "ECE"
+    assert page.locator("#figures figure").first.locator("path.mark").count() == 8
+
+
+def test_a_number_opens_its_units_and_a_command_and_its_link_opens_it_again(page):
+    row = next(r for r in ROWS if r["method"] == "lsq" and r["model"] == "vit-noisy")
+    key = f"{row['model']}/{row['quantizer']}|ece"
+    page.locator("#table").get_by_label("model").select_option("vit-noisy")
+    button = page.locator(f'[data-cell="{key}"]')
+    button.click()
+    assert button.get_attribute("aria-expanded") == "true"
+    detail = page.locator("#number-detail")
+    assert detail.locator("tbody th code").all_inner_texts() == row["units"]
+    assert detail.locator("tbody td").all_inner_texts() == [str(seed) for seed in row["seeds"]]
+    command = detail.locator(".commands code").inner_text()
+    assert command.startswith('clipq sweep query plan.toml "SELECT seed, unit_id')
+    assert all(unit[:12] in command for unit in row["units"])
+    address = page.url
+    page.keyboard.press("Escape")
+    assert detail.count() == 0
+    change_fragment(page, address.partition("#")[2])
+    assert detail.locator("tbody th code").all_inner_texts() == row["units"]
+
+
+def test_models_stand_side_by_side_for_one_metric(page):
+    page.locator("#table").get_by_label("across").select_option("models")
+    assert page.locator("#table thead th.number").all_inner_texts() == ["vit-clean", "vit-noisy"]
+    page.locator("#table").get_by_label("metric", exact=True).select_option("relative-gap")
+    first = numbers(page).first.locator("[data-cell]")
+    keys = [f"{model}/rtn:w8a8@vision|relative-gap" for model in ("vit-clean", "vit-noisy")]
+    assert [cell.get_attribute("data-cell") for cell in first.all()] == keys
+
+
+def test_the_shown_table_is_saved_as_csv(page):
+    page.locator("#table").get_by_label("kind").select_option("qat")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download as CSV").click()
+    with open(download.value.path(), encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(io.StringIO(file.read())))
+    known = {(r["model"], r["quantizer"]): r["values"] for r in ROWS if r["trained"]}
+    assert len(rows) == len(known)
+    for row in rows:
+        value = known[row["model"], row["configuration"]]["ece"]
+        for name in ("value", "change", "low", "high"):
+            column = "ece" if name == "value" else f"ece {name}"
+            assert float(row[column]) == pytest.approx(value[name], rel=1e-5)
+
+
+def test_a_chart_is_walked_by_keys_told_in_words_and_opens_the_numbers(page):
+    figure = page.locator("#figures figure").nth(1)
+    assert "OOD AUROC" in figure.locator("figcaption").inner_text()
+    picture = figure.locator("svg.plot[role=application]")
+    picture.focus()
+    page.keyboard.press("Home")
+    least = min(ROWS, key=lambda row: row["values"]["ece"]["change"])
+    told = figure.locator(".told").inner_text()
+    assert told.startswith(f"{least['model']} / {least['quantizer']}")
+    page.keyboard.press("Enter")
+    key = f"{least['model']}/{least['quantizer']}|auroc-mcm"
+    assert page.locator(f'[data-cell="{key}"][aria-expanded=true]').count() == 1
+
+
+def test_claims_open_for_what_they_rest_on(page):
+    answers = page.locator("#answers [data-claim]")
+    assert answers.count() == 3 * 3 - 1  # C1 is not about one model
+    page.locator('[data-claim="C3|vit-noisy"]').click()
+    detail = page.locator("#claim-detail")
+    assert "some quantizer raises OOD AUROC and ECE at once: reproduced" in detail.inner_text()
+    detail.locator("summary").click()
+    detail.locator("button.link").first.click()
+    assert page.locator("#number-detail").count() == 1
+
+
+def advised(page, model, margins):
+    """Return what the page's script computes of a model, by configuration."""
+    keys = [one.key for one in CRITERIA]
+    options = [
+        {
+            "cost": row["costs"]["weight-bits"],
+            "losses": [
+                {**{k: row["values"][one.key][k] for k in ("sampling", "drawn", "seeds")},
+                 "value": -one.sign * row["values"][one.key]["change"]}
+                for one in CRITERIA
+            ],
+            "margins": [margins.get(key, row["values"][key]["margin"]) for key in keys],
+        }
+        for row in ROWS
+        if row["model"] == model and row["method"] != "noise"
+    ]  # fmt: skip
+    script = page_script("study/advice.js").strip().removesuffix("})();")
+    return page.evaluate(
+        f"""(options) => {{
+          const {{ advise, drawLosses, jointFront }} = {script}
+            return {{ advise, drawLosses, jointFront }}; }})();
+          const drawn = drawLosses(options.map((option) => option.losses));
+          const joint = jointFront(options, drawn);
+          const judged = advise(options, drawn);
+          return judged.map((item, at) => ({{ ...item, option: null, joint: joint[at] }}));
+        }}""",
+        options,
+    )
+
+
+@pytest.mark.parametrize("margins", [{}, {"ece": 0.02, "top1": 0.02, "relative-gap": 0.08}])
+def test_the_adviser_says_what_the_command_line_says(page, margins):
+    expected = advice_plain(ROWS, CRITERIA, margins=margins, draws=1000)["models"]["vit-clean"]
+    found = advised(page, "vit-clean", margins)
+    assert len(found) == len(expected["configurations"]) == 28
+    answers = set()
+    sure = {"surely", "surely not"}
+    for ours, theirs in zip(found, expected["configurations"], strict=True):
+        at = theirs["configuration"]
+        answers.add(theirs["answer"])
+        if {ours["answer"], theirs["answer"]} & sure:
+            assert ours["answer"] == theirs["answer"], at
+        assert [CRITERIA[place].key for place in ours["over"]] == theirs["over"]
+        assert [CRITERIA[place].key for place in ours["open"]] == theirs["open"]
+        # Shares of 1,000 draws: 3.6 standard errors of their difference.
+        assert ours["meets"] == pytest.approx(theirs["meets"], abs=0.08)
+        assert ours["joint"] == pytest.approx(theirs["front"], abs=0.08)
+        for place, one in enumerate(CRITERIA):
+            assert ours["fronts"][place] == pytest.approx(theirs["fronts"][one.key], abs=0.08)
+    assert len(answers) > 2
+
+
+def test_the_adviser_recommends_the_cheapest_that_surely_keeps_every_margin(page):
+    rows = advice_plain(ROWS, CRITERIA)["models"]["vit-clean"]["configurations"]
+    sure = [ROWS[row["configuration"]] for row in rows if row["answer"] == "surely"]
+    least = min(row["costs"]["weight-bits"] for row in sure)
+    said = page.locator(".advice .notice").inner_text()
+    assert said.startswith("Take ")
+    taken = page.locator(".advice .notice code").first.inner_text()
+    assert taken in {r["quantizer"] for r in sure if r["costs"]["weight-bits"] == least}
+    assert f"{len(sure)} of 28 surely keep all" in said
+
+
+def test_where_nothing_keeps_the_margins_the_adviser_says_what_is_in_the_way(page):
+    page.get_by_label("margin of ECE", exact=True).fill("0.0002")
+    notice = page.locator(".advice .notice")
+    assert "Nothing surely keeps all of these margins" in notice.inner_text()
+    assert "ECE is not decided" in notice.inner_text()
+    assert "tune the logit scale" in notice.inner_text()
+    assert page.evaluate("decodeURIComponent(location.hash)") == "#margins=ece=0.0002"
+    page.locator(".limits .margin", has_text="ECE").get_by_role("checkbox").uncheck()
+    assert page.locator(".advice .notice").inner_text().startswith("Take ")
+    page.get_by_label("at most", exact=False).fill("1")
+    assert "costs that little" in page.locator(".advice .notice").inner_text()
+    page.get_by_role("button", name="The project's margins").click()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_and_mark_stands_out_from_its_background(page, scheme):
+    page.emulate_media(color_scheme=scheme)
+    change_fragment(page, "cell=vit-clean%2Flsq%3Aw8a8%40vision%7Cece&claim=C3%7Cvit-noisy")
+    found = page.evaluate(CONTRAST)
+    assert len(found["texts"]) > 40
+    assert {name: ratio for name, ratio in found["texts"] if ratio < 4.5} == {}
+    assert {name: ratio for name, ratio in found["marks"] if ratio < 3} == {}
+
+
+def test_pictures_fields_and_tables_have_names(page):
+    nameless = page.evaluate(
+        """() => {
+          const named = {
+            svg: (node) => node.closest("[aria-hidden=true]")
+              || (["img", "application"].includes(node.getAttribute("role")) && node.ariaLabel),
+            "input, select": (node) => node.ariaLabel || node.labels.length,
+            table: (node) => node.caption && node.caption.textContent.trim(),
+            button: (node) => node.textContent.trim(),
+          };
+          return Object.entries(named).flatMap(([tags, isNamed]) =>
+            [...document.querySelectorAll(tags)].filter((node) => !isNamed(node))
+              .map((node) => node.outerHTML.slice(0, 200)));
+        }"""
+    )
+    assert nameless == []
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map((node) => node.id)")
+    assert len(ids) == len(set(ids))
+
+
+def test_a_telephone_scrolls_down_and_not_sideways(page):
+    size = page.viewport_size
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.set_viewport_size(size)
+
+
+def test_markup_in_names_is_inert(browser, tmp_path):
+    text = json.dumps(study_document(models=1, configurations=8))
+    for at, old in enumerate(("vit-clean", "rtn:w8a8@vision", "ECE", "C3", "plan.toml")):
+        hostile = f"</script><img src=x onerror=alert({at})>\\u202e'&$ {old}"
+        text = text.replace(old, hostile)
+    path = tmp_path / "study.html"
+    path.write_text(study_page(json.loads(text)), encoding="utf-8")
+    page = browser.new_page()
+    wrong = watched(page, path.as_uri())
+    page.goto(path.as_uri())
+    page.wait_for_selector(READY, state="attached")
+    page.locator("#numbers [data-cell]").nth(1).click()
+    assert page.locator("#number-detail").count() == 1
+    assert page.locator("img, script:not([id])").count() == 1  # the page's own script
+    assert wrong == []
+    page.close()
