@@ -10,10 +10,11 @@ from clipq.study.claim_table import ClaimRow, ClaimTable, answer_claims
 from clipq.study.drawn_results import MeasuredUnit
 from clipq.study.gathering import gather
 from clipq.study.measurements import Measurements
-from clipq.study.page_data import study_document
+from clipq.study.page_data import METRICS, study_document
 from clipq.study.study_table import StudyRow, study_rows
 
 __all__ = [
+    "METRICS",
     "ClaimRow",
     "ClaimTable",
     "MeasuredUnit",

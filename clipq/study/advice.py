@@ -6,8 +6,9 @@ u = S / sqrt K with Student's t of K - 1 degrees of freedom: the terms of the in
 each draw is judged as if it were the truth:
 
 - it *meets* the margins where no loss exceeds its own;
-- it is on a *front* where no other configuration costs as little and loses as little, and less of
-  one of the two. There is a front of each criterion, and one of all criteria together.
+- it is on the *front* where nothing else costs as little and has as small a worst loss, counted in
+  margins, and less of one of the two. There is a front of each criterion's loss as well, and the
+  *joint* one of all of them at once, on which nearly everything is where criteria are many.
 
 The share of draws is the probability. Errors of two configurations are drawn by themselves, for
 how they go together is not known. All are measured on the same samples, on which errors mostly
@@ -83,13 +84,15 @@ def advice_plain(
 ) -> dict[str, Any]:
     """Return what is known of every configuration under margins, as plain data.
 
-    Matched noise is nothing that could be chosen, and is left out.
+    Matched noise is nothing that could be chosen, and is left out. Of each criterion there is one
+    margin, whatever the format, or formats could not be compared: by default the smallest of those
+    that results were judged by.
 
     Args:
         configurations: of the document: ``model``, ``costs``, ``values`` and so on.
         asked: what must not be lost. Of a model, those that any configuration of it has.
         cost: of `clipq.study.configuration_costs.COSTS`.
-        margins: by key or by metric, in place of those that the results were judged by.
+        margins: by key or by metric, in place of these; positive.
         draws: how many; probabilities have a standard error of 0.5 / sqrt(draws) at most.
     """
     chosen: dict[str, list[int]] = {}
@@ -100,9 +103,11 @@ def advice_plain(
     for model, places in chosen.items():
         own = [configurations[place] for place in places]
         measured = [one for one in asked if any(one.key in each["values"] for each in own)]
-        rows = _advised(own, measured, cost, margins or {}, draws)
+        limits = {one.key: limit for one in measured if (limit := _margin(one, own, margins or {}))}
+        rows = _advised(own, measured, cost, limits, draws)
         named = [{"configuration": place} | row for place, row in zip(places, rows, strict=True)]
-        models[model] = {"criteria": [one.key for one in measured], "configurations": named}
+        keys = [one.key for one in measured]
+        models[model] = {"criteria": keys, "margins": limits, "configurations": named}
     return {
         "cost": cost,
         "margins": dict(margins) if margins else None,
@@ -118,66 +123,59 @@ def _advised(
     own: Sequence[Mapping[str, Any]],
     asked: Sequence[Criterion],
     cost: str,
-    margins: Mapping[str, float],
+    limits: Mapping[str, float],
     draws: int,
 ) -> list[dict[str, Any]]:
     """Return a row per configuration of one model."""
     rows: list[dict[str, Any]] = []
-    known, costs, limits = [], [], []
+    known: list[tuple[dict[str, Any], list[Effect], float | None]] = []
     for each in own:
-        losses = [one.loss(each["values"].get(one.key, {})) for one in asked]
-        allowed = [_margin(one, each["values"].get(one.key, {}), margins) for one in asked]
-        lacks = [
-            one.key
-            for one, loss, limit in zip(asked, losses, allowed, strict=True)
-            if loss is None or limit is None
-        ]
+        losses = {one.key: one.loss(each["values"].get(one.key, {})) for one in asked}
+        lacks = [key for key, loss in losses.items() if loss is None or key not in limits]
         row: dict[str, Any] = {"answer": "unknown", "meets": None, "lacks": lacks}
-        row |= {"over": [], "open": [], "front": None, "fronts": {}}
+        row |= {"over": [], "open": [], "worst": None, "limit": None}
+        row |= {"front": None, "joint": None, "fronts": {}}
         rows.append(row)
-        effects = [loss for loss in losses if loss is not None]
-        bounds = [limit for limit in allowed if limit is not None]
-        if lacks or not asked:
-            continue
-        row |= _answer(asked, effects, bounds)
-        known.append((row, effects))
-        limits.append(bounds)
-        costs.append(each["costs"].get(cost))
-    if not known:
-        return rows
-    losses_drawn = Losses([effects for _, effects in known], seed=_SEED)
-    allowed_losses = np.array(limits)
-
-    def within(drawn: np.ndarray) -> np.ndarray:
-        return np.asarray((drawn <= allowed_losses).all(axis=2))
-
-    met = losses_drawn.share(within, draws)
-    for (row, _), share in zip(known, met, strict=True):
-        row["meets"] = share
-        if row["answer"] == "unknown":
-            row["answer"] = "probably" if share >= 0.5 else "hardly"
-    _on_fronts([(row, effects, price) for (row, effects), price in zip(known, costs, strict=True)],
-               asked, draws)  # fmt: skip
+        effects = [loss for loss in losses.values() if loss is not None]
+        if not lacks and asked:
+            row |= _answer(asked, effects, limits)
+            known.append((row, effects, each["costs"].get(cost)))
+    if known:
+        allowed = np.array([limits[one.key] for one in asked])
+        _met(known, allowed, draws)
+        _on_fronts([each for each in known if each[2] is not None], asked, allowed, draws)
     return rows
 
 
-def _on_fronts(
-    rows: Sequence[tuple[dict[str, Any], list[Effect], float | None]],
-    asked: Sequence[Criterion],
-    draws: int,
-) -> None:
-    """Write into rows how probably each is on the fronts; those of no known cost are on none."""
-    priced = [(row, effects, price) for row, effects, price in rows if price is not None]
-    if not priced:
+_Known = Sequence[tuple[dict[str, Any], list[Effect], float | None]]
+
+
+def _met(rows: _Known, allowed: np.ndarray, draws: int) -> None:
+    """Write into rows how probably each meets all margins."""
+
+    def within(drawn: np.ndarray) -> np.ndarray:
+        return np.asarray((drawn <= allowed).all(axis=2))
+
+    shares = Losses([effects for _, effects, _ in rows], seed=_SEED).share(within, draws)
+    for (row, _, _), share in zip(rows, shares, strict=True):
+        row["meets"] = share
+        if row["answer"] == "unknown":
+            row["answer"] = "probably" if share >= 0.5 else "hardly"
+
+
+def _on_fronts(rows: _Known, asked: Sequence[Criterion], allowed: np.ndarray, draws: int) -> None:
+    """Write into rows, all of a known cost, how probably each is on the fronts."""
+    if not rows:
         return
-    costs = np.array([price for _, _, price in priced])
-    losses = Losses([effects for _, effects, _ in priced], seed=_SEED)
+    costs = np.array([price for _, _, price in rows])
+    losses = Losses([effects for _, effects, _ in rows], seed=_SEED)
+    worst = losses.share(lambda drawn: front(costs, (drawn / allowed).max(axis=2)), draws)
     joint = losses.share(lambda drawn: joint_front(costs, drawn), draws)
-    for (row, _, _), share in zip(priced, joint, strict=True):
-        row["front"] = share
+    for (row, _, _), share, of_all in zip(rows, worst, joint, strict=True):
+        row["front"], row["joint"] = share, of_all
     for index, one in enumerate(asked):
         shares = losses.share(partial(_front_of, costs, index), draws)
-        for (row, _, _), share in zip(priced, shares, strict=True):
+        for (row, _, _), share in zip(rows, shares, strict=True):
             row["fronts"][one.key] = share
 
 
@@ -186,19 +184,28 @@ def _front_of(costs: np.ndarray, criterion: int, drawn: np.ndarray) -> np.ndarra
 
 
 def _answer(
-    asked: Sequence[Criterion], losses: Sequence[Effect], limits: Sequence[float]
+    asked: Sequence[Criterion], losses: Sequence[Effect], limits: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Return the answer where it is sure, and which criteria are surely over, or open."""
+    """Return the answer where it is sure, which criteria are surely over or open, and the worst."""
     over, open_ = [], []
-    for one, loss, limit in zip(asked, losses, limits, strict=True):
-        if loss.interval(TAIL / len(asked))[0] > limit:
+    for one, loss in zip(asked, losses, strict=True):
+        if loss.interval(TAIL / len(asked))[0] > limits[one.key]:
             over.append(one.key)
-        elif loss.interval()[1] > limit:
+        elif loss.interval()[1] > limits[one.key]:
             open_.append(one.key)
     answer = "surely not" if over else "unknown" if open_ else "surely"
-    return {"answer": answer, "over": over, "open": open_}
+    excess = [loss.value / limits[one.key] for one, loss in zip(asked, losses, strict=True)]
+    worst = max(range(len(asked)), key=lambda at: excess[at])
+    found = {"worst": float(f"{excess[worst]:.6g}"), "limit": asked[worst].key}
+    return {"answer": answer, "over": over, "open": open_} | found
 
 
-def _margin(one: Criterion, value: Mapping[str, Any], margins: Mapping[str, float]) -> float | None:
+def _margin(
+    one: Criterion, own: Sequence[Mapping[str, Any]], margins: Mapping[str, float]
+) -> float | None:
+    """Return a criterion's margin: the given one, or the smallest that was judged by."""
     given = margins.get(one.key, margins.get(one.metric))
-    return value.get("margin") if given is None else given
+    if given is not None:
+        return given
+    judged = (each["values"].get(one.key, {}).get("margin") for each in own)
+    return min((margin for margin in judged if margin is not None and margin > 0), default=None)

@@ -20,6 +20,7 @@ from clipq.study.measurements import Measurements, PairedError
 __all__ = ["gather"]
 
 _SAME = {"models": "weights_sha256", "probes": "fingerprint"}
+_FACTS = ("weight_bits", "bytes", "milliseconds", "trained")
 _DIGITS = 12
 """Of a digest that messages show."""
 
@@ -99,7 +100,8 @@ class _Gathered:
                 self.named[key] = (result.model, unit.samples, unit.seed)
             held.unit = held.unit or unit.id
             held.results[result.probe, result.metric] = result
-            held.facts = held.facts or known.get("quantizers", {}).get(str(candidate), {})
+            if not held.facts:
+                held.facts = _facts(known.get("quantizers", {}).get(str(candidate), {}))
             spectrum = figures.get(str(result.case.cell), {}).get("spectrum")
             held.spectrum = held.spectrum or spectrum or {}
         of_fp32 = self.evidence.setdefault("figures", {})
@@ -130,8 +132,14 @@ class _Gathered:
                     hint=f"write one of them (seed={seed} is what the other means), and run it "
                     "again",
                 )
+        ordered = {key: dict(sorted(seeds.items())) for key, seeds in drawn.items()}
         frozen = {model: tuple(sorted(own.values())) for model, own in configurations.items()}
-        return Measurements(self.results, self.evidence, frozen, drawn, paired)
+        return Measurements(self.results, self.evidence, frozen, ordered, paired)
+
+
+def _facts(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a study asks of a quantizer's evidence; the rest of it is large."""
+    return {name: said[name] for name in _FACTS if name in said}
 
 
 def _check_same(

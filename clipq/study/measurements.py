@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -64,6 +64,20 @@ class Measurements:
         """Return the ids of the units behind a configuration, by seed; "" of a run's record."""
         found = self.drawn.get((model, of.text), {})
         return tuple(found[seed].unit for seed in sorted(found))
+
+    def units_of(self, cases: Iterable[str]) -> list[str]:
+        """Return the ids of the units that cases were measured in, sorted; none of records."""
+        return sorted({self._unit_of[case] for case in cases if case in self._unit_of})
+
+    @cached_property
+    def _unit_of(self) -> dict[str, str]:
+        return {
+            result.id + held.suffix: held.unit
+            for by_seed in self.drawn.values()
+            for held in by_seed.values()
+            if held.unit
+            for result in held.results.values()
+        }
 
     def has(self, model: str, probe: str, metric: str) -> bool:
         """Whether a metric of a probe was measured of any of a model's quantizers."""
@@ -158,6 +172,14 @@ class Measurements:
             if result is not None:
                 found[seed] = (result.id + held.suffix, result)
         return found
+
+    def unit(self, metric: str) -> str:
+        """Return a metric's unit; "" of one that was not measured."""
+        return self._units.get(metric, "")
+
+    @cached_property
+    def _units(self) -> dict[str, str]:
+        return {each.metric: each.unit for each in self.results.values()}
 
     @cached_property
     def _measured(self) -> frozenset[tuple[str, str]]:

@@ -28,7 +28,7 @@ from clipq.study.study_table import (
     reference_entry,
 )
 
-__all__ = ["PAGE_COLUMNS", "study_document"]
+__all__ = ["METRICS", "PAGE_COLUMNS", "configurations_plain", "study_document"]
 
 PAGE_COLUMNS = (
     *COLUMNS,
@@ -38,6 +38,8 @@ PAGE_COLUMNS = (
     Column("energy in ranks 64+", "tail-energy", -1, "in-distribution"),
 )
 """What the document holds of each configuration: the table's columns, and those of figures."""
+METRICS = frozenset({column.metric for column in PAGE_COLUMNS} | {"top1-low", "top1-high"})
+"""What claims, table, page and adviser are made of: a quarter of all that a unit has."""
 _FIGURES = (
     ("calibration", "Change of ECE against FP32's confidence bias", "bias", "ece"),
     ("detection", "Change of OOD AUROC against change of ECE", "ece", "auroc-mcm"),
@@ -77,17 +79,14 @@ def study_document(
     ('rtn:w4a8@vision', ['0f'], -0.1)
     """
     listed = [(m, c) for m in measurements.models for c in measurements.configurations[m]]
-    configurations = [
-        _configuration(measurements, model, each, seconds or {}, milliseconds or {})
-        for model, each in listed
-    ]
+    configurations = configurations_plain(measurements, seconds=seconds, milliseconds=milliseconds)
     places = {(model, each.text): place for place, (model, each) in enumerate(listed)}
     return {
         "schema": SCHEMA,
         "kind": "study",
         "provenance": dict(provenance or {}),
         "towers": towers,
-        "columns": [_column(column) for column in PAGE_COLUMNS],
+        "columns": [_column(measurements, column) for column in PAGE_COLUMNS],
         "costs": [dict(cost) for cost in COSTS],
         "models": [_model(measurements, model) for model in measurements.models],
         "configurations": configurations,
@@ -97,7 +96,29 @@ def study_document(
     }
 
 
-def _column(column: Column) -> dict[str, Any]:
+def configurations_plain(
+    measurements: Measurements,
+    *,
+    models: Sequence[str] = (),
+    seconds: Mapping[str, float] | None = None,
+    milliseconds: Mapping[str, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Return the configurations of the document, of some models or of all.
+
+    Args:
+        measurements: of records and units.
+        models: which; all by default.
+        seconds: processor seconds of units, by id.
+        milliseconds: per image where it is deployed, by ``model/quantizer``.
+    """
+    return [
+        _configuration(measurements, model, each, seconds or {}, milliseconds or {})
+        for model in models or measurements.models
+        for each in measurements.configurations[model]
+    ]
+
+
+def _column(measurements: Measurements, column: Column) -> dict[str, Any]:
     return {
         "key": column.key,
         "title": column.title,
@@ -106,6 +127,7 @@ def _column(column: Column) -> dict[str, Any]:
         "role": column.role,
         "distance": column.distance or None,
         "level": column.level,
+        "unit": measurements.unit(column.metric),
     }
 
 
@@ -142,9 +164,12 @@ def _configuration(
     milliseconds: Mapping[str, float],
 ) -> dict[str, Any]:
     spectrum = mean_spectrum(measurements, model, of)
+    kind = "noise" if of.method == "noise" else "qat" if of.trained else "ptq"
     return {
+        "id": f"{model}/{of.text}",
         "model": model,
         "quantizer": of.text,
+        "kind": kind,
         "method": of.method,
         "bits": of.bits or None,
         "towers": of.towers,
@@ -179,10 +204,25 @@ def _value(
         "seeds": None if effect is None else effect.seeds,
         "better": entry.better,
         "worse": entry.worse,
+        "by_seed": [_finite(value) for value in _by_seed(measurements, model, of, column, probes)],
         "margin": None
         if column.level
         else _finite(measurements.margin(model, of, probes, column.metric)),
     }
+
+
+def _by_seed(
+    measurements: Measurements,
+    model: str,
+    of: Configuration,
+    column: Column,
+    probes: Sequence[str],
+) -> list[float | None]:
+    """Return a configuration's own value with each of its seeds, as its units are ordered."""
+    level = measurements.level(model, of, probes, column.metric)
+    points = {} if level is None else level.points
+    seeds = measurements.seeds(model, of)
+    return [points[seed].value if seed in points else None for seed in seeds]
 
 
 def _claims(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -24,10 +24,24 @@ SCHEMA = "clipq-study/1"
 _CLAIM_HEADERS = ("claim", "model", "answer", "effect [interval]", "looks", "p", "p, table", "of")
 
 
-def claims_text(table: ClaimTable, form: str = "text") -> str:
-    """Return the claims as ``text``, ``markdown``, ``csv`` or ``json``."""
+Units = Callable[[Iterable[str]], list[str]]
+"""From cases to the ids of the units that they were measured in."""
+
+
+def claims_text(table: ClaimTable, form: str = "text", *, units: Units | None = None) -> str:
+    """Return the claims as ``text``, ``markdown``, ``csv`` or ``json``.
+
+    Args:
+        table: of claims.
+        form: one of these.
+        units: names, in JSON, the units of a sweep beside cases.
+    """
     if form == "json":
-        return json.dumps(claims_plain(table), indent=1, allow_nan=False)
+        plain = claims_plain(table)
+        if units is not None:
+            for claim in plain["claims"]:
+                claim["units"] = units(claim["cases"])
+        return json.dumps(plain, indent=1, allow_nan=False)
     if form == "csv":
         return _csv(_claim_records(table))
     tablefmt = "github" if form == "markdown" else "simple"
@@ -42,13 +56,20 @@ def claims_text(table: ClaimTable, form: str = "text") -> str:
     return "\n\n".join(parts)
 
 
-def table_text(rows: Sequence[StudyRow], form: str = "text") -> str:
-    """Return the table in one of these forms; in text, `*` marks what is bold in Markdown."""
+def table_text(rows: Sequence[StudyRow], form: str = "text", *, units: Units | None = None) -> str:
+    """Return the table in one of these forms; in text, `*` marks what is bold in Markdown.
+
+    Args:
+        rows: of the table.
+        form: ``text``, ``markdown``, ``csv`` or ``json``.
+        units: names, in JSON and CSV, the units of a sweep beside cases.
+    """
     if form == "json":
-        plain = {"schema": SCHEMA, "kind": "table", "rows": [_row_plain(row) for row in rows]}
+        entries = [_row_plain(row, units) for row in rows]
+        plain = {"schema": SCHEMA, "kind": "table", "rows": entries}
         return json.dumps(plain, indent=1, allow_nan=False)
     if form == "csv":
-        return _csv(_table_records(rows))
+        return _csv(_table_records(rows, units))
     markdown = form == "markdown"
     headers = ("model", "quantizer", "seeds", *(column.title for column in COLUMNS))
     cells = [
@@ -205,7 +226,7 @@ def _entry_text(entry: Entry | None, *, markdown: bool) -> str:
     return f"{value}{sign} [{entry.low:{digits}}, {entry.high:{digits}}]"
 
 
-def _row_plain(row: StudyRow) -> dict[str, Any]:
+def _row_plain(row: StudyRow, units: Units | None) -> dict[str, Any]:
     return {
         "model": row.model,
         "quantizer": row.quantizer,
@@ -221,13 +242,14 @@ def _row_plain(row: StudyRow) -> dict[str, Any]:
                 "better": entry.better,
                 "worse": entry.worse,
                 "cases": list(entry.cases),
+                **({} if units is None else {"units": units(entry.cases)}),
             }
             for column, entry in zip(COLUMNS, row.entries, strict=True)
         },
     }
 
 
-def _table_records(rows: Sequence[StudyRow]) -> Iterable[dict[str, Any]]:
+def _table_records(rows: Sequence[StudyRow], units: Units | None) -> Iterable[dict[str, Any]]:
     for row in rows:
         for column, entry in zip(COLUMNS, row.entries, strict=True):
             if entry is not None:
@@ -242,6 +264,7 @@ def _table_records(rows: Sequence[StudyRow]) -> Iterable[dict[str, Any]]:
                     "high": entry.high,
                     "better": entry.better,
                     "worse": entry.worse,
+                    **({} if units is None else {"units": " ".join(units(entry.cases))}),
                 }
 
 

@@ -1,0 +1,161 @@
+"""`clipq study advise`: which quantizer for a model, under margins."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from clipq.errors import StudyError, did_you_mean, listed
+
+if TYPE_CHECKING:
+    from clipq.cli.study_sources import StudySources
+
+__all__ = ["ADVISE", "declare_advise", "run_advise"]
+
+ADVISE = """\
+Which quantizer for a model under margins: for each configuration whether all its losses lie within
+them (surely, probably, hardly, surely not), and whether anything that costs no more loses less: its
+place on the front of cost and worst loss in margins, as a probability over samples and seeds.
+
+Margins are by default the project's: of each criterion the smallest that results were judged by.
+--margin ece=0.01 gives another one, by the metric or by the column's key (auroc-mcm.near=0.02).
+"""
+_HEADERS = ("quantizer", "cost", "meets all margins", "P", "front, P", "worst loss", "of", "over")
+
+
+def declare_advise(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `clipq study advise`."""
+    parser.add_argument("model", metavar="MODEL", help="by its name in the records")
+    parser.add_argument(
+        "--margin",
+        action="append",
+        default=[],
+        metavar="METRIC=LOSS",
+        help="the largest loss that is acceptable, in the metric's unit",
+    )
+    parser.add_argument(
+        "--cost", default="weight-bits", metavar="COST", help="of fronts (default: weight-bits)"
+    )
+
+
+def run_advise(options: argparse.Namespace, sources: StudySources) -> str:
+    """Return the advice on a model.
+
+    Raises:
+        StudyError: a model, a cost or a metric that there is not, or a margin that is none.
+    """
+    from clipq.study import METRICS
+    from clipq.study.advice import advice_plain, criteria
+    from clipq.study.configuration_costs import COSTS
+    from clipq.study.page_data import configurations_plain
+    from clipq.study.study_table import COLUMNS
+
+    asked = criteria(COLUMNS)
+    known = {name for one in asked for name in (one.key, one.metric)}
+    margins = _margins(options.margin, sorted(known))
+    costs = [str(cost["key"]) for cost in COSTS]
+    if options.cost not in costs:
+        raise StudyError(
+            f"--cost {options.cost} is no cost", hint=did_you_mean(options.cost, costs)
+        )
+    measurements = sources.gathered(metrics=METRICS)
+    if options.model not in measurements.models:
+        raise StudyError(
+            f"nothing was measured of a model {options.model!r}",
+            hint=did_you_mean(options.model, measurements.models),
+        )
+    configurations = configurations_plain(
+        measurements,
+        models=(options.model,),
+        seconds=sources.seconds(),
+        milliseconds=sources.milliseconds(measurements),
+    )
+    advice = advice_plain(configurations, asked, cost=options.cost, margins=margins)
+    if options.format == "json":
+        own = [_named(configurations, row) for row in _rows(advice, options.model)]
+        found = advice["models"].get(options.model, {})
+        plain = {"model": options.model, **{k: v for k, v in advice.items() if k != "models"}}
+        plain |= {"margins": found.get("margins", {}), "configurations": own}
+        return json.dumps(plain, indent=1, allow_nan=False)
+    return _text(options, configurations, advice)
+
+
+def _margins(given: Sequence[str], known: Sequence[str]) -> dict[str, float]:
+    """Read ``METRIC=LOSS`` texts."""
+    found = {}
+    for text in given:
+        name, sign, number = text.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not sign or not (math.isfinite(value) and value > 0):
+            raise StudyError(
+                f"--margin {text} is no margin",
+                hint="write METRIC=LOSS with a loss above 0: --margin ece=0.01",
+            )
+        if name not in known:
+            raise StudyError(
+                f"--margin {text}: {name!r} is no criterion", hint=did_you_mean(name, known)
+            )
+        found[name] = value
+    return found
+
+
+def _rows(advice: Mapping[str, Any], model: str) -> list[dict[str, Any]]:
+    """Return a model's rows: the surest answer first, then by the front, then by the worst loss."""
+    order = {answer: place for place, answer in enumerate(advice["answers"])}
+    rows: list[dict[str, Any]] = advice["models"].get(model, {}).get("configurations", [])
+    return sorted(
+        rows,
+        key=lambda row: (
+            order[row["answer"]],
+            -(row["front"] or 0.0),
+            math.inf if row["worst"] is None else row["worst"],
+        ),
+    )
+
+
+def _named(configurations: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with the configuration in place of its number."""
+    own = configurations[row["configuration"]]
+    kept = {name: own[name] for name in ("quantizer", "seeds", "units", "costs")}
+    return kept | {name: value for name, value in row.items() if name != "configuration"}
+
+
+def _text(
+    options: argparse.Namespace,
+    configurations: Sequence[Mapping[str, Any]],
+    advice: Mapping[str, Any],
+) -> str:
+    from tabulate import tabulate
+
+    rows = _rows(advice, options.model)
+    limits = advice["models"].get(options.model, {}).get("margins", {})
+    cells = [
+        (
+            configurations[row["configuration"]]["quantizer"],
+            _short(configurations[row["configuration"]]["costs"][options.cost]),
+            row["answer"],
+            _short(row["meets"]),
+            _short(row["front"]),
+            _short(row["worst"]),
+            row["limit"] or "",
+            ", ".join(row["over"]) or (f"lacks {listed(row['lacks'])}" if row["lacks"] else ""),
+        )
+        for row in rows
+    ]
+    table = tabulate(cells, headers=_HEADERS, disable_numparse=True)
+    told = ", ".join(f"{key} {limit:g}" for key, limit in limits.items())
+    return (
+        f"{table}\n\nmargins: {told or 'none'}\ncost: {options.cost}. Worst loss: in margins. "
+        "P: over samples and seeds, of configurations as if their errors were independent, which "
+        "makes neighbours less sure than they are. docs/claims.md#advice"
+    )
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -1,0 +1,111 @@
+"""The sweeps that `clipq study` is asked of: their units, what these took, and where they lie."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipq.errors import SweepError
+from clipq.terminal import say
+
+if TYPE_CHECKING:
+    from clipq.study import MeasuredUnit
+    from clipq.sweep.part_store import PartStore
+
+__all__ = ["StudiedSweep"]
+
+
+class StudiedSweep:
+    """A sweep by its plan, whose units alone count then; or by its folder, of which all count.
+
+    Args:
+        given: a plan's file, a folder, or an address of an object store.
+
+    Raises:
+        SweepError: it is neither of them.
+    """
+
+    def __init__(self, given: str) -> None:
+        self.given = given
+        path = Path(given)
+        self.plan = path if path.is_file() else None
+        if self.plan is not None:
+            self.place: Path | str = path.parent / ".clipq" / "sweeps" / path.stem
+        elif "://" in given:
+            self.place = given
+        elif path.is_dir():
+            self.place = path
+        else:
+            raise SweepError(
+                f"there is no sweep {given}",
+                hint="give the file of its plan, or its folder: .clipq/sweeps/NAME",
+            )
+        self.contexts: set[str] = set()
+        self.found = 0
+        self.missing = 0
+
+    def units(self, metrics: Collection[str] = ()) -> Iterator[MeasuredUnit]:
+        """Yield what is measured of its units, one by one; say which are not there yet.
+
+        Args:
+            metrics: that are wanted; all by default.
+
+        Raises:
+            SweepError: no unit is there, or a part is damaged.
+        """
+        from clipq.study import MeasuredUnit
+
+        wanted = None if self.plan is None else self._planned(self.plan)
+        for part in self._store().everything():
+            if wanted is not None and part.unit.id not in wanted:
+                continue
+            self.found += 1
+            self.contexts.add(part.unit.context)
+            yield MeasuredUnit(
+                part.unit.id,
+                tuple(one for one in part.results if not metrics or one.metric in metrics),
+                part.evidence,
+                part.unit.calibration.samples,
+                part.unit.calibration.seed,
+            )
+        if not self.found:
+            raise SweepError(
+                f"no unit of {self.given} is done yet in {self.place}",
+                hint="`clipq sweep run` does the units; code or data may have changed since it did",
+            )
+        if wanted is not None and self.found < len(wanted):
+            self.missing = len(wanted) - self.found
+            told = f"{self.missing:,} of {len(wanted):,} units are not there yet"
+            say(f"clipq: {self.given}: {told}", error=True)
+
+    def seconds(self) -> dict[str, float]:
+        """Return the processor seconds of the units that are done, as far as they were kept."""
+        from clipq.sweep.attempts import Attempts
+
+        if not isinstance(self.place, Path):
+            return {}
+        attempts = Attempts(self.place / "attempts").read()
+        return {attempt.unit_id: attempt.seconds for attempt in attempts if attempt.done}
+
+    def described(self) -> dict[str, Any]:
+        """Return where its units come from, once they were read."""
+        return {
+            "sweep": self.given,
+            "units": self.found,
+            "missing": self.missing,
+            "contexts": sorted(self.contexts),
+        }
+
+    def _store(self) -> PartStore:
+        from clipq.sweep.part_store import PartStore
+
+        return PartStore(self.place)
+
+    def _planned(self, plan: Path) -> set[str]:
+        """Return the ids of a plan's units, as its project is now."""
+        from clipq.cli.sweep_folders import planned_sweep
+
+        sweep = planned_sweep(argparse.Namespace(plan=plan, folder=None))
+        return {unit.id for unit in sweep.units()}

@@ -1,0 +1,139 @@
+"""`clipq study --sweep`: a sweep's folder in, claims, values and advice out."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+from study_records import study_record
+
+from clipq.cli import main
+from clipq.sweep.attempts import Attempts
+from clipq.sweep.executor import Outcome
+from clipq.sweep.part_store import PartStore
+from clipq.sweep.units import CalibrationDraw, Unit
+
+KEYS = ("id.top1", "id.ece", "near.auroc-mcm", "far.auroc-mcm")
+GOOD, BAD = (-0.001, 0.001, 0.0, 0.0), (-0.2, 0.1, -0.1, -0.1)
+SWEEP = {
+    Unit("vit", "rtn:w8a8@vision"): (8.25, GOOD),
+    Unit("vit", "rtn:w4a8@vision"): (4.25, BAD),
+    Unit("vit", "smoothquant:w8a8@vision"): (8.25, (-0.03, 0.03, 0.0, 0.0)),
+    Unit("vit", "rtn:w6a8@vision", CalibrationDraw(64, 1)): (6.25, GOOD),
+    Unit("vit", "rtn:w6a8@vision", CalibrationDraw(64, 2)): (6.25, (-0.0012, 0.0012, 0.0, 0.0)),
+}
+
+
+def committed(store, unit, bits, values):
+    made = study_record({unit.quantizer: dict(zip(KEYS, values, strict=True))})
+    evidence = made.evidence()
+    facts = {"code_sha256": "0f", "weight_bits": bits, "bytes": int(1000 * bits)}
+    evidence["quantizers"] = {str(unit.candidate): facts}
+    store.commit(unit, [replace(one, evidence={}) for one in made.cases], evidence=evidence)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # outside of any project: no settings are needed
+    store = PartStore(tmp_path / "sweep")
+    attempts = Attempts(tmp_path / "sweep" / "attempts")
+    for place, (unit, (bits, values)) in enumerate(SWEEP.items()):
+        committed(store, unit, bits, values)
+        attempts.add(Outcome(unit, "no memory", seconds=50.0))
+        attempts.add(Outcome(unit, seconds=1.0 + place))
+    return tmp_path / "sweep"
+
+
+def said(capsys, *arguments, code=0):
+    assert main(["study", *map(str, arguments)]) == code
+    captured = capsys.readouterr()
+    return captured.err if code else captured.out
+
+
+def test_claims_of_a_sweep_name_its_units(folder, capsys):
+    plain = json.loads(said(capsys, "claims", "--sweep", folder, "--format", "json"))
+    (c2,) = [c for c in plain["claims"] if (c["claim"], c["model"]) == ("C2", "vit")]
+    assert c2["answer"] == "reproduced"
+    assert set(c2["units"]) == {unit.id for unit in SWEEP}
+
+
+def test_a_record_and_a_sweep_are_put_together_and_contradictions_are_named(folder, capsys):
+    more = study_record({"gptq:w4@vision": dict(zip(KEYS, GOOD, strict=True))})
+    (folder.parent / "more.json").write_text(json.dumps(more.to_plain()))
+    table = said(capsys, "table", "more.json", "--sweep", folder, "--format", "csv")
+    rows = {(row["quantizer"], row["column"]): row for row in csv.DictReader(table.splitlines())}
+    assert rows["gptq:w4@vision", "ECE"]["units"] == ""
+    drawn = rows["rtn:w6a8@vision (calibration: 64 samples)", "ECE"]
+    assert (drawn["seeds"], len(drawn["units"].split())) == ("2", 2)
+    other = study_record({"gptq:w4@vision": dict(zip(KEYS, GOOD, strict=True))}, fingerprint="ef")
+    (folder.parent / "other.json").write_text(json.dumps(other.to_plain()))
+    assert "samples of probe" in said(capsys, "table", "other.json", "--sweep", folder, code=2)
+
+
+def test_the_long_table_has_every_probe_and_metric_with_fp32_and_units(folder, capsys):
+    rows = list(csv.DictReader(said(capsys, "values", "--sweep", folder).splitlines()))
+    assert len(rows) == 4 * len(KEYS)
+    drawn = next(
+        row
+        for row in rows
+        if row["calibration_samples"] == "64" and (row["probe"], row["metric"]) == ("id", "ece")
+    )
+    assert (drawn["fp32"], drawn["seeds"], drawn["unit"]) == ("0.06", "1 2", "fraction")
+    assert float(drawn["value"]) == pytest.approx(0.0611)
+    assert float(drawn["low"]) < float(drawn["change"]) < float(drawn["high"])
+    parts = [unit.id for unit in SWEEP if unit.calibration.samples]
+    assert drawn["units"].split() == parts
+
+
+def test_the_document_knows_where_it_comes_from_and_what_units_took(folder, capsys):
+    found = json.loads(said(capsys, "page", "--sweep", folder, "--format", "json"))
+    (sweep,) = found["provenance"]["sweeps"]
+    assert (sweep["units"], sweep["missing"]) == (5, 0)
+    seconds = {c["quantizer"]: c["costs"]["unit-seconds"] for c in found["configurations"]}
+    assert seconds["rtn:w8a8@vision"] == 1.0
+    assert seconds["rtn:w6a8@vision (calibration: 64 samples)"] == 4.5
+
+
+def test_advice_is_by_margins_and_says_how_sure_it_is(folder, capsys):
+    text = said(capsys, "advise", "vit", "--sweep", folder)
+    first, *_ = [line for line in text.splitlines() if "rtn:" in line]
+    assert first.split()[:2] == ["rtn:w6a8@vision", "(calibration:"]  # as good, and smaller
+    asked = ("advise", "vit", "--sweep", folder, "--format", "json")
+    found = {c["quantizer"]: c for c in json.loads(said(capsys, *asked))["configurations"]}
+    answers = {text: each["answer"] for text, each in found.items()}
+    assert answers["rtn:w8a8@vision"] == "surely"
+    assert answers["rtn:w4a8@vision"] == answers["smoothquant:w8a8@vision"] == "surely not"
+    assert found["smoothquant:w8a8@vision"]["over"] == ["top1", "ece"]
+    assert found["rtn:w4a8@vision"]["front"] == 1.0  # nothing is as small
+    assert found["smoothquant:w8a8@vision"]["front"] == 0.0
+    lax = json.loads(said(capsys, *asked, "--margin", "top1=0.1", "--margin", "ece=0.1"))
+    answers = {c["quantizer"]: c["answer"] for c in lax["configurations"]}
+    assert answers["smoothquant:w8a8@vision"] == "surely"
+    assert lax["margins"]["ece"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["claims"], "neither a record nor a sweep"),
+        (["claims", "--sweep", "nowhere"], "there is no sweep nowhere"),
+        (["claims", "--sweep", "."], "no unit of . is done yet"),
+        (["advise", "vti", "--sweep", "sweep"], "vit"),
+        (["advise", "vit", "--sweep", "sweep", "--margin", "ece"], "--margin ece is no margin"),
+        (["advise", "vit", "--sweep", "sweep", "--margin", "ece=-1"], "is no margin"),
+        (["advise", "vit", "--sweep", "sweep", "--margin", "ecc=1"], "'ecc' is no criterion"),
+        (["advise", "vit", "--sweep", "sweep", "--cost", "price"], "is no cost"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(folder, capsys, arguments, words):
+    told = said(capsys, *arguments, code=2)
+    assert words in told
+    assert "fix:" in told
+
+
+def test_a_damaged_part_is_refused_by_its_name(folder, capsys):
+    path = next(iter(PartStore(folder).paths()))
+    path.write_bytes(path.read_bytes()[:-100])
+    assert path.name in said(capsys, "claims", "--sweep", folder, code=2)
