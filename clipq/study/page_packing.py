@@ -17,9 +17,10 @@ from clipq.shapes import Document, Finite, Meta, Text, one_of
 __all__ = ["Packed", "pack"]
 
 _DIGITS = 6  # more than any cell shows; the document keeps every digit
+_DRAWN_DIGITS = 5
 _ENERGY_DIGITS = 3
-_TEXTS = ("quantizer", "method", "bits", "towers")
-_FACTS = ("model", "calibration_samples", "seeds", "units", "trained", "tuned")
+_TEXTS = ("id", "quantizer", "kind", "method", "bits", "towers")
+_FACTS = ("calibration_samples", "seeds")
 _NUMBERS = ("value", "change", "low", "high", "sampling", "drawn", "seeds", "margin")
 
 _Number = Annotated[Finite | None, Meta(description="a finite number or null")]
@@ -60,6 +61,7 @@ class _Column:
     metric: Text
     better: Annotated[str, one_of("higher", "lower")]
     role: str
+    unit: str
     distance: str | None = None
     level: bool = False
 
@@ -82,13 +84,16 @@ class _Value:
     seeds: int | None
     better: bool
     worse: bool
+    by_seed: tuple[_Number, ...]
     margin: _Number
 
 
 @dataclass(frozen=True, slots=True)
 class _Configuration:
+    id: Text
     model: Text
     quantizer: Text
+    kind: Annotated[str, one_of("ptq", "qat", "noise")]
     method: Text
     bits: str | None
     towers: str
@@ -200,7 +205,7 @@ def _check(source: Document, study: _Study) -> None:
     names = {
         "models": [model.name for model in study.models],
         "columns": [column.key for column in study.columns],
-        "configurations": [f"{row.model}/{row.quantizer}" for row in study.configurations],
+        "configurations": [row.id for row in study.configurations],
     }
     for kind, held in names.items():
         for name, times in Counter(held).items():
@@ -230,7 +235,8 @@ def _cells(key: str, rows: Sequence[_Configuration]) -> dict[str, list[Any]]:
         if (held := _filled(rows, lambda row, name=name: _of(row.values.get(key), name)))
     }
     signs = _filled(rows, lambda row: _sign(row.values.get(key)))
-    return cells | ({"sure": signs} if signs else {})
+    drawn = [_drawn(row.values.get(key)) for row in rows]
+    return cells | ({"sure": signs} if signs else {}) | ({"by_seed": drawn} if any(drawn) else {})
 
 
 def _filled(
@@ -243,6 +249,15 @@ def _filled(
 
 def _of(value: _Value | None, name: str) -> float | None:
     return None if value is None else getattr(value, name)
+
+
+def _drawn(value: _Value | None) -> list[float | None] | int:
+    """Return a number per seed; 0, which is short, where there are no seeds to tell apart."""
+    return (
+        [_short(each, _DRAWN_DIGITS) for each in value.by_seed]
+        if value and len(value.by_seed) > 1
+        else 0
+    )
 
 
 def _sign(value: _Value | None) -> int | None:
