@@ -7,7 +7,7 @@ per column, and each text once. 1,600 configurations of 30 columns are then 3 MB
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -174,7 +174,7 @@ def pack(document: Mapping[str, Any]) -> Packed:
         "models": [asdict(model) for model in found.models],
         "columns": [asdict(column) for column in found.columns],
         "costs": [
-            asdict(cost) | {"of": _filled(rows, lambda row, key=cost.key: row.costs.get(key))}
+            asdict(cost) | {"of": _filled([row.costs.get(cost.key) for row in rows])}
             for cost in found.costs
         ],
         "configurations": facts,
@@ -229,35 +229,27 @@ def _check(source: Document, study: _Study) -> None:
 
 def _cells(key: str, rows: Sequence[_Configuration]) -> dict[str, list[Any]]:
     """Return a column's numbers: a list per kind of number, with null where there is none."""
-    cells = {
-        name: held
+    values = [row.values.get(key) for row in rows]
+    cells: dict[str, list[Any]] = {
+        name: _filled([None if value is None else getattr(value, name) for value in values])
         for name in _NUMBERS
-        if (held := _filled(rows, lambda row, name=name: _of(row.values.get(key), name)))
     }
-    signs = _filled(rows, lambda row: _sign(row.values.get(key)))
-    drawn = [_drawn(row.values.get(key)) for row in rows]
-    return cells | ({"sure": signs} if signs else {}) | ({"by_seed": drawn} if any(drawn) else {})
+    cells["sure"] = _filled([_sign(value) for value in values])
+    cells["by_seed"] = [_drawn(value) for value in values]
+    return {name: held for name, held in cells.items() if any(each is not None for each in held)}
 
 
-def _filled(
-    rows: Sequence[_Configuration], of: Callable[[_Configuration], float | None]
-) -> list[float | None]:
-    """Return a number of each row; nothing where no row has one."""
-    found = [_short(of(row)) for row in rows]
+def _filled(numbers: Sequence[float | None]) -> list[float | None]:
+    """Return numbers in few digits; nothing where all are unknown."""
+    found = [_short(each) for each in numbers]
     return found if any(each is not None for each in found) else []
 
 
-def _of(value: _Value | None, name: str) -> float | None:
-    return None if value is None else getattr(value, name)
-
-
-def _drawn(value: _Value | None) -> list[float | None] | int:
-    """Return a number per seed; 0, which is short, where there are no seeds to tell apart."""
-    return (
-        [_short(each, _DRAWN_DIGITS) for each in value.by_seed]
-        if value and len(value.by_seed) > 1
-        else 0
-    )
+def _drawn(value: _Value | None) -> list[float | None] | None:
+    """Return a number per seed where there are several."""
+    if value is None or len(value.by_seed) < 2:
+        return None
+    return [_short(each, _DRAWN_DIGITS) for each in value.by_seed]
 
 
 def _sign(value: _Value | None) -> int | None:

@@ -52,7 +52,7 @@ def study_document(
         "towers": "vision",
         "columns": [
             {"key": key, "title": title, "metric": metric, "better": better, "role": role,
-             "distance": None, "level": fp32 is None, "unit": "dB" if fp32 is None else "probability"}
+             "distance": None, "level": fp32 is None, "unit": "" if fp32 else "dB"}
             for key, title, metric, better, role, fp32, *_ in held
         ],
         "costs": [

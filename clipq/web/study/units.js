@@ -59,7 +59,9 @@ function queryCommand(row, column) {
     ...(probes.length ? [`probe ${among(probes)}`] : []),
   ].join(" AND ");
   const statement = `SELECT seed, unit_id, probe, baseline, observed, loss, low, high, verdict FROM cells WHERE ${where}`;
-  return `clipq sweep query ${shellWord(sweep)} ${shellWord(statement)}`;
+  // What is no plan is a sweep's folder; a command asks for the plan all the same.
+  const place = /\.toml$/.test(sweep) ? shellWord(sweep) : `plan.toml --folder ${shellWord(sweep)}`;
+  return `clipq sweep query ${place} ${shellWord(statement)}`;
 }
 
 /** Return a word of a command line, quoted where a shell would read more into it. */
