@@ -34,8 +34,8 @@ class Losses:
             [[(e.value, e.sampling, e.drawn**0.5, e.seeds) for e in row] for row in effects]
         )
         self._value, self._sampling, self._drawn, self._seeds = np.moveaxis(table, 2, 0)
-        # Of each column, the first row with the same number: whose draws it shares.
-        self._same = np.stack([_first(own) for own in np.moveaxis(table, 1, 0)], axis=1)
+        # The first configuration with the same numbers: draws of Student's t have its freedom.
+        self._same = np.stack([_first_of(own) for own in np.moveaxis(table, 1, 0)], axis=1)
         self._seed = seed
 
     def share(self, judged: Callable[[np.ndarray], np.ndarray], draws: int) -> list[float]:
@@ -62,9 +62,11 @@ class Losses:
         return found
 
 
-def _first(rows: np.ndarray) -> np.ndarray:
-    _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    return np.asarray(first[which.ravel()])
+def _first_of(rows: np.ndarray) -> np.ndarray:
+    """Return of each row (N, ...) the place of the first that is equal to it."""
+    _, first, same = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    places: np.ndarray = first[same.ravel()]
+    return places
 
 
 def front(costs: np.ndarray, losses: np.ndarray) -> np.ndarray:

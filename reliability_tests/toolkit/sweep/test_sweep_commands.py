@@ -92,6 +92,27 @@ def test_a_sweep_is_run_asked_and_gone_on_with(project, plan, capsys, tmp_path):
     assert code == 0
     assert "0 units done in 0 attempts, 3 there before" in said.out + said.err
 
+    # A study reads the plan's units, and finds in them what its claims and figures need.
+    assert main(["study", "page", "--sweep", shown, "--format", "json"]) == 0
+    study = json.loads(capsys.readouterr().out)
+    whole, drawn = study["configurations"]
+    assert (whole["calibration_samples"], drawn["calibration_samples"]) == (None, 64)
+    assert (drawn["seeds"], len(set(drawn["units"]))) == ([0, 1], 2)
+    assert drawn["values"]["ece"]["change"] is not None
+    assert drawn["costs"]["weight-bits"] > 8.0
+    (model,) = study["models"]
+    samples = [count for count in model["calibration"]["samples"] if count]
+    assert sum(samples) == 2048
+    bias = sum(
+        count * (confidence - accuracy) / 2048
+        for count, confidence, accuracy in zip(*model["calibration"].values(), strict=True)
+        if count
+    )
+    assert model["bias"]["value"] == pytest.approx(bias)
+    assert len(model["spectrum"]["rank"]) == len(whole["residual"]) == len(drawn["residual"])
+    assert 0 < whole["residual"][0] < model["spectrum"]["signal"][0]
+    assert whole["residual"] != drawn["residual"]
+
 
 @pytest.mark.parametrize(
     ("given", "problem"),
