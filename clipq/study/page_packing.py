@@ -7,7 +7,7 @@ per column, and each text once. 1,600 configurations of 30 columns are then 3 MB
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -17,9 +17,10 @@ from clipq.shapes import Document, Finite, Meta, Text, one_of
 __all__ = ["Packed", "pack"]
 
 _DIGITS = 6  # more than any cell shows; the document keeps every digit
+_DRAWN_DIGITS = 5
 _ENERGY_DIGITS = 3
-_TEXTS = ("quantizer", "method", "bits", "towers")
-_FACTS = ("model", "calibration_samples", "seeds", "units", "trained", "tuned")
+_TEXTS = ("id", "quantizer", "kind", "method", "bits", "towers")
+_FACTS = ("calibration_samples", "seeds")
 _NUMBERS = ("value", "change", "low", "high", "sampling", "drawn", "seeds", "margin")
 
 _Number = Annotated[Finite | None, Meta(description="a finite number or null")]
@@ -60,6 +61,7 @@ class _Column:
     metric: Text
     better: Annotated[str, one_of("higher", "lower")]
     role: str
+    unit: str
     distance: str | None = None
     level: bool = False
 
@@ -82,13 +84,16 @@ class _Value:
     seeds: int | None
     better: bool
     worse: bool
+    by_seed: tuple[_Number, ...]
     margin: _Number
 
 
 @dataclass(frozen=True, slots=True)
 class _Configuration:
+    id: Text
     model: Text
     quantizer: Text
+    kind: Annotated[str, one_of("ptq", "qat", "noise")]
     method: Text
     bits: str | None
     towers: str
@@ -169,7 +174,7 @@ def pack(document: Mapping[str, Any]) -> Packed:
         "models": [asdict(model) for model in found.models],
         "columns": [asdict(column) for column in found.columns],
         "costs": [
-            asdict(cost) | {"of": _filled(rows, lambda row, key=cost.key: row.costs.get(key))}
+            asdict(cost) | {"of": _filled([row.costs.get(cost.key) for row in rows])}
             for cost in found.costs
         ],
         "configurations": facts,
@@ -200,7 +205,7 @@ def _check(source: Document, study: _Study) -> None:
     names = {
         "models": [model.name for model in study.models],
         "columns": [column.key for column in study.columns],
-        "configurations": [f"{row.model}/{row.quantizer}" for row in study.configurations],
+        "configurations": [row.id for row in study.configurations],
     }
     for kind, held in names.items():
         for name, times in Counter(held).items():
@@ -224,25 +229,27 @@ def _check(source: Document, study: _Study) -> None:
 
 def _cells(key: str, rows: Sequence[_Configuration]) -> dict[str, list[Any]]:
     """Return a column's numbers: a list per kind of number, with null where there is none."""
-    cells = {
-        name: held
+    values = [row.values.get(key) for row in rows]
+    cells: dict[str, list[Any]] = {
+        name: _filled([None if value is None else getattr(value, name) for value in values])
         for name in _NUMBERS
-        if (held := _filled(rows, lambda row, name=name: _of(row.values.get(key), name)))
     }
-    signs = _filled(rows, lambda row: _sign(row.values.get(key)))
-    return cells | ({"sure": signs} if signs else {})
+    cells["sure"] = _filled([_sign(value) for value in values])
+    cells["by_seed"] = [_drawn(value) for value in values]
+    return {name: held for name, held in cells.items() if any(each is not None for each in held)}
 
 
-def _filled(
-    rows: Sequence[_Configuration], of: Callable[[_Configuration], float | None]
-) -> list[float | None]:
-    """Return a number of each row; nothing where no row has one."""
-    found = [_short(of(row)) for row in rows]
+def _filled(numbers: Sequence[float | None]) -> list[float | None]:
+    """Return numbers in few digits; nothing where all are unknown."""
+    found = [_short(each) for each in numbers]
     return found if any(each is not None for each in found) else []
 
 
-def _of(value: _Value | None, name: str) -> float | None:
-    return None if value is None else getattr(value, name)
+def _drawn(value: _Value | None) -> list[float | None] | None:
+    """Return a number per seed where there are several."""
+    if value is None or len(value.by_seed) < 2:
+        return None
+    return [_short(each, _DRAWN_DIGITS) for each in value.by_seed]
 
 
 def _sign(value: _Value | None) -> int | None:

@@ -46,13 +46,13 @@ def study_document(
         "schema": "clipq-study/1",
         "kind": "study",
         "provenance": {
-            "sweeps": [{"plan": "plan.toml", "units": sum(len(c["units"]) for c in found)}],
+            "sweeps": [{"sweep": "plan.toml", "units": sum(len(c["units"]) for c in found)}],
             "clipq": "0.1.0",
         },
         "towers": "vision",
         "columns": [
             {"key": key, "title": title, "metric": metric, "better": better, "role": role,
-             "distance": None, "level": fp32 is None}
+             "distance": None, "level": fp32 is None, "unit": "" if fp32 else "dB"}
             for key, title, metric, better, role, fp32, *_ in held
         ],
         "costs": [
@@ -117,8 +117,10 @@ def _configuration(
     harm *= 0.4 if kind == "qat" else 1.0
     bits = FORMATS[number_format]
     return {
+        "id": f"{model}/{text}",
         "model": model,
         "quantizer": text,
+        "kind": kind,
         "method": method,
         "bits": number_format,
         "towers": towers,
@@ -159,6 +161,7 @@ def _value(
         "seeds": seeds or 1,
         "better": not level and bool(sign * effect > half),
         "worse": not level and bool(sign * effect < -half),
+        "by_seed": [float(effect + (fp32 or 0) + drawn * at) for at in range(-2, 3)][: seeds or 1],
         "margin": margin,
     }
 

@@ -46,14 +46,14 @@ export function drawLosses(losses) {
  * @param {Option[]} options
  * @returns {any[]} of each: `answer`, criteria that are surely `over` their margin or `open` (by place),
  *   `meets` (probability of keeping all margins), `worst` (largest loss in margins, of criterion `limit`),
- *   and probabilities of fronts: of cost and the worst loss (`least`), of cost and all criteria (`front`),
- *   of cost and one criterion (`fronts`); null without a cost
+ *   and probabilities of fronts: of cost and the worst loss in margins (`front`), and of cost and
+ *   one criterion (`fronts`); null without a cost
  */
 export function advise(options, drawn) {
   const judged = options.map((option) => judge(option));
   const { found, draws, size, width } = drawn;
   const priced = judged.filter(({ option }) => option.cost !== null).sort((a, b) => a.option.cost - b.option.cost);
-  const worst = new Float64Array(options.length), counts = judged.map(() => ({ meets: 0, least: 0, fronts: new Float64Array(width) }));
+  const worst = new Float64Array(options.length), counts = judged.map(() => ({ meets: 0, front: 0, fronts: new Float64Array(width) }));
   const place = new Map(judged.map((item, at) => [item, at]));
   const ordered = priced.map((item) => place.get(item));
   const count = (value, add) => countFront(ordered, options, value, add);
@@ -64,7 +64,7 @@ export function advise(options, drawn) {
       worst[at] = most;
       if (most <= 1) counts[at].meets += 1;
     }
-    count((at) => worst[at], (at) => { counts[at].least += 1; });
+    count((at) => worst[at], (at) => { counts[at].front += 1; });
     for (let column = 0; column < width; column += 1) {
       count((at) => found[start + at * width + column], (at) => { counts[at].fronts[column] += 1; });
     }
@@ -72,7 +72,7 @@ export function advise(options, drawn) {
   judged.forEach((item, at) => {
     item.meets = counts[at].meets / draws;
     if (item.answer === "open") item.answer = item.meets >= 0.5 ? "probably" : "hardly";
-    item.least = item.option.cost === null ? null : counts[at].least / draws;
+    item.front = item.option.cost === null ? null : counts[at].front / draws;
     item.fronts = item.option.cost === null ? null : [...counts[at].fronts].map((share) => share / draws);
   });
   return judged;

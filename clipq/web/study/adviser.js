@@ -3,7 +3,7 @@ import { choice } from "../shared/controls.js";
 import { el, notice, section } from "../shared/elements.js";
 import { number } from "../shared/format.js";
 import { adviceOf } from "./answer.js";
-import { askedOf, criteriaOf, projectMargins } from "./asked.js";
+import { askedOf, criteriaOf, projectMargin } from "./asked.js";
 import { columnTitle, configurations, costOf, costs, costTitle, studyModels } from "./measured.js";
 import { look, onView, view } from "./view.js";
 
@@ -43,7 +43,7 @@ export function adviserSection() {
   // Drawn once the top of the page is on the screen: it takes a while.
   requestAnimationFrame(() => setTimeout(drawAnswer));
   return section("adviser", "Which quantizer under these margins?",
-    el("p", { class: "quiet" }, "A margin is how much worse than FP32 is still acceptable. Where none is given, each configuration has the project's own; a metric without its tick may lose anything."),
+    el("p", { class: "quiet" }, "A margin is how much worse than FP32 is still acceptable. Where none is given it is the project's, of several formats the smallest; a metric without its tick may lose anything."),
     controls, limits, answer);
 }
 
@@ -58,7 +58,7 @@ function costAsked(model) {
 
 /** Return a tick, a field and a slider of one margin. */
 function marginField(model, key) {
-  const [least, most] = projectMargins(model, key), title = columnTitle(key);
+  const usual = projectMargin(model, key), title = columnTitle(key);
   const said = view.margins.split(" ").find((part) => part.slice(0, part.lastIndexOf("=")) === key);
   const now = said ? said.slice(said.lastIndexOf("=") + 1) : "";
   const set = (value) => {
@@ -71,14 +71,14 @@ function marginField(model, key) {
   } });
   const field = el("input", {
     type: "number", min: "0", step: "any", "aria-label": `margin of ${title}`, oninput: () => { set(field.value); place(); },
-    placeholder: least === most ? number(least) : `${number(least)}–${number(most)}`,
+    placeholder: number(usual),
   });
-  // In powers of two around the project's strictest margin: from an eighth to eight times.
+  // In powers of two around the project's margin: from an eighth to eight times.
   const slider = el("input", { type: "range", min: "-3", max: "3", step: "0.25", "aria-label": `margin of ${title}, by halving and doubling the project's`, oninput: () => {
-    field.value = String(Number((least * 2 ** Number(slider.value)).toPrecision(3)));
+    field.value = String(Number((usual * 2 ** Number(slider.value)).toPrecision(3)));
     set(field.value);
   } });
-  const place = () => { slider.value = String(Math.log2((Number(field.value) || least) / least)); };
+  const place = () => { slider.value = String(Math.log2((Number(field.value) || usual) / usual)); };
   tick.checked = now !== "none";
   field.disabled = slider.disabled = !tick.checked;
   field.value = now === "none" ? "" : now;

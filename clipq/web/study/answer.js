@@ -23,7 +23,7 @@ export function adviceOf(model, asked, cost) {
   // Matched noise is a control: nothing that could be chosen.
   const rows = configurations.filter((row) => row.model === model && row.kind !== "noise");
   const options = rows.map((row) => optionOf(row, keys, asked, cost)).filter(Boolean);
-  if (!options.length) return [notice("warn", `No configuration has all of these metrics with an interval and a margin: ${keys.map(columnTitle).join(", ")}.`)];
+  if (!options.length) return [notice("warn", `No configuration has all of these metrics with an interval: ${keys.map(columnTitle).join(", ")}.`)];
   const judged = advise(options, drawn(model, keys, options)).map((item) => ({ ...item, row: item.option["row"], key: keys[item.limit] }));
   const affordable = judged.filter((item) => most === Infinity || (item.option.cost !== null && item.option.cost <= most));
   if (!affordable.length) return [notice("warn", "No configuration costs that little.")];
@@ -39,18 +39,17 @@ export function adviceOf(model, asked, cost) {
     el("p", { class: "quiet" }, `Of ${count(affordable.length, "configuration")}, those that nothing beats with a probability of at least 5 %, and the cheapest that surely keeps every margin. `
       + `Probabilities are shares of ${number(drawn(model, keys, options).draws)} draws of all losses with their errors over samples and seeds; errors of two configurations are drawn apart, so that probabilities are nearer to one half than they need be.`),
     listing({ caption: "The Pareto set", columns: answerColumns(cost, keys), items: shown, onSort: () => {}, rows: 25 }),
-    unknown ? el("p", { class: "quiet" }, `${count(unknown, "configuration")} without one of these metrics, its interval or its margin, left out.`) : null,
+    unknown ? el("p", { class: "quiet" }, `${count(unknown, "configuration")} without one of these metrics, or without its interval, left out.`) : null,
   ].filter(Boolean);
 }
 
-/** Return a configuration with its losses and margins; null where one is not known. */
+/** Return a configuration with its losses and margins; null where a loss is not known. */
 function optionOf(row, keys, asked, cost) {
   const cells = keys.map((key) => cellOf(row, key));
-  const margins = keys.map((key, at) => asked[key] ?? cells[at]?.margin);
-  if (cells.some((cell) => !cell || !cell.compared || cell.sampling === null) || margins.some((margin) => !(margin > 0))) return null;
+  if (cells.some((cell) => !cell || !cell.compared || cell.sampling === null)) return null;
   const price = cost ? costOf(row, cost) : null;
   return {
-    row, margins, cost: price === null ? null : costShown(cost, price),
+    row, margins: keys.map((key) => asked[key]), cost: price === null ? null : costShown(cost, price),
     losses: cells.map((cell, at) => ({ value: -signOf(studyColumn.get(keys[at])) * cell.change, sampling: cell.sampling, drawn: cell.drawn, seeds: cell.seeds })),
   };
 }
@@ -64,7 +63,7 @@ function drawn(model, keys, options) {
 
 function frontOfItem(item, joint, keys) {
   if (view.front === "all") return joint;
-  return keys.includes(view.front) ? item.fronts && item.fronts[keys.indexOf(view.front)] : item.least;
+  return keys.includes(view.front) ? item.fronts && item.fronts[keys.indexOf(view.front)] : item.front;
 }
 
 function cheapest(a, b) {

@@ -3,7 +3,7 @@ import { announce } from "../shared/controls.js";
 import { el } from "../shared/elements.js";
 
 /** Return records (rows of cells, the first names them) as CSV: RFC 4180, with "" for null. */
-export function csvText(records) {
+function csvText(records) {
   const field = (value) => {
     const text = value === null || value === undefined ? "" : String(value);
     // A cell that a spreadsheet would take for a formula begins by an apostrophe, as it shows texts.

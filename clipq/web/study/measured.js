@@ -14,23 +14,20 @@ export const costs = new Map(study.costs.filter((cost) => cost.of.length).map((c
 function configurationsOf({ configurations: packed, models, texts }) {
   return packed.quantizer.map((_, at) => {
     const text = (name) => texts[packed[name][at]];
-    const model = models[packed.model[at]], method = text("method");
     const row = {
-      at, model: model.name, text: text("quantizer"), method, bits: text("bits"), towers: text("towers"),
-      kind: method === "noise" ? "noise" : packed.trained[at] ? "qat" : "ptq",
+      at, id: text("id"), model: models[packed.model[at]].name, text: text("quantizer"), kind: text("kind"),
+      method: text("method"), bits: text("bits"), towers: text("towers"),
       calibration: packed.calibration_samples[at], seeds: packed.seeds[at],
       units: packed.units[at].map((unit) => texts[unit]), residual: packed.residual[at],
     };
-    row.id = `${row.model}/${row.text}`;
-    row.search = `${row.id} ${row.kind} ${row.bits} ${row.towers}`.toLowerCase();
-    return row;
+    return Object.assign(row, { search: `${row.id} ${row.kind} ${row.bits} ${row.towers}`.toLowerCase() });
   });
 }
 
 /**
  * Return a configuration's cell of a column, null where it was not measured: the mean over seeds, the
  * change against FP32 with its interval (of what has no FP32 value: the value's own), the errors behind
- * it, and whether it is surely better (1), surely worse (-1) or neither (0).
+ * it, what each seed gave, and whether it is surely better (1), surely worse (-1) or neither (0).
  */
 export function cellOf(row, key) {
   const packed = study.cells[key];
@@ -39,6 +36,7 @@ export function cellOf(row, key) {
   return {
     value: of("value"), change: of("change"), compared: of("change") !== null, low: of("low"), high: of("high"),
     sampling: of("sampling"), drawn: of("drawn") ?? 0, seeds: of("seeds") ?? 1, margin: of("margin"), better: of("sure") ?? 0,
+    bySeed: of("by_seed") || [],
   };
 }
 
@@ -68,7 +66,9 @@ export function studyValues(name) {
 }
 
 export function columnTitle(key) {
-  return studyColumn.has(key) ? studyColumn.get(key).title : key;
+  if (!studyColumn.has(key)) return key;
+  const { title, unit } = studyColumn.get(key);
+  return unit === "dB" ? `${title} (dB)` : title;
 }
 
 /** Return whether a configuration has a change of a column. */

@@ -20,7 +20,7 @@ export function unitDetail(row, name) {
   const half = cell.low === null ? 0 : (cell.high - cell.low) / 2;
   const facts = [
     ["model", row.model], ["configuration", el("code", {}, row.text)], ["kind", KINDS.get(row.kind)],
-    ["metric", `${column.title}: ${better(column.better)}`],
+    ["metric", `${column.title}${column.unit ? ` in ${column.unit}` : ""}: ${better(column.better)}`],
     ["FP32", number(studyModel.get(row.model).fp32[name])], ["mean", withDecimals(cell.value, half)],
     cell.compared ? ["change [95 % interval]", cellText(cell)] : ["95 % interval", intervalText(cell.low, cell.high, withDecimals) || "–"],
     ...(cell.sampling === null ? [] : [["standard error over samples", number(cell.sampling)], ["over seeds", row.seeds.length > 1 ? number(cell.drawn) : "–"]]),
@@ -28,9 +28,10 @@ export function unitDetail(row, name) {
     ["calibration samples", row.calibration || "all"], ["probes", probesOfCell(row, name).join(", ") || "–"],
   ];
   // A unit per seed where seeds are named; else one unit.
-  const rows = row.units.map((unit, at) => [row.seeds.length === row.units.length ? String(row.seeds[at]) : "–", el("code", { class: "wrap" }, unit)]);
+  const rows = row.units.map((unit, at) => [row.seeds.length === row.units.length ? String(row.seeds[at]) : "–", el("code", { class: "wrap" }, unit),
+    withDecimals(cell.bySeed.length > 1 ? cell.bySeed[at] ?? null : cell.value, half / 3)]);
   return el("div", { class: "detail" }, el("p", {}, sayWhetherSure(cell)), factList(facts),
-    rows.length ? table({ caption: `${count(rows.length, "unit")} of sweeps behind this number`, columns: [{ title: "Seed" }, { title: "Unit", names: true }], rows }) : null,
+    rows.length ? table({ caption: `${count(rows.length, "unit")} of sweeps behind this number`, columns: [{ title: "Seed" }, { title: "Unit", names: true }, { title: "Value", number: true }], rows }) : null,
     rows.length ? commandList([queryCommand(row, column)]) : null,
     el("div", { class: "row actions" }, copyButton("Copy link", () => new URL(viewAddress({ cell: cellKey(row, name) }), location.href).href)));
 }
@@ -49,7 +50,7 @@ function sayWhetherSure(cell) {
 
 /** Return the command that asks a sweep for what a number rests on. */
 function queryCommand(row, column) {
-  const plan = ((study.provenance.sweeps || [])[0] || {}).plan || "plan.toml";
+  const { sweep = "plan.toml" } = (study.provenance.sweeps || [])[0] || {};
   const literal = (text) => `'${String(text).replaceAll("'", "''")}'`;
   const among = (texts) => `IN (${texts.map(literal).join(", ")})`;
   const probes = probesOfCell(row, column.key);
@@ -58,7 +59,9 @@ function queryCommand(row, column) {
     ...(probes.length ? [`probe ${among(probes)}`] : []),
   ].join(" AND ");
   const statement = `SELECT seed, unit_id, probe, baseline, observed, loss, low, high, verdict FROM cells WHERE ${where}`;
-  return `clipq sweep query ${shellWord(plan)} ${shellWord(statement)}`;
+  // What is no plan is a sweep's folder; a command asks for the plan all the same.
+  const place = /\.toml$/.test(sweep) ? shellWord(sweep) : `plan.toml --folder ${shellWord(sweep)}`;
+  return `clipq sweep query ${place} ${shellWord(statement)}`;
 }
 
 /** Return a word of a command line, quoted where a shell would read more into it. */

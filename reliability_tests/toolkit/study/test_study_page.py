@@ -55,7 +55,7 @@ def test_the_policy_allows_this_style_and_this_script_and_nothing_else():
 def test_it_says_how_much_was_measured_and_answers_claims_where_scripts_do_not_run():
     page = study_page(study_document(models=2, configurations=8), title="Eight & bits")
     assert "<title>Eight &amp; bits: clipq study</title>" in page
-    assert "2 models, 16 configurations, 40 units and 112 numbers" in page
+    assert "2 models, 16 configurations, 48 units and 112 numbers" in page
     aside = re.search("<noscript>(.*)</noscript>", page, re.DOTALL)[1]
     assert aside.count("<li>") == 3
     assert "<li>C3: not reproduced</li>" in aside

@@ -1,9 +1,10 @@
-"""The report and the trend site are two pages of one folder: what both need stands there once."""
+"""Report, trend site and study are pages of one folder: what several need stands there once."""
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ MODULES = {
     path.relative_to(FOLDER).as_posix(): path.read_text(encoding="utf-8")
     for path in sorted(FOLDER.rglob("*.js"))
 }
-PAGES = ("report/main.js", "site/main.js")
+PAGES = ("report/main.js", "site/main.js", "study/main.js")
 DECLARED = re.compile(r"^(export )?(?:async )?(?:function|const|let) (\w+)", re.MULTILINE)
 FUNCTION = re.compile(r"^(?:export )?(?:async )?function (\w+)\((.*?)^}", re.MULTILINE | re.DOTALL)
 RULE = re.compile(r"^([^\s@}/][^{]*?) \{([^}]*)\}", re.MULTILINE)
@@ -26,7 +27,7 @@ def declared(name: str, *, exported: bool = False) -> set[str]:
     return {found for export, found in DECLARED.findall(MODULES[name]) if export or not exported}
 
 
-def test_a_name_is_declared_once_in_both_pages_and_what_they_share():
+def test_a_name_is_declared_once_in_all_pages_and_what_they_share():
     places = defaultdict(list)
     for module in MODULES:
         for name in declared(module):
@@ -42,13 +43,13 @@ def test_no_two_functions_do_the_same():
     assert [found for found in places.values() if len(found) > 1] == []
 
 
-def test_no_style_is_given_by_both_pages():
+def test_no_style_is_given_by_two_pages():
     rules = [
         set(RULE.findall((FOLDER / f"{page}/{page}.css").read_text()))
-        for page in ("report", "site")
+        for page in ("report", "site", "study")
     ]
     assert all(len(found) > 30 for found in rules)
-    assert rules[0] & rules[1] == set()
+    assert [one & other for one, other in combinations(rules, 2)] == [set()] * 3
 
 
 def test_a_page_takes_from_the_shared_modules_and_from_no_other_page():
@@ -56,8 +57,9 @@ def test_a_page_takes_from_the_shared_modules_and_from_no_other_page():
         own = page.partition("/")[0]
         folders = {module.partition("/")[0] for module in modules(page)}
         assert folders == {own, "shared"}
-    both = set(modules(PAGES[0])) & set(modules(PAGES[1]))
-    assert both == {module for module in MODULES if module.startswith("shared/")}
+    times = Counter(module for page in PAGES for module in modules(page))
+    several = {module for module, count in times.items() if count > 1}
+    assert several == {module for module in MODULES if module.startswith("shared/")}
 
 
 def test_every_module_is_part_of_a_page_and_every_export_is_used():
@@ -87,9 +89,8 @@ def test_a_page_is_given_one_script_without_imports_each_module_below_those_that
             )
 
 
-def test_both_pages_have_the_same_colours_and_print_rules():
-    report, site = page_styles("report/report.css"), page_styles("site/site.css")
+def test_all_pages_have_the_same_colours_and_print_rules():
+    pages = [page_styles(f"{page}/{page}.css") for page in ("report", "site", "study")]
     for name in ("theme", "layout", "tables", "charts", "print"):
         shared = (FOLDER / f"shared/{name}.css").read_text(encoding="utf-8")
-        assert shared in report
-        assert shared in site
+        assert all(shared in styles for styles in pages)
