@@ -13,6 +13,7 @@ from clipq.terminal import say
 
 if TYPE_CHECKING:
     from clipq.sweep.executor import Executor
+    from clipq.sweep.spending import Spending
 
 __all__ = ["RESUME", "RUN", "declare", "resume", "run"]
 
@@ -96,6 +97,20 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="seconds after which no unit is begun; those under way are finished",
     )
     parser.add_argument(
+        "--cpu-hours",
+        type=float,
+        metavar="H",
+        help="of processors that the sweep may take in all its runs: then no unit is begun",
+    )
+    parser.add_argument("--gpu-hours", type=float, metavar="H", help="likewise, of GPUs")
+    parser.add_argument(
+        "--max-cost", type=float, metavar="C", help="likewise, at --price and --gpu-price"
+    )
+    parser.add_argument(
+        "--price", type=float, default=0.0, metavar="P", help="of a processor's hour"
+    )
+    parser.add_argument("--gpu-price", type=float, default=0.0, metavar="P", help="of a GPU's hour")
+    parser.add_argument(
         "--another",
         action="store_true",
         help="go on though plan, code, data or settings changed; units that are the same stay done",
@@ -113,6 +128,7 @@ def run(options: argparse.Namespace) -> int:
     from clipq.sweep.part_store import PartStore
     from clipq.sweep.sweep_plan import MOST_CELLS
 
+    spending = _spending(options)
     sweep, folder, executor = planned_sweep(options), folder_of(options), _executor(options)
     survey = sweep.plan.survey(sweep.settings, most=None if options.yes else MOST_CELLS)
     check_baselines(sweep.settings, tuple(survey.by_model))
@@ -131,6 +147,7 @@ def run(options: argparse.Namespace) -> int:
             tries=options.tries,
             time_limit=options.time_limit,
             budget_seconds=options.budget,
+            spending=spending,
             total=survey.units,
             progress=progress,
         )
@@ -148,6 +165,14 @@ def resume(options: argparse.Namespace) -> int:
             f"no sweep was begun in {folder}", hint=f"clipq sweep run {options.plan} begins it"
         )
     return run(options)
+
+
+def _spending(options: argparse.Namespace) -> Spending:
+    from clipq.sweep.spending import Spending
+
+    return Spending(
+        options.cpu_hours, options.gpu_hours, options.max_cost, options.price, options.gpu_price
+    )
 
 
 def _executor(options: argparse.Namespace) -> Executor:

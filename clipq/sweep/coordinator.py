@@ -18,6 +18,7 @@ from typing import Protocol
 from clipq.errors import SweepError
 from clipq.sweep.attempts import Attempt, Attempts
 from clipq.sweep.executor import Coming, Executor, Outcome, Work
+from clipq.sweep.spending import Spending
 from clipq.sweep.sweep_folder import claimed, settle
 from clipq.sweep.units import Unit
 
@@ -101,6 +102,7 @@ def run_sweep(
     tries: int = 3,
     time_limit: float,
     budget_seconds: float | None = None,
+    spending: Spending | None = None,
     total: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> SweepSummary:
@@ -122,6 +124,7 @@ def run_sweep(
         tries: attempts at a unit, one or more.
         time_limit: seconds that a unit may take.
         budget_seconds: seconds after which no unit is begun; None for no end.
+        spending: likewise, of what all attempts took, those of earlier runs included.
         total: units of the plan, for `progress`; 0 where unknown.
         progress: called with (what, units done, units in all).
 
@@ -132,7 +135,8 @@ def run_sweep(
         raise SweepError(f"tries = {tries}", hint="a unit is tried once or more often")
     with claimed(folder):
         settle(folder, identity, another=another)
-        run = _Run(store, Attempts(folder / "attempts"), tries, budget_seconds, total, progress)
+        attempts = Attempts(folder / "attempts")
+        run = _Run(store, attempts, tries, budget_seconds, spending, total, progress)
         try:
             with _signals():
                 run.all(units, work, executor, time_limit)
@@ -149,6 +153,7 @@ class _Run:
     attempts: Attempts
     tries: int
     budget: float | None
+    spending: Spending | None
     total: int
     progress: Callable[[str, int, int], None] | None
     done: int = 0
@@ -205,6 +210,8 @@ class _Run:
     def _over(self) -> bool:
         if self.budget is not None and time.monotonic() - self.start >= self.budget:
             self.ended_by = "budget"
+        if self.spending is not None and not self.ended_by:
+            self.ended_by = self.spending.reached(self.attempts.seconds, self.attempts.gpu_seconds)
         return bool(self.ended_by)
 
     def _take(self, outcome: Outcome) -> None:
