@@ -123,9 +123,9 @@ def run_sweep(
         another: whether the folder may have been another sweep's before.
         tries: attempts at a unit, one or more.
         time_limit: seconds that a unit may take.
-        budget_seconds: seconds after which no unit is begun; None for no end.
-        spending: likewise, of what all attempts took, those of earlier runs included.
-        total: units of the plan, for `progress`; 0 where unknown.
+        budget_seconds: after which no unit is begun; None for no end.
+        spending: likewise, for what all attempts took, in earlier runs too.
+        total: units of the plan; 0 where unknown.
         progress: called with (what, units done, units in all).
 
     Raises:

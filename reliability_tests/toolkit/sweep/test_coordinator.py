@@ -26,6 +26,7 @@ from clipq.sweep.attempts import Attempts
 from clipq.sweep.coordinator import run_sweep
 from clipq.sweep.executor import Outcome
 from clipq.sweep.local_engine import LocalExecutor
+from clipq.sweep.spending import Spending
 from clipq.sweep.sweep_folder import claimed
 from clipq.sweep.units import Unit
 
@@ -232,6 +233,37 @@ def test_no_unit_is_begun_once_the_budget_is_spent(tmp_path):
     assert summary.done + summary.left == 10
     assert (summary.ended_by, summary.exit_code) == ("budget", 1)
     assert sweep(tmp_path, many(10), budget_seconds=60.0).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "named"),
+    [
+        (Spending(cpu_hours=4 / 3600), "budget of processor hours"),
+        (Spending(cost=4.0, price=3600.0), "budget of cost"),
+    ],
+)
+def test_what_earlier_runs_spent_counts_and_failed_attempts_too(tmp_path, limits, named):
+    given = many(10)
+    first = sweep(tmp_path, given[:3], executor=Inline({"rtn:w1": "no memory"}), tries=2)
+    assert first.attempts == 4  # of one second each: two units, and one that failed twice
+    engine = Inline()
+    second = sweep(tmp_path, given, executor=engine, tries=2, spending=limits)
+    assert (engine.seen, second.ended_by, second.exit_code) == ([], named, 1)
+    assert (second.found, second.left) == (2, 7)
+    assert sweep(tmp_path, given, tries=2, spending=Spending(cpu_hours=1.0)).done == 7
+
+
+def test_only_units_under_way_go_beyond_what_may_be_spent(tmp_path):
+    summary = sweep(tmp_path, many(10), spending=Spending(cpu_hours=3 / 3600))
+    assert (summary.done, summary.left, summary.seconds) == (3, 7, 3.0)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"cpu_hours": 0.0}, {"gpu_hours": math.nan}, {"price": -1.0}, {"cost": 1.0}]
+)
+def test_limits_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(SweepError):
+        Spending(**wrong)
 
 
 def test_a_unit_said_to_be_done_without_a_part_is_a_failure(tmp_path):
