@@ -97,6 +97,11 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="seconds after which no unit is begun; those under way are finished",
     )
     parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only say what the plan comes to, as `plan --folder` of this sweep does",
+    )
+    parser.add_argument(
         "--cpu-hours",
         type=float,
         metavar="H",
@@ -123,6 +128,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do the units that are left; return 0, or 1 where some have failed or are left."""
+    if options.dry_run:
+        return _dry_run(options)
     from clipq.sweep.coordinator import run_sweep
     from clipq.sweep.measuring import UnitWork, check_baselines
     from clipq.sweep.part_store import PartStore
@@ -165,6 +172,23 @@ def resume(options: argparse.Namespace) -> int:
             f"no sweep was begun in {folder}", hint=f"clipq sweep run {options.plan} begins it"
         )
     return run(options)
+
+
+def _dry_run(options: argparse.Namespace) -> int:
+    """Say what `plan` says, of this folder and as many processes; return 0."""
+    from clipq.cli.sweep_planning import plan
+
+    _spending(options)
+    _executor(options)
+    asked = vars(options) | {
+        "folder": folder_of(options),
+        "processes": options.processes if options.processes is not None else _cores(),
+        "price": options.price or None,
+        "seconds_per_unit": None,
+        "units": False,
+        "format": "text",
+    }
+    return plan(argparse.Namespace(**asked))
 
 
 def _spending(options: argparse.Namespace) -> Spending:

@@ -114,6 +114,17 @@ def test_a_sweep_is_run_asked_and_gone_on_with(project, plan, capsys, tmp_path):
     assert whole["residual"] != drawn["residual"]
 
 
+def test_a_dry_run_says_what_the_plan_says_and_begins_nothing(project, plan, capsys, tmp_path):
+    folder = tmp_path / "begun"
+    code, said = asked(
+        project, capsys, "run", str(plan), "--dry-run", "--processes", "2", "--folder", str(folder)
+    )
+    same = asked(project, capsys, "plan", str(plan), "--processes", "2", "--folder", str(folder))
+    assert (code, said.out) == (0, same[1].out)
+    assert "metric cells" in said.out
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
