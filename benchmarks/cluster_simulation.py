@@ -27,6 +27,7 @@ class Job:
         judge_s: of values and intervals, on the actor's processors; its GPU waits.
         image_bytes: of the images as they are stored, before they are decoded.
         decode_s: that one process needs to decode all of them.
+        verify_s: that each process needs to check them, when it reads them first.
         weight_bytes: of the model.
         load_s: from weights on the node to a loaded model.
         part_bytes: of its results.
@@ -39,6 +40,7 @@ class Job:
     judge_s: float = 0.0
     image_bytes: float = 0.0
     decode_s: float = 0.0
+    verify_s: float = 0.0
     weight_bytes: float = 0.0
     load_s: float = 0.0
     part_bytes: float = 0.0
@@ -163,7 +165,7 @@ class _Simulation:
         return self.done
 
     def _actor(self, place: int) -> _Times:
-        cluster, spent, model = self.cluster, self.done.actor_s, ""
+        cluster, spent, model, checked = self.cluster, self.done.actor_s, "", set[str]()
         now = yield cluster.start_s
         spent["start"] += now
         while True:
@@ -181,11 +183,11 @@ class _Simulation:
                 ready = self._fetched(place, now, f"weights {model}", job.weight_bytes, 0.0)
                 before, now = now, (yield ready + job.load_s)
                 spent["load"] += now - before
-            if job.images:
-                ready = self._fetched(
-                    place, now, f"images {job.images}", job.image_bytes, job.decode_s
-                )
-                before, now = now, (yield max(now, ready))
+            if job.images not in checked:
+                checked.add(job.images)
+                name = f"images {job.images}"
+                ready = self._fetched(place, now, name, job.image_bytes, job.decode_s)
+                before, now = now, (yield ready + job.verify_s)
                 spent["images"] += now - before
             for what, seconds in (
                 ("quantize or train", job.prepare_s),
