@@ -1,4 +1,4 @@
-"""The study at ImageNet size, as jobs for `cluster_simulation`: what it costs, and how that is known.
+"""The study at ImageNet size, as jobs for `cluster_simulation`: what it costs, and how we know.
 
 A number is *counted* (of architectures and data sets), *measured* (by this project, at the place
 that is named beside it), or *assumed*: `Assumptions` has all of these, so that each can be varied.

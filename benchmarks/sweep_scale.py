@@ -50,7 +50,7 @@ COMMIT_S = 5.4e-3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    script = Script(__doc__, takes="three minutes")
+    script = Script(__doc__, takes="four minutes")
     gpus = (64, 128, 256, 512, 1024, 2048)
     script.size("--gpus", full=gpus, quick=(8, 16), help="eight in a node; the first in detail")
     script.size("--models", full=len(MODELS), quick=1, help="of the study's, the first so many")
@@ -286,6 +286,23 @@ def tell_growth(by_gpus: Mapping[int, Done], costs: Mapping[int, float]) -> None
         )
     columns = ("GPUs", "hours", "efficiency", "ms a unit", "coordinator", "link", "lost to")
     print("\n" + tabulate(table, columns, disable_numparse=True))
+    rate = by_gpus[first].units / by_gpus[first].seconds / first
+    print(f"the coordinator alone would be full at some {full_at(costs, rate):,.0f} GPUs")
+
+
+def full_at(costs: Mapping[int, float], rate: float) -> float:
+    """Return the GPUs at which units come as fast as the coordinator takes them.
+
+    Args:
+        costs: its seconds for a unit, by GPUs: taken to grow along a line.
+        rate: units a second of one GPU.
+    """
+    least, most = min(costs), max(costs)
+    slope = (costs[most] - costs[least]) / max(1, most - least)
+    fixed = costs[least] - slope * least + Assumptions().ray_ms / 1e3
+    if slope <= 0:
+        return 1 / (rate * fixed)
+    return (math.sqrt(fixed**2 + 4 * slope / rate) - fixed) / (2 * slope)
 
 
 _WORK = ("encode", "quantize or train", "judge")

@@ -314,9 +314,7 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 
-def _keep(
-    store: OrderedDict[_Key, _Value], key: _Key, value: _Value, *, most: int = _KEPT
-) -> None:
+def _keep(store: OrderedDict[_Key, _Value], key: _Key, value: _Value, *, most: int = _KEPT) -> None:
     """Remember a value and forget the oldest ones."""
     store[key] = value
     while len(store) > most:
