@@ -288,14 +288,14 @@ def test_contexts_tell_methods_and_globs_apart_and_a_refusal_names_what_changed(
     )
 
 
-def test_without_pairs_nothing_is_tuned_and_without_a_baseline_nothing_is_judged(folder):
+def test_lacking_pairs_are_none_and_a_damaged_shard_or_no_baseline_is_an_error(folder):
     folder.edit("clipq.toml", 'role = "proxy"', 'role = "shift"')
     folder.shard("calibration", seed=1, captions=("", "", "", ""))
     assert folder.contexts().parts("vit", TUNED)["pairs"] == ""
-    (folder.root / "baselines" / "vit.json").unlink()
-    with pytest.raises(BaselineError, match="clipq baseline create vit"):
-        folder.contexts().parts("vit", "rtn")
     shard = folder.root / "data/seen/test/0.tar"
     shard.write_bytes(shard.read_bytes()[:1000])
     with pytest.raises(ProbeError, match=r"probe 'id'.*0\.tar"):
+        folder.contexts().parts("vit", "rtn")
+    (folder.root / "baselines" / "vit.json").unlink()
+    with pytest.raises(BaselineError, match="clipq baseline create vit"):
         folder.contexts().parts("vit", "rtn")
