@@ -55,7 +55,11 @@ def _lead(packed: Packed) -> str:
         (packed.units, "unit"),
         (packed.numbers, "number"),
     )
-    said = [f"{count:,} {name}{'' if count == 1 else 's'}" for count, name in counts]
+    said = [f"{count:,} {name}{'' if count == 1 else 's'}" for count, name in counts if count]
+    if not said:
+        return "Nothing was measured."
+    if len(said) == 1:
+        return f"{said[0]}."
     return f"{', '.join(said[:-1])} and {said[-1]}, each against FP32."
 
 

@@ -190,7 +190,7 @@ def pack(document: Mapping[str, Any]) -> Packed:
         plain=plain,
         models=len(found.models),
         configurations=len(rows),
-        units=len({unit for row in rows for unit in row.units}),
+        units=len({unit for row in rows for unit in row.units if unit}),
         numbers=sum(len(row.values) for row in rows),
         answers=tuple(
             (f"{claim.get('claim')} {claim.get('part') or ''}".strip(), str(claim.get("answer")))
