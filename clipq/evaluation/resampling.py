@@ -17,17 +17,15 @@ import numpy as np
 
 from clipq.cluster_names import cluster_column
 from clipq.errors import StatisticsError
+from clipq.evaluation.kept_draws import KeptDraws
 from clipq.metrics import Metric, Predictions, Statistic
 from clipq.metrics.calibration import BINS
 from clipq.metrics.selective import RISK
-from clipq.provenance import digest
 from clipq.settings import StatisticsSettings
 from clipq.statistic_kinds import KINDS
 from clipq.stats import (
     GroupedReplicates,
     binned_errors,
-    bootstrap_weights,
-    by_sample,
     check_paired,
     check_units,
     cluster_codes,
@@ -47,9 +45,7 @@ __all__ = ["Resampler", "Tables"]
 
 _KNOWN, _OTHER = 0, 1
 _KEPT = 128
-_KEPT_BYTES = 1 << 27
 _SLOW_REPLICATES = 200
-_TURNED, _TURNED_BYTES = 64, 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +111,9 @@ class Resampler:
     def __init__(self, settings: StatisticsSettings, *, threads: int = 1) -> None:
         self.settings = settings
         self.threads = threads
-        self._weights: OrderedDict[tuple[object, ...], np.ndarray] = OrderedDict()
+        self._draws = KeptDraws(settings)
         self._found: OrderedDict[tuple[object, ...], tuple[Tables, dict[int, _Found]]]
         self._found = OrderedDict()
-        self._by_sample: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
         self._rates: OrderedDict[
             tuple[object, ...], tuple[Predictions, GroupedReplicates, dict[int, np.ndarray]]
         ] = OrderedDict()
@@ -191,7 +186,7 @@ class Resampler:
         _, grouped, pieces = self._rates[key]
         if piece not in pieces:
             drawn = self._drawn(table, _KNOWN, piece)
-            pieces[piece] = grouped.rates(drawn, self._turned(drawn), threads=self.threads)
+            pieces[piece] = grouped.rates(drawn, self._draws.by_sample(drawn), threads=self.threads)
         return grouped.combined(statistic.kind, pieces[piece])
 
     def _remembered(
@@ -245,50 +240,13 @@ class Resampler:
         if tables.linked is None:
             return self._drawn(known, _KNOWN, piece), self._drawn(table, _OTHER, piece)
         clusters, sides = np.concatenate(tables.linked), side_strata(*tables.linked)
-        drawn = self._weighed(len(clusters), _OTHER, piece, clusters, sides)
+        drawn = self._draws.weights(len(clusters), _OTHER, piece, clusters, sides)
         inside, outside = np.split(drawn, [len(known)], axis=1)
         return np.ascontiguousarray(inside), np.ascontiguousarray(outside)
 
     def _drawn(self, table: Predictions, stream: int, piece: int) -> np.ndarray:
         clusters, strata = _clusters(table), table.columns.get("stratum")
-        return self._weighed(len(table), stream, piece, clusters, strata)
-
-    def _weighed(
-        self,
-        size: int,
-        stream: int,
-        piece: int,
-        clusters: np.ndarray | None,
-        strata: np.ndarray | None,
-    ) -> np.ndarray:
-        given = [None if column is None else column.tolist() for column in (clusters, strata)]
-        key = (size, stream, piece, None if given == [None, None] else digest(given))
-        if key not in self._weights:
-            drawn = bootstrap_weights(
-                size,
-                replicates=self.settings.replicates,
-                seed=self.settings.seed,
-                stream=stream,
-                piece=piece,
-                clusters=clusters,
-                strata=strata,
-            )
-            self._weights[key] = drawn
-            while sum(kept.nbytes for kept in self._weights.values()) > _KEPT_BYTES:
-                forgotten, _ = self._weights.popitem(last=False)
-                if forgotten == key:
-                    return drawn
-        self._weights.move_to_end(key)
-        return self._weights[key]
-
-    def _turned(self, drawn: np.ndarray) -> np.ndarray | None:
-        """Return draws by sample, kept for further metrics; None where they are too many to keep."""
-        if drawn.dtype != np.uint8 or drawn.nbytes > _TURNED_BYTES:
-            return None
-        if id(drawn) not in self._by_sample:
-            _keep(self._by_sample, id(drawn), (drawn, by_sample(drawn)), most=_TURNED)
-        self._by_sample.move_to_end(id(drawn))
-        return self._by_sample[id(drawn)][1]
+        return self._draws.weights(len(table), stream, piece, clusters, strata)
 
     def _slow(self, metric: Metric, tables: Tables) -> np.ndarray:
         """Call the metric's own function on each resample: for metrics without a `Statistic`."""
@@ -314,10 +272,8 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 
-def _keep(
-    store: OrderedDict[_Key, _Value], key: _Key, value: _Value, *, most: int = _KEPT
-) -> None:
+def _keep(store: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
     """Remember a value and forget the oldest ones."""
     store[key] = value
-    while len(store) > most:
+    while len(store) > _KEPT:
         store.popitem(last=False)
