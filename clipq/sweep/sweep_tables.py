@@ -86,9 +86,12 @@ def opened(store: PartStore, attempts: Path | None = None, *, confined: bool) ->
         raise SweepError(
             f"no unit is done yet in {store.place}", hint="`clipq sweep run` does the units"
         )
-    for unit_id in store.damaged(held):
-        store.read(unit_id)  # says what is the matter
-        raise ChangedError
+    try:
+        for unit_id in store.damaged(held):
+            store.read(unit_id)  # says what is the matter
+            raise ChangedError
+    except FileNotFoundError as error:
+        raise ChangedError from error
     library = duckdb()
     with ExitStack() as stack:
         found = _local(store, held)
