@@ -22,7 +22,8 @@ from clipq.errors import SweepError, listed
 from clipq.records import CaseResult
 from clipq.sweep import object_store
 from clipq.sweep.compacted import FOLDER, CompactedFile
-from clipq.sweep.part_schema import SCHEMA, Part, from_bytes, to_bytes
+from clipq.sweep.part_columns import SCHEMA
+from clipq.sweep.part_schema import Part, from_bytes, to_bytes
 from clipq.sweep.part_seal import is_sealed
 from clipq.sweep.store_files import LocalFiles, StoreFiles
 from clipq.sweep.units import Unit

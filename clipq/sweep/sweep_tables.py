@@ -12,7 +12,7 @@ from typing import Any
 
 from clipq.errors import SweepError
 from clipq.sweep.attempts import Attempt, Attempts
-from clipq.sweep.part_schema import columns, described, parquet, stored_columns
+from clipq.sweep.part_columns import columns, described, parquet, stored_columns
 from clipq.sweep.part_store import PartStore, Stored
 
 __all__ = ["ChangedError", "attempt_columns", "duckdb", "opened", "table_columns", "unit_columns"]
