@@ -44,7 +44,7 @@ from clipq.sweep.units import Unit
 GOAL = 0.90
 LIMIT = 600.0
 MIB = 2**20
-MODEL, FORMATS = "vit-clean", ("w8", "w8a8", "w8a8d", "w6a8", "w4a8", "w4", "w4g32", "w4a4")
+MODEL, FORMATS = "vit-clean", ("w7", "w7a8", "w5a8", "w5", "w6", "w6a6", "w5g32", "w3")
 METRICS = ("top1", "ece")
 PROBES = ("id",)
 
@@ -210,12 +210,18 @@ class Measured:
 
 @dataclass
 class Timed:
-    """A work whose units note when they began and ended, and where."""
+    """A work whose units note when they began and ended, and where; actors begin together."""
 
     work: Work
     log: Path
+    actors: int
 
     def __call__(self, unit: Unit) -> None:
+        there = self.log.with_name("actors")
+        there.mkdir(exist_ok=True)
+        (there / str(os.getpid())).touch()
+        while len(list(there.iterdir())) < self.actors:
+            time.sleep(0.05)
         processor, begin = time.process_time(), time.time()
         self.work(unit)
         took = time.process_time() - processor
@@ -236,7 +242,7 @@ def measured(ray: Any, job: Job, folder: Path, *, nodes: int, lose: bool = False
 
         summary = run_sweep(
             job.units,
-            Timed(job.work(folder), log),
+            Timed(job.work(folder), log, nodes),
             store=job.store(folder),
             executor=RayExecutor(),
             folder=folder,
