@@ -190,8 +190,8 @@ def costs(folder: Path, goals: Goals) -> int:
         expected = sum(usual[tuple(row[2:6])] * row[1] for row in first)
         ratio = spent / expected
         print(
-            f"{len(first):,} units, {cells:,} cells: {1000 * spent / cells:.1f} ms of processor time "
-            f"a cell, {ratio:.3f} x the mean of their like (goal within {DRIFT:.0%})"
+            f"{len(first):,} units, {cells:,} cells: {1000 * spent / cells:.1f} ms of processor "
+            f"time a cell, {ratio:.3f} x the mean of their like (goal within {DRIFT:.0%})"
         )
         if times > 1:  # the first five load a model and evaluate FP32
             goals.measured(abs(ratio - 1.0) <= DRIFT)
