@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 from packaging.version import Version
 
-import clipq
 from clipq.errors import SweepError
 from clipq.provenance import digest, package_versions, sha256_file
 
@@ -138,7 +137,7 @@ def versions() -> dict[str, str]:
     >>> sorted(versions())
     ['clipq', 'code of clipq', 'python', 'torch']
     """
-    folder = Path(clipq.__file__).parent
+    folder = Path(__file__).parents[1]
     code = {path.relative_to(folder).as_posix(): sha256_file(path) for path in folder.rglob("*.py")}
     return dict(package_versions(("clipq", "torch"))) | {"code of clipq": digest(code)[:12]}
 
