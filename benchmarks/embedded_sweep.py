@@ -116,7 +116,8 @@ def prepare(
 def settings_text(models: Sequence[str], probes: Sequence[str], samples: int) -> str:
     """Return clipq.toml for a sweep in a folder of its own."""
     tables = (REPOSITORY / "clipq.toml").read_text(encoding="utf-8").split("\n[[")
-    kept = [tables[0].partition("[matrix]")[0] + '[matrix]\nquantizers = []\nmetrics = ["*"]\n']
+    matrix = '[matrix]\nquantizers = ["rtn:w8a8"]\nmetrics = ["*"]\n'
+    kept = [tables[0].partition("[matrix]")[0] + matrix]
     for table in tables[1:]:
         kind, _, name = table.partition(']]\nname = "')
         name = name.partition('"')[0]
