@@ -103,8 +103,9 @@ class Preprocess:
         """
         step = self._normalise
         # In place, as nobody else has these pixels: each copy of a batch is new pages of memory.
-        made: torch.Tensor = normalize(self.pixels(images), step.mean, step.std, inplace=True)
-        return made
+        pixels = self.pixels(images)
+        normalised: torch.Tensor = normalize(pixels, step.mean, step.std, inplace=True)
+        return normalised
 
     def pixels(self, images: np.ndarray) -> torch.Tensor:
         """Return images (N, H, W, 3) uint8 as (N, 3, H, W) float32 in [0, 1].
