@@ -67,6 +67,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="seconds that a unit may take before it counts as hanging (default: 3600)",
     )
     parser.add_argument(
+        "--memory-limit",
+        type=float,
+        metavar="GB",
+        help="that each process may have: a unit that needs more fails by itself (default: none)",
+    )
+    parser.add_argument(
         "--tries", type=int, default=3, metavar="N", help="attempts at a unit (default: 3)"
     )
     parser.add_argument(
@@ -134,13 +140,17 @@ def _executor(options: argparse.Namespace) -> Executor:
     from clipq.errors import SweepError
     from clipq.sweep.local_engine import LocalExecutor
 
-    for name in ("time_limit", "budget"):
+    for name, unit in (("time_limit", "seconds"), ("budget", "seconds"), ("memory_limit", "GB")):
         given = getattr(options, name)
         if given is not None and not (0 < given < math.inf):
             raise SweepError(
-                f"--{name.replace('_', '-')} {given:g}", hint="give a number of seconds above 0"
+                f"--{name.replace('_', '-')} {given:g}", hint=f"give a number of {unit} above 0"
             )
     if options.engine == "ray":
+        if options.memory_limit is not None:
+            raise SweepError(
+                "--memory-limit is of this machine's processes", hint="a cluster has its own"
+            )
         from clipq.sweep.ray_engine import RayExecutor
 
         return RayExecutor(
@@ -150,7 +160,9 @@ def _executor(options: argparse.Namespace) -> Executor:
         raise SweepError(
             "--address and --gpus-per-unit are of a cluster", hint="give --engine ray, too"
         )
-    return LocalExecutor(options.processes if options.processes is not None else _cores())
+    processes = options.processes if options.processes is not None else _cores()
+    limit = options.memory_limit
+    return LocalExecutor(processes, memory_limit=None if limit is None else int(limit * 1e9))
 
 
 def _cores() -> int:

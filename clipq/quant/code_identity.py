@@ -16,7 +16,7 @@ from clipq.dependencies.import_graph import Dependencies, dependencies, project_
 from clipq.dependencies.installed import is_installed, versions_behind
 from clipq.errors import QuantizerError
 from clipq.provenance import digest, sha256_file
-from clipq.quant.methods import defining_module, find_method, is_builtin, quantizers
+from clipq.quant.methods import OWN, defining_module, find_method, is_builtin, quantizers
 from clipq.quant.spec import QuantizerSpec
 
 __all__ = ["MethodCode", "method_code", "method_code_hash"]
@@ -99,7 +99,6 @@ def method_code(spec: QuantizerSpec | str) -> MethodCode:
     (64, ())
     """
     spec = QuantizerSpec.parse(spec)
-    method = find_method(spec)
     parts = [("clipq.quant", _package_hash())]
     table = dict(spec.options).get("table")
     if table is not None:
@@ -110,7 +109,8 @@ def method_code(spec: QuantizerSpec | str) -> MethodCode:
                 f"the table of formats {table!r} cannot be read: {error}",
                 hint="paths are relative to where clipq runs",
             ) from error
-    if is_builtin(method):
+    # Clipq's own is not imported for it, which takes seconds: whoever plans a sweep only asks this.
+    if quantizers.origin(spec.method).startswith(OWN) or is_builtin(method := find_method(spec)):
         return MethodCode(tuple(parts))
     own = _source_file(method, spec.method)
     found = dependencies(defining_module(method), quantizers.origin(spec.method))

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
+    "OWN",
     "Calibration",
     "Method",
     "defining_module",
@@ -79,6 +80,9 @@ class Method(Protocol):
         self, model: nn.Module, spec: QuantizerSpec, calibration: Calibration, /
     ) -> nn.Module: ...
 
+
+OWN = "clipq.quant."
+"""What names of modules begin with that hold clipq's own methods."""
 
 quantizers: Registry[Method] = Registry("quantizer", group="clipq.quantizers")
 for _name in ("awq", "gptq", "smoothquant"):
@@ -159,7 +163,7 @@ def is_builtin(method: Method) -> bool:
     >>> is_builtin(find_method("rtn:w8")), is_builtin(print)  # anybody else's function
     (True, False)
     """
-    return defining_module(method).startswith("clipq.quant.")
+    return defining_module(method).startswith(OWN)
 
 
 def defining_module(method: Any) -> str:

@@ -9,12 +9,10 @@ not imported to be asked, so that planning stays light; those of installed packa
 from __future__ import annotations
 
 from clipq.cases import FP32
-from clipq.quant.methods import find_method, quantizers
+from clipq.quant.methods import OWN, find_method, quantizers
 from clipq.quant.spec import QuantizerSpec
 
 __all__ = ["calibrates", "draws"]
-
-_OWN = "clipq.quant."
 
 
 def draws(spec: QuantizerSpec | str) -> bool:
@@ -73,6 +71,6 @@ def _learns(spec: QuantizerSpec) -> bool:
 
 def _said(spec: QuantizerSpec, attribute: str, *, default: bool) -> bool:
     """Return what a method says of itself; of clipq's own without importing it."""
-    if spec.method in quantizers and quantizers.origin(spec.method).startswith(_OWN):
+    if spec.method in quantizers and quantizers.origin(spec.method).startswith(OWN):
         return bool(quantizers.said(spec.method, attribute, default))
     return bool(getattr(find_method(spec), attribute, default))

@@ -12,13 +12,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from clipq.errors import SweepError
 from clipq.sweep.executor import Outcome
 
-__all__ = ["Attempt", "Attempts"]
+__all__ = ["OUTSIDE_IN_A_TRY", "Attempt", "Attempts"]
+
+OUTSIDE_IN_A_TRY = 5
+"""Attempts that are ended from outside and count as one try of their unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class Attempt:
         seconds: processor seconds.
         gpu_seconds: seconds that it held a GPU for.
         at: seconds since 1970.
+        outside: whether what ended it came from outside, so that it says little of the unit.
 
     >>> Attempt("0f", "vit/rtn:w4", "no memory").done
     False
@@ -45,6 +50,7 @@ class Attempt:
     seconds: float = 0.0
     gpu_seconds: float = 0.0
     at: float = 0.0
+    outside: bool = False
 
     @property
     def done(self) -> bool:
@@ -72,6 +78,7 @@ class Attempts:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.failures: Counter[str] = Counter()
+        self.outside: Counter[str] = Counter()
         self.reasons: dict[str, Attempt] = {}
         self.seconds = 0.0
         self.gpu_seconds = 0.0
@@ -79,6 +86,15 @@ class Attempts:
         self._path: Path | None = None
         for attempt in self.read():
             self._count(attempt)
+
+    def tries(self, unit_id: str) -> Fraction:
+        """Return how many of its tries a unit has had.
+
+        Attempts that were ended from outside count less, but they do: nobody can tell for sure that
+        the unit had no part in it.
+        """
+        outside = self.outside[unit_id]
+        return self.failures[unit_id] - outside + Fraction(outside, OUTSIDE_IN_A_TRY)
 
     def read(self) -> Iterator[Attempt]:
         """Yield every attempt that is written, sitting by sitting.
@@ -111,6 +127,7 @@ class Attempts:
             round(outcome.seconds, 3),
             round(outcome.gpu_seconds, 3),
             round(time.time(), 3),
+            outcome.outside,
         )
         self._count(attempt)
         plain: dict[str, Any] = {name: getattr(attempt, name) for name in Attempt.__slots__}
@@ -149,8 +166,9 @@ class Attempts:
         self.seconds += attempt.seconds
         self.gpu_seconds += attempt.gpu_seconds
         if attempt.done:
-            self.failures.pop(attempt.unit_id, None)
-            self.reasons.pop(attempt.unit_id, None)
+            for found in (self.failures, self.outside, self.reasons):
+                found.pop(attempt.unit_id, None)
         else:
             self.failures[attempt.unit_id] += 1
+            self.outside[attempt.unit_id] += attempt.outside
             self.reasons[attempt.unit_id] = attempt

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
 from clipq.errors import SweepError
 from clipq.sweep.attempts import Attempt, Attempts
-from clipq.sweep.executor import Executor, Outcome, Work
+from clipq.sweep.executor import Coming, Executor, Outcome, Work
 from clipq.sweep.sweep_folder import claimed, settle
 from clipq.sweep.units import Unit
 
 __all__ = ["Parts", "SweepSummary", "run_sweep"]
+
+_IN_VAIN = 8
+"""Attempts in a row that find no space to write to: the others would be made in vain."""
+_FULL = "no space to write to"
+_NO_SPACE = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS)))
+"""What the system says then; of an outcome there is only its text, whatever the engine."""
 
 
 class Parts(Protocol):
@@ -42,7 +51,7 @@ class SweepSummary:
         attempts: in this run.
         seconds: processor seconds of this run's attempts.
         gpu_seconds: likewise, of GPUs.
-        ended_by: "SIGINT", "SIGTERM", "budget" or "".
+        ended_by: "SIGINT", "SIGTERM", "budget", "no space to write to: ..." or "".
         untold: attempts that could not be written down.
 
     >>> SweepSummary(done=3).exit_code, SweepSummary(failed=(Attempt("0f", "a/b", "no"),)).exit_code
@@ -98,7 +107,9 @@ def run_sweep(
     """Do the units that have no part in the store, each until it succeeds or failed `tries` times.
 
     Failed attempts of earlier runs count: what was set aside stays so, until its sweep is asked
-    for with more tries. An attempt that ended after it had committed the part is no failure.
+    for with more tries. What failed in an earlier run comes last. An attempt that ended after it
+    had committed the part is no failure. One that was ended from outside says little of its unit:
+    five of them count as one try. So do, in later runs, those that found no space to write to.
 
     Args:
         units: of the plan; read once, as they are needed.
@@ -150,13 +161,16 @@ class _Run:
     again: list[Unit] = field(default_factory=list)
     failed: dict[str, Attempt] = field(default_factory=dict)
     under_way: dict[str, Unit] = field(default_factory=dict)
+    in_vain: int = 0
+    no_space: Counter[str] = field(default_factory=Counter)
     start: float = field(default_factory=time.monotonic)
 
     def all(self, units: Iterable[Unit], work: Work, executor: Executor, time_limit: float) -> None:
         """Do them, and then those that failed, until none is left to be tried."""
         coming = self._wanted(units, self.store.ids())
         while True:
-            with _closed_after(executor.run(coming, work, time_limit=time_limit)) as outcomes:
+            ahead = Coming(coming, over=self._over)
+            with _closed_after(executor.run(ahead, work, time_limit=time_limit)) as outcomes:
                 for outcome in outcomes:
                     self._take(outcome)
             if not self.again or self._over():
@@ -166,15 +180,19 @@ class _Run:
             self.again = []
 
     def _wanted(self, units: Iterable[Unit], there: set[str]) -> Iterator[Unit]:
+        suspected: list[Unit] = []  # what ends processes again would keep the others waiting
         for unit in units:
             if unit.id in there:
                 self.found += 1
                 self._tell()
-            elif self.attempts.failures[unit.id] >= self.tries:
+            elif self.attempts.tries(unit.id) >= self.tries:
                 self.failed[unit.id] = self.attempts.reasons[unit.id]
                 self._tell()
+            elif unit.id in self.attempts.failures:
+                suspected.append(unit)
             else:
                 yield from self._begun([unit])
+        yield from self._begun(suspected)
 
     def _begun(self, units: Iterable[Unit]) -> Iterator[Unit]:
         for unit in units:
@@ -196,17 +214,22 @@ class _Run:
         elif outcome.done and not self.store.has(unit.id):
             why = "it was said to be done, and its part is not in the store"
             outcome = Outcome(unit, why, seconds=outcome.seconds, gpu_seconds=outcome.gpu_seconds)
-        self.attempts.add(outcome)
+        no_space = any(said in outcome.reason for said in _NO_SPACE)
+        self.in_vain = self.in_vain + 1 if no_space else 0
+        self.no_space[unit.id] += no_space
+        self.attempts.add(replace(outcome, outside=outcome.outside or no_space))
         self.under_way.pop(unit.id, None)
         self.tried += 1
         self.seconds += outcome.seconds
         self.gpu_seconds += outcome.gpu_seconds
         if outcome.done:
             self.done += 1
-        elif self.attempts.failures[unit.id] < self.tries:
+        elif self.attempts.tries(unit.id) < self.tries and self.no_space[unit.id] < self.tries:
             self.again.append(unit)
         else:
             self.failed[unit.id] = self.attempts.reasons[unit.id]
+        if self.in_vain >= _IN_VAIN and not self.ended_by:
+            self.ended_by = f"{_FULL}: {outcome.reason.splitlines()[0]}"
         self._tell()
 
     def _tell(self) -> None:
@@ -215,9 +238,9 @@ class _Run:
 
     def summary(self) -> SweepSummary:
         self.attempts.write()
-        left = self.left
+        left = self.left + len(self.under_way)
         if self.ended_by.startswith("SIG"):
-            left += len(self.under_way) + len(self.again)
+            left += len(self.again)
         return SweepSummary(
             self.done,
             self.found,

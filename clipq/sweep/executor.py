@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from clipq.sweep.units import Unit
 
-__all__ = ["Executor", "Outcome", "Work"]
+__all__ = ["Coming", "Executor", "Outcome", "Work"]
+
+
+class Coming:
+    """Units to come, which an engine may read ahead of those that it begins.
+
+    Args:
+        units: in order.
+        over: whether no further one is to be begun: those that were read ahead are dropped, and
+            have no outcome.
+
+    >>> coming = Coming(iter([Unit("vit", "rtn:w8a8")]), over=lambda: False)
+    >>> [str(unit) for unit in coming], coming.over()
+    (['vit/rtn:w8a8'], False)
+    """
+
+    def __init__(self, units: Iterator[Unit], over: Callable[[], bool]) -> None:
+        self._units = units
+        self.over = over
+
+    def __iter__(self) -> Iterator[Unit]:
+        return self
+
+    def __next__(self) -> Unit:
+        return next(self._units)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +46,8 @@ class Outcome:
             that it says nothing of it itself.
         seconds: processor seconds that the attempt took.
         gpu_seconds: seconds that it held a GPU for.
+        outside: whether what ended it came from outside, as far as is known: its process was killed
+            and memory was not short, or its machine was lost.
 
     >>> Outcome(Unit("vit", "rtn:w8a8")).done, Outcome(Unit("vit", "rtn:w4"), "no memory").done
     (True, False)
@@ -32,6 +58,7 @@ class Outcome:
     ended: bool = False
     seconds: float = 0.0
     gpu_seconds: float = 0.0
+    outside: bool = False
 
     @property
     def done(self) -> bool:
@@ -55,6 +82,7 @@ class Executor(Protocol):
     Units of one model come together, and an engine gives them to the same processes as far as it
     can. A unit whose process ends, or that takes longer than `time_limit` seconds, is an outcome
     with a reason; the others go on. Whether a unit is tried again is the coordinator's matter.
+    One that reads ahead of what it begins asks `Coming`, where it is given one, whether it is over.
     """
 
     def run(self, units: Iterable[Unit], work: Work, *, time_limit: float) -> Iterator[Outcome]:

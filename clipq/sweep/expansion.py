@@ -25,6 +25,8 @@ NOTHING = "nothing random changes"
 DRAWS = "the method draws or is trained"
 SUBSET = "a part of the calibration data is drawn"
 
+_BEHIND = ("objective", "table")
+"""Options that name code or a file, whose content decides results as well."""
 _DEFAULT = (0,)
 _OPTION = "options."
 
@@ -35,7 +37,7 @@ class Planned:
 
     Args:
         model: its name.
-        method: of its quantizer; an artifact's name.
+        method: of its quantizer, with what names the code and data behind it; an artifact's name.
         quantizer: canonical text.
         calibration: which samples the quantizer sees.
         reason: why it has the seeds that it has.
@@ -137,9 +139,19 @@ def _made(
         if drawn and (not text or seeds is not None):
             every = (("seed", str(seed)) for seed in seeds or _DEFAULT)
             texts = [str(replace(spec, options=(*spec.options, one))) for one in every]
-        return _Quantizer(spec.method, tuple(texts), drawn, calibrates(spec))
+        return _Quantizer(_method_of(spec), tuple(texts), drawn, calibrates(spec))
     except ClipqError as error:
         said = text or f"{method}:{number_format}"
         raise SweepError(
             f"{where}: quantizer {said!r}: {error.problem}", hint=error.hint
         ) from error
+
+
+def _method_of(spec: QuantizerSpec) -> str:
+    """Return a quantizer's method, with all that says which code and data stand behind it.
+
+    >>> _method_of(QuantizerSpec.parse("lsq:w4a8,objective=distil,seed=1@vision+logit-scale"))
+    'lsq,objective=distil+logit-scale'
+    """
+    behind = tuple(option for option in spec.options if option[0] in _BEHIND)
+    return str(QuantizerSpec(spec.method, options=behind, tuned=spec.tuned))

@@ -19,8 +19,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from clipq.errors import SweepError
-from clipq.sweep.executor import Outcome, Work
+from clipq.sweep.executor import Coming, Outcome, Work
 from clipq.sweep.local_worker import serve
+from clipq.sweep.process_ends import ended_for_memory, how_it_ended
 from clipq.sweep.units import Unit
 
 __all__ = ["LocalExecutor"]
@@ -118,6 +119,7 @@ class _Queue:
     """Units to come, of which those of a model that is loaded are taken first."""
 
     def __init__(self, units: Iterable[Unit]) -> None:
+        self._given = units
         self._units = iter(units)
         self._ahead: list[Unit] = []
         self._over = False
@@ -127,6 +129,10 @@ class _Queue:
         """Whether no unit is left."""
         self._fill(1)
         return not self._ahead
+
+    def _call_back(self) -> None:
+        if isinstance(self._given, Coming) and self._given.over():
+            self._ahead.clear()
 
     def take(self, model: str, others: set[str]) -> Unit | None:
         """Return the next unit for a process that has `model` loaded; None where none is left."""
@@ -139,6 +145,7 @@ class _Queue:
         return self._ahead.pop(min(ranked)[2])
 
     def _fill(self, count: int) -> None:
+        self._call_back()
         while len(self._ahead) < count and not self._over:
             unit = next(self._units, None)
             if unit is None:
@@ -165,10 +172,12 @@ class _Worker:
         self.deadline = math.inf
         self._time_limit = time_limit
         self._spent = 0.0
+        self._ended_for_memory: int | None = None
 
     def give(self, unit: Unit) -> None:
         """Let it do a unit; where it ended meanwhile, that is noticed afterwards."""
         self.unit, self.model = unit, unit.model
+        self._ended_for_memory = ended_for_memory()
         self.deadline = time.monotonic() + self._time_limit
         try:
             self.pipe.send(unit)
@@ -205,8 +214,11 @@ class _Worker:
         if unit is None:
             return None
         used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        reason = reason or _said(self.process.exitcode)
-        return Outcome(unit, reason, ended=True, seconds=max(0.0, used - self._spent))
+        seconds = max(0.0, used - self._spent)
+        if reason:
+            return Outcome(unit, reason, ended=True, seconds=seconds)
+        told = how_it_ended(self.process.exitcode, self._ended_for_memory, ended_for_memory())
+        return Outcome(unit, told.reason, ended=True, seconds=seconds, outside=told.outside)
 
     def end(self) -> None:
         """End the process with all that it started; it may have ended."""
@@ -235,15 +247,3 @@ def _noticed(workers: list[_Worker]) -> list[_Worker]:
         for worker in workers
         if id(worker.pipe) in spoke or worker.deadline <= now or worker.gone
     ]
-
-
-def _said(code: int | None) -> str:
-    """Return how a process ended, in words."""
-    if code is None or code >= 0:
-        return f"its process ended with code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    told = ", as where memory runs out" if -code == signal.SIGKILL else ""
-    return f"its process was ended by {name}{told}"

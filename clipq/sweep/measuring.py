@@ -214,9 +214,9 @@ def check_baselines(settings: Settings, models: Sequence[str]) -> None:
 
 
 def _narrowed(settings: Settings, unit: Unit) -> Settings:
-    """Return the settings with a unit's candidate alone."""
-    models = (settings.model(unit.model),)
+    """Return the settings with a unit's candidate alone, and no profile: those are of gates."""
+    alone = replace(settings, models=(settings.model(unit.model),), profiles={})
     artifact = settings.artifact(unit.candidate)
     if artifact is not None:
-        return replace(settings, models=models, quantizers=(), artifacts=(artifact,))
-    return replace(settings, models=models, quantizers=(unit.quantizer,), artifacts=())
+        return replace(alone, quantizers=(), artifacts=(artifact,))
+    return replace(alone, quantizers=(unit.quantizer,), artifacts=())

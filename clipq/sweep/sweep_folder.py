@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from clipq.errors import SweepError
+from clipq.errors import CacheError, SweepError
 from clipq.files import write_atomically
 
 __all__ = ["claimed", "settle"]
@@ -24,7 +24,9 @@ _SHOWN = 8
 def claimed(folder: Path) -> Iterator[None]:
     """Hold a sweep's folder for one coordinator.
 
-    The system gives the lock of a process that ended back, however it ended.
+    The system gives the lock of a process that ended back, however it ended. On NFS it holds
+    between machines where the mount has locks (version 4, or 3 without ``nolock``); where it has
+    none, two coordinators do the same work, and each part is still stored once.
 
     Raises:
         SweepError: another coordinator is at it, or nothing can be written there.
@@ -41,14 +43,22 @@ def claimed(folder: Path) -> Iterator[None]:
             f"the sweep in {folder} is being run already, by {_who(holder)}",
             hint="wait for it, or end it: then this one goes on where it was",
         ) from None
-    except OSError as error:
+    except (OSError, CacheError) as error:
         lock.release()
-        raise SweepError(f"the sweep's folder {folder} cannot be written to: {error}") from error
+        raise _unwritable(folder, error) from error
     try:
         yield
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def _unwritable(folder: Path, error: OSError | CacheError) -> SweepError:
+    said = error.problem if isinstance(error, CacheError) else str(error)
+    return SweepError(
+        f"the sweep's folder {folder} cannot be written to: {said}",
+        hint="free space, or give another --folder",
+    )
 
 
 def _who(holder: Path) -> str:
@@ -102,8 +112,8 @@ def settle(folder: Path, identity: Mapping[str, str], *, another: bool = False) 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({"identity": given}, indent=1).encode())
-    except OSError as error:
-        raise SweepError(f"{path} cannot be written: {error}") from error
+    except (OSError, CacheError) as error:
+        raise _unwritable(folder, error) from error
 
 
 def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -5,20 +5,31 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clipq.errors import SweepError
+from clipq.cases import Candidate
+from clipq.errors import SettingsError, SweepError
+from clipq.evaluation.plan import load_plugins, metrics_of
 from clipq.provenance import digest, package_versions, sha256_file
+from clipq.quant import QuantizerSpec, method_code_hash
+from clipq.quant.methods import trained_methods
 from clipq.settings import Settings
 
+if TYPE_CHECKING:
+    from clipq.evaluation.inputs import Inputs
+
 __all__ = ["UnitContexts", "unit_context"]
+
+_PACKAGES = ("clipq", "torch", "open_clip_torch", "pillow", "timm", "torchvision")
+"""Distributions whose versions can move a result, as they are part of every cache key."""
 
 
 class UnitContexts:
     """Contexts of a project's units, by model and method; what they share is taken once.
 
     No path, host or date is part of them, but content: files of models, samples of probes,
-    prompts, metrics and their versions, statistics, margins, baselines, the code of methods.
+    prompts, metrics and their versions, statistics, margins, baselines, the code of methods, the
+    pairs that something is trained on or tuned to, files of artifacts, versions of packages.
 
     Args:
         settings: of the project, under the policy that is meant.
@@ -39,7 +50,8 @@ class UnitContexts:
         self.settings = settings
         self._globs = probes, metrics
         self._models: dict[str, dict[str, str]] = {}
-        self._methods: dict[str, str] = {}
+        self._own: dict[tuple[str, str], dict[str, str]] = {}
+        self._codes: dict[str, str] = {}
         self._made: dict[tuple[str, str], str] = {}
 
     def __call__(self, model: str, method: str) -> str:
@@ -58,7 +70,9 @@ class UnitContexts:
 
         Args:
             model: its name in the settings.
-            method: of a quantizer, or a whole quantizer; an artifact's name.
+            method: of a quantizer, with those of its options that name code or data (a `table`, an
+                `objective`) and ``+logit-scale`` where it is tuned, or a whole quantizer; an
+                artifact's name.
 
         Raises:
             BaselineError: the model has no baseline.
@@ -66,7 +80,10 @@ class UnitContexts:
         """
         if model not in self._models:
             self._models[model] = self._of_model(model)
-        return self._project | self._models[model] | {"method": self._of_method(model, method)}
+        key = model, method
+        if key not in self._own:
+            self._own[key] = self._of_method(model, method)
+        return self._project | self._models[model] | self._own[key]
 
     def identity(self, pairs: list[tuple[str, str]], *, plan: str) -> dict[str, str]:
         """Return what `clipq.sweep.sweep_folder.settle` compares, with a name for each part.
@@ -79,34 +96,44 @@ class UnitContexts:
         for model, method in pairs:
             parts = self.parts(model, method)
             found |= {f"{name} of {model}": parts[name] for name in ("model", "baseline")}
-            found[f"method {method} (of {model})"] = parts["method"]
+            for name in self._own[model, method]:
+                found[f"{name} {method} (of {model})"] = parts[name]
         return found
+
+    @cached_property
+    def _inputs(self) -> Inputs:
+        from clipq.evaluation.cache import Cache
+        from clipq.evaluation.inputs import Inputs
+
+        load_plugins(self.settings)
+        return Inputs(self.settings, Cache(self.settings.cache))
 
     @cached_property
     def _project(self) -> dict[str, str]:
         """What all units of the project share."""
-        from clipq.evaluation.cache import Cache
         from clipq.evaluation.identity import prompts_identity
-        from clipq.evaluation.inputs import Inputs
-        from clipq.evaluation.plan import load_plugins, metrics_of
         from clipq.evaluation.predict import CANDIDATE_VERSION, COLUMNS_VERSION
 
-        load_plugins(self.settings)
-        inputs = Inputs(self.settings, Cache(self.settings.cache))
+        inputs = self._inputs
         unseen = {probe.name for probe in self.settings.withheld}
         evaluated = [probe for probe in self.settings.evaluated if probe.name not in unseen]
         seen = {
-            name: [probe.role, probe.fingerprint, digest([probe.classnames, probe.class_map])]
+            name: [
+                probe.role,
+                probe.fingerprint,
+                digest([probe.classnames, probe.class_map]),
+                digest(probe.captions if probe.role == "retrieval" else None),
+            ]
             for name, probe in inputs.probes.items()
         }
-        proxy = self.settings.proxy
         versions = {
             probe.name: {one.name: one.version for one in metrics_of(self.settings, probe)}
             for probe in evaluated
         }
         numerics: dict[str, Any] = {
             "columns": [COLUMNS_VERSION, CANDIDATE_VERSION],
-            "clipq": package_versions(("clipq",))["clipq"],
+            "packages": dict(package_versions(_PACKAGES)),
+            "device": [self.settings.device, self.settings.backend],
             "batch_size": self.settings.batch_size,
             "threads": self.settings.threads,
         }
@@ -117,7 +144,6 @@ class UnitContexts:
                     "pooled": inputs.pooled,
                     "calibration": inputs.calibration_fingerprint,
                     "prompts": prompts_identity(inputs.known),
-                    "proxy": asdict(proxy) if proxy is not None else None,
                 }
             ),
             "metrics": digest([versions, self._globs, self.settings.exclude]),
@@ -140,19 +166,53 @@ class UnitContexts:
             "baseline": digest([_hashed(p(folder, name)) for p in (json_path, columns_path)]),
         }
 
-    def _of_method(self, model: str, method: str) -> str:
-        from clipq.cases import Candidate
-        from clipq.quant import QuantizerSpec, method_code_hash
+    def _of_method(self, model: str, method: str) -> dict[str, str]:
+        """Return what a method, or an artifact, adds to what all of a model's units hang on."""
+        candidate = Candidate(model, method)
+        if self.settings.artifact(candidate) is not None:
+            from clipq.evaluation.artifact_origin import artifact_origin
 
-        artifact = self.settings.artifact(Candidate(model, method))
-        if artifact is not None:
-            plain = {name: str(value) for name, value in asdict(artifact).items()}
-            return digest(plain)
-        if method not in self._methods:
-            spec = QuantizerSpec.parse(method)
+            origin = artifact_origin(candidate, self.settings, self._inputs)
+            found = {"method": digest([origin, candidate.tuned])}
+            return found | ({"pairs": self._pairs} if candidate.tuned else {})
+        spec = QuantizerSpec.parse(method)
+        if method not in self._codes:
             code = "" if spec.base.is_reference else method_code_hash(spec.base)
-            self._methods[method] = digest([method, code])
-        return self._methods[method]
+            self._codes[method] = digest([method, code])
+        found = {"method": self._codes[method]}
+        # Its code is known by now, and with it what it says of itself.
+        if spec.method in trained_methods():
+            found |= {"training": _training(spec), "trained": self._states(model, spec.method)}
+        return found | ({"pairs": self._pairs} if spec.tuned or "training" in found else {})
+
+    @cached_property
+    def _pairs(self) -> str:
+        """What identifies the pairs that are trained on; "" where there are none.
+
+        A state that was trained elsewhere needs none, and what does need some says so itself.
+        """
+        try:
+            return self._inputs.proxy_fingerprint
+        except SettingsError:
+            return ""
+
+    def _states(self, model: str, method: str) -> str:
+        """Return the digest of what a method has learnt of a model, in the settings' folder."""
+        from clipq.evaluation.identity import files_identity
+        from clipq.evaluation.trained_folder import folders_below
+        from clipq.evaluation.trained_manifest import TrainedManifest
+        from clipq.evaluation.training_unit import differing_parent
+
+        parent = files_identity(self.settings.model(model), root=self.settings.root)
+        read = [TrainedManifest.read(path) for path in folders_below(self.settings.trained)]
+        return digest(
+            sorted(
+                (one.quantizer, one.state_sha256)
+                for one in read
+                if QuantizerSpec.parse(one.quantizer).method == method
+                and not list(differing_parent(one.unit.parent, parent))
+            )
+        )
 
 
 def unit_context(settings: Settings, model: str, method: str) -> str:
@@ -163,6 +223,14 @@ def unit_context(settings: Settings, model: str, method: str) -> str:
     64
     """
     return UnitContexts(settings)(model, method)
+
+
+def _training(spec: QuantizerSpec) -> str:
+    """Return the digest of the code that trains a method, of its objective too."""
+    from clipq.evaluation.training_code import training_code
+    from clipq.evaluation.training_run import objective_of
+
+    return digest(training_code(str(spec.base), objective_of(spec)))
 
 
 def _hashed(path: Path) -> str:

@@ -57,6 +57,7 @@ SHOWN = {
     "quantizers": "awq:w8,clip=none",
     "resampling_time": "ms per case over",
     "soak": "record identical",
+    "sweep_kills": "none lost, none doubled, enough kills, no process left behind",
     "sweep_planning": "last: ",
     "training_step": "lsq:w4a8",
     "trend_site": "noise     10 runs",

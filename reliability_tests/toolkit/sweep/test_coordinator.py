@@ -14,15 +14,17 @@ import textwrap
 import threading
 import time
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from sweep_works import FakeWork, FolderStore
 
 from clipq.errors import SweepError
+from clipq.sweep import local_engine
 from clipq.sweep.attempts import Attempts
 from clipq.sweep.coordinator import run_sweep
-from clipq.sweep.executor import Outcome
+from clipq.sweep.executor import Coming, Outcome
 from clipq.sweep.local_engine import LocalExecutor
 from clipq.sweep.sweep_folder import claimed
 from clipq.sweep.units import Unit
@@ -33,8 +35,9 @@ IDENTITY = {"plan": "0a", "rtn: method": "1b"}
 class Inline:
     """An engine without processes, whose outcomes may be made up."""
 
-    def __init__(self, made_up=None):
+    def __init__(self, made_up=None, *, outside=False):
         self.made_up = made_up or {}
+        self.outside = outside
         self.seen = []
 
     def run(self, units, work, *, time_limit):
@@ -43,7 +46,7 @@ class Inline:
             reason = self.made_up.get(unit.quantizer)
             if reason is None:
                 work(unit)
-            yield Outcome(unit, reason or "", seconds=1.0)
+            yield Outcome(unit, reason or "", seconds=1.0, outside=self.outside and bool(reason))
 
 
 def units(*quantizers: str, models=("vit",)) -> list[Unit]:
@@ -117,7 +120,8 @@ def test_what_goes_wrong_is_an_outcome_with_its_reason_and_the_rest_goes_on(tmp_
     assert all(each.seconds >= 0.0 for each in told)
 
     again = sweep(tmp_path, given, executor=LocalExecutor(1), tries=2)
-    assert (again.found, again.attempts, len(again.failed)) == (4, 0, len(wrong)), "set aside"
+    assert (again.found, len(again.failed)) == (4, len(wrong)), "set aside"
+    assert again.attempts == 2, "once there is space, what wanted for it is tried again"
 
 
 def test_processes_killed_at_random_lose_and_double_nothing(tmp_path):
@@ -138,7 +142,7 @@ def test_processes_killed_at_random_lose_and_double_nothing(tmp_path):
     killer.start()
     try:
         engine = LocalExecutor(3)
-        summary = sweep(tmp_path, given, executor=engine, seconds=0.05, tries=50, log=log)
+        summary = sweep(tmp_path, given, executor=engine, seconds=0.05, log=log)
     finally:
         over.set()
         killer.join()
@@ -248,6 +252,80 @@ def test_failures_are_set_aside_over_runs_and_tried_again_with_more_tries(tmp_pa
     assert told == [("units", 1, 2), ("units", 2, 2)]
 
 
+def test_what_is_ended_from_outside_counts_a_fifth_and_comes_last_in_the_next_run(tmp_path):
+    given = units("rtn:w8", "hit:w4", "rtn:w4")
+    engine = Inline({"hit:w4": "killed"}, outside=True)
+    summary = sweep(tmp_path, given, executor=engine, tries=2)
+    assert engine.seen.count("hit:w4") == 10
+    assert [each.reason for each in summary.failed] == ["killed"]
+    attempts = Attempts(tmp_path / "attempts")
+    (unit_id,) = attempts.reasons
+    assert (attempts.failures[unit_id], attempts.tries(unit_id)) == (10, 2)
+
+    engine = Inline({"hit:w4": "its own fault"})
+    summary = sweep(tmp_path, [*given, *units("rtn:w2")], executor=engine, tries=3)
+    assert engine.seen == ["rtn:w2", "hit:w4"], "what failed before does not hold up the rest"
+    assert summary.failed[0].reason == "its own fault"
+    assert sweep(tmp_path, given, executor=Inline(), tries=4).exit_code == 0
+    assert not Attempts(tmp_path / "attempts").reasons
+
+
+def test_a_full_disk_ends_the_run_and_is_no_units_fault(tmp_path):
+    given = many(40)
+    full = {unit.quantizer: "OSError: [Errno 28] No space left on device" for unit in given}
+    engine = Inline(full)
+    summary = sweep(tmp_path, given, executor=engine, tries=2)
+    assert (len(engine.seen), summary.left, summary.exit_code) == (8, 40, 1)
+    assert "ended by no space to write to: OSError: [Errno 28] No space left" in str(summary)
+    for _ in range(6):  # however often that happens
+        sweep(tmp_path, given, executor=Inline(full), tries=2)
+    summary = sweep(tmp_path, given, executor=Inline(), tries=2)
+    assert (summary.done, summary.exit_code) == (40, 0)
+    alone = sweep(tmp_path / "few", given[:2], executor=Inline(full), tries=2)
+    assert len(alone.failed) == 2, "of a few, each is tried as often as any other"
+
+
+def test_units_that_were_read_ahead_are_called_back(tmp_path):
+    log = tmp_path / "log"
+    work = FakeWork(tmp_path / "parts", seconds=0.1, log=log)
+    begun = lambda: len(log.read_text().splitlines()) if log.exists() else 0  # noqa: E731
+    coming = Coming(iter(many(40)), over=lambda: begun() >= 3)
+    outcomes = list(LocalExecutor(2).run(coming, work, time_limit=60.0))
+    assert 3 <= len(outcomes) == begun() <= 6, "32 are read ahead"
+
+
+@pytest.mark.parametrize(
+    ("number", "before", "after", "outside"),
+    [
+        (signal.SIGKILL, 4, 4, True),
+        (signal.SIGTERM, None, None, True),
+        (signal.SIGKILL, 4, 5, False),
+        (signal.SIGKILL, None, None, False),
+        (signal.SIGSEGV, 4, 4, False),
+    ],
+)
+def test_a_death_is_a_units_own_unless_it_came_from_outside(
+    tmp_path, monkeypatch, number, before, after, outside
+):
+    counted = iter([before, after])
+    monkeypatch.setattr(local_engine, "ended_for_memory", lambda: next(counted))
+    work = KillsItself(number)
+    (outcome,) = LocalExecutor(1).run(units("rtn:w8"), work, time_limit=60.0)
+    assert (outcome.ended, outcome.outside) == (True, outside)
+    assert f"was ended by {number.name}" in outcome.reason
+
+
+def test_after_a_failure_the_work_begins_anew():
+    given = units("first:w4", "second:w4", "fails:w4", "third:w4")
+    outcomes = list(LocalExecutor(1).run(given, Remembers(), time_limit=60.0))
+    assert [outcome.reason for outcome in outcomes] == [
+        "", "", "ValueError: first:w4 second:w4 fails:w4", ""
+    ]  # fmt: skip
+    given = units("first:w4", "fails:w4", "third:w4", "fails:w2")
+    outcomes = list(LocalExecutor(1).run(given, Remembers(), time_limit=60.0))
+    assert outcomes[-1].reason == "ValueError: third:w4 fails:w2"
+
+
 def test_attempts_wait_for_a_disk_that_takes_them_and_forgive_a_line_cut_off(tmp_path):
     folder = tmp_path / "attempts"
     folder.write_text("a file where the folder should be")
@@ -291,6 +369,27 @@ def test_a_folder_is_claimed_by_one(tmp_path):
         pass
     with pytest.raises(SweepError, match="tries = 0"):
         sweep(tmp_path, (), tries=0)
+
+
+@dataclass
+class KillsItself:
+    number: int
+
+    def __call__(self, unit: Unit) -> None:
+        os.kill(os.getpid(), self.number)
+        time.sleep(10)
+
+
+@dataclass
+class Remembers:
+    """Fails, and says which units it has seen."""
+
+    seen: list[str] = field(default_factory=list)
+
+    def __call__(self, unit: Unit) -> None:
+        self.seen.append(unit.quantizer)
+        if unit.quantizer.startswith("fails"):
+            raise ValueError(" ".join(self.seen))
 
 
 class NotHere:

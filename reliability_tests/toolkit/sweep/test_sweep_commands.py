@@ -120,6 +120,7 @@ def test_a_sweep_is_run_asked_and_gone_on_with(project, plan, capsys, tmp_path):
         (["--processes", "0"], "0 processes"),
         (["--time-limit", "0"], "--time-limit 0"),
         (["--budget", "nan"], "--budget nan"),
+        (["--memory-limit", "-1"], "--memory-limit -1"),
         (["--tries", "0"], "tries = 0"),
         (["--address", "auto"], "are of a cluster"),
     ],
