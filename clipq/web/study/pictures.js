@@ -41,7 +41,7 @@ function methodLegend() {
   const there = new Set(chosen({ method: "" }).map((row) => row.method));
   return el("div", { class: "legend", role: "group", "aria-label": "Methods; press one to see it alone" },
     methods.filter((method) => there.has(method)).map((method) => el("button", {
-      type: "button", class: "small", "aria-pressed": String(view.method === method),
+      type: "button", class: "small method", "aria-pressed": String(view.method === method),
       onclick: () => look({ method: view.method === method ? "" : method, cell: "" }),
     }, svg("svg", { viewBox: "0 0 14 14", class: "plot key", "aria-hidden": "true" }, shape(methods.indexOf(method), 7, 7, true)), ` ${method}`)),
     el("span", { class: "quiet" }, "filled: PTQ; hollow: QAT"));
