@@ -15,7 +15,6 @@ from torch import nn
 
 from clipq.data import blocks_of
 from clipq.errors import SettingsError
-from clipq.evaluation.freed_memory import keep_freed_memory
 from clipq.evaluation.process_settings import unusual_settings
 from clipq.models import Preprocess
 from clipq.provenance import package_versions
@@ -93,7 +92,6 @@ def encode_blocks(
     model: nn.Module, blocks: Iterable[np.ndarray], preprocess: Preprocess, *, device: str = "cpu"
 ) -> Iterator[np.ndarray]:
     """Yield image features (B, D), float32, not normalised, of blocks of uint8 (B, H, W, 3)."""
-    keep_freed_memory()
     for block in blocks:
         yield encoded_once(model.encode_image, preprocess.normalise(block).to(device))
 
