@@ -82,7 +82,7 @@ PATIENCE_S = 300.0
 def main(arguments: Sequence[str] | None = None) -> int:
     script = Script(__doc__, takes="a quarter of an hour")
     script.size("--kills", full=50, quick=10, help="processes that are killed")
-    script.size("--units", full=60, quick=24, help="units of the plan")
+    script.size("--units", full=60, quick=40, help="units of the plan")
     script.add_argument("--seed", type=int, default=7, help="of when what is killed (7)")
     script.add_argument("--processes", type=int, default=2, help="of the sweep (2)")
     script.add_argument("--coordinate", type=Path, help="run made-up units into this folder")
@@ -101,7 +101,7 @@ def compare(folder: Path, options) -> int:
     start = time.perf_counter()
     subprocess.check_call(commands("quiet", 0), stdout=subprocess.DEVNULL)
     quiet_s = time.perf_counter() - start
-    killer = Killer(folder / "disturbed", random.Random(options.seed), options.kills)
+    killer = Killer(folder / "disturbed", random.Random(options.seed), options.kills, options.units)
     start = time.perf_counter()
     sittings = killer.sweep(commands)
     disturbed_s = time.perf_counter() - start
@@ -199,6 +199,7 @@ class Killer:
     folder: Path
     chance: random.Random
     most: int
+    units: int
     workers: int = 0
     coordinators: int = 0
     seen: set[int] = field(default_factory=set)
@@ -229,7 +230,8 @@ class Killer:
         while process.poll() is None and self.workers + self.coordinators < self.most:
             if self.chance.random() < 0.75:  # else at once, whatever it is at: it may be starting
                 self._await_part(process)
-            pause = self.chance.uniform(0.0, 0.3)
+            late = self._late()
+            pause = 0.0 if late else self.chance.uniform(0.0, 0.3)
             try:
                 process.wait(pause)
                 return
@@ -242,9 +244,15 @@ class Killer:
                 return
             found = workers_of(process.pid)
             self.seen.update(found)
-            for victim in self.chance.sample(found, min(len(found), self.chance.choice((1, 1, 2)))):
+            count = len(found) if late else min(len(found), self.chance.choice((1, 1, 2)))
+            for victim in self.chance.sample(found, count):
                 self.workers += self._kill(victim)
         process.wait()
+
+    def _late(self) -> bool:
+        """Whether units may be done before there were kills enough."""
+        kills = self.most - self.workers - self.coordinators
+        return self.units - len(PartStore(self.folder).ids()) < 3 * kills
 
     def _await_part(self, process: subprocess.Popen[str]) -> None:
         """Wait for the next part: every kill but a few has progress before it."""

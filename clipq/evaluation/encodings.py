@@ -215,8 +215,7 @@ class Encodings:
 
         probe = self._attacked(cell, self.inputs.images(cell.probe, preprocess), attack)
         contained = partial(self.encoders.contained, cell.candidate, f"attacked on {cell.probe!r}")
-        kept = key is not None  # of a candidate's own form, whose head is encoded once
-        head = self.covered_head(cell.candidate)[0] if kept else encoder.head(self.inputs.known)
+        head = self.covered_head(cell.candidate)[0] if key else encoder.head(self.inputs.known)
         shown = Victim(encoder, head, key, contained)
         reference = self._fp32(cell) if attack.against == FP32 else None
         return encode_attacked(shown, probe, self.cache, against=reference)
@@ -231,8 +230,7 @@ class Encodings:
         from clipq.evaluation.adversarial import Victim
 
         fp32 = cell.candidate.reference
-        key = self.encoders.identity(fp32)
-        return Victim(self.encoders.encoder(fp32), self.head(fp32), key)
+        return Victim(self.encoders.encoder(fp32), self.head(fp32), self.encoders.identity(fp32))
 
     # -- keys and steps ------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ import torch
 from open_clip.transform import MaybeToTensor, ResizeKeepRatio
 from PIL import Image
 from torchvision.transforms import Compose, Normalize, Resize
+from torchvision.transforms.functional import normalize
 
 from clipq.errors import ModelError, ProbeError
 from clipq.provenance import canonical_json
@@ -100,7 +101,11 @@ class Preprocess:
         Raises:
             ModelError: the images are not uint8 pixels.
         """
-        return self.normalise_pixels(self.pixels(images))
+        step = self._normalise
+        # In place, as nobody else has these pixels: each copy of a batch is new pages of memory.
+        pixels = self.pixels(images)
+        normalised: torch.Tensor = normalize(pixels, step.mean, step.std, inplace=True)
+        return normalised
 
     def pixels(self, images: np.ndarray) -> torch.Tensor:
         """Return images (N, H, W, 3) uint8 as (N, 3, H, W) float32 in [0, 1].
@@ -114,7 +119,7 @@ class Preprocess:
                 hint="give uint8 pixels (N, H, W, 3), as `to_uint8` returns them",
             )
         batch = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).contiguous()
-        return batch.float().div(255)
+        return batch.float().div_(255)
 
     def normalise_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return pixels (N, 3, H, W), floats in [0, 1], as the model's input; differentiable."""

@@ -84,7 +84,7 @@ def _reach(size: int) -> int:
 def _row_sums(rows: np.ndarray) -> np.ndarray:
     """Return the sum of each row (R,); of counts in whole numbers, which is the same and faster."""
     if rows.dtype == np.uint8:
-        return rows.sum(axis=1, dtype=np.uint64).astype(np.float64)
+        return np.asarray(rows.sum(axis=1, dtype=np.uint64), np.float64)
     return np.asarray(np.einsum("ij->i", rows, dtype=np.float64))
 
 

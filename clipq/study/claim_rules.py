@@ -121,8 +121,9 @@ def decide(rule: str, options: Sequence[Option], *, tail: float = TAIL) -> Findi
     >>> found.answer.value, found.option, round(found.p_value, 4)  # 3 x 0.0062
     ('reproduced', 'rtn, -0.01', 0.0186)
     """
-    usable = [option for option in options if None not in _effects(option)]
-    left_out = tuple(option.name for option in options if option not in usable)
+    known = [None not in _effects(option) for option in options]
+    usable = [option for option, whole in zip(options, known, strict=True) if whole]
+    left_out = tuple(option.name for option, whole in zip(options, known, strict=True) if not whole)
     if not usable:
         lacking = f"needs two seeds or more of {listed(left_out)}" if options else "needs options"
         return Finding(Answer.UNDECIDED, reason=lacking, left_out=left_out)

@@ -160,7 +160,8 @@ def _overall(
 
 
 def _mean_option(options: Sequence[Option]) -> Option | None:
-    usable = [o for o in options if o.name not in decide("mean", options).left_out]
+    left_out = set(decide("mean", options).left_out)
+    usable = [option for option in options if option.name not in left_out]
     if not usable:
         return None
     parts = []

@@ -40,7 +40,9 @@ class Measurements:
     results: Mapping[str, CaseResult]
     evidence: Mapping[str, Mapping[str, Any]]
     configurations: Mapping[str, tuple[Configuration, ...]]
-    drawn: Mapping[tuple[str, str], Mapping[int, DrawnResults]] = field(repr=False)
+    drawn: Mapping[tuple[str, str], Mapping[int, DrawnResults]] = field(
+        default_factory=dict, repr=False
+    )
     paired: PairedError | None = None
 
     @property

@@ -26,9 +26,9 @@ def study_page(document: Mapping[str, Any], *, title: str = "Quantized CLIP mode
     Raises:
         StudyError: it is no study document.
 
-    >>> from clipq.study.page_data import study_document
-    >>> from clipq.study.measurements import Measurements
-    >>> page = study_page(study_document(Measurements({}, {}, {})), title="w4 and w8")
+    >>> lists = ("models", "columns", "costs", "configurations", "figures", "claims")
+    >>> nothing = dict.fromkeys(lists, ()) | {"advice": {}, "provenance": {}, "towers": "vision"}
+    >>> page = study_page({"schema": "clipq-study/1", "kind": "study"} | nothing, title="w4 and w8")
     >>> "<title>w4 and w8: clipq study</title>" in page
     True
     """
@@ -55,7 +55,11 @@ def _lead(packed: Packed) -> str:
         (packed.units, "unit"),
         (packed.numbers, "number"),
     )
-    said = [f"{count:,} {name}{'' if count == 1 else 's'}" for count, name in counts]
+    said = [f"{count:,} {name}{'' if count == 1 else 's'}" for count, name in counts if count]
+    if not said:
+        return "Nothing was measured."
+    if len(said) == 1:
+        return f"{said[0]}."
     return f"{', '.join(said[:-1])} and {said[-1]}, each against FP32."
 
 

@@ -1,7 +1,7 @@
 """What the study's page is given: a study document, checked, and packed by columns.
 
 A document has an object per configuration and column, so that it can be read; the page has a list
-per column, and each text once. 1,600 configurations of 30 columns are then 3 MB.
+per column, and each text once. 1,600 configurations of 30 columns are less than 5 MB.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def pack(document: Mapping[str, Any]) -> Packed:
         plain=plain,
         models=len(found.models),
         configurations=len(rows),
-        units=len({unit for row in rows for unit in row.units}),
+        units=len({unit for row in rows for unit in row.units if unit}),
         numbers=sum(len(row.values) for row in rows),
         answers=tuple(
             (f"{claim.get('claim')} {claim.get('part') or ''}".strip(), str(claim.get("answer")))

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from clipq.errors import SweepError
 from clipq.provenance import sha256_file
-from clipq.sweep.part_schema import Part, arrow_schema, from_table, parquet
+from clipq.sweep.part_columns import arrow_schema, parquet
+from clipq.sweep.part_schema import Part, from_table
 
 if TYPE_CHECKING:
     import pyarrow as pa

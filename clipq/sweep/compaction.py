@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from clipq.errors import SweepError, listed
 from clipq.sweep.compacted import FOLDER, CompactedFile, CompactedWriter, name_of
-from clipq.sweep.part_schema import SCHEMA, from_bytes, parquet
+from clipq.sweep.part_columns import SCHEMA, parquet
+from clipq.sweep.part_schema import from_bytes
 from clipq.sweep.part_seal import is_sealed
 from clipq.sweep.part_store import PartStore, Stored
 

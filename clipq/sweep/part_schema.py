@@ -7,17 +7,24 @@ cases. Its bytes follow from these and from pyarrow, whose version is in the fil
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clipq.cases import FP32, TUNED, Case, Cell
+from clipq.cases import Case, Cell
 from clipq.errors import SweepError
 from clipq.estimate import Estimate
 from clipq.provenance import canonical_json
 from clipq.records import CaseResult
+from clipq.sweep.part_columns import (
+    CASE,
+    ESTIMATE,
+    SCHEMA,
+    arrow_schema,
+    described,
+    parquet,
+    stored_columns,
+)
 from clipq.sweep.part_seal import UNSEALED, is_sealed, seal
 from clipq.sweep.units import CalibrationDraw, Unit
 from clipq.verdicts import Verdict
@@ -25,51 +32,9 @@ from clipq.verdicts import Verdict
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = [
-    "SCHEMA",
-    "Part",
-    "arrow_schema",
-    "columns",
-    "described",
-    "from_bytes",
-    "from_table",
-    "parquet",
-    "stored_columns",
-    "to_bytes",
-]
+__all__ = ["Part", "from_bytes", "from_table", "to_bytes"]
 
-SCHEMA = "clipq-sweep-part/2"
-
-_UNIT = {
-    "unit_id": "string",
-    "model": "string",
-    "quantizer": "string",
-    "method": "string",
-    "number_format": "string",
-    "towers": "string",
-    "seed": "int64",
-    "calibration_samples": "int64",
-    "calibration_seed": "int64",
-}
-_CASE = {
-    "probe": "string",
-    "metric": "string",
-    "verdict": "string",
-    "reason": "string",
-    "unit": "string",
-    "direction": "string",
-    "metric_version": "int64",
-    "samples": "int64",
-    "baseline": "double",
-    "observed": "double",
-    "noise": "double",
-}
-_ESTIMATE = {
-    field.name: "int64" if field.name == "samples_needed" else "double"
-    for field in fields(Estimate)
-}
-_OWN = tuple(name for name in _CASE if name not in ("probe", "metric", "verdict"))
-_SEED = re.compile(r",seed=(\d+)")
+_OWN = tuple(name for name in CASE if name not in ("probe", "metric", "verdict"))
 
 
 class Part(NamedTuple):
@@ -87,52 +52,6 @@ class Part(NamedTuple):
     unit: Unit
     results: tuple[CaseResult, ...]
     evidence: Mapping[str, Any]
-
-
-def columns() -> dict[str, str]:
-    """Return the columns of a case's row and their Arrow types, in order.
-
-    >>> [name for name in columns() if name.startswith("calibration")]
-    ['calibration_samples', 'calibration_seed']
-    """
-    return _UNIT | _CASE | _ESTIMATE
-
-
-def stored_columns() -> dict[str, str]:
-    """Return the columns of a file: those of cases, and what makes the unit whole.
-
-    ``context`` is the unit's; ``evidence``, as JSON, stands in the first row of a unit alone.
-
-    >>> list(stored_columns())[-2:]
-    ['context', 'evidence']
-    """
-    return columns() | {"context": "string", "evidence": "string"}
-
-
-def arrow_schema() -> pa.Schema:
-    """Return the schema of a file, as pyarrow has it."""
-    pa = parquet()
-    return pa.schema(
-        [(name, pa.type_for_alias(kind)) for name, kind in stored_columns().items()],
-        metadata={"clipq.schema": SCHEMA},
-    )
-
-
-def parquet() -> Any:
-    """Return `pyarrow` with its Parquet half.
-
-    Raises:
-        SweepError: it is not installed.
-    """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise SweepError(
-            f"a sweep's parts are Parquet files, and pyarrow is not there: {error}",
-            hint="pip install 'pytest-clipq[sweep]'",
-        ) from error
-    return pyarrow
 
 
 def to_bytes(
@@ -281,24 +200,6 @@ def _check(unit: Unit, results: Sequence[CaseResult]) -> None:
             ) from error
 
 
-def described(quantizer: str) -> dict[str, Any]:
-    """Return what a quantizer's text says, by column.
-
-    >>> described("quarot:w4a8,seed=3@vision")
-    {'method': 'quarot', 'number_format': 'w4a8', 'towers': 'vision', 'seed': 3}
-    """
-    body = quantizer.removesuffix(TUNED)
-    head, _, towers = body.partition("@")
-    method, _, number_format = head.partition(",")[0].partition(":")
-    seed = _SEED.search(head)
-    return {
-        "method": method,
-        "number_format": number_format,
-        "towers": "" if body == FP32 else towers or "both",
-        "seed": int(seed[1]) if seed else None,
-    }
-
-
 def _described(unit: Unit) -> dict[str, Any]:
     return {
         "unit_id": unit.id,
@@ -313,7 +214,7 @@ def _described(unit: Unit) -> dict[str, Any]:
 
 def _row(result: CaseResult) -> dict[str, Any]:
     own = {name: getattr(result, name) for name in _OWN}
-    estimate = {name: getattr(result.estimate, name) for name in _ESTIMATE}
+    estimate = {name: getattr(result.estimate, name) for name in ESTIMATE}
     case = {"probe": result.probe, "metric": result.metric, "verdict": result.verdict.value}
     return {name: _whole(value) for name, value in (case | own | estimate).items()}
 
@@ -326,6 +227,6 @@ def _result(row: dict[str, Any]) -> CaseResult:
     return CaseResult(
         Case(Cell(row["model"], row["quantizer"], row["probe"]), row["metric"]),
         Verdict(row["verdict"]),
-        estimate=Estimate(**{name: row[name] for name in _ESTIMATE}),
+        estimate=Estimate(**{name: row[name] for name in ESTIMATE}),
         **{name: row[name] for name in _OWN},
     )

@@ -22,13 +22,16 @@ from clipq.errors import SweepError, listed
 from clipq.records import CaseResult
 from clipq.sweep import object_store
 from clipq.sweep.compacted import FOLDER, CompactedFile
-from clipq.sweep.part_schema import SCHEMA, Part, from_bytes, to_bytes
+from clipq.sweep.part_columns import SCHEMA
+from clipq.sweep.part_schema import Part, from_bytes, to_bytes
 from clipq.sweep.part_seal import is_sealed
 from clipq.sweep.store_files import LocalFiles, StoreFiles
 from clipq.sweep.units import Unit
 
 __all__ = ["Part", "PartStore", "Stored"]
 
+_LOOKS = 3
+"""How often files that are compacted meanwhile are looked for."""
 _PART = re.compile(r"parts/([0-9a-f]{2})/(\1[0-9a-f]{62})\.parquet")
 
 
@@ -232,12 +235,19 @@ class PartStore:
         Raises:
             SweepError: one cannot be read, or is not what was written.
         """
-        with self._reading():
-            names = [name for name in self.files.names(FOLDER) if name.endswith(".parquet")]
-            new = [name for name in names if name not in self._known]
-            for name, path in zip(new, self.files.local(new), strict=True):
-                self._known[name] = CompactedFile(path, name)
-        return [self._known[name] for name in names]
+        for _ in range(_LOOKS):
+            with self._reading():
+                names = [name for name in self.files.names(FOLDER) if name.endswith(".parquet")]
+                new = [name for name in names if name not in self._known]
+                try:
+                    for name, path in zip(new, self.files.local(new), strict=True):
+                        self._known[name] = CompactedFile(path, name)
+                except FileNotFoundError:
+                    continue  # it was compacted with others meanwhile
+                return [self._known[name] for name in names]
+        raise SweepError(
+            f"files in {self.place} come and go", hint="ask again when nobody compacts it"
+        )
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

@@ -42,7 +42,7 @@ class UnitActor:
         reason, stays = "", True
         try:
             self._work(unit)
-        except BaseException as error:  # Ray would end the process over a `SystemExit`
+        except Exception as error:  # a `SystemExit` may be Ray's, which ends this process
             reason, stays = reason_of(error), not isinstance(error, MemoryError)
         return reason, _processor_seconds() - processor, time.monotonic() - clock, stays
 

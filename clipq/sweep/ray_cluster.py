@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 from packaging.version import Version
 
-import clipq
 from clipq.errors import SweepError
 from clipq.provenance import digest, package_versions, sha256_file
 
@@ -132,13 +131,13 @@ def _handler_kept() -> Iterator[None]:
 def versions() -> dict[str, str]:
     """Return what has to be the same on all machines for results to be the same.
 
-    Checkouts of one version differ, so that clipq's own files are compared as well. Python and Ray
-    are not among it: Ray itself refuses nodes that have others.
+    Checkouts of one version differ, so that clipq's own files are compared as well. Ray itself
+    refuses nodes that have another version of Ray.
 
     >>> sorted(versions())
-    ['clipq', 'code of clipq', 'torch']
+    ['clipq', 'code of clipq', 'python', 'torch']
     """
-    folder = Path(clipq.__file__).parent
+    folder = Path(__file__).parents[1]
     code = {path.relative_to(folder).as_posix(): sha256_file(path) for path in folder.rglob("*.py")}
     return dict(package_versions(("clipq", "torch"))) | {"code of clipq": digest(code)[:12]}
 

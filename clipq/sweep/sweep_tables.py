@@ -12,7 +12,7 @@ from typing import Any
 
 from clipq.errors import SweepError
 from clipq.sweep.attempts import Attempt, Attempts
-from clipq.sweep.part_schema import columns, described, parquet, stored_columns
+from clipq.sweep.part_columns import columns, described, parquet, stored_columns
 from clipq.sweep.part_store import PartStore, Stored
 
 __all__ = ["ChangedError", "attempt_columns", "duckdb", "opened", "table_columns", "unit_columns"]
@@ -86,9 +86,12 @@ def opened(store: PartStore, attempts: Path | None = None, *, confined: bool) ->
         raise SweepError(
             f"no unit is done yet in {store.place}", hint="`clipq sweep run` does the units"
         )
-    for unit_id in store.damaged(held):
-        store.read(unit_id)  # says what is the matter
-        raise ChangedError
+    try:
+        for unit_id in store.damaged(held):
+            store.read(unit_id)  # says what is the matter
+            raise ChangedError
+    except FileNotFoundError as error:
+        raise ChangedError from error
     library = duckdb()
     with ExitStack() as stack:
         found = _local(store, held)

@@ -1,6 +1,8 @@
 // The study that the page shows: models, columns, and configurations with their cells.
 export const study = JSON.parse(document.getElementById("study").textContent);
-export const studyColumns = study.columns;
+const studyColumns = study.columns;
+// Those that anything was measured of.
+export const filledColumns = studyColumns.filter(({ key }) => study.cells[key] && study.cells[key].value);
 export const studyColumn = new Map(studyColumns.map((column) => [column.key, column]));
 export const studyModels = study.models;
 export const studyModel = new Map(studyModels.map((model) => [model.name, model]));

@@ -2,24 +2,24 @@
 import { el, factList, section } from "../shared/elements.js";
 import { number, plainText } from "../shared/format.js";
 import { table } from "../shared/tables.js";
-import { configurations, KINDS, methods, study, studyColumns, studyModels, studyValues } from "./measured.js";
+import { configurations, filledColumns, KINDS, methods, study, studyModels, studyValues } from "./measured.js";
 import { changeText, intervalText } from "./numbers.js";
 
 /** Fill the top of the page. */
 export function fillOverview() {
-  const units = new Set(configurations.flatMap((row) => row.units));
+  const units = new Set(configurations.flatMap((row) => row.units).filter(Boolean));
   const kinds = studyValues("kind").map((kind) => `${configurations.filter((row) => row.kind === kind).length} ${KINDS.get(kind)}`);
   document.getElementById("overview").append(
     factList([
-      ["configurations", `${number(configurations.length)} (${kinds.join(", ")})`], ["units", number(units.size)],
+      ["configurations", `${number(configurations.length)} (${kinds.join(", ")})`], ...(units.size ? [["units of sweeps", number(units.size)]] : []),
       ["methods", number(methods.length)], ["formats", studyValues("bits").filter(Boolean).join(", ") || "–"],
-      ["towers", studyValues("towers").join(", ")], ["metrics", number(studyColumns.length)],
+      ["towers", studyValues("towers").join(", ")], ["metrics", number(filledColumns.length)],
     ]),
     table({ caption: "Models, in FP32", columns: [
       { title: "Model" }, { title: "Confidence − accuracy" }, { title: "Configurations", number: true },
-      ...studyColumns.slice(0, 6).map((column) => ({ title: column.title, number: true }))],
+      ...filledColumns.slice(0, 6).map((column) => ({ title: column.title, number: true }))],
     rows: studyModels.map((model) => [model.name, biasText(model.bias), number(configurations.filter((row) => row.model === model.name).length),
-      ...studyColumns.slice(0, 6).map((column) => number(model.fp32[column.key]))]) }));
+      ...filledColumns.slice(0, 6).map((column) => number(model.fp32[column.key]))]) }));
 }
 
 function biasText(bias) {

@@ -6,7 +6,7 @@ import { better, number } from "../shared/format.js";
 import { frontOf, shape, staircase } from "../shared/marks.js";
 import { curve } from "../shared/plot.js";
 import { chosen, choiceChanged } from "./chosen.js";
-import { cellOf, changed, columnTitle, costOf, costs, costShown, costTitle, methods, signOf, study, studyColumn, studyColumns, studyModel, studyModels } from "./measured.js";
+import { cellOf, changed, columnTitle, costOf, costs, costShown, costTitle, filledColumns, methods, signOf, study, studyColumn, studyModel, studyModels } from "./measured.js";
 import { changeText, intervalText } from "./numbers.js";
 import { scatter } from "./scatter.js";
 import { spectra } from "./spectra.js";
@@ -14,7 +14,7 @@ import { rowText } from "./study-table.js";
 import { look, onView, view } from "./view.js";
 
 export function pictures() {
-  if (!studyColumns.length) return null;
+  if (!filledColumns.length) return null;
   const body = el("div", { class: "charts pictures" });
   const keys = el("div", { class: "keys-of-marks" });
   const draw = () => {
@@ -41,7 +41,7 @@ function methodLegend() {
   const there = new Set(chosen({ method: "" }).map((row) => row.method));
   return el("div", { class: "legend", role: "group", "aria-label": "Methods; press one to see it alone" },
     methods.filter((method) => there.has(method)).map((method) => el("button", {
-      type: "button", class: "small", "aria-pressed": String(view.method === method),
+      type: "button", class: "small method", "aria-pressed": String(view.method === method),
       onclick: () => look({ method: view.method === method ? "" : method, cell: "" }),
     }, svg("svg", { viewBox: "0 0 14 14", class: "plot key", "aria-hidden": "true" }, shape(methods.indexOf(method), 7, 7, true)), ` ${method}`)),
     el("span", { class: "quiet" }, "filled: PTQ; hollow: QAT"));
@@ -69,7 +69,7 @@ function biasFigure(title, name) {
   return scatter({
     title, name, points,
     note: `left of 0 FP32 is under-confident, right of it over-confident (${stands}); marks of a model stand side by side by method`,
-    x: { label: "FP32: mean confidence − accuracy" }, y: { label: `change of ${columnTitle(name)}${wish(name)}` },
+    x: { label: "FP32: mean confidence − accuracy", whole: true }, y: { label: `change of ${columnTitle(name)}${wish(name)}` },
     more: (chart) => known.map(({ bias }) => line(chart.x(bias.low), chart.y(0), chart.x(bias.high), chart.y(0), "known")),
   });
 }
@@ -80,9 +80,9 @@ function wish(name) {
 
 /** Any two metrics that the reader chooses. */
 function ownFigure() {
-  if (studyColumns.length < 3) return null;
-  const own = [view.x, view.y].every((name) => studyColumn.has(name)) ? [view.x, view.y] : [studyColumns[0].key, studyColumns[1].key];
-  const names = studyColumns.filter((column) => !column.level).map((column) => [column.key, column.title]);
+  if (filledColumns.length < 3) return null;
+  const own = [view.x, view.y].every((name) => studyColumn.has(name)) ? [view.x, view.y] : [filledColumns[0].key, filledColumns[1].key];
+  const names = filledColumns.filter((column) => !column.level).map((column) => [column.key, column.title]);
   return el("div", { class: "own" },
     el("div", { class: "row filters" }, choice("across", names, own[0], (x) => look({ x, y: own[1] })), choice("upward", names, own[1], (y) => look({ x: own[0], y }))),
     pairFigure(own[0], own[1]) || el("p", { class: "quiet" }, "No configuration has both."));
@@ -125,7 +125,7 @@ function paretoFigure() {
   const rows = chosen(), known = [...costs.keys()].filter((key) => rows.some((row) => costOf(row, key) !== null));
   if (!known.length) return null;
   const cost = known.includes(view.cost) ? view.cost : known[0];
-  const kept = studyColumn.has(view.kept) ? view.kept : studyColumn.has("ece") ? "ece" : studyColumns[0].key;
+  const kept = studyColumn.has(view.kept) ? view.kept : studyColumn.has("ece") ? "ece" : filledColumns[0].key;
   const title = costTitle(cost);
   const points = rows.filter((row) => costOf(row, cost) !== null && cellOf(row, kept)).map((row) => {
     const cell = cellOf(row, kept), x = costShown(cost, costOf(row, cost));
@@ -139,11 +139,11 @@ function paretoFigure() {
   return el("div", { class: "own" },
     el("div", { class: "row filters" },
       choice("cost", known.map((key) => [key, costTitle(key)]), cost, (key) => look({ cost: key })),
-      choice("kept", studyColumns.map((column) => [column.key, column.title]), kept, (key) => look({ kept: key }))),
+      choice("kept", filledColumns.map((column) => [column.key, column.title]), kept, (key) => look({ kept: key }))),
     points.length ? scatter({
       title: `${columnTitle(kept)} against ${title}`, name: kept, points, apart: true,
       note: "the line of each model is its Pareto front by means: nothing is both cheaper and better. How sure a place on it is, the adviser says",
-      x: { label: title, zero: false }, y: { label: `${compared ? "change of " : ""}${columnTitle(kept)}${wish(kept)}`, zero: compared },
+      x: { label: title, zero: false, whole: true }, y: { label: `${compared ? "change of " : ""}${columnTitle(kept)}${wish(kept)}`, zero: compared },
       more: (chart) => fronts.map((front) => curve(staircase(front, chart), "front")),
     }) : el("p", { class: "quiet" }, "No configuration has both."));
 }

@@ -37,11 +37,11 @@ export function roomFor(share = 1) {
  * Return a figure of points `{ row, x, y, xLow, xHigh, yLow, yHigh, say }` in units of the axes.
  * `name` is the column that a mark opens; `more(chart)` adds what is beneath the marks; `apart` moves marks
  * of one x aside; `named(point)` says which have their names
- * beside them; `whole` shows all, however far outside.
+ * beside them; `whole` shows all, however far outside, as an axis does that is `whole`.
  */
 export function scatter({ title, note, name, x, y, points, more = (_chart) => [], wide = false, apart = false, named = null, whole = false }) {
   const ends = (point, axis) => [point[axis], point[`${axis}Low`] ?? point[axis], point[`${axis}High`] ?? point[axis]];
-  const few = points.length <= MANY, clipped = view.range === "all" || whole ? [] : ["x", "y"];
+  const few = points.length <= MANY, clipped = view.range === "all" || whole ? [] : ["x", "y"].filter((axis) => !{ x, y }[axis].whole);
   const spread = (axis) => points.flatMap((point) => (few ? ends(point, axis) : [point[axis]]));
   const fences = Object.fromEntries(["x", "y"].map((axis) => [axis, clipped.includes(axis) ? fenceOf(points.map((point) => point[axis])) : [-Infinity, Infinity]]));
   const inside = (axis) => spread(axis).map((value) => Math.max(fences[axis][0], Math.min(fences[axis][1], value)));

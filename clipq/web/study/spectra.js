@@ -8,6 +8,7 @@ import { pointing } from "./pointing.js";
 import { around, methodMark, roomFor } from "./scatter.js";
 import { showUnitsOf } from "./study-table.js";
 
+const LEAST = -30; // dB; directions without energy lie far below, and say no more
 const MOST = 40; // lines that can be told apart, with the help of pointing
 
 /** Return the figure of spectra of these configurations. */
@@ -36,7 +37,7 @@ export function spectra(rows) {
   });
   const { node, told } = pointing(chart, items, "SQNR by rank", ({ row }) => showUnitsOf(row));
   const left = all.length > shown.length ? `${shown.length} of ${all.length} configurations, evenly from the worst to the best; ` : "";
-  return figure("SQNR by rank", `${left}signal over what quantization added; below 0 dB a direction is noise; dashed: QAT`, [node, told], {
+  return figure("SQNR by rank", `${left}signal over what quantization added; below 0 dB a direction is noise (less than −30 dB stands at −30); dashed: QAT`, [node, told], {
     caption: "SQNR by rank, in dB",
     columns: [{ title: "Model" }, { title: "Configuration", names: true }, { title: "SQNR (dB) by rank" }],
     rows: shown.map(({ row, bands }) => [row.model, el("code", {}, row.text), bands.map((band) => `${band.rank}: ${number(round(band.ratio))}`).join(", ")]),
@@ -45,7 +46,7 @@ export function spectra(rows) {
 
 function bandsOf({ model, residual }) {
   const { rank: ranks, signal } = studyModel.get(model).spectrum;
-  return ranks.map((rank, at) => ({ rank, ratio: 10 * Math.log10(signal[at] / residual[at]) })).filter((band) => Number.isFinite(band.ratio));
+  return ranks.map((rank, at) => ({ rank, ratio: Math.max(LEAST, 10 * Math.log10(signal[at] / residual[at])) })).filter((band) => Number.isFinite(band.ratio));
 }
 
 function meanOf(bands) {

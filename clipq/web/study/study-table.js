@@ -5,7 +5,7 @@ import { number } from "../shared/format.js";
 import { markSorted, moreText, nextSort, ordered, tableHead, tableRow } from "../shared/tables.js";
 import { chosen, choiceBar, choiceChanged } from "./chosen.js";
 import { downloadButton } from "./download.js";
-import { cellOf, columnTitle, configurationOf, KINDS, studyColumn, studyColumns, studyModel, studyModels } from "./measured.js";
+import { cellOf, columnTitle, configurationOf, filledColumns, KINDS, studyColumn, studyModel, studyModels } from "./measured.js";
 import { cellText, changeText, intervalText, withDecimals } from "./numbers.js";
 import { cellKey, unitDetail } from "./units.js";
 import { look, onView, view } from "./view.js";
@@ -17,15 +17,15 @@ const shownRows = { columns: [], items: [], to: 0 };
 /** Return the metrics that are shown: those that the reader chose, else the first. */
 function shownColumns() {
   const named = view.columns.split(" ").filter((name) => studyColumn.has(name));
-  return named.length ? named : studyColumns.slice(0, FIRST_COLUMNS).map((column) => column.key);
+  return named.length ? named : filledColumns.slice(0, FIRST_COLUMNS).map((column) => column.key);
 }
 
 function oneMetric() {
-  return studyColumn.has(view.metric) ? view.metric : studyColumn.has("ece") ? "ece" : studyColumns[0].key;
+  return studyColumn.has(view.metric) ? view.metric : studyColumn.has("ece") ? "ece" : filledColumns[0].key;
 }
 
 export function studyTable() {
-  if (!studyColumns.length) return null;
+  if (!filledColumns.length) return null;
   const body = el("tbody", { id: "numbers" });
   const grid = el("table", { class: "study" }, el("caption", { class: "unseen" }, "Configurations: each number opens what it rests on"), el("thead"), body);
   const more = el("button", { type: "button", id: "more-numbers", onclick: moreRows });
@@ -34,7 +34,7 @@ export function studyTable() {
   const draw = () => {
     controls.replaceChildren(...[
       studyModels.length > 1 ? choice("across", [["", "metrics"], ["models", "models"]], view.layout, (layout) => look({ layout, sort: "", cell: "" })) : null,
-      view.layout ? choice("metric", studyColumns.map((column) => [column.key, columnTitle(column.key)]), oneMetric(), (metric) => look({ metric, sort: "", cell: "" })) : null,
+      view.layout ? choice("metric", filledColumns.map((column) => [column.key, columnTitle(column.key)]), oneMetric(), (metric) => look({ metric, sort: "", cell: "" })) : null,
       choice("shown", [["", "change against FP32"], ["value", "value"]], view.shown, (shown) => look({ shown, cell: "" })),
       downloadButton("Download as CSV", "study.csv", tableRecords)].filter(Boolean));
     picker.hidden = Boolean(view.layout);
@@ -58,7 +58,7 @@ function explanation() {
 
 /** Return the choice of metrics, closed at first: 30 of them would be a table too wide to read. */
 function columnPicker() {
-  const boxes = studyColumns.map((column) => el("label", { class: "tick" },
+  const boxes = filledColumns.map((column) => el("label", { class: "tick" },
     el("input", { type: "checkbox", value: column.key, onchange: () => look({ columns: ticked(), cell: "" }) }), ` ${columnTitle(column.key)}`));
   const ticked = () => boxes.map((label) => label.firstChild).filter((box) => box.checked).map((box) => box.value).join(" ");
   const show = () => { for (const label of boxes) label.firstChild.checked = shownColumns().includes(label.firstChild.value); };
@@ -66,7 +66,7 @@ function columnPicker() {
   show();
   return el("details", { class: "picker" }, el("summary", {}, "Metrics shown"),
     el("div", { class: "row ticks", role: "group", "aria-label": "Metrics shown" }, boxes,
-      el("button", { type: "button", class: "small", onclick: () => look({ columns: studyColumns.map((column) => column.key).join(" "), cell: "" }) }, "All"),
+      el("button", { type: "button", class: "small", onclick: () => look({ columns: filledColumns.map((column) => column.key).join(" "), cell: "" }) }, "All"),
       el("button", { type: "button", class: "small", onclick: () => look({ columns: "", cell: "" }) }, "The first ones")));
 }
 
@@ -201,7 +201,7 @@ export function showNumber(row, name) {
 
 /** Open a configuration by whichever shown metric it has. */
 export function showUnitsOf(row) {
-  const name = [...shownColumns(), ...studyColumns.map((column) => column.key)].find((each) => cellOf(row, each));
+  const name = [...shownColumns(), ...filledColumns.map((column) => column.key)].find((each) => cellOf(row, each));
   if (name) showNumber(row, name);
 }
 

@@ -27,12 +27,13 @@ export function unitDetail(row, name) {
     ...(cell.margin === null ? [] : [["the project's margin", number(cell.margin)]]),
     ["calibration samples", row.calibration || "all"], ["probes", probesOfCell(row, name).join(", ") || "–"],
   ];
-  // A unit per seed where seeds are named; else one unit.
-  const rows = row.units.map((unit, at) => [row.seeds.length === row.units.length ? String(row.seeds[at]) : "–", el("code", { class: "wrap" }, unit),
+  // A unit per seed where seeds are named; else one unit. A run's record has none.
+  const fromSweep = row.units.some(Boolean);
+  const rows = row.units.map((unit, at) => [row.seeds.length === row.units.length ? String(row.seeds[at]) : "–", unit ? el("code", { class: "wrap" }, unit) : "a run's record",
     withDecimals(cell.bySeed.length > 1 ? cell.bySeed[at] ?? null : cell.value, half / 3)]);
   return el("div", { class: "detail" }, el("p", {}, sayWhetherSure(cell)), factList(facts),
-    rows.length ? table({ caption: `${count(rows.length, "unit")} of sweeps behind this number`, columns: [{ title: "Seed" }, { title: "Unit", names: true }, { title: "Value", number: true }], rows }) : null,
-    rows.length ? commandList([queryCommand(row, column)]) : null,
+    rows.length ? table({ caption: fromSweep ? `${count(rows.length, "unit")} of sweeps behind this number` : "What is behind this number", columns: [{ title: "Seed" }, { title: "Unit", names: true }, { title: "Value", number: true }], rows }) : null,
+    fromSweep ? commandList([queryCommand(row, column)]) : null,
     el("div", { class: "row actions" }, copyButton("Copy link", () => new URL(viewAddress({ cell: cellKey(row, name) }), location.href).href)));
 }
 
@@ -55,7 +56,7 @@ function queryCommand(row, column) {
   const among = (texts) => `IN (${texts.map(literal).join(", ")})`;
   const probes = probesOfCell(row, column.key);
   const where = [
-    `left(unit_id, ${ENOUGH}) ${among(row.units.map((unit) => unit.slice(0, ENOUGH)))}`, `metric = ${literal(column.metric)}`,
+    `left(unit_id, ${ENOUGH}) ${among(row.units.filter(Boolean).map((unit) => unit.slice(0, ENOUGH)))}`, `metric = ${literal(column.metric)}`,
     ...(probes.length ? [`probe ${among(probes)}`] : []),
   ].join(" AND ");
   const statement = `SELECT seed, unit_id, probe, baseline, observed, loss, low, high, verdict FROM cells WHERE ${where}`;

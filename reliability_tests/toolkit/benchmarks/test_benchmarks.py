@@ -33,7 +33,13 @@ FURTHER = {
     "zero_shot": (["--memory"],),
 }
 """What else a script measures than without an option."""
-CACHED = ("candidate_decisions", "detectable_drop", "objectives", "resampling_time")
+CACHED = (
+    "candidate_decisions",
+    "detectable_drop",
+    "objectives",
+    "resampling_time",
+    "sweep_overhead",
+)
 """Scripts that keep predictions, and here take those that other tests have made."""
 SHOWN = {
     "architectures": "differing by more than 1e-05: none",

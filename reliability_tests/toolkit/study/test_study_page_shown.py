@@ -9,6 +9,8 @@ from functools import cache
 
 import pytest
 from browsing import CONTRAST, change_fragment, chromium, watched
+from scipy.special import ndtri, stdtrit
+from scipy.stats import kstest
 from study_documents import study_document
 
 from clipq.study.advice import Criterion, advice_plain
@@ -196,6 +198,29 @@ def advised(page, margins):
         }}""",
         options,
     )
+
+
+def test_quantiles_and_draws_of_the_page_are_the_normal_distributions_and_students(page):
+    script = page_script("study/chances.js").strip().removesuffix("})();")
+    tails, degrees = [0.025, 0.025 / 7, 0.3], [1, 2, 4, 9]
+    quantiles, normal, student = page.evaluate(
+        f"""([tails, degrees]) => {{
+          const {{ quantileOf, randomNumbers }} = {script}
+            return {{ quantileOf, randomNumbers }}; }})();
+          const {{ normal, student }} = randomNumbers(7);
+          return [
+            tails.map((tail) => [Infinity, ...degrees].map((each) => quantileOf(tail, each))),
+            Array.from({{ length: 4000 }}, normal),
+            Array.from({{ length: 4000 }}, () => student(4)),
+          ];
+        }}""",
+        [tails, degrees],
+    )
+    for tail, found in zip(tails, quantiles, strict=True):
+        assert found == pytest.approx([ndtri(tail), *stdtrit(degrees, tail)], rel=1e-9)
+    assert kstest(normal, "norm").pvalue > 0.01
+    assert kstest(student, "t", (4,)).pvalue > 0.01
+    assert kstest(student, "norm").pvalue < 0.01
 
 
 @pytest.mark.parametrize("margins", [{}, {"ece": 0.02, "relative-gap": 0.08}])

@@ -10,6 +10,7 @@ from study_records import study_record
 
 from clipq.errors import StudyError
 from clipq.study import MeasuredUnit, answer_claims, gather, study_document, study_rows
+from clipq.study.claim_rules import decide
 from clipq.study.study_formats import claims_text
 
 PTQ = ("rtn:w8a8@vision", "rtn:w6a8@vision", "rtn:w4a8@vision")
@@ -131,3 +132,19 @@ def test_claims_of_the_document_lead_to_configurations(document):
     named = found["C2", "", "vit"]["configurations"]
     assert [document["configurations"][place]["quantizer"] for place in named] == sorted(PTQ)
     assert found["C1", "", "siglip"]["answer"] == "not reproduced"
+
+
+def test_how_often_options_are_weighed_does_not_grow_with_how_many_there_are(monkeypatch):
+    """A sweep has hundreds of them: weighing all once for each would take hours."""
+    counts = []
+
+    def counted(*arguments, **options):
+        counts[-1] += 1
+        return decide(*arguments, **options)
+
+    monkeypatch.setattr("clipq.study.claim_table.decide", counted)
+    for texts in (PTQ, [f"{text[:-7]},alpha=0.{n}@vision" for text in PTQ for n in range(1, 5)]):
+        measurements = gather([study_record(dict.fromkeys(texts, CHANGES))])
+        counts.append(0)
+        answer_claims(measurements)
+    assert counts[0] == counts[1] > 0

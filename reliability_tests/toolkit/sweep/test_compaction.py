@@ -254,3 +254,35 @@ def test_the_command_names_a_plan_or_a_folder_and_leaves_a_running_sweep_alone(t
     assert main(["sweep", "compact", str(folder)]) == 0
     assert "0 units compacted; 1 file" in capsys.readouterr().out
     assert len(PartStore(folder).ids()) == 4
+
+
+def test_the_commands_find_parts_where_the_store_is(tmp_path, capsys):
+    folder, store = tmp_path / "sweep", f"file://{tmp_path}/elsewhere"
+    folder.mkdir()
+    filled(store, many(4))
+    assert main(["sweep", "compact", str(folder), "--store", store]) == 0
+    asked = ["SELECT count(*) AS n FROM units", "--format", "csv", "--store", store]
+    assert main(["sweep", "query", str(folder), *asked]) == 0
+    assert capsys.readouterr().out.endswith("n\n4\n")
+    assert main(["sweep", "export", str(folder), str(tmp_path / "a.csv"), "--store", store]) == 0
+    assert main(["sweep", "query", str(folder), "SELECT 1", "--store", "sftp://host/x"]) == 2
+    assert "parts are not stored by sftp://" in capsys.readouterr().err
+
+
+def test_a_compacted_file_that_goes_while_it_is_looked_for_is_not_missed(tmp_path, monkeypatch):
+    units = many(4)
+    compact(filled(tmp_path, units[:2]))
+    filled(tmp_path, units)
+    store = PartStore(tmp_path)
+    names, looked = store.files.names, []
+
+    def slow(under):
+        found = names(under)
+        if under == "compacted" and not looked:
+            looked.append(found)
+            compact(PartStore(tmp_path))
+        return found
+
+    monkeypatch.setattr(store.files, "names", slow)
+    assert store.ids() == {unit.id for unit in units}
+    assert looked

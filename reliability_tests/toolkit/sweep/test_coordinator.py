@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -24,7 +25,7 @@ from clipq.errors import SweepError
 from clipq.sweep import local_engine
 from clipq.sweep.attempts import Attempts
 from clipq.sweep.coordinator import run_sweep
-from clipq.sweep.executor import Outcome
+from clipq.sweep.executor import Coming, Outcome
 from clipq.sweep.local_engine import LocalExecutor
 from clipq.sweep.spending import Spending
 from clipq.sweep.sweep_folder import claimed
@@ -317,12 +318,13 @@ def test_a_full_disk_ends_the_run_and_is_no_units_fault(tmp_path):
     assert len(alone.failed) == 2, "of a few, each is tried as often as any other"
 
 
-def test_units_read_ahead_are_called_back_once_the_budget_is_spent(tmp_path):
-    engine = LocalExecutor(2)
-    summary = sweep(tmp_path, many(40), executor=engine, seconds=0.2, budget_seconds=0.5)
-    assert (summary.ended_by, summary.exit_code) == ("budget", 1)
-    assert summary.attempts < 20
-    assert summary.done + summary.left == 40
+def test_units_that_were_read_ahead_are_called_back(tmp_path):
+    log = tmp_path / "log"
+    work = FakeWork(tmp_path / "parts", seconds=0.1, log=log)
+    begun = lambda: len(log.read_text().splitlines()) if log.exists() else 0  # noqa: E731
+    coming = Coming(iter(many(40)), over=lambda: begun() >= 3)
+    outcomes = list(LocalExecutor(2).run(coming, work, time_limit=60.0))
+    assert 3 <= len(outcomes) == begun() <= 6, "32 are read ahead"
 
 
 @pytest.mark.parametrize(
@@ -391,6 +393,28 @@ def test_closing_the_outcomes_ends_the_processes(tmp_path):
         next(outcomes)
     pids = {line.split()[0] for line in (tmp_path / "log").read_text().splitlines()}
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_killed_process_leaves_no_lock_of_a_progress_bar_behind():
+    program = (
+        "import math, os\n"
+        "from clipq.sweep.local_engine import LocalExecutor\n"
+        "from clipq.sweep.units import Unit\n"
+        "class Bar:\n"
+        "    def __call__(self, unit):\n"
+        "        from tqdm import tqdm\n"
+        "        list(tqdm(range(1), file=open(os.devnull, 'w')))\n"
+        "if __name__ == '__main__':\n"
+        "    done = LocalExecutor(1).run([Unit('vit', 'rtn:w8')], Bar(), time_limit=math.inf)\n"
+        "    print([outcome.reason for outcome in done])\n"
+    )
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
+        script.write(program)
+        script.flush()
+        done = subprocess.run(
+            [sys.executable, script.name], capture_output=True, text=True, check=True
+        )
+    assert (done.stdout, done.stderr) == ("['']\n", "")
 
 
 def test_a_folder_is_claimed_by_one(tmp_path):

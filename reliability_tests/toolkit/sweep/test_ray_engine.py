@@ -96,7 +96,7 @@ def test_what_fails_hangs_or_is_killed_is_one_outcome_and_the_rest_is_written(
     wrong = {
         "raise:w4": ("ValueError: no such layer", False),
         "odd:w4": ("OddError: its message cannot be shown", False),
-        "exit:w4": ("SystemExit: 0", False),
+        "exit:w4": ("ActorDiedError", True),
         "memory:w4": ("MemoryError", False),
         "die:w4": ("ActorDiedError", True),
         "hang:w4": ("took longer than its limit of 3 s", True),
@@ -338,7 +338,7 @@ def test_a_ray_that_is_missing_or_too_old_is_refused(monkeypatch: pytest.MonkeyP
 def test_other_versions_are_refused() -> None:
     check_versions(versions())
     for name in ("clipq", "code of clipq", "torch"):
-        with pytest.raises(SweepError, match=f"other versions: {name} 0a there, [^;]*$"):
+        with pytest.raises(SweepError, match=f"other versions: {name} 0a there"):
             check_versions(versions() | {name: "0a"})
 
 

@@ -16,7 +16,8 @@ from clipq.errors import SweepError
 from clipq.sweep.attempts import Attempts
 from clipq.sweep.compaction import compact
 from clipq.sweep.executor import Outcome
-from clipq.sweep.part_schema import stored_columns, to_bytes
+from clipq.sweep.part_columns import stored_columns
+from clipq.sweep.part_schema import to_bytes
 from clipq.sweep.part_store import PartStore
 from clipq.sweep.sweep_query import Answer, export, query
 from clipq.sweep.sweep_tables import table_columns

@@ -16,6 +16,9 @@ import pytest
 from PIL import Image
 
 from clipq.errors import BaselineError, ProbeError, SweepError
+from clipq.evaluation.identity import files_identity
+from clipq.evaluation.trained_manifest import TrainedManifest
+from clipq.evaluation.training_unit import TrainingUnit
 from clipq.metrics import metrics
 from clipq.quant import quantizers
 from clipq.settings import load_settings
@@ -75,7 +78,8 @@ def context_mine(model, spec, calibration):
 '''
 OWN = "context-mine"
 TUNED = "awq+logit-scale"
-METHODS = ("rtn", "gptq", OWN, "rtn,table=table.txt", TUNED, "looked-up", "made")
+TRAINED = "lsq,objective=distil"
+METHODS = ("rtn", "gptq", TRAINED, OWN, "rtn,table=table.txt", TUNED, "looked-up", "made")
 CAPTIONS = ("a red circle", "the blue square", "a photo", "a drawing")
 
 
@@ -99,6 +103,13 @@ class Folder:
         path = self.root / name
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new))
+
+    def state(self, quantizer: str) -> None:
+        """Say that a quantizer of the model was trained."""
+        settings = load_settings(self.root / "clipq.toml")
+        parent = files_identity(settings.model("vit"), root=self.root)
+        unit = TrainingUnit("vit", quantizer, {}, parent, {})
+        TrainedManifest(unit, "0" * 64).write(settings.trained / "made")
 
     def shard(self, name: str, *, seed: int, captions: tuple[str, ...] = CAPTIONS) -> None:
         """Write a split of pictures, those whose caption is "" without one."""
@@ -192,9 +203,13 @@ EDITS = {
     ),
     "a caption of the proxy": (
         lambda it: it.shard("proxy", seed=3, captions=(*CAPTIONS[:3], "another")),
-        {f"{TUNED}: pairs"},
+        {f"{TUNED}: pairs", f"{TRAINED}: pairs"},
     ),
-    "an image of the proxy": (lambda it: it.shard("proxy", seed=9), {f"{TUNED}: pairs"}),
+    "an image of the proxy": (
+        lambda it: it.shard("proxy", seed=9),
+        {f"{TUNED}: pairs", f"{TRAINED}: pairs"},
+    ),
+    "what was trained elsewhere": (lambda it: it.state("lsq:w4a8"), {f"{TRAINED}: trained"}),
     "how a probe is attacked": (
         lambda it: it.edit("clipq.toml", "epsilon = 1.0", "epsilon = 2.0"),
         {"probes"},
@@ -230,6 +245,7 @@ EDITS = {
     ),
 }  # fmt: skip
 NO_EDITS = {
+    "what was trained of another method": lambda it: it.state("pact:w4a8"),
     "nothing": lambda it: None,
     "a reason": lambda it: it.edit("clipq.toml", 'name = "id"', 'name = "id"\nreason = "why"'),
     "where reports go": lambda it: it.edit(
@@ -284,18 +300,18 @@ def test_contexts_tell_methods_and_globs_apart_and_a_refusal_names_what_changed(
         settle(folder.root / "sweep", folder.contexts().identity(pairs, plan="0f"))
     assert refused.value.problem.endswith(
         "another one than this: changed: method context-mine (of vit); "
-        "changed: pairs awq+logit-scale (of vit)"
+        "changed: pairs awq+logit-scale (of vit); changed: pairs lsq,objective=distil (of vit)"
     )
 
 
-def test_without_pairs_nothing_is_tuned_and_without_a_baseline_nothing_is_judged(folder):
+def test_lacking_pairs_are_none_and_a_damaged_shard_or_no_baseline_is_an_error(folder):
     folder.edit("clipq.toml", 'role = "proxy"', 'role = "shift"')
     folder.shard("calibration", seed=1, captions=("", "", "", ""))
     assert folder.contexts().parts("vit", TUNED)["pairs"] == ""
-    (folder.root / "baselines" / "vit.json").unlink()
-    with pytest.raises(BaselineError, match="clipq baseline create vit"):
-        folder.contexts().parts("vit", "rtn")
     shard = folder.root / "data/seen/test/0.tar"
     shard.write_bytes(shard.read_bytes()[:1000])
-    with pytest.raises(ProbeError, match=r"probe 'id'.*0\.tar"):
+    with pytest.raises(ProbeError, match=r"shard .*0\.tar .*is truncated or damaged"):
+        folder.contexts().parts("vit", "rtn")
+    (folder.root / "baselines" / "vit.json").unlink()
+    with pytest.raises(BaselineError, match="clipq baseline create vit"):
         folder.contexts().parts("vit", "rtn")
