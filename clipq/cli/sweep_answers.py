@@ -106,13 +106,13 @@ def compact(options: argparse.Namespace) -> int:
     from clipq.sweep.part_store import PartStore
     from clipq.sweep.sweep_folder import claimed
 
-    folder = folder_of(options)
-    if not folder.is_dir():
+    folder, store = folder_of(options), PartStore(store_of(options))
+    if not folder.is_dir() or not ((folder / "sweep.json").exists() or store.ids()):
         raise SweepError(
             f"there is no sweep in {folder}", hint="name its plan, or its folder, or give --folder"
         )
     with claimed(folder):
-        say(f"{folder}: {compacted(PartStore(store_of(options)))}")
+        say(f"{folder}: {compacted(store)}")
     return 0
 
 

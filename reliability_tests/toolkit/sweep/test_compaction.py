@@ -243,6 +243,10 @@ def test_what_is_compacted_while_it_is_asked_is_found(tmp_path, monkeypatch):
 
 def test_the_command_names_a_plan_or_a_folder_and_leaves_a_running_sweep_alone(tmp_path, capsys):
     folder = tmp_path / ".clipq" / "sweeps" / "plan"
+    (tmp_path / "other").mkdir()
+    assert main(["sweep", "compact", str(tmp_path / "other")]) == 2
+    assert f"there is no sweep in {tmp_path / 'other'}" in capsys.readouterr().err
+    assert not list((tmp_path / "other").iterdir())
     assert main(["sweep", "compact", str(tmp_path / "plan.toml")]) == 2
     assert "there is no sweep in" in capsys.readouterr().err
     filled(folder, many(4))
