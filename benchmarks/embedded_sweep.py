@@ -168,7 +168,8 @@ def costs(folder: Path, goals: Goals) -> int:
         PartStore(folder),
         "SELECT a.seconds, c.cells, a.model, a.method, c.towers, a.name LIKE '%steps=%', a.reason"
         " FROM attempts a LEFT JOIN (SELECT unit_id, any_value(towers) AS towers, count(*) AS cells"
-        " FROM cells GROUP BY unit_id) c USING (unit_id) ORDER BY a.at, a.unit_id",
+        " FROM cells GROUP BY unit_id) c USING (unit_id) ORDER BY a.finished, a.unit_id",
+        attempts=folder / "attempts",
     ).rows
     failed = [row for row in rows if row[-1]]
     done = [row for row in rows if not row[-1]]

@@ -36,7 +36,7 @@ class Attempt:
         ended: whether its process ended over it.
         seconds: processor seconds.
         gpu_seconds: seconds that it held a GPU for.
-        at: seconds since 1970.
+        finished: seconds since 1970.
         outside: whether what ended it came from outside, so that it says little of the unit.
 
     >>> Attempt("0f", "vit/rtn:w4", "no memory").done
@@ -49,7 +49,7 @@ class Attempt:
     ended: bool = False
     seconds: float = 0.0
     gpu_seconds: float = 0.0
-    at: float = 0.0
+    finished: float = 0.0
     outside: bool = False
 
     @property

@@ -16,6 +16,8 @@ from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from tqdm import tqdm
+
 from clipq.sweep.executor import Work
 from clipq.sweep.unit_attempt import attempted, processor_seconds, reason_of
 from clipq.sweep.units import Unit
@@ -42,6 +44,8 @@ def serve(pipe: Connection, work: bytes, time_limit: float, memory_limit: int | 
     os.setsid()  # what a unit starts ends with it, and a terminal's Ctrl-C is the coordinator's
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Its lock is else one between processes, which stays behind where this one is killed.
+    tqdm.set_lock(threading.RLock())
     _offer_to_the_killer()
     if memory_limit is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory_limit, memory_limit))

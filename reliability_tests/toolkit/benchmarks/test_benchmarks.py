@@ -68,6 +68,7 @@ SHOWN = {
     "sweep_overhead": "x bare (goal 1.1)",
     "sweep_planning": "last: ",
     "sweep_ray": "a node killed: 6 of 6 units done",
+    "sweep_scale": "simulated against measured: off by",
     "sweep_store": "compacted: ",
     "training_step": "lsq:w4a8",
     "trend_site": "noise     10 runs",

@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -392,6 +393,28 @@ def test_closing_the_outcomes_ends_the_processes(tmp_path):
         next(outcomes)
     pids = {line.split()[0] for line in (tmp_path / "log").read_text().splitlines()}
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_killed_process_leaves_no_lock_of_a_progress_bar_behind():
+    program = (
+        "import math, os\n"
+        "from clipq.sweep.local_engine import LocalExecutor\n"
+        "from clipq.sweep.units import Unit\n"
+        "class Bar:\n"
+        "    def __call__(self, unit):\n"
+        "        from tqdm import tqdm\n"
+        "        list(tqdm(range(1), file=open(os.devnull, 'w')))\n"
+        "if __name__ == '__main__':\n"
+        "    done = LocalExecutor(1).run([Unit('vit', 'rtn:w8')], Bar(), time_limit=math.inf)\n"
+        "    print([outcome.reason for outcome in done])\n"
+    )
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
+        script.write(program)
+        script.flush()
+        done = subprocess.run(
+            [sys.executable, script.name], capture_output=True, text=True, check=True
+        )
+    assert (done.stdout, done.stderr) == ("['']\n", "")
 
 
 def test_a_folder_is_claimed_by_one(tmp_path):

@@ -84,6 +84,10 @@ def test_what_units_cost_is_asked_in_sql(filled, tmp_path):
     assert query(filled, joined, attempts=attempts.folder).rows == ((5.0,),)
     none = PartStore(tmp_path / "none")
     assert query(none, "SELECT count(*) FROM attempts", attempts=attempts.folder).rows == ((4,),)
+    for table in ("units", "attempts"):  # no name is a word of SQL's own
+        names = query(filled, f"SELECT * FROM {table}", attempts=attempts.folder).names
+        assert len(names) > 5
+        query(filled, f"SELECT {', '.join(names)} FROM {table}", attempts=attempts.folder)
 
 
 def test_others_read_the_files_as_they_are(filled):
