@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipq.cli.sweep_folders import default_folder, planned_sweep
 from clipq.errors import SweepError
 from clipq.terminal import say
 
@@ -32,7 +32,7 @@ class StudiedSweep:
         path = Path(given)
         self.plan = path if path.is_file() else None
         if self.plan is not None:
-            self.place: Path | str = path.parent / ".clipq" / "sweeps" / path.stem
+            self.place: Path | str = default_folder(path)
         elif "://" in given:
             self.place = given
         elif path.is_dir():
@@ -105,7 +105,4 @@ class StudiedSweep:
 
     def _planned(self, plan: Path) -> set[str]:
         """Return the ids of a plan's units, as its project is now."""
-        from clipq.cli.sweep_folders import planned_sweep
-
-        sweep = planned_sweep(argparse.Namespace(plan=plan, folder=None))
-        return {unit.id for unit in sweep.units()}
+        return {unit.id for unit in planned_sweep(plan).units()}

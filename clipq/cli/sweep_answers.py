@@ -130,7 +130,7 @@ def status(options: argparse.Namespace) -> int:
     planned: Counter[str] = Counter()
     done: Counter[str] = Counter()
     there = store.ids()
-    for unit in planned_sweep(options).units():
+    for unit in planned_sweep(options.plan).units():
         planned[unit.model] += 1
         done[unit.model] += unit.id in there
     rows = [(model, count, done[model], count - done[model]) for model, count in planned.items()]

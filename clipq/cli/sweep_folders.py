@@ -18,6 +18,7 @@ __all__ = [
     "PlannedSweep",
     "add_folder",
     "add_plan",
+    "default_folder",
     "folder_of",
     "plan_settings",
     "planned_sweep",
@@ -65,7 +66,16 @@ def folder_of(options: argparse.Namespace) -> Path:
     given: Path | None = options.folder
     if given is None and plan.is_dir():
         return plan
-    return given if given is not None else plan.parent / ".clipq" / "sweeps" / plan.stem
+    return given if given is not None else default_folder(plan)
+
+
+def default_folder(plan: Path) -> Path:
+    """Return the folder of a plan's sweep where none is given.
+
+    >>> default_folder(Path("study/plan.toml")).as_posix()
+    'study/.clipq/sweeps/plan'
+    """
+    return plan.parent / ".clipq" / "sweeps" / plan.stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +101,8 @@ def plan_settings(plan: SweepPlan) -> Settings:
     return settings
 
 
-def planned_sweep(options: argparse.Namespace) -> PlannedSweep:
-    """Return the sweep that options name.
+def planned_sweep(path: Path) -> PlannedSweep:
+    """Return the sweep of a plan's file.
 
     Raises:
         ClipqError: its plan or its settings are wrong, or a file that they name is missing.
@@ -100,7 +110,7 @@ def planned_sweep(options: argparse.Namespace) -> PlannedSweep:
     from clipq.sweep.sweep_plan import read_plan
     from clipq.sweep.unit_context import UnitContexts
 
-    plan = read_plan(options.plan)
+    plan = read_plan(path)
     settings = plan_settings(plan)
     contexts = UnitContexts(settings, probes=plan.probes, metrics=plan.metrics)
     return PlannedSweep(plan, settings, contexts)

@@ -136,7 +136,7 @@ def run(options: argparse.Namespace) -> int:
     from clipq.sweep.sweep_plan import MOST_CELLS
 
     spending = _spending(options)
-    sweep, folder, executor = planned_sweep(options), folder_of(options), _executor(options)
+    sweep, folder, executor = planned_sweep(options.plan), folder_of(options), _executor(options)
     survey = sweep.plan.survey(sweep.settings, most=None if options.yes else MOST_CELLS)
     check_baselines(sweep.settings, tuple(survey.by_model))
     work = UnitWork(

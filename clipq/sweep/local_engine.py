@@ -19,9 +19,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from clipq.errors import SweepError
-from clipq.sweep.executor import Coming, Outcome, Work
+from clipq.sweep.executor import Outcome, Work
 from clipq.sweep.local_worker import serve
 from clipq.sweep.process_ends import ended_for_memory, how_it_ended
+from clipq.sweep.unit_queue import UnitQueue
 from clipq.sweep.units import Unit
 
 __all__ = ["LocalExecutor"]
@@ -80,7 +81,7 @@ class LocalExecutor:
                 f"{work!r} cannot be sent to a process: {error}",
                 hint="it is to be made of what pickle takes, of a class at a module's top",
             ) from error
-        queue = _Queue(units)
+        queue = UnitQueue(units)
         workers = [_Worker(content, time_limit, self.memory_limit) for _ in range(self.processes)]
         deaths = 0
         try:
@@ -88,11 +89,12 @@ class LocalExecutor:
                 for worker in workers:
                     if worker.ready and worker.unit is None:
                         other = {one.model for one in workers if one is not worker}
+                        queue.read(_AHEAD)
                         unit = queue.take(worker.model, other)
                         if unit is not None:
                             worker.give(unit)
                 busy = [worker for worker in workers if worker.unit is not None]
-                if not busy and queue.empty:
+                if not busy and not queue.read(1):
                     return
                 for worker in _noticed(workers):
                     began = worker.ready
@@ -113,45 +115,6 @@ class LocalExecutor:
         finally:
             for worker in workers:
                 worker.end()
-
-
-class _Queue:
-    """Units to come, of which those of a model that is loaded are taken first."""
-
-    def __init__(self, units: Iterable[Unit]) -> None:
-        self._given = units
-        self._units = iter(units)
-        self._ahead: list[Unit] = []
-        self._over = False
-
-    @property
-    def empty(self) -> bool:
-        """Whether no unit is left."""
-        self._fill(1)
-        return not self._ahead
-
-    def _call_back(self) -> None:
-        if isinstance(self._given, Coming) and self._given.over():
-            self._ahead.clear()
-
-    def take(self, model: str, others: set[str]) -> Unit | None:
-        """Return the next unit for a process that has `model` loaded; None where none is left."""
-        self._fill(_AHEAD)
-        if not self._ahead:
-            return None
-        ranked = [
-            (unit.model != model, unit.model in others, at) for at, unit in enumerate(self._ahead)
-        ]
-        return self._ahead.pop(min(ranked)[2])
-
-    def _fill(self, count: int) -> None:
-        self._call_back()
-        while len(self._ahead) < count and not self._over:
-            unit = next(self._units, None)
-            if unit is None:
-                self._over = True
-            else:
-                self._ahead.append(unit)
 
 
 class _Worker:

@@ -6,7 +6,6 @@ Only texts and numbers are sent back, so that no error is too odd to be told of.
 from __future__ import annotations
 
 import faulthandler
-import math
 import os
 import pickle
 import resource
@@ -19,16 +18,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from clipq.errors import ClipqError
 from clipq.sweep.executor import Work
+from clipq.sweep.unit_attempt import attempted, processor_seconds, reason_of
 from clipq.sweep.units import Unit
 
-__all__ = ["reason_of", "serve"]
+__all__ = ["serve"]
 
 _LONGEST_WATCH = 30 * 24 * 3600.0
 _FIRST_TO_GO = "800"
-_NO_MEMORY = ("MemoryError", "can't allocate memory", "Cannot allocate memory", "out of memory")
-"""How Python, torch on a CPU, the system, and torch on a GPU say that there is too little."""
 
 
 def serve(pipe: Connection, work: bytes, time_limit: float, memory_limit: int | None) -> None:
@@ -55,9 +52,9 @@ def serve(pipe: Connection, work: bytes, time_limit: float, memory_limit: int | 
     try:
         task: Work | None = pickle.loads(work)
     except Exception as error:  # of any import that it needs
-        pipe.send((reason_of(error), _seconds(), False))
+        pipe.send((reason_of(error), processor_seconds(), False))
         return
-    pipe.send(("", _seconds(), True))
+    pipe.send(("", processor_seconds(), True))
     with open(os.devnull, "wb") as nowhere:
         while task is not None:
             try:
@@ -67,7 +64,7 @@ def serve(pipe: Connection, work: bytes, time_limit: float, memory_limit: int | 
             if time_limit < _LONGEST_WATCH:
                 # In C: it works where a unit hangs without letting another thread run.
                 faulthandler.dump_traceback_later(time_limit * 1.5 + 30, exit=True, file=nowhere)
-            reason, seconds, stays = _attempted(task, unit)
+            reason, seconds, stays = attempted(task, unit)  # `SystemExit`, too
             if reason and stays:
                 stays = (task := _anew(work)) is not None
             faulthandler.cancel_dump_traceback_later()
@@ -85,46 +82,10 @@ def _anew(work: bytes) -> Work | None:
     return made
 
 
-def _attempted(work: Work, unit: Unit) -> tuple[str, float, bool]:
-    """Return why a unit failed, "" where it did not; its processor seconds; whether to go on."""
-    start = _seconds()
-    try:
-        work(unit)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # whatever a quantizer raises, `SystemExit` too
-        reason = reason_of(error)
-        # What it held may still be held.
-        short = isinstance(error, MemoryError) or any(said in reason for said in _NO_MEMORY)
-        return reason, _seconds() - start, not short
-    return "", _seconds() - start, True
-
-
 def _offer_to_the_killer() -> None:
     """Let the kernel end this process, and not who started it, where memory runs out."""
     with suppress(OSError):  # of Linux
         Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
-
-
-def reason_of(error: BaseException) -> str:
-    """Return an error in a sentence that is never empty.
-
-    >>> reason_of(MemoryError()), reason_of(ValueError("no such layer"))
-    ('MemoryError', 'ValueError: no such layer')
-    """
-    name = type(error).__name__
-    try:
-        said = str(error)
-    except Exception:  # a message that cannot be made is no reason to lose the outcome
-        said = "its message cannot be shown"
-    if isinstance(error, ClipqError) and said:
-        return said
-    return f"{name}: {said}" if said else name
-
-
-def _seconds() -> float:
-    """Return processor seconds of this process and of those that it waited for."""
-    return math.fsum(os.times()[:4])
 
 
 def _end_with_parent() -> None:

@@ -5,13 +5,11 @@ Only texts and numbers go back: an exception that cannot be pickled would say no
 
 from __future__ import annotations
 
-import math
-import os
 import time
 
 from clipq.sweep.executor import Work
-from clipq.sweep.local_worker import reason_of
 from clipq.sweep.ray_cluster import versions
+from clipq.sweep.unit_attempt import attempted
 from clipq.sweep.units import Unit
 
 __all__ = ["UnitActor"]
@@ -38,15 +36,7 @@ class UnitActor:
             Why it failed ("" where it did not), its seconds of processor and of the clock, and
             whether this process can go on: what was held when memory ran out may still be held.
         """
-        processor, clock = _processor_seconds(), time.monotonic()
-        reason, stays = "", True
-        try:
-            self._work(unit)
-        except Exception as error:  # a `SystemExit` may be Ray's, which ends this process
-            reason, stays = reason_of(error), not isinstance(error, MemoryError)
-        return reason, _processor_seconds() - processor, time.monotonic() - clock, stays
-
-
-def _processor_seconds() -> float:
-    """Return those of this process and of those that it waited for."""
-    return math.fsum(os.times()[:4])
+        clock = time.monotonic()
+        # A `SystemExit` may be Ray's, which ends this process.
+        reason, seconds, stays = attempted(self._work, unit, Exception)
+        return reason, seconds, time.monotonic() - clock, stays

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -128,11 +129,13 @@ def _handler_kept() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return what has to be the same on all machines for results to be the same.
 
     Checkouts of one version differ, so that clipq's own files are compared as well. Ray itself
-    refuses nodes that have another version of Ray.
+    refuses nodes that have another version of Ray. Taken once in a process, which goes on with
+    what it imported.
 
     >>> sorted(versions())
     ['clipq', 'code of clipq', 'python', 'torch']

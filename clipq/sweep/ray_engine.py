@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from clipq.errors import SweepError
 from clipq.sweep.executor import Outcome, Work
 from clipq.sweep.ray_actor import UnitActor
 from clipq.sweep.ray_cluster import check_versions, import_ray, joined, reason_of_end
+from clipq.sweep.unit_queue import UnitQueue
 from clipq.sweep.units import Unit
 from clipq.terminal import say
 
@@ -86,7 +86,7 @@ class RayExecutor:
         """Yield one outcome per unit, as they end; closing the iterator ends the actors."""
         ray = import_ray()
         with joined(ray, self.address, self.runtime_env):
-            running = _Run(ray, self, iter(units), time_limit)
+            running = _Run(ray, self, UnitQueue(units), time_limit)
             try:
                 running.place(work)
                 yield from running.outcomes()
@@ -125,9 +125,8 @@ class RayExecutor:
 class _Run:
     """One run of an executor: its actors, and the units that were taken from the iterable."""
 
-    def __init__(self, ray: Any, engine: RayExecutor, units: Iterator[Unit], limit: float) -> None:
-        self._ray, self._engine, self._units, self._limit = ray, engine, units, limit
-        self._queue: list[Unit] = []
+    def __init__(self, ray: Any, engine: RayExecutor, queue: UnitQueue, limit: float) -> None:
+        self._ray, self._engine, self._queue, self._limit = ray, engine, queue, limit
         self._slots: list[_Slot] = []
         self._most, self._looked = 0, float("-inf")
         self._bare_since, self._patience = float("inf"), engine.patience
@@ -154,11 +153,10 @@ class _Run:
         """Yield them until there are neither units left nor any in flight."""
         while True:
             self._look()
-            wanted = LOOK_AHEAD * max(1, self._most)
-            self._queue.extend(islice(self._units, max(0, wanted - len(self._queue))))
-            if not self._queue and not any(slot.unit for slot in self._slots):
+            ahead = self._queue.read(LOOK_AHEAD * max(1, self._most))
+            if not ahead and not any(slot.unit for slot in self._slots):
                 return
-            self._start()
+            self._start(ahead)
             self._hand_out()
             self._tell()
             waiting = {slot.waits_for: slot for slot in self._slots if slot.waits_for is not None}
@@ -214,10 +212,10 @@ class _Run:
             error=True,
         )
 
-    def _start(self) -> None:
+    def _start(self, units: int) -> None:
         """Start actors for units that wait, up to what the nodes hold."""
         free = sum(slot.unit is None for slot in self._slots)
-        for _ in range(min(self._most - len(self._slots), len(self._queue) - free)):
+        for _ in range(min(self._most - len(self._slots), units - free)):
             actor = self._class.remote(self._work)
             self._slots.append(_Slot(actor, actor.versions.remote()))
 
@@ -226,15 +224,11 @@ class _Run:
         for slot in list(self._slots):
             if slot.waits_for is not None:
                 continue
-            if not self._queue:
+            others = {one.model for one in self._slots if one is not slot}
+            unit = self._queue.take(slot.model, others)
+            if unit is None:
                 self._drop(slot)  # so that an autoscaler may take its node away
                 continue
-            others = {one.model for one in self._slots if one is not slot}
-            ranked = [
-                (unit.model != slot.model, unit.model in others, at)
-                for at, unit in enumerate(self._queue)
-            ]
-            unit = self._queue.pop(min(ranked)[2])
             slot.unit, slot.model, slot.since = unit, unit.model, time.monotonic()
             slot.waits_for = slot.actor.measure.remote(unit)
 

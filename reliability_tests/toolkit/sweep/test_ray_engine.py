@@ -9,12 +9,11 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -214,28 +213,51 @@ sys.exit(summary.exit_code)
 """
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "where"),
-    [
-        (signal.SIGTERM, 143, "cluster"),
-        (signal.SIGKILL, -signal.SIGKILL, "cluster"),
-        (signal.SIGINT, 130, "local"),
-    ],
-    ids=["terminated", "killed", "ctrl-c"],
-)
-def test_a_coordinator_that_ends_leaves_no_process(
-    number: signal.Signals, code: int, where: str, cluster: Any, tmp_path: Path
-) -> None:
-    log, mark = tmp_path / "log", f"CLIPQ_TEST_OF={tmp_path}"
+ENDS = {
+    "terminated": (signal.SIGTERM, 143, "cluster"),
+    "killed": (signal.SIGKILL, -signal.SIGKILL, "cluster"),
+    "ctrl-c": (signal.SIGINT, 130, "local"),
+}
+
+
+def test_a_coordinator_that_ends_leaves_no_process(cluster: Any, tmp_path: Path) -> None:
+    """All start at once, for most of it is waiting for Ray; they end one after the other."""
+    with ExitStack() as drivers:
+        started = {
+            name: drivers.enter_context(
+                coordinator(tmp_path / name, cluster.address if where == "cluster" else where)
+            )
+            for name, (_, _, where) in ENDS.items()
+        }
+        for name, driver in started.items():
+            check_end(driver, tmp_path / name, *ENDS[name])
+
+
+@contextmanager
+def coordinator(folder: Path, address: str) -> Iterator[subprocess.Popen[str]]:
+    """Run one that comes to a unit that hangs; nothing of it is left behind, whatever it does."""
+    folder.mkdir()
+    paths = os.pathsep.join([str(Path(sweep_works.__file__).parent), *sys.path])
     driver = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(DRIVER), tmp_path,
-         cluster.address if where == "cluster" else where],
-        env=os.environ | dict([mark.split("=")]) | {
-            "PYTHONPATH": os.pathsep.join([str(Path(sweep_works.__file__).parent), *sys.path])
-        },
-        stdout=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    assert soon(lambda: len(logged(log)) == 2, seconds=60), "the second unit hangs"
+        [sys.executable, "-c", DRIVER, folder, address],
+        env=os.environ | {"CLIPQ_TEST_OF": str(folder), "PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield driver
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(driver.pid, signal.SIGKILL)
+        driver.communicate()
+
+
+def check_end(
+    driver: subprocess.Popen[str], folder: Path, number: signal.Signals, code: int, where: str
+) -> None:
+    log = folder / "log"
+    assert soon(lambda: len(logged(log)) == 2, seconds=180), "the second unit hangs"
     if where == "local":
         os.killpg(driver.pid, number)  # as a terminal does
     else:
@@ -246,8 +268,9 @@ def test_a_coordinator_that_ends_leaves_no_process(
         assert json.loads(said) == [1, 1, number.name]
     actors = {int(process) for process, *_ in logged(log)}
     assert soon(lambda: not any(Path(f"/proc/{one}").exists() for one in actors))
+    mark = f"CLIPQ_TEST_OF={folder}"
     assert soon(lambda: not marked(mark)), "what was started for it ends with it"
-    assert FolderStore(tmp_path / "parts").ids() == {Unit("vit", "rtn:w8").id}
+    assert FolderStore(folder / "parts").ids() == {Unit("vit", "rtn:w8").id}
 
 
 def marked(mark: str) -> list[str]:
