@@ -124,19 +124,24 @@ def status(options: argparse.Namespace) -> int:
 
     from clipq.sweep.attempts import Attempts
     from clipq.sweep.part_store import PartStore
+    from clipq.sweep.thrifty_run import read_dropped
 
     folder = folder_of(options)
     store, attempts = PartStore(store_of(options)), Attempts(folder / "attempts")
     planned: Counter[str] = Counter()
     done: Counter[str] = Counter()
     there = store.ids()
-    for unit in planned_sweep(options.plan).units():
+    sweep = planned_sweep(options.plan)
+    for unit in sweep.units():
         planned[unit.model] += 1
         done[unit.model] += unit.id in there
     rows = [(model, count, done[model], count - done[model]) for model, count in planned.items()]
     rows.append(("all", planned.total(), done.total(), planned.total() - done.total()))
     emit(tabulate(rows, headers=("model", "units", "done", "left")))
     emit(f"processor time so far: {attempts.seconds:,.0f} s")
+    gone = sum(one.unit_id not in there for one in read_dropped(folder))
+    if gone and sweep.plan.thrift is not None:
+        emit(f"dropped by thrift, of what is left: {gone:,}: {folder}/thrift.jsonl")
     for attempt in attempts.reasons.values():
         reason = attempt.reason.splitlines()[0]
         emit(f"failed {attempts.failures[attempt.unit_id]} times: {attempt.name}: {reason}")

@@ -95,6 +95,8 @@ def _lines(plan: SweepPlan, survey: Survey, found: SweepEstimate | None) -> list
     lines += [f"  {model}: {count:,} units" for model, count in survey.by_model.items()]
     lines.append("seeds: one seed where nothing random changes, else all of the plan's")
     lines += [f"  {count:,} units: {reason}" for reason, count in survey.seeds.items()]
+    if plan.thrift is not None:
+        lines.append(f"thrift: {plan.thrift}; all units are counted here")
     if survey.merged:
         lines.append(
             f"  {survey.merged:,} combinations came to a unit that there was: their quantizers "

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from clipq.cli.progress import watching
@@ -12,8 +14,10 @@ from clipq.cli.sweep_folders import PlannedSweep, add_plan, folder_of, planned_s
 from clipq.terminal import say
 
 if TYPE_CHECKING:
+    from clipq.sweep.coordinator import SweepSummary
     from clipq.sweep.executor import Executor
     from clipq.sweep.spending import Spending
+    from clipq.sweep.units import Unit
 
 __all__ = ["RESUME", "RUN", "declare", "resume", "run"]
 
@@ -134,6 +138,7 @@ def run(options: argparse.Namespace) -> int:
     from clipq.sweep.measuring import UnitWork, check_baselines
     from clipq.sweep.part_store import PartStore
     from clipq.sweep.sweep_plan import MOST_CELLS
+    from clipq.sweep.thrifty_run import losses_of, read_dropped, run_thriftily
 
     spending = _spending(options)
     sweep, folder, executor = planned_sweep(options.plan), folder_of(options), _executor(options)
@@ -142,23 +147,42 @@ def run(options: argparse.Namespace) -> int:
     work = UnitWork(
         sweep.plan.settings, store_of(options), probes=sweep.plan.probes, metrics=sweep.plan.metrics
     )
-    with watching(options, unit="unit") as progress:
-        summary = run_sweep(
-            sweep.units(),
-            work,
-            store=PartStore(store_of(options)),
-            executor=executor,
+    store, identity = PartStore(store_of(options)), _identity(sweep)
+    start = time.monotonic()
+
+    def done_of(units: Iterable[Unit], total: int) -> SweepSummary:
+        left = None if options.budget is None else options.budget - (time.monotonic() - start)
+        with watching(options, unit="unit") as progress:
+            return run_sweep(
+                units,
+                work,
+                store=store,
+                executor=executor,
+                folder=folder,
+                identity=identity,
+                another=options.another,
+                tries=options.tries,
+                time_limit=options.time_limit,
+                budget_seconds=left,
+                spending=spending,
+                total=total,
+                progress=progress,
+            )
+
+    thrift = sweep.plan.thrift
+    if thrift is None:
+        summary = done_of(sweep.units(), survey.units)
+    else:
+        summary = run_thriftily(
+            list(sweep.units()),
+            thrift,
             folder=folder,
-            identity=_identity(sweep),
-            another=options.another,
-            tries=options.tries,
-            time_limit=options.time_limit,
-            budget_seconds=options.budget,
-            spending=spending,
-            total=survey.units,
-            progress=progress,
+            losses=lambda: losses_of(store, thrift),
+            run=lambda units: done_of(units, len(units)),
         )
     say(f"{folder}: {summary}")
+    if thrift is not None:
+        say(f"{len(read_dropped(folder)):,} units dropped, {thrift}: {folder}/thrift.jsonl")
     return summary.exit_code
 
 

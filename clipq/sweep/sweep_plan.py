@@ -20,6 +20,7 @@ from clipq.sweep.axes import Axes, resolve
 from clipq.sweep.expansion import Planned, expand
 from clipq.sweep.sweep_blocks import SweepBlock
 from clipq.sweep.sweep_cells import cell_metrics, cells_of
+from clipq.sweep.thrift import Thrift
 from clipq.sweep.units import Unit
 
 __all__ = ["MOST_CELLS", "SCHEMA", "Survey", "SweepPlan", "read_plan"]
@@ -43,6 +44,7 @@ class _File:
     sweep: _Blocks
     probes: Texts = ("*",)
     metrics: Texts = ("*",)
+    thrift: Thrift | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class SweepPlan:
         probes: globs; which of the settings' probes are evaluated.
         metrics: globs; which of their metrics.
         plain: the whole file as TOML has it, to be compared with another.
+        thrift: which later seeds are done; None for all.
 
     >>> from clipq.settings import load_settings
     >>> block = SweepBlock(("vit-*",), ("rtn", "quarot"), ("w8",), seeds=2)
@@ -103,6 +106,7 @@ class SweepPlan:
     probes: Texts = ("*",)
     metrics: Texts = ("*",)
     plain: Mapping[str, Any] = field(default_factory=dict)
+    thrift: Thrift | None = None
 
     @property
     def digest(self) -> str:
@@ -121,6 +125,8 @@ class SweepPlan:
                 other or match nothing, or more cells than `most`.
         """
         metrics = cell_metrics(settings, self.probes, self.metrics)
+        if self.thrift is not None:
+            self.thrift.check(metrics)
         axes = self._axes(settings)
         size = sum(one.size * len(one.seeds or (0,)) for one in axes)
         each = sum(map(len, metrics.values()))
@@ -290,4 +296,5 @@ def read_plan(path: Path) -> SweepPlan:
         probes=found.probes,
         metrics=found.metrics,
         plain=plain,
+        thrift=found.thrift,
     )
