@@ -164,6 +164,8 @@ class Document:
             text = found.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise self._unreadable(_undecodable(found, error)) from error
+        except FileNotFoundError as error:
+            raise self._unreadable(str(error), "give the path of a file that is there") from error
         except (OSError, ValueError) as error:  # a path that holds a NUL is no value for Python
             raise self._unreadable(str(error)) from error
         if "\0" in text:
@@ -189,9 +191,9 @@ class Document:
         hint = "; ".join(filter(None, (hint, self.fix)))
         return self.error(f"{self.source}, {where}: {problem}", hint=hint)
 
-    def _unreadable(self, cause: str) -> ClipqError:
-        hint = self.fix or "correct the file at that place"
-        return self.error(f"{self.source} cannot be read as {self.form}: {cause}", hint=hint)
+    def _unreadable(self, cause: str, fix: str = "correct the file at that place") -> ClipqError:
+        message = f"{self.source} cannot be read as {self.form}: {cause}"
+        return self.error(message, hint=self.fix or fix)
 
     def _refuse(self, value: Any, kind: Any, place: str, key: str, *, fits: bool) -> None:
         """Raise the error of the first innermost part that is wrong, if there is one.

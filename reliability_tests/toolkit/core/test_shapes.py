@@ -37,6 +37,7 @@ from clipq.models.source import local_config
 from clipq.quant.selection import read_table
 from clipq.records import RunRecord, read_run, run_id
 from clipq.settings import load_settings
+from clipq.shapes import Document
 
 TOML = {
     "settings": (load_settings, SettingsError),
@@ -345,3 +346,9 @@ def test_the_command_line_says_it_once_and_exits_with_2(
 
 def test_every_error_is_the_one_family():
     assert all(issubclass(error, ClipqError) for _, error in (TOML | JSON | CSV).values())
+
+
+def test_a_file_that_is_not_there_needs_another_path_and_no_correction(tmp_path):
+    with pytest.raises(SettingsError, match="cannot be read as TOML") as caught:
+        Document(tmp_path / "nowhere.toml", "TOML", SettingsError).parse()
+    assert caught.value.hint == "give the path of a file that is there"
