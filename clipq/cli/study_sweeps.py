@@ -79,6 +79,11 @@ class StudiedSweep:
             self.missing = len(wanted) - self.found
             told = f"{self.missing:,} of {len(wanted):,} units are not there yet"
             say(f"clipq: {self.given}: {told}", error=True)
+        if count := self._dropped():
+            told = (
+                f"{count:,} units were dropped by the plan's [thrift]: what was kept was chosen by"
+            )
+            say(f"clipq: {self.given}: {told} its first seeds, and looks better for it", error=True)
 
     def seconds(self) -> dict[str, float]:
         """Return the processor seconds of the units that are done, as far as they were kept."""
@@ -97,6 +102,11 @@ class StudiedSweep:
             "missing": self.missing,
             "contexts": sorted(self.contexts),
         }
+
+    def _dropped(self) -> int:
+        from clipq.sweep.thrifty_run import read_dropped
+
+        return len(read_dropped(self.place)) if isinstance(self.place, Path) else 0
 
     def _store(self) -> PartStore:
         from clipq.sweep.part_store import PartStore

@@ -52,6 +52,21 @@ def said(capsys, *arguments, code=0):
     return captured.err if code else captured.out
 
 
+def test_what_thrift_dropped_is_told(folder, capsys):
+    assert main(["study", "table", "--sweep", str(folder)]) == 0
+    assert "thrift" not in capsys.readouterr().err
+    dropped = {
+        "unit_id": "0f",
+        "name": "vit/quarot:w4a8,seed=1",
+        "loss": 0.2,
+        "cut": 0.1,
+        "seeds": 1,
+    }
+    (folder / "thrift.jsonl").write_text(f"{json.dumps(dropped)}\n" * 2)
+    assert main(["study", "table", "--sweep", str(folder)]) == 0
+    assert "2 units were dropped by the plan's [thrift]" in capsys.readouterr().err
+
+
 def test_claims_of_a_sweep_name_its_units(folder, capsys):
     plain = json.loads(said(capsys, "claims", "--sweep", folder, "--format", "json"))
     (c2,) = [c for c in plain["claims"] if (c["claim"], c["model"]) == ("C2", "vit")]
