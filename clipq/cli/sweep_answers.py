@@ -14,6 +14,7 @@ from clipq.cli.sweep_folders import add_folder, add_plan, folder_of, planned_swe
 from clipq.terminal import emit, one_line, say
 
 if TYPE_CHECKING:
+    from clipq.sweep.part_store import PartStore
     from clipq.sweep.sweep_query import Answer
 
 __all__ = [
@@ -83,8 +84,9 @@ def query(options: argparse.Namespace) -> int:
     from clipq.sweep.part_store import PartStore
     from clipq.sweep.sweep_query import query as asked
 
-    attempts = folder_of(options) / "attempts"
-    answer = asked(PartStore(store_of(options)), options.sql, attempts=attempts)
+    folder, store = folder_of(options), PartStore(store_of(options))
+    _needs_a_sweep(folder, store)
+    answer = asked(store, options.sql, attempts=folder / "attempts")
     emit(shown(answer, options.format))
     return 0
 
@@ -94,23 +96,21 @@ def export(options: argparse.Namespace) -> int:
     from clipq.sweep.part_store import PartStore
     from clipq.sweep.sweep_query import export as written
 
-    rows = written(PartStore(store_of(options)), options.output)
+    store = PartStore(store_of(options))
+    _needs_a_sweep(folder_of(options), store)
+    rows = written(store, options.output)
     say(f"written: {options.output}, {rows:,} rows")
     return 0
 
 
 def compact(options: argparse.Namespace) -> int:
     """Put parts into few large files; return 0."""
-    from clipq.errors import SweepError
     from clipq.sweep.compaction import compact as compacted
     from clipq.sweep.part_store import PartStore
     from clipq.sweep.sweep_folder import claimed
 
     folder, store = folder_of(options), PartStore(store_of(options))
-    if not folder.is_dir() or not ((folder / "sweep.json").exists() or store.ids()):
-        raise SweepError(
-            f"there is no sweep in {folder}", hint="name its plan, or its folder, or give --folder"
-        )
+    _needs_a_sweep(folder, store, locked=True)
     with claimed(folder):
         say(f"{folder}: {compacted(store)}")
     return 0
@@ -146,6 +146,16 @@ def status(options: argparse.Namespace) -> int:
         reason = attempt.reason.splitlines()[0]
         emit(f"failed {attempts.failures[attempt.unit_id]} times: {attempt.name}: {reason}")
     return 0
+
+
+def _needs_a_sweep(folder: Path, store: PartStore, *, locked: bool = False) -> None:
+    """Refuse a folder that no sweep ever began in, unless its parts are in another store."""
+    from clipq.errors import SweepError
+
+    if (locked and not folder.is_dir()) or not ((folder / "sweep.json").exists() or store.ids()):
+        raise SweepError(
+            f"there is no sweep in {folder}", hint="name its plan, or its folder, or give --folder"
+        )
 
 
 def shown(answer: Answer, form: str) -> str:

@@ -286,6 +286,11 @@ def read_plan(path: Path) -> SweepPlan:
     Traceback (most recent call last):
     clipq.errors.SweepError: nowhere.toml cannot be read as TOML: ...
     """
+    if path.is_dir():
+        raise SweepError(
+            f"{path} is a folder, and a plan is a file",
+            hint="name the plan's file, e.g. plan.toml; --folder names where its sweep is",
+        )
     document = Document(path, "TOML", SweepError)
     plain = document.parse()
     found = document.shaped(plain, _File)
