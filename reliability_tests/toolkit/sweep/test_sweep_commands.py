@@ -101,11 +101,11 @@ def test_a_sweep_is_run_asked_and_gone_on_with(project, plan, capsys, tmp_path):
     assert drawn["values"]["ece"]["change"] is not None
     assert drawn["costs"]["weight-bits"] > 8.0
     (model,) = study["models"]
-    samples = [count for count in model["calibration"]["samples"] if count]
-    assert sum(samples) == 2048
+    bins = [model["calibration"][name] for name in ("samples", "confidence", "accuracy")]
+    assert sum(bins[0]) == 2048
     bias = sum(
         count * (confidence - accuracy) / 2048
-        for count, confidence, accuracy in zip(*model["calibration"].values(), strict=True)
+        for count, confidence, accuracy in zip(*bins, strict=True)
         if count
     )
     assert model["bias"]["value"] == pytest.approx(bias)
