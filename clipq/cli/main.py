@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -40,6 +41,9 @@ COMMANDS = {
     "completion": "completion",
 }
 """Every command and the module of `clipq.cli` that declares and runs it, as `--help` lists them."""
+
+_PACKAGE = Path(__file__).parents[1]
+_AS_PYTHON_DOES = warnings.formatwarning
 
 _DESCRIPTION = """\
 Is a quantized CLIP still as reliable as the FP32 model?
@@ -81,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = "clipq: standard output or error is closed\n  fix: send it to /dev/null instead"
         say(said, error=True)
         return 2
+    if arguments is None:
+        warnings.formatwarning = _in_a_line
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = _command(given)
     made = parser([command] if command else COMMANDS)
@@ -99,6 +105,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `clipq ... | head`: whoever read has seen enough
         sys.stderr.close()  # or Python complains of the pipe when it exits
         return 141
+
+
+def _in_a_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Return what a warning says: of clipq's own alone, for its place in the code is ours."""
+    if category is UserWarning and Path(filename).is_relative_to(_PACKAGE):
+        return f"clipq: {message}\n"
+    return _AS_PYTHON_DOES(message, category, filename, lineno, line)
 
 
 def _command(given: Sequence[str]) -> str | None:

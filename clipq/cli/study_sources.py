@@ -104,6 +104,8 @@ class StudySources:
         from clipq.records import read_run
 
         path = Path(name)
+        if path.is_dir() or path.suffix == ".toml":
+            raise StudyError(f"{name} is no record", hint=f"of a sweep: --sweep {name}")
         if path.suffix == ".json" or path.is_file():
             record = read_run(path)
             read = cached_tables(record, Cache(self._settings.cache) if self._settings else None)

@@ -92,7 +92,7 @@ def export(store: PartStore, path: Path) -> int:
     form = {".parquet": "FORMAT parquet, COMPRESSION zstd", ".csv": "FORMAT csv, HEADER"}
     if path.suffix not in form:
         raise SweepError(
-            f"{path}: an export ends in {path.suffix or 'nothing'}",
+            f"{path} ends in {path.suffix or 'nothing'}, an export in {' or '.join(form)}",
             hint=f"name a file that ends in {' or '.join(form)}",
         )
     library = duckdb()

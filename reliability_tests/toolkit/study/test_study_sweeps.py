@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -50,6 +52,19 @@ def said(capsys, *arguments, code=0):
     assert main(["study", *map(str, arguments)]) == code
     captured = capsys.readouterr()
     return captured.err if code else captured.out
+
+
+def test_a_sweep_that_is_given_as_a_record_is_told_how_it_is_given(folder, capsys):
+    told = said(capsys, "claims", folder, code=2)
+    assert f"{folder} is no record" in told and f"--sweep {folder}" in told
+
+
+def test_a_warning_from_a_shell_is_one_line(folder):
+    (folder / "parts" / "copy").write_text("")
+    command = [sys.executable, "-m", "clipq", "sweep", "query", str(folder), "SELECT 1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    place = folder / "parts" / "copy"
+    assert done.stderr == f"clipq: no parts of units, and not counted: {place}\n"
 
 
 def test_what_thrift_dropped_is_told(folder, capsys):
