@@ -214,7 +214,8 @@ class PartStore:
         found = {name: _PART.fullmatch(name) for name in names}
         strangers = [self.files.shown(name) for name, match in found.items() if match is None]
         if strangers:
-            warnings.warn(f"no parts of units, and not counted: {listed(strangers)}", stacklevel=2)
+            told = f"no parts of units, and not counted: {listed(strangers)}"
+            warnings.warn(told, stacklevel=1)  # once, whoever asks
         taken: set[str] = set()
         compacted = []
         for file in sorted(files, key=lambda each: (-len(each.row_groups), each.name)):

@@ -56,7 +56,8 @@ def said(capsys, *arguments, code=0):
 
 def test_a_sweep_that_is_given_as_a_record_is_told_how_it_is_given(folder, capsys):
     told = said(capsys, "claims", folder, code=2)
-    assert f"{folder} is no record" in told and f"--sweep {folder}" in told
+    assert f"{folder} is no record" in told
+    assert f"--sweep {folder}" in told
 
 
 def test_a_warning_from_a_shell_is_one_line(folder):
