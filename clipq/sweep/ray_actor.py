@@ -23,7 +23,9 @@ class UnitActor:
     """
 
     def __init__(self, work: Work) -> None:
-        self._work = work
+        from ray import cloudpickle  # which takes classes of a notebook as well
+
+        self._work, self._kept = work, cloudpickle.dumps(work)  # type: ignore[no-untyped-call]
 
     def versions(self) -> dict[str, str]:
         """Return those of this process; that it answers says that it has started."""
@@ -39,4 +41,8 @@ class UnitActor:
         clock = time.monotonic()
         # A `SystemExit` may be Ray's, which ends this process.
         reason, seconds, stays = attempted(self._work, unit, Exception)
+        if reason and stays:  # what a failed unit has left behind is no other unit's
+            from ray import cloudpickle
+
+            self._work = cloudpickle.loads(self._kept)
         return reason, seconds, time.monotonic() - clock, stays

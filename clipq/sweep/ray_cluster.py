@@ -19,7 +19,7 @@ from packaging.version import Version
 from clipq.errors import SweepError
 from clipq.provenance import digest, package_versions, sha256_file
 
-__all__ = ["check_versions", "import_ray", "joined", "reason_of_end", "versions"]
+__all__ = ["check_versions", "import_ray", "joined", "node_was_lost", "reason_of_end", "versions"]
 
 OLDEST = "2.60"
 INSTALL = "pip install 'pytest-clipq[ray]'"
@@ -178,6 +178,15 @@ def reason_of_end(error: BaseException) -> str:
     if "OutOfMemory" in type(error).__name__ or "low on memory" in said:
         return f"out of memory: {short}"
     return f"{type(error).__name__}: {short}"
+
+
+def node_was_lost(error: BaseException) -> bool:
+    """Whether an actor's machine is gone, or cannot be reached: then its end is no unit's doing.
+
+    >>> node_was_lost(RuntimeError("The actor died because its node has died. Node Id: 0f"))
+    True
+    """
+    return type(error).__name__ == "ActorUnavailableError" or "its node has died" in str(error)
 
 
 def _one_line(error: BaseException) -> str:

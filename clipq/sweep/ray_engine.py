@@ -11,7 +11,13 @@ from typing import Any
 from clipq.errors import SweepError
 from clipq.sweep.executor import Outcome, Work
 from clipq.sweep.ray_actor import UnitActor
-from clipq.sweep.ray_cluster import check_versions, import_ray, joined, reason_of_end
+from clipq.sweep.ray_cluster import (
+    check_versions,
+    import_ray,
+    joined,
+    node_was_lost,
+    reason_of_end,
+)
 from clipq.sweep.unit_queue import UnitQueue
 from clipq.sweep.units import Unit
 from clipq.terminal import say
@@ -241,7 +247,8 @@ class _Run:
         except self._ray.exceptions.RayError as error:
             self._drop(slot)
             if unit:
-                return self._ended(unit, slot, reason_of_end(error))
+                lost = node_was_lost(error)
+                return self._ended(unit, slot, reason_of_end(error), outside=lost)
             self._failed_starts += 1
             if self._failed_starts >= FAILED_STARTS:
                 raise SweepError(
@@ -272,11 +279,12 @@ class _Run:
                     reason = f"took longer than its limit of {self._limit:g} s"
                     yield self._ended(slot.unit, slot, reason)
 
-    def _ended(self, unit: Unit, slot: _Slot, reason: str) -> Outcome:
+    def _ended(self, unit: Unit, slot: _Slot, reason: str, *, outside: bool = False) -> Outcome:
         # Nobody is left to say how many of them the processor worked: the clock's are counted.
         clock = time.monotonic() - slot.since
         gpus = self._engine.gpus_per_unit
-        return Outcome(unit, reason, ended=True, seconds=clock, gpu_seconds=clock * gpus)
+        spent = {"seconds": clock, "gpu_seconds": clock * gpus}
+        return Outcome(unit, reason, ended=True, outside=outside, **spent)
 
     def _drop(self, slot: _Slot) -> None:
         self._kill(slot)
