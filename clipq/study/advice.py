@@ -94,6 +94,12 @@ def advice_plain(
         cost: of `clipq.study.configuration_costs.COSTS`.
         margins: by key or by metric, in place of these; positive.
         draws: how many; probabilities have a standard error of 0.5 / sqrt(draws) at most.
+
+    >>> top1 = {"change": -0.002, "sampling": 0.001, "seeds": 1, "margin": 0.01}
+    >>> rtn = {"model": "vit", "method": "rtn", "costs": {"weight-bits": 8.0}}
+    >>> advice = advice_plain([rtn | {"values": {"top1": top1}}], [Criterion("top1", "top1", 1)])
+    >>> advice["models"]["vit"]["configurations"][0]["answer"]
+    'surely'
     """
     chosen: dict[str, list[int]] = {}
     for place, each in enumerate(configurations):

@@ -130,6 +130,23 @@ def run_sweep(
 
     Raises:
         SweepError: another run is at the folder, it is another sweep's, or the engine cannot work.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> class Stored(set):
+    ...     has, ids = set.__contains__, set.copy
+    >>> class Here:
+    ...     def run(self, units, work, *, time_limit):
+    ...         for unit in units:
+    ...             work(unit)
+    ...             yield Outcome(unit)
+    >>> stored, plan = Stored(), [Unit("vit", "rtn:w8"), Unit("vit", "rtn:w4")]
+    >>> with TemporaryDirectory() as folder:
+    ...     summary = run_sweep(
+    ...         plan, lambda unit: stored.add(unit.id), store=stored, executor=Here(),
+    ...         folder=Path(folder), identity={}, time_limit=60.0,
+    ...     )
+    >>> summary.done, summary.exit_code
+    (2, 0)
     """
     if tries < 1:
         raise SweepError(f"tries = {tries}", hint="a unit is tried once or more often")
