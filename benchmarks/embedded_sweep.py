@@ -1,7 +1,7 @@
 """A large sweep of this repository's models: what a metric cell costs, and the study from it.
 
     python benchmarks/embedded_sweep.py --prepare     # settings and FP32's baselines, once
-    python benchmarks/embedded_sweep.py               # benchmarks/embedded_study.toml
+    python benchmarks/embedded_sweep.py [--quick]     # benchmarks/embedded_study.toml
     python benchmarks/embedded_sweep.py --plan benchmarks/embedded_sweep.toml --budget 3600
     python benchmarks/embedded_sweep.py --costs       # of what there is; runs nothing
 

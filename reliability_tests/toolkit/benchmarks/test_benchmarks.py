@@ -48,6 +48,7 @@ SHOWN = {
     "candidate_decisions": "Harmed by twice the margin",
     "compare_runs": "every cell changed: 100 cases",
     "detectable_drop": "median over 1 quantizers",
+    "embedded_sweep": "700,000 cells take",
     "encode_throughput": "throughput of clipq / bare: median",
     "error_rates": "null `equal`",
     "fidelity": "integer products of a layer",
