@@ -44,7 +44,7 @@ def test_a_sweep_is_run_asked_and_gone_on_with(project, plan, capsys, tmp_path):
     code, said = asked(project, capsys, "resume", shown)
     assert (code, "no sweep was begun" in said.err) == (2, True)
     code, said = asked(project, capsys, "query", shown, "SELECT 1")
-    assert (code, "no unit is done yet" in said.err) == (2, True)
+    assert (code, "there is no sweep in" in said.err) == (2, True)
 
     code, said = asked(project, capsys, "run", shown, "--processes", "1", "--quiet")
     assert code == 0, said.out + said.err
