@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from clipq.errors import SweepError
 from clipq.provenance import sha256_file
-from clipq.sweep.part_columns import arrow_schema, parquet
+from clipq.sweep.part_columns import arrow_schema, by_unit, parquet
 from clipq.sweep.part_schema import Part, from_table
+from clipq.sweep.store_files import StoreFiles
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FOLDER", "CompactedFile", "CompactedWriter", "name_of"]
+__all__ = ["CompactedFile", "CompactedWriter", "name_of", "names_in"]
 
-FOLDER = "compacted"
-_NAME = re.compile(FOLDER + r"/([0-9a-f]{64})\.parquet")
+_FOLDER = "compacted"
+_NAME = re.compile(_FOLDER + r"/([0-9a-f]{64})\.parquet")
 _ROW_GROUP = 20_000
 """Rows after which a unit is the last of its row group."""
 _DISTINCT = 0.5
@@ -34,7 +35,12 @@ _DISTINCT = 0.5
 
 def name_of(path: Path) -> str:
     """Return the name that a file is stored under: its content's."""
-    return f"{FOLDER}/{sha256_file(path)}.parquet"
+    return f"{_FOLDER}/{sha256_file(path)}.parquet"
+
+
+def names_in(files: StoreFiles) -> list[str]:
+    """Return the names of a store's compacted files, whole or not."""
+    return [name for name in files.names(_FOLDER) if name.endswith(".parquet")]
 
 
 @dataclass(frozen=True)
@@ -104,19 +110,9 @@ class CompactedFile:
     def tables(self, ids: frozenset[str]) -> Iterator[tuple[str, pa.Table]]:
         """Yield the ids and the rows of some of its units, sorted by id."""
         for number in range(self._file.num_row_groups):
-            for unit_id, table in _by_unit(self._file.read_row_group(number)):
+            for unit_id, table in by_unit(self._file.read_row_group(number)):
                 if unit_id in ids:
                     yield unit_id, table
-
-
-def _by_unit(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """Yield the rows of each unit of a table that is sorted by them."""
-    ids = table["unit_id"].to_pylist()
-    start = 0
-    for end in range(1, len(ids) + 1):
-        if end == len(ids) or ids[end] != ids[start]:
-            yield ids[start], table.slice(start, end - start)
-            start = end
 
 
 class CompactedWriter:

@@ -14,7 +14,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from clipq.errors import SweepError, listed
-from clipq.sweep.compacted import FOLDER, CompactedFile, CompactedWriter, name_of
+from clipq.sweep.compacted import CompactedFile, CompactedWriter, name_of, names_in
 from clipq.sweep.part_columns import SCHEMA, parquet
 from clipq.sweep.part_schema import from_bytes
 from clipq.sweep.part_seal import is_sealed
@@ -175,7 +175,7 @@ def _drop_doubles(store: PartStore, held: Stored) -> None:
 
 def _take_out_damaged(store: PartStore) -> None:
     """Set compacted files aside that are not what was written: their units are made again."""
-    names = [name for name in store.files.names(FOLDER) if name.endswith(".parquet")]
+    names = names_in(store.files)
     for name, path in zip(names, store.files.local(names), strict=True):
         if name_of(path) != name:
             warnings.warn(

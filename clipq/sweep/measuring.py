@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from clipq.cases import Case, Cell
+from clipq.cases import Case
 from clipq.errors import BaselineError, SweepError
 from clipq.evaluation.evaluator import Evaluator
 from clipq.evaluation.plan import Selection, load_plugins, plan
@@ -171,7 +171,7 @@ class _Model:
         evaluator = self._of(unit.calibration)
         # FP32's part is kept on disk: every unit of the model needs it.
         for cell in dict.fromkeys(case.cell.reference for case in cases):
-            self._reference(evaluator, cell)
+            evaluator.evaluate(cell)
         figures = reference_figures(evaluator, cases)
         gate = self.gate.beside(families, evaluator)
         try:
@@ -182,9 +182,6 @@ class _Model:
                 return results, figures
         finally:
             evaluator.forget(unit.candidate)
-
-    def _reference(self, evaluator: Evaluator, cell: Cell) -> None:
-        evaluator.evaluate(cell)
 
     def _of(self, drawn: CalibrationDraw) -> Evaluator:
         """Return the evaluator of a draw of the calibration split."""

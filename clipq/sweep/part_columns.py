@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ __all__ = [
     "ESTIMATE",
     "SCHEMA",
     "arrow_schema",
+    "by_unit",
     "columns",
     "described",
     "parquet",
@@ -101,6 +103,22 @@ def parquet() -> Any:
             hint="pip install 'pytest-clipq[sweep]'",
         ) from error
     return pyarrow
+
+
+def by_unit(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Yield the id and the rows of each unit of a table that is sorted by units.
+
+    >>> pa = parquet()
+    >>> table = pa.table({"unit_id": ["0f", "0f", "1b"]})
+    >>> [(unit_id, rows.num_rows) for unit_id, rows in by_unit(table)]
+    [('0f', 2), ('1b', 1)]
+    """
+    ids = table["unit_id"].to_pylist()
+    start = 0
+    for end in range(1, len(ids) + 1):
+        if end == len(ids) or ids[end] != ids[start]:
+            yield ids[start], table.slice(start, end - start)
+            start = end
 
 
 def described(quantizer: str) -> dict[str, Any]:

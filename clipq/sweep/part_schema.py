@@ -21,6 +21,7 @@ from clipq.sweep.part_columns import (
     ESTIMATE,
     SCHEMA,
     arrow_schema,
+    by_unit,
     described,
     parquet,
     stored_columns,
@@ -141,12 +142,8 @@ def from_table(table: pa.Table, where: str) -> Iterator[Part]:
             hint="give the folder of a sweep that this version ran, or move that file away",
         )
     try:
-        ids = table["unit_id"].to_pylist()
-        start = 0
-        for end in range(1, len(ids) + 1):
-            if end == len(ids) or ids[end] != ids[start]:
-                yield _part(table.slice(start, end - start).to_pylist())
-                start = end
+        for _, rows in by_unit(table):
+            yield _part(rows.to_pylist())
     except (KeyError, ValueError, TypeError) as error:
         raise SweepError(f"{where} cannot be understood: {error!r}", hint=_MOVE) from error
 

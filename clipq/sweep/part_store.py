@@ -21,7 +21,7 @@ from typing import Any
 from clipq.errors import SweepError, listed
 from clipq.records import CaseResult
 from clipq.sweep import object_store
-from clipq.sweep.compacted import FOLDER, CompactedFile
+from clipq.sweep.compacted import CompactedFile, names_in
 from clipq.sweep.part_columns import SCHEMA
 from clipq.sweep.part_schema import Part, from_bytes, to_bytes
 from clipq.sweep.part_seal import is_sealed
@@ -238,7 +238,7 @@ class PartStore:
         """
         for _ in range(_LOOKS):
             with self._reading():
-                names = [name for name in self.files.names(FOLDER) if name.endswith(".parquet")]
+                names = names_in(self.files)
                 new = [name for name in names if name not in self._known]
                 try:
                     for name, path in zip(new, self.files.local(new), strict=True):

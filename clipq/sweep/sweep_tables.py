@@ -189,21 +189,16 @@ def _without_patterns(paths: list[Path]) -> Iterator[list[str]]:
 
     How patterns are escaped has changed from version to version; a link to the folder is none.
     """
-    plain = list(map(str, map(Path.absolute, paths)))
-    parents = sorted(
-        {path.absolute().parent for path in paths if _PATTERN.search(str(path.absolute()))}
-    )
+    whole = [path.absolute() for path in paths]
+    parents = sorted({path.parent for path in whole if _PATTERN.search(str(path))})
     if not parents:
-        yield plain
+        yield list(map(str, whole))
         return
     with tempfile.TemporaryDirectory(prefix="clipq-sweep-") as folder:
         links = {parent: Path(folder) / str(number) for number, parent in enumerate(parents)}
         for parent, link in links.items():
             link.symlink_to(parent, target_is_directory=True)
-        yield [
-            str(links.get(path.absolute().parent, path.absolute().parent) / path.name)
-            for path in paths
-        ]
+        yield [str(links.get(path.parent, path.parent) / path.name) for path in whole]
 
 
 def _quoted(text: str) -> str:
