@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import pickle
 import resource
 import signal
 import threading
@@ -18,8 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from clipq.sweep.executor import Work
-from clipq.sweep.unit_attempt import attempted, processor_seconds, reason_of
+from clipq.sweep.unit_attempt import UnitAttempts, processor_seconds, reason_of
 from clipq.sweep.units import Unit
 
 __all__ = ["serve"]
@@ -32,7 +30,6 @@ def serve(pipe: Connection, work: bytes, time_limit: float, memory_limit: int | 
     """Do units until the pipe ends.
 
     Sends (reason, processor seconds, whether it goes on) once it has begun and after each unit.
-    After a failure nothing is kept of the work: what the unit left behind is no other unit's.
 
     Args:
         pipe: where units come from.
@@ -50,13 +47,13 @@ def serve(pipe: Connection, work: bytes, time_limit: float, memory_limit: int | 
     if memory_limit is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory_limit, memory_limit))
     try:
-        task: Work | None = pickle.loads(work)
+        attempted = UnitAttempts(work)  # `SystemExit` is a failure, too
     except Exception as error:  # of any import that it needs
         pipe.send((reason_of(error), processor_seconds(), False))
         return
     pipe.send(("", processor_seconds(), True))
     with open(os.devnull, "wb") as nowhere:
-        while task is not None:
+        while True:
             try:
                 unit: Unit = pipe.recv()
             except EOFError:
@@ -64,22 +61,11 @@ def serve(pipe: Connection, work: bytes, time_limit: float, memory_limit: int | 
             if time_limit < _LONGEST_WATCH:
                 # In C: it works where a unit hangs without letting another thread run.
                 faulthandler.dump_traceback_later(time_limit * 1.5 + 30, exit=True, file=nowhere)
-            reason, seconds, stays = attempted(task, unit)  # `SystemExit`, too
-            if reason and stays:
-                stays = (task := _anew(work)) is not None
+            reason, seconds, stays = attempted(unit)
             faulthandler.cancel_dump_traceback_later()
             pipe.send((reason, seconds, stays))
             if not stays:
                 return
-
-
-def _anew(work: bytes) -> Work | None:
-    """Return the work as it was at first; None where that is not possible any more."""
-    try:
-        made: Work = pickle.loads(work)
-    except Exception:  # of memory that the failed unit still holds, for example
-        return None
-    return made
 
 
 def _offer_to_the_killer() -> None:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import time
 
-from clipq.sweep.executor import Work
 from clipq.sweep.ray_cluster import versions
-from clipq.sweep.unit_attempt import attempted
+from clipq.sweep.unit_attempt import UnitAttempts
 from clipq.sweep.units import Unit
 
 __all__ = ["UnitActor"]
@@ -19,13 +18,12 @@ class UnitActor:
     """Holds the work, and through it the model that it loaded.
 
     Args:
-        work: what is done with each unit.
+        work: what is done with each unit, pickled.
     """
 
-    def __init__(self, work: Work) -> None:
-        from ray import cloudpickle  # which takes classes of a notebook as well
-
-        self._work, self._kept = work, cloudpickle.dumps(work)  # type: ignore[no-untyped-call]
+    def __init__(self, work: bytes) -> None:
+        # A `SystemExit` may be Ray's, which ends this process.
+        self._attempted = UnitAttempts(work, Exception)
 
     def versions(self) -> dict[str, str]:
         """Return those of this process; that it answers says that it has started."""
@@ -39,10 +37,5 @@ class UnitActor:
             whether this process can go on: what was held when memory ran out may still be held.
         """
         clock = time.monotonic()
-        # A `SystemExit` may be Ray's, which ends this process.
-        reason, seconds, stays = attempted(self._work, unit, Exception)
-        if reason and stays:  # what a failed unit has left behind is no other unit's
-            from ray import cloudpickle
-
-            self._work = cloudpickle.loads(self._kept)
+        reason, seconds, stays = self._attempted(unit)
         return reason, seconds, time.monotonic() - clock, stays

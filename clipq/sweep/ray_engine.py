@@ -140,7 +140,7 @@ class _Run:
 
     def place(self, work: Work) -> None:
         """Put the work into the object store, once for all actors."""
-        self._work = self._ray.put(work)
+        self._work = self._ray.put(self._ray.cloudpickle.dumps(work))  # a notebook's classes, too
         self._class = self._ray.remote(
             num_cpus=self._engine.cpus_per_unit,
             num_gpus=self._engine.gpus_per_unit,

@@ -7,15 +7,44 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 
 from clipq.errors import ClipqError
 from clipq.sweep.executor import Work
 from clipq.sweep.units import Unit
 
-__all__ = ["attempted", "processor_seconds", "reason_of"]
+__all__ = ["UnitAttempts", "attempted", "processor_seconds", "reason_of"]
 
 _NO_MEMORY = ("MemoryError", "can't allocate memory", "Cannot allocate memory", "out of memory")
 """How Python, torch on a CPU, the system, and torch on a GPU say that there is too little."""
+
+
+class UnitAttempts:
+    """Attempts at units, one after the other, in one process.
+
+    After a failure nothing is kept of the work: what the unit left behind is no other unit's.
+
+    Args:
+        work: pickled; what is done with each unit.
+        failures: as of `attempted`.
+
+    >>> UnitAttempts(pickle.dumps(len))(Unit("vit", "rtn:w4"))[0]
+    "TypeError: object of type 'Unit' has no len()"
+    """
+
+    def __init__(self, work: bytes, failures: type[BaseException] = BaseException) -> None:
+        self._pickled, self._failures = work, failures
+        self._work: Work = pickle.loads(work)
+
+    def __call__(self, unit: Unit) -> tuple[str, float, bool]:
+        """Do a unit; return what `attempted` does."""
+        reason, seconds, stays = attempted(self._work, unit, self._failures)
+        if reason and stays:
+            try:
+                self._work = pickle.loads(self._pickled)
+            except Exception:  # of memory that the failed unit still holds, for example
+                return reason, seconds, False
+        return reason, seconds, stays
 
 
 def attempted(

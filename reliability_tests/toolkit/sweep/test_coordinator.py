@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from clipq.sweep.executor import Coming, Outcome
 from clipq.sweep.local_engine import LocalExecutor
 from clipq.sweep.spending import Spending
 from clipq.sweep.sweep_folder import claimed
+from clipq.sweep.unit_attempt import UnitAttempts
 from clipq.sweep.units import Unit
 
 IDENTITY = {"plan": "0a", "rtn: method": "1b"}
@@ -357,6 +359,24 @@ def test_after_a_failure_the_work_begins_anew():
     given = units("first:w4", "fails:w4", "third:w4", "fails:w2")
     outcomes = list(LocalExecutor(1).run(given, Remembers(), time_limit=60.0))
     assert outcomes[-1].reason == "ValueError: third:w4 fails:w2"
+
+
+def _failing_work(loaded=[]):  # noqa: B006 - it counts in this process
+    loaded.append(1)
+    if len(loaded) > 1:
+        raise MemoryError("held by the unit that failed")
+    return len  # of no unit
+
+
+class LoadsOnce:
+    def __reduce__(self):
+        return _failing_work, ()
+
+
+def test_a_work_that_cannot_begin_anew_ends_its_process_and_keeps_the_units_reason():
+    attempts = UnitAttempts(pickle.dumps(LoadsOnce()))
+    reason, _, stays = attempts(Unit("vit", "rtn:w4"))
+    assert (reason, stays) == ("TypeError: object of type 'Unit' has no len()", False)
 
 
 def test_attempts_wait_for_a_disk_that_takes_them_and_forgive_a_line_cut_off(tmp_path):
