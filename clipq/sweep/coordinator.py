@@ -5,18 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
 from clipq.errors import SweepError
 from clipq.sweep.attempts import Attempt, Attempts
+from clipq.sweep.end_signals import Ended, ended_by_signals
 from clipq.sweep.executor import Coming, Executor, Outcome, Work
 from clipq.sweep.spending import Spending
 from clipq.sweep.sweep_folder import claimed, settle
@@ -155,9 +154,9 @@ def run_sweep(
         attempts = Attempts(folder / "attempts")
         run = _Run(store, attempts, tries, budget_seconds, spending, total, progress)
         try:
-            with _signals():
+            with ended_by_signals():
                 run.all(units, work, executor, time_limit)
-        except _Ended as ended:
+        except Ended as ended:
             run.ended_by = ended.name
         return run.summary()
 
@@ -234,10 +233,10 @@ class _Run:
     def _take(self, outcome: Outcome) -> None:
         unit = outcome.unit
         if not outcome.done and self.store.has(unit.id):  # it ended between commit and saying so
-            outcome = Outcome(unit, "", seconds=outcome.seconds, gpu_seconds=outcome.gpu_seconds)
+            outcome = replace(outcome, reason="", ended=False, outside=False)
         elif outcome.done and not self.store.has(unit.id):
             why = "it was said to be done, and its part is not in the store"
-            outcome = Outcome(unit, why, seconds=outcome.seconds, gpu_seconds=outcome.gpu_seconds)
+            outcome = replace(outcome, reason=why)
         no_space = any(said in outcome.reason for said in _NO_SPACE)
         self.in_vain = self.in_vain + 1 if no_space else 0
         self.no_space[unit.id] += no_space
@@ -276,36 +275,6 @@ class _Run:
             self.ended_by,
             len(self.attempts.unwritten),
         )
-
-
-class _Ended(BaseException):
-    """A signal asked for the end. No `Exception`: nothing on the way takes it for a failure."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Make the first SIGINT or SIGTERM an end; ignore more of them while things are put away."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    told = False
-
-    def end(number: int, _: FrameType | None) -> None:
-        nonlocal told
-        if not told:
-            told = True
-            raise _Ended(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
