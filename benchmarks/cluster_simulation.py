@@ -1,16 +1,17 @@
 """A sweep on a cluster, as events in order of time: which actor does what, and what it waits for.
 
 Actors are generators that yield when they go on; shared things (the coordinator, the store's link)
-serve one request after the other. Units are handed out by the rule of clipq's engines.
+serve one request after the other. Units are handed out by the queue of clipq's engines.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
-from itertools import islice
+
+from clipq.sweep.unit_queue import UnitQueue
 
 __all__ = ["Cluster", "Done", "Job", "simulate"]
 
@@ -116,32 +117,13 @@ class _Server:
         return self.free_at
 
 
-class _Queue:
-    """Units to come: of an actor's own model first, then of one that no other has, in order."""
-
-    def __init__(self, jobs: Iterable[Job], ahead: int) -> None:
-        self._coming: Iterator[Job] = iter(jobs)
-        self._most, self._ahead = ahead, list[Job]()
-
-    def take(self, model: str, others: Counter[str]) -> Job | None:
-        self._ahead.extend(islice(self._coming, self._most - len(self._ahead)))
-        best, rank = None, (2, 2)
-        for at, job in enumerate(self._ahead):
-            own = (job.model != model, job.model in others)
-            if own < rank:
-                best, rank = at, own
-            if not own[0]:
-                break
-        return None if best is None else self._ahead.pop(best)
-
-
 _Times = Generator[float, float, None]
 
 
 class _Simulation:
     def __init__(self, jobs: Iterable[Job], cluster: Cluster) -> None:
         self.cluster = cluster
-        self.queue = _Queue(jobs, cluster.ahead)
+        self.queue = UnitQueue(jobs)
         self.coordinator, self.link = _Server(), _Server()
         self.loaded: Counter[str] = Counter()
         self.there: dict[tuple[int, str], float] = {}  # when a node has something
@@ -170,6 +152,7 @@ class _Simulation:
         spent["start"] += now
         while True:
             others = self.loaded - Counter([model])
+            self.queue.read(cluster.ahead)
             job = self.queue.take(model, others)
             if job is None:
                 return

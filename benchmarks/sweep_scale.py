@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import cycle
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -42,6 +43,7 @@ from clipq.sweep import local_engine, ray_engine
 from clipq.sweep.coordinator import run_sweep
 from clipq.sweep.executor import Outcome
 from clipq.sweep.local_engine import LocalExecutor
+from clipq.sweep.unit_queue import UnitQueue
 from clipq.sweep.units import Unit
 
 GOAL, GPUS_PER_NODE = 0.10, 8
@@ -205,10 +207,10 @@ def coordinator_s(actors: int, count: int) -> float:
 
 def _hand_out_s(actors: int, units: Sequence[Unit]) -> float:
     """Return seconds of the Ray engine's choice of a unit, with all other actors at work."""
-    run = ray_engine._Run(None, ray_engine.RayExecutor(), iter(()), math.inf)
+    queue = UnitQueue(cycle(units))
+    queue.read(ray_engine.LOOK_AHEAD * actors)
+    run = ray_engine._Run(None, ray_engine.RayExecutor(), queue, math.inf)
     run._slots = [ray_engine._Slot(_Actor(), object(), units[0], "model-0") for _ in range(actors)]
-    ahead = ray_engine.LOOK_AHEAD * actors
-    run._queue = [units[at % len(units)] for at in range(ahead)]
     repeats = 20
     begun = time.process_time()
     for slot in (run._slots * repeats)[:repeats]:

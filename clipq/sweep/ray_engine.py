@@ -131,7 +131,7 @@ class RayExecutor:
 class _Run:
     """One run of an executor: its actors, and the units that were taken from the iterable."""
 
-    def __init__(self, ray: Any, engine: RayExecutor, queue: UnitQueue, limit: float) -> None:
+    def __init__(self, ray: Any, engine: RayExecutor, queue: UnitQueue[Unit], limit: float) -> None:
         self._ray, self._engine, self._queue, self._limit = ray, engine, queue, limit
         self._slots: list[_Slot] = []
         self._most, self._looked = 0, float("-inf")

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from itertools import islice
+from typing import Generic, Protocol, TypeVar
 
 from clipq.sweep.executor import Coming
-from clipq.sweep.units import Unit
 
 __all__ = ["UnitQueue"]
 
 
-class UnitQueue:
+class _OfModel(Protocol):
+    @property
+    def model(self) -> str: ...
+
+
+_UnitT = TypeVar("_UnitT", bound=_OfModel)
+
+
+class UnitQueue(Generic[_UnitT]):
     """Units to come, of which a few are read ahead.
 
     Args:
         units: in order. Where `Coming` says that it is over, what was read ahead is dropped.
 
+    >>> from clipq.sweep.units import Unit
     >>> queue = UnitQueue(Unit(model, "rtn:w4") for model in ("vit", "resnet", "vit"))
     >>> queue.read(3)
     3
@@ -24,10 +33,10 @@ class UnitQueue:
     ['vit', 'resnet']
     """
 
-    def __init__(self, units: Iterable[Unit]) -> None:
+    def __init__(self, units: Iterable[_UnitT]) -> None:
         self._given = units
         self._units = iter(units)
-        self._ahead: list[Unit] = []
+        self._ahead: list[_UnitT] = []
 
     def read(self, count: int) -> int:
         """Read on until so many units are ahead; return how many are, fewer where units end."""
@@ -36,16 +45,18 @@ class UnitQueue:
         self._ahead.extend(islice(self._units, max(0, count - len(self._ahead))))
         return len(self._ahead)
 
-    def take(self, model: str, others: Collection[str]) -> Unit | None:
+    def take(self, model: str, others: Collection[str]) -> _UnitT | None:
         """Return the next of the units read; None where there is none.
 
         Args:
             model: that is loaded where the unit goes; its units come first.
             others: models that are loaded elsewhere; their units come last.
         """
-        if not self._ahead:
-            return None
-        ranked = [
-            (unit.model != model, unit.model in others, at) for at, unit in enumerate(self._ahead)
-        ]
-        return self._ahead.pop(min(ranked)[2])
+        best, lowest = None, (True, True)
+        for at, unit in enumerate(self._ahead):
+            rank = (unit.model != model, unit.model in others)
+            if best is None or rank < lowest:
+                best, lowest = at, rank
+            if not rank[0]:
+                break
+        return None if best is None else self._ahead.pop(best)
