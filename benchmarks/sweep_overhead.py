@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     script.size("--quantizers", full=QUANTIZERS, quick=["rtn:w8"], help="one unit of a model each")
     script.size("--probes", full=["*"], quick=["digits"], help="globs of what is measured")
     script.size("--metrics", full=["*"], quick=["auroc-*"], help="likewise")
-    script.add_argument("--cache", type=Path, help="where FP32's features are kept")
+    script.add_argument("--cache", type=Path, help="where FP32's features are, or will be, kept")
     options = script.options(arguments)
     try:
         import clipq.sweep.part_store  # noqa: F401
@@ -61,8 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lacking(f"the extra `sweep`: {error}")
     goals = Goals(quick=options.quick)
     ratios, each = [], []
+    # Not this repository's cache: what a gate has left there would cost a unit nothing.
     with (
-        kept_predictions(options.cache, quick=options.quick) as cache,
+        kept_predictions(options.cache, quick=True) as cache,
         TemporaryDirectory() as parts,
     ):
         settings = embedded_settings(cache=cache)

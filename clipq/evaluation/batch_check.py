@@ -75,6 +75,10 @@ class BatchCheck:
             self._found[candidate] = () if candidate.is_reference else self._looked(candidate)
         return self._found[candidate]
 
+    def prepare(self, reference: Candidate) -> None:
+        """Have FP32's features made and kept, which every candidate of a model is held against."""
+        self._arranged(reference, None)
+
     def _looked(self, candidate: Candidate) -> tuple[Finding, ...]:
         fp32 = self._arranged(candidate.reference, None)
         found = self._arranged(candidate, fp32)

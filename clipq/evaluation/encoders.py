@@ -126,10 +126,15 @@ class Encoders:
         self._failures.setdefault(candidate.base, error)
 
     @contextmanager
-    def contained(self, candidate: Candidate, doing: str) -> Iterator[None]:
+    def contained(self, candidate: Candidate, doing: str, *, whole: bool = False) -> Iterator[None]:
         """Contain what a candidate's quantizer does to this process; FP32 does nothing to it.
 
         What is made within may be kept after it, and not before.
+
+        Args:
+            candidate: whose quantizer runs.
+            doing: what it does, for messages.
+            whole: whether one look at the end is enough for all that is contained within.
 
         Raises:
             ProcessChangedError: the process is no longer what it was.
@@ -142,7 +147,7 @@ class Encoders:
         witness = self._witnesses.of(candidate.model)
         self.pin()
         try:
-            with PROCESS.contained(candidate.quantizer, doing, witness.differs):
+            with PROCESS.contained(candidate.quantizer, doing, witness.differs, whole=whole):
                 yield
         except ProcessChangedError as error:
             self.refuse(candidate, error)

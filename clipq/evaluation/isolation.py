@@ -73,6 +73,7 @@ class Process:
     def __init__(self) -> None:
         self._watched: _Watched | None = None
         self._depth = 0
+        self._whole = False
         self._spoilt = ""
 
     def check(self) -> None:
@@ -88,7 +89,9 @@ class Process:
             )
 
     @contextmanager
-    def contained(self, quantizer: str, doing: str, differs: Callable[[], str]) -> Iterator[None]:
+    def contained(
+        self, quantizer: str, doing: str, differs: Callable[[], str], *, whole: bool = False
+    ) -> Iterator[None]:
         """Contain what a quantizer does.
 
         Its global random numbers follow from its text and `doing`, whatever ran before.
@@ -97,6 +100,8 @@ class Process:
             quantizer: its text.
             doing: what it does, for messages.
             differs: says what FP32 no longer answers as it did, "" where it does.
+            whole: whether the process is looked at once, at the end, and not after each thing that
+                is contained within. Nothing that is made within may be kept before that.
 
         Raises:
             ProcessChangedError: the process is no longer what it was.
@@ -104,8 +109,13 @@ class Process:
         from clipq.evaluation.seeding import seeded
 
         self.check()
+        if self._whole:
+            with seeded(f"{quantizer} {doing}"), warnings.catch_warnings():
+                yield
+            return
         watched = self._noted()
         self._depth += 1
+        self._whole = whole
         try:
             with (
                 seeded(f"{quantizer} {doing}"),
@@ -123,6 +133,7 @@ class Process:
             self._settle(watched, quantizer, doing, differs)
         finally:
             self._depth -= 1
+            self._whole = False
 
     def _noted(self) -> _Watched:
         if self._watched is None:

@@ -120,7 +120,7 @@ class UnitWork:
                 f"{first.case.id}: {first.reason}",
                 hint="nothing of the unit is stored; it is measured again once this is mended",
             )
-        rows = tuple(replace(one, evidence={}, next_command="") for one in results)
+        rows = tuple(replace(one, evidence={}) for one in results)
         return rows, shared_evidence(results, figures)
 
     def _planned(self, settings: Settings, unit: Unit) -> tuple[tuple[Case, ...], dict[Any, int]]:
@@ -136,13 +136,15 @@ class UnitWork:
                 if case.candidate == unit.candidate and case.probe not in unseen
             )
 
-        cases = planned(Selection((), (), self.probes, self.metrics))
+        whole = planned(Selection())
+        narrower = self.probes or self.metrics
+        cases = planned(Selection((), (), self.probes, self.metrics)) if narrower else whole
         if not cases:
             raise SweepError(
                 f"{unit}: nothing of it is measured",
                 hint="widen the globs of probes and metrics, or what the settings exclude",
             )
-        return cases, dict(sizes(planned(Selection())))
+        return cases, dict(sizes(whole))
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_settings": None, "_store": None, "_model": None}
@@ -172,16 +174,36 @@ class _Model:
         # FP32's part is kept on disk: every unit of the model needs it.
         for cell in dict.fromkeys(case.cell.reference for case in cases):
             evaluator.evaluate(cell)
+        evaluator.batches.prepare(unit.candidate.reference)
         figures = reference_figures(evaluator, cases)
         gate = self.gate.beside(families, evaluator)
         try:
             with self.cache.passing():
-                results = tuple(gate.check(case, expectations=False) for case in cases)
+                self._encode(unit, evaluator, cases)
+                results = tuple(gate.unexcused(case) for case in cases)
                 if all(one.verdict is not Verdict.ERROR for one in results):
                     figures |= unit_spectrum(evaluator, cases)
                 return results, figures
         finally:
             evaluator.forget(unit.candidate)
+
+    def _encode(self, unit: Unit, evaluator: Evaluator, cases: Sequence[Case]) -> None:
+        """Make all features of a unit, with one look at what that did to the process.
+
+        It is enough: whatever a quantizer changed, nothing of the unit is kept.
+        """
+        encoders, encodings, inputs = evaluator.encoders, evaluator.encodings, evaluator.inputs
+        asked = dict.fromkeys(
+            one for case in cases for one in inputs.pooled.get(case.probe, [case.probe])
+        )
+        encoders.encoder(unit.candidate)  # what it learns is kept: it has a look of its own
+        paired = [inputs.proxy.name] if unit.candidate.tuned else []
+        for probe in (evaluator.settings.calibration.name, *paired, *asked):
+            encodings.prepare(unit.candidate.on(probe))  # and so are decoded images
+        with encoders.contained(unit.candidate, "encoding the unit's probes", whole=True):
+            for probe in asked:
+                encodings.encoded(unit.candidate.on(probe))
+            evaluator.batches.check(unit.candidate)
 
     def _of(self, drawn: CalibrationDraw) -> Evaluator:
         """Return the evaluator of a draw of the calibration split."""

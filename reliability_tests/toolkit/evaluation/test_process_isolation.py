@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,42 @@ def test_an_error_and_a_change_are_both_told(process):
         HARM["Tensor.round"]()
         raise RuntimeError("no kernel image")
     assert isinstance(found.value.__context__, RuntimeError)
+
+
+def test_of_what_is_contained_as_a_whole_nothing_is_looked_at_before_its_end(process):
+    asked, answers = [], iter(["", "", "its features"])
+
+    def differs() -> str:
+        asked.append("differs")
+        return next(answers)
+
+    def encodes() -> None:
+        for probe in ("id", "digits"):
+            with process.contained("mine:w8", f"encoding {probe}", differs):
+                HARM["Tensor.round"]()
+        assert not asked
+
+    whole = process.contained("mine:w8", "encoding", differs, whole=True)
+    with pytest.raises(ProcessChangedError, match=r"while encoding: .*Tensor\.round"), whole:
+        encodes()
+    assert asked == ["differs"]
+
+    drawn = []
+    for outer in (False, True):
+        kept_for = process.contained("mine:w8", "encoding", differs, whole=True)
+        with kept_for if outer else nullcontext():  # noqa: SIM117
+            with process.contained("mine:w8", "encoding id", lambda: ""):
+                drawn.append(torch.rand(1).item())
+    assert drawn[0] == drawn[1]  # as in a gate, which looks at each
+
+    for _ in range(2):  # once nothing can be trusted, nothing begins
+        with (
+            pytest.raises(
+                ProcessChangedError, match=r"its features changed|measured in this process"
+            ),
+            process.contained("mine:w8", "encoding", differs, whole=True),
+        ):
+            pass
 
 
 # -- in an evaluator, whose cache others read ------------------------------------------------------

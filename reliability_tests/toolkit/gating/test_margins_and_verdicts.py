@@ -249,10 +249,14 @@ def test_globs_in_a_quantizer_are_taken_literally(project):
 
 def test_a_gate_gives_its_cases_the_command_and_the_baseline_s_place_from_the_top(project):
     settings = placed(project, "sub")
-    missing = Gate(settings, evaluator=None).check(FAILED, expectations=False)
-    assert missing.next_command == "clipq --config sub/clipq.toml baseline create vit-clean"
+    gate = Gate(settings, evaluator=None)
+    missing = gate.unexcused(FAILED)
+    assert (
+        gate.commands.next(FAILED, missing.verdict)
+        == "clipq --config sub/clipq.toml baseline create vit-clean"
+    )
     (project.root / "baselines").rename(settings.baselines)
     gone = replace(FAILED.cell, quantizer=FP32).case(FAILED.metric)
-    vanished = Gate(settings, evaluator=None).check(gone, expectations=False)
+    vanished = Gate(settings, evaluator=None).unexcused(gone)
     stored = vanished.evidence["baselines"]["vit-clean"]
     assert stored["file"] == "sub/baselines/vit-clean.json"
