@@ -38,10 +38,7 @@ class StudiedSweep:
         elif path.is_dir():
             self.place = path
         else:
-            raise SweepError(
-                f"there is no sweep {given}",
-                hint="give the file of its plan, or its folder: .clipq/sweeps/NAME",
-            )
+            raise self._nowhere()
         self.contexts: set[str] = set()
         self.found = 0
         self.missing = 0
@@ -71,10 +68,7 @@ class StudiedSweep:
                 part.unit.calibration.seed,
             )
         if not self.found:
-            raise SweepError(
-                f"no unit of {self.given} is done yet in {self.place}",
-                hint="`clipq sweep run` does the units; code or data may have changed since it did",
-            )
+            raise self._empty()
         if wanted is not None and self.found < len(wanted):
             self.missing = len(wanted) - self.found
             told = f"{self.missing:,} of {len(wanted):,} units are not there yet"
@@ -102,6 +96,21 @@ class StudiedSweep:
             "missing": self.missing,
             "contexts": sorted(self.contexts),
         }
+
+    def _empty(self) -> SweepError:
+        folder = self.place
+        if self.plan is None and isinstance(folder, Path) and not (folder / "sweep.json").exists():
+            return self._nowhere()
+        return SweepError(
+            f"no unit of {self.given} is done yet in {self.place}",
+            hint="`clipq sweep run` does the units; code or data may have changed since it did",
+        )
+
+    def _nowhere(self) -> SweepError:
+        return SweepError(
+            f"there is no sweep {self.given}",
+            hint="give the file of its plan, or its folder: .clipq/sweeps/NAME",
+        )
 
     def _dropped(self) -> int:
         from clipq.sweep.thrifty_run import read_dropped

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from clipq.cli.sweep_folders import plan_settings
 from clipq.terminal import emit
 
 if TYPE_CHECKING:
-    from clipq.sweep.sweep_estimate import SweepEstimate
+    from clipq.sweep.sweep_estimate import Kind, SweepEstimate, Taken
     from clipq.sweep.sweep_plan import Survey, SweepPlan
 
 __all__ = ["PLAN", "declare", "plan"]
@@ -38,8 +39,9 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "--processes", type=int, default=1, metavar="N", help="that will work at once (default: 1)"
     )
     parser.add_argument(
-        "--price", type=float, metavar="P", help="of an hour of one process, in any currency"
+        "--price", type=float, metavar="P", help="of a processor's hour, in any currency"
     )
+    parser.add_argument("--gpu-price", type=float, metavar="P", help="of a GPU's hour")
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--units", action="store_true", help="print each unit, one a line")
     shown.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
@@ -47,22 +49,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def plan(options: argparse.Namespace) -> int:
     """Check a plan and print what it comes to; return 0."""
-    from clipq.sweep.sweep_estimate import estimate
     from clipq.sweep.sweep_plan import MOST_CELLS, read_plan
 
     read = read_plan(options.plan)
     settings = plan_settings(read)
     survey = read.survey(settings, most=None if options.yes else MOST_CELLS)
-    given = options.seconds_per_unit
-    seconds, sizes = _measured(options.folder) if options.folder else ((), ())
-    found = estimate(
-        survey.units,
-        seconds if given is None else (given,),
-        processes=options.processes,
-        price=options.price,
-        sizes=sizes,
-        said=given is not None,
-    )
+    found = _estimated(options, survey)
     if options.units:
         for unit in read.units(settings, lambda model, method: ""):
             emit(str(unit))
@@ -73,20 +65,50 @@ def plan(options: argparse.Namespace) -> int:
     return 0
 
 
-def _measured(folder: Path) -> tuple[Sequence[float], Sequence[int]]:
-    """Return the processor seconds of a sweep's units that are done, and the bytes of its parts."""
+def _estimated(options: argparse.Namespace, survey: Survey) -> SweepEstimate | None:
+    """Return what a plan's units will take, by what is said or what a sweep's folder knows."""
+    from clipq.sweep.sweep_estimate import Prices, Taken, estimate
+
+    said: float | None = options.seconds_per_unit
+    taken, part_bytes = _measured(options.folder) if options.folder else ({}, None)
+    found = estimate(
+        survey.by_kind,
+        taken if said is None else {kind: [Taken(said)] for kind in survey.by_kind},
+        processes=options.processes,
+        prices=Prices(options.price, options.gpu_price),
+        part_bytes=part_bytes,
+    )
+    if said is None or found is None:
+        return found
+    return replace(found, basis="seconds per unit as given")
+
+
+def _measured(folder: Path) -> tuple[dict[Kind, list[Taken]], float | None]:
+    """Return what units of a sweep took that are done, and bytes of one in its store."""
     from importlib import import_module
 
-    attempts = import_module("clipq.sweep.attempts").Attempts(folder / "attempts")
-    seconds = [each.seconds for each in attempts.read() if each.done and each.seconds > 0]
-    return seconds, [path.stat().st_size for path in folder.glob("parts/??/*.parquet")]
+    from clipq.sweep.sweep_estimate import Taken, kind_of
+
+    taken: dict[Kind, list[Taken]] = defaultdict(list)
+    done: set[str] = set()
+    for each in import_module("clipq.sweep.attempts").Attempts(folder / "attempts").read():
+        if each.done and each.seconds > 0:
+            taken[kind_of(each.name)].append(Taken(each.seconds, each.gpu_seconds))
+            done.add(each.unit_id)
+    files = [*folder.glob("parts/??/*.parquet"), *folder.glob("compacted/*.parquet")]
+    stored = sum(path.stat().st_size for path in files)
+    return taken, stored / len(done) if files and done else None
 
 
 def _json(survey: Survey, found: SweepEstimate | None) -> str:
     import json
     from dataclasses import asdict
 
-    return json.dumps(asdict(survey) | {"estimate": asdict(found) if found else None}, indent=1)
+    by_kind: dict[str, dict[str, int]] = defaultdict(dict)
+    for (model, method), count in survey.by_kind.items():
+        by_kind[model][method] = count
+    told = asdict(replace(survey, by_kind={})) | {"by_kind": by_kind}
+    return json.dumps(told | {"estimate": asdict(found) if found else None}, indent=1)
 
 
 def _lines(plan: SweepPlan, survey: Survey, found: SweepEstimate | None) -> list[str]:
@@ -111,6 +133,8 @@ def _lines(plan: SweepPlan, survey: Survey, found: SweepEstimate | None) -> list
         f"time: {_duration(found.processor_seconds)} of processor time, "
         f"{_duration(found.seconds)} in all ({found.basis})"
     )
+    if found.gpu_seconds:
+        lines.append(f"time of GPUs: {_duration(found.gpu_seconds)}")
     if found.cost is not None:
         lines.append(f"cost: {found.cost:,.2f}")
     if found.disk is not None:

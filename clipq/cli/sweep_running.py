@@ -208,6 +208,7 @@ def _dry_run(options: argparse.Namespace) -> int:
         "folder": folder_of(options),
         "processes": options.processes if options.processes is not None else _cores(),
         "price": options.price or None,
+        "gpu_price": options.gpu_price or None,
         "seconds_per_unit": None,
         "units": False,
         "format": "text",

@@ -20,6 +20,7 @@ from clipq.sweep.axes import Axes, resolve
 from clipq.sweep.expansion import Planned, expand
 from clipq.sweep.sweep_blocks import SweepBlock
 from clipq.sweep.sweep_cells import cell_metrics, cells_of
+from clipq.sweep.sweep_estimate import Kind, kind_of
 from clipq.sweep.thrift import Thrift
 from clipq.sweep.units import Unit
 
@@ -55,6 +56,7 @@ class Survey:
         units: how many.
         cells: metric cells of all of them.
         by_model: units of each model.
+        by_kind: units of each model and method.
         seeds: units by why they have the seeds that they have.
         merged: combinations that came to a unit that there was: the quantizer looks at no data.
         excluded: units of which the settings exclude every cell, and which are left out.
@@ -63,6 +65,7 @@ class Survey:
     units: int
     cells: int
     by_model: Mapping[str, int]
+    by_kind: Mapping[Kind, int]
     seeds: Mapping[str, int]
     merged: int
     excluded: int
@@ -133,13 +136,13 @@ class SweepPlan:
         if most is not None and sum(one.size for one in axes) > _MOST_COMBINATIONS:
             raise self._too_many(most, size * each)
         cells = units = 0
-        by_model: Counter[str] = Counter()
+        by_kind: Counter[Kind] = Counter()
         seeds: Counter[str] = Counter()
         apart = _Apart()
         for planned, own in self._walk(axes, settings, metrics, apart):
             units += 1
             cells += own
-            by_model[planned.model] += 1
+            by_kind[kind_of(f"{planned.model}/{planned.quantizer}")] += 1
             seeds[planned.reason] += 1
             if most is not None and cells > most:
                 raise self._too_many(most, size * each)
@@ -148,7 +151,12 @@ class SweepPlan:
                 f"{self.path}: {settings.path} excludes every cell of every unit",
                 hint="shorten `exclude` of [matrix], or name other quantizers",
             )
-        return Survey(units, cells, dict(by_model), dict(seeds), apart.merged, apart.excluded)
+        by_model: Counter[str] = Counter()
+        for (model, _), count in by_kind.items():
+            by_model[model] += count
+        return Survey(
+            units, cells, dict(by_model), dict(by_kind), dict(seeds), apart.merged, apart.excluded
+        )
 
     def units(self, settings: Settings, context: Callable[[str, str], str]) -> Iterator[Unit]:
         """Yield the units, model by model, each once, in the same order every time.

@@ -150,7 +150,8 @@ def test_advice_is_by_margins_and_says_how_sure_it_is(folder, capsys):
     [
         (["claims"], "neither a record nor a sweep"),
         (["claims", "--sweep", "nowhere"], "there is no sweep nowhere"),
-        (["claims", "--sweep", "."], "no unit of . is done yet"),
+        (["claims", "--sweep", "."], "there is no sweep ."),
+        (["claims", "--sweep", "begun"], "no unit of begun is done yet"),
         (["advise", "vti", "--sweep", "sweep"], "vit"),
         (["advise", "vit", "--sweep", "sweep", "--margin", "ece"], "--margin ece is no margin"),
         (["advise", "vit", "--sweep", "sweep", "--margin", "ece=-1"], "is no margin"),
@@ -159,6 +160,9 @@ def test_advice_is_by_margins_and_says_how_sure_it_is(folder, capsys):
     ],
 )
 def test_what_cannot_be_used_is_refused(folder, capsys, arguments, words):
+    begun = folder.parent / "begun"
+    begun.mkdir()
+    (begun / "sweep.json").write_text("{}")
     told = said(capsys, *arguments, code=2)
     assert words in told
     assert "fix:" in told

@@ -18,7 +18,7 @@ from clipq.errors import SweepError
 from clipq.settings import ModelSettings, ProbeSettings, Settings
 from clipq.sweep.executor import Outcome
 from clipq.sweep.sweep_plan import read_plan
-from clipq.sweep.units import Unit
+from clipq.sweep.units import CalibrationDraw, Unit
 
 HEAD = 'schema = "clipq-sweep/1"\nsettings = "clipq.toml"\n'
 RTN = 'methods = ["rtn"]\nformats = ["w8", "w4"]\n'
@@ -330,10 +330,11 @@ def test_units_come_before_all_of_them_are_made(tmp_path):
     assert [unit.quantizer for unit in itertools.islice(lazily, 2)] == ["rtn:w8,a=1", "rtn:w8,a=2"]
 
 
-def project(tmp_path, text):
+def project(tmp_path, text, models=("vit-a",)):
     (tmp_path / "clipq.toml").write_text(
-        '[matrix]\nquantizers = ["rtn:w8"]\n[[models]]\nname = "vit-a"\nsource = "local-dir:x"\n'
-        '[[probes]]\nname = "id"\nrole = "in-distribution"\nsource = "folder:x"\n'
+        '[matrix]\nquantizers = ["rtn:w8"]\n'
+        + "".join(f'[[models]]\nname = "{name}"\nsource = "local-dir:x"\n' for name in models)
+        + '[[probes]]\nname = "id"\nrole = "in-distribution"\nsource = "folder:x"\n'
         'metrics = ["top1", "ece"]\n'
         '[[probes]]\nname = "c"\nrole = "calibration"\nsource = "folder:x"\n'
     )
@@ -379,6 +380,33 @@ def test_time_and_disk_follow_from_the_units_of_a_folder_that_were_done(tmp_path
     assert "disk: 1.0 MB" in said
     assert main(["sweep", "plan", plan, "--folder", str(tmp_path / "other")]) == 0
     assert "not known before a unit was measured" in capsys.readouterr().out
+
+
+def test_time_follows_from_units_of_the_same_model_and_method(tmp_path, capsys):
+    folder = tmp_path / "sweep"
+    attempts = pytest.importorskip("clipq.sweep.attempts").Attempts(folder / "attempts")
+    attempts.add(Outcome(Unit("vit-a", "rtn:w8"), seconds=10.0, gpu_seconds=4.0))
+    attempts.add(Outcome(Unit("vit-a", "gptq:w8"), seconds=100.0, gpu_seconds=8.0))
+    attempts.add(Outcome(Unit("vit-b", "rtn:w8", CalibrationDraw(8, 1)), seconds=14.0))
+    (folder / "compacted").mkdir()
+    (folder / "compacted/81ab.parquet").write_bytes(bytes(600_000))
+    models = "vit-a", "vit-b"
+    methods = block('methods = ["rtn", "gptq", "noise"]\nformats = ["w8"]', '["vit-*"]')
+    plan = project(tmp_path, methods, models)
+    prices = ["--price", "36", "--gpu-price", "360"]
+    asked = ["sweep", "plan", plan, "--folder", str(folder), *prices, "--format", "json"]
+    assert main(asked) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["by_kind"] == {model: {"rtn": 1, "gptq": 1, "noise": 1} for model in models}
+    found = told["estimate"]
+    # GPTQ on vit-b as on vit-a; noise, which nobody has seen, as the three on average.
+    noise = (10.0 + 100.0 + 14.0) / 3
+    assert found["processor_seconds"] == pytest.approx(10 + 100 + 14 + 100 + 2 * noise)
+    assert found["gpu_seconds"] == pytest.approx(4 + 8 + 0 + 8 + 2 * 12 / 3)
+    spent = found["processor_seconds"] * 36 + found["gpu_seconds"] * 360
+    assert found["cost"] == pytest.approx(spent / 3600)
+    assert found["disk"] == 6 * 200_000
+    assert found["basis"].endswith("3 units are of models and methods of which none was")
 
 
 @pytest.mark.parametrize(
