@@ -89,7 +89,9 @@ def _of_whole_characters(value: Any) -> Any:
     Strict JSON has none: a record that held one could be written and never read.
     """
     if type(value) is str:
-        return value.encode("utf-8", "backslashreplace").decode()
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    if value is None or isinstance(value, (int, float)):
+        return value
     if isinstance(value, Mapping):
         return dict(_of_whole_characters(pair) for pair in value.items())
     if isinstance(value, (list, tuple)):

@@ -98,12 +98,9 @@ def candidate_lines(record: RunRecord) -> tuple[CandidateLine, ...]:
     members: dict[Candidate, list[CaseResult]] = {}
     for case in record.cases:
         members.setdefault(case.case.candidate, []).append(case)
-    roles = {
-        name: str(probe.get("role", ""))
-        for name, probe in record.evidence().get("probes", {}).items()
-    }
+    evidence = record.evidence()
     lines = [
-        (_worst(cases, record), _line(candidate, cases, record, roles))
+        (_worst(cases, record), _line(candidate, cases, record, evidence))
         for candidate, cases in members.items()
     ]
     lines.sort(key=lambda pair: (not pair[1].blocked, -pair[0], pair[1].candidate))
@@ -114,7 +111,7 @@ def _line(
     candidate: Candidate,
     cases: Sequence[CaseResult],
     record: RunRecord,
-    roles: Mapping[str, str],
+    evidence: Mapping[str, Mapping[str, Any]],
 ) -> CandidateLine:
     reasons = Counter(why.value for case in cases if (why := undecided(case)) is not None)
     decided = sum(case.verdict in _DECIDED for case in cases)
@@ -135,14 +132,14 @@ def _line(
         },
         waived=sum(case.verdict is Verdict.WAIVED for case in cases),
         undecided={why: reasons[why] for why in order if reasons[why]},
-        cost=_cost(cases, roles),
-        remarks=_known(candidate, record),
+        cost=_cost(cases, evidence.get("probes", {})),
+        remarks=_known(candidate, evidence),
     )
 
 
-def _known(candidate: Candidate, record: RunRecord) -> tuple[str, ...]:
+def _known(candidate: Candidate, evidence: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """Return what a reader must know of how a candidate was made."""
-    evidence, name = record.evidence(), str(candidate)
+    name = str(candidate)
     tuned = tuple(filter(None, (tuning_of(candidate, evidence),)))
     artifact = evidence.get("artifacts", {}).get(name)
     if artifact is not None:
@@ -185,13 +182,13 @@ def _worst(cases: Sequence[CaseResult], record: RunRecord) -> float:
     return max(case.severity for case in blocking or open_ or cases)
 
 
-def _cost(cases: Sequence[CaseResult], roles: Mapping[str, str]) -> tuple[str, ...]:
+def _cost(cases: Sequence[CaseResult], probes: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """Return accuracy, answers changed and calibration on in-distribution images, as known.
 
     Without such a probe, on the first one that has labels.
     """
     labelled = [case.probe for case in cases if case.metric == "top1"]
-    known = [probe for probe, role in roles.items() if role == "in-distribution"]
+    known = [probe for probe, seen in probes.items() if seen.get("role") == "in-distribution"]
     probe = next(iter(known or labelled), None)
     found = {case.metric: case for case in cases if case.probe == probe}
     parts = [
