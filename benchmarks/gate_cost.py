@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     script.size("--quantizers", full=QUANTIZERS, quick=QUANTIZERS[:1], help="what is gated")
     script.size("--probe", full="*", quick="digits", help="one alone; * for all")
     script.size("--workers", full=2, quick=0, help="processes, pytest's -n")
-    script.add_argument("--whole", action="store_true", help="the matrix of the settings (20 min)")
+    script.add_argument("--whole", action="store_true", help="the matrix of the settings (7 min)")
     script.add_argument("--part", choices=("bare", "gate"), help="what this process is to measure")
     script.add_argument("--folder", type=Path, help="where that part keeps its cache and report")
     options = script.options(arguments)
