@@ -110,6 +110,7 @@ def prepare(
         # FP32's noise over batch sizes and threads matters to verdicts: a study takes none.
         with quiet(), mock.patch("clipq.gating.approve._variants", return_value={}):
             measured = measure(Evaluator(settings), model.name)
+            # Always the same day: a baseline's file is a part of what identifies a unit.
             save_baseline(settings.baselines, approve_first(measured, date="2026-01-01"))
 
 
