@@ -219,8 +219,8 @@ def _by_seed(
     probes: Sequence[str],
 ) -> list[float | None]:
     """Return a configuration's own value with each of its seeds, as its units are ordered."""
-    level = measurements.level(model, of, probes, column.metric)
-    points = {} if level is None else level.points
+    values = measurements.values(model, of, probes, column.metric)
+    points = {} if values is None else values.points
     seeds = measurements.seeds(model, of)
     return [points[seed].value if seed in points else None for seed in seeds]
 

@@ -126,8 +126,7 @@ def study_rows(measurements: Measurements) -> list[StudyRow]:
 
 def probes_of(measurements: Measurements, model: str, column: Column) -> tuple[str, ...]:
     """Return the probes of a column that have its metric for this model."""
-    found = measurements.probes(column.role, distance=column.distance)
-    return tuple(probe for probe in found if measurements.has(model, probe, column.metric))
+    return measurements.probes_with(model, column.role, column.metric, distance=column.distance)
 
 
 def reference_entry(measurements: Measurements, model: str, column: Column) -> Entry | None:
@@ -145,18 +144,17 @@ def entry_of(
     probes = probes_of(measurements, model, column)
     if not probes:
         return None
-    level = measurements.level(model, of, probes, column.metric)
-    if level is None:
+    values = measurements.values(model, of, probes, column.metric)
+    if values is None:
         return None
-    value = sum(point.value for point in level.points.values()) / len(level.points)
+    value = sum(point.value for point in values.points.values()) / len(values.points)
+    compared = measurements.level if column.level else measurements.change
+    effect = summarise(compared(model, of, probes, column.metric))
+    if effect is None:
+        return Entry(value, cases=values.cases)
     if column.level:
-        effect = summarise(level)
-        low, high = effect.interval() if effect else (None, None)
-        return Entry(value, low, high, cases=level.cases, effect=effect)
-    series = measurements.change(model, of, probes, column.metric)
-    effect = summarise(series)
-    if series is None or effect is None:
-        return Entry(value, cases=level.cases)
+        low, high = effect.interval()
+        return Entry(value, low, high, cases=values.cases, effect=effect)
     return _compared(value, effect, column.sign)
 
 
