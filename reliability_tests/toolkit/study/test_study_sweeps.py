@@ -156,6 +156,10 @@ def test_advice_is_by_margins_and_says_how_sure_it_is(folder, capsys):
         (["advise", "vit", "--sweep", "sweep", "--margin", "ece"], "--margin ece is no margin"),
         (["advise", "vit", "--sweep", "sweep", "--margin", "ece=-1"], "is no margin"),
         (["advise", "vit", "--sweep", "sweep", "--margin", "ecc=1"], "'ecc' is no criterion"),
+        (
+            ["advise", "vit", "--sweep", "sweep", "--margin", "relative-gap=0.1"],
+            "--margin relative-gap: no configuration of vit has a change of it",
+        ),
         (["advise", "vit", "--sweep", "sweep", "--cost", "price"], "is no cost"),
     ],
 )
