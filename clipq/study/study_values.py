@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from io import StringIO
 from typing import Any
 
+from clipq.csv_cells import no_formula
 from clipq.study.configurations import Configuration
 from clipq.study.effects import summarise
 from clipq.study.measurements import Measurements
@@ -92,5 +93,5 @@ def values_text(measurements: Measurements, form: str = "csv") -> str:
             writer.writeheader()
         for name in ("seeds", "units"):
             row[name] = " ".join(map(str, row[name]))
-        writer.writerow(row)
+        writer.writerow({name: no_formula(value) for name, value in row.items()})
     return written.getvalue().rstrip("\n")
