@@ -48,6 +48,7 @@ def run_advise(options: argparse.Namespace, sources: StudySources) -> str:
     Raises:
         StudyError: a model, a cost or a metric that there is not, or a margin that is none.
     """
+    from clipq.cli.study_sources import say_what_is_partly_measured
     from clipq.study import METRICS
     from clipq.study.advice import advice_plain, criteria
     from clipq.study.configuration_costs import COSTS
@@ -68,6 +69,7 @@ def run_advise(options: argparse.Namespace, sources: StudySources) -> str:
             f"nothing was measured of a model {options.model!r}",
             hint=did_you_mean(options.model, measurements.models),
         )
+    say_what_is_partly_measured(measurements, options.model)
     configurations = configurations_plain(
         measurements,
         models=(options.model,),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clipq.errors import listed
 from clipq.study.configurations import Configuration
 from clipq.study.effects import Effect, summarise
 from clipq.study.measurements import Measurements
@@ -14,6 +15,7 @@ __all__ = [
     "Entry",
     "StudyRow",
     "entry_of",
+    "partly_measured",
     "probes_of",
     "reference_entry",
     "study_rows",
@@ -127,6 +129,41 @@ def study_rows(measurements: Measurements) -> list[StudyRow]:
 def probes_of(measurements: Measurements, model: str, column: Column) -> tuple[str, ...]:
     """Return the probes of a column that have its metric for this model."""
     return measurements.probes_with(model, column.role, column.metric, distance=column.distance)
+
+
+def partly_measured(measurements: Measurements, model: str) -> list[str]:
+    """Return a sentence for each column that configurations lack a probe of, and so have not.
+
+    >>> from clipq.study.gathering import gather
+    >>> from clipq.study.drawn_results import MeasuredUnit
+    >>> from clipq.cases import Case
+    >>> from clipq.records import CaseResult
+    >>> from clipq.verdicts import Verdict
+    >>> probes = {"probes": {name: {"role": "ood", "distance": "far"} for name in ("a", "b")}}
+    >>> units = [
+    ...     MeasuredUnit(text, (CaseResult(Case.parse(text), Verdict.PASS, observed=0.9),), probes)
+    ...     for text in ("vit/rtn:w4/a.auroc-mcm", "vit/rtn:w8/b.auroc-mcm")
+    ... ]
+    >>> partly_measured(gather(units), "vit")
+    ['AUROC far of vit is the mean over a, b; 2 configurations lack one of them, and have none']
+    """
+    found = []
+    for column in COLUMNS:
+        probes = probes_of(measurements, model, column)
+        counts = [
+            sum(
+                measurements.values(model, each, (probe,), column.metric) is not None
+                for probe in probes
+            )
+            for each in measurements.configurations[model]
+        ]
+        if partly := sum(0 < count < len(probes) for count in counts):
+            lack = "configuration lacks" if partly == 1 else "configurations lack"
+            found.append(
+                f"{column.title} of {model} is the mean over {listed(probes)}; {partly:,} {lack} "
+                f"one of them, and {'has' if partly == 1 else 'have'} none"
+            )
+    return found
 
 
 def reference_entry(measurements: Measurements, model: str, column: Column) -> Entry | None:

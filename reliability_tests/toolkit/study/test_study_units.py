@@ -19,6 +19,7 @@ from clipq.study import (
     study_rows,
 )
 from clipq.study.claim_rules import decide
+from clipq.study.page_build import study_page
 from clipq.study.study_formats import claims_text, table_text
 from clipq.study.study_values import study_values, values_text
 
@@ -192,6 +193,19 @@ def test_the_document_says_what_figures_set_against_each_other(document):
     assert values["auroc-mcm"]["change"] == pytest.approx(0.015)
     assert values["top1.shift"]["change"] == pytest.approx(-0.02)
     assert values["sqnr-low"]["change"] is None
+
+
+def test_residuals_at_other_ranks_than_the_models_are_left_out():
+    first, second = (unit(text) for text in PTQ[1:])
+    other = SPECTRUM | {"rank": [1, 2, 8]}
+    figures = second.shared["figures"] | {f"vit/{PTQ[2]}/id": {"spectrum": other}}
+    made = study_document(
+        gather([first, replace(second, shared=second.shared | {"figures": figures})])
+    )
+    residuals = {each["quantizer"]: each["residual"] for each in made["configurations"]}
+    assert residuals == {PTQ[2]: SPECTRUM["residual"], PTQ[1]: None}
+    assert made["models"][0]["spectrum"]["rank"] == [1, 2, 8]
+    study_page(made)
 
 
 def test_claims_of_the_document_lead_to_configurations(document):
