@@ -105,6 +105,8 @@ class _Gathered:
                 self.named[key] = (result.model, unit.samples, unit.seed)
             held.unit = held.unit or unit.id
             held.results[result.probe, result.metric] = result
+            if unit.id:
+                held.units.setdefault((result.probe, result.metric), unit.id)
             if not held.facts:
                 held.facts = _facts(known.get("quantizers", {}).get(str(candidate), {}))
             spectrum = figures.get(str(result.case.cell), {}).get("spectrum")

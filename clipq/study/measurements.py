@@ -74,11 +74,10 @@ class Measurements:
     @cached_property
     def _unit_of(self) -> dict[str, str]:
         return {
-            result.id + held.suffix: held.unit
+            held.results[key].id + held.suffix: unit
             for by_seed in self.drawn.values()
             for held in by_seed.values()
-            if held.unit
-            for result in held.results.values()
+            for key, unit in held.units.items()
         }
 
     def has(self, model: str, probe: str, metric: str) -> bool:

@@ -76,7 +76,7 @@ def _row(
         "low": low,
         "high": high,
         "seeds": seeds if of.draws else [],
-        "units": [held[seed].unit for seed in seeds],
+        "units": [held[seed].units.get((probe, metric), "") for seed in seeds],
     }
 
 

@@ -155,6 +155,17 @@ def test_what_is_not_finite_or_has_no_samples_is_not_known(change):
     table_text(study_rows(found), "json")
 
 
+def test_what_a_record_adds_to_a_unit_is_not_said_to_be_the_units():
+    fewer = {key: value for key, value in CHANGES.items() if key != "blur.top1"}
+    for order in (1, -1):
+        given = [unit(PTQ[0], changes=fewer), study_record({PTQ[0]: CHANGES})][::order]
+        found = gather(given)
+        units = {(row["probe"], row["metric"]): row["units"] for row in study_values(found)}
+        assert units["blur", "top1"] == [""]
+        assert units["id", "top1"] == [given[::order][0].id]
+        assert found.units_of([f"vit/{PTQ[0]}/blur.top1"]) == []
+
+
 @pytest.fixture(scope="module")
 def document():
     units = [unit(text) for text in PTQ]
