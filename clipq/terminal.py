@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+from typing import TextIO
 
 from clipq.redaction import redacted
 
@@ -59,9 +60,7 @@ def say(*texts: object, error: bool = False) -> None:
     """
     text = printable(redacted(" ".join(map(str, texts))))
     stream = sys.stderr if error else sys.stdout
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    # A name that the terminal's encoding lacks is no reason to end without a result.
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=error)
+    print(_encodable(text, stream), file=stream, flush=error)
 
 
 def emit(text: str, *, end: str = "\n") -> None:
@@ -70,4 +69,11 @@ def emit(text: str, *, end: str = "\n") -> None:
     >>> emit('{"passed": true}\n', end="")
     {"passed": true}
     """
-    sys.stdout.write(text + end)
+    sys.stdout.write(_encodable(text + end, sys.stdout))
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """Return a text that a stream can take: with escapes for what its encoding lacks."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    # A name that the terminal's encoding lacks is no reason to end without a result.
+    return text.encode(encoding, "backslashreplace").decode(encoding)

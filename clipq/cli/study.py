@@ -10,7 +10,7 @@ from typing import Any
 
 from clipq.cli.store import add_store_option
 from clipq.cli.study_advice import ADVISE, declare_advise, run_advise
-from clipq.cli.study_sources import StudySources
+from clipq.cli.study_sources import StudySources, say_what_is_partly_measured
 from clipq.terminal import emit, say
 
 __all__ = ["declare", "run"]
@@ -147,6 +147,7 @@ def _table(options: argparse.Namespace, sources: StudySources) -> str:
     from clipq.study.study_formats import table_text
 
     measurements = sources.gathered(metrics=METRICS)
+    say_what_is_partly_measured(measurements)
     return table_text(study_rows(measurements), options.format, units=measurements.units_of)
 
 
@@ -160,6 +161,7 @@ def _page(options: argparse.Namespace, sources: StudySources) -> str:
     from clipq.study import METRICS, study_document
 
     measurements = sources.gathered(metrics=METRICS)
+    say_what_is_partly_measured(measurements)
     document = study_document(
         measurements,
         towers=options.towers,

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clipq.errors import StudyError, did_you_mean, listed
+from clipq.terminal import one_line
 
 if TYPE_CHECKING:
     from clipq.cli.study_sources import StudySources
@@ -47,6 +48,7 @@ def run_advise(options: argparse.Namespace, sources: StudySources) -> str:
     Raises:
         StudyError: a model, a cost or a metric that there is not, or a margin that is none.
     """
+    from clipq.cli.study_sources import say_what_is_partly_measured
     from clipq.study import METRICS
     from clipq.study.advice import advice_plain, criteria
     from clipq.study.configuration_costs import COSTS
@@ -67,6 +69,7 @@ def run_advise(options: argparse.Namespace, sources: StudySources) -> str:
             f"nothing was measured of a model {options.model!r}",
             hint=did_you_mean(options.model, measurements.models),
         )
+    say_what_is_partly_measured(measurements, options.model)
     configurations = configurations_plain(
         measurements,
         models=(options.model,),
@@ -74,9 +77,18 @@ def run_advise(options: argparse.Namespace, sources: StudySources) -> str:
         milliseconds=sources.milliseconds(measurements),
     )
     advice = advice_plain(configurations, asked, cost=options.cost, margins=margins)
+    found = advice["models"].get(options.model, {})
+    measured = [one for one in asked if one.key in found.get("criteria", ())]
+    names = {name for one in measured for name in (one.key, one.metric)}
+    for name in margins:
+        if name not in names:
+            raise StudyError(
+                f"--margin {name}: no configuration of {options.model} has a change of it, so that "
+                "nothing would be held to it",
+                hint=f"leave it out, or give what measured it; here are {listed(sorted(names))}",
+            )
     if options.format == "json":
         own = [_named(configurations, row) for row in _rows(advice, options.model)]
-        found = advice["models"].get(options.model, {})
         plain = {"model": options.model, **{k: v for k, v in advice.items() if k != "models"}}
         plain |= {"margins": found.get("margins", {}), "configurations": own}
         return json.dumps(plain, indent=1, allow_nan=False)
@@ -134,10 +146,12 @@ def _text(
     from tabulate import tabulate
 
     rows = _rows(advice, options.model)
-    limits = advice["models"].get(options.model, {}).get("margins", {})
+    found = advice["models"].get(options.model, {})
+    limits = found.get("margins", {})
+    free = [key for key in found.get("criteria", ()) if key not in limits]
     cells = [
         (
-            configurations[row["configuration"]]["quantizer"],
+            one_line(configurations[row["configuration"]]["quantizer"]),
             _short(configurations[row["configuration"]]["costs"][options.cost]),
             row["answer"],
             _short(row["meets"]),
@@ -150,10 +164,11 @@ def _text(
     ]
     table = tabulate(cells, headers=_HEADERS, disable_numparse=True)
     told = ", ".join(f"{key} {limit:g}" for key, limit in limits.items())
+    unasked = f"; {listed(free)}: none in the project, and not asked" if free else ""
     return (
-        f"{table}\n\nmargins: {told or 'none'}\ncost: {options.cost}. Worst loss: in margins. "
-        "P: over samples and seeds, of configurations as if their errors were independent, which "
-        "makes neighbours less sure than they are. docs/claims.md#advice"
+        f"{table}\n\nmargins: {told or 'none'}{unasked}\ncost: {options.cost}. Worst loss: in "
+        "margins. P: over samples and seeds, of configurations as if their errors were "
+        "independent, which makes neighbours less sure than they are. docs/claims.md#advice"
     )
 
 

@@ -13,6 +13,7 @@ from clipq.cases import FP32, Candidate
 from clipq.cli.store import open_for, project_settings
 from clipq.cli.study_sweeps import StudiedSweep
 from clipq.errors import StudyError
+from clipq.terminal import say
 
 if TYPE_CHECKING:
     from clipq.cases import Cell
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from clipq.records import CaseResult, RunRecord
     from clipq.study import Measurements
 
-__all__ = ["StudySources"]
+__all__ = ["StudySources", "say_what_is_partly_measured"]
 
 
 class StudySources:
@@ -122,6 +123,20 @@ class StudySources:
         for cell in record.evidence().get("predictions", {}):
             self._tables.setdefault(cell, own)
         return record
+
+
+def say_what_is_partly_measured(measurements: Measurements, model: str = "") -> None:
+    """Say on standard error which columns configurations have not, for want of a probe.
+
+    Args:
+        measurements: of records and units.
+        model: which; all by default.
+    """
+    from clipq.study.study_table import partly_measured
+
+    for each in [model] if model else measurements.models:
+        for told in partly_measured(measurements, each):
+            say(f"clipq: {told}", error=True)
 
 
 class _Pairs:

@@ -75,7 +75,8 @@ class StudiedSweep:
             say(f"clipq: {self.given}: {told}", error=True)
         if count := self._dropped():
             told = (
-                f"{count:,} units were dropped by the plan's [thrift]: what was kept was chosen by"
+                f"{count:,} unit{' was' if count == 1 else 's were'} dropped by the plan's "
+                "[thrift]: what was kept was chosen by"
             )
             say(f"clipq: {self.given}: {told} its first seeds, and looks better for it", error=True)
 
@@ -94,6 +95,7 @@ class StudiedSweep:
             "sweep": self.given,
             "units": self.found,
             "missing": self.missing,
+            "dropped_by_thrift": self._dropped(),
             "contexts": sorted(self.contexts),
         }
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from clipq.csv_cells import no_formula
 from clipq.errors import StoreError
 from clipq.files import replace_atomically
 from clipq.history.model import RunInfo
@@ -39,14 +40,8 @@ def _csv(store: Store, runs: Sequence[RunInfo]) -> Iterator[str]:
                 result.high, result.error,
             )  # fmt: skip
             texts = (run.id, run.started, sha, result.case, result.verdict.value)
-            names = (run.number, *map(_text, texts))
+            names = (run.number, *map(no_formula, texts))
             yield _row((*names, *("" if value is None else repr(value) for value in numbers)))
-
-
-def _text(value: object) -> str:
-    """Return a cell that no spreadsheet takes for a formula: it would run whatever a name says."""
-    text = str(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _row(values: Sequence[object]) -> str:

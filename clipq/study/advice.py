@@ -86,7 +86,7 @@ def advice_plain(
 
     Matched noise is nothing that could be chosen, and is left out. Of each criterion there is one
     margin, whatever the format, or formats could not be compared: by default the smallest of those
-    that results were judged by.
+    that results were judged by. Of one without any margin nothing is asked.
 
     Args:
         configurations: of the document: ``model``, ``costs``, ``values`` and so on.
@@ -110,7 +110,7 @@ def advice_plain(
         own = [configurations[place] for place in places]
         measured = [one for one in asked if any(one.key in each["values"] for each in own)]
         limits = {one.key: limit for one in measured if (limit := _margin(one, own, margins or {}))}
-        rows = _advised(own, measured, cost, limits, draws)
+        rows = _advised(own, [one for one in measured if one.key in limits], cost, limits, draws)
         named = [{"configuration": place} | row for place, row in zip(places, rows, strict=True)]
         keys = [one.key for one in measured]
         models[model] = {"criteria": keys, "margins": limits, "configurations": named}
@@ -137,7 +137,7 @@ def _advised(
     known: list[tuple[dict[str, Any], list[Effect], float | None]] = []
     for each in own:
         losses = {one.key: one.loss(each["values"].get(one.key, {})) for one in asked}
-        lacks = [key for key, loss in losses.items() if loss is None or key not in limits]
+        lacks = [key for key, loss in losses.items() if loss is None]
         row: dict[str, Any] = {"answer": "unknown", "meets": None, "lacks": lacks}
         row |= {"over": [], "open": [], "worst": None, "limit": None}
         row |= {"front": None, "joint": None, "fronts": {}}
@@ -202,7 +202,7 @@ def _answer(
     answer = "surely not" if over else "unknown" if open_ else "surely"
     excess = [loss.value / limits[one.key] for one, loss in zip(asked, losses, strict=True)]
     worst = max(range(len(asked)), key=lambda at: excess[at])
-    found = {"worst": float(f"{excess[worst]:.6g}"), "limit": asked[worst].key}
+    found = {"worst": float(f"{excess[worst] + 0.0:.6g}"), "limit": asked[worst].key}
     return {"answer": answer, "over": over, "open": open_} | found
 
 

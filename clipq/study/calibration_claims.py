@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from clipq.cases import TUNED
 from clipq.study.claim_rules import Option, Part
+from clipq.study.effects import difference
 from clipq.study.statements import MARGINS, Lacking, Statement, View, changes
 
 __all__ = ["calibration_claims"]
@@ -105,11 +106,14 @@ def _repair(view: View) -> list[Option] | Lacking:
 
 def _trained_against_not(view: View) -> list[Option] | Lacking:
     options = []
-    for trained in view.trained():
-        for plain in view.all():
-            if plain.trained or not plain.bits or plain.bits != trained.bits:
+    # Of each once: hundreds of them make thousands of pairs.
+    changed = {each: view.change(each, view.known, "ece") for each in view.all()}
+    for trained, one in changed.items():
+        for plain, other in changed.items():
+            alike = plain.bits and plain.bits == trained.bits
+            if not trained.trained or plain.trained or not alike or one is None or other is None:
                 continue
-            series = view.between(trained, plain, view.known, "ece")
+            series = difference(one, other, view.measurements.paired_error)
             if series is not None:
                 part = Part("ECE, QAT - PTQ", series, -1, margin=MARGINS["ece"])
                 options.append(Option(f"{trained.text} against {plain.text}", (part,)))

@@ -43,7 +43,7 @@ def detection_claims() -> list[Statement]:
 
 
 def _apart(view: View) -> list[Option] | Lacking:
-    detection = ("OOD AUROC", view.unknown, "auroc-mcm", 1)
+    detection = ("OOD AUROC", view.probes("ood", "auroc-mcm"), "auroc-mcm", 1)
     options = changes(view, view.all(), detection, ("ECE", view.known, "ece", 1))
     return options or Lacking("needs ECE, and MCM's AUROC on out-of-distribution probes")
 
@@ -54,7 +54,7 @@ def _together(view: View, *, tuned: bool) -> list[Option] | Lacking:
         view.trained(tuned=tuned),
         ("top-1", view.known, "top1", 1),
         ("ECE", view.known, "ece", -1),
-        ("OOD AUROC", view.unknown, "auroc-mcm", 1),
+        ("OOD AUROC", view.probes("ood", "auroc-mcm"), "auroc-mcm", 1),
     )
     kind = " with a tuned logit scale" if tuned else ""
     return options or Lacking(

@@ -51,6 +51,7 @@ class DrawnResults:
         suffix: of the ids of its cases.
         unit: of the sweep, by its id; "" where a run's record is all there is.
         results: by probe and metric.
+        units: of the results that a unit holds, its id; a record may hold more of them.
         facts: of the quantizer: ``weight_bits``, ``bytes``, ``trained`` and so on.
         spectrum: signal and residual by rank, in distribution; empty where it was not kept.
     """
@@ -59,5 +60,6 @@ class DrawnResults:
     suffix: str = ""
     unit: str = ""
     results: dict[tuple[str, str], CaseResult] = field(default_factory=dict)
+    units: dict[tuple[str, str], str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     spectrum: Mapping[str, Any] = field(default_factory=dict)

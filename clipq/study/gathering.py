@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from clipq.cases import Cell
 from clipq.errors import StudyError, listed
+from clipq.estimate import number
 from clipq.records import CaseResult, RunRecord
 from clipq.study.configurations import Configuration, configuration
 from clipq.study.drawn_results import DrawnResults, MeasuredUnit
@@ -74,6 +76,7 @@ class _Gathered:
         self.evidence: dict[str, dict[str, Any]] = {}
         self.candidates: dict[str, DrawnResults] = {}
         self.named: dict[str, tuple[str, int, int]] = {}
+        self.versions: dict[str, int] = {}
 
     def add(self, record: RunRecord | MeasuredUnit) -> None:
         """Take a record's cases, and what is known of its candidates."""
@@ -91,6 +94,8 @@ class _Gathered:
             if not ours or candidate.is_reference:
                 continue
             name = result.id + unit.suffix
+            result = _finite(result)
+            _check_version(self.versions.setdefault(result.metric, result.metric_version), result)
             _check_case(name, self.results.get(name), result)
             self.results[name] = result
             key = f"{candidate}{unit.suffix}"
@@ -100,6 +105,8 @@ class _Gathered:
                 self.named[key] = (result.model, unit.samples, unit.seed)
             held.unit = held.unit or unit.id
             held.results[result.probe, result.metric] = result
+            if unit.id:
+                held.units.setdefault((result.probe, result.metric), unit.id)
             if not held.facts:
                 held.facts = _facts(known.get("quantizers", {}).get(str(candidate), {}))
             spectrum = figures.get(str(result.case.cell), {}).get("spectrum")
@@ -156,15 +163,35 @@ def _check_same(
             )
 
 
-def _check_case(name: str, known: CaseResult | None, result: CaseResult) -> None:
-    if known is None:
-        return
-    if known.metric_version != result.metric_version:
+def _finite(result: CaseResult) -> CaseResult:
+    """Return a result without numbers that are NaN or infinite, as records have it."""
+    given = result.estimate
+    held = (result.baseline, result.observed, given.loss, given.low, given.high)
+    if all(
+        one is None or math.isfinite(one) for one in (*held, given.standard_error, given.margin)
+    ):
+        return result
+    return replace(
+        result,
+        baseline=number(result.baseline),
+        observed=number(result.observed),
+        estimate=given.finite(),
+    )
+
+
+def _check_version(known: int, result: CaseResult) -> None:
+    """Refuse two definitions of a metric, whichever candidates they were measured of."""
+    if known != result.metric_version:
         raise StudyError(
-            f"records differ in the definition of {result.metric}: version {known.metric_version} "
+            f"records differ in the definition of {result.metric}: version {known} "
             f"and {result.metric_version}",
             hint="run the older one again",
         )
+
+
+def _check_case(name: str, known: CaseResult | None, result: CaseResult) -> None:
+    if known is None:
+        return
     before, now = (
         (r.observed, r.estimate.loss, r.estimate.standard_error) for r in (known, result)
     )

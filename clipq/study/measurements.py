@@ -74,22 +74,28 @@ class Measurements:
     @cached_property
     def _unit_of(self) -> dict[str, str]:
         return {
-            result.id + held.suffix: held.unit
+            held.results[key].id + held.suffix: unit
             for by_seed in self.drawn.values()
             for held in by_seed.values()
-            if held.unit
-            for result in held.results.values()
+            for key, unit in held.units.items()
         }
 
     def has(self, model: str, probe: str, metric: str) -> bool:
         """Whether a metric of a probe was measured of any of a model's quantizers."""
-        found = self.configurations[model]
-        return any(self._results(model, each, probe, metric) for each in found)
+        return (model, probe, metric) in self._measured
+
+    def probes_with(
+        self, model: str, role: str, metric: str, *, distance: str = ""
+    ) -> tuple[str, ...]:
+        """Return the probes of a role that have a metric of a model; other models may have more."""
+        found = self.probes(role, distance=distance)
+        return tuple(probe for probe in found if self.has(model, probe, metric))
 
     def in_distribution(self, model: str) -> str | None:
         """Return the in-distribution probe that a model was measured on."""
         known = self.probes("in-distribution")
-        return next((probe for probe in known if (model, probe) in self._measured), None)
+        measured = {(model, probe) for model, probe, _ in self._measured}
+        return next((probe for probe in known if (model, probe) in measured), None)
 
     def corrupted_by(self, kind: str) -> tuple[str, ...]:
         """Return the probes whose images have ``noise``, or ``blur``, and nothing else."""
@@ -130,6 +136,16 @@ class Measurements:
         """Return a metric's own values, by seed, with the errors of their losses."""
         return self._mean(model, of, probes, metric, level=True)
 
+    def values(
+        self, model: str, of: Configuration, probes: Sequence[str], metric: str
+    ) -> Series | None:
+        """Return a metric's own values, by seed: of those whose errors are known.
+
+        Where none is (nothing was resampled), of all: numbers that no interval belongs to.
+        """
+        known = self.level(model, of, probes, metric)
+        return known or self._mean(model, of, probes, metric, level=True, known=False)
+
     def margin(
         self, model: str, of: Configuration, probes: Sequence[str], metric: str
     ) -> float | None:
@@ -150,13 +166,20 @@ class Measurements:
         return None if estimate is None else estimate.standard_error
 
     def _mean(
-        self, model: str, of: Configuration, probes: Sequence[str], metric: str, *, level: bool
+        self,
+        model: str,
+        of: Configuration,
+        probes: Sequence[str],
+        metric: str,
+        *,
+        level: bool,
+        known: bool = True,
     ) -> Series | None:
         found = []
         for probe in probes:
             points = {}
             for seed, (name, result) in self._results(model, of, probe, metric).items():
-                point = _point(name, result, level=level)
+                point = _point(name, result, level=level, known=known)
                 if point is not None:
                     points[seed] = point
             if not points:
@@ -184,14 +207,18 @@ class Measurements:
         return {each.metric: each.unit for each in self.results.values()}
 
     @cached_property
-    def _measured(self) -> frozenset[tuple[str, str]]:
-        """Models and probes of which anything was measured."""
-        return frozenset((each.model, each.probe) for each in self.results.values())
+    def _measured(self) -> frozenset[tuple[str, str, str]]:
+        """Models, probes and metrics of which anything was measured."""
+        return frozenset(
+            (each.model, each.probe, each.metric)
+            for each in self.results.values()
+            if each.observed is not None
+        )
 
 
-def _point(name: str, result: CaseResult, *, level: bool) -> Point | None:
+def _point(name: str, result: CaseResult, *, level: bool, known: bool) -> Point | None:
     estimate = result.estimate
-    if result.observed is None or estimate.standard_error is None:
+    if result.observed is None or (known and estimate.standard_error is None):
         return None
     if level:
         value = result.observed

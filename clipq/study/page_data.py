@@ -112,8 +112,9 @@ def configurations_plain(
         milliseconds: per image where it is deployed, by ``model/quantizer``.
     """
     return [
-        _configuration(measurements, model, each, seconds or {}, milliseconds or {})
+        _configuration(measurements, model, each, ranks, seconds or {}, milliseconds or {})
         for model in models or measurements.models
+        for ranks in (_spectrum(measurements, model).get("rank"),)
         for each in measurements.configurations[model]
     ]
 
@@ -137,10 +138,7 @@ def _model(measurements: Measurements, model: str) -> dict[str, Any]:
     entries = {c.key: reference_entry(measurements, model, c) for c in PAGE_COLUMNS}
     known = measurements.in_distribution(model)
     bins = measurements.calibration_bins(model, known) if known else None
-    found = (
-        mean_spectrum(measurements, model, each) for each in measurements.configurations[model]
-    )
-    spectrum = next((one for one in found if one), {})
+    spectrum = _spectrum(measurements, model)
     declared = measurements.evidence.get("models", {}).get(model, {})
     return {
         "name": model,
@@ -156,10 +154,19 @@ def _model(measurements: Measurements, model: str) -> dict[str, Any]:
     }
 
 
+def _spectrum(measurements: Measurements, model: str) -> dict[str, Any]:
+    """Return the first spectrum of a model; its ranks are those that residuals are shown at."""
+    found = (
+        mean_spectrum(measurements, model, each) for each in measurements.configurations[model]
+    )
+    return next((one for one in found if one), {})
+
+
 def _configuration(
     measurements: Measurements,
     model: str,
     of: Configuration,
+    ranks: Sequence[int] | None,
     seconds: Mapping[str, float],
     milliseconds: Mapping[str, float],
 ) -> dict[str, Any]:
@@ -185,7 +192,7 @@ def _configuration(
             for column in PAGE_COLUMNS
             if (entry := entry_of(measurements, model, of, column)) is not None
         },
-        "residual": spectrum.get("residual"),
+        "residual": spectrum["residual"] if spectrum and spectrum["rank"] == ranks else None,
     }
 
 
@@ -219,8 +226,8 @@ def _by_seed(
     probes: Sequence[str],
 ) -> list[float | None]:
     """Return a configuration's own value with each of its seeds, as its units are ordered."""
-    level = measurements.level(model, of, probes, column.metric)
-    points = {} if level is None else level.points
+    values = measurements.values(model, of, probes, column.metric)
+    points = {} if values is None else values.points
     seeds = measurements.seeds(model, of)
     return [points[seed].value if seed in points else None for seed in seeds]
 

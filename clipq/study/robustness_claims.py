@@ -124,21 +124,21 @@ def _noises(view: View) -> list[Configuration]:
 
 
 def _shifted(view: View) -> list[Option] | Lacking:
-    probes = view.measurements.probes("shift")
+    probes = view.probes("shift", "top1")
     chosen = [*view.moderate(), *_moderately_trained(view)]
     options = changes(view, chosen, ("top-1", probes, "top1", 1))
     return options or Lacking("needs top-1 of a moderate quantizer on a probe of role shift")
 
 
 def _simple_gap(view: View) -> list[Option] | Lacking:
-    probes = view.measurements.probes("spurious")
+    probes = view.probes("spurious", "relative-gap")
     chosen = [each for each in view.moderate() if each.method == "rtn"]
     options = changes(view, chosen, ("relative gap", probes, "relative-gap", 1))
     return options or Lacking("needs the relative gap of rtn in a moderate format")
 
 
 def _rotated_gap(view: View) -> list[Option] | Lacking:
-    probes = view.measurements.probes("spurious")
+    probes = view.probes("spurious", "relative-gap")
     chosen = [each for each in view.trained() if (each.method, each.bits) == ("rot+lsq", "w8a8")]
     options = changes(view, chosen, ("relative gap", probes, "relative-gap", 1))
     return options or Lacking("needs the relative gap of rot+lsq:w8a8")
@@ -151,7 +151,7 @@ def _collapsed(view: View) -> list[Option] | Lacking:
             continue
         series = view.change(each, view.known, "top1")
         fp32 = view.measurements.baseline(view.model, view.known[0], "top1")
-        if series is None or fp32 is None:
+        if series is None or fp32 is None or not fp32[1]:
             continue
         accuracy, samples = fp32
         own = math.sqrt(max(accuracy * (1 - accuracy), 1 / samples) / samples)

@@ -82,10 +82,9 @@ class View:
         found = self.measurements.in_distribution(self.model)
         return (found,) if found else ()
 
-    @cached_property
-    def unknown(self) -> tuple[str, ...]:
-        """The out-of-distribution probes, near and far."""
-        return self.measurements.probes("ood")
+    def probes(self, role: str, metric: str) -> tuple[str, ...]:
+        """Return the probes of a role that a metric of this model was measured on."""
+        return self.measurements.probes_with(self.model, role, metric)
 
     @cached_property
     def bias(self) -> Effect | None:

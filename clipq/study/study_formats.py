@@ -13,10 +13,12 @@ from typing import Any
 
 from tabulate import tabulate
 
+from clipq.csv_cells import no_formula
 from clipq.errors import listed
 from clipq.study.claim_table import ClaimRow, ClaimTable
 from clipq.study.effects import TAIL
 from clipq.study.study_table import COLUMNS, Entry, StudyRow
+from clipq.terminal import one_line, printable
 
 __all__ = ["SCHEMA", "claims_plain", "claims_text", "table_text"]
 
@@ -53,7 +55,7 @@ def claims_text(table: ClaimTable, form: str = "text", *, units: Units | None = 
         cells = [_claim_cells(row, markdown=form == "markdown") for row in rows]
         parts += [_heading(title, form), _tabulated(cells, _CLAIM_HEADERS, tablefmt)]
     parts += [_heading("What was asked", form), *_said(table, form)]
-    return "\n\n".join(parts)
+    return printable("\n\n".join(parts))
 
 
 def table_text(rows: Sequence[StudyRow], form: str = "text", *, units: Units | None = None) -> str:
@@ -74,8 +76,8 @@ def table_text(rows: Sequence[StudyRow], form: str = "text", *, units: Units | N
     headers = ("model", "quantizer", "seeds", *(column.title for column in COLUMNS))
     cells = [
         (
-            row.model,
-            f"`{row.quantizer}`" if markdown else row.quantizer,
+            _cell(row.model, markdown=markdown),
+            _code(row.quantizer, markdown=markdown),
             len(row.seeds) or "",
             *(_entry_text(entry, markdown=markdown) for entry in row.entries),
         )
@@ -88,7 +90,7 @@ def table_text(rows: Sequence[StudyRow], form: str = "text", *, units: Units | N
         f"of the change, which stands in brackets (of SQNR: of the value); not corrected for the "
         f"{looks:,} comparisons. A minus behind: surely worse."
     )
-    return f"{_tabulated(cells, headers, 'github' if markdown else 'simple')}\n\n{note}"
+    return printable(f"{_tabulated(cells, headers, 'github' if markdown else 'simple')}\n\n{note}")
 
 
 def _heading(title: str, form: str) -> str:
@@ -99,15 +101,29 @@ def _tabulated(rows: Sequence[Sequence[Any]], headers: Sequence[str], tablefmt: 
     return tabulate(rows, headers, tablefmt=tablefmt, disable_numparse=True)
 
 
+def _cell(text: str, *, markdown: bool) -> str:
+    """Return a name or a sentence that stays in its cell, on one line."""
+    plain = one_line(text)
+    return plain.replace("|", r"\|").replace("<", "&lt;") if markdown else plain
+
+
+def _code(text: str, *, markdown: bool) -> str:
+    """Return a candidate's text, in Markdown as code."""
+    plain = one_line(text)
+    return f"`{plain.replace('`', chr(39)).replace('|', chr(92) + '|')}`" if markdown else plain
+
+
 def _said(table: ClaimTable, form: str) -> list[str]:
     """Say what claims say, how FP32 stands, and how many looks were taken."""
     statements = {row.name: row.statement.says for row in table.rows if not row.model}
     bullet = "- " if form == "markdown" else "  "
-    lines = ["\n".join(f"{bullet}{name}: {says}" for name, says in statements.items())]
+    told = [one_line(f"{name}: {says}") for name, says in statements.items()]
+    lines = ["\n".join(f"{bullet}{line}" for line in told)]
     known = {model: bias for model, bias in table.biases.items() if bias is not None}
     if known:
         stands = [f"{m} {b[0]:+.3f} [{b[1]:+.3f}, {b[2]:+.3f}]" for m, b in known.items()]
-        lines.append(f"FP32's mean confidence - accuracy in distribution: {'; '.join(stands)}.")
+        biases = one_line("; ".join(stands))
+        lines.append(f"FP32's mean confidence - accuracy in distribution: {biases}.")
     lines.append(
         f"{table.asked} questions of single models were asked of {table.looks:,} effects "
         f"(quantized: {table.towers}). Each answer errs at most {TAIL:.1%} of the time on either "
@@ -125,20 +141,20 @@ def _claim_cells(row: ClaimRow, *, markdown: bool) -> tuple[str, ...]:
         f"{name} {effect.value:+.4g} [{low:+.4g}, {high:+.4g}]"
         for name, effect, (low, high) in finding.parts
     )
-    of = finding.option or finding.reason
+    of = [_cell(finding.reason, markdown=markdown)] if finding.reason else []
+    if finding.option:
+        of = [_code(finding.option, markdown=markdown)]
     if finding.left_out:
-        of += f"{'; ' if of else ''}without {listed(finding.left_out)}"
-    if markdown and finding.option:
-        of = of.replace(finding.option, f"`{finding.option}`", 1)
+        of.append(_cell(f"without {listed(finding.left_out)}", markdown=markdown))
     return (
-        row.name,
-        row.model or "all",
+        _cell(row.name, markdown=markdown),
+        _cell(row.model or "all", markdown=markdown),
         f"**{answer}**" if markdown and answer != "undecided" else answer,
         effects,
         str(finding.looks or ""),
         _p_text(finding.p_value),
         _p_text(row.adjusted_p),
-        of,
+        "; ".join(of),
     )
 
 
@@ -273,5 +289,5 @@ def _csv(records: Iterable[dict[str, Any]]) -> str:
     written = io.StringIO()
     writer = csv.DictWriter(written, list(found[0]) if found else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(found)
+    writer.writerows({name: no_formula(value) for name, value in row.items()} for row in found)
     return written.getvalue().rstrip("\n")

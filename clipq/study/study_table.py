@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clipq.errors import listed
 from clipq.study.configurations import Configuration
 from clipq.study.effects import Effect, summarise
 from clipq.study.measurements import Measurements
@@ -14,6 +15,7 @@ __all__ = [
     "Entry",
     "StudyRow",
     "entry_of",
+    "partly_measured",
     "probes_of",
     "reference_entry",
     "study_rows",
@@ -126,8 +128,42 @@ def study_rows(measurements: Measurements) -> list[StudyRow]:
 
 def probes_of(measurements: Measurements, model: str, column: Column) -> tuple[str, ...]:
     """Return the probes of a column that have its metric for this model."""
-    found = measurements.probes(column.role, distance=column.distance)
-    return tuple(probe for probe in found if measurements.has(model, probe, column.metric))
+    return measurements.probes_with(model, column.role, column.metric, distance=column.distance)
+
+
+def partly_measured(measurements: Measurements, model: str) -> list[str]:
+    """Return a sentence for each column that configurations lack a probe of, and so have not.
+
+    >>> from clipq.study.gathering import gather
+    >>> from clipq.study.drawn_results import MeasuredUnit
+    >>> from clipq.cases import Case
+    >>> from clipq.records import CaseResult
+    >>> from clipq.verdicts import Verdict
+    >>> probes = {"probes": {name: {"role": "ood", "distance": "far"} for name in ("a", "b")}}
+    >>> units = [
+    ...     MeasuredUnit(text, (CaseResult(Case.parse(text), Verdict.PASS, observed=0.9),), probes)
+    ...     for text in ("vit/rtn:w4/a.auroc-mcm", "vit/rtn:w8/b.auroc-mcm")
+    ... ]
+    >>> partly_measured(gather(units), "vit")
+    ['AUROC far of vit is the mean over a, b; 2 configurations lack one of them, and have none']
+    """
+    found = []
+    for column in COLUMNS:
+        probes = probes_of(measurements, model, column)
+        counts = [
+            sum(
+                measurements.values(model, each, (probe,), column.metric) is not None
+                for probe in probes
+            )
+            for each in measurements.configurations[model]
+        ]
+        if partly := sum(0 < count < len(probes) for count in counts):
+            lack = "configuration lacks" if partly == 1 else "configurations lack"
+            found.append(
+                f"{column.title} of {model} is the mean over {listed(probes)}; {partly:,} {lack} "
+                f"one of them, and {'has' if partly == 1 else 'have'} none"
+            )
+    return found
 
 
 def reference_entry(measurements: Measurements, model: str, column: Column) -> Entry | None:
@@ -145,18 +181,17 @@ def entry_of(
     probes = probes_of(measurements, model, column)
     if not probes:
         return None
-    level = measurements.level(model, of, probes, column.metric)
-    if level is None:
+    values = measurements.values(model, of, probes, column.metric)
+    if values is None:
         return None
-    value = sum(point.value for point in level.points.values()) / len(level.points)
+    value = sum(point.value for point in values.points.values()) / len(values.points)
+    compared = measurements.level if column.level else measurements.change
+    effect = summarise(compared(model, of, probes, column.metric))
+    if effect is None:
+        return Entry(value, cases=values.cases)
     if column.level:
-        effect = summarise(level)
-        low, high = effect.interval() if effect else (None, None)
-        return Entry(value, low, high, cases=level.cases, effect=effect)
-    series = measurements.change(model, of, probes, column.metric)
-    effect = summarise(series)
-    if series is None or effect is None:
-        return Entry(value, cases=level.cases)
+        low, high = effect.interval()
+        return Entry(value, low, high, cases=values.cases, effect=effect)
     return _compared(value, effect, column.sign)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from io import StringIO
 from typing import Any
 
+from clipq.csv_cells import no_formula
 from clipq.study.configurations import Configuration
 from clipq.study.effects import summarise
 from clipq.study.measurements import Measurements
@@ -20,8 +21,9 @@ def study_values(measurements: Measurements) -> Iterator[dict[str, Any]]:
 
     ``value`` is the mean over seeds, ``change`` that minus FP32's, ``low`` and ``high`` its 95 %
     interval over samples and seeds; of a metric that FP32 has no value of, the value's own. They
-    are None where one seed of what is drawn is all there is. ``units`` are the ids of the units of
-    a sweep, as ``seeds`` are ordered.
+    are None where one seed of what is drawn is all there is, or no error is known; a seed without
+    one takes part only then. ``units`` are the ids of the units of a sweep, as ``seeds`` are
+    ordered.
 
     >>> from clipq.cases import Case
     >>> from clipq.estimate import Estimate
@@ -46,10 +48,12 @@ def _row(
     measurements: Measurements, model: str, of: Configuration, probe: str, metric: str
 ) -> dict[str, Any]:
     held = measurements.drawn[model, of.text]
-    found = {seed: held[seed] for seed in sorted(held) if (probe, metric) in held[seed].results}
-    results = [drawn.results[probe, metric] for drawn in found.values()]
-    values = [one.observed for one in results if one.observed is not None]
-    fp32 = results[0].baseline
+    measured = measurements.values(model, of, (probe,), metric)
+    values = [] if measured is None else [point.value for point in measured.points.values()]
+    seeds = [seed for seed in sorted(held) if (probe, metric) in held[seed].results]
+    result = held[seeds[0]].results[probe, metric]
+    seeds = seeds if measured is None else list(measured.points)
+    fp32 = result.baseline
     compared = measurements.change if fp32 is not None else measurements.level
     effect = summarise(compared(model, of, (probe,), metric))
     low, high = effect.interval() if effect else (None, None)
@@ -64,15 +68,15 @@ def _row(
         "calibration_samples": of.samples or None,
         "probe": probe,
         "metric": metric,
-        "unit": results[0].unit,
-        "direction": results[0].direction,
+        "unit": result.unit,
+        "direction": result.direction,
         "fp32": fp32,
         "value": sum(values) / len(values) if values else None,
         "change": effect.value if effect and fp32 is not None else None,
         "low": low,
         "high": high,
-        "seeds": list(found) if of.draws else [],
-        "units": [drawn.unit for drawn in found.values()],
+        "seeds": seeds if of.draws else [],
+        "units": [held[seed].units.get((probe, metric), "") for seed in seeds],
     }
 
 
@@ -89,5 +93,5 @@ def values_text(measurements: Measurements, form: str = "csv") -> str:
             writer.writeheader()
         for name in ("seeds", "units"):
             row[name] = " ".join(map(str, row[name]))
-        writer.writerow(row)
+        writer.writerow({name: no_formula(value) for name, value in row.items()})
     return written.getvalue().rstrip("\n")

@@ -1,6 +1,6 @@
 // The adviser's answer: what to take, the Pareto set with how sure it is, or what to do if nothing fits.
 import { line } from "../shared/axes.js";
-import { commandList } from "../shared/commands.js";
+import { commandList, shellWord } from "../shared/commands.js";
 import { el, notice, svg } from "../shared/elements.js";
 import { count, number, percent, times } from "../shared/format.js";
 import { listing } from "../shared/listing.js";
@@ -112,9 +112,11 @@ function nothingFits(known, all, keys, cost) {
 function blameCommand(row, key) {
   const probes = studyModel.get(row.model).probes[key] || [];
   if (probes.length !== 1) return null;
-  const [body, ...towers] = row.text.replace(/ \(calibration: .*\)$/, "").split("@");
-  const seeded = row.seeds.length ? `${body},seed=${row.seeds[0]}` : body;
-  return `clipq blame '${row.model}/${[seeded, ...towers].join("@")}/${probes[0]}.${studyColumn.get(key).metric}'`;
+  const [, body, rest] = row.text.replace(/ \(calibration: .*\)$/, "").match(/^(.*?)((?:@[^@]*?)?(?:\+logit-scale)?)$/s);
+  // Of calibration samples that were drawn, seeds say which; and 0 is what a text without a seed means.
+  const seed = row.calibration ? 0 : row.seeds[0];
+  const text = seed ? `${body},seed=${seed}${rest}` : `${body}${rest}`;
+  return `clipq blame ${shellWord(`${row.model}/${text}/${probes[0]}.${studyColumn.get(key).metric}`)}`;
 }
 
 function rowButton(item) {

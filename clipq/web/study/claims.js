@@ -38,7 +38,7 @@ export function claimSection() {
   });
   draw();
   return section("claims", "Claims",
-    el("p", { class: "quiet" }, "The claims of the study behind clipq, answered from this sweep. Each side errs at most 2.5 % of the time; what an answer rests on opens below it."),
+    el("p", { class: "quiet" }, "The claims of the study behind clipq, answered from what was measured. Each side errs at most 2.5 % of the time; what an answer rests on opens below it."),
     scrollable("Claims", el("table", { class: "claims" }, el("caption", { class: "unseen" }, "Claims, overall and of each model"),
       el("thead", {}, tableHead(columns)), body)));
 }

@@ -1,6 +1,6 @@
 // What stands behind a number: its units, one per seed, and the command that asks the sweep for them.
 import { copyButton } from "../shared/controls.js";
-import { commandList } from "../shared/commands.js";
+import { commandList, shellWord } from "../shared/commands.js";
 import { el, factList } from "../shared/elements.js";
 import { better, count, number } from "../shared/format.js";
 import { table } from "../shared/tables.js";
@@ -63,10 +63,4 @@ function queryCommand(row, column) {
   // What is no plan is a sweep's folder; a command asks for the plan all the same.
   const place = /\.toml$/.test(sweep) ? shellWord(sweep) : `plan.toml --folder ${shellWord(sweep)}`;
   return `clipq sweep query ${place} ${shellWord(statement)}`;
-}
-
-/** Return a word of a command line, quoted where a shell would read more into it. */
-function shellWord(text) {
-  if (/^[\w./:=@%+,-]+$/.test(text)) return text;
-  return `"${text.replace(/[\\"$`]/g, "\\$&")}"`;
 }

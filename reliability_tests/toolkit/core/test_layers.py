@@ -15,7 +15,7 @@ import clipq
 PACKAGE = Path(clipq.__file__).parent
 CORE = (
     "artifact_settings",
-    *("cases", "checkout", "cluster_names", "errors", "estimate", "files", "globs"),
+    *("cases", "checkout", "cluster_names", "csv_cells", "errors", "estimate", "files", "globs"),
     *("provenance", "records"),
     *(
         "recorded_evidence",

@@ -41,6 +41,20 @@ def test_equal_numbers_are_of_the_same_predictions_and_never_beat_each_other():
     assert on == [1.0, 1.0]
 
 
+def test_nothing_is_asked_of_what_has_no_margin_and_that_is_no_lack():
+    values = {
+        "top1": {"change": -0.001, "sampling": 0.001, "seeds": 1, "margin": 0.01},
+        "ece": {"change": 0.3, "sampling": 0.001, "seeds": 1, "margin": None},
+    }
+    own = {"model": "vit", "method": "rtn", "costs": {"weight-bits": 8.0}, "values": values}
+    found = advice_plain([own], [TOP1, ECE])["models"]["vit"]
+    assert (found["criteria"], list(found["margins"])) == (["top1", "ece"], ["top1"])
+    (row,) = found["configurations"]
+    assert (row["answer"], row["lacks"]) == ("surely", [])
+    found = advice_plain([own], [TOP1, ECE], margins={"ece": 0.02})["models"]["vit"]
+    assert found["configurations"][0]["answer"] == "surely not"
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_fronts_are_what_comparing_all_pairs_gives(seed):
     rng = np.random.default_rng(seed)

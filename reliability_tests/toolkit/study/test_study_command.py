@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,6 +80,42 @@ def test_what_is_surely_better_is_bold_in_markdown_and_starred_in_text(records, 
     text = capsys.readouterr().out
     assert "0.871* [" in text
     assert "0.080- [" in text
+
+
+def test_names_from_elsewhere_stay_names_in_every_form(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    own = {"rtn:w8a8,keep=a|b`<i>@vision": changes(-0.001, 0.02, 0.01, 0.03, 40.0)}
+    for name, model in (("a", "=1+1"), ("b", "red\x1b[31m|\nnext")):
+        plain = study_record(own, model=model).to_plain()
+        (tmp_path / f"{name}.json").write_text(json.dumps(plain))
+    given = ["a.json", "b.json"]
+
+    def said(*arguments):
+        assert main(["study", *arguments]) == 0
+        return capsys.readouterr().out
+
+    for action in ("claims", "table"):
+        text, markdown = (said(action, *given, "--format", f) for f in ("text", "markdown"))
+        assert "\x1b" not in text + markdown
+        assert "red\\x1b[31m| next" in text
+        rows = [line for line in markdown.splitlines() if line.startswith("|")]
+        assert len({line.replace(r"\|", "").count("|") for line in rows}) == 1
+    assert r"`rtn:w8a8,keep=a\|b'<i>@vision`" in markdown
+    for action in ("claims", "table", "values"):
+        records = list(csv.DictReader(io.StringIO(said(action, *given, "--format", "csv"))))
+        assert "'=1+1" in {row["model"] for row in records}
+    advised = said("advise", "=1+1", *given)
+    assert "rtn:w8a8,keep=a|b`<i>@vision" in advised
+
+
+def test_a_name_that_the_output_cannot_encode_is_no_reason_to_end(records, monkeypatch):
+    plain = study_record(RTN, model="m\xfcll").to_plain()
+    Path("umlaut.json").write_text(json.dumps(plain))
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", stream)
+    assert main(["study", "table", "umlaut.json", "--format", "csv"]) == 0
+    stream.flush()
+    assert rb"m\xfcll,rtn:w8a8@vision" in stream.buffer.getvalue()
 
 
 @pytest.mark.parametrize(

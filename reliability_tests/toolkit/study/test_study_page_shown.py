@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from functools import cache
 
 import pytest
@@ -267,6 +268,30 @@ def test_where_nothing_keeps_the_margins_the_adviser_says_what_is_in_the_way(pag
     page.get_by_role("button", name="The project's margins").click()
 
 
+@pytest.mark.parametrize(
+    ("change", "case"),
+    [
+        ({}, "lsq:w8a8@vision"),
+        ({"seeds": [3, 4]}, "lsq:w8a8,seed=3@vision"),
+        ({"seeds": [3, 4], "quantizer": "lsq:w8a8+logit-scale"}, "lsq:w8a8,seed=3+logit-scale"),
+        ({"seeds": [3, 4], "calibration_samples": 64,
+          "quantizer": "rtn:w8a8@vision (calibration: 64 samples)"}, "rtn:w8a8@vision"),
+    ],
+)  # fmt: skip
+def test_what_is_to_blame_is_a_case_of_the_gate(browser, tmp_path, change, case):
+    document = study_document(models=1, configurations=8)
+    row = next(c for c in document["configurations"] if c["quantizer"] == "lsq:w8a8@vision")
+    document["configurations"] = [row | {"id": "one"} | change]
+    document["claims"] = []
+    path = tmp_path / "study.html"
+    path.write_text(study_page(document), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(f"{path.as_uri()}#margins=ece%3D0.0000001")
+    command = page.locator(".advice .commands code").inner_text()
+    assert shlex.split(command) == ["clipq", "blame", f"vit-clean/{case}/in-distribution.ece"]
+    page.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_and_mark_stands_out_from_its_background(page, scheme):
     page.emulate_media(color_scheme=scheme)
@@ -318,5 +343,9 @@ def test_markup_in_names_is_inert(browser, tmp_path):
     page.locator("#numbers [data-cell]").nth(1).click()
     assert page.locator("#number-detail").count() == 1
     assert page.locator("img, script:not([id])").count() == 1  # the page's own script
+    change_fragment(page, "margins=ece%3D0.0000001")  # nothing keeps it: it says what to blame
+    command = page.locator(".advice .commands code")
+    assert shlex.split(command.inner_text())[:2] == ["clipq", "blame"]
+    assert len(shlex.split(command.inner_text())) == 3
     assert wrong == []
     page.close()

@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from study_records import study_record
+from study_records import FP32, PROBES, study_record
 
 from clipq.cli import main
 from clipq.sweep.attempts import Attempts
@@ -83,6 +83,19 @@ def test_what_thrift_dropped_is_told(folder, capsys):
     assert "2 units were dropped by the plan's [thrift]" in capsys.readouterr().err
 
 
+def test_configurations_that_lack_a_probe_of_a_column_are_told(folder, capsys, monkeypatch):
+    assert main(["study", "table", "--sweep", str(folder)]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setitem(PROBES, "farther", PROBES["far"])
+    monkeypatch.setitem(FP32, "farther.auroc-mcm", 0.9)
+    more = study_record({"gptq:w4@vision": {"id.top1": -0.001, "farther.auroc-mcm": 0.0}})
+    (folder.parent / "more.json").write_text(json.dumps(more.to_plain()))
+    told = "AUROC far of vit is the mean over far, farther; 5 configurations lack one of them"
+    for action in (["table"], ["page", "--format", "json"], ["advise", "vit"]):
+        assert main(["study", *action, "more.json", "--sweep", str(folder)]) == 0
+        assert told in capsys.readouterr().err
+
+
 def test_claims_of_a_sweep_name_its_units(folder, capsys):
     plain = json.loads(said(capsys, "claims", "--sweep", folder, "--format", "json"))
     (c2,) = [c for c in plain["claims"] if (c["claim"], c["model"]) == ("C2", "vit")]
@@ -121,7 +134,7 @@ def test_the_long_table_has_every_probe_and_metric_with_fp32_and_units(folder, c
 def test_the_document_knows_where_it_comes_from_and_what_units_took(folder, capsys):
     found = json.loads(said(capsys, "page", "--sweep", folder, "--format", "json"))
     (sweep,) = found["provenance"]["sweeps"]
-    assert (sweep["units"], sweep["missing"]) == (5, 0)
+    assert (sweep["units"], sweep["missing"], sweep["dropped_by_thrift"]) == (5, 0, 0)
     seconds = {c["quantizer"]: c["costs"]["unit-seconds"] for c in found["configurations"]}
     assert seconds["rtn:w8a8@vision"] == 1.0
     assert seconds["rtn:w6a8@vision (calibration: 64 samples)"] == 4.5
@@ -156,6 +169,10 @@ def test_advice_is_by_margins_and_says_how_sure_it_is(folder, capsys):
         (["advise", "vit", "--sweep", "sweep", "--margin", "ece"], "--margin ece is no margin"),
         (["advise", "vit", "--sweep", "sweep", "--margin", "ece=-1"], "is no margin"),
         (["advise", "vit", "--sweep", "sweep", "--margin", "ecc=1"], "'ecc' is no criterion"),
+        (
+            ["advise", "vit", "--sweep", "sweep", "--margin", "relative-gap=0.1"],
+            "--margin relative-gap: no configuration of vit has a change of it",
+        ),
         (["advise", "vit", "--sweep", "sweep", "--cost", "price"], "is no cost"),
     ],
 )

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
 from study_records import study_record
 
 from clipq.errors import StudyError
-from clipq.study import MeasuredUnit, answer_claims, gather, study_document, study_rows
+from clipq.study import (
+    MeasuredUnit,
+    Measurements,
+    answer_claims,
+    gather,
+    study_document,
+    study_rows,
+)
 from clipq.study.claim_rules import decide
-from clipq.study.study_formats import claims_text
+from clipq.study.page_build import study_page
+from clipq.study.study_formats import claims_text, table_text
+from clipq.study.study_values import study_values, values_text
 
 PTQ = ("rtn:w8a8@vision", "rtn:w6a8@vision", "rtn:w4a8@vision")
 CHANGES = {
@@ -87,6 +97,75 @@ def test_a_unit_in_two_sweeps_counts_once_and_what_differs_is_refused():
     assert "give the plan" in str(refused.value)
 
 
+def test_two_definitions_of_a_metric_are_refused_whichever_candidates_they_are_of():
+    first, second = unit(PTQ[0]), unit(PTQ[1])
+    newer = tuple(replace(one, metric_version=99) for one in second.cases)
+    with pytest.raises(StudyError, match=r"definition of .* version 1 and 99"):
+        gather([first, replace(second, cases=newer)])
+
+
+def test_models_of_other_projects_are_asked_on_their_own_probes():
+    """Near and far of one, near of the other: its claims are as its table, of near alone."""
+    fewer = {key: value for key, value in CHANGES.items() if not key.startswith("far")}
+    found = gather([unit(PTQ[0]), unit(PTQ[0], model="siglip", changes=fewer)])
+    rows = {row.model: row.finding for row in answer_claims(found).rows if row.name == "C3"}
+    assert rows["siglip"].answer == rows["vit"].answer == "reproduced"
+    assert rows["siglip"].parts[0][1].value == pytest.approx(CHANGES["near.auroc-mcm"])
+
+
+def test_a_number_whose_error_is_not_known_stands_without_an_interval_everywhere():
+    def unsure(one, metric):
+        estimate = replace(one.estimate, standard_error=None)
+        return replace(one, estimate=estimate) if one.metric == metric else one
+
+    units = [unit(f"lsq:w4a8,seed={n}@vision", changes=moved(0.01 * n)) for n in range(3)]
+    units[2] = replace(units[2], cases=tuple(unsure(one, "ece") for one in units[2].cases))
+    plain = unit(PTQ[0])
+    found = gather([*units, replace(plain, cases=tuple(unsure(c, "ece") for c in plain.cases))])
+    table = {row.quantizer: row.entries[1] for row in study_rows(found)}
+    values = {r["configuration"]: r for r in study_values(found) if r["metric"] == "ece"}
+    document = study_document(found)["configurations"]
+    paged = {each["quantizer"]: each["values"]["ece"] for each in document}
+    for text, value in (("lsq:w4a8@vision", 0.085), ("rtn:w8a8@vision", 0.08)):
+        numbers = (table[text].value, values[text]["value"], paged[text]["value"])
+        assert numbers == pytest.approx((value,) * 3)
+    assert values["lsq:w4a8@vision"]["change"] == pytest.approx(0.025)  # of these two seeds
+    assert values["lsq:w4a8@vision"]["seeds"] == [0, 1]
+    assert table["rtn:w8a8@vision"].cases == ("vit/rtn:w8a8@vision/id.ece",)
+    assert table["rtn:w8a8@vision"].low is values["rtn:w8a8@vision"]["low"] is None
+    assert paged["rtn:w8a8@vision"]["by_seed"] == [pytest.approx(0.08)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda one: replace(one, observed=math.nan),
+        lambda one: replace(one, baseline=-math.inf),
+        lambda one: replace(one, estimate=replace(one.estimate, standard_error=math.inf)),
+        lambda one: replace(one, estimate=replace(one.estimate, high=math.inf)),
+        lambda one: replace(one, samples=0),
+    ],
+)
+def test_what_is_not_finite_or_has_no_samples_is_not_known(change):
+    made = unit("rtn:w4a4@vision")
+    found = gather([replace(made, cases=tuple(map(change, made.cases)))])
+    json.dumps(study_document(found), allow_nan=False)
+    values_text(found, "json")
+    claims_text(answer_claims(found), "json")
+    table_text(study_rows(found), "json")
+
+
+def test_what_a_record_adds_to_a_unit_is_not_said_to_be_the_units():
+    fewer = {key: value for key, value in CHANGES.items() if key != "blur.top1"}
+    for order in (1, -1):
+        given = [unit(PTQ[0], changes=fewer), study_record({PTQ[0]: CHANGES})][::order]
+        found = gather(given)
+        units = {(row["probe"], row["metric"]): row["units"] for row in study_values(found)}
+        assert units["blur", "top1"] == [""]
+        assert units["id", "top1"] == [given[::order][0].id]
+        assert found.units_of([f"vit/{PTQ[0]}/blur.top1"]) == []
+
+
 @pytest.fixture(scope="module")
 def document():
     units = [unit(text) for text in PTQ]
@@ -127,11 +206,41 @@ def test_the_document_says_what_figures_set_against_each_other(document):
     assert values["sqnr-low"]["change"] is None
 
 
+def test_residuals_at_other_ranks_than_the_models_are_left_out():
+    first, second = (unit(text) for text in PTQ[1:])
+    other = SPECTRUM | {"rank": [1, 2, 8]}
+    figures = second.shared["figures"] | {f"vit/{PTQ[2]}/id": {"spectrum": other}}
+    made = study_document(
+        gather([first, replace(second, shared=second.shared | {"figures": figures})])
+    )
+    residuals = {each["quantizer"]: each["residual"] for each in made["configurations"]}
+    assert residuals == {PTQ[2]: SPECTRUM["residual"], PTQ[1]: None}
+    assert made["models"][0]["spectrum"]["rank"] == [1, 2, 8]
+    study_page(made)
+
+
 def test_claims_of_the_document_lead_to_configurations(document):
     found = {(c["claim"], c["part"], c["model"]): c for c in document["claims"]}
     named = found["C2", "", "vit"]["configurations"]
     assert [document["configurations"][place]["quantizer"] for place in named] == sorted(PTQ)
     assert found["C1", "", "siglip"]["answer"] == "not reproduced"
+
+
+def test_what_was_not_measured_is_not_looked_for_in_each_configuration_again(monkeypatch):
+    looked = Measurements._results
+    counts = []
+
+    def counted(*arguments):
+        counts[-1] += 1
+        return looked(*arguments)
+
+    monkeypatch.setattr(Measurements, "_results", counted)
+    for many in (10, 20):
+        texts = [f"rtn:w8a8,alpha=0.{n:02}@vision" for n in range(many)]
+        measurements = gather([study_record({text: {"id.top1": -0.01} for text in texts})])
+        counts.append(0)
+        study_rows(measurements)
+    assert counts[1] < 2.2 * counts[0]
 
 
 def test_how_often_options_are_weighed_does_not_grow_with_how_many_there_are(monkeypatch):
