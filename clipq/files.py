@@ -45,9 +45,16 @@ def replace_atomically(path: Path, write: Callable[[Path], None], *, durable: bo
             and is then made again, need not, and saves the wait for the disk.
 
     Raises:
-        CacheError: the folder is read-only or full.
+        CacheError: the folder is read-only or full, or what is there is no plain file.
+
+    >>> write_atomically(Path("/dev/null"), b"")
+    Traceback (most recent call last):
+    clipq.errors.CacheError: cannot write /dev/null: it is no file
+    ...
     """
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is a folder" if path.is_dir() else "it is no file")
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
         os.close(descriptor)
@@ -64,7 +71,8 @@ def replace_atomically(path: Path, write: Callable[[Path], None], *, durable: bo
     except OSError as error:
         raise CacheError(
             f"cannot write {path}: {error.strerror or error}",
-            hint="free space, or choose a writable folder for `cache`, `report` or `baselines`",
+            hint="free space, or choose a plain file in a writable folder; clipq.toml names those of "
+            "`cache`, `report` and `baselines`",
         ) from error
 
 

@@ -116,7 +116,7 @@ class Gate:
         try:
             result = self.unexcused(case)
             result = replace(result, next_command=self.commands.next(case, result.verdict))
-            return self.waivers.apply(self._expected(case, result), today=self.today)
+            return self.waivers.apply(_expected(result, self.margins), today=self.today)
         except ClipqError as error:
             return self._failed(case, str(error))
 
@@ -201,23 +201,6 @@ class Gate:
             noise=stored.noise,
         )
 
-    def _expected(self, case: Case, result: CaseResult) -> CaseResult:
-        """Turn an expected failure into `waived`, and its unexpected success into a failure."""
-        expected = self.margins.expected_failure(case)
-        if expected is None:
-            return result
-        if result.verdict in EXCUSABLE:
-            return replace(result, verdict=Verdict.WAIVED, reason=f"expected: {expected.reason}")
-        if result.verdict in (Verdict.PASS, Verdict.IMPROVED):
-            return replace(
-                result,
-                verdict=Verdict.FAIL,
-                reason=f"expected to fail ({expected.reason}), but it did not: remove the entry "
-                f"from {self.margins.path.name}",
-                next_command=f"edit {self.margins.path}",
-            )
-        return result
-
     def _baseline(self, model: str) -> Baseline | None:
         if model not in self._baselines:
             self._baselines[model] = load_baseline(self.settings.baselines, model)
@@ -293,3 +276,21 @@ class Gate:
             "remarks": self._remarks[model],
         }
         return {"baselines": {model: provenance}}
+
+
+def _expected(result: CaseResult, margins: Margins) -> CaseResult:
+    """Turn an expected failure into `waived`, and its unexpected success into a failure."""
+    expected = margins.expected_failure(result.case)
+    if expected is None:
+        return result
+    if result.verdict in EXCUSABLE:
+        return replace(result, verdict=Verdict.WAIVED, reason=f"expected: {expected.reason}")
+    if result.verdict in (Verdict.PASS, Verdict.IMPROVED):
+        return replace(
+            result,
+            verdict=Verdict.FAIL,
+            reason=f"expected to fail ({expected.reason}), but it did not: remove the entry "
+            f"from {margins.path.name}",
+            next_command=f"edit {margins.path}",
+        )
+    return result
