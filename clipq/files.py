@@ -71,8 +71,8 @@ def replace_atomically(path: Path, write: Callable[[Path], None], *, durable: bo
     except OSError as error:
         raise CacheError(
             f"cannot write {path}: {error.strerror or error}",
-            hint="free space, or choose a plain file in a writable folder; clipq.toml names those of "
-            "`cache`, `report` and `baselines`",
+            hint="free space, or choose a plain file in a writable folder; clipq.toml names "
+            "those of `cache`, `report` and `baselines`",
         ) from error
 
 
