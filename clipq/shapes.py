@@ -165,7 +165,8 @@ class Document:
         except UnicodeDecodeError as error:
             raise self._unreadable(_undecodable(found, error)) from error
         except FileNotFoundError as error:
-            raise self._unreadable(str(error), "give the path of a file that is there") from error
+            fix = "give the path of a file that is there"
+            raise self._unreadable(error.strerror or str(error), fix) from error
         except (OSError, ValueError) as error:  # a path that holds a NUL is no value for Python
             raise self._unreadable(str(error)) from error
         if "\0" in text:
@@ -241,7 +242,8 @@ class Document:
             return str(said)
         held = "a table" if self.form == "TOML" else "an object"
         if get_origin(kind) in (typing.Union, UnionType):
-            return " or ".join(dict.fromkeys(map(self._allowed, get_args(kind))))
+            kinds = [one for one in get_args(kind) if self.form != "TOML" or one is not NoneType]
+            return " or ".join(dict.fromkeys(map(self._allowed, kinds)))
         if get_origin(kind) in (tuple, list):
             return f"a list, each {held}" if _keys(get_args(kind)[0]) else "a list"
         words = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}

@@ -52,6 +52,7 @@ def watching(
     options: argparse.Namespace,
     *,
     unit: str,
+    closing: bool = True,
     stream: TextIO | None = None,
     environment: Mapping[str, str] = os.environ,
     clock: Callable[[], float] = time.monotonic,
@@ -61,6 +62,7 @@ def watching(
     Args:
         options: of the command line; ``quiet`` silences.
         unit: what is counted, singular.
+        closing: whether a log ends with what was done in all; not where the command says it.
         stream: where it is shown; default: standard error.
         environment: of the process; ``CI`` and ``TERM=dumb`` stand for a log.
         clock: seconds, counted up.
@@ -78,7 +80,10 @@ def watching(
     except BaseException:
         shown.clear()  # no closing line: nothing was finished
         raise
-    shown.close()
+    if closing:
+        shown.close()
+    else:
+        shown.clear()
 
 
 def is_live(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
@@ -202,8 +207,9 @@ class _Lines:
 
     def close(self) -> None:
         """Write what was done in all; nothing where nothing was."""
-        parts = [f"{len(self._done)} tasks, {sum(self._done.values()):,} {self._unit}s"]
-        parts = parts if self._done else []
+        parts = [f"{len(self._done)} tasks"] if len(self._done) > 1 else []
+        if self._done:
+            parts.append(f"{sum(self._done.values()):,} {self._unit}s")
         if self._steps:
             parts.append(f"{self._steps:,} steps")
         if parts:

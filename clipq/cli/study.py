@@ -74,7 +74,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `clipq study` to the command line."""
     parser = commands.add_parser(
         "study",
-        help="the study's claims and its table, from stored runs and sweeps",
+        help="the study's claims, table, page and advice, from stored runs and sweeps",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -99,7 +99,7 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
             action="append",
             default=[],
             metavar="SWEEP",
-            help="a plan, or a sweep's folder; several times for several",
+            help="a plan, a sweep's folder, or the URL of its --store; several times for several",
         )
         add_store_option(action)
         action.add_argument(

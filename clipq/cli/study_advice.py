@@ -38,7 +38,11 @@ def declare_advise(parser: argparse.ArgumentParser) -> None:
         help="the largest loss that is acceptable, in the metric's unit",
     )
     parser.add_argument(
-        "--cost", default="weight-bits", metavar="COST", help="of fronts (default: weight-bits)"
+        "--cost",
+        default="weight-bits",
+        metavar="COST",
+        help="of fronts: weight-bits (default), nominal-bits, activation-bits, bytes, milliseconds "
+        "or unit-seconds",
     )
 
 
@@ -158,7 +162,7 @@ def _text(
             _short(row["front"]),
             _short(row["worst"]),
             row["limit"] or "",
-            ", ".join(row["over"]) or (f"lacks {listed(row['lacks'])}" if row["lacks"] else ""),
+            ", ".join(row["over"]) or _lacking(configurations[row["configuration"]], row["lacks"]),
         )
         for row in rows
     ]
@@ -170,6 +174,21 @@ def _text(
         "margins. P: over samples and seeds, of configurations as if their errors were "
         "independent, which makes neighbours less sure than they are. docs/claims.md#advice"
     )
+
+
+def _lacking(configuration: Mapping[str, Any], lacks: Sequence[str]) -> str:
+    """Return why there is no answer: no interval of one seed's draw, or metrics without a number.
+
+    >>> _lacking({"draws": True, "seeds": [0]}, ["top1", "ece"])
+    'one seed: two are needed'
+    >>> _lacking({"draws": False, "seeds": []}, ["top1", "ece"])
+    'lacks top1, ece'
+    """
+    if not lacks:
+        return ""
+    if configuration["draws"] and len(configuration["seeds"]) == 1:
+        return "one seed: two are needed"
+    return f"lacks {listed(lacks)}"
 
 
 def _short(value: float | None) -> str:

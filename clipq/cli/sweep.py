@@ -19,7 +19,7 @@ _EPILOG = """\
 examples:
   clipq sweep plan plan.toml
   clipq sweep plan plan.toml --seconds-per-unit 8 --processes 2
-  clipq sweep plan plan.toml --folder .clipq/sweep     as fast as what was measured there
+  clipq sweep plan plan.toml --folder .clipq/sweeps/plan     as fast as what was measured there
   clipq sweep plan plan.toml --units
   clipq sweep run plan.toml --processes 2
   clipq sweep run plan.toml --engine ray --address auto

@@ -45,12 +45,15 @@ def declare(parser: argparse.ArgumentParser) -> None:
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--units", action="store_true", help="print each unit, one a line")
     shown.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+    parser.set_defaults(dry_run=False)
 
 
 def plan(options: argparse.Namespace) -> int:
     """Check a plan and print what it comes to; return 0."""
     from clipq.sweep.sweep_plan import MOST_CELLS, read_plan
 
+    if options.folder is not None and not options.dry_run:
+        _needs_attempts(options.folder)
     read = read_plan(options.plan)
     settings = plan_settings(read)
     survey = read.survey(settings, most=None if options.yes else MOST_CELLS)
@@ -81,6 +84,17 @@ def _estimated(options: argparse.Namespace, survey: Survey) -> SweepEstimate | N
     if said is None or found is None:
         return found
     return replace(found, basis="seconds per unit as given")
+
+
+def _needs_attempts(folder: Path) -> None:
+    """Refuse a folder that no sweep was ever run in."""
+    from clipq.errors import SweepError
+
+    if not (folder / "attempts").is_dir():
+        raise SweepError(
+            f"no sweep was run in {folder}",
+            hint="a plan's is .clipq/sweeps/NAME beside it, or what `run --folder` was given",
+        )
 
 
 def _measured(folder: Path) -> tuple[dict[Kind, list[Taken]], float | None]:
@@ -127,7 +141,10 @@ def _lines(plan: SweepPlan, survey: Survey, found: SweepEstimate | None) -> list
     if survey.excluded:
         lines.append(f"  {survey.excluded:,} units are left out: the settings exclude all of them")
     if found is None:
-        lines.append("time: not known before a unit was measured; --seconds-per-unit says it")
+        lines.append(
+            "time: not known before a unit was measured: `plan` takes it from --folder of a sweep, "
+            "or --seconds-per-unit"
+        )
         return lines
     lines.append(
         f"time: {_duration(found.processor_seconds)} of processor time, "
@@ -136,10 +153,19 @@ def _lines(plan: SweepPlan, survey: Survey, found: SweepEstimate | None) -> list
     if found.gpu_seconds:
         lines.append(f"time of GPUs: {_duration(found.gpu_seconds)}")
     if found.cost is not None:
-        lines.append(f"cost: {found.cost:,.2f}")
+        lines.append(f"cost: {_money(found.cost)}")
     if found.disk is not None:
         lines.append(f"disk: {found.disk / 1e6:,.1f} MB")
     return lines
+
+
+def _money(cost: float) -> str:
+    """Return a cost with two decimals, or two digits where that would be nothing.
+
+    >>> _money(1234.5), _money(0.0013), _money(0.0)
+    ('1,234.50', '0.0013', '0.00')
+    """
+    return f"{cost:.2g}" if 0 < cost < 0.1 else f"{cost:,.2f}"
 
 
 def _duration(seconds: float) -> str:

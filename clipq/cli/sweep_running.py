@@ -152,7 +152,7 @@ def run(options: argparse.Namespace) -> int:
 
     def done_of(units: Iterable[Unit], total: int) -> SweepSummary:
         left = None if options.budget is None else options.budget - (time.monotonic() - start)
-        with watching(options, unit="unit") as progress:
+        with watching(options, unit="unit", closing=False) as progress:
             return run_sweep(
                 units,
                 work,

@@ -24,7 +24,8 @@ the gate trains at first use and keeps what it made in the cache.
 """
 _EPILOG = """\
 quantizers that are trained (docs/quantizers.md has their formats and options):
-  lsq       learned step sizes      rot+lsq   after a rotation
+  lsq       learned step sizes (with z inputs, lsq:w4a8z: LSQ+)
+  rot+lsq   likewise, after a rotation
   pact      learned clipping        dorefa    tanh-scaled weights
 
 options of the text, of every one of them:

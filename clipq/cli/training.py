@@ -152,7 +152,15 @@ def _quantizers(word: str, models: Sequence[str], settings: Settings) -> list[st
                 f"{word!r} is an artifact of {model}, which is files and not trained",
                 hint=f"train a quantizer: clipq train {model} lsq:w4a8 --output FOLDER",
             )
-    text = refuse_untrained(word)
+    try:
+        text = refuse_untrained(word)
+    except QuantizerError as error:
+        if not any(letter in word for letter in _GLOB):
+            raise
+        raise QuantizerError(
+            f"{word!r} fits no quantizer of [matrix], and is none itself: {error.problem}",
+            hint="list the quantizer in [matrix] of clipq.toml, or write it in full: lsq:w4a8",
+        ) from error
     objective_of(QuantizerSpec.parse(text))  # refused before anything is loaded
     return [text]
 

@@ -82,7 +82,7 @@ class SweepSummary:
         if self.failed:
             lines.append(f"{len(self.failed):,} set aside:")
             lines += [f"  {each.name}: {each.reason.splitlines()[0]}" for each in self.failed]
-        if self.ended_by:
+        if self.ended_by and (self.left or self.ended_by.startswith("SIG")):
             lines.append(f"ended by {self.ended_by}; 'clipq sweep resume' goes on")
         if self.untold:
             lines.append(f"{self.untold:,} attempts could not be written down")

@@ -98,15 +98,15 @@ def settle(folder: Path, identity: Mapping[str, str], *, another: bool = False) 
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SweepError(
                 f"{path} does not say which sweep this is: {error!r}",
-                hint="ask for another sweep in its place: parts that fit are kept",
+                hint="--another writes it anew: parts that fit are kept",
             ) from error
         if differences:
             more = len(differences) - _SHOWN
             told = "; ".join(differences[:_SHOWN]) + (f"; {more} more" if more > 0 else "")
             raise SweepError(
                 f"the sweep in {folder} is another one than this: {told}",
-                hint="put back what changed, give another folder, or ask for another sweep in its "
-                "place: what is the same is not done again",
+                hint="put back what changed, give another --folder, or --another: then units that "
+                "are the same stay done, the others are measured",
             )
         return
     try:

@@ -117,7 +117,10 @@ def export(store: PartStore, path: Path) -> int:
     try:
         return _at_rest(store, written)
     except (library.Error, OSError) as error:
-        raise SweepError(f"{path} cannot be written: {error}") from error
+        said = getattr(error, "strerror", None) or str(error)
+        raise SweepError(
+            f"{path} cannot be written: {said}", hint="name a file in a folder that can be written"
+        ) from error
 
 
 def _at_rest(store: PartStore, look: Callable[[], _Found]) -> _Found:
@@ -151,7 +154,8 @@ def _wrong(sql: str, error: Exception) -> SweepError:
     tables = table_columns()
     asked = [name for name in tables if re.search(rf"\b{name}\b", sql)] or ["cells"]
     known = dict.fromkeys(column for name in asked for column in tables[name])
-    hint = f"columns of {' and '.join(asked)}: {', '.join(known)}"
+    columns = ", ".join('"offset"' if name == "offset" else name for name in known)  # a keyword
+    hint = f"columns of {' and '.join(asked)}: {columns}"
     if table := _TABLE.search(told):
         hint = did_you_mean(table[1].strip('"'), tables)
     elif column := _COLUMN.search(told):

@@ -14,7 +14,7 @@ import { view } from "./view.js";
 const ON_FRONT = 0.05; // probability from which a configuration is in the Pareto set that is shown
 const ANSWERS_OF = new Map([["surely", ["pass", "✓"]], ["probably", ["inconclusive", "?"]], ["hardly", ["suspect", "◆"]], ["surely not", ["fail", "✕"]]]);
 const ORDER = [...ANSWERS_OF.keys()];
-const OF_CONFIDENCE = /^(ts-ece|ece|ace|mce|smooth-ece|classwise-ece|nll|brier|confidence-gap)$/;
+const OF_SCALE = /^(ece|ace|mce|smooth-ece|classwise-ece|nll|brier|confidence-gap)$/;
 const drawnOf = { key: "", drawn: null };
 
 /** Return what is said of a model's configurations under margins. */
@@ -99,7 +99,7 @@ function nothingFits(known, all, keys, cost) {
   }
   for (const at of nearest.over) steps.push([`${columnTitle(keys[at])} is surely beyond its margin: ${times(losses[at].value / margins[at])} of it.`]);
   const against = [...nearest.over, ...nearest.open];
-  if (against.every((at) => OF_CONFIDENCE.test(studyColumn.get(keys[at]).metric))) steps.push(["Only calibration is in the way: tune the logit scale (add +logit-scale to the quantizer)."]);
+  if (!nearest.row.text.includes("+logit-scale") && against.every((at) => OF_SCALE.test(studyColumn.get(keys[at]).metric))) steps.push(["Only calibration is in the way: tune the logit scale (add +logit-scale to the quantizer)."]);
   if (nearest.over.length) steps.push(["Keep the layers in float that cause it, take more bits, or train (QAT)."]);
   const command = blameCommand(nearest.row, keys[against[0]]);
   return el("div", { class: "notice warn none" },

@@ -75,8 +75,15 @@ def test_a_log_gets_a_line_every_half_minute_and_one_at_the_end():
         "decoding id: 30 of 100 images, about 1:10 min left",
         "decoding id: 60 of 100 images, about 40 s left",
         "decoding id: 90 of 100 images, about 10 s left",
-        "done: 1 tasks, 100 images in 1:41 min",
+        "done: 100 images in 1:41 min",
     ]
+
+
+def test_no_closing_line_is_written_where_the_command_says_it():
+    stream = io.StringIO()
+    with watching(LOUD, unit="unit", closing=False, stream=stream, environment=HERE) as watch:
+        watch("units", 10, 10)
+    assert stream.getvalue() == ""
 
 
 def test_tasks_side_by_side_share_the_half_minute():

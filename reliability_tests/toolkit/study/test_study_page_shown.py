@@ -292,6 +292,22 @@ def test_what_is_to_blame_is_a_case_of_the_gate(browser, tmp_path, change, case)
     page.close()
 
 
+def test_the_adviser_asks_for_no_logit_scale_where_none_would_help(browser, tmp_path):
+    """A scale moves no temperature-scaled ECE."""
+    columns = [
+        {**column, "metric": "ts-ece"} if column["key"] == "ece" else column
+        for column in DOCUMENT["columns"]
+    ]
+    path = tmp_path / "study.html"
+    path.write_text(study_page({**DOCUMENT, "columns": columns}), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(f"{path.as_uri()}#margins=ece%3D0.0002")
+    said = page.locator(".advice .notice").inner_text()
+    assert "ECE is not decided" in said
+    assert "logit scale" not in said
+    page.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_and_mark_stands_out_from_its_background(page, scheme):
     page.emulate_media(color_scheme=scheme)

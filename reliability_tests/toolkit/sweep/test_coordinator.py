@@ -222,8 +222,9 @@ def test_another_plan_or_other_code_is_refused_with_the_difference(tmp_path):
         sweep(tmp_path, given, identity=other)
     summary = sweep(tmp_path, given, identity=other, another=True)
     assert (summary.found, summary.done) == (1, 1)
-    with pytest.raises(SweepError, match="no longer there: awq: method"):
+    with pytest.raises(SweepError, match="no longer there: awq: method") as caught:
         sweep(tmp_path, given)
+    assert "--another" in str(caught.value)
     (tmp_path / "sweep.json").write_text("[]")
     with pytest.raises(SweepError, match="does not say which sweep this is"):
         sweep(tmp_path, given)
@@ -235,7 +236,10 @@ def test_no_unit_is_begun_once_the_budget_is_spent(tmp_path):
     assert 0 < summary.done < 10
     assert summary.done + summary.left == 10
     assert (summary.ended_by, summary.exit_code) == ("budget", 1)
+    assert "ended by budget" in str(summary)
     assert sweep(tmp_path, many(10), budget_seconds=60.0).exit_code == 0
+    again = sweep(tmp_path, many(10), budget_seconds=1e-9)  # nothing is left to go on with
+    assert (again.found, again.exit_code, "ended by" in str(again)) == (10, 0, False)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_a_dry_run_says_what_the_plan_says_and_begins_nothing(project, plan, cap
     code, said = asked(
         project, capsys, "run", str(plan), "--dry-run", "--processes", "2", "--folder", str(folder)
     )
-    same = asked(project, capsys, "plan", str(plan), "--processes", "2", "--folder", str(folder))
+    same = asked(project, capsys, "plan", str(plan), "--processes", "2")
     assert (code, said.out) == (0, same[1].out)
     assert "metric cells" in said.out
     assert not folder.exists()

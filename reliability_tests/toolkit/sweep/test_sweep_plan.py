@@ -378,7 +378,9 @@ def test_time_and_disk_follow_from_the_units_of_a_folder_that_were_done(tmp_path
     said = capsys.readouterr().out
     assert "time: 40 s of processor time, 40 s in all (2 units that were measured)" in said
     assert "disk: 1.0 MB" in said
-    assert main(["sweep", "plan", plan, "--folder", str(tmp_path / "other")]) == 0
+    assert main(["sweep", "plan", plan, "--folder", str(tmp_path / "other")]) == 2
+    assert f"no sweep was run in {tmp_path / 'other'}" in capsys.readouterr().err
+    assert main(["sweep", "run", plan, "--dry-run", "--folder", str(tmp_path / "other")]) == 0
     assert "not known before a unit was measured" in capsys.readouterr().out
 
 

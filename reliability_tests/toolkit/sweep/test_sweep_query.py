@@ -123,6 +123,7 @@ def test_a_folder_whose_name_is_a_pattern_is_that_folder(tmp_path, how):
         ("SELECT u.evidense FROM units u", "evidense", "did you mean 'evidence'"),
         ("SELECT 1 FROM cels", "cels", "did you mean 'cells'"),
         ("SELEC 1", "syntax error", "columns of cells"),
+        ("SELECT offset FROM cells", "syntax error", '"offset"'),
         ("", "is nothing", "one SELECT|SELECT method"),
         ("SELECT 1; SELECT 2", "is SELECT, SELECT", "SELECT method"),
         ("COPY cells TO 'x.csv'", "is COPY", "SELECT method"),
@@ -191,8 +192,9 @@ def test_an_export_of_another_ending_is_refused(filled, tmp_path):
 
 
 def test_an_export_that_cannot_be_written_says_so(filled, tmp_path):
-    with pytest.raises(SweepError, match="cannot be written"):
+    with pytest.raises(SweepError, match="cannot be written: No such file") as caught:
         export(filled, tmp_path / "no" / "all.csv")
+    assert "in a folder that can be written" in str(caught.value)
 
 
 ANSWER = Answer(("name", "value"), (("a|b\nc", float("nan")), ("12e3", None), ("c", [0.5])))
