@@ -39,10 +39,10 @@ def declare_advise(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--cost",
-        default="weight-bits",
+        default="bytes",
         metavar="COST",
-        help="of fronts: weight-bits (default), nominal-bits, activation-bits, bytes, milliseconds "
-        "or unit-seconds",
+        help="of fronts: bytes of the whole model (default), weight-bits, nominal-bits, "
+        "activation-bits, milliseconds or unit-seconds",
     )
 
 
@@ -149,6 +149,10 @@ def _text(
 ) -> str:
     from tabulate import tabulate
 
+    from clipq.study.configuration_costs import COSTS
+
+    cost = next(cost for cost in COSTS if cost["key"] == options.cost)
+    scale, unit = (1e-6, "MB") if cost["unit"] == "bytes" else (1.0, cost["unit"])
     rows = _rows(advice, options.model)
     found = advice["models"].get(options.model, {})
     limits = found.get("margins", {})
@@ -156,7 +160,7 @@ def _text(
     cells = [
         (
             one_line(configurations[row["configuration"]]["quantizer"]),
-            _short(configurations[row["configuration"]]["costs"][options.cost]),
+            _short(configurations[row["configuration"]]["costs"][options.cost], scale),
             row["answer"],
             _short(row["meets"]),
             _short(row["front"]),
@@ -170,8 +174,9 @@ def _text(
     told = ", ".join(f"{key} {limit:g}" for key, limit in limits.items())
     unasked = f"; {listed(free)}: none in the project, and not asked" if free else ""
     return (
-        f"{table}\n\nmargins: {told or 'none'}{unasked}\ncost: {options.cost}. Worst loss: in "
-        "margins. P: over samples and seeds, of configurations as if their errors were "
+        f"{table}\n\nmargins: {told or 'none'}{unasked}\n"
+        f"cost: {cost['title']} ({unit}). Worst loss: in margins. P: over samples and "
+        "seeds, of configurations as if their errors were "
         "independent, which makes neighbours less sure than they are. docs/claims.md#advice"
     )
 
@@ -191,5 +196,5 @@ def _lacking(configuration: Mapping[str, Any], lacks: Sequence[str]) -> str:
     return f"lacks {listed(lacks)}"
 
 
-def _short(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def _short(value: float | None, scale: float = 1.0) -> str:
+    return "" if value is None else f"{value * scale:.4g}"

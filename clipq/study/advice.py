@@ -78,7 +78,7 @@ def advice_plain(
     configurations: Sequence[Mapping[str, Any]],
     asked: Sequence[Criterion],
     *,
-    cost: str = "weight-bits",
+    cost: str = "bytes",
     margins: Mapping[str, float] | None = None,
     draws: int = _DRAWS,
 ) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def advice_plain(
         draws: how many; probabilities have a standard error of 0.5 / sqrt(draws) at most.
 
     >>> top1 = {"change": -0.002, "sampling": 0.001, "seeds": 1, "margin": 0.01}
-    >>> rtn = {"model": "vit", "method": "rtn", "costs": {"weight-bits": 8.0}}
+    >>> rtn = {"model": "vit", "method": "rtn", "costs": {"bytes": 8.0}}
     >>> advice = advice_plain([rtn | {"values": {"top1": top1}}], [Criterion("top1", "top1", 1)])
     >>> advice["models"]["vit"]["configurations"][0]["answer"]
     'surely'

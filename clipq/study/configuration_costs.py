@@ -12,16 +12,19 @@ from clipq.study.measurements import Measurements
 __all__ = ["COSTS", "costs_of"]
 
 COSTS = (
-    {"key": "weight-bits", "title": "bits per weight, scales included", "unit": "bits"},
+    {"key": "bytes", "title": "size of both towers, weights as codes", "unit": "bytes"},
+    {"key": "weight-bits", "title": "bits per quantized weight, scales included", "unit": "bits"},
     {"key": "nominal-bits", "title": "bits of weights, by the format's name", "unit": "bits"},
     {"key": "activation-bits", "title": "bits of activations, by the format's name",
      "unit": "bits"},
-    {"key": "bytes", "title": "quantized weights, scales included", "unit": "bytes"},
     {"key": "milliseconds", "title": "time per image where it is deployed", "unit": "ms"},
     {"key": "unit-seconds", "title": "processor time to measure (and train) a unit",
      "unit": "s"},
 )  # fmt: skip
-"""Costs that a document may hold; lower is better of each."""
+"""Costs that a document may hold; lower is better of each.
+
+Only the first tells a whole model from one of which a tower is left in float.
+"""
 
 _WEIGHT = re.compile(r"w(\d+)")
 _FLOAT_BITS = 32.0

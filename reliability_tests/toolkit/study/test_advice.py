@@ -46,7 +46,7 @@ def test_nothing_is_asked_of_what_has_no_margin_and_that_is_no_lack():
         "top1": {"change": -0.001, "sampling": 0.001, "seeds": 1, "margin": 0.01},
         "ece": {"change": 0.3, "sampling": 0.001, "seeds": 1, "margin": None},
     }
-    own = {"model": "vit", "method": "rtn", "costs": {"weight-bits": 8.0}, "values": values}
+    own = {"model": "vit", "method": "rtn", "costs": {"bytes": 8.0}, "values": values}
     found = advice_plain([own], [TOP1, ECE])["models"]["vit"]
     assert (found["criteria"], list(found["margins"])) == (["top1", "ece"], ["top1"])
     (row,) = found["configurations"]
@@ -80,7 +80,7 @@ def configuration(quantizer, top1, ece, bits, **own):
 
     values = {"top1": value(top1), "ece": value(ece)}
     method = quantizer.partition(":")[0]
-    costs = {"weight-bits": bits}
+    costs = {"bytes": bits}
     made = {"model": "vit", "quantizer": quantizer, "method": method, "costs": costs}
     return made | {"values": values} | own
 
@@ -118,3 +118,22 @@ def test_one_seed_of_what_is_drawn_is_not_known_and_says_so():
     found = advice_plain([one, configuration("rtn:w8", 0.0, 0.0, 8.0)], [TOP1, ECE])
     row, _ = found["models"]["vit"]["configurations"]
     assert (row["answer"], row["lacks"], row["meets"]) == ("unknown", ["ece"], None)
+
+
+def test_a_tower_in_float_costs_what_it_takes_though_its_weights_have_no_bits():
+    half = configuration("rtn:w4@text", -0.001, 0.001, 0.0) | {
+        "costs": {"bytes": 3e6, "weight-bits": 4.4}
+    }
+    whole = configuration("rtn:w8", -0.002, 0.001, 0.0) | {
+        "costs": {"bytes": 1e6, "weight-bits": 8.4}
+    }
+    fronts = {
+        cost: [
+            row["front"] > 0.99
+            for row in advice_plain([half, whole], [TOP1], **asked)["models"]["vit"][
+                "configurations"
+            ]
+        ]
+        for cost, asked in {"default": {}, "bits": {"cost": "weight-bits"}}.items()
+    }
+    assert fronts == {"default": [False, True], "bits": [True, False]}
