@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from clipq.errors import SettingsError
+from clipq.terminal import say
 
 __all__ = ["declare", "run"]
 
@@ -46,7 +47,8 @@ options of the text, of every one of them:
   torchrun --nproc-per-node 4 -m clipq train vit-clean lsq:w4a8 --output trained/vit-clean
 
 exit codes: 0 trained (or finished before), 2 wrong usage or input, or a training that failed,
-            130 interrupted (the step that Ctrl-C came in is saved; a second one ends at once)
+            130 interrupted (the step that Ctrl-C came in is saved; a second one ends at once),
+            143 terminated (SIGTERM: likewise)
 """
 
 
@@ -114,11 +116,28 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
                 "clipq train needs --output FOLDER",
                 hint=f"for example --output trained/{options.model}",
             )
-        return start_trainings(options)
+        return _ended(lambda: start_trainings(options))
     if len(options.named) != 1 or options.output is not None:
         raise SettingsError(
             f"clipq train {options.model} takes one folder, and no --output",
             hint=f"clipq train {options.model} FOLDER",
         )
-    act = {"resume": resume_training, "show": show_trained}[options.model]
-    return act(options, Path(options.named[0]))
+    folder = Path(options.named[0])
+    if options.model == "show":
+        return show_trained(options, folder)
+    return _ended(lambda: resume_training(options, folder))
+
+
+def _ended(train: Callable[[], int]) -> int:
+    """Return a training's exit code: 143 where SIGTERM ended it, as a shell has it."""
+    from clipq.training.interruptions import terminations
+
+    with terminations() as terminated:
+        try:
+            code = train()
+        except KeyboardInterrupt:
+            if not terminated():
+                raise
+            say("clipq: terminated; what was cached is kept", error=True)
+            return 143
+        return 143 if code == 130 and terminated() else code

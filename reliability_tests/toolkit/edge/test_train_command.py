@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,6 +239,28 @@ def test_what_was_interrupted_goes_on_to_the_same_bytes(place, short, capsys, mo
     capsys.readouterr()
     assert place.train("resume", folder) == 0
     assert "is finished: there is nothing to go on with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_the_step_that_it_comes_in(place, capsys, monkeypatch, number, code):
+    from clipq.cli.progress import _Silent
+
+    def signalled(self, what, done, total):
+        if done == 2:
+            signal.raise_signal(number)
+
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {each: signal.signal(each, handler) for each, handler in usual.items()}
+    folder = place.root / "one"
+    with monkeypatch.context() as patched:
+        patched.setattr(_Silent, "step", signalled)
+        assert place.train("vit-clean", SHORT, "--output", folder, "--quiet") == code
+    assert {each: signal.signal(each, handler) for each, handler in before.items()} == usual
+    assert "interrupted at step 3; the last checkpoint is kept" in capsys.readouterr().err
+    steps: list[int] = []
+    monkeypatch.setattr(_Silent, "step", lambda self, what, done, total: steps.append(done))
+    assert place.train("resume", folder, "--quiet") == 0
+    assert steps == [4]
 
 
 def test_another_recipe_data_or_code_is_refused_with_the_difference(place, short, capsys):
