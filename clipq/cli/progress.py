@@ -140,6 +140,7 @@ class _Bars:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         bar = self._bar(what, what, total, self._unit)
+        bar.total = total or None
         bar.update(done - bar.n)
         if total and done >= total:
             self._close(what)

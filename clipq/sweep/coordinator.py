@@ -125,7 +125,8 @@ def run_sweep(
         budget_seconds: after which no unit is begun; None for no end.
         spending: likewise, for what all attempts took, in earlier runs too.
         total: units of the plan; 0 where unknown.
-        progress: called with (what, units done, units in all).
+        progress: called with (what, units that ended, units that this run has to do, as far as it
+            has seen which are there).
 
     Raises:
         SweepError: another run is at the folder, it is another sweep's, or the engine cannot work.
@@ -174,6 +175,7 @@ class _Run:
     progress: Callable[[str, int, int], None] | None
     done: int = 0
     found: int = 0
+    aside: int = 0
     tried: int = 0
     seconds: float = 0.0
     gpu_seconds: float = 0.0
@@ -205,10 +207,9 @@ class _Run:
         for unit in units:
             if unit.id in there:
                 self.found += 1
-                self._tell()
             elif self.attempts.tries(unit.id) >= self.tries:
                 self.failed[unit.id] = self.attempts.reasons[unit.id]
-                self._tell()
+                self.aside += 1
             elif unit.id in self.attempts.failures:
                 suspected.append(unit)
             else:
@@ -256,8 +257,10 @@ class _Run:
         self._tell()
 
     def _tell(self) -> None:
+        # Of what this run does: what it finds takes no time, and would make the rest look short.
         if self.progress is not None:
-            self.progress("units", self.done + self.found + len(self.failed), self.total)
+            ended = self.done + len(self.failed) - self.aside
+            self.progress("units", ended, max(0, self.total - self.found - self.aside))
 
     def summary(self) -> SweepSummary:
         self.attempts.write()
