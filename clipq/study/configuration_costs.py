@@ -12,7 +12,7 @@ from clipq.study.measurements import Measurements
 __all__ = ["COSTS", "costs_of"]
 
 COSTS = (
-    {"key": "bytes", "title": "size of both towers, weights as codes", "unit": "bytes"},
+    {"key": "bytes", "title": "size of both towers", "unit": "bytes"},
     {"key": "weight-bits", "title": "bits per quantized weight, scales included", "unit": "bits"},
     {"key": "nominal-bits", "title": "bits of weights, by the format's name", "unit": "bits"},
     {"key": "activation-bits", "title": "bits of activations, by the format's name",
