@@ -155,7 +155,7 @@ def run_sweep(
         attempts = Attempts(folder / "attempts")
         run = _Run(store, attempts, tries, budget_seconds, spending, total, progress)
         try:
-            with ended_by_signals():
+            with ended_by_signals() as run.check_signals:
                 run.all(units, work, executor, time_limit)
         except Ended as ended:
             run.ended_by = ended.name
@@ -187,6 +187,7 @@ class _Run:
     in_vain: int = 0
     no_space: Counter[str] = field(default_factory=Counter)
     start: float = field(default_factory=time.monotonic)
+    check_signals: Callable[[], None] = lambda: None
 
     def all(self, units: Iterable[Unit], work: Work, executor: Executor, time_limit: float) -> None:
         """Do them, and then those that failed, until none is left to be tried."""
@@ -225,6 +226,7 @@ class _Run:
             yield unit
 
     def _over(self) -> bool:
+        self.check_signals()  # engines ask again and again: none of them is lost
         if self.budget is not None and time.monotonic() - self.start >= self.budget:
             self.ended_by = "budget"
         if self.spending is not None and not self.ended_by:

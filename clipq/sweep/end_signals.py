@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -27,28 +27,39 @@ class Ended(BaseException):
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[Callable[[], None]]:
     """Make the first SIGINT or SIGTERM an end; ignore more of them while things are put away.
+
+    What a handler raises within a library's callback is swallowed, and the signal would be lost.
+    What is yielded raises it again, and is to be called now and then.
 
     In a thread, nothing is changed.
 
     Raises:
         Ended: where one came.
+
+    >>> with ended_by_signals() as check:
+    ...     check()
     """
+    told = ""
+
+    def check() -> None:
+        if told:
+            raise Ended(told)
+
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield check
         return
-    told = False
 
     def end(number: int, _: FrameType | None) -> None:
         nonlocal told
         if not told:
-            told = True
-            raise Ended(signal.Signals(number).name)
+            told = signal.Signals(number).name
+            raise Ended(told)
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield check
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

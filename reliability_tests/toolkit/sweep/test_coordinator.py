@@ -15,7 +15,7 @@ import tempfile
 import textwrap
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -271,6 +271,20 @@ def test_only_units_under_way_go_beyond_what_may_be_spent(tmp_path):
 def test_limits_that_mean_nothing_are_refused(wrong):
     with pytest.raises(SweepError):
         Spending(**wrong)
+
+
+def test_a_signal_that_a_library_swallows_is_not_lost(tmp_path):
+    class Swallowing:
+        def run(self, units, work, *, time_limit):
+            next(iter(units))
+            with suppress(BaseException):  # as a callback of compiled code does
+                signal.raise_signal(signal.SIGTERM)
+            for _ in range(3):
+                assert not units.over()
+            yield from ()
+
+    summary = sweep(tmp_path, units("rtn:w8", "rtn:w4"), executor=Swallowing())
+    assert (summary.ended_by, summary.done, summary.exit_code) == ("SIGTERM", 0, 143)
 
 
 def test_a_unit_said_to_be_done_without_a_part_is_a_failure(tmp_path):
