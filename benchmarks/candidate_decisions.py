@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     script.add_argument("--cache", type=Path, help="where predictions are kept")
     options = script.options(arguments)
     goals = Goals(quick=options.quick)
-    with kept_predictions(options.cache, quick=options.quick) as cache:
+    with kept_predictions(options.cache, apart=options.quick) as cache:
         settings = embedded_settings(
             models=1 if options.quick else None,
             quantizers=[name.split("/")[1] for name in options.candidates],

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     script.size("--quantizers", full=("*",), quick=("rtn:w8",), help="* for all")
     script.add_argument("--cache", type=Path, help="where predictions are kept")
     options = script.options(arguments)
-    with kept_predictions(options.cache, quick=options.quick) as cache:
+    with kept_predictions(options.cache, apart=options.quick) as cache:
         report(
             embedded_settings(
                 models=options.models,

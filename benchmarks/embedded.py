@@ -78,12 +78,14 @@ def embedded_settings(
 
 
 @contextmanager
-def kept_predictions(cache: Path | None, *, quick: bool) -> Iterator[Path | None]:
+def kept_predictions(cache: Path | None, *, apart: bool) -> Iterator[Path | None]:
     """Yield where predictions are kept: the given folder, this repository's, or for now only.
 
-    A quick run leaves this repository's cache alone.
+    Args:
+        cache: the folder, if one is given.
+        apart: whether this repository's cache is left alone, as quick runs do.
     """
-    if cache is not None or not quick:
+    if cache is not None or not apart:
         yield cache
         return
     with TemporaryDirectory() as folder:

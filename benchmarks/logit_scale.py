@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     probes = ["id", "calibration"]
     if not options.quick:  # there the calibration split has to do: pairs are rendered first
         probes.append("proxy")
-    with kept_predictions(options.cache, quick=options.quick) as cache:
+    with kept_predictions(options.cache, apart=options.quick) as cache:
         settings = embedded_settings(
             models=options.models, probes=probes, samples=options.samples, cache=cache
         )

@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     goals = Goals(quick=options.quick)
     known = logged(options.log)
     found: dict[Run, Figures] = {}
-    with ablations(), kept_predictions(options.cache, quick=options.quick) as cache:
+    with ablations(), kept_predictions(options.cache, apart=options.quick) as cache:
         for model in options.models:
             evaluator = embedded(model, options.samples, cache)
             with quiet():

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = script.options(arguments)
     goals = Goals(quick=options.quick)
     at_size(options, goals)
-    with kept_predictions(options.cache, quick=options.quick) as cache:
+    with kept_predictions(options.cache, apart=options.quick) as cache:
         settings = embedded_settings(
             models=1,
             quantizers=() if "*" in options.quantizers else options.quantizers,

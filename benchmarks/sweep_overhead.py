@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ratios, each = [], []
     # Not this repository's cache: what a gate has left there would cost a unit nothing.
     with (
-        kept_predictions(options.cache, quick=True) as cache,
+        kept_predictions(options.cache, apart=True) as cache,
         TemporaryDirectory() as parts,
     ):
         settings = embedded_settings(cache=cache)

@@ -121,7 +121,7 @@ def _json(survey: Survey, found: SweepEstimate | None) -> str:
     by_kind: dict[str, dict[str, int]] = defaultdict(dict)
     for (model, method), count in survey.by_kind.items():
         by_kind[model][method] = count
-    told = asdict(replace(survey, by_kind={})) | {"by_kind": by_kind}
+    told = asdict(survey) | {"by_model": survey.by_model, "by_kind": by_kind}
     return json.dumps(told | {"estimate": asdict(found) if found else None}, indent=1)
 
 

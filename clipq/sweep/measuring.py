@@ -137,7 +137,7 @@ class UnitWork:
             )
 
         whole = planned(Selection())
-        narrower = self.probes or self.metrics
+        narrower = {*self.probes, *self.metrics} - {"*"}
         cases = planned(Selection((), (), self.probes, self.metrics)) if narrower else whole
         if not cases:
             raise SweepError(

@@ -55,7 +55,6 @@ class Survey:
     Args:
         units: how many.
         cells: metric cells of all of them.
-        by_model: units of each model.
         by_kind: units of each model and method.
         seeds: units by why they have the seeds that they have.
         merged: combinations that came to a unit that there was: the quantizer looks at no data.
@@ -64,11 +63,18 @@ class Survey:
 
     units: int
     cells: int
-    by_model: Mapping[str, int]
     by_kind: Mapping[Kind, int]
     seeds: Mapping[str, int]
     merged: int
     excluded: int
+
+    @property
+    def by_model(self) -> dict[str, int]:
+        """Units of each model."""
+        found: Counter[str] = Counter()
+        for (model, _), count in self.by_kind.items():
+            found[model] += count
+        return dict(found)
 
 
 @dataclass(slots=True)
@@ -151,12 +157,7 @@ class SweepPlan:
                 f"{self.path}: {settings.path} excludes every cell of every unit",
                 hint="shorten `exclude` of [matrix], or name other quantizers",
             )
-        by_model: Counter[str] = Counter()
-        for (model, _), count in by_kind.items():
-            by_model[model] += count
-        return Survey(
-            units, cells, dict(by_model), dict(by_kind), dict(seeds), apart.merged, apart.excluded
-        )
+        return Survey(units, cells, dict(by_kind), dict(seeds), apart.merged, apart.excluded)
 
     def units(self, settings: Settings, context: Callable[[str, str], str]) -> Iterator[Unit]:
         """Yield the units, model by model, each once, in the same order every time.

@@ -7,6 +7,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 __all__ = ["interruptions", "terminations"]
 
@@ -25,23 +27,10 @@ def interruptions() -> Iterator[Callable[[], bool]]:
     False
     """
     usual = signal.default_int_handler
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is not usual:
-        yield lambda: False
-        return
-    came = False
-
-    def note(*_: object) -> None:
-        nonlocal came
-        came = True
-        signal.signal(signal.SIGINT, usual)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: came
-    finally:
-        signal.signal(signal.SIGINT, usual)
-    if came:
+    put_back = partial(signal.signal, signal.SIGINT, usual)
+    with _noted(signal.SIGINT, usual, put_back) as came:
+        yield came
+    if came():
         raise KeyboardInterrupt
 
 
@@ -56,20 +45,38 @@ def terminations() -> Iterator[Callable[[], bool]]:
     ...     terminated()
     False
     """
-    alone = int(os.environ.get("WORLD_SIZE", "1")) < 2
-    main = threading.current_thread() is threading.main_thread()
-    if not (alone and main) or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         yield lambda: False
         return
-    came = False
+    pass_on = partial(signal.raise_signal, signal.SIGINT)
+    with _noted(signal.SIGTERM, signal.SIG_DFL, pass_on) as came:
+        yield came
 
-    def pass_on(*_: object) -> None:
-        nonlocal came
-        came = True
-        signal.raise_signal(signal.SIGINT)
 
-    signal.signal(signal.SIGTERM, pass_on)
+@contextmanager
+def _noted(
+    number: signal.Signals, usual: Any, then: Callable[[], object]
+) -> Iterator[Callable[[], bool]]:
+    """Note a signal and call `then`; in a thread, and where another handler is set, change nothing.
+
+    Args:
+        number: of the signal.
+        usual: its handler where nobody has set one; is set again at the end.
+        then: what the signal does.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(number) is not usual:
+        yield lambda: False
+        return
+    told = False
+
+    def note(*_: object) -> None:
+        nonlocal told
+        told = True
+        then()
+
+    signal.signal(number, note)
     try:
-        yield lambda: came
+        yield lambda: told
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(number, usual)
