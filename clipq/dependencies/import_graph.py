@@ -187,7 +187,7 @@ def _spec(name: str) -> ModuleSpec | None:
     parent, _, _ = name.rpartition(".")
     try:
         if not parent:
-            return importlib.util.find_spec(name)
+            return _first_found(name)
         above = _spec(parent)
         if above is None or above.submodule_search_locations is None:
             return None
@@ -196,6 +196,22 @@ def _spec(name: str) -> ModuleSpec | None:
         return None
     except KeyError:  # a folder without __init__.py, whose parent nobody has imported
         return None
+
+
+def _first_found(name: str) -> ModuleSpec | None:
+    """Return what the first of Python's finders to know a top-level module says of it.
+
+    Setuptools' own is not asked: taking the question for the import, it changes what later imports
+    of `setuptools` and `distutils` find.
+    """
+    for finder in sys.meta_path:
+        kind = finder if isinstance(finder, type) else type(finder)
+        ask = getattr(finder, "find_spec", None)
+        if ask is not None and kind.__module__ != "_distutils_hack":
+            spec: ModuleSpec | None = ask(name, None)
+            if spec is not None:
+                return spec
+    return None
 
 
 def _spec_in(name: str, folders: list[str]) -> ModuleSpec | None:

@@ -24,7 +24,7 @@ def training_code(quantizer: str, objective: Any) -> dict[str, str | int]:
         quantizer: its text.
         objective: what is minimised; of one that is not clipq's, the files behind it count.
 
-    >>> sorted(training_code("rtn:w8", print))
+    >>> sorted(training_code("rtn:w8", len))
     ['code_sha256', 'method_version', 'training_sha256']
     """
     found = {**method_identity(quantizer), "training_sha256": _trainer_hash()}

@@ -256,6 +256,17 @@ def test_the_version_of_the_library_that_does_the_work_counts(load, monkeypatch)
     assert parts()["package a-kernel-library"] == "2"
 
 
+def test_looking_at_what_imports_pip_leaves_setuptools_as_it_was(load, monkeypatch):
+    """Setuptools gives its `distutils` up for good where pip is looked for as an import does."""
+    hack = pytest.importorskip("_distutils_hack")
+    finder = hack.DistutilsMetaFinder()
+    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+    load("", "import pip, json, torchao, no_such_module")
+    assert method_code("mine").unknown == ()
+    assert "package torchao" in parts()
+    assert "spec_for_distutils" not in vars(finder)
+
+
 @pytest.mark.parametrize(
     ("imports", "body", "said"),
     [

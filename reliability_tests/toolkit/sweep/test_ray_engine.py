@@ -69,6 +69,7 @@ def cluster() -> Iterator[Any]:
     # Ray lowers its workers' priority, which on a busy machine would stand still.
     patch = pytest.MonkeyPatch()
     patch.setenv("RAY_worker_niceness", "0")
+    patch.setenv("RAY_TQDM_PATCH_PRINT", "0")  # of this process too, for good
     ray.cloudpickle.register_pickle_by_value(sweep_works)
     head = {"num_cpus": 1, "include_dashboard": False} | NODE
     found = Cluster(initialize_head=True, head_node_args=head)
