@@ -10,6 +10,7 @@ from typing import Any
 
 from clipq.cli.store import add_store_option
 from clipq.cli.study_advice import ADVISE, declare_advise, run_advise
+from clipq.cli.study_choice import chosen_rows, declare_choice
 from clipq.cli.study_sources import StudySources, say_what_is_partly_measured
 from clipq.terminal import emit, say
 
@@ -54,6 +55,7 @@ examples:
   clipq study claims .clipq/report/report.json
   clipq study claims records/*.json --format markdown --output claims.md
   clipq study table latest latest~1 --format csv --output table.csv
+  clipq study table --sweep plan.toml --model 'vit-*' --quantizer '*w4a8*'
   clipq study claims --sweep plan.toml
   clipq study values --sweep plan.toml --output study.csv
   clipq study page --sweep plan.toml --output study.html
@@ -91,6 +93,8 @@ def declare(commands: argparse._SubParsersAction[Any]) -> None:
         )
         if name == "advise":
             declare_advise(action)
+        if name == "table":
+            declare_choice(action)
         action.add_argument(
             "records", nargs="*", metavar="RECORD", help="report.json files, or runs of the store"
         )
@@ -148,7 +152,8 @@ def _table(options: argparse.Namespace, sources: StudySources) -> str:
 
     measurements = sources.gathered(metrics=METRICS)
     say_what_is_partly_measured(measurements)
-    return table_text(study_rows(measurements), options.format, units=measurements.units_of)
+    rows = chosen_rows(study_rows(measurements), options)
+    return table_text(rows, options.format, units=measurements.units_of)
 
 
 def _values(options: argparse.Namespace, sources: StudySources) -> str:

@@ -71,6 +71,22 @@ def test_the_table_has_means_over_seeds_with_intervals_of_the_change(records, ca
     assert ("rtn:w8a8@vision", "corruption error") not in rows
 
 
+def test_rows_of_the_table_are_chosen_by_globs_and_fp32_stays(records, capsys):
+    def shown(*arguments):
+        code = main(["study", "table", *records, "--format", "csv", *arguments])
+        said = capsys.readouterr()
+        return code, {row["quantizer"] for row in csv.DictReader(said.out.splitlines())}, said.err
+
+    rotated = {"fp32", "quarot:w8a8@vision"}
+    assert shown("--quantizer", "quarot*", "--model", "v?t")[:2] == (0, rotated)
+    assert shown("--quantizer", "quarot*", "--quantizer", "rtn*")[1] == rotated | RTN.keys()
+    code, none, said = shown("--quantizer", "rtn:w4*")
+    assert (code, none) == (2, set())
+    assert "--quantizer rtn:w4*: no quantizer of this study is called so" in said
+    assert "there are: quarot:w8a8@vision, rtn:w8a8@vision" in said
+    assert "--model resnet: no model of this study" in shown("--model", "resnet")[2]
+
+
 def test_what_is_surely_better_is_bold_in_markdown_and_starred_in_text(records, capsys):
     main(["study", "table", *records, "--format", "markdown"])
     markdown = capsys.readouterr().out
