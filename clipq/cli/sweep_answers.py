@@ -10,7 +10,14 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipq.cli.sweep_folders import add_folder, add_plan, folder_of, planned_sweep, store_of
+from clipq.cli.sweep_folders import (
+    add_folder,
+    add_plan,
+    folder_of,
+    no_such_sweep,
+    planned_sweep,
+    store_of,
+)
 from clipq.terminal import emit, one_line, say
 
 if TYPE_CHECKING:
@@ -150,12 +157,8 @@ def status(options: argparse.Namespace) -> int:
 
 def _needs_a_sweep(folder: Path, store: PartStore, *, locked: bool = False) -> None:
     """Refuse a folder that no sweep ever began in, unless its parts are in another store."""
-    from clipq.errors import SweepError
-
     if (locked and not folder.is_dir()) or not ((folder / "sweep.json").exists() or store.ids()):
-        raise SweepError(
-            f"there is no sweep in {folder}", hint="name its plan, or its folder, or give --folder"
-        )
+        raise no_such_sweep(f"there is no sweep in {folder}", folder)
 
 
 def shown(answer: Answer, form: str) -> str:
