@@ -129,16 +129,15 @@ def status(options: argparse.Namespace) -> int:
 
     from tabulate import tabulate
 
+    sweep, folder = planned_sweep(options.plan), folder_of(options)
     from clipq.sweep.attempts import Attempts
     from clipq.sweep.part_store import PartStore
     from clipq.sweep.thrifty_run import read_dropped
 
-    folder = folder_of(options)
     store, attempts = PartStore(store_of(options)), Attempts(folder / "attempts")
     planned: Counter[str] = Counter()
     done: Counter[str] = Counter()
     there = store.ids()
-    sweep = planned_sweep(options.plan)
     for unit in sweep.units():
         planned[unit.model] += 1
         done[unit.model] += unit.id in there

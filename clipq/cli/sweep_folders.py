@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipq.errors import SweepError
+from clipq.terminal import say
 
 if TYPE_CHECKING:
     from clipq.settings import Settings
@@ -152,16 +153,27 @@ def plan_settings(plan: SweepPlan) -> Settings:
     return settings
 
 
-def planned_sweep(path: Path) -> PlannedSweep:
+def planned_sweep(path: Path, *, quiet: bool = False) -> PlannedSweep:
     """Return the sweep of a plan's file.
+
+    Which units are done hangs on probes, models and code, which are read when units are first asked
+    for. That takes a while, and is said before it begins.
+
+    Args:
+        path: of the plan.
+        quiet: whether nothing is said.
 
     Raises:
         ClipqError: its plan or its settings are wrong, or a file that they name is missing.
     """
+    named_plan(path)
+    if not quiet:
+        told = "reading what decides its units: probes, models, baselines, code"
+        say(f"clipq: {path}: {told}", error=True)
     from clipq.sweep.sweep_plan import read_plan
     from clipq.sweep.unit_context import UnitContexts
 
-    plan = read_plan(named_plan(path))
+    plan = read_plan(path)
     settings = plan_settings(plan)
     contexts = UnitContexts(settings, probes=plan.probes, metrics=plan.metrics)
     return PlannedSweep(plan, settings, contexts)
