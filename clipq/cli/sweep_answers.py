@@ -144,7 +144,10 @@ def status(options: argparse.Namespace) -> int:
     rows = [(model, count, done[model], count - done[model]) for model, count in planned.items()]
     rows.append(("all", planned.total(), done.total(), planned.total() - done.total()))
     emit(tabulate(rows, headers=("model", "units", "done", "left")))
-    emit(f"processor time so far: {attempts.seconds:,.0f} s")
+    emit(
+        f"processor time so far: {attempts.seconds:,.0f} s; not in it: what was under way when a "
+        "run was ended, and the start of processes"
+    )
     gone = sum(one.unit_id not in there for one in read_dropped(folder))
     if gone and sweep.plan.thrift is not None:
         emit(f"dropped by thrift, of what is left: {gone:,}: {folder}/thrift.jsonl")
