@@ -10,7 +10,7 @@ from typing import Any
 
 from clipq.cli.store import add_store_option
 from clipq.cli.study_advice import ADVISE, declare_advise, run_advise
-from clipq.cli.study_sources import StudySources, say_what_is_partly_measured
+from clipq.cli.study_sources import StudySources, say_what_is_partly_measured, width_of
 from clipq.terminal import emit, say
 
 __all__ = ["declare", "run"]
@@ -139,7 +139,7 @@ def _claims(options: argparse.Namespace, sources: StudySources) -> str:
 
     measurements = sources.gathered(paired=not options.no_pairing, metrics=METRICS)
     table = answer_claims(measurements, towers=options.towers)
-    return claims_text(table, options.format, units=measurements.units_of)
+    return claims_text(table, options.format, units=measurements.units_of, width=width_of(options))
 
 
 def _table(options: argparse.Namespace, sources: StudySources) -> str:
@@ -148,7 +148,8 @@ def _table(options: argparse.Namespace, sources: StudySources) -> str:
 
     measurements = sources.gathered(metrics=METRICS)
     say_what_is_partly_measured(measurements)
-    return table_text(study_rows(measurements), options.format, units=measurements.units_of)
+    rows = study_rows(measurements)
+    return table_text(rows, options.format, units=measurements.units_of, width=width_of(options))
 
 
 def _values(options: argparse.Namespace, sources: StudySources) -> str:

@@ -13,7 +13,7 @@ from clipq.cases import FP32, Candidate
 from clipq.cli.store import open_for, project_settings
 from clipq.cli.study_sweeps import StudiedSweep
 from clipq.errors import StudyError
-from clipq.terminal import say
+from clipq.terminal import say, shown_width
 
 if TYPE_CHECKING:
     from clipq.cases import Cell
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from clipq.records import CaseResult, RunRecord
     from clipq.study import Measurements
 
-__all__ = ["StudySources", "say_what_is_partly_measured"]
+__all__ = ["StudySources", "say_what_is_partly_measured", "width_of"]
 
 
 class StudySources:
@@ -137,6 +137,11 @@ def say_what_is_partly_measured(measurements: Measurements, model: str = "") -> 
     for each in [model] if model else measurements.models:
         for told in partly_measured(measurements, each):
             say(f"clipq: {told}", error=True)
+
+
+def width_of(options: argparse.Namespace) -> int | None:
+    """Return how wide text may be: as the terminal; None for a file or a pipe, as wide as it is."""
+    return shown_width() if options.output is None else None
 
 
 class _Pairs:
