@@ -101,6 +101,8 @@ def run_advise(options: argparse.Namespace, sources: StudySources) -> str:
 
 def _margins(given: Sequence[str], known: Sequence[str]) -> dict[str, float]:
     """Read ``METRIC=LOSS`` texts."""
+    from clipq.study.calculable import LARGEST
+
     found = {}
     for text in given:
         name, sign, number = text.partition("=")
@@ -108,7 +110,7 @@ def _margins(given: Sequence[str], known: Sequence[str]) -> dict[str, float]:
             value = float(number)
         except ValueError:
             value = math.nan
-        if not sign or not (math.isfinite(value) and value > 0):
+        if not sign or not 1 / LARGEST <= value <= LARGEST:
             raise StudyError(
                 f"--margin {text} is no margin",
                 hint="write METRIC=LOSS with a loss above 0: --margin ece=0.01",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from clipq.cases import FP32, Candidate
 from clipq.cli.store import open_for, project_settings
 from clipq.cli.study_sweeps import StudiedSweep
-from clipq.errors import StudyError
+from clipq.errors import StudyError, listed
 from clipq.terminal import say, shown_width
 
 if TYPE_CHECKING:
@@ -63,10 +63,15 @@ class StudySources:
             metrics: that are read of sweeps; all by default.
         """
         from clipq.study import gather
+        from clipq.study.calculable import LARGEST
 
         records = [self._load(name) for name in dict.fromkeys(self._options.records)]
         units = (unit for sweep in self.sweeps for unit in sweep.units(metrics))
         measurements = gather(chain(records, units))
+        if beyond := measurements.beyond:
+            told = "1 result has" if len(beyond) == 1 else f"{len(beyond):,} results have"
+            told += f" a number beyond {LARGEST:g}, which counts as not measured"
+            say(f"clipq: {told}: {listed(beyond)}", error=True)
         if not paired or not records:
             return measurements
         statistics = records[0].statistics
