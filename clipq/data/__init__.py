@@ -1,6 +1,6 @@
 """Probes: labelled evaluation sets, their samples' identity, and their decoded images.
 
-Neither importing this package nor opening a probe of files imports torch.
+Importing this package imports neither torch nor webdataset; opening a probe does.
 """
 
 from clipq.data.arrays import Images, probe_from_images

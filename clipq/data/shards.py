@@ -1,8 +1,8 @@
 """Tar shards: verified against checksums, refused when truncated, read sample by sample.
 
-Members are put together to samples as `webdataset` does it, but its opener and reader read nothing
-here: they would run a path such as ``pipe:...`` as a shell command, expand braces in folder names,
-draw from the global random generator, and walk all headers again.
+`webdataset` groups tar members into samples. It is handed members that are already read: its own
+opener would run a path such as ``pipe:...`` as a shell command, expand braces in folder names and
+draw from the global random generator, and its reader would walk all headers again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any, BinaryIO
 
 from clipq.data.image_names import is_hidden
 from clipq.data.image_signatures import HEAD_BYTES
-from clipq.data.shard_groups import grouped, key_of
 from clipq.data.tar_headers import PlainFile, plain_files
 from clipq.errors import ProbeError
 from clipq.provenance import sha256_file
@@ -27,7 +26,9 @@ __all__ = ["CHECKSUMS", "Checksums", "Shard", "find_checksums", "open_shard"]
 CHECKSUMS = "SHA256SUMS"
 """What a folder's checksums lie in."""
 _BLOCK = 512
-_METADATA = re.compile(r"__[^/]*__($|/)")  # members that webdataset keeps to itself
+# As webdataset has them: members that it keeps to itself, and names that it can group.
+_METADATA = re.compile(r"__[^/]*__($|/)")
+_GROUPED = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 _MEMBER_BYTES = 256 << 20  # of one image, or what belongs to it: it is read at once
 
 
@@ -51,27 +52,29 @@ class Shard:
         Raises:
             ProbeError: the archive cannot be read, or one sample has two files of one kind.
         """
+        from webdataset.tariterators import group_by_keys
+
         with self.path.open("rb") as stream:
-            samples = grouped(self._files(stream))
+            samples = iter(group_by_keys(self._files(stream)))
             while True:
                 try:
                     sample = next(samples)
                 except StopIteration:
                     return
-                except (OSError, EOFError, ValueError) as error:
+                except Exception as error:  # webdataset passes on whatever its reader raised
                     raise ProbeError(
                         f"shard {self} is damaged: {error}", hint="restore the shard"
                     ) from error
                 yield sample
 
-    def _files(self, stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
-        """Yield names and contents of the members."""
+    def _files(self, stream: BinaryIO) -> Iterator[dict[str, Any]]:
+        """Yield the members as webdataset's own reader of archives does."""
         for name, start, size in self.members:
             stream.seek(start)
             content = stream.read(size)
             if len(content) < size:
                 raise EOFError(f"{name!r} ends after {len(content):,} of {size:,} bytes")
-            yield name, content
+            yield {"fname": name, "data": content, "__url__": str(self.path)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,7 @@ def _of_sample(member: str) -> bool:
     """Whether a member's name is that of a sample's file, as webdataset groups them."""
     if _METADATA.match(member) or any(map(is_hidden, member.split("/"))):
         return False
-    return key_of(member) is not None
+    return _GROUPED.match(member) is not None
 
 
 def _checked_members(shard: Shard) -> tuple[tuple[PlainFile, ...], dict[str, bytes]]:

@@ -175,8 +175,6 @@ def test_circles_are_found(edges, expected):
         "import clipq.gating.session, clipq.gating.margins, clipq.gating.baseline",
         "from clipq.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
         "from clipq.cli import main; main(['list', 'cases'])",
-        "import clipq.settings as s, clipq.sweep.unit_context as u; "
-        "u.unit_context(s.load_settings('clipq.toml'), 'vit-clean', 'rtn')",
         "import pytest; pytest.main(['reliability_tests/test_reliability.py', '--collect-only', "
         "'-q', '-p', 'no:cacheprovider'])",
     ],
