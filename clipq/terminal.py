@@ -8,12 +8,13 @@ for a command of its own (``::set-output``, ``##vso[...]``).
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from typing import TextIO
 
 from clipq.redaction import redacted
 
-__all__ = ["emit", "one_line", "printable", "say"]
+__all__ = ["emit", "one_line", "printable", "say", "shown_width"]
 
 # GitHub takes a line for a command where `::` follows nothing but space, and `##[` anywhere in it;
 # Azure Pipelines and TeamCity look for `##vso[` and `##teamcity[`.
@@ -70,6 +71,20 @@ def emit(text: str, *, end: str = "\n") -> None:
     {"passed": true}
     """
     sys.stdout.write(_encodable(text + end, sys.stdout))
+
+
+def shown_width() -> int | None:
+    """Return how many columns standard output has; None where it is no terminal, or does not say.
+
+    >>> shown_width() is None  # a test's output is kept
+    True
+    """
+    try:
+        if not sys.stdout.isatty():
+            return None
+    except ValueError:  # closed
+        return None
+    return shutil.get_terminal_size(fallback=(0, 0)).columns or None
 
 
 def _encodable(text: str, stream: TextIO) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from clipq.cli.store import add_store_option
 from clipq.cli.study_advice import ADVISE, declare_advise, run_advise
 from clipq.cli.study_choice import chosen_rows, declare_choice
-from clipq.cli.study_sources import StudySources, say_what_is_partly_measured
+from clipq.cli.study_sources import StudySources, say_what_is_partly_measured, width_of
 from clipq.terminal import emit, say
 
 __all__ = ["declare", "run"]
@@ -143,7 +143,7 @@ def _claims(options: argparse.Namespace, sources: StudySources) -> str:
 
     measurements = sources.gathered(paired=not options.no_pairing, metrics=METRICS)
     table = answer_claims(measurements, towers=options.towers)
-    return claims_text(table, options.format, units=measurements.units_of)
+    return claims_text(table, options.format, units=measurements.units_of, width=width_of(options))
 
 
 def _table(options: argparse.Namespace, sources: StudySources) -> str:
@@ -153,7 +153,7 @@ def _table(options: argparse.Namespace, sources: StudySources) -> str:
     measurements = sources.gathered(metrics=METRICS)
     say_what_is_partly_measured(measurements)
     rows = chosen_rows(study_rows(measurements), options)
-    return table_text(rows, options.format, units=measurements.units_of)
+    return table_text(rows, options.format, units=measurements.units_of, width=width_of(options))
 
 
 def _values(options: argparse.Namespace, sources: StudySources) -> str:

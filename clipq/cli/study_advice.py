@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clipq.errors import StudyError, did_you_mean, listed
-from clipq.terminal import one_line
+from clipq.terminal import one_line, printable
 
 if TYPE_CHECKING:
     from clipq.cli.study_sources import StudySources
@@ -101,6 +101,8 @@ def run_advise(options: argparse.Namespace, sources: StudySources) -> str:
 
 def _margins(given: Sequence[str], known: Sequence[str]) -> dict[str, float]:
     """Read ``METRIC=LOSS`` texts."""
+    from clipq.study.calculable import LARGEST
+
     found = {}
     for text in given:
         name, sign, number = text.partition("=")
@@ -108,7 +110,7 @@ def _margins(given: Sequence[str], known: Sequence[str]) -> dict[str, float]:
             value = float(number)
         except ValueError:
             value = math.nan
-        if not sign or not (math.isfinite(value) and value > 0):
+        if not sign or not 1 / LARGEST <= value <= LARGEST:
             raise StudyError(
                 f"--margin {text} is no margin",
                 hint="write METRIC=LOSS with a loss above 0: --margin ece=0.01",
@@ -147,9 +149,9 @@ def _text(
     configurations: Sequence[Mapping[str, Any]],
     advice: Mapping[str, Any],
 ) -> str:
-    from tabulate import tabulate
-
+    from clipq.cli.study_sources import width_of
     from clipq.study.configuration_costs import COSTS
+    from clipq.study.fitted_table import filled, fitted
 
     cost = next(cost for cost in COSTS if cost["key"] == options.cost)
     scale, unit = (1e-6, "MB") if cost["unit"] == "bytes" else (1.0, cost["unit"])
@@ -170,15 +172,17 @@ def _text(
         )
         for row in rows
     ]
-    table = tabulate(cells, headers=_HEADERS, disable_numparse=True)
+    width = width_of(options)
+    table = fitted(cells, _HEADERS, width=width)
     told = ", ".join(f"{key} {limit:g}" for key, limit in limits.items())
     unasked = f"; {listed(free)}: none in the project, and not asked" if free else ""
-    return (
-        f"{table}\n\nmargins: {told or 'none'}{unasked}\n"
+    notes = (
+        f"margins: {told or 'none'}{unasked}",
         f"cost: {cost['title']} ({unit}). Worst loss: in margins. P: over samples and "
         "seeds, of configurations as if their errors were "
-        "independent, which makes neighbours less sure than they are. docs/claims.md#advice"
+        "independent, which makes neighbours less sure than they are. docs/claims.md#advice",
     )
+    return printable(f"{table}\n\n" + "\n".join(filled(note, width=width) for note in notes))
 
 
 def _lacking(configuration: Mapping[str, Any], lacks: Sequence[str]) -> str:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from clipq.cases import FP32, Candidate
 from clipq.cli.store import open_for, project_settings
 from clipq.cli.study_sweeps import StudiedSweep
-from clipq.errors import StudyError
-from clipq.terminal import say
+from clipq.errors import StudyError, listed
+from clipq.terminal import say, shown_width
 
 if TYPE_CHECKING:
     from clipq.cases import Cell
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from clipq.records import CaseResult, RunRecord
     from clipq.study import Measurements
 
-__all__ = ["StudySources", "say_what_is_partly_measured"]
+__all__ = ["StudySources", "say_what_is_partly_measured", "width_of"]
 
 
 class StudySources:
@@ -63,10 +63,15 @@ class StudySources:
             metrics: that are read of sweeps; all by default.
         """
         from clipq.study import gather
+        from clipq.study.calculable import LARGEST
 
         records = [self._load(name) for name in dict.fromkeys(self._options.records)]
         units = (unit for sweep in self.sweeps for unit in sweep.units(metrics))
         measurements = gather(chain(records, units))
+        if beyond := measurements.beyond:
+            told = "1 result has" if len(beyond) == 1 else f"{len(beyond):,} results have"
+            told += f" a number beyond {LARGEST:g}, which counts as not measured"
+            say(f"clipq: {told}: {listed(beyond)}", error=True)
         if not paired or not records:
             return measurements
         statistics = records[0].statistics
@@ -137,6 +142,11 @@ def say_what_is_partly_measured(measurements: Measurements, model: str = "") -> 
     for each in [model] if model else measurements.models:
         for told in partly_measured(measurements, each):
             say(f"clipq: {told}", error=True)
+
+
+def width_of(options: argparse.Namespace) -> int | None:
+    """Return how wide text may be: as the terminal; None for a file or a pipe, as wide as it is."""
+    return shown_width() if options.output is None else None
 
 
 class _Pairs:

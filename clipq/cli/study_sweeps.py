@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipq.cli.sweep_folders import default_folder, planned_sweep
+from clipq.cli.sweep_folders import default_folder, no_such_sweep, planned_sweep
 from clipq.errors import SweepError
 from clipq.terminal import say
 
@@ -109,10 +109,7 @@ class StudiedSweep:
         )
 
     def _nowhere(self) -> SweepError:
-        return SweepError(
-            f"there is no sweep {self.given}",
-            hint="give the file of its plan, or its folder: .clipq/sweeps/NAME",
-        )
+        return no_such_sweep(f"there is no sweep {self.given}", Path(self.given))
 
     def _dropped(self) -> int:
         from clipq.sweep.thrifty_run import read_dropped

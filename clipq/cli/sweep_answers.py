@@ -10,7 +10,14 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipq.cli.sweep_folders import add_folder, add_plan, folder_of, planned_sweep, store_of
+from clipq.cli.sweep_folders import (
+    add_folder,
+    add_plan,
+    folder_of,
+    no_such_sweep,
+    planned_sweep,
+    store_of,
+)
 from clipq.terminal import emit, one_line, say
 
 if TYPE_CHECKING:
@@ -122,23 +129,25 @@ def status(options: argparse.Namespace) -> int:
 
     from tabulate import tabulate
 
+    sweep, folder = planned_sweep(options.plan), folder_of(options)
     from clipq.sweep.attempts import Attempts
     from clipq.sweep.part_store import PartStore
     from clipq.sweep.thrifty_run import read_dropped
 
-    folder = folder_of(options)
     store, attempts = PartStore(store_of(options)), Attempts(folder / "attempts")
     planned: Counter[str] = Counter()
     done: Counter[str] = Counter()
     there = store.ids()
-    sweep = planned_sweep(options.plan)
     for unit in sweep.units():
         planned[unit.model] += 1
         done[unit.model] += unit.id in there
     rows = [(model, count, done[model], count - done[model]) for model, count in planned.items()]
     rows.append(("all", planned.total(), done.total(), planned.total() - done.total()))
     emit(tabulate(rows, headers=("model", "units", "done", "left")))
-    emit(f"processor time so far: {attempts.seconds:,.0f} s")
+    emit(
+        f"processor time so far: {attempts.seconds:,.0f} s; not in it: what was under way when a "
+        "run was ended, and the start of processes"
+    )
     gone = sum(one.unit_id not in there for one in read_dropped(folder))
     if gone and sweep.plan.thrift is not None:
         emit(f"dropped by thrift, of what is left: {gone:,}: {folder}/thrift.jsonl")
@@ -150,12 +159,8 @@ def status(options: argparse.Namespace) -> int:
 
 def _needs_a_sweep(folder: Path, store: PartStore, *, locked: bool = False) -> None:
     """Refuse a folder that no sweep ever began in, unless its parts are in another store."""
-    from clipq.errors import SweepError
-
     if (locked and not folder.is_dir()) or not ((folder / "sweep.json").exists() or store.ids()):
-        raise SweepError(
-            f"there is no sweep in {folder}", hint="name its plan, or its folder, or give --folder"
-        )
+        raise no_such_sweep(f"there is no sweep in {folder}", folder)
 
 
 def shown(answer: Answer, form: str) -> str:

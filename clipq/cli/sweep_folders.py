@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from clipq.errors import SweepError
+from clipq.terminal import say
 
 if TYPE_CHECKING:
     from clipq.settings import Settings
@@ -20,6 +24,8 @@ __all__ = [
     "add_plan",
     "default_folder",
     "folder_of",
+    "named_plan",
+    "no_such_sweep",
     "plan_settings",
     "planned_sweep",
     "store_of",
@@ -61,8 +67,13 @@ def store_of(options: argparse.Namespace) -> str:
 
 
 def folder_of(options: argparse.Namespace) -> Path:
-    """Return the folder of the sweep that options name."""
-    plan: Path = options.plan
+    """Return the folder of the sweep that options name.
+
+    Raises:
+        SweepError: their plan is neither a file nor a folder: the name is not what was meant, and
+            another plan's sweep must not answer for it.
+    """
+    plan: Path = named_plan(options.plan)
     given: Path | None = options.folder
     if given is None and plan.is_dir():
         return plan
@@ -76,6 +87,47 @@ def default_folder(plan: Path) -> Path:
     'study/.clipq/sweeps/plan'
     """
     return plan.parent / ".clipq" / "sweeps" / plan.stem
+
+
+def named_plan(path: Path) -> Path:
+    """Return the path of a plan, or of a sweep's folder, which is there.
+
+    Raises:
+        SweepError: nothing is there.
+    """
+    try:
+        if path.exists():
+            return path
+    except (OSError, ValueError):  # too long, or with a NUL: no path at all
+        pass
+    raise no_such_sweep(f"there is no plan {path}", path)
+
+
+def no_such_sweep(problem: str, path: Path) -> SweepError:
+    """Return the error that nothing is at the path of a plan or a sweep, with what is like it."""
+    like = _like(path)
+    meant = f"did you mean {' or '.join(like)}? " if like else ""
+    return SweepError(
+        problem,
+        hint=f"{meant}give a plan's file; `query`, `compact`, `export` and `clipq study` take a "
+        "sweep's folder, too: .clipq/sweeps/NAME",
+    )
+
+
+def _like(path: Path) -> list[str]:
+    """Return plans and sweeps' folders whose names are like that of a path, the nearest first."""
+    try:
+        plans = [each for each in path.parent.glob("*.toml") if each.is_file()]
+        sweeps = [path.parent, default_folder(path).parent]
+        records = [record for each in sweeps for record in each.glob("*/sweep.json")]
+    except (OSError, ValueError):
+        return []
+    named = {each.name: str(each) for each in plans}
+    near = difflib.get_close_matches(path.name, list(named), cutoff=0.7)
+    if not near:
+        named = {each.parent.name: str(each.parent) for each in records}
+        near = difflib.get_close_matches(path.stem, list(named), cutoff=0.7)
+    return [named[name] for name in near]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +153,23 @@ def plan_settings(plan: SweepPlan) -> Settings:
     return settings
 
 
-def planned_sweep(path: Path) -> PlannedSweep:
+def planned_sweep(path: Path, *, quiet: bool = False) -> PlannedSweep:
     """Return the sweep of a plan's file.
+
+    Which units are done hangs on probes, models and code, which are read when units are first asked
+    for. That takes a while, and is said before it begins.
+
+    Args:
+        path: of the plan.
+        quiet: whether nothing is said.
 
     Raises:
         ClipqError: its plan or its settings are wrong, or a file that they name is missing.
     """
+    named_plan(path)
+    if not quiet:
+        told = "reading what decides its units: probes, models, baselines, code"
+        say(f"clipq: {path}: {told}", error=True)
     from clipq.sweep.sweep_plan import read_plan
     from clipq.sweep.unit_context import UnitContexts
 

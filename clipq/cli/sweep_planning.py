@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipq.cli.sweep_folders import plan_settings
+from clipq.cli.sweep_folders import named_plan, no_such_sweep, plan_settings
 from clipq.terminal import emit
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def plan(options: argparse.Namespace) -> int:
 
     if options.folder is not None and not options.dry_run:
         _needs_attempts(options.folder)
-    read = read_plan(options.plan)
+    read = read_plan(named_plan(options.plan))
     settings = plan_settings(read)
     survey = read.survey(settings, most=None if options.yes else MOST_CELLS)
     found = _estimated(options, survey)
@@ -88,13 +88,8 @@ def _estimated(options: argparse.Namespace, survey: Survey) -> SweepEstimate | N
 
 def _needs_attempts(folder: Path) -> None:
     """Refuse a folder that no sweep was ever run in."""
-    from clipq.errors import SweepError
-
     if not (folder / "attempts").is_dir():
-        raise SweepError(
-            f"no sweep was run in {folder}",
-            hint="a plan's is .clipq/sweeps/NAME beside it, or what `run --folder` was given",
-        )
+        raise no_such_sweep(f"no sweep was run in {folder}", folder)
 
 
 def _measured(folder: Path) -> tuple[dict[Kind, list[Taken]], float | None]:

@@ -141,7 +141,8 @@ def run(options: argparse.Namespace) -> int:
     from clipq.sweep.thrifty_run import losses_of, read_dropped, run_thriftily
 
     spending = _spending(options)
-    sweep, folder, executor = planned_sweep(options.plan), folder_of(options), _executor(options)
+    sweep = planned_sweep(options.plan, quiet=options.quiet)
+    folder, executor = folder_of(options), _executor(options)
     survey = sweep.plan.survey(sweep.settings, most=None if options.yes else MOST_CELLS)
     check_baselines(sweep.settings, tuple(survey.by_model))
     work = UnitWork(

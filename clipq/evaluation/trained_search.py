@@ -77,6 +77,8 @@ def fitting_folder(
 ) -> Path | None:
     """Return the folder, in or below one, of a quantizer's trained state; None if there is none.
 
+    A damaged manifest does not say whose it is: it is an error of those alone that have no other.
+
     Args:
         root: where to look; need not exist.
         model: what the model is called.
@@ -84,13 +86,18 @@ def fitting_folder(
         parent: what identifies the model, as far as known.
 
     Raises:
-        QuantizerError: a manifest is damaged, two states fit, or the one for this model's name was
-            trained from another model.
+        QuantizerError: two states fit; or none does, and a manifest is damaged, or the one for this
+            model's name was trained from another model.
     """
     fitting: dict[str, Path] = {}
     stale: list[str] = []
+    damaged: list[QuantizerError] = []
     for path in folders_below(root):
-        manifest = TrainedManifest.read(path)
+        try:
+            manifest = TrainedManifest.read(path)
+        except QuantizerError as error:
+            damaged.append(error)
+            continue
         if manifest.quantizer != quantizer:
             continue
         wrong = list(differing_parent(manifest.unit.parent, parent))
@@ -106,6 +113,12 @@ def fitting_folder(
         )
     if fitting:
         return next(iter(fitting.values()))
+    if damaged:
+        raise QuantizerError(
+            damaged[0].problem,
+            hint=f"{damaged[0].hint}; nobody can tell whether it is the state of "
+            f"{model}/{quantizer}, which has no other",
+        )
     if stale:
         raise QuantizerError(
             stale[0],

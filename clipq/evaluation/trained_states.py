@@ -27,7 +27,7 @@ from clipq.evaluation.trained_search import (
 )
 from clipq.evaluation.training_beat import TrainingBeat, waiting_for
 from clipq.evaluation.training_code import training_code
-from clipq.evaluation.training_unit import TrainingUnit
+from clipq.evaluation.training_unit import UNIT, TrainingUnit
 from clipq.quant import QuantizerSpec
 
 if TYPE_CHECKING:
@@ -198,12 +198,14 @@ class TrainedStates:
         folder = cache_folder(encoders.settings.cache, unit)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with waiting_for(FileLock(f"{folder}.lock"), folder, encoders.progress):
-            if (folder / TRAINED).is_file():
-                try:
+            try:
+                if (folder / TRAINED).is_file():
                     return TrainedFolder.read(folder)
-                except QuantizerError as error:
-                    damaged(folder, error)
-                    shutil.rmtree(folder, ignore_errors=True)
+                if (folder / UNIT).is_file():
+                    TrainingUnit.read(folder)  # what was interrupted goes on, if it is whole
+            except QuantizerError as error:
+                damaged(folder, error)
+                shutil.rmtree(folder, ignore_errors=True)
             return self.train(candidate, folder)
 
     def _origin(self, found: TrainedFolder) -> str:

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from clipq.study.calculable import LARGEST
 from clipq.study.effects import TAIL, Effect
 from clipq.study.fronts import Losses, front, joint_front
 from clipq.study.study_table import Column
@@ -214,4 +215,6 @@ def _margin(
     if given is not None:
         return given
     judged = (each["values"].get(one.key, {}).get("margin") for each in own)
-    return min((margin for margin in judged if margin is not None and margin > 0), default=None)
+    return min(
+        (margin for margin in judged if margin is not None and margin >= 1 / LARGEST), default=None
+    )

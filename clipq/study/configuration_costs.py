@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from clipq.study.calculable import calculable
 from clipq.study.configurations import Configuration
 from clipq.study.measurements import Measurements
 
@@ -64,5 +65,5 @@ def costs_of(
 
 
 def _mean(values: list[Any]) -> float | None:
-    known = [float(value) for value in values if value is not None]
+    known = [float(value) for value in map(calculable, values) if value is not None]
     return float(f"{sum(known) / len(known):.6g}") if known else None

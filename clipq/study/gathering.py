@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from clipq.cases import Cell
 from clipq.errors import StudyError, listed
-from clipq.estimate import number
 from clipq.records import CaseResult, RunRecord
+from clipq.study.calculable import calculable_result, is_beyond
 from clipq.study.configurations import Configuration, configuration
 from clipq.study.drawn_results import DrawnResults, MeasuredUnit
 from clipq.study.measurements import Measurements, PairedError
@@ -77,6 +76,7 @@ class _Gathered:
         self.candidates: dict[str, DrawnResults] = {}
         self.named: dict[str, tuple[str, int, int]] = {}
         self.versions: dict[str, int] = {}
+        self.beyond: list[str] = []
 
     def add(self, record: RunRecord | MeasuredUnit) -> None:
         """Take a record's cases, and what is known of its candidates."""
@@ -94,7 +94,9 @@ class _Gathered:
             if not ours or candidate.is_reference:
                 continue
             name = result.id + unit.suffix
-            result = _finite(result)
+            if is_beyond(result):
+                self.beyond.append(name)
+            result = calculable_result(result)
             _check_version(self.versions.setdefault(result.metric, result.metric_version), result)
             _check_case(name, self.results.get(name), result)
             self.results[name] = result
@@ -141,7 +143,8 @@ class _Gathered:
                 )
         ordered = {key: dict(sorted(seeds.items())) for key, seeds in drawn.items()}
         frozen = {model: tuple(sorted(own.values())) for model, own in configurations.items()}
-        return Measurements(self.results, self.evidence, frozen, ordered, paired)
+        beyond = tuple(self.beyond)
+        return Measurements(self.results, self.evidence, frozen, ordered, paired, beyond)
 
 
 def _facts(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,22 +164,6 @@ def _check_same(
                 f"{str(before)[:_DIGITS]} and {str(now)[:_DIGITS]}",
                 hint="give records of the same models on the same probes",
             )
-
-
-def _finite(result: CaseResult) -> CaseResult:
-    """Return a result without numbers that are NaN or infinite, as records have it."""
-    given = result.estimate
-    held = (result.baseline, result.observed, given.loss, given.low, given.high)
-    if all(
-        one is None or math.isfinite(one) for one in (*held, given.standard_error, given.margin)
-    ):
-        return result
-    return replace(
-        result,
-        baseline=number(result.baseline),
-        observed=number(result.observed),
-        estimate=given.finite(),
-    )
 
 
 def _check_version(known: int, result: CaseResult) -> None:

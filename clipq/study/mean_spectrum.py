@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from clipq.study.calculable import calculable
 from clipq.study.configurations import Configuration
 from clipq.study.measurements import Measurements
 
@@ -37,7 +38,7 @@ def _mean(lists: list[list[float | None]]) -> list[float | None]:
     """Return the mean of each place; None where one of them has none."""
     found: list[float | None] = []
     for values in zip(*lists, strict=True):
-        known = [value for value in values if value is not None]
+        known = [value for value in map(calculable, values) if value is not None]
         whole = len(known) == len(values)
         found.append(float(f"{sum(known) / len(known):.5g}") if whole else None)
     return found

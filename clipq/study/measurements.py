@@ -12,6 +12,7 @@ from scipy.special import ndtri
 from clipq.cases import FP32, Cell
 from clipq.estimate import Estimate
 from clipq.records import CaseResult
+from clipq.study.calculable import calculable
 from clipq.study.configurations import Configuration
 from clipq.study.drawn_results import DrawnResults
 from clipq.study.effects import Point, Series, mean_of
@@ -35,6 +36,7 @@ class Measurements:
         configurations: of each model, in the order of their texts.
         drawn: by model and configuration, then by seed.
         paired: where paired errors of two candidates come from; None: errors are added.
+        beyond: cases of which a number is too large to calculate with, and counts as not measured.
     """
 
     results: Mapping[str, CaseResult]
@@ -44,6 +46,7 @@ class Measurements:
         default_factory=dict, repr=False
     )
     paired: PairedError | None = None
+    beyond: tuple[str, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -111,7 +114,8 @@ class Measurements:
         """Return FP32's reliability bins: samples, confidence and accuracy of each."""
         figures = self.evidence.get("figures", {}).get(str(Cell(model, FP32, probe)), {})
         bins: Mapping[str, Sequence[Any]] | None = figures.get("calibration")
-        return bins
+        told = [one for numbers in (bins or {}).values() for one in numbers if one is not None]
+        return bins if all(calculable(one) is not None for one in told) else None
 
     def baseline(self, model: str, probe: str, metric: str) -> tuple[float, int] | None:
         """Return FP32's value and its number of samples."""

@@ -17,6 +17,7 @@ from clipq.csv_cells import no_formula
 from clipq.errors import listed
 from clipq.study.claim_table import ClaimRow, ClaimTable
 from clipq.study.effects import TAIL
+from clipq.study.fitted_table import filled, fitted
 from clipq.study.study_table import COLUMNS, Entry, StudyRow
 from clipq.terminal import one_line, printable
 
@@ -30,13 +31,20 @@ Units = Callable[[Iterable[str]], list[str]]
 """From cases to the ids of the units that they were measured in."""
 
 
-def claims_text(table: ClaimTable, form: str = "text", *, units: Units | None = None) -> str:
+def claims_text(
+    table: ClaimTable,
+    form: str = "text",
+    *,
+    units: Units | None = None,
+    width: int | None = None,
+) -> str:
     """Return the claims as ``text``, ``markdown``, ``csv`` or ``json``.
 
     Args:
         table: of claims.
         form: one of these.
         units: names, in JSON, the units of a sweep beside cases.
+        width: of what shows the text; None where it is no terminal, and lines may be long.
     """
     if form == "json":
         plain = claims_plain(table)
@@ -46,25 +54,31 @@ def claims_text(table: ClaimTable, form: str = "text", *, units: Units | None = 
         return json.dumps(plain, indent=1, allow_nan=False)
     if form == "csv":
         return _csv(_claim_records(table))
-    tablefmt = "github" if form == "markdown" else "simple"
     parts = []
     overall = [row for row in table.rows if not row.model]
     asked = {row.name for row in overall if row.finding.looks}
     single = [row for row in table.rows if row.model and row.about and row.name in asked]
     for title, rows in (("All models", overall), ("Model by model", single)):
         cells = [_claim_cells(row, markdown=form == "markdown") for row in rows]
-        parts += [_heading(title, form), _tabulated(cells, _CLAIM_HEADERS, tablefmt)]
-    parts += [_heading("What was asked", form), *_said(table, form)]
+        parts += [_heading(title, form), _tabulated(cells, _CLAIM_HEADERS, form, width)]
+    parts += [_heading("What was asked", form), *_said(table, form, width)]
     return printable("\n\n".join(parts))
 
 
-def table_text(rows: Sequence[StudyRow], form: str = "text", *, units: Units | None = None) -> str:
+def table_text(
+    rows: Sequence[StudyRow],
+    form: str = "text",
+    *,
+    units: Units | None = None,
+    width: int | None = None,
+) -> str:
     """Return the table in one of these forms; in text, `*` marks what is bold in Markdown.
 
     Args:
         rows: of the table.
         form: ``text``, ``markdown``, ``csv`` or ``json``.
         units: names, in JSON and CSV, the units of a sweep beside cases.
+        width: as of `claims_text`.
     """
     if form == "json":
         entries = [_row_plain(row, units) for row in rows]
@@ -90,15 +104,20 @@ def table_text(rows: Sequence[StudyRow], form: str = "text", *, units: Units | N
         f"of the change, which stands in brackets (of SQNR: of the value); not corrected for the "
         f"{looks:,} comparisons. A minus behind: surely worse."
     )
-    return printable(f"{_tabulated(cells, headers, 'github' if markdown else 'simple')}\n\n{note}")
+    note = note if markdown else filled(note, width=width)
+    return printable(f"{_tabulated(cells, headers, form, width)}\n\n{note}")
 
 
 def _heading(title: str, form: str) -> str:
     return f"### {title}" if form == "markdown" else f"{title}\n{'=' * len(title)}"
 
 
-def _tabulated(rows: Sequence[Sequence[Any]], headers: Sequence[str], tablefmt: str) -> str:
-    return tabulate(rows, headers, tablefmt=tablefmt, disable_numparse=True)
+def _tabulated(
+    rows: Sequence[Sequence[Any]], headers: Sequence[str], form: str, width: int | None
+) -> str:
+    if form == "markdown":
+        return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+    return fitted(rows, headers, width=width)
 
 
 def _cell(text: str, *, markdown: bool) -> str:
@@ -113,12 +132,13 @@ def _code(text: str, *, markdown: bool) -> str:
     return f"`{plain.replace('`', chr(39)).replace('|', chr(92) + '|')}`" if markdown else plain
 
 
-def _said(table: ClaimTable, form: str) -> list[str]:
+def _said(table: ClaimTable, form: str, width: int | None) -> list[str]:
     """Say what claims say, how FP32 stands, and how many looks were taken."""
     statements = {row.name: row.statement.says for row in table.rows if not row.model}
-    bullet = "- " if form == "markdown" else "  "
+    bullet, width = ("- ", None) if form == "markdown" else ("  ", width)
     told = [one_line(f"{name}: {says}") for name, says in statements.items()]
-    lines = ["\n".join(f"{bullet}{line}" for line in told)]
+    said = "\n".join(filled(line, width=width, first=bullet) for line in told)
+    lines = []
     known = {model: bias for model, bias in table.biases.items() if bias is not None}
     if known:
         stands = [f"{m} {b[0]:+.3f} [{b[1]:+.3f}, {b[2]:+.3f}]" for m, b in known.items()]
@@ -131,7 +151,7 @@ def _said(table: ClaimTable, form: str) -> list[str]:
         "are to be expected. `p, table` is p times the number of questions: below 0.025, the "
         "answer stands for the whole table."
     )
-    return lines
+    return [said, *(filled(line, width=width) for line in lines)]
 
 
 def _claim_cells(row: ClaimRow, *, markdown: bool) -> tuple[str, ...]:

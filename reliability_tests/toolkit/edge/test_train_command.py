@@ -174,6 +174,12 @@ def test_a_gate_trains_what_no_folder_holds_once_and_says_so(place):
     with pytest.warns(UserWarning, match="is made again: .* is not the state that was trained"):
         mended = place.evaluator().encoders.trained.folder(candidate)
     assert mended.manifest.state_sha256 == made.manifest.state_sha256
+    for name in (STATE, TRAINED):
+        (made.path / name).unlink()
+    (made.path / UNIT).write_text('{"schema": ')  # of what was cut off
+    with pytest.warns(UserWarning, match=f"is made again: .*{UNIT} cannot be read as JSON"):
+        mended = place.evaluator().encoders.trained.folder(candidate)
+    assert mended.manifest.state_sha256 == made.manifest.state_sha256
 
     shutil.move(made.path, place.root / "trained" / "anywhere")
     states = place.evaluator().encoders.trained

@@ -172,6 +172,17 @@ def test_a_folder_of_this_name_and_another_model_is_no_reason_to_train_in_silenc
     assert fitting_folder(tmp_path, "of-another-name", "lsq:w4a8,steps=9", other) is None
 
 
+def test_a_damaged_manifest_is_an_error_of_those_alone_that_have_no_other(folder, tmp_path):
+    bad = tmp_path / "bad"
+    write_trained(bad, MANIFEST, LEARNT | {"a": torch.zeros(4)})
+    (bad / TRAINED).write_text('{"schema": ')
+    assert fitting_folder(tmp_path, "vit", UNIT.quantizer, PARENT) == folder
+    with pytest.raises(QuantizerError, match=r"bad/trained.json cannot be read as JSON") as error:
+        fitting_folder(tmp_path, "vit", "lsq:w4a8,steps=8", PARENT)
+    assert "train it again" in error.value.hint
+    assert "whether it is the state of vit/lsq:w4a8,steps=8" in error.value.hint
+
+
 def test_two_states_that_fit_are_refused_and_two_copies_of_one_are_not(folder, tmp_path):
     write_trained(tmp_path / "copy", MANIFEST, LEARNT)
     assert fitting_folder(tmp_path, "vit", UNIT.quantizer, PARENT) is not None

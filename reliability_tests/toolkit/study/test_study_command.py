@@ -53,6 +53,25 @@ def test_claims_are_printed_and_written(records, capsys, tmp_path):
     assert capsys.readouterr().out.startswith("written: claims.json")
 
 
+@pytest.mark.parametrize("action", [["claims"], ["table"], ["advise", "vit"]])
+def test_text_is_as_wide_as_the_terminal_and_whole_in_a_file(records, capsys, monkeypatch, action):
+    asked = ["study", *action, *records]
+    assert main(asked) == 0
+    piped = capsys.readouterr().out
+    assert max(map(len, piped.splitlines())) > 100
+    for width in (100, 80, 40):
+        monkeypatch.setattr("clipq.cli.study_sources.shown_width", lambda width=width: width)
+        assert main(asked) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= width
+        assert not any(line.endswith(" ") for line in lines)
+        for form in () if action[0] == "advise" else ("markdown", "csv"):
+            assert main([*asked, "--format", form]) == 0
+            assert max(map(len, capsys.readouterr().out.splitlines())) > 100
+    assert main([*asked, "--output", "said.txt"]) == 0
+    assert Path("said.txt").read_text() == piped
+
+
 def test_the_table_has_means_over_seeds_with_intervals_of_the_change(records, capsys):
     assert main(["study", "table", *records, "--format", "csv"]) == 0
     rows = {

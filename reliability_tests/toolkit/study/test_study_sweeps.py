@@ -140,6 +140,53 @@ def test_the_document_knows_where_it_comes_from_and_what_units_took(folder, caps
     assert seconds["rtn:w6a8@vision (calibration: 64 samples)"] == 4.5
 
 
+@pytest.mark.parametrize("large", [1e308, 9.9e99])
+@pytest.mark.parametrize("where", ["observed", "error", "margin", "evidence", "seconds"])
+def test_numbers_that_cannot_be_added_up_end_nothing(folder, capsys, large, where):
+    store = PartStore(folder)
+    for unit in SWEEP:
+        part = store.read(unit.id)
+        if unit.calibration.samples:
+            store.path(unit.id).unlink()
+            cases, evidence = part.results, dict(part.evidence)
+            if where == "evidence":
+                bins = dict.fromkeys(("samples", "confidence", "accuracy"), [large] * 10)
+                spectrum = {"rank": [1, 2], "signal": [large] * 2, "residual": [large] * 2}
+                evidence["figures"] = {
+                    "vit/fp32/id": {"calibration": bins},
+                    f"{unit.candidate}/id": {"spectrum": spectrum},
+                }
+                facts = {"bytes": abs(large), "weight_bits": abs(large)}
+                evidence["quantizers"] = {str(unit.candidate): facts}
+            elif where != "seconds":
+                cases = [_with(one, where, large) for one in cases]
+            store.commit(unit, cases, evidence=evidence)
+            Attempts(folder / "attempts").add(Outcome(unit, seconds=abs(large)))
+    actions = {"claims": ("text", "csv"), "table": ("text", "csv"), "page": ("html",)}
+    for name, forms in (actions | {"values": ("csv",), "advise": ("text",)}).items():
+        for form in (*forms, "json"):
+            own = [name, "vit"] if name == "advise" else [name]
+            assert main(["study", *own, "--sweep", str(folder), "--format", form]) == 0
+            captured = capsys.readouterr()
+            told = (
+                "8 results have a number beyond 1e+100, which counts as not measured: vit/rtn:w6a8"
+            )
+            beyond = where in ("observed", "error", "margin") and abs(large) > 1e100
+            assert (told in captured.err) is beyond
+            if form == "json":
+                json.loads(captured.out, parse_constant=pytest.fail)
+
+
+def _with(case, where, large):
+    estimate = case.estimate
+    if where == "observed":
+        return replace(case, observed=large, estimate=replace(estimate, loss=large))
+    if where == "margin":
+        return replace(case, estimate=replace(estimate, margin=abs(large)))
+    bounds = {"low": -abs(large), "high": abs(large), "standard_error": abs(large)}
+    return replace(case, estimate=replace(estimate, **bounds))
+
+
 def test_advice_is_by_margins_and_says_how_sure_it_is(folder, capsys):
     text = said(capsys, "advise", "vit", "--sweep", folder)
     first, *_ = [line for line in text.splitlines() if "rtn:" in line]
@@ -168,6 +215,7 @@ def test_advice_is_by_margins_and_says_how_sure_it_is(folder, capsys):
         (["advise", "vti", "--sweep", "sweep"], "vit"),
         (["advise", "vit", "--sweep", "sweep", "--margin", "ece"], "--margin ece is no margin"),
         (["advise", "vit", "--sweep", "sweep", "--margin", "ece=-1"], "is no margin"),
+        (["advise", "vit", "--sweep", "sweep", "--margin", "ece=1e-320"], "is no margin"),
         (["advise", "vit", "--sweep", "sweep", "--margin", "ecc=1"], "'ecc' is no criterion"),
         (
             ["advise", "vit", "--sweep", "sweep", "--margin", "relative-gap=0.1"],

@@ -248,7 +248,10 @@ def test_the_command_names_a_plan_or_a_folder_and_leaves_a_running_sweep_alone(t
     assert f"there is no sweep in {tmp_path / 'other'}" in capsys.readouterr().err
     assert not list((tmp_path / "other").iterdir())
     assert main(["sweep", "compact", str(tmp_path / "plan.toml")]) == 2
-    assert "there is no sweep in" in capsys.readouterr().err
+    assert f"there is no plan {tmp_path / 'plan.toml'}" in capsys.readouterr().err
+    (tmp_path / "plan.toml").write_text("")
+    assert main(["sweep", "compact", str(tmp_path / "plan.toml")]) == 2
+    assert f"there is no sweep in {folder}" in capsys.readouterr().err
     for asked in (["query", "SELECT 1"], ["export", str(tmp_path / "rows.csv")]):
         assert main(["sweep", asked[0], str(tmp_path / "other"), asked[1]]) == 2
         assert f"there is no sweep in {tmp_path / 'other'}" in capsys.readouterr().err

@@ -79,6 +79,8 @@ def test_a_sweep_is_run_asked_and_gone_on_with(project, plan, capsys, tmp_path):
     code, said = asked(project, capsys, "status", shown)
     assert code == 0
     assert [line.split() for line in said.out.splitlines()][3] == ["all", "4", "4", "0"]
+    assert "not in it: what was under way when a run was ended" in said.out
+    assert said.err.startswith(f"clipq: {shown}: reading what decides its units")
     statement = "SELECT method, count(*) AS cells FROM cells GROUP BY method"
     code, said = asked(project, capsys, "query", shown, statement, "--format", "json")
     assert json.loads(said.out) == [{"method": "rtn", "cells": 8}]

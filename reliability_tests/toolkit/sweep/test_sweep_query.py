@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from sweep_parts import EVIDENCE, UNITS, result, results
 
+from clipq.cli import main
 from clipq.cli.sweep_answers import shown
 from clipq.errors import SweepError
 from clipq.sweep.attempts import Attempts
@@ -221,3 +222,45 @@ def test_an_answer_is_a_table_of_markdown_whatever_texts_hold():
 def test_an_answer_is_text_and_csv():
     assert "12e3" in shown(ANSWER, "text")
     assert shown(ANSWER, "csv").startswith("name,value\n")
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        ["sweep", "query", "plan.tml", "SELECT 1"],
+        ["sweep", "query", "plan.tml", "SELECT 1", "--folder", ".clipq/sweeps/plan"],
+        ["sweep", "export", "plan.tml", "rows.csv"],
+        ["sweep", "compact", "plan.tml"],
+        ["sweep", "status", "plan.tml"],
+        ["sweep", "plan", "plan.tml"],
+        ["sweep", "run", "plan.tml"],
+        ["sweep", "run", "plan.tml", "--dry-run"],
+        ["sweep", "resume", "plan.tml"],
+        ["study", "claims", "--sweep", "plan.tml"],
+        ["study", "values", "--sweep", "plan.tml"],
+    ],
+)
+def test_no_other_plan_answers_for_a_name_that_is_not_there(tmp_path, monkeypatch, capsys, action):
+    monkeypatch.chdir(tmp_path)
+    begun = tmp_path / ".clipq/sweeps/plan"
+    filled_in(begun)
+    (begun / "sweep.json").write_text("{}")
+    (tmp_path / "plan.toml").write_text("")
+    assert main(action) == 2
+    told = capsys.readouterr()
+    assert "plan.tml" in told.err
+    assert "fix: did you mean plan.toml?" in told.err
+    assert told.out == ""
+
+
+def test_a_sweep_whose_plan_is_gone_is_named_by_its_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    begun = tmp_path / ".clipq/sweeps/plan"
+    filled_in(begun)
+    (begun / "sweep.json").write_text("{}")
+    for name in ("plan.toml", ".clipq/sweeps/plam"):
+        assert main(["sweep", "query", name, "SELECT 1"]) == 2
+        assert "fix: did you mean .clipq/sweeps/plan?" in capsys.readouterr().err
+    assert main(["sweep", "query", "a\0b", "SELECT 1"]) == 2
+    assert main(["sweep", "query", "a" * 5000, "SELECT 1"]) == 2
+    assert main(["sweep", "query", ".clipq/sweeps/plan", "SELECT 1"]) == 0
