@@ -231,6 +231,7 @@ def _quantizer(
         ) from error
     held = [option_axis(name) for name, _ in spec.options]
     held += ["towers"] if "@" in text else []
+    held += ["logit_scale"] if spec.tuned else []
     fixed = [axis for axis in others if axis in held]
     if is_artifact or spec.method == "fp32":
         fixed = [axis for axis in others if axis != "calibration"]

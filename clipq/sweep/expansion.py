@@ -91,6 +91,7 @@ def expand(
         values.get("formats", ""),
         text,
         values.get("towers", ""),
+        values.get("logit_scale", "") == "tuned",
         tuple((k, v) for k, v in values.items() if k.startswith(_OPTION)),
         axes.seeds,
         axes.where,
@@ -113,6 +114,7 @@ def _made(
     number_format: str,
     text: str,
     towers: str,
+    tuned: bool,
     options: tuple[tuple[str, str], ...],
     seeds: tuple[int, ...] | None,
     where: str,
@@ -125,6 +127,7 @@ def _made(
                 spec,
                 options=(*spec.options, *own),
                 towers=towers or spec.towers,  # type: ignore[arg-type]  # of the known ones
+                tuned=tuned or spec.tuned,
             )
         else:
             spec = QuantizerSpec(
@@ -132,6 +135,7 @@ def _made(
                 Format.parse(number_format) if number_format else None,
                 own,
                 towers or "both",  # type: ignore[arg-type]
+                tuned,
             )
         drawn = draws(spec) and all(key != "seed" for key, _ in spec.options)
         texts = [str(spec)] * len(seeds or _DEFAULT)

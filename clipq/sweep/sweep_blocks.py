@@ -9,13 +9,17 @@ from typing import Annotated
 from clipq.globs import matches_any
 from clipq.shapes import Finite, Meta, Text, Texts, one_of, whole
 
-__all__ = ["TOWERS", "AxisMatch", "BlockFilter", "SweepBlock", "WhenBlock", "option_axis"]
+__all__ = ["SCALES", "TOWERS", "AxisMatch", "BlockFilter", "SweepBlock", "WhenBlock", "option_axis"]
 
 TOWERS = ("both", "vision", "text")
+SCALES = ("own", "tuned")
 
 _Count = Annotated[int, whole(0)]
 _Towers = Annotated[
     tuple[Annotated[str, one_of(*TOWERS)], ...], Meta(description=f"a list of {', '.join(TOWERS)}")
+]
+_Scales = Annotated[
+    tuple[Annotated[str, one_of(*SCALES)], ...], Meta(description=f"a list of {', '.join(SCALES)}")
 ]
 _Counts = Annotated[tuple[_Count, ...], Meta(description="a list of whole numbers >= 0")]
 _Times = Annotated[int, whole(1)]
@@ -55,6 +59,7 @@ class AxisMatch:
     quantizers: Texts = ()
     towers: Texts = ()
     calibration: _Counts = ()
+    logit_scale: Texts = ()
     options: _Options = field(default_factory=dict)
 
     def __call__(self, values: Mapping[str, str]) -> bool:
@@ -64,7 +69,7 @@ class AxisMatch:
 
     def asked(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Yield the axes that it is about, each with its globs."""
-        for axis in ("models", "methods", "formats", "quantizers", "towers"):
+        for axis in ("models", "methods", "formats", "quantizers", "towers", "logit_scale"):
             if globs := getattr(self, axis):
                 yield axis, globs
         if self.calibration:
@@ -85,6 +90,7 @@ class WhenBlock:
     match: AxisMatch
     towers: _Towers | None = None
     calibration: _Counts | None = None
+    logit_scale: _Scales | None = None
     options: _Options = field(default_factory=dict)
 
     def axes(self) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -95,6 +101,8 @@ class WhenBlock:
             yield option_axis(name), tuple(map(str, values))
         if self.calibration is not None:
             yield "calibration", tuple(map(str, self.calibration))
+        if self.logit_scale is not None:
+            yield "logit_scale", self.logit_scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +128,7 @@ class SweepBlock:
         towers: which towers are quantized.
         seeds: how many, from 0 on, or which.
         calibration: how many samples of the calibration split a quantizer sees; 0 for all.
+        logit_scale: ``own``, ``tuned`` on image-caption pairs, or both.
         options: of the quantizer's text, an axis each.
         zip: axes that go together instead of in all combinations.
         when: more axes for some combinations.
@@ -138,6 +147,7 @@ class SweepBlock:
     towers: _Towers | None = None
     seeds: _Seeds | None = None
     calibration: _Counts | None = None
+    logit_scale: _Scales | None = None
     options: _Options = field(default_factory=dict)
     zip: _Zips = ()
     when: tuple[WhenBlock, ...] = ()
@@ -153,6 +163,8 @@ class SweepBlock:
             yield option_axis(name), tuple(map(str, values))
         if self.calibration is not None:
             yield "calibration", tuple(map(str, self.calibration))
+        if self.logit_scale is not None:  # last, so that what is trained is tuned right after
+            yield "logit_scale", self.logit_scale
 
     @property
     def drawn(self) -> tuple[int, ...] | None:

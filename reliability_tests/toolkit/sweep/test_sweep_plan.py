@@ -142,6 +142,26 @@ def test_what_a_plan_says_nothing_of_stays_as_it_is(tmp_path):
     assert units(tmp_path, block(made)) == ["vit-a/quarot:w8,seed=0"]
 
 
+def test_a_tuned_logit_scale_is_an_axis_that_comes_right_after_its_own(tmp_path):
+    text = block(
+        'methods = ["rtn", "lsq"]\nformats = ["w4a8"]\n'
+        'logit_scale = ["own", "tuned"]\nseeds = [3]\n'
+        '[[sweep.when]]\nmatch = { methods = ["lsq"] }\noptions = { steps = [5, 9] }\n'
+        '[[sweep.skip]]\nmatch = { logit_scale = ["tuned"], options = { steps = [5] } }'
+    )
+    assert units(tmp_path, text) == [
+        "vit-a/rtn:w4a8",
+        "vit-a/rtn:w4a8+logit-scale",
+        "vit-a/lsq:w4a8,seed=3,steps=5",
+        "vit-a/lsq:w4a8,seed=3,steps=9",
+        "vit-a/lsq:w4a8,seed=3,steps=9+logit-scale",
+    ]
+    whole = 'quantizers = ["raana,bits=3.3@vision"]\nlogit_scale = ["tuned"]\nseeds = 2'
+    assert units(tmp_path, block(whole)) == [
+        f"vit-a/raana,bits=3.3,seed={seed}@vision+logit-scale" for seed in (0, 1)
+    ]
+
+
 def test_an_artifact_is_one_of_its_own_model_alone(tmp_path):
     text = block('quantizers = ["ort-int8", "rtn:w8@vision"]', '["*"]')
     assert units(tmp_path, text) == [
@@ -238,6 +258,10 @@ WRONG = {
     "towers is an axis, and quantizer 'ort-int8'": block(
         'quantizers = ["ort-int8"]\ntowers = ["vision"]'
     ),
+    "logit_scale is an axis, and quantizer 'rtn:w8\\+logit-scale' has its own": block(
+        'quantizers = ["rtn:w8+logit-scale"]\nlogit_scale = ["own"]'
+    ),
+    r"logit_scale\[0\] = 'fitted'.*own, tuned": block(f'{RTN}logit_scale = ["fitted"]'),
     "neither methods nor quantizers": block('formats = ["w8"]'),
     "both methods and quantizers": block(f'{RTN}quantizers = ["awq:w4"]'),
     "formats beside quantizers": block('quantizers = ["awq:w4"]\nformats = ["w8"]'),
