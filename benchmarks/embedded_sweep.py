@@ -55,7 +55,7 @@ DRIFT = 0.10
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    script = Script(__doc__, takes="an hour on an idle core")
+    script = Script(__doc__, takes="two hours of two cores")
     script.add_argument(
         "--plan", type=Path, default=REPOSITORY / "benchmarks/embedded_study.toml", metavar="FILE"
     )

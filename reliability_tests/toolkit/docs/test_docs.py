@@ -21,7 +21,7 @@ MARKED = {
     "needs-cuda": 1,
     "parsed, gpu": 1,
     "parsed, installation": 3,
-    "parsed, minutes": 17,
+    "parsed, minutes": 18,
     "parsed, network": 0,
 }
 
