@@ -186,7 +186,6 @@ def coordinate(folder: Path, units: int, processes: int) -> int:
         folder=folder,
         identity={"plan": str(units)},
         time_limit=60.0,
-        total=units,
     )
     print(summary)
     return summary.exit_code

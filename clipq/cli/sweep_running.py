@@ -151,7 +151,9 @@ def run(options: argparse.Namespace) -> int:
     store, identity = PartStore(store_of(options)), _identity(sweep)
     start = time.monotonic()
 
-    def done_of(units: Iterable[Unit], total: int) -> SweepSummary:
+    def done_of(units: Iterable[Unit], planned: Iterable[Unit]) -> SweepSummary:
+        there = store.ids()
+        total = 0 if options.quiet else sum(unit.id not in there for unit in planned)
         left = None if options.budget is None else options.budget - (time.monotonic() - start)
         with watching(options, unit="unit", closing=False) as progress:
             return run_sweep(
@@ -172,14 +174,14 @@ def run(options: argparse.Namespace) -> int:
 
     thrift = sweep.plan.thrift
     if thrift is None:
-        summary = done_of(sweep.units(), survey.units)
+        summary = done_of(sweep.units(), sweep.units())
     else:
         summary = run_thriftily(
             list(sweep.units()),
             thrift,
             folder=folder,
             losses=lambda: losses_of(store, thrift),
-            run=lambda units: done_of(units, len(units)),
+            run=lambda units: done_of(units, units),
         )
     say(f"{folder}: {summary}")
     if thrift is not None:

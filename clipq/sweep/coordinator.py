@@ -124,9 +124,8 @@ def run_sweep(
         time_limit: seconds that a unit may take.
         budget_seconds: after which no unit is begun; None for no end.
         spending: likewise, for what all attempts took, in earlier runs too.
-        total: units of the plan; 0 where unknown.
-        progress: called with (what, units that ended, units that this run has to do, as far as it
-            has seen which are there).
+        total: how many of them have no part yet; 0 where unknown.
+        progress: called with (what, units that ended, units that this run has to do).
 
     Raises:
         SweepError: another run is at the folder, it is another sweep's, or the engine cannot work.
@@ -262,7 +261,7 @@ class _Run:
         # Of what this run does: what it finds takes no time, and would make the rest look short.
         if self.progress is not None:
             ended = self.done + len(self.failed) - self.aside
-            self.progress("units", ended, max(0, self.total - self.found - self.aside))
+            self.progress("units", ended, max(0, self.total - self.aside))
 
     def summary(self) -> SweepSummary:
         self.attempts.write()

@@ -10,6 +10,7 @@ import pytest
 
 import clipq
 from clipq.cli import main
+from clipq.sweep.coordinator import run_sweep
 from clipq.sweep.part_store import PartStore
 
 PLAN = """
@@ -39,8 +40,14 @@ def plan(project):
     return path
 
 
-def test_a_sweep_is_run_asked_and_gone_on_with(project, plan, capsys, tmp_path):
-    shown = str(plan)
+def test_a_sweep_is_run_asked_and_gone_on_with(project, plan, capsys, tmp_path, monkeypatch):
+    shown, totals = str(plan), []
+
+    def noting(*given, **how):
+        totals.append(how["total"])
+        return run_sweep(*given, **how)
+
+    monkeypatch.setattr("clipq.sweep.coordinator.run_sweep", noting)
     code, said = asked(project, capsys, "resume", shown)
     assert (code, "no sweep was begun" in said.err) == (2, True)
     code, said = asked(project, capsys, "query", shown, "SELECT 1")
@@ -71,9 +78,10 @@ def test_a_sweep_is_run_asked_and_gone_on_with(project, plan, capsys, tmp_path):
 
     files = {path: path.read_bytes() for path in store.paths()}
     store.path(parts[drawn[0]].unit.id).unlink()
-    code, said = asked(project, capsys, "resume", shown, "--processes", "1", "--quiet")
+    code, said = asked(project, capsys, "resume", shown, "--processes", "1")
     assert code == 0, said.err
     assert "1 units done in 1 attempts, 3 there before" in said.out + said.err
+    assert totals == [0, 1]  # progress is of what is left, from the first word on
     assert {path: path.read_bytes() for path in store.paths()} == files  # the same bytes again
 
     code, said = asked(project, capsys, "status", shown)
