@@ -152,8 +152,6 @@ def run(options: argparse.Namespace) -> int:
     start = time.monotonic()
 
     def done_of(units: Iterable[Unit], planned: Iterable[Unit]) -> SweepSummary:
-        there = store.ids()
-        total = 0 if options.quiet else sum(unit.id not in there for unit in planned)
         left = None if options.budget is None else options.budget - (time.monotonic() - start)
         with watching(options, unit="unit", closing=False) as progress:
             return run_sweep(
@@ -168,7 +166,7 @@ def run(options: argparse.Namespace) -> int:
                 time_limit=options.time_limit,
                 budget_seconds=left,
                 spending=spending,
-                total=total,
+                planned=() if options.quiet else planned,
                 progress=progress,
             )
 

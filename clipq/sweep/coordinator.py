@@ -102,7 +102,7 @@ def run_sweep(
     time_limit: float,
     budget_seconds: float | None = None,
     spending: Spending | None = None,
-    total: int = 0,
+    planned: Iterable[Unit] = (),
     progress: Callable[[str, int, int], None] | None = None,
 ) -> SweepSummary:
     """Do the units that have no part in the store, each until it succeeds or failed `tries` times.
@@ -124,7 +124,7 @@ def run_sweep(
         time_limit: seconds that a unit may take.
         budget_seconds: after which no unit is begun; None for no end.
         spending: likewise, for what all attempts took, in earlier runs too.
-        total: how many of them have no part yet; 0 where unknown.
+        planned: the units once more, to count what is to be done; read with `progress` alone.
         progress: called with (what, units that ended, units that this run has to do).
 
     Raises:
@@ -152,10 +152,10 @@ def run_sweep(
     with claimed(folder):
         settle(folder, identity, another=another)
         attempts = Attempts(folder / "attempts")
-        run = _Run(store, attempts, tries, budget_seconds, spending, total, progress)
+        run = _Run(store, attempts, tries, budget_seconds, spending, progress)
         try:
             with ended_by_signals() as run.check_signals:
-                run.all(units, work, executor, time_limit)
+                run.all(units, planned, work, executor, time_limit)
         except Ended as ended:
             run.ended_by = ended.name
         return run.summary()
@@ -170,8 +170,8 @@ class _Run:
     tries: int
     budget: float | None
     spending: Spending | None
-    total: int
     progress: Callable[[str, int, int], None] | None
+    total: int = 0
     done: int = 0
     found: int = 0
     aside: int = 0
@@ -188,9 +188,19 @@ class _Run:
     start: float = field(default_factory=time.monotonic)
     check_signals: Callable[[], None] = lambda: None
 
-    def all(self, units: Iterable[Unit], work: Work, executor: Executor, time_limit: float) -> None:
+    def all(
+        self,
+        units: Iterable[Unit],
+        planned: Iterable[Unit],
+        work: Work,
+        executor: Executor,
+        time_limit: float,
+    ) -> None:
         """Do them, and then those that failed, until none is left to be tried."""
-        coming = self._wanted(units, self.store.ids())
+        there = self.store.ids()
+        if self.progress is not None:
+            self.total = sum(unit.id not in there for unit in planned)
+        coming = self._wanted(units, there)
         while True:
             ahead = Coming(coming, over=self._over)
             with _closed_after(executor.run(ahead, work, time_limit=time_limit)) as outcomes:

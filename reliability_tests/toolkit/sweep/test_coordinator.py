@@ -299,7 +299,7 @@ def test_failures_are_set_aside_over_runs_and_tried_again_with_more_tries(tmp_pa
     assert "  vit/bad:w4: no" in str(summary).splitlines()
     told = []
     engine = Inline({})
-    summary = sweep(tmp_path, given, executor=engine, tries=4, total=1,
+    summary = sweep(tmp_path, given, executor=engine, tries=4, planned=given,
                     progress=lambda *what: told.append(what))  # fmt: skip
     assert (engine.seen, summary.exit_code) == (["bad:w4"], 0)
     assert told == [("units", 1, 1)]
@@ -309,7 +309,8 @@ def test_progress_of_a_run_that_goes_on_is_of_what_it_does(tmp_path):
     first, second = units("rtn:w8", "rtn:w6", "bad:w4"), units("rtn:w4", "rtn:w3")
     sweep(tmp_path, first, executor=Inline({"bad:w4": "no"}), tries=1)
     told = []
-    sweep(tmp_path, [*first, *second], executor=Inline({}), tries=1, total=3, another=True,
+    both = [*first, *second]
+    sweep(tmp_path, both, executor=Inline({}), tries=1, planned=both, another=True,
           progress=lambda *what: told.append(what))  # fmt: skip
     assert told == [("units", 1, 2), ("units", 2, 2)]
 

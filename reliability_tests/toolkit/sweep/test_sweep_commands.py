@@ -43,9 +43,12 @@ def plan(project):
 def test_a_sweep_is_run_asked_and_gone_on_with(project, plan, capsys, tmp_path, monkeypatch):
     shown, totals = str(plan), []
 
-    def noting(*given, **how):
-        totals.append(how["total"])
-        return run_sweep(*given, **how)
+    def noting(*given, progress, **how):
+        told = [0]
+        told_of = progress and (lambda *what: told.append(what[2]))
+        summary = run_sweep(*given, progress=told_of, **how)
+        totals.append(told[-1])
+        return summary
 
     monkeypatch.setattr("clipq.sweep.coordinator.run_sweep", noting)
     code, said = asked(project, capsys, "resume", shown)
