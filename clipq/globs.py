@@ -7,11 +7,11 @@ one regular expression, translated once per process.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import translate
 from functools import cache
 
-__all__ = ["matches_any"]
+__all__ = ["matches_any", "unmatched"]
 
 
 def matches_any(name: str, patterns: Sequence[str]) -> bool:
@@ -26,6 +26,15 @@ def matches_any(name: str, patterns: Sequence[str]) -> bool:
     """
     found = _together(tuple(patterns))
     return found is not None and found.match(name) is not None
+
+
+def unmatched(patterns: Sequence[str], names: Collection[str]) -> list[str]:
+    """Return the globs that match none of some names.
+
+    >>> unmatched(("vit*", "siglip"), ["vit-clean", "resnet"])
+    ['siglip']
+    """
+    return [one for one in patterns if not any(matches_any(name, (one,)) for name in names)]
 
 
 @cache

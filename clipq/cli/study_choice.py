@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from clipq.cases import FP32
 from clipq.errors import UnknownNameError, listed
+from clipq.globs import matches_any, unmatched
 
 if TYPE_CHECKING:
     from clipq.study import StudyRow
@@ -48,11 +48,9 @@ def chosen_rows(rows: Sequence[StudyRow], options: argparse.Namespace) -> list[S
 
 
 def _named(what: str, globs: Sequence[str], names: Sequence[str]) -> set[str]:
-    for glob in globs:
-        if not any(fnmatchcase(name, glob) for name in names):
-            known = listed(list(dict.fromkeys(names)), most=_SHOWN) or "none"
-            raise UnknownNameError(
-                f"--{what} {glob}: no {what} of this study is called so",
-                hint=f"there are: {known}",
-            )
-    return {name for name in names if not globs or any(fnmatchcase(name, g) for g in globs)}
+    for glob in unmatched(globs, names):
+        known = listed(list(dict.fromkeys(names)), most=_SHOWN) or "none"
+        raise UnknownNameError(
+            f"--{what} {glob}: no {what} of this study is called so", hint=f"there are: {known}"
+        )
+    return {name for name in names if not globs or matches_any(name, globs)}

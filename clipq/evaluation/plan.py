@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from clipq.cases import FP32, TUNED, Candidate, Case
 from clipq.dependencies.file_reads import watching_imports
@@ -22,7 +21,7 @@ from clipq.errors import (
 from clipq.evaluation.applicability import count_reasons, why_not_applicable
 from clipq.evaluation.candidate_facts import format_class
 from clipq.evaluation.isolation import import_contained
-from clipq.globs import matches_any
+from clipq.globs import matches_any, unmatched
 from clipq.metrics import Metric, metrics
 from clipq.quant import Format, QuantizerSpec, quantizers
 from clipq.records import not_applicable_sentences
@@ -349,9 +348,8 @@ def _select(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[st
 def _match_all(
     kind: str, patterns: Sequence[str], known: Sequence[str], origin: object
 ) -> list[str]:
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in known):
-            raise SettingsError(
-                f"{origin}: no {kind} matches {pattern!r}", hint=did_you_mean(pattern, known)
-            )
+    for pattern in unmatched(patterns, known):
+        raise SettingsError(
+            f"{origin}: no {kind} matches {pattern!r}", hint=did_you_mean(pattern, known)
+        )
     return [name for name in known if matches_any(name, patterns)]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 
 from clipq.cases import Candidate
 from clipq.errors import SweepError, did_you_mean
 from clipq.evaluation.applicability import why_not_applicable
 from clipq.evaluation.plan import metrics_of
-from clipq.globs import matches_any
+from clipq.globs import matches_any, unmatched
 from clipq.settings import Settings
 
 __all__ = ["cell_metrics", "cells_of"]
@@ -46,12 +45,11 @@ def cell_metrics(
     }
     names = sorted({name for own in known.values() for name in own})
     for kind, globs, all_names in (("probe", probes, list(known)), ("metric", metrics, names)):
-        for glob in globs:
-            if not any(fnmatchcase(name, glob) for name in all_names):
-                raise SweepError(
-                    f"no {kind} that a sweep measures matches {glob!r}",
-                    hint=did_you_mean(glob, all_names),
-                )
+        for glob in unmatched(globs, all_names):
+            raise SweepError(
+                f"no {kind} that a sweep measures matches {glob!r}",
+                hint=did_you_mean(glob, all_names),
+            )
     found = {
         probe: own
         for probe, every in known.items()
