@@ -145,8 +145,8 @@ def say_what_is_partly_measured(measurements: Measurements, model: str = "") -> 
 
 
 def width_of(options: argparse.Namespace) -> int | None:
-    """Return how wide text may be: as the terminal; None for a file or a pipe, as wide as it is."""
-    return shown_width() if options.output is None else None
+    """Return how wide text may be: as the terminal; None for anything else, as wide as it is."""
+    return shown_width() if options.output is None and options.format == "text" else None
 
 
 class _Pairs:

@@ -44,7 +44,8 @@ def claims_text(
         table: of claims.
         form: one of these.
         units: names, in JSON, the units of a sweep beside cases.
-        width: of what shows the text; None where it is no terminal, and lines may be long.
+        width: of what shows ``text``; None where it is no terminal, and for any other form: lines
+            may be long.
     """
     if form == "json":
         plain = claims_plain(table)
@@ -104,8 +105,8 @@ def table_text(
         f"of the change, which stands in brackets (of SQNR: of the value); not corrected for the "
         f"{looks:,} comparisons. A minus behind: surely worse."
     )
-    note = note if markdown else filled(note, width=width)
-    return printable(f"{_tabulated(cells, headers, form, width)}\n\n{note}")
+    table = _tabulated(cells, headers, form, width)
+    return printable(f"{table}\n\n{filled(note, width=width)}")
 
 
 def _heading(title: str, form: str) -> str:
@@ -135,7 +136,7 @@ def _code(text: str, *, markdown: bool) -> str:
 def _said(table: ClaimTable, form: str, width: int | None) -> list[str]:
     """Say what claims say, how FP32 stands, and how many looks were taken."""
     statements = {row.name: row.statement.says for row in table.rows if not row.model}
-    bullet, width = ("- ", None) if form == "markdown" else ("  ", width)
+    bullet = "- " if form == "markdown" else "  "
     told = [one_line(f"{name}: {says}") for name, says in statements.items()]
     said = "\n".join(filled(line, width=width, first=bullet) for line in told)
     lines = []

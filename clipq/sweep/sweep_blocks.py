@@ -9,17 +9,18 @@ from typing import Annotated
 from clipq.globs import matches_any
 from clipq.shapes import Finite, Meta, Text, Texts, one_of, whole
 
-__all__ = ["SCALES", "TOWERS", "AxisMatch", "BlockFilter", "SweepBlock", "WhenBlock", "option_axis"]
+__all__ = ["TOWERS", "AxisMatch", "BlockFilter", "SweepBlock", "WhenBlock", "option_axis"]
 
 TOWERS = ("both", "vision", "text")
-SCALES = ("own", "tuned")
+_SCALES = ("own", "tuned")
 
 _Count = Annotated[int, whole(0)]
 _Towers = Annotated[
     tuple[Annotated[str, one_of(*TOWERS)], ...], Meta(description=f"a list of {', '.join(TOWERS)}")
 ]
 _Scales = Annotated[
-    tuple[Annotated[str, one_of(*SCALES)], ...], Meta(description=f"a list of {', '.join(SCALES)}")
+    tuple[Annotated[str, one_of(*_SCALES)], ...],
+    Meta(description=f"a list of {', '.join(_SCALES)}"),
 ]
 _Counts = Annotated[tuple[_Count, ...], Meta(description="a list of whole numbers >= 0")]
 _Times = Annotated[int, whole(1)]
